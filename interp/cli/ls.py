@@ -1,0 +1,89 @@
+"""``interp ls``: what there is to use."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from interp.cli.group import define
+from interp.cli.session import Outcome, Session
+
+__all__ = ["LISTS", "command"]
+
+
+def models() -> list[dict[str, Any]]:
+    """List the bundled model, and the models in the Hugging Face cache."""
+    from interp.locations import assets
+
+    folder = assets("demo-24l")
+    missing = "" if (folder / "config.json").is_file() else " (not in this checkout)"
+    rows = [{"model": "demo", "where": "bundled", "description": f"24-layer model of known facts; weights trained, random or edited{missing}"}]
+    return rows + [{"model": name, "where": "Hugging Face cache", "description": ""} for name in _cached()]
+
+
+def _cached() -> list[str]:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return []
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return sorted(path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*"))
+
+
+def tasks() -> list[dict[str, Any]]:
+    """List the bundled tasks that a probe can be trained on."""
+    from interp.tasks import LABELLED
+
+    return [{"task": row.name, "prompts": row.n, "label": row.description} for row in LABELLED.values()]
+
+
+def sites() -> list[dict[str, Any]]:
+    """List the kinds of site."""
+    from interp.sites import KINDS
+
+    return [{"site": _spelling(kind), "counted": kind.unit} for kind in KINDS.values()]
+
+
+def _spelling(kind: Any) -> str:
+    index = {"none": "", "optional": "[.INDEX]", "required": ".INDEX"}[kind.index]
+    return f"{kind.name}{'.LAYER' if kind.layered else ''}{index}"
+
+
+def probes() -> list[dict[str, Any]]:
+    """List the kinds of probe."""
+    from probes import PROBES
+
+    return [{"probe": row.name, "description": row.description} for row in PROBES.values()]
+
+
+def runs() -> list[dict[str, Any]]:
+    """List the runs in ./runs, newest first."""
+    from interp.runs import listing
+
+    return listing("runs")
+
+
+LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "models": models, "tasks": tasks, "sites": sites, "probes": probes, "runs": runs,
+}  # fmt: skip
+
+
+@define("ls", examples=("interp ls tasks", "interp ls runs --json"), positional=(click.Argument(["what"], metavar="WHAT"),))
+def command(session: Session, settings: Any) -> Outcome:
+    """List models, tasks, sites, probes or runs."""
+    from interp.config import choose
+
+    rows = LISTS[choose("WHAT", settings.what, LISTS)]()
+    return Outcome({settings.what: rows}, lambda: _print(settings.what, rows))
+
+
+def _print(what: str, rows: list[dict[str, Any]]) -> None:
+    from interp.report.tables import console, of_rows, to_rich
+
+    if not rows:
+        click.echo(f"no {what} here yet")
+        return
+    console().print(to_rich(of_rows(rows)))

@@ -1,0 +1,109 @@
+"""The entry point: run a command, and turn every way it can end into an exit code and one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from interp.cli.group import LazyGroup
+from interp.cli.session import Session
+from interp.errors import InterpError
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from interp.runs.identity import own_version
+
+        click.echo(f"interp {own_version()}")
+        context.exit()
+
+
+program = LazyGroup(
+    "interp",
+    help="Look inside language models: capture, probe, check. Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 model, "
+    "5 out of memory, 6 corrupt file, 7 a gate failed, 130 interrupted.",
+    params=[click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version.")],
+    no_args_is_help=True,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments without the program's name; ``None`` takes the process's own.
+
+    Returns:
+        The exit code: 0 ok, 1 internal, 2 usage or configuration, 3 data, 4 model, 5 out of memory, 6 corrupt artefact,
+        7 a requested gate failed, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    session = Session(arguments)
+    try:
+        return _run(session)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - stays open until the process ends
+        return 0
+
+
+def _run(session: Session) -> int:
+    try:
+        with program.make_context("interp", list(session.arguments), obj=session) as context:
+            program.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as usage:
+        click.echo(usage.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        session.command = session.command or _name(error)
+        return session.fail(_usage(error), 2, kind="ConfigError", error=error)
+    except InterpError as error:
+        return session.fail(str(error), error.exit_code, kind=type(error).__name__, error=error)
+    except KeyboardInterrupt:
+        return session.fail(_again(session), INTERRUPTED, kind="interrupted")
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return _unexpected(session, error)
+
+
+def _unexpected(session: Session, error: Exception) -> int:
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return session.fail(f"{error} Use a smaller --batch-size, --limit or model.", 5, kind="OutOfMemoryError", error=error)
+    hint = "" if session.verbose else " This is a defect of interp: run it again with -v for the details, and please report it."
+    return session.fail(f"{type(error).__name__}: {error}.{hint}", 1, kind="internal error", error=error)
+
+
+def _usage(error: click.UsageError) -> str:
+    """Give click's message with the remedy: the nearest spelling, or where to read on."""
+    from interp.config.choices import suggestion
+
+    message = error.format_message()
+    context = error.ctx
+    where = context.command_path if context else "interp"
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+        return f"{where} has no flag {error.option_name!r}.{suggestion(error.option_name, known)} See `{where} --help`."
+    return message if "allowed:" in message else f"{message} See `{where} --help`."
+
+
+def _name(error: click.UsageError) -> str:
+    return error.ctx.info_name or "" if error.ctx and error.ctx.command is not program else ""
+
+
+def _again(session: Session) -> str:
+    if session.resolved is None:
+        return "nothing was written."
+    kept = session.run is not None and session.run.resumable
+    line = session.resolved.command_line(resume=kept)
+    return f"what was finished is kept in {session.run.path}; continue with: {line}" if kept and session.run else f"nothing was kept; run again: {line}"

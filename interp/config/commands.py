@@ -1,0 +1,183 @@
+"""The settings of each command, as pydantic models.
+
+A model is also the Python call: ``ProbeConfig(layers="20", seed=1)``. Field names are the flags' names; the two that Python or
+pydantic cannot spell (``json``) carry an alias, which is the name used in files and on the command line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+__all__ = [
+    "COMMANDS",
+    "CaptureConfig",
+    "Config",
+    "DoctorConfig",
+    "ListConfig",
+    "ProbeConfig",
+    "ReportConfig",
+    "ShowConfig",
+]
+
+LATER_BACKENDS = ("transformer-lens", "nnsight")
+LATER_SCHEMES = ("bf16", "int8", "int4", "nf4", "fp8", "int8-dynamic")
+FLAG_ONLY = frozenset({"trust_remote_code"})
+POSITIONAL = frozenset({"run", "what"})
+
+
+def _comma_text(value: Any) -> Any:
+    """Accept ``20``, ``"8,12"`` and ``[8, 12]`` for what is written with commas."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return str(value)
+    return ",".join(str(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+def _words(value: Any) -> Any:
+    """Accept ``"a,b"`` and ``["a", "b"]`` for a tuple of words."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(part.strip() for part in parts if part.strip()) if isinstance(parts, list | tuple) else value
+
+
+def _absent(value: Any) -> Any:
+    return None if value in ("", "null", "~") else value
+
+
+def _not_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
+Grammar = Annotated[str, BeforeValidator(_comma_text), Field(min_length=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Whole = Annotated[int, BeforeValidator(_not_boolean)]
+Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
+OptionalText = Annotated[str | None, BeforeValidator(_absent)]
+OptionalCount = Annotated[Count | None, BeforeValidator(_absent)]
+
+
+def _setting(default: Any, help_text: str, *, allowed: str = "", alias: str | None = None) -> Any:
+    return Field(default, description=help_text, json_schema_extra={"allowed": allowed}, alias=alias)
+
+
+class Config(BaseModel):
+    """Hold what every command knows: how it talks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    as_json: bool = _setting(False, "print one JSON envelope", allowed="true or false", alias="json")
+    quiet: bool = _setting(False, "no progress, no notes", allowed="true or false")
+    verbose: bool = _setting(False, "more notes, and tracebacks", allowed="true or false")
+
+
+class ModelConfig(Config):
+    """Hold which model, and how it is run."""
+
+    model: str = Field("demo", min_length=1, description="demo, a Hugging Face name, or a folder")
+    revision: OptionalText = _setting(None, "branch, tag or commit on the hub")
+    weights: Literal["trained", "random", "edited"] = _setting("trained", "which weights of the model")
+    backend: str = _setting("native", "what runs the hooks", allowed="native")
+    scheme: str = _setting("none", "quantization of the weights", allowed="none")
+    device: str = _setting("auto", "where to compute", allowed="auto, cpu, mps, cuda or cuda:0")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting("auto", "arithmetic")
+    batch_size: Literal["auto"] | Count = _setting("auto", "prompts at a time", allowed="auto, or a whole number from 1")
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = _setting(0, "seed of every random choice", allowed="a whole number from 0")
+    offline: bool = _setting(False, "never use the network", allowed="true or false")
+    trust_remote_code: bool = _setting(False, "run code that comes with the model", allowed="true or false")
+
+    @field_validator("backend")
+    @classmethod
+    def _backend(cls, value: str) -> str:
+        return _available("backend", value, ("native",), LATER_BACKENDS)
+
+    @field_validator("scheme")
+    @classmethod
+    def _scheme(cls, value: str) -> str:
+        return _available("scheme", value, ("none",), LATER_SCHEMES)
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError("not a device")
+        return value
+
+
+class RunConfig(ModelConfig):
+    """Hold what a command that leaves a run folder knows."""
+
+    task: OptionalText = _setting(None, "a bundled task")
+    data: OptionalText = _setting(None, "a CSV, TSV or JSONL file of text,label[,group]")
+    limit: OptionalCount = _setting(None, "use at most so many prompts", allowed="a whole number from 1")
+    out: OptionalText = _setting(None, "the run folder")
+    overwrite: bool = _setting(False, "replace the run in --out", allowed="true or false")
+    resume: bool = _setting(False, "continue the unfinished run in --out", allowed="true or false")
+    dry_run: bool = _setting(False, "print the plan and write nothing", allowed="true or false")
+    yes: bool = _setting(False, "answer yes to every question", allowed="true or false")
+    text: bool = _setting(True, "keep the prompts' text in the run (--no-text: only its hash)", allowed="true or false")
+
+
+class ProbeConfig(RunConfig):
+    """Hold the settings of ``interp probe``."""
+
+    layers: Grammar = _setting("all", "which layers", allowed="20, 8,12, 8-24:4, -1, 50% or all")
+    kind: str = _setting("logistic", "kind of probe")
+    position: str = _setting("last", "which token of each prompt", allowed="last, or a token's index")
+    controls: Words = _setting(
+        ("shuffled", "random-weights", "bag-of-tokens", "majority"), "what the probe is measured against", allowed="names with commas"
+    )
+    fail_under: Words = _setting((), "exit with 7 when a metric is lower", allowed="metric=value")
+
+
+class CaptureConfig(RunConfig):
+    """Hold the settings of ``interp capture``."""
+
+    sites: Grammar = _setting("resid_post.*", "which sites")
+    positions: str = _setting("last", "which tokens of each prompt", allowed="last, all, or a token's index")
+
+
+class DoctorConfig(ModelConfig):
+    """Hold the settings of ``interp doctor``."""
+
+
+class ShowConfig(Config):
+    """Hold the settings of ``interp show``."""
+
+    run: str = _setting(..., "the run folder")
+    verify: bool = _setting(False, "compare every file with its recorded sha256", allowed="true or false")
+
+
+class ReportConfig(Config):
+    """Hold the settings of ``interp report``."""
+
+    run: str = _setting(..., "the run folder")
+    out: OptionalText = _setting(None, "where to write the page; default: report.html in the run")
+
+
+class ListConfig(Config):
+    """Hold the settings of ``interp ls``."""
+
+    what: str = _setting(..., "what to list")
+
+
+COMMANDS: dict[str, type[Config]] = {
+    "probe": ProbeConfig,
+    "capture": CaptureConfig,
+    "doctor": DoctorConfig,
+    "show": ShowConfig,
+    "report": ReportConfig,
+    "ls": ListConfig,
+}
+
+
+def _available(name: str, value: str, now: tuple[str, ...], later: tuple[str, ...]) -> str:
+    if value in now:
+        return value
+    if value in later:
+        raise ValueError(f"{value!r} comes with a later version")
+    raise ValueError(f"not a {name}")

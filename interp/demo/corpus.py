@@ -1,0 +1,170 @@
+"""A seeded stream of training batches, mixed from the generators of ``interp.tasks``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from interp.demo.tokenizer import template_words
+from interp.tasks import key_value, patterns
+from interp.tasks.examples import Example
+from interp.tasks.generators import TASKS
+from interp.tasks.world import World
+
+__all__ = ["Batch", "Mix", "batches", "encode", "make_batch"]
+
+_STARTERS = frozenset(template_words())
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Say how much of each task a stage trains on, and with which words.
+
+    Attributes:
+        shares: task name to its share of the sentences.
+        words: how many concepts copying tasks draw from; 0 for all.
+        sizes: how many bindings a key-value prompt may hold.
+        names: how many names the indirect-object task draws from; 0 for all.
+        context_weight: loss weight of a token that nothing determines, against 1 for an answer.
+        joined: share of the rows that hold two sentences.
+        capitals: share of the sentences whose first word is capitalised.
+    """
+
+    shares: Mapping[str, float]
+    words: int = 0
+    sizes: tuple[int, ...] = (2, 3, 4, 5)
+    names: int = 0
+    context_weight: float = 0.05
+    joined: float = 0.15
+    capitals: float = 0.5
+    overrides: Mapping[str, Callable[[World, random.Random], Example]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold right-padded rows; a weight belongs to the token it stands on, as a target."""
+
+    input_ids: Int[Tensor, "batch pos"]
+    weights: Float[Tensor, "batch pos"]
+
+    @property
+    def n_tokens(self) -> int:
+        """Count the cells, padding included."""
+        return self.input_ids.numel()
+
+
+def _capitalise(text: str, rng: random.Random, share: float) -> str:
+    """Capitalise the first word of a sentence when it is a template's own word."""
+    first = text.split(" ", 1)[0]
+    if first in _STARTERS and rng.random() < share:
+        return first[:1].upper() + text[1:]
+    return text
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, rng: random.Random, mix: Mix
+) -> list[tuple[list[int], list[float]]]:
+    """Turn examples into token ids and target weights, ``<bos>`` first."""
+    parts: list[str] = []
+    for example in examples:
+        for index, (text, answer) in enumerate(example.turns):
+            parts.append(_capitalise(text, rng, mix.capitals) if index == 0 else text)
+            parts.append(answer)
+        parts.append(example.end)
+    ids = iter(tokenizer(parts, add_special_tokens=False)["input_ids"])
+    rows = []
+    for example in examples:
+        row, weights = [], []
+        for _ in example.turns:
+            for weight in (mix.context_weight, 1.0):
+                piece = next(ids)
+                row += piece
+                weights += [weight] * len(piece)
+        row += next(ids)
+        weights += [mix.context_weight] * (len(row) - len(weights))
+        rows.append((row, weights))
+    return rows
+
+
+def _join(
+    rows: list[tuple[list[int], list[float]]], bos: int, rng: random.Random, share: float
+) -> list[tuple[list[int], list[float]]]:
+    """Put ``<bos>`` before every row, and sometimes a second sentence behind the first."""
+    result, pending = [], None
+    for row, weights in rows:
+        if pending is not None:
+            result.append((pending[0] + row, pending[1] + weights))
+            pending = None
+        elif rng.random() < share:
+            pending = ([bos, *row], [0.0, *weights])
+        else:
+            result.append(([bos, *row], [0.0, *weights]))
+    return result + ([pending] if pending else [])
+
+
+def make_batch(rows: Sequence[tuple[list[int], list[float]]], pad: int) -> Batch:
+    """Pad rows on the right and stack them."""
+    length = max(len(row) for row, _ in rows)
+    ids = torch.full((len(rows), length), pad, dtype=torch.long)
+    weights = torch.zeros(len(rows), length)
+    for index, (row, weight) in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+        weights[index, : len(row)] = torch.tensor(weight)
+    return Batch(ids, weights)
+
+
+def _draw(world: World, rng: random.Random, mix: Mix, words: Sequence[str], names: tuple[str, ...], task: str) -> Example:
+    if task == "key-value":
+        return key_value.generate(world, rng, "train", vocabulary=words, sizes=mix.sizes)
+    if task == "pattern":
+        return patterns.generate(world, rng, "train", vocabulary=words)
+    if task == "indirect-object":
+        from interp.tasks import indirect_object
+
+        return indirect_object.generate(world, rng, "train", names=names)
+    return TASKS[task].generate(world, rng, "train")
+
+
+def batches(
+    world: World,
+    tokenizer: PreTrainedTokenizerFast,
+    mix: Mix,
+    *,
+    tokens: int,
+    seed: int,
+    pool: int = 2048,
+) -> Iterator[Batch]:
+    """Yield batches for ever, the same ones for the same seed.
+
+    Args:
+        world: what is true.
+        tokenizer: the bundled model's.
+        mix: what to draw.
+        tokens: how many cells a batch holds at most.
+        seed: the only source of randomness.
+        pool: how many sentences are drawn and sorted by length at a time, so that little is padding.
+    """
+    rng = random.Random(seed)
+    fixed = random.Random(0)
+    words = fixed.sample(world.concepts, mix.words) if mix.words else world.concepts
+    names = tuple(fixed.sample(world.column("names"), mix.names)) if mix.names else world.column("names")
+    tasks, shares = tuple(mix.shares), tuple(mix.shares.values())
+    pad, bos = int(tokenizer.pad_token_id), int(tokenizer.bos_token_id)
+    while True:
+        drawn = [_draw(world, rng, mix, words, names, task) for task in rng.choices(tasks, shares, k=pool)]
+        rows = sorted(_join(encode(drawn, tokenizer, rng, mix), bos, rng, mix.joined), key=lambda row: len(row[0]))
+        groups, group = [], []
+        for row in rows:
+            if group and (len(group) + 1) * len(row[0]) > tokens:
+                groups.append(group)
+                group = []
+            group.append(row)
+        groups.append(group)
+        rng.shuffle(groups)
+        yield from (make_batch(group, pad) for group in groups)

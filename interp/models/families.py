@@ -1,0 +1,193 @@
+"""The table of model families: the only file that knows module paths.
+
+A row is data. Paths of the blocks and the final norm start at the model; all others start at a block. Adding a
+family is one row here (and one configuration in the tests); a model whose type has no row is examined by
+``interp.models.discovery``, which uses the name lists at the end of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from interp.errors import ConfigError
+
+__all__ = ["FAMILIES", "Family", "family_of", "overridden"]
+
+Layout = Literal["separate", "thirds", "groups"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Say where the sites of one family are.
+
+    Attributes:
+        name: how messages call the family.
+        types: the ``model_type`` values of Hugging Face configurations that this row covers.
+        blocks: the list of blocks.
+        final_norm: the last norm; "" where there is none.
+        attention: the attention module of a block; its second output is the pattern under eager attention.
+        attn_out: the module whose output, times ``multiplier``, is added to the residual stream for attention.
+        mlp_out: the same for the MLP.
+        resid_mid: the module whose input is the stream between attention and MLP; "" in parallel blocks.
+        out_projection: its input is ``z``, its output the sum of the heads.
+        down_projection: its input is ``mlp_act``.
+        q: the query projection (``layout="separate"``), likewise ``k`` and ``v``.
+        k: the key projection.
+        v: the value projection.
+        qkv: the module that computes queries, keys and values at once (other layouts).
+        layout: "separate"; "thirds" for all queries, then all keys, then all values; "groups" for, per
+            key-value head, its queries, its key and its value.
+        multiplier: the configuration's name for the factor on both contributions; "" for none.
+        parallel: the configuration's name for the switch that makes blocks parallel; "" where ``resid_mid`` decides.
+    """
+
+    name: str
+    types: tuple[str, ...] = ()
+    blocks: str = "model.layers"
+    final_norm: str = "model.norm"
+    attention: str = "self_attn"
+    attn_out: str = "self_attn"
+    mlp_out: str = "mlp"
+    resid_mid: str = "post_attention_layernorm"
+    out_projection: str = "self_attn.o_proj"
+    down_projection: str = "mlp.down_proj"
+    q: str = "self_attn.q_proj"
+    k: str = "self_attn.k_proj"
+    v: str = "self_attn.v_proj"
+    qkv: str = ""
+    layout: Layout = "separate"
+    multiplier: str = ""
+    parallel: str = ""
+
+
+_LLAMA = Family("llama", ("llama", "mistral", "qwen2", "qwen3", "olmo"))
+
+_ROWS = (
+    _LLAMA,
+    replace(_LLAMA, name="granite", types=("granite",), multiplier="residual_multiplier"),
+    replace(
+        _LLAMA,
+        name="gemma2",
+        types=("gemma2",),
+        attn_out="post_attention_layernorm",
+        mlp_out="post_feedforward_layernorm",
+        resid_mid="pre_feedforward_layernorm",
+    ),
+    replace(
+        _LLAMA,
+        name="olmo2",
+        types=("olmo2",),
+        attn_out="post_attention_layernorm",
+        mlp_out="post_feedforward_layernorm",
+        resid_mid="mlp",
+    ),
+    Family(
+        "gpt2",
+        ("gpt2",),
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="attn",
+        attn_out="attn",
+        resid_mid="ln_2",
+        out_projection="attn.c_proj",
+        down_projection="mlp.c_proj",
+        qkv="attn.c_attn",
+        layout="thirds",
+    ),
+    Family(
+        "gpt_neox",
+        ("gpt_neox",),
+        blocks="gpt_neox.layers",
+        final_norm="gpt_neox.final_layer_norm",
+        attention="attention",
+        attn_out="attention",
+        out_projection="attention.dense",
+        down_projection="mlp.dense_4h_to_h",
+        qkv="attention.query_key_value",
+        layout="groups",
+        parallel="use_parallel_residual",
+    ),
+    Family(
+        "gptj",
+        ("gptj",),
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="attn",
+        attn_out="attn",
+        resid_mid="",
+        out_projection="attn.out_proj",
+        down_projection="mlp.fc_out",
+        q="attn.q_proj",
+        k="attn.k_proj",
+        v="attn.v_proj",
+    ),
+    replace(
+        _LLAMA,
+        name="phi",
+        types=("phi",),
+        final_norm="model.final_layernorm",
+        resid_mid="",
+        out_projection="self_attn.dense",
+        down_projection="mlp.fc2",
+    ),
+    Family(
+        "bloom",
+        ("bloom",),
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="self_attention",
+        attn_out="self_attention.dense",
+        mlp_out="mlp.dense_4h_to_h",
+        out_projection="self_attention.dense",
+        down_projection="mlp.dense_4h_to_h",
+        qkv="self_attention.query_key_value",
+        layout="groups",
+    ),
+    replace(
+        _LLAMA,
+        name="opt",
+        types=("opt",),
+        blocks="model.decoder.layers",
+        final_norm="model.decoder.final_layer_norm",
+        mlp_out="fc2",
+        resid_mid="final_layer_norm",
+        out_projection="self_attn.out_proj",
+        down_projection="fc2",
+    ),
+)
+
+FAMILIES: Mapping[str, Family] = {model_type: row for row in _ROWS for model_type in row.types}
+"""Row by Hugging Face ``model_type``."""
+
+# Names that generic discovery tries, in this order. Whatever it finds must still pass validation.
+BLOCK_NAMES = ("layers", "h", "blocks", "block", "layer")
+NORM_NAMES = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "layer_norm", "ln_out")
+ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention", "self_attn_layer", "mha", "temporal_block")
+MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "ff", "feedforward")
+OUT_NAMES = ("o_proj", "out_proj", "c_proj", "dense", "wo", "resid_proj", "out_lin", "linear_attn")
+DOWN_NAMES = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "w2", "proj", "wo", "output_linear")
+Q_NAMES = ("q_proj", "query", "wq", "q_lin", "query_proj")
+K_NAMES = ("k_proj", "key", "wk", "k_lin", "key_proj")
+V_NAMES = ("v_proj", "value", "wv", "v_lin", "value_proj")
+QKV_NAMES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "att_proj", "qkv_linear")
+MULTIPLIER_NAMES = ("residual_multiplier",)
+
+
+def family_of(model_type: str) -> Family | None:
+    """Return the row of a Hugging Face ``model_type``, or None where generic discovery must do."""
+    return FAMILIES.get(model_type)
+
+
+def overridden(base: Family, changes: Mapping[str, Any]) -> Family:
+    """Return a row with some fields replaced by the user.
+
+    Raises:
+        ConfigError: a key is no field of ``Family``.
+    """
+    known = [field.name for field in fields(Family)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise ConfigError(f"family override has unknown key {unknown[0]!r}. Keys: {', '.join(known)}.")
+    return replace(base, **dict(changes))

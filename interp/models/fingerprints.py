@@ -1,0 +1,47 @@
+"""Hashes that tell models and tokenizers apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+__all__ = ["of_tokenizer", "of_weights"]
+
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[int, str]] = WeakKeyDictionary()
+
+
+def of_weights(model: nn.Module) -> str:
+    """Return the sha256 over every tensor's name, type, shape and bytes; kept until a tensor changes."""
+    state = hash(tuple((tensor.data_ptr(), tensor._version) for tensor in model.parameters()))
+    known = _KNOWN.get(model)
+    if known is not None and known[0] == state:
+        return known[1]
+    items = sorted(model.state_dict().items())
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        digests = list(pool.map(lambda item: _digest(item[0], item[1]), items))
+    total = hashlib.sha256(b"".join(digests)).hexdigest()
+    _KNOWN[model] = (state, total)
+    return total
+
+
+def _digest(name: str, tensor: Tensor) -> bytes:
+    found = hashlib.sha256(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    plain = tensor.detach().cpu().contiguous().reshape(-1)
+    found.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
+    return found.digest()
+
+
+def of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Return the sha256 over vocabulary, special tokens and rules; "" for no tokenizer."""
+    if tokenizer is None:
+        return ""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else ""
+    parts = [sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map), rules, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

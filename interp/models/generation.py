@@ -1,0 +1,217 @@
+"""Greedy continuation with reading and writing at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from interp.activations import Activations
+from interp.errors import ConfigError, DataError, SiteError
+from interp.models.anatomy import Anatomy
+from interp.models.batches import in_batches, make_batch
+from interp.models.execution import LOGITS, forward, takes_cache
+from interp.models.hooks import Frame, evaluating, reading, writing
+from interp.models.interventions import Intervention, Plan
+from interp.models.positions import Batch
+from interp.models.tokens import Tokens
+from interp.sites import Dimensions, Site
+
+__all__ = ["Generation", "Generated", "generate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """Hold continuations.
+
+    Attributes:
+        texts: per prompt the new text, special tokens left out; "" without a tokenizer.
+        token_ids: per prompt the new ids, the end-of-sequence token included.
+        activations: ``[prompt step ...]``, zeros for steps that a prompt did not reach; None if nothing was captured.
+    """
+
+    texts: tuple[str, ...]
+    token_ids: tuple[tuple[int, ...], ...]
+    activations: Activations | None
+
+
+@dataclass(eq=False)
+class Generated:
+    """Hold what the loop gathers, before it becomes a ``Generation``."""
+
+    texts: tuple[str, ...] = ()
+    token_ids: tuple[tuple[int, ...], ...] = ()
+    all_ids: tuple[tuple[int, ...], ...] = ()
+    positions: list[list[int]] = field(default_factory=list)
+    tensors: dict[Site, Tensor] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Row:
+    """Follow one prompt: its new ids and, per site, what was read at each wanted step it reached."""
+
+    new: list[int] = field(default_factory=list)
+    done: bool = False
+    reached: list[int] = field(default_factory=list)
+    read: dict[Site, list[Tensor]] = field(default_factory=dict)
+
+
+def generate(
+    anatomy: Anatomy,
+    tokens: Tokens,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    max_new_tokens: int,
+    max_length: int | None,
+    name: str,
+    dims: Dimensions,
+    sites: Sequence[Site],
+    steps: str | Sequence[int],
+    interventions: Sequence[Intervention],
+    batches: Sequence[Sequence[int]],
+    use_cache: bool,
+) -> Generated:
+    """Continue all prompts batch by batch; see ``Model.generate``."""
+    _check(tokens, max_new_tokens, max_length, name, sites)
+    wanted = _wanted(steps, max_new_tokens)
+    limits = [length + max_new_tokens - 1 for length in tokens.lengths]
+    plan = Plan(interventions, anatomy, dims, tokens.lengths, limits=limits)
+    frame = Frame(gather=lambda tensor: tensor[:, -1].clone())
+    device = anatomy.hf.get_input_embeddings().weight.device
+    stops = _stop_ids(anatomy, tokenizer)
+    rows: dict[int, _Row] = {}
+
+    def run(numbers: Sequence[int]) -> None:
+        state = {number: _Row() for number in numbers}
+        batch = make_batch(tokens, numbers, device)
+        _continue(anatomy, batch, list(state.values()), max_new_tokens, wanted, stops, plan, frame, use_cache)
+        rows.update(state)
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluating(anatomy.hf))
+        stack.enter_context(writing(plan.writers(), frame))
+        hooked = {site: anatomy.locate(site) for site in sites if site != LOGITS}
+        stack.enter_context(reading(hooked, frame))
+        in_batches(batches, run)
+    plan.check_fired()
+    return _gathered(tokens, [rows[number] for number in range(len(tokens))], sites, wanted, tokenizer)
+
+
+def _check(tokens: Tokens, max_new_tokens: int, max_length: int | None, name: str, sites: Sequence[Site]) -> None:
+    if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens {max_new_tokens!r} asked; use 1 or more.")
+    if any(site.kind == "pattern" for site in sites):
+        raise SiteError("'pattern' cannot be captured while generating; capture it on the finished text.")
+    for number, length in enumerate(tokens.lengths):
+        if max_length is not None and length + max_new_tokens > max_length:
+            raise DataError(
+                f"prompt {number} has {length} tokens and {max_new_tokens} new ones were asked, but {name!r} reads at most "
+                f"{max_length}. Use max_new_tokens={max(0, max_length - length)} or a shorter prompt."
+            )
+
+
+def _wanted(steps: str | Sequence[int], max_new_tokens: int) -> list[int]:
+    if steps == "all":
+        return list(range(max_new_tokens))
+    if isinstance(steps, str) or not all(isinstance(step, int) and 0 <= step < max_new_tokens for step in steps):
+        raise ConfigError(f"steps {steps!r} asked; use 'all' or numbers from 0 to {max_new_tokens - 1}.")
+    return sorted(set(steps))
+
+
+def _stop_ids(anatomy: Anatomy, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+    settings = getattr(anatomy.hf, "generation_config", None)
+    found: Any = getattr(settings, "eos_token_id", None)
+    if found is None and tokenizer is not None:
+        found = tokenizer.eos_token_id
+    return frozenset() if found is None else frozenset([found] if isinstance(found, int) else found)
+
+
+def _continue(
+    anatomy: Anatomy,
+    batch: Batch,
+    rows: list[_Row],
+    max_new_tokens: int,
+    wanted: list[int],
+    stops: frozenset[int],
+    plan: Plan,
+    frame: Frame,
+    use_cache: bool,
+) -> None:
+    """Walk one left-padded batch to its end."""
+    cache: Any = None
+    use_cache = use_cache and takes_cache(anatomy)
+    for step in range(max_new_tokens):
+        plan.prepare(batch)
+        frame.batch, frame.width = len(rows), batch.width
+        frame.found.clear()
+        result = forward(anatomy, batch, "last", use_cache=use_cache, past_key_values=cache)
+        cache = result.past_key_values if use_cache else None
+        _read(rows, step, frame, result.logits[:, -1], step in wanted)
+        newest = result.logits[:, -1].argmax(-1)
+        _append(rows, newest.tolist(), stops)
+        if all(row.done for row in rows):
+            break
+        batch = _longer(batch, newest[:, None], cached=cache is not None)
+    frame.found.clear()
+
+
+def _read(rows: list[_Row], step: int, frame: Frame, logits: Tensor, wanted: bool) -> None:
+    if not wanted:
+        return
+    found = {**frame.found, LOGITS: logits}
+    for number, row in enumerate(rows):
+        if row.done:
+            continue
+        row.reached.append(step)
+        for site, tensor in found.items():
+            row.read.setdefault(site, []).append(tensor[number])
+
+
+def _append(rows: list[_Row], newest: list[int], stops: frozenset[int]) -> None:
+    for row, token in zip(rows, newest, strict=True):
+        if not row.done:
+            row.new.append(token)
+            row.done = token in stops
+
+
+def _longer(batch: Batch, newest: Tensor, *, cached: bool) -> Batch:
+    """Return the next pass: the newest column alone under a cache, everything otherwise."""
+    ones = torch.ones_like(newest)
+    mask = None if batch.mask is None else torch.cat([batch.mask, ones], 1)
+    ids = newest if cached else torch.cat([batch.input_ids, newest], 1)
+    lengths = tuple(length + 1 for length in batch.lengths)
+    starts = tuple(length - ids.shape[1] for length in lengths)
+    return replace(batch, input_ids=ids, mask=mask, lengths=lengths, starts=starts)
+
+
+def _gathered(
+    tokens: Tokens,
+    rows: list[_Row],
+    sites: Sequence[Site],
+    wanted: list[int],
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Generated:
+    new = tuple(tuple(row.new) for row in rows)
+    texts = tuple(str(tokenizer.decode(ids, skip_special_tokens=True)) if tokenizer else "" for ids in new)
+    full = tuple(old + ids for old, ids in zip(tokens.token_ids, new, strict=True))
+    pairs = zip(tokens.lengths, rows, strict=True)
+    positions = [[length - 1 + step for step in row.reached] for length, row in pairs]
+    tensors = {site: _padded(rows, site, max(len(row.reached) for row in rows)) for site in sites}
+    return Generated(texts, new, full, positions, tensors)
+
+
+def _padded(rows: list[_Row], site: Site, width: int) -> Tensor:
+    example = next((tensor for row in rows for tensor in row.read.get(site, [])), None)
+    if example is None:
+        raise DataError("no prompt reached the steps to capture: the end-of-sequence token came first. Ask earlier steps.")
+    result = example.new_zeros((len(rows), width, *example.shape))
+    for number, row in enumerate(rows):
+        if row.read.get(site):
+            result[number, : len(row.reached)] = torch.stack(row.read[site])
+    return result

@@ -1,0 +1,232 @@
+"""Load a model from a folder, the hub, the bundle or memory, and check it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from interp.errors import ConfigError, ModelError
+from interp.locations import assets
+from interp.models.anatomy import Anatomy
+from interp.models.discovery import discover
+from interp.models.families import Family, family_of, overridden
+from interp.models.model import Model
+from interp.models.validate import validated
+
+__all__ = ["load"]
+
+_log = logging.getLogger(__name__)
+_WEIGHTS = ("trained", "random", "edited")
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_EDITED = "edited.safetensors"
+
+
+def load(
+    source: str | os.PathLike[str] | PreTrainedModel,
+    *,
+    weights: str = "trained",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
+    family: Family | Mapping[str, Any] | None = None,
+    check: bool = True,
+) -> Model:
+    """Wrap a causal language model and validate its sites on one tiny forward pass.
+
+    Args:
+        source: "demo" (bundled), a folder, a name on the Hugging Face hub, or a loaded ``PreTrainedModel``.
+        weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for folders that
+            hold ``edited.safetensors``.
+        device: "auto" is the GPU if there is one, or where a loaded model is.
+        dtype: "auto" is the checkpoint's own on a GPU, and float32 for half-precision checkpoints on a CPU.
+        revision: branch, tag or commit on the hub.
+        tokenizer: a folder, a hub name or an object; None takes the source's own.
+        family: a row, or changes to the row found, for models whose modules have other names.
+        check: False skips validation, so that nothing is known of the sites.
+
+    Raises:
+        ModelError: not found, not a causal decoder, or it fails validation. The message says what to do.
+        ConfigError: an argument is not one of the allowed values.
+    """
+    if weights not in _WEIGHTS:
+        raise ConfigError(f"weights {weights!r} asked; use one of {', '.join(map(repr, _WEIGHTS))}.")
+    warnings: list[str] = []
+    if isinstance(source, PreTrainedModel):
+        hf, name = _given(source, weights, device, dtype), source.config.name_or_path or type(source).__name__
+        origin = source.config.name_or_path
+    else:
+        name = str(source)
+        origin = str(assets("demo-24l")) if name == "demo" else name
+        hf = _from_source(origin, name, weights, device, dtype, revision, warnings)
+    tok = _tokenizer(tokenizer, origin, revision, warnings, local=isinstance(source, PreTrainedModel))
+    anatomy = Anatomy(hf, _family(hf, name, family), name)
+    certificate: dict[str, Any] = {}
+    if check:
+        anatomy, report = validated(anatomy)
+        certificate = report.as_dict()
+    return Model(hf, tok, anatomy, name, weights, certificate, tuple(warnings))
+
+
+def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> PreTrainedModel:
+    """Take a loaded model as it is, or build its random twin; never move or change it."""
+    if weights == "edited":
+        raise ModelError("weights='edited' needs a folder that holds 'edited.safetensors', not a loaded model.")
+    here = source.get_input_embeddings().weight.device
+    if device != "auto" and torch.device(device).type != here.type:
+        raise ModelError(f"device {device!r} asked, but the loaded model is on {here}. Move it yourself: model.to({str(device)!r}).")
+    if dtype != "auto" and _dtype(dtype) != source.dtype:
+        raise ModelError(f"dtype {dtype!r} asked, but the loaded model is {source.dtype}. Convert it yourself: model.to(...).")
+    if weights == "random":
+        return _initialised(type(source), source.config, source.dtype).to(here)
+    return source
+
+
+def _from_source(
+    origin: str, name: str, weights: str, device: Any, dtype: Any, revision: str | None, warnings: list[str]
+) -> PreTrainedModel:
+    config = _config(origin, name, revision)
+    target = _device(device)
+    wanted = _chosen_dtype(config, dtype, target, warnings)
+    if weights == "random":
+        own = wanted if isinstance(wanted, torch.dtype) else getattr(config, "dtype", None) or torch.float32
+        return _initialised(AutoModelForCausalLM, config, own).to(target)
+    try:
+        hf = AutoModelForCausalLM.from_pretrained(origin, revision=revision, dtype=wanted)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(f"{name!r} could not be loaded: {_first_line(error)}") from error
+    if target.type == "cpu" and dtype == "auto" and hf.dtype in (torch.float16, torch.bfloat16):
+        warnings.append(_half_warning(hf.dtype))
+        hf = hf.float()
+    if weights == "edited":
+        _apply_edits(hf, origin, name)
+    return hf.to(target).eval()
+
+
+def _config(origin: str, name: str, revision: str | None) -> PretrainedConfig:
+    folder = Path(origin)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+        raise ModelError(
+            f"{name!r} is a folder without config.json (it holds {held}). Give a folder written by save_pretrained."
+        )
+    if folder.is_file():
+        raise ModelError(f"{name!r} is a file. Give the folder that holds config.json and the weights.")
+    try:
+        config = AutoConfig.from_pretrained(origin, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its cache could give "
+            f"({_first_line(error)}). Check the name and the network, or give a folder."
+        ) from error
+    if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(
+            f"{name!r} is a {config.model_type} model, which is not a causal decoder. "
+            "Encoders and encoder-decoders are not supported; give a decoder-only language model."
+        )
+    return config
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} asked; use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} asked, but torch sees no GPU. Use 'auto' or 'cpu'.")
+    return found
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype {dtype!r} asked; use 'auto', {', '.join(map(repr, _DTYPES))}.")
+    return _DTYPES[dtype]
+
+
+def _chosen_dtype(config: PretrainedConfig, dtype: Any, device: torch.device, warnings: list[str]) -> torch.dtype | str:
+    if dtype != "auto":
+        return _dtype(dtype)
+    own = getattr(config, "dtype", None)
+    if device.type == "cpu" and own in (torch.float16, torch.bfloat16):
+        warnings.append(_half_warning(own))
+        return torch.float32
+    return "auto"
+
+
+def _half_warning(dtype: torch.dtype) -> str:
+    return f"the checkpoint is {dtype}; computing in float32 on this CPU. dtype={str(dtype)[6:]!r} keeps its own."
+
+
+def _initialised(maker: Any, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Build a model with weights drawn from a fixed seed; the global generator is left as found."""
+    config = copy.deepcopy(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hf = maker.from_config(config) if maker is AutoModelForCausalLM else maker(config)
+    return hf.to(dtype).eval()
+
+
+def _apply_edits(hf: PreTrainedModel, origin: str, name: str) -> None:
+    """Add the fp16 differences in ``edited.safetensors`` to the parameters of the same names."""
+    path = Path(origin) / _EDITED
+    if not path.is_file():
+        raise ModelError(
+            f"weights='edited' asked, but {name!r} holds no {_EDITED}. The bundled 'demo' does; use weights='trained'."
+        )
+    parameters = dict(hf.named_parameters())
+    with torch.no_grad():
+        for key, delta in load_file(path).items():
+            if key not in parameters or parameters[key].shape != delta.shape:
+                raise ModelError(f"{_EDITED} of {name!r} holds {key!r} {tuple(delta.shape)}, which the model does not have.")
+            parameters[key].copy_(parameters[key].float() + delta.float())
+
+
+def _tokenizer(
+    tokenizer: Any, origin: str, revision: str | None, warnings: list[str], *, local: bool
+) -> PreTrainedTokenizerBase | None:
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer
+    place = str(tokenizer) if tokenizer is not None else origin
+    if not place:
+        warnings.append("no tokenizer: prompts must be token ids, or load with tokenizer=...")
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(place, revision=revision, local_files_only=local and tokenizer is None)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        if tokenizer is not None:
+            raise ModelError(f"no tokenizer at {place!r}: {_first_line(error)}") from error
+        warnings.append(f"no tokenizer at {place!r}: prompts must be token ids, or load with tokenizer=...")
+        return None
+
+
+def _family(hf: PreTrainedModel, name: str, family: Family | Mapping[str, Any] | None) -> Family:
+    if isinstance(family, Family):
+        return family
+    row = family_of(hf.config.get_text_config().model_type)
+    if row is None:
+        _log.info("model type %r has no row; its modules are looked for", hf.config.model_type)
+        row = discover(hf, name, dict(family or {}))
+    return overridden(row, family) if family else row
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

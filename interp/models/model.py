@@ -1,0 +1,364 @@
+"""The hooked wrapper: a Hugging Face model, its tokenizer and its family row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from interp.activations import Activations
+from interp.errors import ConfigError, SiteError
+from interp.models import fingerprints
+from interp.models.anatomy import Anatomy
+from interp.models.batches import plan_batches
+from interp.models.execution import execute
+from interp.models.families import Family
+from interp.models.generation import Generation, generate
+from interp.models.gradients import execute_with_gradients
+from interp.models.interventions import Intervention, Plan
+from interp.models.positions import Positions, choose
+from interp.models.tokens import Prompts, Tokens, tokenize
+from interp.sites import Site, expand
+
+__all__ = ["Model", "Run"]
+
+_EAGER = ("attention was computed eagerly in this run, to see its probabilities",)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Hold what one run gave.
+
+    Attributes:
+        logits: ``[prompt vocab]`` after the last token, ``[prompt pos vocab]`` for all (zeros beyond a prompt's end),
+            or None; in the model's own dtype.
+        activations: what was captured, or None.
+    """
+
+    logits: Tensor | None
+    activations: Activations | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model:
+    """Read and change the inside of a Hugging Face causal language model that itself stays untouched.
+
+    Make one with ``interp.load``. Nothing here changes the model outside a call: hooks are removed, modes restored.
+
+    Attributes:
+        hf: the Hugging Face model.
+        tokenizer: its tokenizer, or None.
+        anatomy: where its sites are.
+        name: what the user typed.
+        weights: "trained", "random" or "edited".
+        certificate: what the validation at load measured.
+        warnings: what a reader of any result should know.
+    """
+
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    anatomy: Anatomy
+    name: str
+    weights: str = "trained"
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return one line: name, family and sizes."""
+        sizes = f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads"
+        return f"Model({self.name!r}, {self.weights}, {self.hf.config.model_type}, {sizes}, {self.dtype}, {self.device})"
+
+    @property
+    def family(self) -> Family:
+        """The family row in use."""
+        return self.anatomy.family
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.anatomy.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.anatomy.d_model
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads per block."""
+        return self.anatomy.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key-value heads per block."""
+        return self.anatomy.n_kv_heads
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self.anatomy.d_head
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons per block."""
+        return self.anatomy.d_mlp
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens the model embeds."""
+        return self.anatomy.vocab_size
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """Longest prompt the model reads, or None where its configuration sets no limit."""
+        config = self.hf.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+        return next((int(v) for name in names if isinstance(v := getattr(config, name, None), int)), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input embedding is."""
+        return self.hf.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's floating-point type."""
+        return self.hf.dtype
+
+    @property
+    def sites(self) -> list[str]:
+        """The kinds of site this model offers, in execution order."""
+        return list(self.anatomy.kinds)
+
+    @property
+    def disabled(self) -> Mapping[str, str]:
+        """Kinds of site this model does not offer, each with the reason."""
+        return self.anatomy.disabled
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the weights, computed on first use and again if the weights change."""
+        return fingerprints.of_weights(self.hf)
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """The sha256 of the tokenizer's vocabulary and rules; "" without a tokenizer."""
+        return fingerprints.of_tokenizer(self.tokenizer)
+
+    def tokenize(self, prompts: Prompts, *, padding_side: str = "right", add_bos: str | bool = "auto") -> Tokens:
+        """Turn prompts into the exact ids the model will see.
+
+        Args:
+            prompts: texts, lists of token ids, a tokenizer's batch, or one text.
+            padding_side: where the padded tensors have their padding; it never changes a number.
+            add_bos: "auto" does what the tokenizer does but never doubles; True ensures one; False adds none.
+
+        Raises:
+            DataError: an empty or too long prompt, an id the model does not have, or no tokenizer for texts.
+        """
+        return tokenize(
+            prompts,
+            self.tokenizer,
+            name=self.name,
+            vocab_size=self.vocab_size,
+            max_length=self.max_length,
+            padding_side=padding_side,
+            add_bos=add_bos,
+        )
+
+    def expand(self, sites: str | Site | Sequence[str | Site]) -> list[Site]:
+        """Turn names and globs into this model's sites, refusing kinds it does not offer.
+
+        Raises:
+            SiteError: nothing matches, or the model does not offer the site.
+        """
+        found = expand(sites, self)
+        texts = [sites] if isinstance(sites, str | Site) else sites
+        if any(str(text) == "hook_embed" for text in texts) and not self.certificate.get("embed_is_token", True):
+            raise SiteError(
+                f"'hook_embed' is the token embedding alone in TransformerLens, but in {self.name!r} more is added "
+                "before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that enters block 0."
+            )
+        if isinstance(sites, str) and any(mark in sites.partition(".")[0] for mark in "*?["):
+            found = [site for site in found if site.kind not in self.disabled]
+        for site in found:
+            if site.kind != "logits":
+                self.anatomy.locate(site)
+        return found
+
+    def capture(
+        self,
+        prompts: Prompts,
+        sites: str | Site | Sequence[str | Site],
+        positions: Positions = "last",
+        *,
+        batch_size: str | int = "auto",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        padding_side: str = "right",
+        progress: bool = False,
+    ) -> Activations:
+        """Read sites in forward passes that end after the deepest one.
+
+        Args:
+            prompts: as for ``tokenize``.
+            sites: names, globs or ``Site`` values, for example ``["resid_post.*", "head.5.3"]``.
+            positions: "last", "all", an int, a slice, one int per prompt, or a boolean mask ``[batch pos]``.
+            batch_size: prompts per pass; "auto" fills a token budget and halves it when memory runs out.
+            device: where to keep the results; None leaves them where the model is.
+            dtype: of the results; None keeps the model's.
+            padding_side: of the internal batches; the numbers do not depend on it.
+            progress: show a progress bar.
+
+        Returns:
+            Per site ``[prompt, ...]`` for one position each, else ``[prompt, pos, ...]`` padded with zeros.
+
+        Raises:
+            SiteError, DataError, ConfigError, OutOfMemoryError: each says what was asked, found, and the remedy.
+        """
+        run = self.run(
+            prompts,
+            capture=sites,
+            positions=positions,
+            logits="none",
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            padding_side=padding_side,
+            progress=progress,
+        )
+        assert run.activations is not None
+        return run.activations
+
+    def run(
+        self,
+        prompts: Prompts,
+        *,
+        interventions: Sequence[Intervention] | None = None,
+        capture: str | Site | Sequence[str | Site] | None = None,
+        positions: Positions = "last",
+        logits: str = "last",
+        batch_size: str | int = "auto",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        padding_side: str = "right",
+        progress: bool = False,
+        grad: bool = False,
+    ) -> Run:
+        """Run the model, writing some sites and reading others (readings see what was written).
+
+        Args:
+            prompts: as for ``tokenize``.
+            interventions: what to write where; one that fires nowhere is an error.
+            capture: sites to read, as for ``capture``.
+            positions: of the captured sites.
+            logits: "last", "all" or "none".
+            batch_size: as for ``capture``.
+            device: of the captured tensors.
+            dtype: of the captured tensors.
+            padding_side: of the internal batches.
+            progress: show a progress bar.
+            grad: keep the graph: one batch, ``positions="all"``, and captured tensors are nodes of the graph, so that
+                ``torch.autograd.grad`` of any function of the logits with respect to them works.
+
+        Raises:
+            SiteError, DataError, ConfigError, OutOfMemoryError: each says what was asked, found, and the remedy.
+        """
+        if logits not in ("last", "all", "none"):
+            raise ConfigError(f"logits {logits!r} asked; use 'last', 'all' or 'none'.")
+        tokens = self.tokenize(prompts, padding_side=padding_side)
+        sites = self.expand(capture) if capture is not None else []
+        chosen = choose(positions, tokens.lengths)
+        plan = Plan(interventions, self.anatomy, self, tokens.lengths) if interventions else None
+        if grad:
+            found = execute_with_gradients(self.anatomy, tokens, sites, chosen, logits, plan)
+        else:
+            width = self.vocab_size if logits == "all" or any(site.kind == "logits" for site in sites) else 0
+            found = execute(
+                self.anatomy,
+                tokens,
+                plan_batches(tokens.lengths, batch_size, device=self.device.type, logits_width=width),
+                sites=sites,
+                chosen=chosen,
+                logits=logits,
+                plan=plan,
+                device=torch.device(device) if device is not None else None,
+                dtype=dtype,
+                progress=progress,
+            )
+        activations = self._activations(found[1], tokens, chosen.recorded()) if sites else None
+        return Run(found[0], activations)
+
+    def logits(self, prompts: Prompts, *, batch_size: str | int = "auto") -> Float[Tensor, "batch vocab"]:
+        """Return the fp32 logits after each prompt's last token."""
+        logits = self.run(prompts, batch_size=batch_size).logits
+        assert logits is not None
+        return logits.float()
+
+    def generate(
+        self,
+        prompts: Prompts,
+        *,
+        max_new_tokens: int,
+        capture: str | Site | Sequence[str | Site] | None = None,
+        steps: str | Sequence[int] = "all",
+        interventions: Sequence[Intervention] | None = None,
+        batch_size: str | int = "auto",
+        use_cache: bool = True,
+    ) -> Generation:
+        """Continue prompts greedily, reading and writing on the way.
+
+        Step s is the pass that chooses new token s (0-based); its captured position is the newest token of that pass,
+        index ``length - 1 + s``. Interventions count positions from the prompt's start, also under the cache.
+
+        Args:
+            prompts: as for ``tokenize``.
+            max_new_tokens: how many tokens to add, fewer where the end-of-sequence token comes first.
+            capture: sites to read.
+            steps: at which steps; "all" or numbers.
+            interventions: what to write where; ``"all"`` and open slices reach the new tokens.
+            batch_size: as for ``capture``.
+            use_cache: False recomputes everything at each step; the result is the same.
+
+        Raises:
+            SiteError, DataError, ConfigError, OutOfMemoryError: each says what was asked, found, and the remedy.
+        """
+        tokens = self.tokenize(prompts, padding_side="left")
+        sites = self.expand(capture) if capture is not None else []
+        raw = generate(
+            self.anatomy,
+            tokens,
+            tokenizer=self.tokenizer,
+            max_new_tokens=max_new_tokens,
+            max_length=self.max_length,
+            name=self.name,
+            dims=self,
+            sites=sites,
+            steps=steps,
+            interventions=interventions or (),
+            batches=plan_batches(tokens.lengths, batch_size, device=self.device.type),
+            use_cache=use_cache,
+        )
+        activations = None
+        if sites:
+            full = Tokens(raw.all_ids, tuple(map("".join, zip(tokens.texts, raw.texts, strict=True))), tokens.warnings)
+            activations = self._activations(raw.tensors, full, raw.positions)
+        return Generation(raw.texts, raw.token_ids, activations)
+
+    def _activations(self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]) -> Activations:
+        return Activations(
+            {str(site): tensor for site, tensor in tensors.items()},
+            [list(ids) for ids in tokens.token_ids],
+            positions,
+            list(tokens.texts),
+            self.fingerprint,
+            self.name,
+            self.weights,
+            warnings=(*self.warnings, *tokens.warnings, *_EAGER[: any(site.kind == "pattern" for site in tensors)]),
+        )

@@ -1,0 +1,245 @@
+"""Prompts to exact ids, masks and positions. Beginning-of-sequence and padding are decided here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from interp.errors import ConfigError, DataError
+
+__all__ = ["Prompts", "Tokens", "pad", "position_ids", "tokenize"]
+
+Prompts = Any
+"""Texts, lists of token ids, a batch of a tokenizer, or ``Tokens``; one text alone is one prompt."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Hold prompts as the model will see them.
+
+    Attributes:
+        token_ids: per prompt its exact ids, without padding.
+        texts: per prompt its text; decoded where ids were given, "" without a tokenizer.
+        warnings: what a reader should know, such as a beginning-of-sequence token that was not doubled.
+        padding_side: where the tensors below are padded.
+        pad_id: the id that pads; masked, so it never matters.
+    """
+
+    token_ids: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    padding_side: str = "right"
+    pad_id: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.token_ids)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of tokens per prompt."""
+        return tuple(len(ids) for ids in self.token_ids)
+
+    @property
+    def input_ids(self) -> Int[Tensor, "batch pos"]:
+        """The padded ids."""
+        return pad(self.token_ids, self.pad_id, self.padding_side)[0]
+
+    @property
+    def attention_mask(self) -> Int[Tensor, "batch pos"]:
+        """One for a token, zero for padding."""
+        return pad(self.token_ids, self.pad_id, self.padding_side)[1]
+
+    @property
+    def position_ids(self) -> Int[Tensor, "batch pos"]:
+        """Each token's index in its own prompt, whatever the padding."""
+        return position_ids(self.attention_mask)
+
+
+def pad(
+    rows: Sequence[Sequence[int]], pad_id: int, side: str
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Return ids padded to the longest row, and the mask."""
+    width = max(len(row) for row in rows)
+    if side == "right":
+        ids = [[*row, *[pad_id] * (width - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    else:
+        ids = [[*[pad_id] * (width - len(row)), *row] for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def position_ids(mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+    """Count the tokens before each token; padding counts as the nearest valid index."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def tokenize(
+    prompts: Prompts,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    name: str = "the model",
+    vocab_size: int | None = None,
+    max_length: int | None = None,
+    padding_side: str = "right",
+    add_bos: str | bool = "auto",
+) -> Tokens:
+    """Turn prompts into exact token ids.
+
+    ``add_bos="auto"`` does what the tokenizer does, but looks at every prompt: a beginning-of-sequence token is never
+    doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken as they are.
+
+    Raises:
+        DataError: a prompt is empty, too long, or holds ids the model does not have; no tokenizer for texts.
+        ConfigError: ``padding_side`` or ``add_bos`` is not one of the allowed values.
+    """
+    if padding_side not in ("right", "left"):
+        raise ConfigError(f"padding_side {padding_side!r} asked; use 'right' or 'left'.")
+    if add_bos not in ("auto", True, False):
+        raise ConfigError(f"add_bos {add_bos!r} asked; use 'auto', True or False.")
+    if isinstance(prompts, Tokens):
+        tokens = Tokens(prompts.token_ids, prompts.texts, prompts.warnings, padding_side, prompts.pad_id)
+    else:
+        warnings: list[str] = []
+        items = _as_list(prompts)
+        pairs = [_one(item, number, tokenizer, add_bos, warnings) for number, item in enumerate(items)]
+        ids, texts = tuple(tuple(pair[0]) for pair in pairs), tuple(pair[1] for pair in pairs)
+        tokens = Tokens(ids, texts, tuple(warnings), padding_side, _pad_id(tokenizer, vocab_size))
+    _check(tokens, name, vocab_size, max_length)
+    return tokens
+
+
+def _as_list(prompts: Prompts) -> list[Any]:
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, Mapping) or hasattr(prompts, "input_ids"):
+        return _from_batch(prompts)
+    if isinstance(prompts, Tensor):
+        prompts = prompts.tolist() if prompts.ndim == 2 else [prompts.tolist()]
+    items = list(prompts)
+    if not items:
+        raise DataError("no prompts were given. Give at least one text or list of token ids.")
+    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        return [items]
+    return items
+
+
+def _from_batch(batch: Mapping[str, Any]) -> list[list[int]]:
+    """Strip the padding of a tokenizer's batch, on either side."""
+    ids = torch.as_tensor(batch["input_ids"]) if _is_rectangular(batch["input_ids"]) else batch["input_ids"]
+    rows = [list(map(int, row)) for row in (ids if getattr(ids, "ndim", 2) == 2 else [ids])]
+    mask = batch.get("attention_mask")
+    if mask is None:
+        return rows
+    masks = [list(map(int, row)) for row in (mask if getattr(mask, "ndim", 2) == 2 else [mask])]
+    kept = []
+    for number, (row, flags) in enumerate(zip(rows, masks, strict=True)):
+        ones = [column for column, flag in enumerate(flags) if flag]
+        if ones and ones[-1] - ones[0] + 1 != len(ones):
+            raise DataError(f"prompt {number}: its attention_mask has holes. Give a mask with padding at one end only.")
+        kept.append([token for token, flag in zip(row, flags, strict=True) if flag])
+    return kept
+
+
+def _is_rectangular(rows: Any) -> bool:
+    return isinstance(rows, Tensor) or (bool(rows) and isinstance(rows[0], int)) or len({len(r) for r in rows}) == 1
+
+
+def _one(
+    item: Any, number: int, tokenizer: PreTrainedTokenizerBase | None, add_bos: str | bool, warnings: list[str]
+) -> tuple[list[int], str]:
+    if isinstance(item, str):
+        return _encode(item, number, tokenizer, add_bos, warnings), item
+    if isinstance(item, Tensor):
+        item = item.tolist()
+    if not isinstance(item, Sequence) or not all(isinstance(i, int) and not isinstance(i, bool) for i in item):
+        raise DataError(f"prompt {number} is a {type(item).__name__}; give a text or a list of token ids.")
+    ids = list(item)
+    if tokenizer is None:
+        return ids, ""
+    _warn_bos(ids, number, tokenizer, warnings)
+    return ids, str(tokenizer.decode(ids))
+
+
+def _encode(
+    text: str, number: int, tokenizer: PreTrainedTokenizerBase | None, add_bos: str | bool, warnings: list[str]
+) -> list[int]:
+    if tokenizer is None:
+        raise DataError(
+            f"prompt {number} is a text, but this model has no tokenizer. "
+            "Give token ids, or load with tokenizer=FOLDER or tokenizer=OBJECT."
+        )
+    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not plain:
+        raise DataError(
+            f"prompt {number} is empty. Remove it; to run on the beginning-of-sequence token alone, give its id."
+        )
+    _warn_unknown(plain, number, tokenizer, warnings)
+    special = list(tokenizer(text, add_special_tokens=True)["input_ids"])
+    prefix, suffix = _around(special, plain)
+    if suffix:
+        warnings.append(f"prompt {number}: the tokenizer appends {suffix}, left out so that 'last' is the prompt's own.")
+    bos = tokenizer.bos_token_id
+    if add_bos is False:
+        prefix = []
+    elif add_bos is True:
+        if bos is None:
+            raise ConfigError("add_bos=True, but this tokenizer has no beginning-of-sequence token. Use 'auto'.")
+        prefix = prefix if bos in prefix else [bos, *prefix]
+    if bos is not None and bos in prefix and plain[0] == bos:
+        prefix = [token for token in prefix if token != bos]
+        warnings.append(f"prompt {number} already begins with {tokenizer.bos_token!r}; it was not doubled.")
+    return prefix + plain
+
+
+def _around(special: list[int], plain: list[int]) -> tuple[list[int], list[int]]:
+    """Split ``special`` into what stands before and after ``plain``."""
+    for start in range(len(special) - len(plain) + 1):
+        if special[start : start + len(plain)] == plain:
+            return special[:start], special[start + len(plain) :]
+    return [], []
+
+
+def _warn_bos(ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, warnings: list[str]) -> None:
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return
+    if ids[:2] == [bos, bos]:
+        warnings.append(f"prompt {number}: its ids begin with two {tokenizer.bos_token!r}; taken as given.")
+    elif ids[:1] != [bos] and bos in tokenizer.build_inputs_with_special_tokens([]):
+        warnings.append(f"prompt {number}: its ids do not begin with {tokenizer.bos_token!r}; taken as given.")
+
+
+def _warn_unknown(ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, warnings: list[str]) -> None:
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown != tokenizer.bos_token_id and (count := ids.count(unknown)):
+        warnings.append(f"prompt {number}: {count} of {len(ids)} tokens are unknown ({tokenizer.unk_token!r}).")
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase | None, vocab_size: int | None) -> int:
+    found = tokenizer.pad_token_id if tokenizer is not None else None
+    return found if found is not None and (vocab_size is None or found < vocab_size) else 0
+
+
+def _check(tokens: Tokens, name: str, vocab_size: int | None, max_length: int | None) -> None:
+    for number, ids in enumerate(tokens.token_ids):
+        if not ids:
+            raise DataError(f"prompt {number} is empty. Remove it, or give at least one token.")
+        if max_length is not None and len(ids) > max_length:
+            raise DataError(
+                f"prompt {number} has {len(ids)} tokens, but {name!r} reads at most {max_length}. "
+                f"Shorten it by {len(ids) - max_length} tokens, or split it."
+            )
+        if vocab_size is not None and not (0 <= min(ids) and max(ids) < vocab_size):
+            bad = next(token for token in ids if not 0 <= token < vocab_size)
+            raise DataError(
+                f"prompt {number} holds token id {bad}, but {name!r} has ids 0..{vocab_size - 1}. "
+                "Is this the model's own tokenizer?"
+            )

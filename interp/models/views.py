@@ -1,0 +1,218 @@
+"""How a site is cut out of the tensor that a module takes or gives, and put back without touching that tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+__all__ = ["Fused", "HeadOutput", "Heads", "Neuron", "Pattern", "Scaled", "Shifted", "View", "Whole"]
+
+
+class View(ABC):
+    """Read a site from a module's tensor, and write it back as a new tensor.
+
+    ``given`` is the tensor a view may need besides: the module's input for a head's output, the block's input for
+    ``resid_mid``.
+    """
+
+    @abstractmethod
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return the site's value, ``[batch, pos, ...]``."""
+
+    @abstractmethod
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Return what must stand in place of ``tensor`` so that the site's value is ``new``."""
+
+
+@dataclass(frozen=True)
+class Whole(View):
+    """Take the tensor as it is."""
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return the tensor."""
+        return tensor
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Return the new value."""
+        return new
+
+
+@dataclass(frozen=True)
+class Scaled(View):
+    """Take the tensor times a constant that the block multiplies by later."""
+
+    factor: float
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return the product."""
+        return tensor * self.factor
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Add the change, divided by the factor, so that no change gives the same bits."""
+        return tensor + (new - tensor * self.factor) / self.factor
+
+
+@dataclass(frozen=True)
+class Shifted(View):
+    """Take ``given`` plus another view: ``resid_mid`` is written through what attention adds to ``resid_pre``."""
+
+    part: View
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return the sum."""
+        assert given is not None
+        return given + self.part.read(tensor, None)
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Write the contribution that brings the sum to ``new``."""
+        part = self.part.read(tensor, None)
+        assert given is not None
+        return self.part.write(tensor, None, part + (new - (given + part)))
+
+
+@dataclass(frozen=True)
+class Heads(View):
+    """Split the last axis into heads; take all, or one."""
+
+    count: int
+    index: int | None = None
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return ``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
+        heads = tensor.unflatten(-1, (self.count, -1))
+        return heads if self.index is None else heads[..., self.index, :]
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Join the heads again."""
+        if self.index is None:
+            return new.flatten(-2)
+        heads = tensor.unflatten(-1, (self.count, -1)).clone()
+        heads[..., self.index, :] = new
+        return heads.flatten(-2)
+
+
+@dataclass(frozen=True)
+class Fused(View):
+    """Take queries, keys or values out of one fused projection.
+
+    ``thirds`` is ``[all queries | all keys | all values]``; ``groups`` is, per key-value head, ``[its queries | its
+    key | its value]`` (one query each in GPT-NeoX and BLOOM).
+    """
+
+    layout: Literal["thirds", "groups"]
+    n_heads: int
+    n_kv_heads: int
+    part: Literal["q", "k", "v"]
+    index: int | None = None
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return ``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
+        heads = self._all(tensor)
+        return heads if self.index is None else heads[..., self.index, :]
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Put the part back among the others."""
+        if self.index is not None:
+            heads = self._all(tensor).clone()
+            heads[..., self.index, :] = new
+            new = heads
+        d_head = new.shape[-1]
+        fused = tensor.clone()
+        if self.layout == "thirds":
+            start = {"q": 0, "k": self.n_heads, "v": self.n_heads + self.n_kv_heads}[self.part] * d_head
+            fused[..., start : start + new.shape[-2] * d_head] = new.flatten(-2)
+            return fused
+        per_group = self.n_heads // self.n_kv_heads
+        groups = fused.unflatten(-1, (self.n_kv_heads, per_group + 2, d_head))
+        if self.part == "q":
+            groups[..., :per_group, :] = new.unflatten(-2, (self.n_kv_heads, per_group))
+        else:
+            groups[..., per_group + (self.part == "v"), :] = new
+        return groups.flatten(-3)
+
+    def _all(self, tensor: Tensor) -> Tensor:
+        if self.layout == "thirds":
+            total = self.n_heads + 2 * self.n_kv_heads
+            sizes = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
+            return tensor.unflatten(-1, (total, -1)).split(sizes, dim=-2)["qkv".index(self.part)]
+        per_group = self.n_heads // self.n_kv_heads
+        groups = tensor.unflatten(-1, (self.n_kv_heads, per_group + 2, -1))
+        if self.part == "q":
+            return groups[..., :per_group, :].flatten(-3, -2)
+        return groups[..., per_group + (self.part == "v"), :]
+
+
+@dataclass(frozen=True)
+class Neuron(View):
+    """Take one coordinate, keeping an axis of size one."""
+
+    index: int
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return ``[..., 1]``."""
+        return tensor[..., self.index : self.index + 1]
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Return a copy with that coordinate replaced."""
+        copy = tensor.clone()
+        copy[..., self.index : self.index + 1] = new
+        return copy
+
+
+@dataclass(frozen=True)
+class Pattern(View):
+    """Turn ``[batch, head, query, key]`` into ``[batch, query, head, key]``, or one head of it."""
+
+    index: int | None = None
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return the probabilities with the query position as the position axis."""
+        pattern = tensor.transpose(1, 2)
+        return pattern if self.index is None else pattern[..., self.index, :]
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Refuse: the probabilities have been used already when a module returns them."""
+        raise NotImplementedError("attention patterns are read-only")
+
+
+@dataclass(frozen=True)
+class HeadOutput(View):
+    """Take one head's part of the output projection, ``W_O[h] z.h``, without the bias."""
+
+    projection: nn.Module
+    count: int
+    index: int
+
+    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Return ``[..., d_model]`` computed from the projection's input ``given``."""
+        assert given is not None
+        return head_output(self.projection, given, self.count, self.index)
+
+    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+        """Add the head's change to the projection's output."""
+        return tensor + (new - self.read(tensor, given))
+
+
+def head_output(
+    projection: nn.Module, z: Float[Tensor, "*batch width"], count: int, index: int
+) -> Float[Tensor, "*batch d_model"]:
+    """Compute one head's part of an output projection from the projection's whole input.
+
+    A plain linear layer is sliced; any other kind (a quantized one, say) is run on an input that is zero elsewhere.
+    """
+    d_head = z.shape[-1] // count
+    part = slice(index * d_head, (index + 1) * d_head)
+    weight = getattr(projection, "weight", None)
+    if type(projection) is nn.Linear and type(weight) is nn.Parameter:
+        return z[..., part] @ weight[:, part].T
+    if type(projection) is Conv1D:
+        return z[..., part] @ weight[part]
+    alone = torch.zeros_like(z)
+    alone[..., part] = z[..., part]
+    return projection.forward(alone) - projection.forward(torch.zeros_like(z))

@@ -1,0 +1,96 @@
+"""Figures: one table of numbers, drawn by plotly for the screen and by matplotlib as SVG.
+
+A figure keeps its numbers as ``.data`` and is never shown by itself: a notebook displays it, :meth:`Figure.save` writes it.
+Colours are the Okabe-Ito palette, which people with any colour vision can tell apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from interp.errors import DataError
+from interp.results import write_atomically
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["COLUMNS", "INK", "PALETTE", "Figure"]
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+INK = "#1d232b"
+FAINT = "#8a939e"
+
+Form = Literal["curve", "intervals", "counts"]
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "curve": ("x", "series", "value", "low", "high"),
+    "intervals": ("name", "value", "low", "high"),
+    "counts": ("actual", "predicted", "n", "share"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """Hold one figure: its numbers, its words, and two ways to draw it.
+
+    Attributes:
+        form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot with its interval per
+            row) or ``counts`` (actual against predicted).
+        data: the numbers, a pandas DataFrame with the columns of ``COLUMNS[form]``.
+        title: what is drawn.
+        caption: what n and the interval are.
+        x: label of the horizontal axis, with its unit.
+        y: label of the vertical axis, with its unit.
+        reference: a value to mark with a dashed line, such as chance.
+        reference_name: what it is.
+        limits: ends of the axis the values are on; left to the data where not given.
+    """
+
+    form: Form
+    data: pandas.DataFrame
+    title: str
+    caption: str
+    x: str = ""
+    y: str = ""
+    reference: float | None = None
+    reference_name: str = "chance"
+    limits: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a table without the form's columns."""
+        missing = [column for column in COLUMNS[self.form] if column not in self.data.columns]
+        if missing:
+            raise DataError(f"a figure of the form {self.form!r} needs the column {missing[0]!r}; found {list(self.data.columns)}.")
+
+    def __repr__(self) -> str:
+        """Say what it is, without the numbers."""
+        return f"Figure({self.form!r}, {self.title!r}, {len(self.data)} rows)"
+
+    def plotly(self) -> Any:
+        """Draw it as a ``plotly.graph_objects.Figure``."""
+        from interp.report import interactive
+
+        return interactive.draw(self)
+
+    def svg(self) -> str:
+        """Draw it as SVG text: transparent background, real text, no script."""
+        from interp.report import static
+
+        return static.draw(self)
+
+    def save(self, folder: str | Path, name: str) -> tuple[Path, Path]:
+        """Write ``name.svg`` and a self-contained ``name.html``."""
+        folder = Path(folder)
+        page = self.plotly().to_html(include_plotlyjs=True, full_html=True)
+        return (
+            write_atomically(folder / f"{name}.svg", self.svg().encode()),
+            write_atomically(folder / f"{name}.html", page.encode("utf-8", "backslashreplace")),
+        )
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook, as SVG on a white card: it needs no script, so it survives saving and sharing."""
+        from html import escape
+
+        style = "background:#fff;color:#1d232b;display:inline-block;padding:8px;margin:0;max-width:100%"
+        return f'<figure style="{style}">{self.svg()}<figcaption>{escape(self.caption)}</figcaption></figure>'

@@ -1,0 +1,119 @@
+"""Draw a figure with matplotlib, as SVG text."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from interp.report.figures import FAINT, INK, PALETTE, Figure
+from interp.report.text import printable
+
+__all__ = ["draw"]
+
+STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "interp", "font.family": "sans-serif", "font.size": 10, "text.parse_math": False,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "none", "axes.facecolor": "none",
+    "savefig.facecolor": "none", "axes.unicode_minus": True,
+}  # fmt: skip
+LABEL = 28
+
+
+def draw(figure: Figure) -> str:
+    """Give the figure as SVG text that starts at ``<svg``; ink is ``currentColor``, so that it follows the page."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    with _style():
+        canvas = Canvas(figsize=_size(figure), layout="constrained")
+        FigureCanvasSVG(canvas)
+        FORMS[figure.form](figure, canvas.add_subplot())
+        buffer = io.StringIO()
+        canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", text)
+    label = printable(figure.title).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a label in a script the layout font lacks: the browser has it
+        yield
+
+
+def _size(figure: Figure) -> tuple[float, float]:
+    if figure.form == "curve":
+        return 7.2, 3.6
+    rows = figure.data["actual"].nunique() if figure.form == "counts" else len(figure.data)
+    return (min(2.2 + 0.42 * rows, 9.0), min(1.6 + 0.38 * rows, 8.0)) if figure.form == "counts" else (7.2, 0.8 + 0.42 * rows)
+
+
+def _curve(figure: Figure, axes: Any) -> None:
+    for i, (name, part) in enumerate(figure.data.groupby("series", sort=False)):
+        colour, part = PALETTE[i % len(PALETTE)], part.sort_values("x")
+        axes.fill_between(part["x"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+        axes.plot(part["x"], part["value"], color=colour, marker="o", markersize=3.2, linewidth=1.6, label=_label(name))
+    if figure.reference is not None:
+        axes.axhline(figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label=figure.reference_name)
+    axes.set_ylim(figure.limits)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _intervals(figure: Figure, axes: Any) -> None:
+    rows = figure.data.reset_index(drop=True)
+    for i, row in rows.iterrows():
+        colour = PALETTE[0] if i == 0 else FAINT
+        axes.plot([row["low"], row["high"]], [i, i], color=colour, linewidth=2.4, solid_capstyle="round")
+        axes.plot([row["value"]], [i], color=colour, marker="o", markersize=6.5)
+    if figure.reference is not None:
+        axes.axvline(figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1)
+        axes.annotate(printable(figure.reference_name), (figure.reference, 1.0), xycoords=("data", "axes fraction"),
+                      xytext=(3, 2), textcoords="offset points", fontsize=8.5, color=FAINT)  # fmt: skip
+    axes.set_yticks(range(len(rows)), [_label(name) for name in rows["name"]])
+    axes.set_xlim(figure.limits)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(printable(figure.x))
+
+
+def _counts(figure: Figure, axes: Any) -> None:
+    names = list(dict.fromkeys(figure.data["actual"]))
+    square = figure.data.pivot(index="actual", columns="predicted", values="share").reindex(index=names, columns=names).fillna(0.0)
+    counts = figure.data.pivot(index="actual", columns="predicted", values="n").reindex(index=names, columns=names).fillna(0)
+    for i in range(len(names)):
+        for j in range(len(names)):
+            share = float(square.iloc[i, j])
+            axes.fill_between([j - 0.48, j + 0.48], i - 0.48, i + 0.48, color=PALETTE[0] if i == j else PALETTE[1],
+                              alpha=0.06 + 0.74 * share if share else 0.03, linewidth=0)  # fmt: skip
+            if counts.iloc[i, j] and len(names) <= 14:
+                axes.text(j, i, f"{counts.iloc[i, j]:.0f}", ha="center", va="center", fontsize=8.5)
+    axes.set_xticks(range(len(names)), [_label(name) for name in names], rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), [_label(name) for name in names])
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+
+
+def _label(name: object) -> str:
+    text = printable(name)
+    return text if len(text) <= LABEL else text[: LABEL - 1] + "…"
+
+
+FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts}

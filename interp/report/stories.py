@@ -1,0 +1,63 @@
+"""Which story each command's run tells, and which figure each result has: one row per command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp import results, runs
+from interp.errors import ConfigError
+from interp.report import capturing, probing
+from interp.report.figures import Figure
+from interp.report.story import Story
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["FIGURES", "STORIES", "figure", "of_run", "result_of"]
+
+STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
+    "probe": probing.story,
+    "capture": capturing.story,
+}
+"""Command -> (run.json, metrics.json, data.parquet or None) -> story."""
+
+FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {"interp.probe/1": probing.scores_figure}
+"""Schema of a result -> its main figure."""
+
+
+def of_run(path: Path) -> Story:
+    """Read a finished run and give its story."""
+    facts = runs.open_run(path)
+    command = str(facts.get("command"))
+    if command not in STORIES:
+        raise ConfigError(f"{str(path)!r} is a run of `interp {command}`, which has no report; those that have: {', '.join(STORIES)}.")
+    return STORIES[command]({**facts, "path": path.as_posix()}, result_of(path), _rows(path))
+
+
+def result_of(path: Path) -> dict[str, Any]:
+    """Read ``metrics.json`` of a run, where it has one."""
+    return results.load(path / "metrics.json") if (path / "metrics.json").is_file() else {}
+
+
+def _rows(path: Path) -> pandas.DataFrame | None:
+    import pandas
+
+    return pandas.read_parquet(path / "data.parquet") if (path / "data.parquet").is_file() else None
+
+
+def figure(result: Any) -> Figure:
+    """Give the figure of a result, of its dictionary, or of a run folder."""
+    if isinstance(result, str | Path):
+        content = result_of(Path(result))
+    elif isinstance(result, dict):
+        content = result
+    elif isinstance(result, results.Result):
+        content = result.to_dict()
+    else:
+        raise ConfigError(f"no figure is known for a {type(result).__name__}; give a result of an analysis, or a run folder.")
+    schema = str(content.get("schema"))
+    if schema not in FIGURES:
+        raise ConfigError(f"no figure is known for a result of the schema {schema!r}; known: {', '.join(FIGURES)}.")
+    return FIGURES[schema](content)

@@ -1,0 +1,86 @@
+"""Print a story at a terminal: the verdict, the numbers, the tables. Text from data is never read as markup."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
+
+from interp.report.story import Cell, Story, Table
+from interp.report.text import printable, rich_text
+
+if TYPE_CHECKING:
+    import pandas
+    import rich.console
+    import rich.table
+
+__all__ = ["console", "of_frame", "of_rows", "to_rich", "write"]
+
+WIDTH = 100
+
+
+def console(stream: TextIO | None = None) -> rich.console.Console:
+    """Give a rich console that highlights and parses nothing, on stdout unless told otherwise.
+
+    Away from a terminal it is wide, so that no column of a redirected table is cut.
+    """
+    from rich.console import Console
+
+    stream = sys.stdout if stream is None else stream
+    width = None if stream.isatty() else 160
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
+
+
+def to_rich(table: Table) -> rich.table.Table:
+    """Give a story's table as a rich one: numbers right-aligned with three decimals, the main row bold."""
+    from rich import box
+    from rich.table import Table as Rich
+
+    drawn = Rich(box=box.SIMPLE_HEAD, title=rich_text(table.title), title_justify="left", title_style="bold", pad_edge=False)
+    for i, column in enumerate(table.columns):
+        numeric = any(isinstance(row[i], int | float) for row in table.rows)
+        drawn.add_column(rich_text(column), justify="right" if numeric else "left", overflow="fold")
+    for i, row in enumerate(table.rows):
+        drawn.add_row(*(rich_text(_shown(value)) for value in row), style="bold" if i == table.main else "")
+    return drawn
+
+
+def write(story: Story, stream: TextIO | None = None) -> None:
+    """Print a story: title, verdict, tables, cautions."""
+    out = console(stream)
+    out.print(rich_text(story.title, style="bold"))
+    out.print(rich_text(story.verdict))
+    out.print()
+    for table in story.tables:
+        out.print(to_rich(table))
+        if table.note:
+            out.print(rich_text(table.note, style="dim"))
+            out.print()
+    for caution in story.cautions:
+        out.print(rich_text(f"- {caution}", style="dim"))
+
+
+def of_frame(frame: pandas.DataFrame, title: str = "", *, note: str = "") -> Table:
+    """Turn a DataFrame into a story's table."""
+    rows = tuple(tuple(_plain(value) for value in row) for row in frame.itertuples(index=False))
+    return Table(title, tuple(map(str, frame.columns)), rows, note)
+
+
+def of_rows(rows: Iterable[dict[str, Cell]], title: str = "", *, note: str = "") -> Table:
+    """Turn dictionaries with the same keys into a story's table."""
+    rows = list(rows)
+    columns = tuple(rows[0]) if rows else ()
+    return Table(title, columns, tuple(tuple(row.get(column) for column in columns) for row in rows), note)
+
+
+def _plain(value: object) -> Cell:
+    value = value.item() if hasattr(value, "item") and not isinstance(value, str) else value
+    return value if isinstance(value, str | int | float) or value is None else str(value)
+
+
+def _shown(value: Cell) -> str:
+    if value is None or value != value:  # NaN
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else printable(value)

@@ -1,0 +1,228 @@
+"""What every analysis returns, and how it is written to disk.
+
+A result is a frozen value with four readings: a table, a JSON-able dictionary, a difference from a reference result and an
+escaped HTML table. Nothing here needs torch; pandas is imported when a table is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from interp.errors import ArtifactError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Result", "difference", "jsonable", "load", "save", "table_html", "write_atomically"]
+
+
+@runtime_checkable
+class Result(Protocol):
+    """Describe what an analysis returns: anything with these four methods is a result."""
+
+    def table(self) -> Any:
+        """Give the numbers as a pandas DataFrame, one row per thing measured."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything worth keeping as a JSON-able dictionary."""
+
+    def diff(self, reference: Any) -> Any:
+        """Give the change from another result of the same analysis as a pandas DataFrame."""
+
+    def _repr_html_(self) -> str:
+        """Give an escaped HTML table for notebooks."""
+
+
+def jsonable(value: Any) -> tuple[Any, tuple[str, ...]]:
+    """Turn a value into plain JSON types, and say what JSON could not hold.
+
+    NumPy scalars, arrays and tensors become numbers and lists, tuples and sets become lists, paths and dataclasses
+    become text and dictionaries. NaN and infinities become ``None``.
+
+    Args:
+        value: anything built of those types.
+
+    Returns:
+        The plain value, and one warning per number that had to become ``None``, each naming its place.
+
+    Raises:
+        DataError: for an object of another type, naming its place.
+
+    Example:
+        >>> jsonable({"score": float("nan"), "layers": (1, 2)})
+        ({'score': None, 'layers': [1, 2]}, ('score: nan is not a JSON number, written as null',))
+    """
+    warnings: list[str] = []
+    return _plain(value, "", warnings), tuple(warnings)
+
+
+def _plain(value: Any, place: str, warnings: list[str]) -> Any:
+    if value is None or isinstance(value, str | bool | int):
+        return _unsubclassed(value)
+    if isinstance(value, float):
+        return _number(float(value), place, warnings)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{place}.{k}".lstrip("."), warnings) for k, v in value.items()}
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
+        ordered = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return [_plain(item, f"{place}[{i}]", warnings) for i, item in enumerate(ordered)]
+    return _plain(_opened(value, place), place, warnings)
+
+
+def _unsubclassed(value: Any) -> Any:
+    for kind in (bool, int, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _number(value: float, place: str, warnings: list[str]) -> float | None:
+    if math.isfinite(value):
+        return value
+    warnings.append(f"{place or 'value'}: {value} is not a JSON number, written as null")
+    return None
+
+
+def _opened(value: Any, place: str) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return value.as_posix()
+    if callable(getattr(value, "tolist", None)):  # NumPy scalars and arrays, torch tensors
+        return value.tolist()
+    raise DataError(
+        f"{place or 'value'}: a {type(value).__name__} cannot be written as JSON; "
+        "use numbers, text, lists, dictionaries, arrays or dataclasses."
+    )
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write a file so that a reader sees the old bytes or the new ones, never a part.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name with ``os.replace``.
+
+    Raises:
+        ConfigError: when the place cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}. Choose a folder you may write to.") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ConfigError(f"cannot write {path}: {error.strerror}. Free some space or choose another folder.") from error
+        raise
+    _flush_folder(path.parent)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def encode(value: Any) -> bytes:
+    """Turn a JSON-able value into the bytes this toolkit writes: indented, keys in the order given, one final newline."""
+    plain, _ = jsonable(value)
+    return (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def save(result: Result | Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
+    """Write a result (or a dictionary) as JSON, atomically.
+
+    Numbers that JSON cannot hold are written as null, and listed under ``"warnings"`` in the file.
+
+    Returns:
+        Those warnings.
+    """
+    content = result if isinstance(result, Mapping) else result.to_dict()
+    plain, warnings = jsonable(content)
+    if warnings:
+        plain = {**plain, "warnings": [*plain.get("warnings", []), *warnings]}
+    write_atomically(Path(path), encode(plain))
+    return warnings
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        ArtifactError: when the file is missing, is not JSON, or does not hold an object.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}. Is it a result saved by this toolkit?") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}). Run the command that made it again.") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} holds a {type(value).__name__}, not an object. Run the command that made it again.")
+    return value
+
+
+def difference(table: pandas.DataFrame, reference: pandas.DataFrame, on: Sequence[str]) -> pandas.DataFrame:
+    """Subtract one result's table from another's, row by row.
+
+    Args:
+        table: the numbers of interest.
+        reference: the numbers to compare with; its rows may be in another order.
+        on: the columns that name a row.
+
+    Returns:
+        One row per row of ``table`` that ``reference`` has too: the naming columns, then for every numeric column
+        ``c`` of both the columns ``c``, ``c_reference`` and ``c_change`` (= c - c_reference).
+
+    Raises:
+        DataError: when a naming column is missing, names two rows, or no row is in both tables.
+    """
+    on = list(on)
+    for name, frame in (("table", table), ("reference", reference)):
+        missing = [column for column in on if column not in frame.columns]
+        if missing:
+            raise DataError(f"the {name} has no column {missing[0]!r}; its columns: {', '.join(map(str, frame.columns))}.")
+        if frame.duplicated(on).any():
+            raise DataError(f"the {name} has several rows with the same {' and '.join(on)}; name rows by more columns.")
+    numbers = [c for c in table.select_dtypes("number").columns if c in reference.columns and c not in on]
+    both = table[[*on, *numbers]].merge(reference[[*on, *numbers]], on=on, suffixes=("", "_reference"))
+    if both.empty:
+        raise DataError(f"no row is in both results: they share no value of {' and '.join(on)}.")
+    for column in numbers:
+        both[f"{column}_change"] = both[column] - both[f"{column}_reference"]
+    return both
+
+
+def table_html(table: pandas.DataFrame, *, caption: str = "", decimals: int = 3) -> str:
+    """Write a table as escaped HTML, for ``_repr_html_``: text from data stays text."""
+    from html import escape
+
+    body = table.to_html(index=False, escape=True, border=0, na_rep="", float_format=f"{{:.{decimals}f}}".format)
+    return f"<figure>{body}<figcaption>{escape(caption)}</figcaption></figure>" if caption else body

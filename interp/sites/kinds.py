@@ -1,0 +1,56 @@
+"""The kinds of sites, as data."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["KINDS", "ORDER", "READ_ONLY", "Kind", "nearest"]
+
+Index = Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Describe one kind of site: whether it has a layer, whether it has an index, and what is counted."""
+
+    name: str
+    layered: bool
+    index: Index
+    unit: str
+
+
+_ROWS = (
+    Kind("embed", False, "none", ""),
+    Kind("resid_pre", True, "none", ""),
+    Kind("q", True, "optional", "head"),
+    Kind("k", True, "optional", "kv head"),
+    Kind("v", True, "optional", "kv head"),
+    Kind("pattern", True, "optional", "head"),
+    Kind("z", True, "optional", "head"),
+    Kind("head", True, "required", "head"),
+    Kind("attn_out", True, "none", ""),
+    Kind("resid_mid", True, "none", ""),
+    Kind("mlp_act", True, "none", ""),
+    Kind("neuron", True, "required", "neuron"),
+    Kind("mlp_out", True, "none", ""),
+    Kind("resid_post", True, "none", ""),
+    Kind("final_norm", False, "none", ""),
+    Kind("logits", False, "none", ""),
+)
+
+KINDS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
+"""Every kind of site, in execution order inside a block."""
+
+READ_ONLY = frozenset({"pattern", "logits"})
+"""Kinds that an intervention cannot write."""
+
+ORDER = {row.name: number for number, row in enumerate(_ROWS)}
+
+
+def nearest(text: str, names: Iterable[str]) -> str:
+    """Suggest the closest of some names, as a sentence, or nothing."""
+    close = difflib.get_close_matches(text, list(names), n=1)
+    return f"Nearest: {close[0]}. " if close else ""

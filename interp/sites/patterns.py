@@ -1,0 +1,138 @@
+"""Globs and layer expressions, turned into the sites of one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Protocol, runtime_checkable
+
+from interp.errors import SiteError
+from interp.sites.kinds import KINDS, Kind, nearest
+from interp.sites.layers import one_layer, parse_layers
+from interp.sites.lens import from_lens
+from interp.sites.site import Site
+
+__all__ = ["Dimensions", "expand"]
+
+
+@runtime_checkable
+class Dimensions(Protocol):
+    """Say what ``expand`` must know of a model; ``Model`` fulfils it."""
+
+    @property
+    def name(self) -> str:
+        """The name used in messages."""
+        ...
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads per block."""
+        ...
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Number of key-value heads per block."""
+        ...
+
+    @property
+    def d_mlp(self) -> int:
+        """Number of neurons per block."""
+        ...
+
+
+def expand(patterns: str | Site | Sequence[str | Site], dims: Dimensions) -> list[Site]:
+    """Turn names, globs and layer expressions into the sites of one model, in execution order, without repeats.
+
+    Accepts ``resid_post.*``, ``head.5.*``, ``resid_post.8-24:4``, ``resid_post.-1``, ``*_out.3``, TransformerLens
+    names, and several patterns in one text, separated by commas.
+
+    Args:
+        patterns: one pattern or several.
+        dims: a model, or anything with its ``name`` and sizes.
+
+    Raises:
+        SiteError: a pattern matches nothing, or names a layer, head or neuron the model does not have.
+    """
+    given = [patterns] if isinstance(patterns, str | Site) else list(patterns)
+    found: set[Site] = set()
+    for item in given:
+        if isinstance(item, Site):
+            found.add(_check_range(item, dims))
+            continue
+        for text in re.split(r",\s*(?=[A-Za-z*?\[])", item.strip()):
+            found.update(_expand_one(text.strip(), dims))
+    if not found:
+        raise SiteError("no sites asked. Give at least one, such as 'resid_post.*'.")
+    return sorted(found)
+
+
+def _expand_one(text: str, dims: Dimensions) -> list[Site]:
+    kind_text, _, rest = from_lens(text).partition(".")
+    kinds = [row for row in KINDS.values() if fnmatchcase(row.name, kind_text)]
+    if not kinds:
+        raise SiteError(f"unknown site {text!r}. {nearest(kind_text, KINDS)}Kinds: {', '.join(KINDS)}.")
+    layer_text, index_text = _split_rest(rest)
+    sites: list[Site] = []
+    for row in kinds:
+        if len(kinds) > 1 and not _fits(row, layer_text, index_text):
+            continue
+        sites += _expand_kind(row, layer_text, index_text, dims)
+    if not sites:
+        raise SiteError(f"site pattern {text!r} matches nothing in {dims.name!r}.")
+    return sites
+
+
+def _split_rest(rest: str) -> tuple[str, str]:
+    """Split ``layer[.index]`` at its last dot, unless that dot belongs to a percentage such as ``12.5%``."""
+    match = re.fullmatch(r"(\d+\.\d+%)(?:\.(.*))?", rest)
+    if match:
+        return match[1], match[2] or ""
+    layer_text, _, index_text = rest.partition(".")
+    return layer_text, index_text
+
+
+def _fits(row: Kind, layer_text: str, index_text: str) -> bool:
+    if row.layered != bool(layer_text):
+        return False
+    return not (row.index == "none" and index_text or row.index == "required" and not index_text)
+
+
+def _expand_kind(row: Kind, layer_text: str, index_text: str, dims: Dimensions) -> list[Site]:
+    if not row.layered or not layer_text:
+        return [Site(row.name, *(int(part) for part in (layer_text, index_text) if part.isdigit()))]
+    layers = parse_layers(layer_text, dims.n_layers, name=dims.name, kind=row.name)
+    if not index_text:
+        return [Site(row.name, layer) for layer in layers]
+    if row.index == "none":
+        raise SiteError(f"site '{row.name}' takes no index, but '{index_text}' was given.")
+    size = _unit_count(row, dims)
+    return [Site(row.name, layer, index) for layer in layers for index in _indices(row, index_text, size, dims)]
+
+
+def _indices(row: Kind, text: str, size: int, dims: Dimensions) -> list[int]:
+    if text == "*":
+        return list(range(size))
+    try:
+        return parse_layers(text, size, allow_all=False)
+    except SiteError:
+        raise SiteError(
+            f"{row.unit} '{text}' of '{row.name}' asked, but {dims.name!r} has {row.unit}s 0..{size - 1} per layer."
+        ) from None
+
+
+def _check_range(site: Site, dims: Dimensions) -> Site:
+    if site.layer is not None:
+        one_layer(site.layer, dims.n_layers, dims.name, site.kind)
+    if site.index is not None:
+        _indices(KINDS[site.kind], str(site.index), _unit_count(KINDS[site.kind], dims), dims)
+    return site
+
+
+def _unit_count(row: Kind, dims: Dimensions) -> int:
+    return {"head": dims.n_heads, "kv head": dims.n_kv_heads, "neuron": dims.d_mlp}[row.unit]

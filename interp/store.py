@@ -1,0 +1,308 @@
+"""Activations too large for memory, on disk: appended in shards, resumable, checksummed, read back in parts.
+
+```
+<folder>/activations/
+  store.json                the model, the sites with their dtypes and widths, the cache keys
+  <site>/00000.safetensors  one file per site and shard
+  index/00000.json          the shard's rows and its files' sha256; written last: it makes the shard count
+```
+
+A shard is the unit: after a crash those in ``index`` are whole, and at most one has to be made again. The
+same parts appended in the same order give the same bytes, however often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from jaxtyping import Shaped
+from torch import Tensor
+
+from interp.activations.choosing import Examples, Sites, indices, matching, resolve
+from interp.activations.files import check_file, read_facts, read_tensors, write_facts, write_tensors
+from interp.activations.joining import tail
+from interp.activations.value import Activations, facts_of, from_facts
+from interp.errors import ArtifactError, ConfigError, DataError, SiteError
+from interp.runs.lock import Lock
+from interp.sites import Site
+
+__all__ = ["ActivationStore"]
+
+STORE_SCHEMA = "interp.store/1"
+SHARD_SCHEMA = "interp.store.shard/1"
+BINDING = ("fingerprint", "weights", "scheme", "sites", "single", "axes")
+
+
+class ActivationStore:
+    """Append activations to a folder, and read them back.
+
+    Opening changes nothing and takes no lock, so that a store can be read while it is written. The first
+    :meth:`append` locks the folder until :meth:`close`; use the store in a ``with`` block.
+
+    Args:
+        folder: where the store is, or will be; its files go below ``folder/activations``.
+        cache_keys: site name to the key of the request (``interp.runs.cache_key``), recorded with the first
+            shard. A store that was begun under other keys is refused.
+
+    Raises:
+        ArtifactError: the store there is damaged, or a shard in its middle is missing.
+        ConfigError: the store there was begun under other cache keys.
+
+    Example:
+        with ActivationStore("runs/capitals") as store:
+            for rows in store.missing(len(prompts)):
+                store.append(model.capture([prompts[row] for row in rows], "resid_post.*"))
+    """
+
+    def __init__(self, folder: str | Path, *, cache_keys: Mapping[str, str] | None = None) -> None:
+        """Look at what is there; nothing is written."""
+        self.folder = Path(folder)
+        self._root = self.folder / "activations"
+        self._lock: Lock | None = None
+        self._asked_keys = None if cache_keys is None else dict(cache_keys)
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Read what is on disk: the header, and of every shard its length."""
+        count = _count(self._root)
+        self._header = _read_header(self._root) if count else {}
+        self._lengths = [len(self._record(number)["token_ids"]) for number in range(count)]
+        recorded = self._header.get("cache_keys", {})
+        if self._header and self._asked_keys is not None and recorded != self._asked_keys:
+            changed = sorted(
+                k for k in {*recorded, *self._asked_keys} if recorded.get(k) != self._asked_keys.get(k)
+            )
+            raise ConfigError(
+                f"{self._root} was begun for another request: the cache key of {', '.join(changed)} differs. "
+                "Use the same model, prompts, sites and positions, or another folder."
+            )
+
+    def __len__(self) -> int:
+        """Give the number of examples in finished shards."""
+        return sum(self._lengths)
+
+    @property
+    def n_shards(self) -> int:
+        """Number of finished shards."""
+        return len(self._lengths)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites stored, in execution order; none while the store is empty."""
+        return tuple(Site.parse(name) for name in self._header.get("sites", ()))
+
+    @property
+    def cache_keys(self) -> dict[str, str]:
+        """The keys the store was begun under, by site name."""
+        return dict(self._header.get("cache_keys", {}))
+
+    def missing(self, total: int, *, size: int = 256) -> Iterator[range]:
+        """Give the rows still to be made, in parts of ``size``: append one part each, in this order.
+
+        Raises:
+            DataError: the store holds more than ``total`` rows, so it belongs to something else.
+        """
+        if len(self) > total:
+            raise DataError(
+                f"{self._root} holds {len(self)} examples, but {total} were asked. Use another folder."
+            )
+        return (range(start, min(start + size, total)) for start in range(len(self), total, size))
+
+    def append(self, acts: Activations) -> int:
+        """Write one shard and return its number; when this returns, a crash cannot lose it.
+
+        Raises:
+            DataError: the activations come from another model or have other sites, widths or dtypes.
+            ConfigError: another process is writing there, or the place cannot be written.
+        """
+        self._claim()
+        self._accept(acts)
+        number = self.n_shards
+        files = {site: write_tensors(_file(self._root, site, number), {site: t}) for site, t in acts.items()}
+        write_facts(_index(self._root, number), {"schema": SHARD_SCHEMA, "files": files, **facts_of(acts)})
+        self._lengths.append(len(acts))
+        return number
+
+    def _claim(self) -> None:
+        """Lock the folder, once; look again at what is there, and remove what a crash left unfinished."""
+        if self._lock is not None:
+            return
+        self._lock = Lock.acquire(self._root)
+        self._reopen()
+        _remove_unfinished(self._root, self.n_shards)
+
+    def _accept(self, acts: Activations) -> None:
+        """Write the header with the first part; refuse a later part that does not fit it."""
+        header = _header(acts)
+        if not self._header:
+            self._header = {**header, "cache_keys": self._asked_keys or {}}
+            write_facts(self._root / "store.json", self._header)
+        for name in BINDING:
+            if self._header[name] != header[name]:
+                found = (
+                    f"{self._root} has {name} {_short(self._header[name])}, the part {_short(header[name])}"
+                )
+                raise DataError(f"{found}. One store holds one model's activations at the same sites.")
+
+    def close(self) -> None:
+        """Release the lock; reading stays possible."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> ActivationStore:
+        """Give the store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        self.close()
+
+    def shards(self, sites: Sites | None = None) -> Iterator[Activations]:
+        """Give shard after shard, one in memory at a time, onto the CPU.
+
+        Raises:
+            ArtifactError: a shard's file is missing or damaged.
+            SiteError: a site that is not stored.
+        """
+        names = self._names(sites)
+        return (self._shard(number, names) for number in range(self.n_shards))
+
+    def load(self, sites: Sites | None = None, rows: Examples | None = None) -> Activations:
+        """Give some rows, or all, as one value, in the order asked.
+
+        Raises:
+            ArtifactError: a shard's file is missing or damaged.
+            SiteError: a site that is not stored.
+            DataError: a row that is not stored.
+        """
+        names = self._names(sites)
+        wanted = list(range(len(self))) if rows is None else indices(rows, len(self))
+        if not wanted:
+            raise DataError(f"no rows asked of {self._root}, which holds {len(self)}. Ask at least one.")
+        return self._gather(names, wanted)
+
+    def read(self, site: str | Site, rows: Examples | None = None) -> Shaped[Tensor, "example *axes dim"]:
+        """Give one site's tensor for some rows, or all: ``[example dim]`` or ``[example pos dim]``.
+
+        Raises: as :meth:`load`.
+        """
+        names = matching(site, self._names(None))
+        if len(names) > 1:
+            raise SiteError(f"{str(site)!r} matches {len(names)} sites. Read one at a time, or use .load.")
+        return self.load(names, rows)[names[0]]
+
+    def _gather(self, names: Sequence[str], wanted: Sequence[int]) -> Activations:
+        """Read each shard that is needed once, and put its rows where they were asked."""
+        starts = [0, *accumulate(self._lengths)]
+        places: dict[int, list[int]] = {}
+        for place, row in enumerate(wanted):
+            places.setdefault(bisect_right(starts, row) - 1, []).append(place)
+        parts, order = [], []
+        for number, asked in sorted(places.items()):
+            rows = [wanted[place] - starts[number] for place in asked]
+            parts.append(self._shard(number, names).select(examples=rows))
+            order += asked
+        whole = Activations.concatenate(parts)
+        return whole.select(examples=sorted(range(len(order)), key=order.__getitem__))
+
+    def verify(self) -> int:
+        """Compare every file with its recorded sha256, and return the number of files compared.
+
+        Raises:
+            ArtifactError: naming the first file that is missing or differs.
+        """
+        compared = 0
+        for number in range(self.n_shards):
+            for site, digest in self._record(number)["files"].items():
+                check_file(_file(self._root, site, number), digest)
+                compared += 1
+        return compared
+
+    def __repr__(self) -> str:
+        """Say in one line what there is."""
+        model = self._header.get("model_name", "nothing yet")
+        return (
+            f"ActivationStore({str(self.folder)!r}: {len(self)} examples, {len(self.sites)} sites; {model!r})"
+        )
+
+    def _names(self, sites: Sites | None) -> list[str]:
+        names = list(self._header.get("sites", ()))
+        if not self._lengths:
+            raise DataError(f"{self._root} holds no finished shard yet. Append activations first.")
+        return names if sites is None else resolve(sites, names)
+
+    def _record(self, number: int) -> dict[str, Any]:
+        record = read_facts(_index(self._root, number), SHARD_SCHEMA)
+        if sorted(record["files"]) != sorted(self._header["sites"]):
+            raise ArtifactError(
+                f"{_index(self._root, number)} does not list the store's sites. Capture again."
+            )
+        return record
+
+    def _shard(self, number: int, names: Sequence[str]) -> Activations:
+        record = self._record(number)
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            tensors |= read_tensors(_file(self._root, name, number), record["files"][name], [name])
+        return from_facts(tensors, record)
+
+
+def _file(root: Path, site: str, number: int) -> Path:
+    return root / str(Site.parse(site)) / f"{number:05d}.safetensors"
+
+
+def _index(root: Path, number: int) -> Path:
+    return root / "index" / f"{number:05d}.json"
+
+
+def _header(acts: Activations) -> dict[str, Any]:
+    model = {
+        name: getattr(acts, name) for name in ("fingerprint", "model_name", "weights", "scheme", "single")
+    }
+    axes = {
+        name: [str(tensor.dtype).removeprefix("torch."), *tail(acts, name)] for name, tensor in acts.items()
+    }
+    return {"schema": STORE_SCHEMA, **model, "sites": list(acts.keys()), "axes": axes}
+
+
+def _read_header(root: Path) -> dict[str, Any]:
+    if not (root / "store.json").is_file():
+        raise ArtifactError(f"{root / 'store.json'} is missing, but there are shards. Capture again.")
+    return read_facts(root / "store.json", STORE_SCHEMA)
+
+
+def _count(root: Path) -> int:
+    """Count the finished shards.
+
+    Raises:
+        ArtifactError: one in the middle is missing.
+    """
+    numbers = sorted(int(path.stem) for path in (root / "index").glob("*.json") if path.stem.isdecimal())
+    for expected, found in enumerate(numbers):
+        if expected != found:
+            raise ArtifactError(
+                f"{_index(root, expected)} is missing, but later shards are there. Capture again."
+            )
+    return len(numbers)
+
+
+def _remove_unfinished(root: Path, count: int) -> None:
+    """Remove temporary files, and tensor files of shards that never came to count."""
+    for path in [*root.glob(".*.tmp"), *root.glob("*/.*.tmp")]:
+        path.unlink()
+    for path in root.glob("*/*.safetensors"):
+        if path.stem.isdecimal() and int(path.stem) >= count:
+            path.unlink()
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,105 @@
+"""Labelled prompts from a file of the user's: CSV, TSV or JSON lines with the columns text, label and, if wanted, group and split."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from interp.errors import DataError
+from interp.tasks.prompts import Labelled
+
+__all__ = ["read_labelled"]
+
+_SPLITS = ("", "train", "validation", "test")
+
+
+def read_labelled(path: str | Path) -> Labelled:
+    """Read labelled prompts.
+
+    Args:
+        path: a ``.csv``, ``.tsv`` or ``.jsonl`` file in UTF-8. ``text`` and ``label`` are needed; ``group`` names what must not
+            straddle a split; ``split`` is ``train``, ``validation`` or ``test``.
+
+    Returns:
+        The prompts in the order of the file; labels are strings whatever they look like.
+
+    Raises:
+        DataError: no such file, not UTF-8, empty, no such column, an empty cell, or a split of another name; the message names the
+            line.
+    """
+    path = Path(path)
+    rows = _parse(path, _text_of(path))
+    if not rows:
+        raise DataError(f"'{path}' has no rows; it needs at least one line with text and label.")
+    _check_columns(path, rows[0][1])
+    texts = tuple(_cell(path, line, row, "text") for line, row in rows)
+    labels = tuple(_cell(path, line, row, "label") for line, row in rows)
+    grouped = any(row.get("group") not in (None, "") for _, row in rows)
+    groups = tuple(_cell(path, line, row, "group") if grouped else f"row-{line}" for line, row in rows)
+    splits = tuple(_split(path, line, row) for line, row in rows)
+    return Labelled(path.stem, f"labels of {path.name}", texts, labels, groups, splits, str(path), grouped)
+
+
+def _text_of(path: Path) -> str:
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else [], 1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise DataError(f"data file '{path}' does not exist.{hint}")
+    if path.is_dir():
+        raise DataError(f"'{path}' is a folder; give a .csv, .tsv or .jsonl file.")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not UTF-8 (byte {error.start} cannot be read); save it as UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from None
+
+
+def _parse(path: Path, text: str) -> list[tuple[int, Mapping[str, object]]]:
+    """Give (line number, row) for every row of the file."""
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return [(n, _json_row(path, n, line)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if suffix in (".csv", ".tsv"):
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
+        return [(reader.line_num, row) for row in reader]
+    raise DataError(f"'{path}' ends in '{suffix}'; files of labelled prompts end in .csv, .tsv or .jsonl.")
+
+
+def _json_row(path: Path, line: int, text: str) -> Mapping[str, object]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"'{path}' line {line} is not JSON ({error.msg}); write one object per line.") from None
+    if not isinstance(row, dict):
+        raise DataError(f"'{path}' line {line} is not an object; write {{\"text\": ..., \"label\": ...}}.")
+    return row
+
+
+def _check_columns(path: Path, row: Mapping[str, object]) -> None:
+    names = [str(name) for name in row if name is not None]
+    for wanted in ("text", "label"):
+        if wanted not in names:
+            near = difflib.get_close_matches(wanted, names, 1)
+            hint = f" Is '{near[0]}' meant? Rename it to '{wanted}'." if near else f" Name one of them '{wanted}'."
+            raise DataError(f"'{path}' has no column '{wanted}'; its columns are: {', '.join(names) or '(none)'}.{hint}")
+
+
+def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
+    value = row.get(column)
+    if value is None or str(value).strip() == "":
+        raise DataError(f"'{path}' line {line}: column '{column}' is empty; fill it or remove the line.")
+    if isinstance(value, Sequence | Mapping) and not isinstance(value, str):
+        raise DataError(f"'{path}' line {line}: column '{column}' holds {type(value).__name__}, not text.")
+    return str(value)
+
+
+def _split(path: Path, line: int, row: Mapping[str, object]) -> str:
+    value = str(row.get("split") or "")
+    if value not in _SPLITS:
+        raise DataError(f"'{path}' line {line}: split '{value}' is not one of train, validation, test.")
+    return value

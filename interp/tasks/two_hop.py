@@ -1,0 +1,91 @@
+"""Two facts in a row, the bridge only described: 'the currency of the country whose capital is Paris is the' -> euro."""
+
+from __future__ import annotations
+
+import functools
+import random
+from dataclasses import dataclass
+
+from interp.tasks.examples import Example
+from interp.tasks.relations import BRIDGES, RELATIONS, Bridge
+from interp.tasks.splits import Split, in_split, is_held_out
+from interp.tasks.world import World
+
+__all__ = ["TEMPLATES", "Composition", "compositions", "example", "generate"]
+
+TEMPLATES: tuple[str, ...] = (
+    "the {noun} of {bridge} is",
+    "{bridge} : its {noun} is",
+    "in {bridge} the {noun} is",
+)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Join two facts through the entity that is neither asked for nor named."""
+
+    bridge: Bridge
+    subject: str
+    entity: str
+    second: str
+    answer: str
+
+    @property
+    def held_out(self) -> bool:
+        """Say whether this composition was never trained, in any template."""
+        return is_held_out("two-hop-composition", self.bridge.relation, self.entity, self.second)
+
+
+@functools.lru_cache(maxsize=8)
+def compositions(world: World) -> tuple[Composition, ...]:
+    """List every pair of facts that the bridges allow, in a fixed order."""
+    found = []
+    for bridge in BRIDGES:
+        for fact in world.facts[bridge.relation]:
+            for second in bridge.second:
+                answer = world.objects.get((second, fact.object))
+                if answer is not None and answer != fact.subject:
+                    found.append(Composition(bridge, fact.subject, fact.object, second, answer))
+    return tuple(found)
+
+
+def example(composition: Composition, template: int) -> Example:
+    """Ask for the second hop in one of the templates."""
+    phrase = composition.bridge.phrase.format(composition.subject)
+    noun = RELATIONS[composition.second].noun
+    return Example(
+        prompt=TEMPLATES[template].format(noun=noun, bridge=phrase),
+        answer=composition.answer,
+        task="two-hop",
+        template=f"{composition.bridge.relation}/{template}",
+        group=f"{composition.bridge.relation}:{composition.entity}:{composition.second}",
+        label=composition.second,
+        variables=(
+            ("subject", composition.subject),
+            ("bridge", composition.entity),
+            ("first", composition.bridge.relation),
+            ("second", composition.second),
+        ),
+    )
+
+
+def generate(world: World, rng: random.Random, split: Split, *, trained: bool = True) -> Example:
+    """Draw a two-hop prompt.
+
+    Args:
+        world: supplies the facts.
+        rng: the only source of randomness.
+        split: ``"train"``, or ``"held-out"`` for (composition, template) combinations that were not trained.
+        trained: with ``split="held-out"``, whether the composition itself was trained in other templates (True) or in none
+            (False: the model has to compose).
+    """
+    while True:
+        composition = rng.choice(compositions(world))
+        template = rng.randrange(len(TEMPLATES))
+        if composition.held_out:
+            if split == "held-out" and not trained:
+                return example(composition, template)
+        elif trained and in_split(
+            split, "two-hop", composition.bridge.relation, composition.subject, composition.second, str(template)
+        ):
+            return example(composition, template)

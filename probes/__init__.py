@@ -1,0 +1,68 @@
+"""Probes: linear read-outs of activations, what they must beat, and intervals for their scores.
+
+Tensors in, tensors out: this package knows no model. Names load on first use; importing it loads neither
+torch nor NumPy.
+
+    >>> import probes
+    >>> sorted(probes.PROBES)
+    ['logistic', 'mean-difference', 'nearest-centroid', 'ridge']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probes import controls, evaluation, statistics
+    from probes.base import NotFittedError, Probe
+    from probes.cards import ProbeCard, ProbeFileError
+    from probes.linear import LogisticProbe, MeanDifferenceProbe, NearestCentroidProbe, RidgeProbe
+    from probes.saving import load
+    from probes.table import PROBES
+
+__all__ = [
+    "PROBES",
+    "LogisticProbe",
+    "MeanDifferenceProbe",
+    "NearestCentroidProbe",
+    "NotFittedError",
+    "Probe",
+    "ProbeCard",
+    "ProbeFileError",
+    "RidgeProbe",
+    "controls",
+    "evaluation",
+    "load",
+    "statistics",
+]
+
+_WHERE = {
+    "LogisticProbe": "probes.linear",
+    "MeanDifferenceProbe": "probes.linear",
+    "NearestCentroidProbe": "probes.linear",
+    "NotFittedError": "probes.base",
+    "PROBES": "probes.table",
+    "Probe": "probes.base",
+    "ProbeCard": "probes.cards",
+    "ProbeFileError": "probes.cards",
+    "RidgeProbe": "probes.linear",
+    "load": "probes.saving",
+}
+_MODULES = ("controls", "evaluation", "statistics")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562)."""
+    if name in _MODULES:
+        return importlib.import_module(f"probes.{name}")
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'probes' has no attribute {name!r}; its names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """Give the public names."""
+    return sorted(__all__)

@@ -1,0 +1,155 @@
+"""How linear probes learn: scaling that is folded back, and a penalty chosen on data that was not fitted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int
+from scipy import sparse
+
+from probes.arrays import as_labels, as_matrix
+from probes.base import Validation
+from probes.evaluation import folds
+
+__all__ = [
+    "STRENGTHS",
+    "Lesson",
+    "Scaling",
+    "Strengths",
+    "Values",
+    "Weights",
+    "chosen",
+    "class_means",
+    "held_out",
+    "linear_scores",
+]
+
+Values = Float64[np.ndarray, "example dim"] | sparse.csr_array
+Weights = tuple[np.ndarray, np.ndarray]
+Fit = tuple[Weights, dict[str, Any]]
+Strengths = float | int | Sequence[float | int]
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Hold what a linear probe learns from: numbers, class codes, and how to choose a penalty.
+
+    Attributes:
+        values: ``[example dim]``.
+        codes: the class of each example, 0 to ``n_classes - 1``.
+        n_classes: number of classes.
+        groups: what must not straddle inner folds.
+        validation: held-out values and codes (-1: a class that was not trained), or ``None``.
+    """
+
+    values: Values
+    codes: Int[np.ndarray, " example"]
+    n_classes: int
+    groups: Collection[Any]
+    validation: tuple[Values, Int[np.ndarray, " held_out"]] | None
+
+    @property
+    def dense(self) -> Float64[np.ndarray, "example dim"]:
+        """Give the values as a dense array."""
+        return self.values.toarray() if isinstance(self.values, sparse.csr_array) else self.values
+
+    @property
+    def one_hot(self) -> Float64[np.ndarray, "example label"]:
+        """Give one column per class, 1 where an example belongs to it."""
+        return np.eye(self.n_classes)[self.codes]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Hold how features are scaled while fitting: (x - mean) / scale."""
+
+    mean: Float64[np.ndarray, " dim"]
+    scale: Float64[np.ndarray, " dim"]
+
+    @classmethod
+    def of(cls, values: Values, standardise: bool) -> Scaling:
+        """Measure mean and spread; sparse values keep mean 0, constant columns keep scale 1."""
+        mean = np.asarray(values.mean(axis=0)).reshape(-1)
+        if not standardise:
+            return cls(np.zeros_like(mean), np.ones_like(mean))
+        if isinstance(values, sparse.csr_array):
+            square = np.asarray(values.multiply(values).mean(axis=0)).reshape(-1)
+            spread, mean = np.sqrt(np.maximum(square - mean**2, 0)), np.zeros_like(mean)
+        else:
+            spread = values.std(axis=0)
+        constant = spread <= 1e-10 * max(float(spread.max()), 1e-290)
+        return cls(mean, np.where(constant, 1.0, spread))
+
+    def apply(self, values: Values) -> Values:
+        """Scale the features."""
+        if isinstance(values, sparse.csr_array):
+            return sparse.csr_array(values @ sparse.diags_array(1 / self.scale))
+        return (values - self.mean) / self.scale
+
+    def folded(self, weights: Weights) -> Weights:
+        """Give the same function of the raw features as the weights are of the scaled ones."""
+        coef = weights[0] / self.scale
+        return coef, weights[1] - coef @ self.mean
+
+
+Path = Callable[[Lesson, Sequence[float]], Iterator[Fit]]
+
+
+def chosen(lesson: Lesson, path: Path, strengths: Strengths, seed: int) -> Fit:
+    """Fit the penalty that is most accurate on held-out data; of equals the strongest."""
+    several = sorted({float(s) for s in np.atleast_1d(np.asarray(strengths, dtype=np.float64))}, reverse=True)
+    if not several or several[-1] <= 0:
+        raise ValueError(f"regularisation is {strengths}; give a positive number, or several to choose from.")
+    if len(several) > 1 and lesson.validation is None:
+        several = [several[int(np.argmax(_fold_scores(lesson, path, several, seed)))]]
+    fitted = list(path(lesson, several))
+    best = 0
+    if len(several) > 1 and lesson.validation is not None:
+        best = int(np.argmax([_accuracy(*lesson.validation, weights) for weights, _ in fitted]))
+    weights, notes = fitted[best]
+    if not notes.get("converged", True):
+        _log.warning("the solver stopped before it converged; raise max_iterations or regularisation")
+    return weights, {"regularisation": several[best], **notes}
+
+
+def _fold_scores(lesson: Lesson, path: Path, strengths: Sequence[float], seed: int) -> np.ndarray:
+    """Give the accuracy of each penalty over inner folds of whole groups."""
+    total = np.zeros(len(strengths))
+    for held_out in folds(lesson.groups, seed=seed, stratify=lesson.codes):
+        keep = np.setdiff1d(np.arange(len(lesson.codes)), held_out)
+        if len(np.unique(lesson.codes[keep])) < 2:
+            continue
+        inner = Lesson(lesson.values[keep], lesson.codes[keep], lesson.n_classes, (), None)
+        part = (lesson.values[held_out], lesson.codes[held_out])
+        total += [len(held_out) * _accuracy(*part, weights) for weights, _ in path(inner, strengths)]
+    return total
+
+
+def _accuracy(values: Values, codes: np.ndarray, weights: Weights) -> float:
+    return float(np.mean(linear_scores(values, weights).argmax(axis=1) == codes))
+
+
+def linear_scores(values: Values, weights: Weights) -> np.ndarray:
+    """Give ``[example label]`` scores of a linear function."""
+    return np.asarray(values @ weights[0].T) + weights[1]
+
+
+def class_means(lesson: Lesson, values: np.ndarray) -> np.ndarray:
+    """Give ``[label dim]``, the mean of each class."""
+    return np.stack([values[lesson.codes == code].mean(axis=0) for code in range(lesson.n_classes)])
+
+
+def held_out(validation: Validation | None, classes: np.ndarray, width: int) -> Any:
+    """Convert validation examples; a class that was not trained gets the code -1, which is never right."""
+    if validation is None:
+        return None
+    matrix = as_matrix(validation[0], width=width, name="validation X")
+    labels = as_labels(validation[1], matrix.shape[0], name="validation y")
+    known = {label: code for code, label in enumerate(classes.tolist())}
+    return matrix.values, np.array([known.get(label, -1) for label in labels.tolist()], dtype=np.int64)

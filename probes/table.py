@@ -1,0 +1,78 @@
+"""The table of probes: one row each. A new probe is one class and one row here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probes.base import Probe
+
+__all__ = ["PROBES", "ProbeRow"]
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """Describe a kind of probe without loading it.
+
+    Attributes:
+        name: what users type (``--kind``).
+        module: where its class is.
+        class_name: the class.
+        description: one line for ``interp ls probes``.
+        probabilities: whether it has ``predict_proba``.
+        most_classes: how many classes it can tell apart; ``None`` for any number.
+        seeded: whether it makes random choices (the folds of an inner cross-validation), and so takes a seed.
+    """
+
+    name: str
+    module: str
+    class_name: str
+    description: str
+    probabilities: bool = False
+    most_classes: int | None = None
+    seeded: bool = False
+
+    def load(self) -> type[Probe]:
+        """Import the class."""
+        return getattr(importlib.import_module(self.module), self.class_name)
+
+    def create(self, *, seed: int = 0) -> Probe:
+        """Make an unfitted probe with its default parameters."""
+        kind: Any = self.load()
+        return kind(seed=seed) if self.seeded else kind()
+
+
+_ROWS = (
+    ProbeRow(
+        "logistic",
+        "probes.linear",
+        "LogisticProbe",
+        "softmax regression on standardised features, penalty chosen on held-out data",
+        probabilities=True,
+        seeded=True,
+    ),
+    ProbeRow(
+        "ridge",
+        "probes.linear",
+        "RidgeProbe",
+        "least squares onto one column per class, in closed form, penalty chosen on held-out data",
+        seeded=True,
+    ),
+    ProbeRow(
+        "mean-difference",
+        "probes.linear",
+        "MeanDifferenceProbe",
+        "the difference of two class means, threshold halfway",
+        most_classes=2,
+    ),
+    ProbeRow(
+        "nearest-centroid",
+        "probes.linear",
+        "NearestCentroidProbe",
+        "the class whose mean is nearest, on standardised features",
+    ),
+)
+
+PROBES: dict[str, ProbeRow] = {row.name: row for row in _ROWS}

@@ -1,0 +1,104 @@
+"""Labelled prompts: the bundled tasks, and files of the user's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from interp import tasks
+from interp.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize("name", tasks.LABELLED)
+def test_a_task_is_seeded_split_by_group_and_has_every_class_in_every_split(name):
+    data = tasks.labelled(name, n=400, seed=5)
+    assert data == tasks.labelled(name, n=400, seed=5)
+    assert data.texts != tasks.labelled(name, n=400, seed=6).texts
+    assert len(set(data.texts)) == len(data)
+    assert len(set(zip(data.groups, data.splits, strict=True))) == len(set(data.groups))
+    assert set(data.splits) == {"train", "validation", "test"}
+    assert set(data.labels) >= {label for label, split in zip(data.labels, data.splits, strict=True) if split == "test"}
+    assert len(set(data.labels)) > 1
+
+
+def test_analogies_share_no_subject_between_splits():
+    data = tasks.labelled("analogy-relation")
+    subjects = {"train": set(), "validation": set(), "test": set()}
+    for text, split in zip(data.texts, data.splits, strict=True):
+        left, right = (text.split(" : ")[0], text.rsplit(" = ", 1)[-1]) if "=" in text else (
+            text.split(" is to ")[0], text.split(" as ")[-1].removesuffix(" is to"))
+        subjects[split] |= {left, right.removesuffix(" :")}
+    assert not subjects["train"] & subjects["test"]
+    assert not subjects["validation"] & subjects["test"]
+    assert subjects["train"] & {t.split(" : ")[0] for t in data.texts}
+
+
+def test_unknown_task_and_empty_draw_are_refused():
+    with pytest.raises(ConfigError, match="the tasks are: analogy-relation"):
+        tasks.labelled("analogie")
+    with pytest.raises(ConfigError, match="at least 1"):
+        tasks.labelled("category", n=0)
+
+
+def test_limit_keeps_order_and_is_seeded():
+    data = tasks.labelled("category")
+    some = data.limit(50, seed=1)
+    assert len(some) == 50
+    assert [data.texts.index(text) for text in some.texts] == sorted(data.texts.index(text) for text in some.texts)
+    assert some == data.limit(50, seed=1) != data.limit(50, seed=2)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_the_three_formats_read_the_same(tmp_path, suffix):
+    rows = [("a, b", "x", "g1", "train"), ("tab\there", "[/red]", "g2", "test"), ("naïve", "3", "g1", "train")]
+    path = tmp_path / f"data.{suffix}"
+    if suffix == "jsonl":
+        names = ("text", "label", "group", "split")
+        path.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows), encoding="utf-8")
+    else:
+        import csv
+
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if suffix == "tsv" else ",")
+            writer.writerows([("text", "label", "group", "split"), *rows])
+    data = tasks.read_labelled(path)
+    assert list(zip(data.texts, data.labels, data.groups, data.splits, strict=True)) == rows
+    assert data.grouped
+
+
+def test_without_groups_every_row_is_its_own(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\na,1\nb,2\n")
+    data = tasks.read_labelled(path)
+    assert len(set(data.groups)) == 2
+    assert not data.grouped
+
+
+BAD = {
+    "empty.csv": (b"", "has no rows"),
+    "header.csv": (b"text,label\n", "has no rows"),
+    "column.csv": (b"txt,label\na,b\n", "no column 'text'.*Is 'txt' meant"),
+    "latin.csv": ("text,label\ncafé,b\n".encode("latin-1"), "not UTF-8"),
+    "cell.csv": (b"text,label\na,\n", "line 2: column 'label' is empty"),
+    "split.csv": (b"text,label,split\na,b,tset\n", "split 'tset' is not one of"),
+    "broken.jsonl": (b'{"text": "a", "label"\n', "line 1 is not JSON"),
+    "list.jsonl": (b'["a", "b"]\n', "line 1 is not an object"),
+    "nested.jsonl": (b'{"text": ["a"], "label": "b"}\n', "holds list, not text"),
+    "data.txt": (b"a b", "ends in '.txt'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_with_a_remedy(tmp_path, name):
+    content, message = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        tasks.read_labelled(path)
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path):
+    (tmp_path / "prompts.csv").write_text("text,label\na,b\n")
+    with pytest.raises(DataError, match=r"Did you mean 'prompts\.csv'"):
+        tasks.read_labelled(tmp_path / "promts.csv")
