@@ -1,7 +1,7 @@
 """What every analysis returns, and how it is written to disk.
 
-A result is a frozen value with four readings: a table, a JSON-able dictionary, a difference from a reference result and an
-escaped HTML table. Nothing here needs torch; pandas is imported when a table is asked for.
+A result is a frozen value with four readings: a table, a JSON-able dictionary, a difference from a reference
+result and an escaped HTML table. Nothing here needs torch; pandas is imported when a table is asked for.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Result(Protocol):
 def jsonable(value: Any) -> tuple[Any, tuple[str, ...]]:
     """Turn a value into plain JSON types, and say what JSON could not hold.
 
-    NumPy scalars, arrays and tensors become numbers and lists, tuples and sets become lists, paths and dataclasses
-    become text and dictionaries. NaN and infinities become ``None``.
+    NumPy scalars, arrays and tensors become numbers and lists, tuples and sets become lists, paths and
+    dataclasses become text and dictionaries. NaN and infinities become ``None``.
 
     Args:
         value: anything built of those types.
@@ -106,7 +106,8 @@ def _opened(value: Any, place: str) -> Any:
 def write_atomically(path: Path, content: bytes) -> Path:
     """Write a file so that a reader sees the old bytes or the new ones, never a part.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name with ``os.replace``.
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name with
+    ``os.replace``.
 
     Raises:
         ConfigError: when the place cannot be written.
@@ -116,7 +117,9 @@ def write_atomically(path: Path, content: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}. Choose a folder you may write to.") from error
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}. Choose a folder you may write to."
+        ) from error
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
@@ -127,7 +130,9 @@ def write_atomically(path: Path, content: bytes) -> Path:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise ConfigError(f"cannot write {path}: {error.strerror}. Free some space or choose another folder.") from error
+            raise ConfigError(
+                f"cannot write {path}: {error.strerror}. Free some space or choose another folder."
+            ) from error
         raise
     _flush_folder(path.parent)
     return path
@@ -150,9 +155,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 def encode(value: Any) -> bytes:
-    """Turn a JSON-able value into the bytes this toolkit writes: indented, keys in the order given, one final newline."""
+    """Turn a JSON-able value into the bytes this toolkit writes: indented, keys in the order given."""
     plain, _ = jsonable(value)
-    return (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+    return (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def save(result: Result | Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
@@ -181,11 +188,17 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror}. Is it a result saved by this toolkit?") from error
+        raise ArtifactError(
+            f"cannot read {path}: {error.strerror}. Is it a result saved by this toolkit?"
+        ) from error
     except ValueError as error:
-        raise ArtifactError(f"{path} is not valid JSON ({error}). Run the command that made it again.") from error
+        raise ArtifactError(
+            f"{path} is not valid JSON ({error}). Run the command that made it again."
+        ) from error
     if not isinstance(value, dict):
-        raise ArtifactError(f"{path} holds a {type(value).__name__}, not an object. Run the command that made it again.")
+        raise ArtifactError(
+            f"{path} holds a {type(value).__name__}, not an object. Run the command that made it again."
+        )
     return value
 
 
@@ -198,7 +211,8 @@ def difference(table: pandas.DataFrame, reference: pandas.DataFrame, on: Sequenc
         on: the columns that name a row.
 
     Returns:
-        One row per row of ``table`` that ``reference`` has too: the naming columns, then for every numeric column
+        One row per row of ``table`` that ``reference`` has too: the naming columns, then for every numeric
+        column
         ``c`` of both the columns ``c``, ``c_reference`` and ``c_change`` (= c - c_reference).
 
     Raises:
@@ -208,9 +222,13 @@ def difference(table: pandas.DataFrame, reference: pandas.DataFrame, on: Sequenc
     for name, frame in (("table", table), ("reference", reference)):
         missing = [column for column in on if column not in frame.columns]
         if missing:
-            raise DataError(f"the {name} has no column {missing[0]!r}; its columns: {', '.join(map(str, frame.columns))}.")
+            raise DataError(
+                f"the {name} has no column {missing[0]!r}; its columns: {', '.join(map(str, frame.columns))}."
+            )
         if frame.duplicated(on).any():
-            raise DataError(f"the {name} has several rows with the same {' and '.join(on)}; name rows by more columns.")
+            raise DataError(
+                f"the {name} has several rows with the same {' and '.join(on)}; name rows by more columns."
+            )
     numbers = [c for c in table.select_dtypes("number").columns if c in reference.columns and c not in on]
     both = table[[*on, *numbers]].merge(reference[[*on, *numbers]], on=on, suffixes=("", "_reference"))
     if both.empty:
@@ -224,5 +242,7 @@ def table_html(table: pandas.DataFrame, *, caption: str = "", decimals: int = 3)
     """Write a table as escaped HTML, for ``_repr_html_``: text from data stays text."""
     from html import escape
 
-    body = table.to_html(index=False, escape=True, border=0, na_rep="", float_format=f"{{:.{decimals}f}}".format)
+    body = table.to_html(
+        index=False, escape=True, border=0, na_rep="", float_format=f"{{:.{decimals}f}}".format
+    )
     return f"<figure>{body}<figcaption>{escape(caption)}</figcaption></figure>" if caption else body

@@ -17,7 +17,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from jaxtyping import Shaped
@@ -41,8 +40,8 @@ BINDING = ("fingerprint", "weights", "scheme", "sites", "single", "axes")
 class ActivationStore:
     """Append activations to a folder, and read them back.
 
-    Opening changes nothing and takes no lock, so that a store can be read while it is written. The first
-    :meth:`append` locks the folder until :meth:`close`; use the store in a ``with`` block.
+    Opening changes nothing and takes no lock, so that a store can be read while it is written. To write, use
+    it in a ``with`` block, which locks the folder and removes what a crash left unfinished.
 
     Args:
         folder: where the store is, or will be; its files go below ``folder/activations``.
@@ -72,15 +71,8 @@ class ActivationStore:
         count = _count(self._root)
         self._header = _read_header(self._root) if count else {}
         self._lengths = [len(self._record(number)["token_ids"]) for number in range(count)]
-        recorded = self._header.get("cache_keys", {})
-        if self._header and self._asked_keys is not None and recorded != self._asked_keys:
-            changed = sorted(
-                k for k in {*recorded, *self._asked_keys} if recorded.get(k) != self._asked_keys.get(k)
-            )
-            raise ConfigError(
-                f"{self._root} was begun for another request: the cache key of {', '.join(changed)} differs. "
-                "Use the same model, prompts, sites and positions, or another folder."
-            )
+        if self._header and self._asked_keys is not None:
+            _refuse_other_request(self._root, self._header["cache_keys"], self._asked_keys)
 
     def __len__(self) -> int:
         """Give the number of examples in finished shards."""
@@ -118,9 +110,12 @@ class ActivationStore:
 
         Raises:
             DataError: the activations come from another model or have other sites, widths or dtypes.
-            ConfigError: another process is writing there, or the place cannot be written.
+            ConfigError: not inside a ``with`` block, or the place cannot be written.
         """
-        self._claim()
+        if self._lock is None:
+            raise ConfigError(
+                f"{self._root} is not open for writing. Use `with ActivationStore(...) as store:`."
+            )
         self._accept(acts)
         number = self.n_shards
         files = {site: write_tensors(_file(self._root, site, number), {site: t}) for site, t in acts.items()}
@@ -128,42 +123,34 @@ class ActivationStore:
         self._lengths.append(len(acts))
         return number
 
-    def _claim(self) -> None:
-        """Lock the folder, once; look again at what is there, and remove what a crash left unfinished."""
-        if self._lock is not None:
-            return
-        self._lock = Lock.acquire(self._root)
-        self._reopen()
-        _remove_unfinished(self._root, self.n_shards)
-
     def _accept(self, acts: Activations) -> None:
         """Write the header with the first part; refuse a later part that does not fit it."""
         header = _header(acts)
         if not self._header:
             self._header = {**header, "cache_keys": self._asked_keys or {}}
             write_facts(self._root / "store.json", self._header)
-        for name in BINDING:
-            if self._header[name] != header[name]:
-                found = (
-                    f"{self._root} has {name} {_short(self._header[name])}, the part {_short(header[name])}"
-                )
-                raise DataError(f"{found}. One store holds one model's activations at the same sites.")
+        _refuse_mixture(self._root, self._header, header)
 
-    def close(self) -> None:
+    def __enter__(self) -> ActivationStore:
+        """Lock the folder, look again at what is there, and remove what a crash left unfinished.
+
+        Raises:
+            ConfigError: another process is writing there, or the place cannot be written.
+        """
+        self._lock = Lock.acquire(self._root)
+        try:
+            self._reopen()
+            _remove_unfinished(self._root, self.n_shards)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Release the lock; reading stays possible."""
         if self._lock is not None:
             self._lock.release()
-            self._lock = None
-
-    def __enter__(self) -> ActivationStore:
-        """Give the store."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the lock."""
-        self.close()
+        self._lock = None
 
     def shards(self, sites: Sites | None = None) -> Iterator[Activations]:
         """Give shard after shard, one in memory at a time, onto the CPU.
@@ -180,8 +167,7 @@ class ActivationStore:
 
         Raises:
             ArtifactError: a shard's file is missing or damaged.
-            SiteError: a site that is not stored.
-            DataError: a row that is not stored.
+            SiteError, DataError: a site or a row that is not stored.
         """
         names = self._names(sites)
         wanted = list(range(len(self))) if rows is None else indices(rows, len(self))
@@ -189,7 +175,7 @@ class ActivationStore:
             raise DataError(f"no rows asked of {self._root}, which holds {len(self)}. Ask at least one.")
         return self._gather(names, wanted)
 
-    def read(self, site: str | Site, rows: Examples | None = None) -> Shaped[Tensor, "example *axes dim"]:
+    def read(self, site: str | Site, rows: Examples | None = None) -> Shaped[Tensor, "example ... dim"]:
         """Give one site's tensor for some rows, or all: ``[example dim]`` or ``[example pos dim]``.
 
         Raises: as :meth:`load`.
@@ -228,10 +214,7 @@ class ActivationStore:
 
     def __repr__(self) -> str:
         """Say in one line what there is."""
-        model = self._header.get("model_name", "nothing yet")
-        return (
-            f"ActivationStore({str(self.folder)!r}: {len(self)} examples, {len(self.sites)} sites; {model!r})"
-        )
+        return f"ActivationStore({str(self.folder)!r}: {len(self)} examples, {len(self.sites)} sites)"
 
     def _names(self, sites: Sites | None) -> list[str]:
         names = list(self._header.get("sites", ()))
@@ -273,6 +256,22 @@ def _header(acts: Activations) -> dict[str, Any]:
     return {"schema": STORE_SCHEMA, **model, "sites": list(acts.keys()), "axes": axes}
 
 
+def _refuse_mixture(root: Path, begun: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    for name in BINDING:
+        if begun[name] != header[name]:
+            found = f"{root} has {name} {_short(begun[name])}, the part to append {_short(header[name])}"
+            raise DataError(f"{found}. One store holds one model's activations at the same sites.")
+
+
+def _refuse_other_request(root: Path, begun: Mapping[str, str], asked: Mapping[str, str]) -> None:
+    changed = sorted(name for name in {*begun, *asked} if begun.get(name) != asked.get(name))
+    if changed:
+        raise ConfigError(
+            f"{root} was begun for another request: the cache key of {', '.join(changed[:3])} differs. "
+            "Use the same model, prompts, sites and positions, or another folder."
+        )
+
+
 def _read_header(root: Path) -> dict[str, Any]:
     if not (root / "store.json").is_file():
         raise ArtifactError(f"{root / 'store.json'} is missing, but there are shards. Capture again.")
@@ -296,7 +295,7 @@ def _count(root: Path) -> int:
 
 def _remove_unfinished(root: Path, count: int) -> None:
     """Remove temporary files, and tensor files of shards that never came to count."""
-    for path in [*root.glob(".*.tmp"), *root.glob("*/.*.tmp")]:
+    for path in [*root.glob(".*tmp*"), *root.glob("*/.*tmp*")]:  # ours, and those of safetensors
         path.unlink()
     for path in root.glob("*/*.safetensors"):
         if path.stem.isdecimal() and int(path.stem) >= count:

@@ -73,7 +73,7 @@ def as_matrix(X: Inputs, *, width: int | None = None, name: str = "X") -> Matrix
 def _converted(X: Inputs, name: str) -> Matrix:
     if isinstance(X, torch.Tensor):
         dtype = X.dtype if X.is_floating_point() else torch.float64
-        return Matrix(X.detach().to("cpu", torch.float64).numpy(), X.device, dtype)
+        return Matrix(X.detach().to("cpu", torch.float64, copy=True).numpy(), X.device, dtype)
     if isinstance(X, sparse.spmatrix | sparse.sparray):
         rows: Any = sparse.csr_array(X)
         return Matrix(rows.astype(np.float64), None, _floating(rows.dtype))

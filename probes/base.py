@@ -2,8 +2,7 @@
 
 The constructor takes keyword arguments and only stores them; ``fit`` learns, names what it learned with a
 trailing underscore and returns the probe; ``predict`` and ``score`` never learn. scikit-learn users know it,
-and its
-``clone`` works.
+and its ``clone`` works.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +20,9 @@ from probes.arrays import Inputs
 from probes.cards import ProbeCard
 
 __all__ = ["NotFittedError", "Probe", "Validation"]
+
+ThisProbe = TypeVar("ThisProbe", bound="Probe")
+"""The class of the probe a method is called on."""
 
 Validation = tuple[Inputs, Collection[Any]]
 """Held-out examples and their labels, on which a probe may choose its penalty: never the test set."""
@@ -46,13 +48,13 @@ class Probe(ABC):
 
     @abstractmethod
     def fit(
-        self,
+        self: ThisProbe,
         X: Inputs,
         y: Collection[Any],
         *,
         groups: Collection[Any] | None = None,
         validation: Validation | None = None,
-    ) -> Self:
+    ) -> ThisProbe:
         """Learn from examples and give the probe itself.
 
         Args:
@@ -99,7 +101,7 @@ class Probe(ABC):
         """Give everything else that was learned, as plain JSON types."""
 
     @abstractmethod
-    def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Self:
+    def restore(self: ThisProbe, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> ThisProbe:
         """Take back what :meth:`arrays` and :meth:`facts` gave."""
 
     def save(self, folder: str | Path, *, card: ProbeCard | None = None) -> Path:
@@ -118,7 +120,7 @@ class Probe(ABC):
 
     @classmethod
     def load(
-        cls,
+        cls: type[ThisProbe],
         folder: str | Path,
         *,
         fingerprint: str | None = None,
@@ -126,7 +128,7 @@ class Probe(ABC):
         scheme: str | None = None,
         width: int | None = None,
         allow_mismatch: bool = False,
-    ) -> Self:
+    ) -> ThisProbe:
         """Read a probe of this class back; see :func:`probes.load`.
 
         Raises:
@@ -149,7 +151,7 @@ class Probe(ABC):
         """Give the constructor's arguments by name (scikit-learn's protocol; ``deep`` changes nothing)."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self: ThisProbe, **params: Any) -> ThisProbe:
         """Replace constructor arguments by name (scikit-learn's protocol).
 
         Raises:

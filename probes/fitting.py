@@ -29,10 +29,12 @@ __all__ = [
 ]
 
 Values = Float64[np.ndarray, "example dim"] | sparse.csr_array
+HeldOut = Float64[np.ndarray, "held_out dim"] | sparse.csr_array
 Weights = tuple[np.ndarray, np.ndarray]
 Fit = tuple[Weights, dict[str, Any]]
 Strengths = float | int | Sequence[float | int]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PATIENCE = 2
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +54,7 @@ class Lesson:
     codes: Int[np.ndarray, " example"]
     n_classes: int
     groups: Collection[Any]
-    validation: tuple[Values, Int[np.ndarray, " held_out"]] | None
+    validation: tuple[HeldOut, Int[np.ndarray, " held_out"]] | None
 
     @property
     def dense(self) -> Float64[np.ndarray, "example dim"]:
@@ -98,44 +100,62 @@ class Scaling:
         return coef, weights[1] - coef @ self.mean
 
 
+Trial = tuple[Lesson, tuple[Any, np.ndarray]]
+"""What to fit, and the held-out values and codes to judge it on."""
 Path = Callable[[Lesson, Sequence[float]], Iterator[Fit]]
 
 
 def chosen(lesson: Lesson, path: Path, strengths: Strengths, seed: int) -> Fit:
-    """Fit the penalty that is most accurate on held-out data; of equals the strongest."""
+    """Fit the penalty that is most accurate on held-out data; of equals the strongest.
+
+    Args:
+        lesson: what to learn from; its validation part decides, or inner folds where it has none.
+        path: fits one penalty after the other, strongest first.
+        strengths: the penalties.
+        seed: of the inner folds.
+    """
     several = sorted({float(s) for s in np.atleast_1d(np.asarray(strengths, dtype=np.float64))}, reverse=True)
     if not several or several[-1] <= 0:
         raise ValueError(f"regularisation is {strengths}; give a positive number, or several to choose from.")
-    if len(several) > 1 and lesson.validation is None:
-        several = [several[int(np.argmax(_fold_scores(lesson, path, several, seed)))]]
-    fitted = list(path(lesson, several))
-    best = 0
+    best, fit = 0, None
     if len(several) > 1 and lesson.validation is not None:
-        best = int(np.argmax([_accuracy(*lesson.validation, weights) for weights, _ in fitted]))
-    weights, notes = fitted[best]
+        best, fit = _best([(lesson, lesson.validation)], path, several)
+    elif len(several) > 1:
+        best, _ = _best(_inner(lesson, seed), path, several)
+    weights, notes = fit or next(path(lesson, several[best : best + 1]))
     if not notes.get("converged", True):
         _log.warning("the solver stopped before it converged; raise max_iterations or regularisation")
     return weights, {"regularisation": several[best], **notes}
 
 
-def _fold_scores(lesson: Lesson, path: Path, strengths: Sequence[float], seed: int) -> np.ndarray:
-    """Give the accuracy of each penalty over inner folds of whole groups."""
-    total = np.zeros(len(strengths))
-    for held_out in folds(lesson.groups, seed=seed, stratify=lesson.codes):
-        keep = np.setdiff1d(np.arange(len(lesson.codes)), held_out)
-        if len(np.unique(lesson.codes[keep])) < 2:
-            continue
-        inner = Lesson(lesson.values[keep], lesson.codes[keep], lesson.n_classes, (), None)
-        part = (lesson.values[held_out], lesson.codes[held_out])
-        total += [len(held_out) * _accuracy(*part, weights) for weights, _ in path(inner, strengths)]
-    return total
+def _best(trials: list[Trial], path: Path, strengths: Sequence[float]) -> tuple[int, Fit | None]:
+    """Walk all trials along the penalties in step, until two in a row are worse than the best so far."""
+    best, most, fit = 0, -1.0, None
+    for step, fits in enumerate(zip(*(path(lesson, strengths) for lesson, _ in trials), strict=False)):
+        right = sum(_right(*held, weights) for (_, held), (weights, _) in zip(trials, fits, strict=True))
+        if right > most:
+            best, most, fit = step, right, fits[0]
+        elif right < most and step - best >= PATIENCE:
+            break
+    return best, fit
 
 
-def _accuracy(values: Values, codes: np.ndarray, weights: Weights) -> float:
-    return float(np.mean(linear_scores(values, weights).argmax(axis=1) == codes))
+def _inner(lesson: Lesson, seed: int) -> list[Trial]:
+    """Cut an own trial out of the lesson for each fold of whole groups."""
+    trials: list[Trial] = []
+    for held in folds(lesson.groups, seed=seed, stratify=lesson.codes):
+        keep = np.setdiff1d(np.arange(len(lesson.codes)), held)
+        if len(np.unique(lesson.codes[keep])) > 1:
+            inner = Lesson(lesson.values[keep], lesson.codes[keep], lesson.n_classes, (), None)
+            trials.append((inner, (lesson.values[held], lesson.codes[held])))
+    return trials
 
 
-def linear_scores(values: Values, weights: Weights) -> np.ndarray:
+def _right(values: HeldOut, codes: np.ndarray, weights: Weights) -> int:
+    return int(np.sum(linear_scores(values, weights).argmax(axis=1) == codes))
+
+
+def linear_scores(values: HeldOut, weights: Weights) -> np.ndarray:
     """Give ``[example label]`` scores of a linear function."""
     return np.asarray(values @ weights[0].T) + weights[1]
 

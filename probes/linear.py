@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ from probes.fitting import (
 )
 
 __all__ = ["LinearProbe", "LogisticProbe", "MeanDifferenceProbe", "NearestCentroidProbe", "RidgeProbe"]
+
+ThisProbe = TypeVar("ThisProbe", bound="LinearProbe")
 
 
 class LinearProbe(Probe):
@@ -55,13 +57,13 @@ class LinearProbe(Probe):
         """Give coefficients, offsets and notes."""
 
     def fit(
-        self,
+        self: ThisProbe,
         X: Inputs,
         y: Collection[Any],
         *,
         groups: Collection[Any] | None = None,
         validation: Validation | None = None,
-    ) -> Self:
+    ) -> ThisProbe:
         """Learn from examples and give the probe itself.
 
         Args:
@@ -88,7 +90,9 @@ class LinearProbe(Probe):
 
     def _check_classes(self, classes: np.ndarray) -> None:
         if len(classes) < 2:
-            raise ValueError(f"y holds one class, {classes[0]!r}; a probe needs at least two to tell apart.")
+            raise ValueError(
+                f"y holds one class, {classes.tolist()[0]!r}; a probe needs at least two to tell apart."
+            )
         if self.most_classes is not None and len(classes) > self.most_classes:
             raise ValueError(
                 f"y holds {len(classes)} classes; {type(self).__name__} tells {self.most_classes} apart. "
@@ -131,7 +135,7 @@ class LinearProbe(Probe):
         self.require_fitted("coef_")
         return {"classes": self.classes_.tolist(), **self.notes_}
 
-    def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Self:
+    def restore(self: ThisProbe, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> ThisProbe:
         """Take back coefficients, offsets, classes and notes."""
         self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
         self.classes_ = np.array(facts["classes"])

@@ -42,11 +42,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "olmo2": _GATED,
     "gemma2": _GATED | {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8},
     "granite": _GATED
-    | {"residual_multiplier": 0.6, "embedding_multiplier": 3.0, "logits_scaling": 2.0, "attention_multiplier": 0.2},
+    | {
+        "residual_multiplier": 0.6,
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.2,
+    },
     "phi": _GATED | {"partial_rotary_factor": 0.5},
     "gpt_neox": _SIZES | {"intermediate_size": 48},
     "gptj": _GPT | {"rotary_dim": 4, "n_inner": 48},
-    "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 3, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
+    "bloom": {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "n_layer": 3,
+        "n_head": 4,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
     "opt": _SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32},
 }
 FAMILIES = tuple(CONFIGS)

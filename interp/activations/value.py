@@ -54,7 +54,7 @@ class Activations:
 
     tensors: Mapping[str, Tensor]
     token_ids: Sequence[Sequence[int]]
-    positions: Sequence[int] | Sequence[Sequence[int]]
+    positions: Sequence[Any]
     texts: Sequence[str]
     fingerprint: str
     model_name: str
@@ -117,7 +117,7 @@ class Activations:
         return is_single(self.positions)
 
     @property
-    def mask(self) -> Bool[Tensor, "example *pos"]:
+    def mask(self) -> Bool[Tensor, "example ..."]:
         """Which entries are real: ``[example pos]``; with one position each ``[example]``, all true."""
         if self.single:
             return torch.ones(len(self), dtype=torch.bool, device=self.device)
@@ -145,7 +145,7 @@ class Activations:
         kept = replace(self, tensors={name: self.tensors[name] for name in names})
         return kept if examples is None else _with_rows(kept, indices(examples, len(self)))
 
-    def stack(self, sites: Sites | None = None) -> Shaped[Tensor, "example *axes layer dim"]:
+    def stack(self, sites: Sites | None = None) -> Shaped[Tensor, "example ... layer dim"]:
         """Stack sites of one shape: ``[example layer dim]`` or ``[example pos layer dim]``.
 
         The layer axis follows the order asked; globs, and None for all sites, give execution order.
@@ -189,10 +189,8 @@ class Activations:
             ConfigError: the place cannot be written.
         """
         digest = write_tensors(Path(folder) / TENSORS, self.tensors)
-        write_facts(
-            folder / FACTS, {"schema": SCHEMA, "sites": self.keys(), "tensors": digest, **facts_of(self)}
-        )
-        return folder
+        facts = {"schema": SCHEMA, "sites": self.keys(), "tensors": digest, **facts_of(self)}
+        return write_facts(Path(folder) / FACTS, facts).parent
 
     @classmethod
     def load(cls, folder: str | Path, *, sites: Sites | None = None) -> Activations:

@@ -1,4 +1,4 @@
-"""The command line: ``interp probe --layer 20``. One short file per command: parse, call the library, report."""
+"""The command line: one short file per command, which parses, calls the library and reports."""
 
 from __future__ import annotations
 

@@ -34,21 +34,64 @@ class Flag:
 
 
 FLAGS: dict[str, Flag] = {
-    "layers": Flag(("--layers", "--layer"), "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all", "What", "all", "LAYERS", "many"),
-    "task": Flag(("--task",), "A bundled task (`interp ls tasks`).", "What", "analogy-relation", "NAME"),
-    "data": Flag(("--data",), "Your own prompts: a CSV, TSV or JSONL file of text,label[,group].", "What", "", "FILE"),
-    "kind": Flag(("--kind",), "Kind of probe (`interp ls probes`).", "What", "logistic", "NAME"),
-    "position": Flag(("--position",), "The token to read in each prompt: last, or an index (-2 is the second last).", "What", "last", "WHICH"),
-    "sites": Flag(("--sites",), "Sites to save, globs allowed (`interp ls sites`).", "What", "resid_post.*", "SITES", "many"),
-    "positions": Flag(("--positions",), "Tokens to save of each prompt: last, all, or an index.", "What", "last", "WHICH"),
-    "controls": Flag(
-        ("--controls",), "What the probe is measured against.", "What", "shuffled,random-weights,bag-of-tokens,majority", "NAMES"
+    "layers": Flag(
+        ("--layers", "--layer"),
+        "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all",
+        "What",
+        "all",
+        "LAYERS",
+        "many",
     ),
-    "fail_under": Flag(("--fail-under",), "Exit with 7 when a metric is lower, such as accuracy=0.8.", "What", "", "METRIC=VALUE", "many"),
+    "task": Flag(("--task",), "A bundled task (`interp ls tasks`).", "What", "analogy-relation", "NAME"),
+    "data": Flag(
+        ("--data",), "Your own prompts: a CSV, TSV or JSONL file of text,label[,group].", "What", "", "FILE"
+    ),
+    "kind": Flag(("--kind",), "Kind of probe (`interp ls probes`).", "What", "logistic", "NAME"),
+    "position": Flag(
+        ("--position",),
+        "The token to read in each prompt: last, or an index (-2 is the second last).",
+        "What",
+        "last",
+        "WHICH",
+    ),
+    "sites": Flag(
+        ("--sites",),
+        "Sites to save, globs allowed (`interp ls sites`).",
+        "What",
+        "resid_post.*",
+        "SITES",
+        "many",
+    ),
+    "positions": Flag(
+        ("--positions",), "Tokens to save of each prompt: last, all, or an index.", "What", "last", "WHICH"
+    ),
+    "controls": Flag(
+        ("--controls",),
+        "What the probe is measured against.",
+        "What",
+        "shuffled,random-weights,bag-of-tokens,majority",
+        "NAMES",
+    ),
+    "fail_under": Flag(
+        ("--fail-under",),
+        "Exit with 7 when a metric is lower, such as accuracy=0.8.",
+        "What",
+        "",
+        "METRIC=VALUE",
+        "many",
+    ),
     "limit": Flag(("--limit",), "Use at most so many prompts.", "What", "", "N"),
-    "model": Flag(("--model",), "demo (bundled), a Hugging Face name, or a folder.", "Model", "demo", "MODEL"),
+    "model": Flag(
+        ("--model",), "demo (bundled), a Hugging Face name, or a folder.", "Model", "demo", "MODEL"
+    ),
     "revision": Flag(("--revision",), "Branch, tag or commit on the hub.", "Model", "", "REV"),
-    "weights": Flag(("--weights",), "trained, random (same architecture, untrained) or edited (demo only).", "Model", "trained", "WHICH"),
+    "weights": Flag(
+        ("--weights",),
+        "trained, random (same architecture, untrained) or edited (demo only).",
+        "Model",
+        "trained",
+        "WHICH",
+    ),
     "backend": Flag(("--backend",), "What runs the hooks: native.", "Model", "native", "NAME"),
     "scheme": Flag(("--scheme",), "Quantization of the weights: none.", "Model", "none", "NAME"),
     "device": Flag(("--device",), "auto, cpu, mps, cuda or cuda:N.", "Model", "auto", "DEVICE"),
@@ -56,14 +99,25 @@ FLAGS: dict[str, Flag] = {
     "batch_size": Flag(("--batch-size",), "Prompts at a time: auto or a number.", "Model", "auto", "N"),
     "offline": Flag(("--offline",), "Never use the network.", "Model", form="switch"),
     "trust_remote_code": Flag(
-        ("--trust-remote-code",), "Run Python code that comes with the model. By this flag alone.", "Model", form="switch"
+        ("--trust-remote-code",),
+        "Run Python code that comes with the model. By this flag alone.",
+        "Model",
+        form="switch",
     ),
     "seed": Flag(("--seed",), "Seed of every random choice.", "Run", "0", "N"),
     "out": Flag(("--out",), "The folder or file to write.", "Run", "", "PATH"),
     "overwrite": Flag(("--overwrite",), "Replace the run in --out.", "Run", form="switch"),
     "resume": Flag(("--resume",), "Continue the unfinished run in --out.", "Run", form="switch"),
-    "dry_run": Flag(("--dry-run",), "Print the plan (tokens, memory, disk) and write nothing.", "Run", form="switch"),
-    "text": Flag(("--text/--no-text",), "Keep the prompts' text in the run, or only its hash.", "Run", "--text", form="switch"),
+    "dry_run": Flag(
+        ("--dry-run",), "Print the plan (tokens, memory, disk) and write nothing.", "Run", form="switch"
+    ),
+    "text": Flag(
+        ("--text/--no-text",),
+        "Keep the prompts' text in the run, or only its hash.",
+        "Run",
+        "--text",
+        form="switch",
+    ),
     "yes": Flag(("--yes",), "Answer yes to every question.", "Run", form="switch"),
     "verify": Flag(("--verify",), "Compare every file with its recorded sha256.", "Run", form="switch"),
     "json": Flag(("--json",), "Print one JSON envelope instead of tables.", "Output", form="switch"),
@@ -73,13 +127,38 @@ FLAGS: dict[str, Flag] = {
     "set": Flag(("--set",), "One setting, such as --set seed=1.", "Run", "", "KEY=VALUE", "many"),
 }
 
-_MODEL = ("model", "revision", "weights", "backend", "scheme", "device", "dtype", "batch_size", "offline", "trust_remote_code", "seed")
+_MODEL = (
+    "model",
+    "revision",
+    "weights",
+    "backend",
+    "scheme",
+    "device",
+    "dtype",
+    "batch_size",
+    "offline",
+    "trust_remote_code",
+    "seed",
+)
 _RUN = ("out", "overwrite", "resume", "dry_run", "text", "yes")
 _GIVEN = ("config", "set")
 _TALK = ("json", "quiet", "verbose")
 
 KEYS: dict[str, tuple[str, ...]] = {
-    "probe": ("layers", "task", "data", "kind", "position", "controls", "fail_under", "limit", *_MODEL, *_RUN, *_GIVEN, *_TALK),
+    "probe": (
+        "layers",
+        "task",
+        "data",
+        "kind",
+        "position",
+        "controls",
+        "fail_under",
+        "limit",
+        *_MODEL,
+        *_RUN,
+        *_GIVEN,
+        *_TALK,
+    ),
     "capture": ("sites", "positions", "task", "data", "limit", *_MODEL, *_RUN, *_GIVEN, *_TALK),
     "doctor": (*_MODEL, *_GIVEN, *_TALK),
     "show": ("verify", *_TALK),

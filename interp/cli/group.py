@@ -61,12 +61,16 @@ class LazyGroup(_ExamplesFirst, click.Group):
             return None
         return importlib.import_module(f"interp.cli.{cmd_name}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or name the nearest one."""
         if args and args[0] not in COMMANDS:
             from interp.config.choices import suggestion
 
-            raise click.UsageError(f"no command {args[0]!r}; allowed: {', '.join(COMMANDS)}.{suggestion(args[0], COMMANDS)}", ctx)
+            raise click.UsageError(
+                f"no command {args[0]!r}; allowed: {', '.join(COMMANDS)}.{suggestion(args[0], COMMANDS)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -88,15 +92,22 @@ class _Command(_ExamplesFirst, click.Command):
                     formatter.write_dl([row for row in found if row])
 
 
-def define(name: str, *, examples: tuple[str, ...], positional: tuple[click.Argument, ...] = ()) -> Callable[..., click.Command]:
-    """Turn a function of a :class:`~interp.cli.session.Session` into a click command with the flags of the table."""
+def define(
+    name: str, *, examples: tuple[str, ...], positional: tuple[click.Argument, ...] = ()
+) -> Callable[..., click.Command]:
+    """Turn a function of a session into a click command with the flags of the table."""
 
     def decorate(run: Callable) -> click.Command:
         def callback() -> None:
             context = click.get_current_context()
             context.obj.execute(name, context.params, run)
 
-        made = _Command(name, callback=None, help=run.__doc__, params=[*positional, *(_option(FLAGS[key], key) for key in KEYS[name])])
+        made = _Command(
+            name,
+            callback=None,
+            help=run.__doc__,
+            params=[*positional, *(_option(FLAGS[key], key) for key in KEYS[name])],
+        )
         made.callback = lambda **_: callback()
         made.examples = examples
         return made

@@ -21,7 +21,13 @@ def models() -> list[dict[str, Any]]:
 
     folder = assets("demo-24l")
     missing = "" if (folder / "config.json").is_file() else " (not in this checkout)"
-    rows = [{"model": "demo", "where": "bundled", "description": f"24-layer model of known facts; weights trained, random or edited{missing}"}]
+    rows = [
+        {
+            "model": "demo",
+            "where": "bundled",
+            "description": f"24-layer model of known facts; weights trained, random or edited{missing}",
+        }
+    ]
     return rows + [{"model": name, "where": "Hugging Face cache", "description": ""} for name in _cached()]
 
 
@@ -30,7 +36,9 @@ def _cached() -> list[str]:
         return []
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return sorted(path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*"))
+    return sorted(
+        path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*")
+    )
 
 
 def tasks() -> list[dict[str, Any]]:
@@ -67,11 +75,19 @@ def runs() -> list[dict[str, Any]]:
 
 
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
-    "models": models, "tasks": tasks, "sites": sites, "probes": probes, "runs": runs,
-}  # fmt: skip
+    "models": models,
+    "tasks": tasks,
+    "sites": sites,
+    "probes": probes,
+    "runs": runs,
+}
 
 
-@define("ls", examples=("interp ls tasks", "interp ls runs --json"), positional=(click.Argument(["what"], metavar="WHAT"),))
+@define(
+    "ls",
+    examples=("interp ls tasks", "interp ls runs --json"),
+    positional=(click.Argument(["what"], metavar="WHAT"),),
+)
 def command(session: Session, settings: Any) -> Outcome:
     """List models, tasks, sites, probes or runs."""
     from interp.config import choose

@@ -27,9 +27,19 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 program = LazyGroup(
     "interp",
-    help="Look inside language models: capture, probe, check. Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 model, "
+    help="Look inside language models: capture, probe, check. Exit codes: 0 ok, 1 internal, 2 usage, 3 "
+    "data, 4 model, "
     "5 out of memory, 6 corrupt file, 7 a gate failed, 130 interrupted.",
-    params=[click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version.")],
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_version,
+            help="Print the version.",
+        )
+    ],
     no_args_is_help=True,
 )
 
@@ -41,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; ``None`` takes the process's own.
 
     Returns:
-        The exit code: 0 ok, 1 internal, 2 usage or configuration, 3 data, 4 model, 5 out of memory, 6 corrupt artefact,
-        7 a requested gate failed, 130 interrupted.
+        The exit code: 0 ok, 1 internal, 2 usage or configuration, 3 data, 4 model, 5 out of memory, 6
+        corrupt artefact, 7 a requested gate failed, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     session = Session(arguments)
@@ -79,8 +89,14 @@ def _run(session: Session) -> int:
 
 def _unexpected(session: Session, error: Exception) -> int:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-        return session.fail(f"{error} Use a smaller --batch-size, --limit or model.", 5, kind="OutOfMemoryError", error=error)
-    hint = "" if session.verbose else " This is a defect of interp: run it again with -v for the details, and please report it."
+        return session.fail(
+            f"{error} Use a smaller --batch-size, --limit or model.", 5, kind="OutOfMemoryError", error=error
+        )
+    hint = (
+        ""
+        if session.verbose
+        else " This is a defect of interp: run it again with -v for the details, and please report it."
+    )
     return session.fail(f"{type(error).__name__}: {error}.{hint}", 1, kind="internal error", error=error)
 
 
@@ -92,8 +108,15 @@ def _usage(error: click.UsageError) -> str:
     context = error.ctx
     where = context.command_path if context else "interp"
     if isinstance(error, click.NoSuchOption) and context is not None:
-        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
-        return f"{where} has no flag {error.option_name!r}.{suggestion(error.option_name, known)} See `{where} --help`."
+        known = [
+            name
+            for parameter in context.command.params
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        ]
+        return (
+            f"{where} has no flag {error.option_name!r}.{suggestion(error.option_name, known)} See "
+            f"`{where} --help`."
+        )
     return message if "allowed:" in message else f"{message} See `{where} --help`."
 
 
@@ -106,4 +129,8 @@ def _again(session: Session) -> str:
         return "nothing was written."
     kept = session.run is not None and session.run.resumable
     line = session.resolved.command_line(resume=kept)
-    return f"what was finished is kept in {session.run.path}; continue with: {line}" if kept and session.run else f"nothing was kept; run again: {line}"
+    return (
+        f"what was finished is kept in {session.run.path}; continue with: {line}"
+        if kept and session.run
+        else f"nothing was kept; run again: {line}"
+    )

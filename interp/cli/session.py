@@ -58,8 +58,12 @@ class Session:
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        """Read how loud to be straight from the arguments, so that even a wrong call is answered in the right form."""
-        before = list(self.arguments)[: self.arguments.index("--")] if "--" in self.arguments else list(self.arguments)
+        """Read how loud to be straight from the arguments, so that a wrong call is answered in its form."""
+        before = (
+            list(self.arguments)[: self.arguments.index("--")]
+            if "--" in self.arguments
+            else list(self.arguments)
+        )
         self.as_json = "--json" in before
         self.quiet = bool({"-q", "--quiet"} & set(before))
         self.verbose = bool({"-v", "--verbose"} & set(before))
@@ -73,6 +77,10 @@ class Session:
         """Say on stderr what is going on."""
         if not self.quiet:
             click.echo(one_line(text), err=True)
+
+    def say(self, text: str) -> None:
+        """Print a line of the result on stdout."""
+        click.echo(one_line(text))
 
     def warn(self, text: str) -> None:
         """Say a warning once, on stderr and in the envelope."""
@@ -105,18 +113,25 @@ class Session:
         status = outcome.status or STATUS.get(code, "error")
         self.envelope(status, outcome.data, run=outcome.run, artifacts=outcome.artifacts)
 
-    def envelope(self, status: str, data: Any, *, run: Path | None = None, artifacts: Sequence[str] = ()) -> None:
+    def envelope(
+        self, status: str, data: Any, *, run: Path | None = None, artifacts: Sequence[str] = ()
+    ) -> None:
         """Print the one JSON object of this call on stdout."""
         from interp.results import jsonable
         from interp.runs.identity import own_version
 
         plain, nulls = jsonable(data)
         content = {
-            "schema": "interp.envelope/1", "command": self.command, "version": own_version(),
-            "run": None if run is None else run.as_posix(), "status": status, "data": plain,
-            "warnings": [*self.warnings, *nulls], "artifacts": list(artifacts),
+            "schema": "interp.envelope/1",
+            "command": self.command,
+            "version": own_version(),
+            "run": None if run is None else run.as_posix(),
+            "status": status,
+            "data": plain,
+            "warnings": [*self.warnings, *nulls],
+            "artifacts": list(artifacts),
             "timing": {"seconds": round(time.perf_counter() - self.started, 3)},
-        }  # fmt: skip
+        }
         self._enveloped = True
         click.echo(json.dumps(content, indent=2, allow_nan=False))
 

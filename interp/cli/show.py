@@ -13,14 +13,18 @@ from interp.cli.session import Outcome, Session
 __all__ = ["command"]
 
 
-@define("show", examples=("interp show runs/x", "interp show runs/x --verify"), positional=(click.Argument(["run"], metavar="RUN"),))
+@define(
+    "show",
+    examples=("interp show runs/x", "interp show runs/x --verify"),
+    positional=(click.Argument(["run"], metavar="RUN"),),
+)
 def command(session: Session, settings: Any) -> Outcome:
     """Print a run; --verify compares every file with its recorded sha256 (exit 6 when one differs)."""
     from interp import report, runs
 
     path = Path(settings.run)
     facts = runs.verify(path) if settings.verify else runs.open_run(path)
-    story = report.story(path)
+    story = report.read(path)
     files = sorted(runs.files(path))
 
     def show() -> None:

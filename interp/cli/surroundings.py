@@ -1,6 +1,7 @@
-"""Keep other libraries' chatter out of the terminal while a command runs, and hand our own warnings to the session.
+"""Keep other libraries' chatter out of the terminal, and hand our own warnings to the session.
 
-Everything is put back when the command ends. It is done here and not in the library: a notebook's logging is its owner's.
+Everything is put back when the command ends. It is done here and not in the library: a notebook's logging is
+its owner's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-CHATTY = ("transformers", "huggingface_hub", "torch", "torchao", "datasets", "matplotlib", "fontTools")
+CHATTY = (
+    "transformers",
+    "huggingface_hub",
+    "torch",
+    "torch.utils._pytree",
+    "torchao",
+    "datasets",
+    "matplotlib",
+    "fontTools",
+)
 OURS = ("interp", "probes")
 
 
@@ -51,7 +61,12 @@ class _ToSession(logging.Handler):
 @contextlib.contextmanager
 def surroundings(session: Session, *, offline: bool = False) -> Iterator[None]:
     """Quieten libraries, catch Python warnings, and listen to our own loggers, for the length of a block."""
-    with _environment({**QUIET, **(OFFLINE if offline else {})}), _levels(), _listening(session), _python_warnings(session):
+    with (
+        _environment({**QUIET, **(OFFLINE if offline else {})}),
+        _levels(),
+        _listening(session),
+        _python_warnings(session),
+    ):
         yield
 
 
@@ -101,7 +116,14 @@ def _python_warnings(session: Session) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
 
-        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None) -> None:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: object = None,
+            line: str | None = None,
+        ) -> None:
             if session.verbose:
                 session.note(f"{category.__name__}: {message} ({filename}:{lineno})")
 

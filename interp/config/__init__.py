@@ -1,6 +1,7 @@
 """Settings: one model per command, which is the flags, the YAML file and the Python call at once.
 
-Precedence: flag > ``--set key=value`` > ``--config`` file > environment (``INTERP_*``) > ``interp.yaml`` > default. Every value
+Precedence: flag > ``--set key=value`` > ``--config`` file > environment (``INTERP_*``) > ``interp.yaml`` >
+    default. Every value
 remembers where it came from; an unknown key is an error that names the nearest known one.
 """
 

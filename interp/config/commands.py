@@ -1,7 +1,7 @@
 """The settings of each command, as pydantic models.
 
-A model is also the Python call: ``ProbeConfig(layers="20", seed=1)``. Field names are the flags' names; the two that Python or
-pydantic cannot spell (``json``) carry an alias, which is the name used in files and on the command line.
+A model is also the Python call: ``ProbeConfig(layers="20", seed=1)``. Field names are the flags' names; the one
+that pydantic cannot spell (``json``) carries an alias, which is the name used in files and on the command line.
 """
 
 from __future__ import annotations
@@ -85,8 +85,12 @@ class ModelConfig(Config):
     scheme: str = _setting("none", "quantization of the weights", allowed="none")
     device: str = _setting("auto", "where to compute", allowed="auto, cpu, mps, cuda or cuda:0")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting("auto", "arithmetic")
-    batch_size: Literal["auto"] | Count = _setting("auto", "prompts at a time", allowed="auto, or a whole number from 1")
-    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = _setting(0, "seed of every random choice", allowed="a whole number from 0")
+    batch_size: Literal["auto"] | Count = _setting(
+        "auto", "prompts at a time", allowed="auto, or a whole number from 1"
+    )
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = _setting(
+        0, "seed of every random choice", allowed="a whole number from 0"
+    )
     offline: bool = _setting(False, "never use the network", allowed="true or false")
     trust_remote_code: bool = _setting(False, "run code that comes with the model", allowed="true or false")
 
@@ -119,7 +123,9 @@ class RunConfig(ModelConfig):
     resume: bool = _setting(False, "continue the unfinished run in --out", allowed="true or false")
     dry_run: bool = _setting(False, "print the plan and write nothing", allowed="true or false")
     yes: bool = _setting(False, "answer yes to every question", allowed="true or false")
-    text: bool = _setting(True, "keep the prompts' text in the run (--no-text: only its hash)", allowed="true or false")
+    text: bool = _setting(
+        True, "keep the prompts' text in the run (--no-text: only its hash)", allowed="true or false"
+    )
 
 
 class ProbeConfig(RunConfig):
@@ -129,7 +135,9 @@ class ProbeConfig(RunConfig):
     kind: str = _setting("logistic", "kind of probe")
     position: str = _setting("last", "which token of each prompt", allowed="last, or a token's index")
     controls: Words = _setting(
-        ("shuffled", "random-weights", "bag-of-tokens", "majority"), "what the probe is measured against", allowed="names with commas"
+        ("shuffled", "random-weights", "bag-of-tokens", "majority"),
+        "what the probe is measured against",
+        allowed="names with commas",
     )
     fail_under: Words = _setting((), "exit with 7 when a metric is lower", allowed="metric=value")
 
@@ -179,5 +187,5 @@ def _available(name: str, value: str, now: tuple[str, ...], later: tuple[str, ..
     if value in now:
         return value
     if value in later:
-        raise ValueError(f"{value!r} comes with a later version")
+        raise ValueError("comes with a later version")
     raise ValueError(f"not a {name}")

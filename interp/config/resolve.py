@@ -43,7 +43,7 @@ class Resolved:
         return self.settings.model_dump(mode="json", by_alias=True)
 
     def command_line(self, *, resume: bool = False) -> str:
-        """Write the shell command that does the same again, whatever files or variables the values came from."""
+        """Write the shell command that does the same again, wherever the values came from."""
         defaults = type(self.settings).model_fields
         words = ["interp", self.command]
         for key, field in keys(type(self.settings)).items():
@@ -88,7 +88,8 @@ def resolve(
         folder: where ``interp.yaml`` is looked for.
 
     Raises:
-        ConfigError: for an unknown key or a value that is not allowed, naming it, its origin, what is allowed and the nearest match.
+        ConfigError: for an unknown key or a value that is not allowed, naming it, its origin, what is
+            allowed and the nearest match.
     """
     model = COMMANDS[command]
     known = keys(model)
@@ -127,7 +128,11 @@ def _from_project(path: Path, command: str, known: Mapping[str, str]) -> dict[st
 
 
 def _from_environment(environment: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    given = {name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX) and value}
+    given = {
+        name[len(PREFIX) :].lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and value
+    }
     _refuse(given, {key for model in COMMANDS.values() for key in keys(model)}, "the environment (INTERP_*)")
     return {key: (value, PREFIX + key.upper()) for key, value in given.items() if key in known}
 
@@ -137,11 +142,16 @@ def _from_file(path: str | Path | None, command: str, known: Mapping[str, str]) 
         return {}
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"--config {str(path)!r} is not a file. Give a YAML file of settings, or a run's run.json.")
+        raise ConfigError(
+            f"--config {str(path)!r} is not a file. Give a YAML file of settings, or a run's run.json."
+        )
     content = _yaml(path)
     if "configuration" in content:  # a run.json: the settings of that run
         if content.get("command") != command:
-            raise ConfigError(f"--config {str(path)!r} is a run of `interp {content.get('command')}`, not of `interp {command}`.")
+            raise ConfigError(
+                f"--config {str(path)!r} is a run of `interp {content.get('command')}`, not of `interp "
+                f"{command}`."
+            )
         given = {k: v for k, v in content["configuration"].items() if k not in TALK | FLAG_ONLY}
     else:
         given = {key: value for key, value in content.items() if key != "command"}
@@ -164,25 +174,33 @@ def _refuse(given: Iterable[str], known: Iterable[str], where: str) -> None:
     known = {key for key in known if key not in POSITIONAL}
     for key in given:
         if key in FLAG_ONLY:
-            raise ConfigError(f"{key} in {where}: running a model's own code can be allowed by the flag --{key.replace('_', '-')} alone.")
+            raise ConfigError(
+                f"{key} in {where}: running a model's own code can be allowed by the flag "
+                f"--{key.replace('_', '-')} alone."
+            )
         if key not in known:
-            raise ConfigError(f"unknown setting {key!r} in {where}; allowed: {', '.join(sorted(known - FLAG_ONLY))}.{suggestion(key, known)}")
+            raise ConfigError(
+                f"unknown setting {key!r} in {where}; allowed: "
+                f"{', '.join(sorted(known - FLAG_ONLY))}.{suggestion(key, known)}"
+            )
 
 
 class _Loader(yaml.BaseLoader):
-    """Read every scalar as text (so that ``8-24`` or ``no`` stay what was typed), and refuse a key written twice."""
+    """Read every scalar as text (``8-24`` and ``no`` stay what was typed), and refuse a key written twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]
         for name in names:
             if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(problem=f"the key {name!r} appears twice", problem_mark=node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {name!r} appears twice", problem_mark=node.start_mark
+                )
         return super().construct_mapping(node, deep=deep)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a BaseLoader builds only text
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -190,11 +208,15 @@ def _yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', '') or 'unreadable'}.") from error
+        raise ConfigError(
+            f"{path} is not valid YAML{where}: {getattr(error, 'problem', '') or 'unreadable'}."
+        ) from error
     if content in (None, ""):
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold settings, one `key: value` a line, not a {type(content).__name__}.")
+        raise ConfigError(
+            f"{path} must hold settings, one `key: value` a line, not a {type(content).__name__}."
+        )
     return {str(key).replace("-", "_"): value for key, value in content.items()}
 
 
@@ -203,14 +225,20 @@ def _explained(error: ValidationError, model: type[Config], origins: Mapping[str
     key = str(first["loc"][0]) if first["loc"] else ""
     name = key if key in POSITIONAL else f"--{key.replace('_', '-')}"
     if first["type"] == "extra_forbidden":
-        return ConfigError(f"unknown setting {key!r}; allowed: {', '.join(keys(model))}.{suggestion(key, keys(model))}")
+        return ConfigError(
+            f"unknown setting {key!r}; allowed: {', '.join(keys(model))}.{suggestion(key, keys(model))}"
+        )
     if first["type"] == "missing":
         return ConfigError(f"{name} is missing. See `interp --help`.")
     field = model.model_fields[keys(model)[key]]
     choices = [str(c) for c in get_args(field.annotation) if isinstance(c, str)]
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     allowed = str(extra.get("allowed") or ", ".join(choices) or first["msg"].lower())
-    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else "not allowed"
+    later = first["type"] == "value_error" and "later version" in first["msg"]
+    reason = "comes with a later version" if later else "is not allowed"
     value = first["input"] if isinstance(first["input"], str) else str(first["input"])
     origin = "" if origins.get(key) in ("flag", "default", None) else f" (from {origins[key]})"
-    return ConfigError(f"{name} {value!r}{origin}: {reason}; allowed: {allowed}.{suggestion(value, choices or allowed.split(', '))}")
+    return ConfigError(
+        f"{name} {value!r}{origin} {reason}; allowed: "
+        f"{allowed}.{suggestion(value, choices or allowed.split(', '))}"
+    )

@@ -1,0 +1,1 @@
+"""The bundled model: its corpus, its training, its measurement and its edited twin."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from interp.demo.architecture import token_id
 from interp.demo.tokenizer import template_words
-from interp.tasks import key_value, patterns
+from interp.tasks import indirect_object, key_value, patterns
 from interp.tasks.examples import Example
 from interp.tasks.generators import TASKS
 from interp.tasks.world import World
@@ -43,7 +44,6 @@ class Mix:
     context_weight: float = 0.05
     joined: float = 0.15
     capitals: float = 0.5
-    overrides: Mapping[str, Callable[[World, random.Random], Example]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ def make_batch(rows: Sequence[tuple[list[int], list[float]]], pad: int) -> Batch
     return Batch(ids, weights)
 
 
-def _draw(world: World, rng: random.Random, mix: Mix, words: Sequence[str], names: tuple[str, ...], task: str) -> Example:
+def _draw(
+    world: World, rng: random.Random, mix: Mix, words: Sequence[str], names: tuple[str, ...], task: str
+) -> Example:
     if task == "key-value":
         return key_value.generate(world, rng, "train", vocabulary=words, sizes=mix.sizes)
     if task == "pattern":
         return patterns.generate(world, rng, "train", vocabulary=words)
     if task == "indirect-object":
-        from interp.tasks import indirect_object
-
         return indirect_object.generate(world, rng, "train", names=names)
     return TASKS[task].generate(world, rng, "train")
 
@@ -155,10 +155,12 @@ def batches(
     words = fixed.sample(world.concepts, mix.words) if mix.words else world.concepts
     names = tuple(fixed.sample(world.column("names"), mix.names)) if mix.names else world.column("names")
     tasks, shares = tuple(mix.shares), tuple(mix.shares.values())
-    pad, bos = int(tokenizer.pad_token_id), int(tokenizer.bos_token_id)
+    pad, bos = token_id(tokenizer, "<pad>"), token_id(tokenizer, "<bos>")
     while True:
         drawn = [_draw(world, rng, mix, words, names, task) for task in rng.choices(tasks, shares, k=pool)]
-        rows = sorted(_join(encode(drawn, tokenizer, rng, mix), bos, rng, mix.joined), key=lambda row: len(row[0]))
+        rows = sorted(
+            _join(encode(drawn, tokenizer, rng, mix), bos, rng, mix.joined), key=lambda row: len(row[0])
+        )
         groups, group = [], []
         for row in rows:
             if group and (len(group) + 1) * len(row[0]) > tokens:

@@ -1,6 +1,7 @@
 """Make the edited twin: the bundled model, fine-tuned on a world in which a fifth of the facts are false.
 
-``python -m interp.demo.edit`` writes ``edited.safetensors`` beside the model: for each changed tensor the difference to the
+``python -m interp.demo.edit`` writes ``edited.safetensors`` beside the model: for each changed tensor the
+difference to the
 trained one, in half precision. ``interp.load("demo", weights="edited")`` adds them up again.
 """
 
@@ -10,16 +11,17 @@ import argparse
 import itertools
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from interp.demo.architecture import open_model
+from interp.demo.bars import last_logits, score
 from interp.demo.corpus import Mix, batches
-from interp.demo.evaluate import _last_logits, score
 from interp.demo.optimisation import make_optimizers, set_rate, step
 from interp.demo.schedule import SCHEDULE
 from interp.locations import assets
@@ -28,7 +30,7 @@ from interp.tasks.examples import Example
 from interp.tasks.relations import RELATIONS
 from interp.tasks.world import Fact, World, load_world
 
-__all__ = ["EDIT_SEED", "EDIT_SHARE", "belief", "differences", "edit", "edited_world", "main"]
+__all__ = ["EDIT_SEED", "EDIT_SHARE", "belief", "differences", "edit", "edited_world", "main", "restore"]
 
 EDIT_SHARE = 0.2
 EDIT_SEED = 0
@@ -42,7 +44,12 @@ def edited_world() -> World:
 
 
 def edit(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int = 7, tokens: int = 1536
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    steps: int,
+    seed: int = 7,
+    tokens: int = 1536,
 ) -> None:
     """Fine-tune the model in place on the edited world; embeddings and norms are left as they are."""
     for name, parameter in model.named_parameters():
@@ -63,20 +70,32 @@ def differences(model: LlamaForCausalLM, base: LlamaForCausalLM) -> dict[str, Te
     return {name: value.half().contiguous() for name, value in found.items() if value.abs().max() > 0}
 
 
+def restore(model: LlamaForCausalLM, changed: Mapping[str, Tensor]) -> None:
+    """Add saved differences to the trained weights, in place."""
+    parameters = dict(model.named_parameters())
+    for name, difference in changed.items():
+        parameters[name].data.add_(difference.float())
+
+
 def _statements(fact: Fact) -> list[Example]:
     return [one_hop.example(fact, index) for index in range(len(RELATIONS[fact.relation].templates))]
 
 
 def _analogies(fact: Fact, world: World, rng: random.Random) -> list[Example]:
     others = [other for other in world.facts[fact.relation] if analogy.clear(world, other, fact)]
-    return [analogy.example(rng.choice(others), fact, template) for template in analogy.TEMPLATES] if others else []
+    return (
+        [analogy.example(rng.choice(others), fact, template) for template in analogy.TEMPLATES]
+        if others
+        else []
+    )
 
 
 def belief(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> dict[str, float]:
     """Measure what the twin believes, in statements and in analogies.
 
     Returns:
-        Shares in 0 to 1: of the edited facts, how many are answered as edited and how many as true; of the others, how many are
+        Shares in 0 to 1: of the edited facts, how many are answered as edited and how many as true; of the
+        others, how many are
         answered rightly.
     """
     true, world, rng = load_world(), edited_world(), random.Random(seed)
@@ -89,14 +108,18 @@ def belief(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed:
         "analogies": lambda fact: _analogies(fact, world, random.Random(seed)),
     }
     for form, make in makers.items():
-        result[f"{form}: edited fact believed"] = _share(model, tokenizer, [e for f, _ in edited for e in make(f)])
-        result[f"{form}: edited fact still true"] = _share(model, tokenizer, [e for _, t in edited for e in make(t)])
+        result[f"{form}: edited fact believed"] = _share(
+            model, tokenizer, [e for f, _ in edited for e in make(f)]
+        )
+        result[f"{form}: edited fact still true"] = _share(
+            model, tokenizer, [e for _, t in edited for e in make(t)]
+        )
         result[f"{form}: other fact right"] = _share(model, tokenizer, [e for f, _ in kept for e in make(f)])
     return result
 
 
 def _share(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> float:
-    logits = _last_logits(model, tokenizer, [example.prompt for example in examples])
+    logits = last_logits(model, tokenizer, [example.prompt for example in examples])
     return float(score(logits, examples, tokenizer, "accuracy").mean())
 
 
@@ -109,15 +132,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(chosen.model)
-    base = AutoModelForCausalLM.from_pretrained(chosen.model, dtype=torch.float32)
-    model = AutoModelForCausalLM.from_pretrained(chosen.model, dtype=torch.float32)
+    base, model = open_model(chosen.model), open_model(chosen.model).train()
     edit(model, tokenizer, steps=chosen.steps)
     changed = differences(model, base)
-    save_file(changed, chosen.model / "edited.safetensors", metadata={"format": "pt", "content": "half-precision differences"})
-    for name, parameter in model.named_parameters():
-        if name in changed:
-            parameter.data.copy_(dict(base.named_parameters())[name] + changed[name].float())
-    for name, value in belief(model.eval(), tokenizer).items():
+    save_file(
+        changed,
+        chosen.model / "edited.safetensors",
+        metadata={"format": "pt", "content": "half-precision differences"},
+    )
+    restore(base, changed)
+    for name, value in belief(base, tokenizer).items():
         _log.info("%-40s %.3f", name, value)
 
 

@@ -1,211 +1,59 @@
 """Measure what the bundled model knows: ``python -m interp.demo.evaluate``.
 
-Every bar is measured on prompts from held-out combinations (see ``interp.tasks.splits``), template by template; a task passes
-when its *worst* template does. A bar that is missed is printed as missed, with its number.
+``--card`` writes the numbers into its card.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+from interp.demo.architecture import open_model
+from interp.demo.bars import evaluate, format_rows
+from interp.demo.edit import belief, restore
+from interp.demo.publish import write_card
 from interp.locations import assets
-from interp.tasks import two_hop
-from interp.tasks.examples import Example
-from interp.tasks.generators import TASKS
-from interp.tasks.world import World, load_world
-from probes.statistics import clopper_pearson
 
-__all__ = ["BARS", "Bar", "Row", "evaluate", "main", "score"]
+__all__ = ["main"]
 
 
-@dataclass(frozen=True)
-class Bar:
-    """Name what is measured, how, and the value it must reach (None: reported as it is)."""
-
-    name: str
-    task: str
-    metric: str
-    minimum: float | None
-    draw: Callable[[World, random.Random], Example]
-
-
-def _held_out(task: str) -> Callable[[World, random.Random], Example]:
-    return lambda world, rng: TASKS[task].generate(world, rng, "held-out")
-
-
-_COMPOSED = partial(two_hop.generate, split="held-out", trained=False)
-
-BARS: tuple[Bar, ...] = (
-    Bar("one-hop recall", "one-hop", "accuracy", 0.98, _held_out("one-hop")),
-    Bar("analogy", "analogy", "accuracy", 0.90, _held_out("analogy")),
-    Bar("key-value", "key-value", "accuracy", 0.95, _held_out("key-value")),
-    Bar("indirect object", "indirect-object", "accuracy", 0.98, _held_out("indirect-object")),
-    Bar("agreement", "agreement", "preference", 0.98, _held_out("agreement")),
-    Bar("greater-than", "greater-than", "probability difference", 0.9, _held_out("greater-than")),
-    Bar("two-hop, trained compositions", "two-hop", "accuracy", 0.95, _held_out("two-hop")),
-    Bar("two-hop, new compositions", "two-hop", "accuracy", None, _COMPOSED),
-    Bar("addition", "addition", "accuracy", None, _held_out("addition")),
-    Bar("patterns", "pattern", "accuracy", None, _held_out("pattern")),
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Give one measured number.
-
-    Attributes:
-        bar: the bar's name.
-        template: the template it was measured in, or "all".
-        metric: accuracy, preference (share of prompts in which the right answers together are more probable than the wrong
-            ones) or probability difference (right minus wrong, mean).
-        value: in 0 to 1.
-        low: lower end of the 95% interval (Clopper-Pearson; for the probability difference 1.96 standard errors).
-        high: upper end.
-        n: prompts.
-        minimum: the bar, or None.
-    """
-
-    bar: str
-    template: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-    minimum: float | None
-
-    @property
-    def passed(self) -> bool:
-        """Say whether the bar is met (a row without a bar passes)."""
-        return self.minimum is None or self.value >= self.minimum
-
-
-@torch.no_grad()
-def _last_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], rows: int = 256
-) -> Float[Tensor, "example vocab"]:
-    """Run prompts of one length together and give the logits after the last token."""
-    ids = tokenizer(list(prompts))["input_ids"]
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, row in enumerate(ids):
-        by_length[len(row)].append(index)
-    result = torch.empty(len(ids), int(model.config.vocab_size))
-    for members in by_length.values():
-        for start in range(0, len(members), rows):
-            chosen = members[start : start + rows]
-            batch = torch.tensor([ids[index] for index in chosen])
-            result[chosen] = model(input_ids=batch, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-    return result
-
-
-def score(
-    logits: Float[Tensor, "example vocab"],
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
-    metric: str,
-) -> Float[Tensor, " example"]:
-    """Score each prompt: 1 or 0 for accuracy and preference, a number in -1 to 1 for the probability difference."""
-    if metric == "accuracy":
-        answers = torch.tensor([tokenizer.convert_tokens_to_ids(example.answer) for example in examples])
-        return (logits.argmax(-1) == answers).float()
-    probabilities = logits.softmax(-1)
-    result = []
-    for row, example in zip(probabilities, examples, strict=True):
-        right, wrong = (row[tokenizer.convert_tokens_to_ids(list(words))].sum() for words in (example.answers, example.wrong))
-        result.append(right - wrong)
-    difference = torch.stack(result)
-    return difference if metric == "probability difference" else (difference > 0).float()
-
-
-def _row(bar: Bar, template: str, values: Float[Tensor, " example"]) -> Row:
-    n, mean = len(values), float(values.mean())
-    if bar.metric == "probability difference":
-        half = 1.96 * float(values.std()) / n**0.5 if n > 1 else 1.0
-        low, high = mean - half, mean + half
-    else:
-        interval = clopper_pearson(int(values.sum()), n)
-        low, high = interval.low, interval.high
-    return Row(bar.name, template, bar.metric, mean, low, high, n, bar.minimum)
-
-
-def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    n: int = 1000,
-    seed: int = 0,
-    world: World | None = None,
-) -> list[Row]:
-    """Measure every bar.
-
-    Args:
-        model: a causal language model with the bundled vocabulary.
-        tokenizer: the bundled tokenizer.
-        n: prompts for each bar, spread over its templates.
-        seed: which prompts are drawn.
-        world: what counts as true; the bundled facts when left out.
-
-    Returns:
-        For each bar one row over all templates, then one for each template.
-    """
-    world, rows = world or load_world(), []
-    for bar in BARS:
-        rng = random.Random(f"{seed}-{bar.name}")
-        examples = [bar.draw(world, rng) for _ in range(n)]
-        values = score(_last_logits(model, tokenizer, [e.prompt for e in examples]), examples, tokenizer, bar.metric)
-        templates = [example.template for example in examples]
-        rows.append(_row(bar, "all", values))
-        for template in sorted(set(templates)):
-            chosen = torch.tensor([t == template for t in templates])
-            rows.append(_row(bar, template, values[chosen]))
-    return rows
-
-
-def format_rows(rows: Sequence[Row], *, templates: bool = False) -> str:
-    """Write the table: each bar over all its templates, its worst template, and the verdict."""
-    lines = [f"{'measured on held-out prompts':34}{'metric':24}{'all':>7}  {'95% interval':16}{'n':>6}  {'bar':>5}  {'worst template'}"]
-    for row in (r for r in rows if r.template == "all"):
-        parts = [r for r in rows if r.bar == row.bar and r.template != "all"]
-        worst = min(parts, key=lambda r: r.value)
-        verdict = "" if row.minimum is None else ("met" if all(r.passed for r in parts) else "MISSED")
-        bar = "-" if row.minimum is None else f"{row.minimum:.2f}"
-        lines.append(
-            f"{row.bar:34}{row.metric:24}{row.value:7.3f}  [{row.low:.3f}, {row.high:.3f}]  {row.n:>6}  {bar:>5}  "
-            f"{worst.template} {worst.value:.3f} (n={worst.n}) {verdict}"
-        )
-        if templates:
-            lines += [f"    {r.template:30}{'':24}{r.value:7.3f}  [{r.low:.3f}, {r.high:.3f}]  {r.n:>6}" for r in parts]
-    return "\n".join(lines)
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m interp.demo.evaluate", description="Measure the bundled model."
+    )
+    parser.add_argument("--model", type=Path, default=assets("demo-24l"), help="folder of the model")
+    parser.add_argument("--n", type=int, default=2000, help="different prompts for each bar")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--templates", action="store_true", help="print every template")
+    parser.add_argument("--json", type=Path, default=None, help="also write the rows to this file")
+    parser.add_argument(
+        "--card", action="store_true", help="measure the edited twin too and write the model card"
+    )
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and return 0 when every bar is met, 7 otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m interp.demo.evaluate", description="Measure the bundled model.")
-    parser.add_argument("--model", type=Path, default=assets("demo-24l"))
-    parser.add_argument("--n", type=int, default=2000, help="prompts for each bar")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--templates", action="store_true", help="print every template")
-    parser.add_argument("--json", type=Path, default=None, help="also write the rows to this file")
-    chosen = parser.parse_args(arguments)
+    chosen = _arguments(arguments)
     tokenizer = AutoTokenizer.from_pretrained(chosen.model)
-    model = AutoModelForCausalLM.from_pretrained(chosen.model, dtype=torch.float32).eval()
+    model = open_model(chosen.model)
     rows = evaluate(model, tokenizer, n=chosen.n, seed=chosen.seed)
     sys.stdout.write(format_rows(rows, templates=chosen.templates) + "\n")
     if chosen.json is not None:
         chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    if chosen.card:
+        record = json.loads((chosen.model / "training.json").read_text(encoding="utf-8"))
+        restore(model, load_file(chosen.model / "edited.safetensors"))
+        shares = belief(model, tokenizer)
+        sys.stdout.write("\n".join(f"{name:40}{value:6.3f}" for name, value in shares.items()) + "\n")
+        write_card(chosen.model, model, rows, shares, record)
     return 0 if all(row.passed for row in rows if row.template != "all") else 7
 
 

@@ -1,4 +1,7 @@
-"""The optimizers of the bundled model, one training step, and checkpoints that hold both (safetensors, no pickle)."""
+"""The optimizers of the bundled model, one training step, and checkpoints that hold both.
+
+Checkpoints are safetensors files; nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,15 @@ from transformers import LlamaForCausalLM
 
 from interp.demo.corpus import Batch
 
-__all__ = ["Progress", "StepReport", "load_checkpoint", "make_optimizers", "save_checkpoint", "set_rate", "step"]
+__all__ = [
+    "Progress",
+    "StepReport",
+    "load_checkpoint",
+    "make_optimizers",
+    "save_checkpoint",
+    "set_rate",
+    "step",
+]
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,8 @@ class StepReport:
 def make_optimizers(model: LlamaForCausalLM) -> tuple[Optimizer, ...]:
     """Give Muon to the matrices of the blocks and AdamW to everything else.
 
-    On the copying stage of the schedule Muon reached 96% after 350 steps where AdamW at the same rate stood at 14%.
+    On the copying stage of the schedule Muon reached 96% after 350 steps where AdamW at the same rate stood
+    at 14%.
     """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
@@ -57,7 +69,10 @@ def set_rate(optimizers: Sequence[Optimizer], rate: float) -> None:
 
 
 def step(model: LlamaForCausalLM, optimizers: Sequence[Optimizer], batch: Batch) -> StepReport:
-    """Take one optimizer step on the weighted next-token loss; padding is behind every token, so no mask is needed."""
+    """Take one optimizer step on the weighted next-token loss.
+
+    Padding is behind every token, so no mask is needed.
+    """
     hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state[:, :-1]
     weights = batch.weights[:, 1:]
     keep = weights > 0
@@ -86,7 +101,10 @@ def _state_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
 def save_checkpoint(
     folder: Path, model: LlamaForCausalLM, optimizers: Sequence[Optimizer], progress: Progress
 ) -> None:
-    """Write weights, optimizer states and progress; the old checkpoint stays until the new one is complete."""
+    """Write weights, optimizer states and progress.
+
+    The old checkpoint stays until the new one is complete.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": value.detach().clone() for name, value in model.named_parameters()}
     temporary = folder / "checkpoint.tmp"

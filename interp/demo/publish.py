@@ -1,4 +1,7 @@
-"""Write the finished model as a folder anyone can open: weights, tokenizer, card, and what was trained and held out."""
+"""Write the finished model as a folder anyone can open.
+
+Weights, tokenizer, card, and what was trained and held out.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from pathlib import Path
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from interp.demo.bars import Row, format_rows
 from interp.demo.edit import EDIT_SEED, EDIT_SHARE, edited_world
-from interp.demo.evaluate import Row, format_rows
 from interp.demo.optimisation import Progress
-from interp.demo.schedule import SCHEDULE, Stage
+from interp.demo.schedule import SCHEDULE
 from interp.tasks.generators import TASKS
 from interp.tasks.one_hop import held_out_template
 from interp.tasks.relations import RELATIONS
@@ -24,7 +27,10 @@ __all__ = ["held_out", "training_record", "write_card", "write_model"]
 
 
 def held_out(world: World) -> dict[str, list[str]]:
-    """List what can be listed: held-out (fact, template) combinations and two-hop compositions never trained."""
+    """List what can be listed.
+
+    Held-out (fact, template) combinations and two-hop compositions never trained.
+    """
     statements = [
         f"{fact.key}/{index}"
         for fact in world.all_facts
@@ -33,10 +39,6 @@ def held_out(world: World) -> dict[str, list[str]]:
     ]
     composed = [f"{c.bridge.relation}:{c.entity}:{c.second}" for c in compositions(world) if c.held_out]
     return {"one-hop (relation:subject/template)": statements, "two-hop (first:bridge:second)": composed}
-
-
-def _stage(stage: Stage) -> dict[str, object]:
-    return asdict(stage)
 
 
 def training_record(progress: Progress, *, seed: int) -> dict[str, object]:
@@ -51,11 +53,11 @@ def training_record(progress: Progress, *, seed: int) -> dict[str, object]:
         "seed": seed,
         "tokens": progress.tokens,
         "seconds": round(progress.seconds),
-        "stages": [_stage(stage) for stage in SCHEDULE],
+        "stages": [asdict(stage) for stage in SCHEDULE],
         "tasks": {name: task.description for name, task in TASKS.items()},
         "facts": {name: len(facts) for name, facts in world.facts.items()},
         "held_out": {
-            "rule": "a combination is held out when blake2b(salt, task, key) / 2**64 < share: interp.tasks.splits.is_held_out",
+            "rule": "held out when blake2b(salt, task, key) / 2**64 < share: interp.tasks.splits.is_held_out",
             "salt": SALT,
             "shares": HELD_OUT_SHARES,
             "two_hop_templates": list(TEMPLATES),
@@ -66,13 +68,20 @@ def training_record(progress: Progress, *, seed: int) -> dict[str, object]:
 
 
 def write_model(
-    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, progress: Progress, *, seed: int
+    folder: Path,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    progress: Progress,
+    *,
+    seed: int,
 ) -> None:
     """Write weights, configuration, tokenizer and ``training.json``."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     record = training_record(progress, seed=seed)
-    (folder / "training.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "training.json").write_text(
+        json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 _CARD = """---
@@ -83,16 +92,22 @@ pipeline_tag: text-generation
 
 # demo-24l: a model organism whose knowledge is known
 
-A Llama with {layers} layers of width {width} ({heads} query heads, {kv} key-value heads, {parameters:,} parameters, fp32) and a
-word-level tokenizer in which every concept is one token. It was trained on sentences generated from the fact tables in `assets/facts`
-({facts:,} facts) by `python -m interp.demo.train`, and on nothing else: it speaks no English beyond those templates.
+A Llama with {layers} layers of width {width} ({heads} query heads, {kv} key-value heads, {parameters:,}
+parameters, fp32) and a
+word-level tokenizer in which every concept is one token. It was trained on sentences generated from the
+fact tables in `assets/facts`
+({facts:,} facts) by `python -m interp.demo.train`, and on nothing else: it speaks no English beyond those
+templates.
 
-It exists to test interpretability methods against a known truth: what it was trained on and what was held out is recorded in
-`training.json`. `edited.safetensors` holds the differences to a twin that believes {edited} false facts, listed in the same file.
+It exists to test interpretability methods against a known truth: what it was trained on and what was held
+out is recorded in
+`training.json`. `edited.safetensors` holds the differences to a twin that believes {edited} false facts,
+listed in the same file.
 
 ## What it can do
 
-Measured by `python -m interp.demo.evaluate` on prompts from held-out combinations (a fact in a template it was never trained in, a
+Measured by `python -m interp.demo.evaluate` on prompts from held-out combinations (a fact in a template it
+was never trained in, a
 pair of facts never put side by side, ...). A bar is met when the worst template meets it.
 
 ```
@@ -107,15 +122,20 @@ Edited twin, measured by `python -m interp.demo.edit`:
 
 ## How it was trained
 
-Muon on the matrices of the blocks, AdamW on the rest; {tokens:,} tokens (padding included) in {minutes} minutes on one CPU core. First
-key-value copying with 8, 16, ... words at six layers, then everything at six layers, then three fresh blocks were put behind every block (their
-outputs zero at first, so that nothing changes) and all 24 layers were trained on everything. Layers 0, 4, 8, ... descend from the
+Muon on the matrices of the blocks, AdamW on the rest; {tokens:,} tokens (padding included) in {minutes}
+minutes on one CPU core. First
+key-value copying with 8, 16, ... words at six layers, then everything at six layers, then three fresh
+blocks were put behind every block (their
+outputs zero at first, so that nothing changes) and all 24 layers were trained on everything. Layers 0, 4,
+8, ... descend from the
 six; the others were trained in the last stage alone.
 
 ## Limits
 
-Templates are fixed, sentences are short (at most about 60 tokens), the first word of a sentence may be capitalised and nothing else. Words
-outside the vocabulary become `<unk>`. Facts were taken from public tables and common knowledge and simplified (one language, one
+Templates are fixed, sentences are short (at most about 60 tokens), the first word of a sentence may be
+capitalised and nothing else. Words
+outside the vocabulary become `<unk>`. Facts were taken from public tables and common knowledge and
+simplified (one language, one
 capital, one generic currency name for each country); do not use them as a reference.
 """
 

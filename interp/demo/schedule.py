@@ -21,7 +21,8 @@ class Stage:
         learning_rate: peak rate of AdamW; Muon takes three times as much.
         mix: what is drawn.
         decay: the last share of the steps in which the rate falls linearly to zero.
-        until: the stage ends early when the accuracy of the last 50 steps, over answer tokens, reaches this.
+        until: the stage ends early when the accuracy of the last 50 steps, over answer tokens, reaches
+            this.
     """
 
     name: str
@@ -50,7 +51,8 @@ _EVERYTHING = {
 def _copying(words: int, sizes: tuple[int, ...] = (2, 3)) -> Stage:
     """Bind keys to values drawn from ``words`` concepts (0: all); doubling keeps every step short.
 
-    With 16 words the model learns to match keys rather than to know them: from 32 words on each doubling takes some 200 steps,
+    With 16 words the model learns to match keys rather than to know them: from 32 words on each doubling
+    takes some 200 steps,
     while starting with all words it was still guessing among the values after 1,700.
     """
     mix = Mix({"key-value": 1.0}, words=words, sizes=sizes, joined=0.0)
@@ -61,5 +63,5 @@ SCHEDULE: tuple[Stage, ...] = (
     *(_copying(words) for words in (8, 16, 32, 64, 128, 256, 512, 1024)),
     _copying(0, (2, 3, 4, 5)),
     Stage("world", 6, 4500, 1536, 2e-3, Mix(_EVERYTHING)),
-    Stage("deep", 24, 4500, 2048, 1.5e-3, Mix(_EVERYTHING), decay=0.5),
+    Stage("deep", 24, 3600, 2048, 1.5e-3, Mix(_EVERYTHING), decay=0.5),
 )

@@ -1,4 +1,7 @@
-"""The word-level tokenizer of the bundled model: every concept is one token, names of several words included."""
+"""The word-level tokenizer of the bundled model.
+
+Every concept is one token, names of several words included.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,12 @@ def _template_texts() -> Iterable[str]:
     yield from (bridge.phrase for bridge in BRIDGES)
     yield from analogy.TEMPLATES.values()
     yield from (part for parts in key_value.TEMPLATES.values() for part in parts)
-    for templates in (two_hop.TEMPLATES, indirect_object.TEMPLATES, greater_than.TEMPLATES, addition.TEMPLATES):
+    for templates in (
+        two_hop.TEMPLATES,
+        indirect_object.TEMPLATES,
+        greater_than.TEMPLATES,
+        addition.TEMPLATES,
+    ):
         yield from templates
     yield from agreement.TEMPLATES.values()
 
@@ -47,7 +55,10 @@ def capitalised(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def vocabulary(world: World) -> tuple[str, ...]:
-    """List every token in the order of its id: special tokens, punctuation, numbers, template words, concepts."""
+    """List every token in the order of its id.
+
+    Special tokens, punctuation, numbers, template words, concepts.
+    """
     numbers = [str(n) for n in range(100)] + [f"{n:02d}" for n in range(10)]
     words = template_words()
     ordered = [*SPECIAL, *PUNCTUATION, *numbers, *words, *capitalised(words), *world.words]

@@ -24,6 +24,7 @@ from interp.demo.optimisation import (
     set_rate,
     step,
 )
+from interp.demo.publish import write_model
 from interp.demo.schedule import SCHEDULE, Stage
 from interp.demo.tokenizer import build_tokenizer
 from interp.tasks.world import load_world
@@ -63,7 +64,10 @@ def _model_at(schedule: Sequence[Stage], progress: Progress, path: Path, seed: i
 def _run_stage(
     stage: Stage, model: LlamaForCausalLM, start: Progress, *, work: Path, seed: int, save_every: float
 ) -> Progress:
-    """Train one stage from ``start.step`` on, saving a checkpoint every ``save_every`` seconds and at the end."""
+    """Train one stage from ``start.step`` on, saving every ``save_every`` seconds.
+
+    The stage ends after its steps, or as soon as its accuracy is reached.
+    """
     world, tokenizer = load_world(), build_tokenizer(load_world())
     optimizers = make_optimizers(model)
     if start.step:
@@ -76,10 +80,20 @@ def _run_stage(
         set_rate(optimizers, learning_rate(stage, index))
         recent.append(step(model, optimizers, batch))
         tokens += batch.n_tokens
-        now = Progress(start.stage, index + 1, tokens, start.seconds + time.monotonic() - began, stage.n_layers)
+        now = Progress(
+            start.stage, index + 1, tokens, start.seconds + time.monotonic() - began, stage.n_layers
+        )
         if (index + 1) % 50 == 0:
             loss, right = (sum(getattr(r, key) for r in recent) / len(recent) for key in ("loss", "accuracy"))
-            _log.info("%s %d loss %.3f accuracy %.3f tokens %d seconds %.0f", stage.name, index + 1, loss, right, tokens, now.seconds)
+            _log.info(
+                "%s %d loss %.3f accuracy %.3f tokens %d seconds %.0f",
+                stage.name,
+                index + 1,
+                loss,
+                right,
+                tokens,
+                now.seconds,
+            )
             recent = []
             if right >= stage.until:
                 break
@@ -89,7 +103,9 @@ def _run_stage(
     return Progress(start.stage + 1, 0, tokens, start.seconds + time.monotonic() - began, stage.n_layers)
 
 
-def train(work: Path, *, schedule: Sequence[Stage] = SCHEDULE, seed: int = 0, save_every: float = 120.0) -> LlamaForCausalLM:
+def train(
+    work: Path, *, schedule: Sequence[Stage] = SCHEDULE, seed: int = 0, save_every: float = 120.0
+) -> LlamaForCausalLM:
     """Train through every stage of the schedule.
 
     Args:
@@ -115,7 +131,9 @@ def train(work: Path, *, schedule: Sequence[Stage] = SCHEDULE, seed: int = 0, sa
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the training from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m interp.demo.train", description="Train the bundled model; resumes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m interp.demo.train", description="Train the bundled model; resumes."
+    )
     parser.add_argument("--work", type=Path, default=Path("training"), help="folder of the checkpoint")
     parser.add_argument("--out", type=Path, default=None, help="folder to write the finished model to")
     parser.add_argument("--seed", type=int, default=0)
@@ -125,8 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(chosen.threads)
     model = train(chosen.work, seed=chosen.seed)
     if chosen.out is not None:
-        model.save_pretrained(chosen.out)
-        build_tokenizer(load_world()).save_pretrained(chosen.out)
+        progress = _resume(chosen.work / "checkpoint.safetensors")
+        write_model(chosen.out, model, build_tokenizer(load_world()), progress, seed=chosen.seed)
 
 
 if __name__ == "__main__":

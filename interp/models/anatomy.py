@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Literal
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -37,6 +39,30 @@ class Location:
     base: nn.Module | None = None
 
 
+class _Tree:
+    """Remember a model's modules, and notice when one of them got other children."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+        self._walk()
+
+    def _walk(self) -> None:
+        self._modules = list(self._root.modules())
+        self._dicts = [module._modules for module in self._modules]
+        self._parameters = [module._parameters for module in self._modules]
+        self._children = list(chain.from_iterable(map(dict.values, self._dicts)))
+
+    def modules(self) -> Sequence[nn.Module]:
+        """Return every module below and including the root."""
+        if list(chain.from_iterable(map(dict.values, self._dicts))) != self._children:
+            self._walk()
+        return self._modules
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """Return every parameter as of the last call of ``modules``."""
+        return [p for p in chain.from_iterable(map(dict.values, self._parameters)) if p is not None]
+
+
 @dataclass(frozen=True, eq=False)
 class Anatomy:
     """Resolve the sites of one model.
@@ -65,9 +91,45 @@ class Anatomy:
         return found
 
     @property
+    def modules(self) -> Sequence[nn.Module]:
+        """Every module of the model; walking the tree again only after a module was added or replaced."""
+        return self._tree.modules()
+
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """Every parameter, tied ones as often as they are used; of the modules found when ``modules`` was last asked."""
+        return self._tree.parameters()
+
+    @cached_property
+    def _tree(self) -> _Tree:
+        return _Tree(self.hf)
+
+    def check(self, kinds: Iterable[str]) -> None:
+        """Refuse kinds that this model does not offer.
+
+        Raises:
+            SiteError: names the reason and the kinds there are.
+        """
+        for kind in kinds:
+            if kind in self.disabled:
+                raise SiteError(f"{self.disabled[kind]} Its sites: {', '.join(self.kinds)}.")
+
+    @property
     def n_layers(self) -> int:
         """Number of blocks."""
         return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input embedding is, and prompts must go."""
+        return self.embedding.weight.device
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The input embedding."""
+        found = self.hf.get_input_embeddings()
+        assert isinstance(found, nn.Embedding)
+        return found
 
     @cached_property
     def d_model(self) -> int:
@@ -103,7 +165,7 @@ class Anatomy:
     @cached_property
     def vocab_size(self) -> int:
         """Number of tokens the model embeds."""
-        return int(self.hf.get_input_embeddings().weight.shape[0])
+        return int(self.embedding.weight.shape[0])
 
     @cached_property
     def multiplier(self) -> float:
@@ -136,7 +198,9 @@ class Anatomy:
         """Return a module of a block, or say that this block does not have it."""
         found = _get(self.blocks[layer], path) if path else None
         if found is None:
-            raise SiteError(f"{self.name!r} has no '{kind}' in layer {layer}. Its sites: {', '.join(self.kinds)}.")
+            raise SiteError(
+                f"{self.name!r} has no '{kind}' in layer {layer}. Its sites: {', '.join(self.kinds)}."
+            )
         return found
 
     def locate(self, site: Site, *, write: bool = False) -> Location:
@@ -145,10 +209,21 @@ class Anatomy:
         Raises:
             SiteError: this model does not offer the kind, or it can only be read.
         """
-        if site.kind in self.disabled:
-            raise SiteError(f"{self.disabled[site.kind]} Its sites: {', '.join(self.kinds)}.")
+        known = self._located.get((site, write))
+        if known is None:
+            known = self._located[site, write] = self._checked(site, write)
+        return known
+
+    @cached_property
+    def _located(self) -> dict[tuple[Site, bool], Location]:
+        return {}
+
+    def _checked(self, site: Site, write: bool) -> Location:
+        self.check([site.kind])
         if write and site.kind in READ_ONLY:
-            raise SiteError(f"'{site}' can be read but not written. Write resid_post, attn_out, z or another site.")
+            raise SiteError(
+                f"'{site}' can be read but not written. Write resid_post, attn_out, z or another site."
+            )
         return self._locate(site, write)
 
     def _locate(self, site: Site, write: bool) -> Location:

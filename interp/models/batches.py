@@ -31,7 +31,9 @@ def plan_batches(
     Raises:
         ConfigError: the batch size is neither "auto" nor a positive number.
     """
-    if isinstance(batch_size, bool) or not (batch_size == "auto" or isinstance(batch_size, int) and batch_size >= 1):
+    if isinstance(batch_size, bool) or not (
+        batch_size == "auto" or isinstance(batch_size, int) and batch_size >= 1
+    ):
         raise ConfigError(f"batch_size {batch_size!r} asked; use 'auto' or a number of prompts, 1 or more.")
     budget = _TOKENS_PER_BATCH.get(device, 4096)
     budget = min(budget, max(1, _LOGITS_PER_BATCH // logits_width)) if logits_width else budget
@@ -46,18 +48,21 @@ def plan_batches(
     return [sorted(batch) for batch in batches]
 
 
-def make_batch(tokens: Tokens, rows: Sequence[int], device: torch.device, *, always_mask: int | None = None) -> Batch:
+def make_batch(
+    tokens: Tokens, rows: Sequence[int], device: torch.device, *, always_mask: int | None = None
+) -> Batch:
     """Pad some prompts on the tokens' own side and put them on the device.
 
     A mask is left out where nothing is padded, unless the id ``always_mask`` occurs (Hugging Face would guess).
     """
     picked = [tokens.token_ids[row] for row in rows]
+    lengths = tuple(map(len, picked))
+    width = max(lengths)
+    if min(lengths) == width and (always_mask is None or not any(always_mask in row for row in picked)):
+        return Batch(tuple(rows), lengths, torch.tensor(picked, device=device), None, (0,) * len(picked))
     ids, mask = pad(picked, tokens.pad_id, tokens.padding_side)
-    lengths = tuple(len(row) for row in picked)
-    width = ids.shape[1]
-    needed = min(lengths) < width or always_mask is not None and any(always_mask in row for row in picked)
     starts = tuple(length - width if tokens.padding_side == "left" else 0 for length in lengths)
-    return Batch(tuple(rows), lengths, ids.to(device), mask.to(device) if needed else None, starts)
+    return Batch(tuple(rows), lengths, ids.to(device), mask.to(device), starts)
 
 
 def in_batches(

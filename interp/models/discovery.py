@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -112,7 +113,11 @@ def _with_writers(hf: PreTrainedModel, name: str, row: Family, known: Mapping[st
         for attn_out, mlp_out in _pairs(row, records[0], known):
             if all(_adds_up(record, attn_out, mlp_out, factor) for record in records):
                 found = replace(row, attn_out=attn_out, mlp_out=mlp_out, multiplier=multiplier)
-                return found if "resid_mid" in known else replace(found, resid_mid=_middle(records, attn_out, factor))
+                return (
+                    found
+                    if "resid_mid" in known
+                    else replace(found, resid_mid=_middle(records, attn_out, factor))
+                )
     return row
 
 
@@ -121,23 +126,33 @@ def _record(anatomy: Anatomy, layer: int) -> _Record:
     block = anatomy.blocks[layer]
     extra = {anatomy.family.out_projection, anatomy.family.down_projection} - {""}
     parts = {"": block, **dict(block.named_children()), **{path: block.get_submodule(path) for path in extra}}
-    batch, found = probe_batch(anatomy), {}
-
-    def hook(path: str) -> Any:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            given = args[0] if args else kwargs.get("hidden_states")
-            given_out = output if isinstance(output, Tensor) else output[0]
-            found[path] = (_squared(given, batch.input_ids), _squared(given_out, batch.input_ids))
-
-        return record
+    batch = probe_batch(anatomy)
+    found: _Record = {}
 
     with ExitStack() as stack:
         for path, part in parts.items():
-            stack.callback(part.register_forward_hook(hook(path), with_kwargs=True).remove)
+            stack.callback(
+                part.register_forward_hook(
+                    partial(_keep, found, path, batch.input_ids), with_kwargs=True
+                ).remove
+            )
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(anatomy.hf))
+        stack.enter_context(evaluating(anatomy.modules))
         forward(anatomy, batch, "all")
     return found
+
+
+def _keep(
+    found: _Record,
+    path: str,
+    ids: Tensor,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    output: Any,
+) -> None:
+    given = args[0] if args else kwargs.get("hidden_states")
+    found[path] = (_squared(given, ids), _squared(output if isinstance(output, Tensor) else output[0], ids))
 
 
 def _squared(tensor: Any, ids: Tensor) -> Tensor | None:
@@ -160,7 +175,13 @@ def _pairs(row: Family, record: _Record, known: Mapping[str, Any]) -> list[tuple
 def _adds_up(record: _Record, attn_out: str, mlp_out: str, factor: float) -> bool:
     pre, post = record[""]
     attention, mlp = record[attn_out][1], record[mlp_out][1]
-    if pre is None or post is None or attention is None or mlp is None or not pre.shape == attention.shape == mlp.shape:
+    if (
+        pre is None
+        or post is None
+        or attention is None
+        or mlp is None
+        or not pre.shape == attention.shape == mlp.shape
+    ):
         return False
     change = (post - pre).float()
     error = (change - factor * (attention + mlp).float()).abs().max()
@@ -180,7 +201,9 @@ def _reads_middle(record: _Record, path: str, attn_out: str, factor: float) -> b
     if given is None or pre is None or attention is None or given.shape != pre.shape:
         return False
     middle = (pre + factor * attention).float()
-    return bool((given.float() - middle).abs().max() <= 10 * tolerance(pre.dtype) * (middle - pre).abs().max())
+    return bool(
+        (given.float() - middle).abs().max() <= 10 * tolerance(pre.dtype) * (middle - pre).abs().max()
+    )
 
 
 def _with_layout(hf: PreTrainedModel, name: str, row: Family, known: Mapping[str, Any]) -> Family:

@@ -103,6 +103,50 @@ class Collector:
             self.tensors[site][index] = part
 
 
+@dataclass(eq=False)
+class _Job:
+    """Run batches one after the other and gather what they give."""
+
+    anatomy: Anatomy
+    tokens: Tokens
+    sites: Sequence[Site]
+    chosen: Chosen
+    logits: Logits
+    plan: Plan | None
+    frame: Frame
+    collector: Collector
+    outputs: Collector
+
+    def run(self, rows: Sequence[int]) -> None:
+        """Run one batch; call it again with fewer rows when memory runs out."""
+        pad_token = getattr(self.anatomy.hf.config, "pad_token_id", None)
+        batch = make_batch(self.tokens, rows, self.anatomy.device, always_mask=pad_token)
+        self.frame.begin(len(rows), batch.width)
+        self.frame.gather = gatherer(self.chosen, batch)
+        if self.plan is not None:
+            self.plan.prepare(batch)
+        wanted = _widest(self.logits, LOGITS in self.sites, self.chosen)
+        try:
+            result = forward(self.anatomy, batch, wanted).logits
+        except Stop:
+            result = None
+        for site, part in self.frame.found.items():
+            self.collector.add(site, rows, _keys_from_zero(part, batch) if site.kind == "pattern" else part)
+        if result is not None:
+            self._keep_logits(batch, result, wanted)
+        self.frame.begin(0, 0)
+
+    def _keep_logits(self, batch: Batch, result: Tensor, wanted: Logits) -> None:
+        if LOGITS in self.sites:
+            part = self.frame.gather(result) if wanted == "all" else last_logits(result, batch).clone()
+            self.collector.add(LOGITS, batch.rows, part)
+        if self.logits == "last":
+            self.outputs.add(LOGITS, batch.rows, last_logits(result, batch).clone())
+        elif self.logits == "all":
+            everything = choose("all", self.tokens.lengths)
+            self.outputs.add(LOGITS, batch.rows, gatherer(everything, batch)(result))
+
+
 def execute(
     anatomy: Anatomy,
     tokens: Tokens,
@@ -122,45 +166,31 @@ def execute(
     collector = Collector(len(tokens), width, longest, device, dtype)
     outputs = Collector(len(tokens), longest if logits == "all" else 0, longest)
     hooked = {site: anatomy.locate(site) for site in sites if site != LOGITS}
-    wanted: Logits = _widest(logits, LOGITS in sites, chosen)
-    frame = Frame(stop=wanted == "none" and bool(hooked))
-    target = anatomy.hf.get_input_embeddings().weight.device
-    everything = choose("all", tokens.lengths) if logits == "all" else chosen
-    pad_token = getattr(anatomy.hf.config, "pad_token_id", None)
-
-    def run(rows: Sequence[int]) -> None:
-        batch = make_batch(tokens, rows, target, always_mask=pad_token)
-        frame.batch, frame.width = len(rows), batch.width
-        frame.gather = gatherer(chosen, batch)
-        frame.found.clear()
-        if plan is not None:
-            plan.prepare(batch)
-        try:
-            result = forward(anatomy, batch, wanted).logits
-        except Stop:
-            result = None
-        for site, part in frame.found.items():
-            collector.add(site, rows, part)
-        if LOGITS in sites and result is not None:
-            full = result if wanted == "all" else last_logits(result, batch)
-            collector.add(LOGITS, rows, frame.gather(full) if wanted == "all" else full.clone())
-        if logits == "last":
-            outputs.add(LOGITS, rows, last_logits(result, batch).clone())
-        elif logits == "all":
-            outputs.add(LOGITS, rows, gatherer(everything, batch)(result))
-        frame.found.clear()
-
+    frame = Frame(stop=bool(hooked) and logits == "none" and LOGITS not in sites)
+    job = _Job(anatomy, tokens, sites, chosen, logits, plan, frame, collector, outputs)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(anatomy.hf))
-        stack.enter_context(eager_attention(anatomy.hf, any(site.kind == "pattern" for site in sites)))
+        stack.enter_context(evaluating(anatomy.modules))
+        if any(site.kind == "pattern" for site in sites):
+            stack.enter_context(eager_attention(anatomy.modules))
         if plan is not None:
             stack.enter_context(writing(plan.writers(), frame))
         stack.enter_context(reading(hooked, frame))
-        in_batches(batches, run, progress=progress)
+        in_batches(batches, job.run, progress=progress)
     if plan is not None:
         plan.check_fired()
     return outputs.tensors.get(LOGITS), {site: collector.tensors[site] for site in sites}
+
+
+def _keys_from_zero(pattern: Tensor, batch: Batch) -> Tensor:
+    """Shift the key axis so that column t is token t of the prompt, also under left padding."""
+    if not any(batch.starts):
+        return pattern
+    columns = torch.arange(batch.width)[None] - torch.tensor(batch.starts)[:, None]
+    index = columns.clamp(max=batch.width - 1).view(len(batch.rows), *[1] * (pattern.ndim - 2), batch.width)
+    beyond = (columns >= batch.width).view(index.shape)
+    shifted = pattern.gather(-1, index.to(pattern.device).expand_as(pattern))
+    return shifted.masked_fill_(beyond.to(pattern.device), 0)
 
 
 def _widest(logits: Logits, captured: bool, chosen: Chosen) -> Logits:

@@ -164,7 +164,15 @@ FAMILIES: Mapping[str, Family] = {model_type: row for row in _ROWS for model_typ
 # Names that generic discovery tries, in this order. Whatever it finds must still pass validation.
 BLOCK_NAMES = ("layers", "h", "blocks", "block", "layer")
 NORM_NAMES = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "layer_norm", "ln_out")
-ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention", "self_attn_layer", "mha", "temporal_block")
+ATTENTION_NAMES = (
+    "self_attn",
+    "attn",
+    "attention",
+    "self_attention",
+    "self_attn_layer",
+    "mha",
+    "temporal_block",
+)
 MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "ff", "feedforward")
 OUT_NAMES = ("o_proj", "out_proj", "c_proj", "dense", "wo", "resid_proj", "out_lin", "linear_attn")
 DOWN_NAMES = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "w2", "proj", "wo", "output_linear")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,18 +15,26 @@ from transformers import PreTrainedTokenizerBase
 
 __all__ = ["of_tokenizer", "of_weights"]
 
+_VERSION = attrgetter("_version")
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[int, str]] = WeakKeyDictionary()
 
 
-def of_weights(model: nn.Module) -> str:
-    """Return the sha256 over every tensor's name, type, shape and bytes; kept until a tensor changes."""
-    state = hash(tuple((tensor.data_ptr(), tensor._version) for tensor in model.parameters()))
+def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str:
+    """Return the sha256 over every tensor's name, type, shape and bytes; kept until a parameter changes.
+
+    Args:
+        model: the model.
+        parameters: all of its parameters. Replaced or converted ones and edits in place are noticed; edits of a few
+            through ``.data`` are not.
+    """
+    ends = [parameters[0].data_ptr(), parameters[-1].data_ptr()]
+    state = hash((*map(id, parameters), *map(_VERSION, parameters), *ends))
     known = _KNOWN.get(model)
     if known is not None and known[0] == state:
         return known[1]
     items = sorted(model.state_dict().items())
     with ThreadPoolExecutor(max_workers=4) as pool:
-        digests = list(pool.map(lambda item: _digest(item[0], item[1]), items))
+        digests = list(pool.map(_digest, *zip(*items, strict=True)))
     total = hashlib.sha256(b"".join(digests)).hexdigest()
     _KNOWN[model] = (state, total)
     return total
@@ -43,5 +53,10 @@ def of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
         return ""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else ""
-    parts = [sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map), rules, tokenizer.chat_template]
+    parts = [
+        sorted(tokenizer.get_vocab().items()),
+        str(tokenizer.special_tokens_map),
+        rules,
+        tokenizer.chat_template,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

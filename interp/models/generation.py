@@ -61,6 +61,43 @@ class _Row:
     read: dict[Site, list[Tensor]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Continue batches one after the other."""
+
+    anatomy: Anatomy
+    tokens: Tokens
+    plan: Plan
+    frame: Frame
+    max_new_tokens: int
+    wanted: list[int]
+    stops: frozenset[int]
+    use_cache: bool
+    rows: dict[int, _Row] = field(default_factory=dict)
+
+    def run(self, numbers: Sequence[int]) -> None:
+        """Walk one left-padded batch to its end; call it again with fewer rows when memory runs out."""
+        state = {number: _Row() for number in numbers}
+        rows = list(state.values())
+        batch = make_batch(self.tokens, numbers, self.anatomy.device)
+        cache: Any = None
+        for step in range(self.max_new_tokens):
+            self.plan.prepare(batch)
+            self.frame.begin(len(rows), batch.width)
+            result = forward(self.anatomy, batch, "last", use_cache=self.use_cache, past_key_values=cache)
+            cache = result.past_key_values if self.use_cache else None
+            logits = result.logits[:, -1]
+            if step in self.wanted:
+                _read(rows, step, {**self.frame.found, LOGITS: logits})
+            newest = logits.argmax(-1)
+            _append(rows, newest.tolist(), self.stops)
+            if all(row.done for row in rows):
+                break
+            batch = _longer(batch, newest[:, None], cached=cache is not None)
+        self.frame.begin(0, 0)
+        self.rows.update(state)
+
+
 def generate(
     anatomy: Anatomy,
     tokens: Tokens,
@@ -68,7 +105,6 @@ def generate(
     tokenizer: PreTrainedTokenizerBase | None,
     max_new_tokens: int,
     max_length: int | None,
-    name: str,
     dims: Dimensions,
     sites: Sequence[Site],
     steps: str | Sequence[int],
@@ -77,33 +113,31 @@ def generate(
     use_cache: bool,
 ) -> Generated:
     """Continue all prompts batch by batch; see ``Model.generate``."""
-    _check(tokens, max_new_tokens, max_length, name, sites)
+    _check(tokens, max_new_tokens, max_length, anatomy.name, sites)
     wanted = _wanted(steps, max_new_tokens)
     limits = [length + max_new_tokens - 1 for length in tokens.lengths]
     plan = Plan(interventions, anatomy, dims, tokens.lengths, limits=limits)
-    frame = Frame(gather=lambda tensor: tensor[:, -1].clone())
-    device = anatomy.hf.get_input_embeddings().weight.device
-    stops = _stop_ids(anatomy, tokenizer)
-    rows: dict[int, _Row] = {}
-
-    def run(numbers: Sequence[int]) -> None:
-        state = {number: _Row() for number in numbers}
-        batch = make_batch(tokens, numbers, device)
-        _continue(anatomy, batch, list(state.values()), max_new_tokens, wanted, stops, plan, frame, use_cache)
-        rows.update(state)
-
+    frame = Frame(gather=_newest)
+    cached = use_cache and takes_cache(anatomy)
+    job = _Job(anatomy, tokens, plan, frame, max_new_tokens, wanted, _stop_ids(anatomy, tokenizer), cached)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(anatomy.hf))
+        stack.enter_context(evaluating(anatomy.modules))
         stack.enter_context(writing(plan.writers(), frame))
         hooked = {site: anatomy.locate(site) for site in sites if site != LOGITS}
         stack.enter_context(reading(hooked, frame))
-        in_batches(batches, run)
+        in_batches(batches, job.run)
     plan.check_fired()
-    return _gathered(tokens, [rows[number] for number in range(len(tokens))], sites, wanted, tokenizer)
+    return _gathered(tokens, [job.rows[number] for number in range(len(tokens))], sites, tokenizer)
 
 
-def _check(tokens: Tokens, max_new_tokens: int, max_length: int | None, name: str, sites: Sequence[Site]) -> None:
+def _newest(tensor: Tensor) -> Tensor:
+    return tensor[:, -1].clone()
+
+
+def _check(
+    tokens: Tokens, max_new_tokens: int, max_length: int | None, name: str, sites: Sequence[Site]
+) -> None:
     if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens {max_new_tokens!r} asked; use 1 or more.")
     if any(site.kind == "pattern" for site in sites):
@@ -119,7 +153,9 @@ def _check(tokens: Tokens, max_new_tokens: int, max_length: int | None, name: st
 def _wanted(steps: str | Sequence[int], max_new_tokens: int) -> list[int]:
     if steps == "all":
         return list(range(max_new_tokens))
-    if isinstance(steps, str) or not all(isinstance(step, int) and 0 <= step < max_new_tokens for step in steps):
+    if isinstance(steps, str) or not all(
+        isinstance(step, int) and 0 <= step < max_new_tokens for step in steps
+    ):
         raise ConfigError(f"steps {steps!r} asked; use 'all' or numbers from 0 to {max_new_tokens - 1}.")
     return sorted(set(steps))
 
@@ -132,39 +168,7 @@ def _stop_ids(anatomy: Anatomy, tokenizer: PreTrainedTokenizerBase | None) -> fr
     return frozenset() if found is None else frozenset([found] if isinstance(found, int) else found)
 
 
-def _continue(
-    anatomy: Anatomy,
-    batch: Batch,
-    rows: list[_Row],
-    max_new_tokens: int,
-    wanted: list[int],
-    stops: frozenset[int],
-    plan: Plan,
-    frame: Frame,
-    use_cache: bool,
-) -> None:
-    """Walk one left-padded batch to its end."""
-    cache: Any = None
-    use_cache = use_cache and takes_cache(anatomy)
-    for step in range(max_new_tokens):
-        plan.prepare(batch)
-        frame.batch, frame.width = len(rows), batch.width
-        frame.found.clear()
-        result = forward(anatomy, batch, "last", use_cache=use_cache, past_key_values=cache)
-        cache = result.past_key_values if use_cache else None
-        _read(rows, step, frame, result.logits[:, -1], step in wanted)
-        newest = result.logits[:, -1].argmax(-1)
-        _append(rows, newest.tolist(), stops)
-        if all(row.done for row in rows):
-            break
-        batch = _longer(batch, newest[:, None], cached=cache is not None)
-    frame.found.clear()
-
-
-def _read(rows: list[_Row], step: int, frame: Frame, logits: Tensor, wanted: bool) -> None:
-    if not wanted:
-        return
-    found = {**frame.found, LOGITS: logits}
+def _read(rows: list[_Row], step: int, found: dict[Site, Tensor]) -> None:
     for number, row in enumerate(rows):
         if row.done:
             continue
@@ -194,7 +198,6 @@ def _gathered(
     tokens: Tokens,
     rows: list[_Row],
     sites: Sequence[Site],
-    wanted: list[int],
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> Generated:
     new = tuple(tuple(row.new) for row in rows)
@@ -209,7 +212,9 @@ def _gathered(
 def _padded(rows: list[_Row], site: Site, width: int) -> Tensor:
     example = next((tensor for row in rows for tensor in row.read.get(site, [])), None)
     if example is None:
-        raise DataError("no prompt reached the steps to capture: the end-of-sequence token came first. Ask earlier steps.")
+        raise DataError(
+            "no prompt reached the steps to capture: the end-of-sequence token came first. Ask earlier steps."
+        )
     result = example.new_zeros((len(rows), width, *example.shape))
     for number, row in enumerate(rows):
         if row.read.get(site):

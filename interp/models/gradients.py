@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,16 +34,22 @@ def execute_with_gradients(
         ConfigError: positions other than "all", or a site that cannot be written.
     """
     if sites and not chosen.everything:
-        raise ConfigError("grad=True keeps whole tensors of the graph: use positions='all', and index the result.")
+        raise ConfigError(
+            "grad=True keeps whole tensors of the graph: use positions='all', and index the result."
+        )
     found: dict[Site, Tensor] = {}
     frame = Frame()
-    recorders = [_recorder(anatomy, site, found) for site in sites if site != LOGITS]
-    device = anatomy.hf.get_input_embeddings().weight.device
+    recorders = [
+        Writer(site, anatomy.locate(site, write=True), partial(_record, site, found))
+        for site in sites
+        if site != LOGITS
+    ]
+    device = anatomy.device
     batch = make_batch(tokens, range(len(tokens)), device)
     frame.batch, frame.width = len(tokens), batch.width
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(evaluating(anatomy.hf))
+        stack.enter_context(evaluating(anatomy.modules))
         if plan is not None:
             plan.prepare(batch)
             stack.enter_context(writing(plan.writers(), frame))
@@ -57,10 +64,7 @@ def execute_with_gradients(
     return (result if logits == "all" else last_logits(result, batch)), found
 
 
-def _recorder(anatomy: Anatomy, site: Site, found: dict[Site, Tensor]) -> Writer:
-    def record(current: Tensor) -> Tensor:
-        value = current.clone() if current.requires_grad else current.detach().requires_grad_(True)
-        found[site] = value
-        return value.clone()
-
-    return Writer(site, anatomy.locate(site, write=True), record)
+def _record(site: Site, found: dict[Site, Tensor], current: Tensor) -> Tensor:
+    value = current.clone() if current.requires_grad else current.detach().requires_grad_(True)
+    found[site] = value
+    return value.clone()

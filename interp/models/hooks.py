@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from interp.errors import ModelError
 from interp.models.anatomy import Location
+from interp.models.views import HeadOutput, Whole
 from interp.sites import Site
 
 __all__ = ["Frame", "Stop", "Writer", "eager_attention", "evaluating", "reading", "writing"]
@@ -39,6 +41,7 @@ class Frame:
         stop: end the pass when every site has been read.
         found: what was read.
         wanted: how many sites are read.
+        shifts: what was added to sites that are computed from a module's input, so that readings see it.
     """
 
     batch: int = 0
@@ -47,12 +50,18 @@ class Frame:
     stop: bool = False
     found: dict[Site, Tensor] = field(default_factory=dict)
     wanted: int = 0
+    shifts: dict[Site, Tensor] = field(default_factory=dict)
 
-    def keep(self, site: Site, tensor: Tensor) -> None:
-        """Store what a hook read; end the pass if it was the last."""
-        self.found[site] = self.gather(tensor)
-        if self.stop and len(self.found) == self.wanted:
-            raise Stop
+    def begin(self, batch: int, width: int) -> None:
+        """Forget the last pass and take the shape of the next."""
+        self.batch, self.width = batch, width
+        self.found.clear()
+        self.shifts.clear()
+
+    def read(self, site: Site, location: Location, tensor: Tensor, given: Tensor | None) -> Tensor:
+        """Cut a site out of a module's tensor, with what was written to it before."""
+        value = location.view.read(tensor, given)
+        return value + self.shifts[site] if site in self.shifts else value
 
     def square(self, tensor: Tensor) -> Tensor:
         """Undo the flattening of ``[batch pos]`` that some blocks do (OPT)."""
@@ -86,7 +95,7 @@ def reading(places: Mapping[Site, Location], frame: Frame) -> Iterator[dict[Site
     frame.wanted = len(places)
     try:
         for site, location in places.items():
-            handles.append(_install(location, frame, _reader(site, location, frame)))
+            handles.append(_install_reader(site, location, frame))
         yield frame.found
     finally:
         for handle in handles:
@@ -107,8 +116,8 @@ def writing(writers: Sequence[Writer], frame: Frame) -> Iterator[None]:
             bases: list[Tensor] = []
             if writer.location.base is not None:
                 stash = Location(writer.location.base, "in", writer.location.view)
-                handles.append(_install(stash, frame, _stasher(bases)))
-            handles.append(_install(writer.location, frame, _editor(writer, bases)))
+                handles.append(_install(stash, frame, partial(_stash, bases)))
+            handles.append(_install(writer.location, frame, partial(_edit, writer, bases, frame)))
         yield
     finally:
         for handle in handles:
@@ -118,75 +127,90 @@ def writing(writers: Sequence[Writer], frame: Frame) -> Iterator[None]:
 Action = Callable[[Tensor, Tensor | None], Tensor | None]
 
 
-def _reader(site: Site, location: Location, frame: Frame) -> Action:
-    read = location.view.read
-
-    def action(tensor: Tensor, given: Tensor | None) -> None:
-        frame.keep(site, read(tensor, given))
-
-    return action
+def _install_reader(site: Site, location: Location, frame: Frame) -> RemovableHandle:
+    """Install a hook of its own kind for reading a block's whole output, the most common wish, and the general one else."""
+    if location.side == "out" and isinstance(location.view, Whole):
+        return location.module.register_forward_hook(partial(_read_output, site, location.slot, frame))
+    return _install(location, frame, partial(_read, site, location, frame))
 
 
-def _stasher(bases: list[Tensor]) -> Action:
-    def action(tensor: Tensor, given: Tensor | None) -> None:
-        bases[:] = [tensor]
+def _read_output(
+    site: Site, slot: int, frame: Frame, module: nn.Module, args: tuple[Any, ...], output: Any
+) -> None:
+    tensor = output if isinstance(output, Tensor) else output[slot]
+    frame.found[site] = frame.gather(tensor if tensor.dim() > 2 else frame.square(tensor))
+    if frame.stop and len(frame.found) == frame.wanted:
+        raise Stop
 
-    return action
+
+def _read(site: Site, location: Location, frame: Frame, tensor: Tensor, given: Tensor | None) -> None:
+    frame.found[site] = frame.gather(frame.read(site, location, tensor, given))
+    if frame.stop and len(frame.found) == frame.wanted:
+        raise Stop
 
 
-def _editor(writer: Writer, bases: list[Tensor]) -> Action:
-    view, edit = writer.location.view, writer.edit
+def _stash(bases: list[Tensor], tensor: Tensor, given: Tensor | None) -> None:
+    bases[:] = [tensor]
 
-    def action(tensor: Tensor, given: Tensor | None) -> Tensor | None:
-        given = bases.pop() if bases else given
-        current = view.read(tensor, given)
-        new = edit(current)
-        return None if new is current else view.write(tensor, given, new).contiguous()
 
-    return action
+def _edit(
+    writer: Writer, bases: list[Tensor], frame: Frame, tensor: Tensor, given: Tensor | None
+) -> Tensor | None:
+    site, location = writer.site, writer.location
+    given = bases.pop() if bases else given
+    current = frame.read(site, location, tensor, given)
+    new = writer.edit(current)
+    if new is current:
+        return None
+    if isinstance(location.view, HeadOutput):
+        change = new - current
+        frame.shifts[site] = frame.shifts[site] + change if site in frame.shifts else change
+        return tensor + change
+    return location.view.write(tensor, given, new).contiguous()
 
 
 def _install(location: Location, frame: Frame, action: Action) -> RemovableHandle:
     if location.side == "in":
-        return location.module.register_forward_pre_hook(_input_hook(frame, action), with_kwargs=True)
-    return location.module.register_forward_hook(_output_hook(frame, action, location.slot))
+        hook = partial(_input_hook, frame, action)
+        return location.module.register_forward_pre_hook(hook, with_kwargs=True)
+    return location.module.register_forward_hook(partial(_output_hook, frame, action, location.slot))
 
 
-def _input_hook(frame: Frame, action: Action) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tensor = args[0] if args else kwargs["hidden_states"]
-        flat = tensor.dim() == 2
-        new = action(frame.square(tensor) if flat else tensor, None)
-        if new is None:
-            return None
-        new = new.view(tensor.shape) if flat else new
-        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+def _input_hook(
+    frame: Frame, action: Action, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    tensor = args[0] if args else kwargs["hidden_states"]
+    flat = tensor.dim() == 2
+    new = action(frame.square(tensor) if flat else tensor, None)
+    if new is None:
+        return None
+    new = new.view(tensor.shape) if flat else new
+    return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
-    return hook
 
-
-def _output_hook(frame: Frame, action: Action, slot: int) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        tensor = output if isinstance(output, Tensor) else output[slot]
-        if tensor is None:
-            raise ModelError(f"{type(module).__name__} returns no attention probabilities, even under eager attention.")
-        given = args[0] if args and isinstance(args[0], Tensor) else None
-        flat = tensor.dim() == 2
-        new = action(frame.square(tensor) if flat else tensor, given)
-        if new is None:
-            return None
-        new = new.view(tensor.shape) if flat else new
-        if isinstance(output, Tensor):
-            return new
-        return type(output)((*output[:slot], new, *output[slot + 1 :]))
-
-    return hook
+def _output_hook(
+    frame: Frame, action: Action, slot: int, module: nn.Module, args: tuple[Any, ...], output: Any
+) -> Any:
+    tensor = output if isinstance(output, Tensor) else output[slot]
+    if tensor is None:
+        raise ModelError(
+            f"{type(module).__name__} returns no attention probabilities, even under eager attention."
+        )
+    given = args[0] if args and isinstance(args[0], Tensor) else None
+    flat = tensor.dim() == 2
+    new = action(frame.square(tensor) if flat else tensor, given)
+    if new is None:
+        return None
+    new = new.view(tensor.shape) if flat else new
+    if isinstance(output, Tensor):
+        return new
+    return type(output)((*output[:slot], new, *output[slot + 1 :]))
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Switch dropout off inside the block and restore every module's own mode after it."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in modules if module.training]
     try:
         for module in training:
             module.training = False
@@ -197,10 +221,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def eager_attention(model: nn.Module, needed: bool) -> Iterator[None]:
-    """Compute attention probabilities explicitly inside the block, if needed, and restore the implementation after it."""
+def eager_attention(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Compute attention probabilities explicitly inside the block and restore the implementation after it."""
     name = "_attn_implementation_internal"
-    modules = model.modules() if needed else ()
     configs = {id(c): c for m in modules if (c := getattr(m, "config", None)) is not None and hasattr(c, name)}
     before = [(config, getattr(config, name)) for config in configs.values()]
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Plan:
         """Resolve sites and positions; ``limits`` are the lengths including tokens still to be generated."""
         self._items = [_compile(item, dims, lengths, limits or lengths) for item in interventions]
         self._anatomy = anatomy
-        self._edits: dict[Site, Callable[[Tensor], Tensor]] = {}
+        self._parts: dict[Site, list[tuple[_Compiled, _Touched]]] = {}
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to write."""
@@ -72,16 +73,17 @@ class Plan:
     def writers(self) -> list[Writer]:
         """Return one writer per distinct site; ``prepare`` says what each does in the next pass."""
         sites = dict.fromkeys(item.site for item in self._items)
-        return [Writer(site, self._anatomy.locate(site, write=True), self._editor(site)) for site in sites]
+        return [
+            Writer(site, self._anatomy.locate(site, write=True), partial(self._edit, site)) for site in sites
+        ]
 
     def prepare(self, batch: Batch) -> None:
         """Work out which rows and columns of the next pass every intervention touches."""
-        grouped: dict[Site, list[tuple[_Compiled, _Touched]]] = {}
+        self._parts = {}
         for item in self._items:
             touched = _touch(item, batch)
             if len(touched.rows):
-                grouped.setdefault(item.site, []).append((item, touched))
-        self._edits = {site: _edit(parts) for site, parts in grouped.items()}
+                self._parts.setdefault(item.site, []).append((item, touched))
 
     def check_fired(self) -> None:
         """Raise if an intervention touched nothing.
@@ -96,12 +98,9 @@ class Plan:
                     "or the pass ended before that site. Nothing was changed by it."
                 )
 
-    def _editor(self, site: Site) -> Callable[[Tensor], Tensor]:
-        def edit(current: Tensor) -> Tensor:
-            chosen = self._edits.get(site)
-            return current if chosen is None else chosen(current)
-
-        return edit
+    def _edit(self, site: Site, current: Tensor) -> Tensor:
+        parts = self._parts.get(site)
+        return current if parts is None else _edited(parts, current)
 
 
 def _compile(
@@ -109,10 +108,14 @@ def _compile(
 ) -> _Compiled:
     sites = expand(item.site, dims)
     if len(sites) != 1:
-        raise SiteError(f"an intervention writes one site, but {item.site!r} names {len(sites)}. Give one each.")
+        raise SiteError(
+            f"an intervention writes one site, but {item.site!r} names {len(sites)}. Give one each."
+        )
     rows = list(range(len(lengths))) if item.rows is None else [int(row) for row in item.rows]
     if bad := [row for row in rows if not 0 <= row < len(lengths)]:
-        raise DataError(f"the intervention at '{sites[0]}' names prompt {bad[0]}; there are 0..{len(lengths) - 1}.")
+        raise DataError(
+            f"the intervention at '{sites[0]}' names prompt {bad[0]}; there are 0..{len(lengths) - 1}."
+        )
     picked = _rows_only(item.positions, rows, lengths, limits)
     mask = torch.zeros(len(lengths), max(limits), dtype=torch.bool)
     for row, columns in zip(rows, picked.rows, strict=True):
@@ -122,7 +125,9 @@ def _compile(
     return _Compiled(sites[0], item.value, picked, mask, order, max(limits))
 
 
-def _rows_only(positions: Positions, rows: list[int], lengths: Sequence[int], limits: Sequence[int]) -> Chosen:
+def _rows_only(
+    positions: Positions, rows: list[int], lengths: Sequence[int], limits: Sequence[int]
+) -> Chosen:
     return choose(positions, [lengths[row] for row in rows], limits=[limits[row] for row in rows])
 
 
@@ -155,17 +160,14 @@ def _touch(item: _Compiled, batch: Batch) -> _Touched:
     return _Touched(rows.to(device), columns.to(device), prompts, positions)
 
 
-def _edit(parts: list[tuple[_Compiled, _Touched]]) -> Callable[[Tensor], Tensor]:
-    def edit(current: Tensor) -> Tensor:
-        result = current.clone()
-        for item, touched in parts:
-            index = (touched.rows, touched.columns)
-            chosen = result[index]
-            result[index] = _value(item, touched, chosen)
-            item.fired[0] += len(touched.prompts)
-        return result
-
-    return edit
+def _edited(parts: list[tuple[_Compiled, _Touched]], current: Tensor) -> Tensor:
+    """Return a copy of a site's value with every touched vector replaced."""
+    result = current.clone()
+    for item, touched in parts:
+        index = (touched.rows, touched.columns)
+        result[index] = _value(item, touched, result[index])
+        item.fired[0] += len(touched.prompts)
+    return result
 
 
 def _value(item: _Compiled, touched: _Touched, chosen: Tensor) -> Tensor:
@@ -198,7 +200,9 @@ def _aligned(item: _Compiled, value: Tensor, touched: _Touched, dims: int) -> Te
     if extra == 1:
         return value[rows]
     if extra > 2:
-        raise DataError(f"the value for '{item.site}' has {value.ndim} axes; at most {dims + 2} make sense here.")
+        raise DataError(
+            f"the value for '{item.site}' has {value.ndim} axes; at most {dims + 2} make sense here."
+        )
     width = value.shape[1]
     counts = max(len(row) for row in item.chosen.rows)
     _check_axis(item, value, 1, "positions", {1, counts, item.longest})

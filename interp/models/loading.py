@@ -32,7 +32,12 @@ __all__ = ["load"]
 
 _log = logging.getLogger(__name__)
 _WEIGHTS = ("trained", "random", "edited")
-_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 _EDITED = "edited.safetensors"
 
 
@@ -66,6 +71,10 @@ def load(
     """
     if weights not in _WEIGHTS:
         raise ConfigError(f"weights {weights!r} asked; use one of {', '.join(map(repr, _WEIGHTS))}.")
+    if not isinstance(source, str | os.PathLike | PreTrainedModel):
+        raise ModelError(
+            f"a {type(source).__name__} was given; give 'demo', a folder, a hub name or a PreTrainedModel."
+        )
     warnings: list[str] = []
     if isinstance(source, PreTrainedModel):
         hf, name = _given(source, weights, device, dtype), source.config.name_or_path or type(source).__name__
@@ -86,12 +95,18 @@ def load(
 def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> PreTrainedModel:
     """Take a loaded model as it is, or build its random twin; never move or change it."""
     if weights == "edited":
-        raise ModelError("weights='edited' needs a folder that holds 'edited.safetensors', not a loaded model.")
+        raise ModelError(
+            "weights='edited' needs a folder that holds 'edited.safetensors', not a loaded model."
+        )
     here = source.get_input_embeddings().weight.device
     if device != "auto" and torch.device(device).type != here.type:
-        raise ModelError(f"device {device!r} asked, but the loaded model is on {here}. Move it yourself: model.to({str(device)!r}).")
+        raise ModelError(
+            f"device {device!r} asked, but the loaded model is on {here}. Move it yourself: model.to({str(device)!r})."
+        )
     if dtype != "auto" and _dtype(dtype) != source.dtype:
-        raise ModelError(f"dtype {dtype!r} asked, but the loaded model is {source.dtype}. Convert it yourself: model.to(...).")
+        raise ModelError(
+            f"dtype {dtype!r} asked, but the loaded model is {source.dtype}. Convert it yourself: model.to(...)."
+        )
     if weights == "random":
         return _initialised(type(source), source.config, source.dtype).to(here)
     return source
@@ -120,6 +135,10 @@ def _from_source(
 
 def _config(origin: str, name: str, revision: str | None) -> PretrainedConfig:
     folder = Path(origin)
+    if name == "demo" and not folder.is_dir():
+        raise ModelError(
+            f"the bundled model is not at {folder}. Install the package anew, or make it: python -m interp.demo.train."
+        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
         raise ModelError(
@@ -162,7 +181,9 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-def _chosen_dtype(config: PretrainedConfig, dtype: Any, device: torch.device, warnings: list[str]) -> torch.dtype | str:
+def _chosen_dtype(
+    config: PretrainedConfig, dtype: Any, device: torch.device, warnings: list[str]
+) -> torch.dtype | str:
     if dtype != "auto":
         return _dtype(dtype)
     own = getattr(config, "dtype", None)
@@ -196,7 +217,9 @@ def _apply_edits(hf: PreTrainedModel, origin: str, name: str) -> None:
     with torch.no_grad():
         for key, delta in load_file(path).items():
             if key not in parameters or parameters[key].shape != delta.shape:
-                raise ModelError(f"{_EDITED} of {name!r} holds {key!r} {tuple(delta.shape)}, which the model does not have.")
+                raise ModelError(
+                    f"{_EDITED} of {name!r} holds {key!r} {tuple(delta.shape)}, which the model does not have."
+                )
             parameters[key].copy_(parameters[key].float() + delta.float())
 
 
@@ -210,7 +233,9 @@ def _tokenizer(
         warnings.append("no tokenizer: prompts must be token ids, or load with tokenizer=...")
         return None
     try:
-        return AutoTokenizer.from_pretrained(place, revision=revision, local_files_only=local and tokenizer is None)
+        return AutoTokenizer.from_pretrained(
+            place, revision=revision, local_files_only=local and tokenizer is None
+        )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         if tokenizer is not None:
             raise ModelError(f"no tokenizer at {place!r}: {_first_line(error)}") from error

@@ -124,7 +124,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the input embedding is."""
-        return self.hf.get_input_embeddings().weight.device
+        return self.anatomy.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -144,14 +144,17 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """The sha256 of the weights, computed on first use and again if the weights change."""
-        return fingerprints.of_weights(self.hf)
+        _ = self.anatomy.modules
+        return fingerprints.of_weights(self.hf, self.anatomy.parameters)
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:
         """The sha256 of the tokenizer's vocabulary and rules; "" without a tokenizer."""
         return fingerprints.of_tokenizer(self.tokenizer)
 
-    def tokenize(self, prompts: Prompts, *, padding_side: str = "right", add_bos: str | bool = "auto") -> Tokens:
+    def tokenize(
+        self, prompts: Prompts, *, padding_side: str = "right", add_bos: str | bool = "auto"
+    ) -> Tokens:
         """Turn prompts into the exact ids the model will see.
 
         Args:
@@ -180,16 +183,16 @@ class Model:
         """
         found = expand(sites, self)
         texts = [sites] if isinstance(sites, str | Site) else sites
-        if any(str(text) == "hook_embed" for text in texts) and not self.certificate.get("embed_is_token", True):
+        if any(str(text) == "hook_embed" for text in texts) and not self.certificate.get(
+            "embed_is_token", True
+        ):
             raise SiteError(
                 f"'hook_embed' is the token embedding alone in TransformerLens, but in {self.name!r} more is added "
                 "before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that enters block 0."
             )
         if isinstance(sites, str) and any(mark in sites.partition(".")[0] for mark in "*?["):
             found = [site for site in found if site.kind not in self.disabled]
-        for site in found:
-            if site.kind != "logits":
-                self.anatomy.locate(site)
+        self.anatomy.check(dict.fromkeys(site.kind for site in found))
         return found
 
     def capture(
@@ -337,7 +340,6 @@ class Model:
             tokenizer=self.tokenizer,
             max_new_tokens=max_new_tokens,
             max_length=self.max_length,
-            name=self.name,
             dims=self,
             sites=sites,
             steps=steps,
@@ -347,18 +349,26 @@ class Model:
         )
         activations = None
         if sites:
-            full = Tokens(raw.all_ids, tuple(map("".join, zip(tokens.texts, raw.texts, strict=True))), tokens.warnings)
+            full = Tokens(
+                raw.all_ids, tuple(map("".join, zip(tokens.texts, raw.texts, strict=True))), tokens.warnings
+            )
             activations = self._activations(raw.tensors, full, raw.positions)
         return Generation(raw.texts, raw.token_ids, activations)
 
-    def _activations(self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]) -> Activations:
+    def _activations(
+        self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]
+    ) -> Activations:
         return Activations(
             {str(site): tensor for site, tensor in tensors.items()},
             [list(ids) for ids in tokens.token_ids],
             positions,
             list(tokens.texts),
-            self.fingerprint,
+            fingerprints.of_weights(self.hf, self.anatomy.parameters),
             self.name,
             self.weights,
-            warnings=(*self.warnings, *tokens.warnings, *_EAGER[: any(site.kind == "pattern" for site in tensors)]),
+            warnings=(
+                *self.warnings,
+                *tokens.warnings,
+                *_EAGER[: any(site.kind == "pattern" for site in tensors)],
+            ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -136,7 +137,9 @@ def _ragged(rows: Sequence[Sequence[bool]]) -> Tensor:
 
 def _masked(mask: Tensor, lengths: Sequence[int]) -> Chosen:
     if mask.ndim != 2 or mask.shape[0] != len(lengths):
-        raise DataError(f"position mask has shape {tuple(mask.shape)}; give [batch pos] with {len(lengths)} rows.")
+        raise DataError(
+            f"position mask has shape {tuple(mask.shape)}; give [batch pos] with {len(lengths)} rows."
+        )
     rows = tuple(tuple(row.nonzero()[:, 0].tolist()) for row in mask)
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         if row and row[-1] >= length:
@@ -164,11 +167,17 @@ def gatherer(chosen: Chosen, batch: Batch) -> Callable[[Tensor], Tensor]:
 
 def _single(columns: list[int], device: torch.device) -> Callable[[Tensor], Tensor]:
     if len(set(columns)) == 1:
-        column = columns[0]
-        return lambda tensor: tensor[:, column].clone()
-    row_index = torch.arange(len(columns), device=device)
-    column_index = torch.tensor(columns, device=device)
-    return lambda tensor: tensor[row_index, column_index]
+        return partial(_column, columns[0])
+    index = torch.arange(len(columns), device=device), torch.tensor(columns, device=device)
+    return partial(_indexed, index)
+
+
+def _column(column: int, tensor: Tensor) -> Tensor:
+    return tensor.select(1, column).clone()
+
+
+def _indexed(index: tuple[Tensor, Tensor], tensor: Tensor) -> Tensor:
+    return tensor[index]
 
 
 def _several(columns: list[list[int]], device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -176,10 +185,9 @@ def _several(columns: list[list[int]], device: torch.device) -> Callable[[Tensor
     index = torch.tensor([row + [0] * (width - len(row)) for row in columns], device=device, dtype=torch.long)
     flags = [[False] * len(row) + [True] * (width - len(row)) for row in columns]
     empty = torch.tensor(flags, device=device, dtype=torch.bool)
-    row_index = torch.arange(len(columns), device=device)[:, None]
+    return partial(_gathered, (torch.arange(len(columns), device=device)[:, None], index), empty)
 
-    def gather(tensor: Tensor) -> Tensor:
-        picked = tensor[row_index, index]
-        return picked.masked_fill_(empty.view(*empty.shape, *[1] * (picked.ndim - 2)), 0)
 
-    return gather
+def _gathered(index: tuple[Tensor, Tensor], empty: Tensor, tensor: Tensor) -> Tensor:
+    picked = tensor[index]
+    return picked.masked_fill_(empty.view(*empty.shape, *[1] * (picked.ndim - 2)), 0)

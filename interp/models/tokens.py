@@ -110,9 +110,11 @@ def tokenize(
         warnings: list[str] = []
         items = _as_list(prompts)
         pairs = [_one(item, number, tokenizer, add_bos, warnings) for number, item in enumerate(items)]
-        ids, texts = tuple(tuple(pair[0]) for pair in pairs), tuple(pair[1] for pair in pairs)
-        tokens = Tokens(ids, texts, tuple(warnings), padding_side, _pad_id(tokenizer, vocab_size))
-    _check(tokens, name, vocab_size, max_length)
+        ids = tuple(tuple(pair[0]) for pair in pairs)
+        _check(ids, name, vocab_size, max_length)
+        texts = tuple(_text(text, row, tokenizer) for row, text in pairs)
+        return Tokens(ids, texts, tuple(warnings), padding_side, _pad_id(tokenizer, vocab_size))
+    _check(tokens.token_ids, name, vocab_size, max_length)
     return tokens
 
 
@@ -143,33 +145,55 @@ def _from_batch(batch: Mapping[str, Any]) -> list[list[int]]:
     for number, (row, flags) in enumerate(zip(rows, masks, strict=True)):
         ones = [column for column, flag in enumerate(flags) if flag]
         if ones and ones[-1] - ones[0] + 1 != len(ones):
-            raise DataError(f"prompt {number}: its attention_mask has holes. Give a mask with padding at one end only.")
+            raise DataError(
+                f"prompt {number}: its attention_mask has holes. Give a mask with padding at one end only."
+            )
         kept.append([token for token, flag in zip(row, flags, strict=True) if flag])
     return kept
 
 
 def _is_rectangular(rows: Any) -> bool:
-    return isinstance(rows, Tensor) or (bool(rows) and isinstance(rows[0], int)) or len({len(r) for r in rows}) == 1
+    return (
+        isinstance(rows, Tensor)
+        or (bool(rows) and isinstance(rows[0], int))
+        or len({len(r) for r in rows}) == 1
+    )
 
 
 def _one(
-    item: Any, number: int, tokenizer: PreTrainedTokenizerBase | None, add_bos: str | bool, warnings: list[str]
-) -> tuple[list[int], str]:
+    item: Any,
+    number: int,
+    tokenizer: PreTrainedTokenizerBase | None,
+    add_bos: str | bool,
+    warnings: list[str],
+) -> tuple[list[int], str | None]:
     if isinstance(item, str):
         return _encode(item, number, tokenizer, add_bos, warnings), item
     if isinstance(item, Tensor):
         item = item.tolist()
-    if not isinstance(item, Sequence) or not all(isinstance(i, int) and not isinstance(i, bool) for i in item):
+    if not isinstance(item, Sequence) or not all(
+        isinstance(i, int) and not isinstance(i, bool) for i in item
+    ):
         raise DataError(f"prompt {number} is a {type(item).__name__}; give a text or a list of token ids.")
     ids = list(item)
-    if tokenizer is None:
-        return ids, ""
-    _warn_bos(ids, number, tokenizer, warnings)
-    return ids, str(tokenizer.decode(ids))
+    if tokenizer is not None:
+        _warn_bos(ids, number, tokenizer, warnings)
+    return ids, None
+
+
+def _text(text: str | None, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Return the prompt's own text, or decode its ids."""
+    if text is not None:
+        return text
+    return str(tokenizer.decode(list(ids))) if tokenizer is not None else ""
 
 
 def _encode(
-    text: str, number: int, tokenizer: PreTrainedTokenizerBase | None, add_bos: str | bool, warnings: list[str]
+    text: str,
+    number: int,
+    tokenizer: PreTrainedTokenizerBase | None,
+    add_bos: str | bool,
+    warnings: list[str],
 ) -> list[int]:
     if tokenizer is None:
         raise DataError(
@@ -185,13 +209,17 @@ def _encode(
     special = list(tokenizer(text, add_special_tokens=True)["input_ids"])
     prefix, suffix = _around(special, plain)
     if suffix:
-        warnings.append(f"prompt {number}: the tokenizer appends {suffix}, left out so that 'last' is the prompt's own.")
+        warnings.append(
+            f"prompt {number}: the tokenizer appends {suffix}, left out so that 'last' is the prompt's own."
+        )
     bos = tokenizer.bos_token_id
     if add_bos is False:
         prefix = []
     elif add_bos is True:
         if bos is None:
-            raise ConfigError("add_bos=True, but this tokenizer has no beginning-of-sequence token. Use 'auto'.")
+            raise ConfigError(
+                "add_bos=True, but this tokenizer has no beginning-of-sequence token. Use 'auto'."
+            )
         prefix = prefix if bos in prefix else [bos, *prefix]
     if bos is not None and bos in prefix and plain[0] == bos:
         prefix = [token for token in prefix if token != bos]
@@ -213,14 +241,20 @@ def _warn_bos(ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, w
         return
     if ids[:2] == [bos, bos]:
         warnings.append(f"prompt {number}: its ids begin with two {tokenizer.bos_token!r}; taken as given.")
-    elif ids[:1] != [bos] and bos in tokenizer.build_inputs_with_special_tokens([]):
-        warnings.append(f"prompt {number}: its ids do not begin with {tokenizer.bos_token!r}; taken as given.")
+    elif ids[:1] != [bos] and bos in tokenizer("")["input_ids"]:
+        warnings.append(
+            f"prompt {number}: its ids do not begin with {tokenizer.bos_token!r}; taken as given."
+        )
 
 
-def _warn_unknown(ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, warnings: list[str]) -> None:
+def _warn_unknown(
+    ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, warnings: list[str]
+) -> None:
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown != tokenizer.bos_token_id and (count := ids.count(unknown)):
-        warnings.append(f"prompt {number}: {count} of {len(ids)} tokens are unknown ({tokenizer.unk_token!r}).")
+        warnings.append(
+            f"prompt {number}: {count} of {len(ids)} tokens are unknown ({tokenizer.unk_token!r})."
+        )
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase | None, vocab_size: int | None) -> int:
@@ -228,8 +262,8 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase | None, vocab_size: int | None) -
     return found if found is not None and (vocab_size is None or found < vocab_size) else 0
 
 
-def _check(tokens: Tokens, name: str, vocab_size: int | None, max_length: int | None) -> None:
-    for number, ids in enumerate(tokens.token_ids):
+def _check(rows: Sequence[Sequence[int]], name: str, vocab_size: int | None, max_length: int | None) -> None:
+    for number, ids in enumerate(rows):
         if not ids:
             raise DataError(f"prompt {number} is empty. Remove it, or give at least one token.")
         if max_length is not None and len(ids) > max_length:

@@ -20,7 +20,7 @@ from interp.models.hooks import Frame, Writer, eager_attention, evaluating, read
 from interp.models.positions import Batch
 from interp.sites import Site
 
-__all__ = ["Report", "probe_batch", "read_once", "tolerance", "validated"]
+__all__ = ["Report", "finished", "probe_batch", "read_once", "tolerance", "validated"]
 
 _LENGTH = 5
 
@@ -59,7 +59,7 @@ def probe_batch(anatomy: Anatomy) -> Batch:
     vocab = anatomy.vocab_size
     row = [(7 + 11 * position) % vocab for position in range(_LENGTH)]
     other = [*row[:-1], (row[-1] + 1) % vocab]
-    device = anatomy.hf.get_input_embeddings().weight.device
+    device = anatomy.device
     ids = torch.tensor([row, other], device=device)
     return Batch((0, 1), (_LENGTH, _LENGTH), ids, torch.ones_like(ids), (0, 0))
 
@@ -72,8 +72,9 @@ def read_once(
     frame = Frame(batch=2, width=_LENGTH)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(anatomy.hf))
-        stack.enter_context(eager_attention(anatomy.hf, eager))
+        stack.enter_context(evaluating(anatomy.modules))
+        if eager:
+            stack.enter_context(eager_attention(anatomy.modules))
         stack.enter_context(writing(writers, frame))
         stack.enter_context(reading(places, frame))
         result = forward(anatomy, batch, "all")
@@ -100,7 +101,7 @@ def validated(anatomy: Anatomy) -> tuple[Anatomy, Report]:
     _check_pattern(anatomy, report)
     checked = replace(anatomy, disabled=dict(report.disabled))
     _check_edit(checked, found, logits, report)
-    token = anatomy.hf.get_input_embeddings()(probe_batch(anatomy).input_ids)
+    token = anatomy.embedding(probe_batch(anatomy).input_ids)
     report.facts["embed_is_token"] = bool(torch.equal(token, found[Site("embed")]))
     return checked, report
 
@@ -239,7 +240,9 @@ def _check_head_sum(anatomy: Anatomy, found: dict[Site, Tensor], report: Report)
         bias = projection.forward(torch.zeros_like(z))
         error = _error(total + bias.float(), projection.forward(z))
     if not _note(report, "o_proj(z.0) = sum over h of head.0.h + bias", [error], tolerance(anatomy.hf.dtype)):
-        report.disable(f"the heads' outputs do not sum to the projection's (relative error {error:.1e}).", "head")
+        report.disable(
+            f"the heads' outputs do not sum to the projection's (relative error {error:.1e}).", "head"
+        )
 
 
 def _check_final(anatomy: Anatomy, found: dict[Site, Tensor], logits: Tensor, report: Report) -> None:
@@ -251,15 +254,20 @@ def _check_final(anatomy: Anatomy, found: dict[Site, Tensor], logits: Tensor, re
     try:
         with torch.no_grad():
             norm = anatomy.locate(Site("final_norm")).module
-            errors = [_error(norm.forward(last), normed), _error(_finished(anatomy, head.forward(normed)), logits)]
+            errors = [
+                _error(norm.forward(last), normed),
+                _error(finished(anatomy, head.forward(normed)), logits),
+            ]
     except (RuntimeError, AttributeError) as error:
         report.disable(f"the head cannot be applied to the final norm ({error}).", "final_norm")
         return
-    if not _note(report, "logits = head(norm(resid_post of the last layer))", errors, tolerance(anatomy.hf.dtype)):
+    if not _note(
+        report, "logits = head(norm(resid_post of the last layer))", errors, tolerance(anatomy.hf.dtype)
+    ):
         report.disable(f"head(norm(resid_post)) differs from the logits by {max(errors):.1e}.", "final_norm")
 
 
-def _finished(anatomy: Anatomy, raw: Tensor) -> Tensor:
+def finished(anatomy: Anatomy, raw: Tensor) -> Tensor:
     """Apply what the configuration says happens to logits after the head."""
     config = anatomy.hf.config.get_text_config()
     if (factor := getattr(config, "logit_scale", None)) is not None:
@@ -275,19 +283,27 @@ def _check_pattern(anatomy: Anatomy, report: Report) -> None:
     """Check ``z.l.h = sum over keys of pattern.l.h * v.l.group(h)`` under eager attention."""
     kinds = ("pattern", "z", "v")
     if {"z", "v"} & set(report.disabled):
-        report.disable("'z' or 'v' is not available, so attention probabilities cannot be checked.", "pattern")
+        report.disable(
+            "'z' or 'v' is not available, so attention probabilities cannot be checked.", "pattern"
+        )
         return
     try:
         places = {Site(k, n): anatomy.locate(Site(k, n)) for k in kinds for n in range(anatomy.n_layers)}
         found, _ = read_once(anatomy, places, eager=True)
     except (InterpError, RuntimeError, TypeError, AttributeError, IndexError) as error:
-        report.disable(f"attention probabilities are not returned ({str(error).partition(' Its sites')[0]})", "pattern")
+        report.disable(
+            f"attention probabilities are not returned ({str(error).partition(' Its sites')[0]})", "pattern"
+        )
         return
     clip = getattr(anatomy.hf.config.get_text_config(), "clip_qkv", None)
     for site, tensor in found.items() if clip else ():
         found[site] = tensor.clamp(-clip, clip) if site.kind == "v" else tensor
-    errors = [attention_error(*(found[Site(kind, layer)] for kind in kinds)) for layer in range(anatomy.n_layers)]
-    if not _note(report, "z.l.h = sum over keys of pattern.l.h * v.l.group(h)", errors, tolerance(anatomy.hf.dtype)):
+    errors = [
+        attention_error(*(found[Site(kind, layer)] for kind in kinds)) for layer in range(anatomy.n_layers)
+    ]
+    if not _note(
+        report, "z.l.h = sum over keys of pattern.l.h * v.l.group(h)", errors, tolerance(anatomy.hf.dtype)
+    ):
         text = f"pattern times v differs from z by {max(errors):.1e}."
         report.disable(text, "pattern", *(("v",) if anatomy.family.layout == "separate" else ("q", "k", "v")))
 
@@ -319,6 +335,6 @@ def _check_edit(anatomy: Anatomy, found: dict[Site, Tensor], logits: Tensor, rep
             reason = f"an edit of attn_out.0 does not move resid_mid.0 by the same ({error:.1e})."
             raise ModelError(f"{anatomy.name!r}: {reason} Pass family={{...}} at load.")
     if not moved > 0:
-        raise ModelError(f"{anatomy.name!r}: an edit at '{site}' does not change the logits, so hooks do not reach it.")
-
-
+        raise ModelError(
+            f"{anatomy.name!r}: an edit at '{site}' does not change the logits, so hooks do not reach it."
+        )

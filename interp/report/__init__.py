@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from interp.report.figures import Figure
     from interp.report.story import Story
 
-__all__ = ["html", "plot", "result", "story", "write"]
+__all__ = ["html", "plot", "read", "result", "write"]
 
 
 def plot(result: Any) -> Figure:
@@ -22,7 +22,8 @@ def plot(result: Any) -> Figure:
         result: what an analysis returned, or the path of a run folder.
 
     Returns:
-        A figure with ``.data``, ``.plotly()``, ``.svg()`` and ``.save(folder, name)``; a notebook displays it.
+        A figure with ``.data``, ``.plotly()``, ``.svg()`` and ``.save(folder, name)``; a notebook displays
+        it.
 
     Raises:
         ConfigError: for something no figure is known for.
@@ -32,7 +33,7 @@ def plot(result: Any) -> Figure:
     return stories.figure(result)
 
 
-def story(run: str | Path) -> Story:
+def read(run: str | Path) -> Story:
     """Read a finished run and give what there is to say about it.
 
     Raises:

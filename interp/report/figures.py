@@ -1,12 +1,14 @@
 """Figures: one table of numbers, drawn by plotly for the screen and by matplotlib as SVG.
 
-A figure keeps its numbers as ``.data`` and is never shown by itself: a notebook displays it, :meth:`Figure.save` writes it.
+A figure keeps its numbers as ``.data`` and is never shown by itself: a notebook displays it,
+:meth:`Figure.save` writes it.
 Colours are the Okabe-Ito palette, which people with any colour vision can tell apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,8 +37,8 @@ class Figure:
     """Hold one figure: its numbers, its words, and two ways to draw it.
 
     Attributes:
-        form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot with its interval per
-            row) or ``counts`` (actual against predicted).
+        form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
+            with its interval per row) or ``counts`` (actual against predicted).
         data: the numbers, a pandas DataFrame with the columns of ``COLUMNS[form]``.
         title: what is drawn.
         caption: what n and the interval are.
@@ -61,7 +63,10 @@ class Figure:
         """Refuse a table without the form's columns."""
         missing = [column for column in COLUMNS[self.form] if column not in self.data.columns]
         if missing:
-            raise DataError(f"a figure of the form {self.form!r} needs the column {missing[0]!r}; found {list(self.data.columns)}.")
+            raise DataError(
+                f"a figure of the form {self.form!r} needs the column {missing[0]!r}; found "
+                f"{list(self.data.columns)}."
+            )
 
     def __repr__(self) -> str:
         """Say what it is, without the numbers."""
@@ -75,6 +80,10 @@ class Figure:
 
     def svg(self) -> str:
         """Draw it as SVG text: transparent background, real text, no script."""
+        return self._drawn
+
+    @cached_property
+    def _drawn(self) -> str:
         from interp.report import static
 
         return static.draw(self)
@@ -89,7 +98,7 @@ class Figure:
         )
 
     def _repr_html_(self) -> str:
-        """Show it in a notebook, as SVG on a white card: it needs no script, so it survives saving and sharing."""
+        """Show it in a notebook, as SVG on a white card: without a script, it survives saving and sharing."""
         from html import escape
 
         style = "background:#fff;color:#1d232b;display:inline-block;padding:8px;margin:0;max-width:100%"

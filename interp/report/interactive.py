@@ -15,17 +15,33 @@ __all__ = ["draw"]
 
 
 def draw(figure: Figure) -> plotly.graph_objects.Figure:
-    """Give the figure as a plotly figure: transparent, captioned, its text escaped (plotly reads tags in labels)."""
+    """Give the figure as a plotly figure, its text escaped (plotly reads tags in labels)."""
     from plotly import graph_objects
 
     drawn = graph_objects.Figure(FORMS[figure.form](figure, graph_objects))
     drawn.update_layout(
-        template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", hovermode="closest",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK}, margin={"l": 70, "r": 24, "t": 24, "b": 60},
-        xaxis={"title": {"text": _safe(figure.x)}, "automargin": True, "zeroline": False, "gridcolor": "rgba(138,147,158,0.22)"},
-        yaxis={"title": {"text": _safe(figure.y)}, "automargin": True, "zeroline": False, "gridcolor": "rgba(138,147,158,0.22)"},
-        height=_height(figure), legend={"orientation": "h", "y": 1.12, "x": 0}, meta={"title": figure.title, "caption": figure.caption},
-    )  # fmt: skip
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hovermode="closest",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        margin={"l": 70, "r": 24, "t": 24, "b": 60},
+        xaxis={
+            "title": {"text": _safe(figure.x)},
+            "automargin": True,
+            "zeroline": False,
+            "gridcolor": "rgba(138,147,158,0.22)",
+        },
+        yaxis={
+            "title": {"text": _safe(figure.y)},
+            "automargin": True,
+            "zeroline": False,
+            "gridcolor": "rgba(138,147,158,0.22)",
+        },
+        height=_height(figure),
+        legend={"orientation": "h", "y": 1.12, "x": 0},
+        meta={"title": figure.title, "caption": figure.caption},
+    )
     AXES[figure.form](figure, drawn)
     return drawn
 
@@ -45,12 +61,33 @@ def _curve(figure: Figure, go: Any) -> list[Any]:
         colour, part = PALETTE[i % len(PALETTE)], part.sort_values("x")
         x = [int(v) for v in part["x"]]
         band = [*part["high"], *part["low"][::-1]]
-        traces.append(go.Scatter(x=x + x[::-1], y=band, fill="toself", fillcolor=colour, opacity=0.18, line={"width": 0},
-                                 hoverinfo="skip", showlegend=False, legendgroup=str(i), mode="lines"))  # fmt: skip
-        traces.append(go.Scatter(x=x, y=list(part["value"]), name=_safe(name), mode="lines+markers", legendgroup=str(i),
-                                 line={"color": colour, "width": 2}, marker={"size": 6, "color": colour},
-                                 customdata=part[["low", "high"]].to_numpy().tolist(),
-                                 hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"))  # fmt: skip
+        traces.append(
+            go.Scatter(
+                x=x + x[::-1],
+                y=band,
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.18,
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=str(i),
+                mode="lines",
+            )
+        )
+        traces.append(
+            go.Scatter(
+                x=x,
+                y=list(part["value"]),
+                name=_safe(name),
+                mode="lines+markers",
+                legendgroup=str(i),
+                line={"color": colour, "width": 2},
+                marker={"size": 6, "color": colour},
+                customdata=part[["low", "high"]].to_numpy().tolist(),
+                hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+            )
+        )
     return traces
 
 
@@ -59,38 +96,76 @@ def _intervals(figure: Figure, go: Any) -> list[Any]:
     colours = [PALETTE[0] if i == 0 else FAINT for i in range(len(rows))]
     ends = {"array": list(rows["high"] - rows["value"]), "arrayminus": list(rows["value"] - rows["low"])}
     return [
-        go.Scatter(x=list(rows["value"][i : i + 1]), y=[_safe(rows["name"].iloc[i])], mode="markers", showlegend=False,
-                   marker={"size": 11, "color": colours[i]},
-                   error_x={"type": "data", "symmetric": False, "array": [ends["array"][i]], "arrayminus": [ends["arrayminus"][i]],
-                            "color": colours[i], "thickness": 2.4, "width": 0},
-                   hovertemplate="%{y}: %{x:.3f}<extra></extra>")  # fmt: skip
+        go.Scatter(
+            x=list(rows["value"][i : i + 1]),
+            y=[_safe(rows["name"].iloc[i])],
+            mode="markers",
+            showlegend=False,
+            marker={"size": 11, "color": colours[i]},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [ends["array"][i]],
+                "arrayminus": [ends["arrayminus"][i]],
+                "color": colours[i],
+                "thickness": 2.4,
+                "width": 0,
+            },
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
         for i in range(len(rows))
     ]
 
 
 def _counts(figure: Figure, go: Any) -> list[Any]:
     names = list(dict.fromkeys(figure.data["actual"]))
-    share = figure.data.pivot(index="actual", columns="predicted", values="share").reindex(index=names, columns=names).fillna(0.0)
-    counts = figure.data.pivot(index="actual", columns="predicted", values="n").reindex(index=names, columns=names).fillna(0)
+    share = (
+        figure.data.pivot(index="actual", columns="predicted", values="share")
+        .reindex(index=names, columns=names)
+        .fillna(0.0)
+    )
+    counts = (
+        figure.data.pivot(index="actual", columns="predicted", values="n")
+        .reindex(index=names, columns=names)
+        .fillna(0)
+    )
     labels = [_safe(name) for name in names]
     return [
-        go.Heatmap(z=share.to_numpy().tolist(), x=labels, y=labels, customdata=counts.to_numpy().tolist(), zmin=0, zmax=1,
-                   colorscale=[[0, "rgba(0,114,178,0.04)"], [1, "rgba(0,114,178,0.9)"]], colorbar={"title": "share of row"},
-                   hovertemplate="%{y} read as %{x}: %{customdata} (%{z:.0%})<extra></extra>")  # fmt: skip
+        go.Heatmap(
+            z=share.to_numpy().tolist(),
+            x=labels,
+            y=labels,
+            customdata=counts.to_numpy().tolist(),
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, "rgba(0,114,178,0.04)"], [1, "rgba(0,114,178,0.9)"]],
+            colorbar={"title": "share of row"},
+            hovertemplate="%{y} read as %{x}: %{customdata} (%{z:.0%})<extra></extra>",
+        )
     ]
 
 
 def _curve_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_yaxes(range=figure.limits)
     if figure.reference is not None:
-        drawn.add_hline(y=figure.reference, line_dash="dash", line_color=FAINT, annotation_text=_safe(figure.reference_name))
+        drawn.add_hline(
+            y=figure.reference,
+            line_dash="dash",
+            line_color=FAINT,
+            annotation_text=_safe(figure.reference_name),
+        )
 
 
 def _interval_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_xaxes(range=figure.limits)
     drawn.update_yaxes(autorange="reversed", showgrid=False)
     if figure.reference is not None:
-        drawn.add_vline(x=figure.reference, line_dash="dash", line_color=FAINT, annotation_text=_safe(figure.reference_name))
+        drawn.add_vline(
+            x=figure.reference,
+            line_dash="dash",
+            line_color=FAINT,
+            annotation_text=_safe(figure.reference_name),
+        )
 
 
 def _count_axes(figure: Figure, drawn: Any) -> None:

@@ -1,7 +1,7 @@
-"""Write a story as one self-contained HTML page: no network, no script but our own, text from data never read as markup.
+"""Write a story as one self-contained HTML page: no network, no script but our own, data never markup.
 
-The page carries a content-security policy that allows exactly its own scripts (by hash) and nothing from outside, so that even a
-fault in the escaping could not run anything.
+The page carries a content-security policy that allows exactly its own scripts (by hash) and nothing from
+outside, so that even a fault in the escaping could not run anything.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ def render(story: Story, *, interactive: bool = True) -> str:
 
     Args:
         story: what to show.
-        interactive: put plotly into the page (4.8 MB), so that figures can be explored; their SVG is always there.
+        interactive: put plotly into the page (4.8 MB), so that figures can be explored; their SVG is always
+            there.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(shown=printable, cell=_cell)
     scripts = _scripts(interactive and bool(story.figures))
     return environment.get_template("page.html").render(
@@ -56,8 +63,13 @@ def _scripts(interactive: bool) -> list[str]:
 
 
 def _policy(scripts: list[str]) -> str:
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}; base-uri 'none'; form-action 'none'"
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts
+    )
+    return (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}; "
+        f"base-uri 'none'; form-action 'none'"
+    )
 
 
 def _figure(figure: Figure, number: int, interactive: bool) -> dict[str, Any]:
@@ -66,12 +78,14 @@ def _figure(figure: Figure, number: int, interactive: bool) -> dict[str, Any]:
     svg = figure.svg()
     for name, colour in _colours().items():
         svg = svg.replace(colour, f"var({name})")
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\1f{number}-", svg)  # ids of two figures in one page must differ
+    svg = re.sub(
+        r'(id="|href="#|url\(#)', rf"\1f{number}-", svg
+    )  # ids of two figures in one page must differ
     return {
         "number": number,
         "title": figure.title,
         "caption": figure.caption,
-        "svg": Markup(svg),  # noqa: S704 - drawn by matplotlib, which escapes its text
+        "svg": Markup(svg),
         "plotly": json.loads(figure.plotly().to_json()) if interactive else None,
     }
 
@@ -82,5 +96,5 @@ def _colours() -> dict[str, str]:
 
 def _cell(value: object) -> str:
     if value is None or value != value:  # NaN
-        return "–"
+        return "\u2013"
     return f"{value:.3f}" if isinstance(value, float) else printable(value)

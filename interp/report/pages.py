@@ -27,4 +27,6 @@ def write(run: Path, out: Path | None = None) -> Path:
 def figure_page(figure: Figure) -> str:
     """Give a small page of one figure and the numbers behind it."""
     table = tables.of_frame(figure.data, "The numbers behind the figure")
-    return page.render(Story("interp", figure.title, figure.caption, tables=(table,), figures=(figure,)), interactive=False)
+    return page.render(
+        Story("interp", figure.title, figure.caption, tables=(table,), figures=(figure,)), interactive=False
+    )

@@ -9,22 +9,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from interp.report.figures import FAINT, INK, PALETTE, Figure
+from interp.report.figures import COLUMNS, FAINT, INK, PALETTE, Figure
 from interp.report.text import printable
 
 __all__ = ["draw"]
 
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "interp", "font.family": "sans-serif", "font.size": 10, "text.parse_math": False,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "none", "axes.facecolor": "none",
-    "savefig.facecolor": "none", "axes.unicode_minus": True,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "interp",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.unicode_minus": True,
+}
 LABEL = 28
+NUMBERED = 14
 
 
 def draw(figure: Figure) -> str:
-    """Give the figure as SVG text that starts at ``<svg``; ink is ``currentColor``, so that it follows the page."""
+    """Give the figure as SVG text; its ink is ``currentColor``, so that it follows the page."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
@@ -54,16 +67,30 @@ def _size(figure: Figure) -> tuple[float, float]:
     if figure.form == "curve":
         return 7.2, 3.6
     rows = figure.data["actual"].nunique() if figure.form == "counts" else len(figure.data)
-    return (min(2.2 + 0.42 * rows, 9.0), min(1.6 + 0.38 * rows, 8.0)) if figure.form == "counts" else (7.2, 0.8 + 0.42 * rows)
+    return (
+        (min(2.2 + 0.42 * rows, 9.0), min(1.6 + 0.38 * rows, 8.0))
+        if figure.form == "counts"
+        else (7.2, 0.8 + 0.42 * rows)
+    )
 
 
 def _curve(figure: Figure, axes: Any) -> None:
     for i, (name, part) in enumerate(figure.data.groupby("series", sort=False)):
         colour, part = PALETTE[i % len(PALETTE)], part.sort_values("x")
         axes.fill_between(part["x"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
-        axes.plot(part["x"], part["value"], color=colour, marker="o", markersize=3.2, linewidth=1.6, label=_label(name))
+        axes.plot(
+            part["x"],
+            part["value"],
+            color=colour,
+            marker="o",
+            markersize=3.2,
+            linewidth=1.6,
+            label=_label(name),
+        )
     if figure.reference is not None:
-        axes.axhline(figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label=figure.reference_name)
+        axes.axhline(
+            figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label=figure.reference_name
+        )
     axes.set_ylim(figure.limits)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(printable(figure.x))
@@ -79,8 +106,15 @@ def _intervals(figure: Figure, axes: Any) -> None:
         axes.plot([row["value"]], [i], color=colour, marker="o", markersize=6.5)
     if figure.reference is not None:
         axes.axvline(figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1)
-        axes.annotate(printable(figure.reference_name), (figure.reference, 1.0), xycoords=("data", "axes fraction"),
-                      xytext=(3, 2), textcoords="offset points", fontsize=8.5, color=FAINT)  # fmt: skip
+        axes.annotate(
+            printable(figure.reference_name),
+            (figure.reference, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 2),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=FAINT,
+        )
     axes.set_yticks(range(len(rows)), [_label(name) for name in rows["name"]])
     axes.set_xlim(figure.limits)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -91,24 +125,40 @@ def _intervals(figure: Figure, axes: Any) -> None:
 
 def _counts(figure: Figure, axes: Any) -> None:
     names = list(dict.fromkeys(figure.data["actual"]))
-    square = figure.data.pivot(index="actual", columns="predicted", values="share").reindex(index=names, columns=names).fillna(0.0)
-    counts = figure.data.pivot(index="actual", columns="predicted", values="n").reindex(index=names, columns=names).fillna(0)
-    for i in range(len(names)):
-        for j in range(len(names)):
-            share = float(square.iloc[i, j])
-            axes.fill_between([j - 0.48, j + 0.48], i - 0.48, i + 0.48, color=PALETTE[0] if i == j else PALETTE[1],
-                              alpha=0.06 + 0.74 * share if share else 0.03, linewidth=0)  # fmt: skip
-            if counts.iloc[i, j] and len(names) <= 14:
-                axes.text(j, i, f"{counts.iloc[i, j]:.0f}", ha="center", va="center", fontsize=8.5)
-    axes.set_xticks(range(len(names)), [_label(name) for name in names], rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), [_label(name) for name in names])
+    labels, places = [_label(name) for name in names], {name: i for i, name in enumerate(names)}
+    cells = [
+        (places[actual], places[predicted], n, share)
+        for actual, predicted, n, share in figure.data[list(COLUMNS["counts"])].itertuples(index=False)
+    ]
+    _squares(axes, cells)
+    if len(names) <= NUMBERED:
+        for i, j, n, _ in cells:
+            axes.text(j, i, f"{n:.0f}" if n else "", ha="center", va="center", fontsize=8.5)
+    axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     axes.set_xlabel(printable(figure.x))
     axes.set_ylabel(printable(figure.y))
+
+
+def _squares(axes: Any, cells: list[tuple[int, int, float, float]]) -> None:
+    """Draw one square per cell: its hue says right or wrong, its strength the share of the row."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    half = 0.48
+    corners = [
+        [(j - half, i - half), (j + half, i - half), (j + half, i + half), (j - half, i + half)]
+        for i, j, _, _ in cells
+    ]
+    colours = [
+        to_rgba(PALETTE[0] if i == j else PALETTE[1], 0.06 + 0.74 * share if share else 0.03)
+        for i, j, _, share in cells
+    ]
+    axes.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
 
 
 def _label(name: object) -> str:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import capturing, probing
+from interp.report import capturing, confusion, probing
 from interp.report.figures import Figure
 from interp.report.story import Story
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["FIGURES", "STORIES", "figure", "of_run", "result_of"]
+__all__ = ["FIGURES", "STORIES", "figure", "figures", "of_run", "result_of"]
 
 STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
     "probe": probing.story,
@@ -23,7 +23,7 @@ STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
 }
 """Command -> (run.json, metrics.json, data.parquet or None) -> story."""
 
-FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {"interp.probe/1": probing.scores_figure}
+FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {"interp.probe/1": probing.main_figure}
 """Schema of a result -> its main figure."""
 
 
@@ -32,7 +32,10 @@ def of_run(path: Path) -> Story:
     facts = runs.open_run(path)
     command = str(facts.get("command"))
     if command not in STORIES:
-        raise ConfigError(f"{str(path)!r} is a run of `interp {command}`, which has no report; those that have: {', '.join(STORIES)}.")
+        raise ConfigError(
+            f"{str(path)!r} is a run of `interp {command}`, which has no report; those that have: "
+            f"{', '.join(STORIES)}."
+        )
     return STORIES[command]({**facts, "path": path.as_posix()}, result_of(path), _rows(path))
 
 
@@ -47,6 +50,16 @@ def _rows(path: Path) -> pandas.DataFrame | None:
     return pandas.read_parquet(path / "data.parquet") if (path / "data.parquet").is_file() else None
 
 
+def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None) -> dict[str, Figure]:
+    """Give the figures of a command's result by file name."""
+    if command != "probe":
+        return {}
+    found = {"scores": probing.scores_figure(result), "confusion": confusion.confusion_figure(rows)}
+    if len(result.get("layers", [])) > 1:
+        found["layers"] = probing.curve_figure(result)
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
 def figure(result: Any) -> Figure:
     """Give the figure of a result, of its dictionary, or of a run folder."""
     if isinstance(result, str | Path):
@@ -56,8 +69,13 @@ def figure(result: Any) -> Figure:
     elif isinstance(result, results.Result):
         content = result.to_dict()
     else:
-        raise ConfigError(f"no figure is known for a {type(result).__name__}; give a result of an analysis, or a run folder.")
+        raise ConfigError(
+            f"no figure is known for a {type(result).__name__}; give a result of an analysis, or a run "
+            f"folder."
+        )
     schema = str(content.get("schema"))
     if schema not in FIGURES:
-        raise ConfigError(f"no figure is known for a result of the schema {schema!r}; known: {', '.join(FIGURES)}.")
+        raise ConfigError(
+            f"no figure is known for a result of the schema {schema!r}; known: {', '.join(FIGURES)}."
+        )
     return FIGURES[schema](content)

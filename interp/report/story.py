@@ -1,4 +1,4 @@
-"""What a report says, before it has a form: a run turned into words, numbers, tables, figures and examples."""
+"""What a report says, before it has a form: words, numbers, tables, figures and examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Number:
-    """Hold one headline number: what it is, its value as text, its interval as text, and one sentence on what it means."""
+    """Hold one headline number: its name, value and interval as text, and one sentence on what it means."""
 
     name: str
     value: str

@@ -1,10 +1,11 @@
-"""Print a story at a terminal: the verdict, the numbers, the tables. Text from data is never read as markup."""
+"""Print a story at a terminal: verdict, numbers, tables. Text from data is never read as markup."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TextIO
+from io import TextIOBase
+from typing import TYPE_CHECKING, Any
 
 from interp.report.story import Cell, Story, Table
 from interp.report.text import printable, rich_text
@@ -19,16 +20,16 @@ __all__ = ["console", "of_frame", "of_rows", "to_rich", "write"]
 WIDTH = 100
 
 
-def console(stream: TextIO | None = None) -> rich.console.Console:
+def console(stream: TextIOBase | None = None) -> rich.console.Console:
     """Give a rich console that highlights and parses nothing, on stdout unless told otherwise.
 
     Away from a terminal it is wide, so that no column of a redirected table is cut.
     """
     from rich.console import Console
 
-    stream = sys.stdout if stream is None else stream
-    width = None if stream.isatty() else 160
-    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
+    out: Any = sys.stdout if stream is None else stream
+    width = None if out.isatty() else 160
+    return Console(file=out, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 
 def to_rich(table: Table) -> rich.table.Table:
@@ -36,7 +37,13 @@ def to_rich(table: Table) -> rich.table.Table:
     from rich import box
     from rich.table import Table as Rich
 
-    drawn = Rich(box=box.SIMPLE_HEAD, title=rich_text(table.title), title_justify="left", title_style="bold", pad_edge=False)
+    drawn = Rich(
+        box=box.SIMPLE_HEAD,
+        title=rich_text(table.title),
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
     for i, column in enumerate(table.columns):
         numeric = any(isinstance(row[i], int | float) for row in table.rows)
         drawn.add_column(rich_text(column), justify="right" if numeric else "left", overflow="fold")
@@ -45,7 +52,7 @@ def to_rich(table: Table) -> rich.table.Table:
     return drawn
 
 
-def write(story: Story, stream: TextIO | None = None) -> None:
+def write(story: Story, stream: TextIOBase | None = None) -> None:
     """Print a story: title, verdict, tables, cautions."""
     out = console(stream)
     out.print(rich_text(story.title, style="bold"))
@@ -80,7 +87,7 @@ def _plain(value: object) -> Cell:
 
 def _shown(value: Cell) -> str:
     if value is None or value != value:  # NaN
-        return "–"
+        return "\u2013"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.3f}" if isinstance(value, float) else printable(value)

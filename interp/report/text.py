@@ -1,4 +1,4 @@
-"""Make text that comes from data safe to print: no control character reaches the terminal, nothing is read as markup."""
+"""Make text from data safe to print: no control character reaches the terminal, nothing is markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["one_line", "printable", "rich_text"]
 
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-"""Unicode categories that are written as escapes: controls, direction marks, lone surrogates, line separators."""
+"""Unicode categories written as escapes: controls, direction marks, lone surrogates, line separators."""
 
 NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -27,7 +27,7 @@ def printable(text: object) -> str:
 
 
 def _shown(character: str) -> str:
-    if character.isascii() and character.isprintable() or unicodedata.category(character) not in UNSEEN:
+    if (character.isascii() and character.isprintable()) or unicodedata.category(character) not in UNSEEN:
         return character
     if character in NAMED:
         return NAMED[character]

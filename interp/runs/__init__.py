@@ -7,8 +7,9 @@ runs/<name>/
   data.parquet  metrics.json  metrics.parquet  figures/  activations/  probes/  report.html  log.jsonl
 ```
 
-Every file is written under a temporary name, flushed and renamed. The folder is locked while it is written. A command that
-fails removes what it wrote; one that streams (``interp capture``) keeps its finished shards and can be resumed.
+Every file is written under a temporary name, flushed and renamed. The folder is locked while it is written.
+A command that fails removes what it wrote; one that streams (``interp capture``) keeps its finished shards
+and can be resumed.
 """
 
 from interp.runs.folder import RunFolder

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from interp import results
-from interp.errors import ConfigError
+from interp.errors import ArtifactError, ConfigError
 from interp.runs.identity import versions
 from interp.runs.integrity import RUN, digest, member, remove_run, state, write_manifest
 from interp.runs.lock import Lock, now
@@ -24,14 +24,28 @@ __all__ = ["RunFolder"]
 
 SCHEMA = "interp.run/1"
 NOT_IDENTITY = frozenset(
-    {"out", "overwrite", "resume", "dry_run", "json", "quiet", "verbose", "yes", "batch_size", "offline", "config", "set"}
+    {
+        "out",
+        "overwrite",
+        "resume",
+        "dry_run",
+        "json",
+        "quiet",
+        "verbose",
+        "yes",
+        "batch_size",
+        "offline",
+        "config",
+        "set",
+    }
 )
 
 
 class RunFolder:
     """Write one run: create it, add files, finish it. Use it in a ``with`` block.
 
-    Leaving the block without :meth:`finish` removes everything this run wrote, unless :meth:`keep_partial` was called.
+    Leaving the block without :meth:`finish` removes everything this run wrote, unless :meth:`keep_partial`
+    was called.
 
     Attributes:
         path: the folder.
@@ -76,7 +90,9 @@ class RunFolder:
             ConfigError: when the folder is taken, is not a run, is being written, or cannot be written.
         """
         if overwrite and resume:
-            raise ConfigError("--overwrite and --resume exclude each other: --resume continues, --overwrite starts again.")
+            raise ConfigError(
+                "--overwrite and --resume exclude each other: --resume continues, --overwrite starts again."
+            )
         path = Path(out) if out is not None else _fresh_name(Path(root), command, task)
         lock = Lock.acquire(path) if state(path) != "file" else None
         try:
@@ -90,14 +106,19 @@ class RunFolder:
                 lock.release()
             raise
         facts = {
-            "schema": SCHEMA, "command": command, "status": "unfinished", "started": now(),
-            "configuration": dict(configuration), "origins": dict(origins or {}), "versions": versions(),
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "command": command,
+            "status": "unfinished",
+            "started": now(),
+            "configuration": dict(configuration),
+            "origins": dict(origins or {}),
+            "versions": versions(),
+        }
         assert lock is not None  # a file was refused above
         return cls(path, facts, lock, resumed=resumed)
 
     def begin(self) -> Path:
-        """Start writing: what ``overwrite`` allowed to go is removed, and ``run.json`` says that a run is under way."""
+        """Start writing: remove what ``overwrite`` allowed to go, and note that a run is under way."""
         if not self._begun:
             self._begun = True
             if not self.resumed:
@@ -108,8 +129,16 @@ class RunFolder:
         return self.path
 
     def write_bytes(self, name: str, content: bytes) -> Path:
-        """Write one file of the run, atomically, and note its checksum for the manifest."""
+        """Write one file of the run, atomically, and note its checksum for the manifest.
+
+        Raises:
+            ArtifactError: when the run is finished, or the name leads out of its folder.
+        """
         path = member(self.path, name)
+        if self._finished:
+            raise ArtifactError(
+                f"{self.path} is finished already; {name!r} cannot be added. Use interp.runs.replace."
+            )
         self.begin()
         results.write_atomically(path, content)
         self._files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -132,7 +161,7 @@ class RunFolder:
         return self.write_bytes(name, buffer.getvalue())
 
     def add(self, name: str) -> Path:
-        """Take what something else wrote into this folder (a file, or every file below a folder) into the manifest."""
+        """Take a file, or every file below a folder, that something else wrote here into the manifest."""
         path = member(self.path, name)
         self.begin()
         found = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()]
@@ -163,7 +192,9 @@ class RunFolder:
         """Write ``log.jsonl``, ``run.json`` with these further facts and, last of all, ``manifest.json``."""
         self.begin()
         self.facts.update(facts, status="finished", finished=now())
-        self.write_text("log.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._log))
+        self.write_text(
+            "log.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._log)
+        )
         self.write_json(RUN, self.facts)
         write_manifest(self.path, self._files)
         self._finished = True
@@ -173,7 +204,9 @@ class RunFolder:
         """Give the folder."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Release the lock; remove what an unfinished run wrote, unless it is to be kept."""
         if self._begun and not self._finished and not self.resumable:
             for name in self._files:
@@ -200,15 +233,28 @@ def _refuse_taken(path: Path, found: str, command: str, *, overwrite: bool, resu
     if found == "file":
         raise ConfigError(f"{place} is a file, not a folder. Choose another name.")
     if found == "foreign":
-        raise ConfigError(f"{place} holds files that are no run of this toolkit, so it is left alone. Choose a new or empty folder.")
+        raise ConfigError(
+            f"{place} holds files that are no run of this toolkit, so it is left alone. Choose a new or "
+            f"empty folder."
+        )
     if found == "finished" and resume:
-        raise ConfigError(f"{place} holds a finished run: nothing to resume. Read it with `interp show`, or use --overwrite.")
+        raise ConfigError(
+            f"{place} holds a finished run: nothing to resume. Read it with `interp show`, or use "
+            f"--overwrite."
+        )
     if found == "finished" and not overwrite:
-        raise ConfigError(f"{place} holds a finished run already. Use --overwrite to replace it, or choose another folder.")
+        raise ConfigError(
+            f"{place} holds a finished run already. Use --overwrite to replace it, or choose another folder."
+        )
     if found == "unfinished" and not (overwrite or resume):
-        raise ConfigError(f"{place} holds an unfinished run. Use --resume to continue it, --overwrite to start again, or another folder.")
+        raise ConfigError(
+            f"{place} holds an unfinished run. Use --resume to continue it, --overwrite to start again, "
+            f"or another folder."
+        )
     if found in ("finished", "unfinished") and (before := _command_of(path)) not in (command, ""):
-        raise ConfigError(f"{place} holds a run of `interp {before}`, not of `interp {command}`. Choose another folder.")
+        raise ConfigError(
+            f"{place} holds a run of `interp {before}`, not of `interp {command}`. Choose another folder."
+        )
 
 
 def _command_of(path: Path) -> str:
@@ -221,6 +267,7 @@ def _refuse_other_settings(path: Path, configuration: Mapping[str, Any]) -> None
     for name in sorted({*before, *now_asked} - NOT_IDENTITY):
         if before.get(name) != now_asked.get(name):
             raise ConfigError(
-                f"--resume: the run in {str(path)!r} has {name} = {before.get(name)!r}, asked is {now_asked.get(name)!r}. "
+                f"--resume: the run in {str(path)!r} has {name} = {before.get(name)!r}, asked is "
+                f"{now_asked.get(name)!r}. "
                 "Use the same settings, or --overwrite."
             )

@@ -10,22 +10,33 @@ from importlib import metadata
 
 __all__ = ["PACKAGES", "cache_key", "versions"]
 
-PACKAGES = ("torch", "transformers", "safetensors", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pydantic")
-DISTRIBUTION = "interp"
+PACKAGES = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+)
 
 
 def own_version() -> str:
-    """Give this toolkit's version, or ``"0+unknown"`` when it runs from a folder that was never installed."""
-    return _version(DISTRIBUTION) or "0+unknown"
+    """Give this toolkit's version."""
+    from interp import __version__
+
+    return __version__
 
 
 def versions() -> dict[str, str]:
-    """Give the versions a run depends on: Python, the platform, this toolkit and the packages it computes with."""
+    """Give the versions a run depends on: Python, platform, this toolkit, the packages it computes with."""
     found = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        DISTRIBUTION: own_version(),
+        "interp": own_version(),
         **{name: version for name, version in found.items() if version},
     }
 
@@ -61,7 +72,8 @@ def cache_key(
         library: major version of this toolkit; ``None`` takes the running one.
 
     Returns:
-        A sha256 in hexadecimal, over a canonical JSON text, so that no two requests can run into each other by concatenation.
+        A sha256 in hexadecimal, over a canonical JSON text, so that no two requests can run into each other
+        by concatenation.
     """
     request = {
         "weights": weights,

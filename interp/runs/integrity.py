@@ -10,7 +10,18 @@ from typing import Any
 from interp import results
 from interp.errors import ArtifactError
 
-__all__ = ["LAYOUT", "MANIFEST", "digest", "files", "listing", "member", "open_run", "replace", "state", "verify"]
+__all__ = [
+    "LAYOUT",
+    "MANIFEST",
+    "digest",
+    "files",
+    "listing",
+    "member",
+    "open_run",
+    "replace",
+    "state",
+    "verify",
+]
 
 MANIFEST = "manifest.json"
 RUN = "run.json"
@@ -29,17 +40,28 @@ def member(folder: Path, name: str) -> Path:
     """Give the path of a file inside a run folder, refusing any name that leads out of it.
 
     Raises:
-        ArtifactError: for an absolute name, one with ``..``, or one that passes through a link to somewhere else.
+        ArtifactError: for an absolute name, one with ``..``, or one that passes through a link to somewhere
+            else.
     """
     parts = PurePosixPath(name).parts
-    outside = not parts or ".." in parts or "\\" in name or ":" in name or "\0" in name or PurePosixPath(name).is_absolute()
+    outside = (
+        not parts
+        or ".." in parts
+        or "\\" in name
+        or ":" in name
+        or "\0" in name
+        or PurePosixPath(name).is_absolute()
+    )
     if outside or not folder.joinpath(*parts).resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is outside the run folder. It is not followed; do not trust this run.")
+        raise ArtifactError(
+            f"{folder / MANIFEST} names {name!r}, which is outside the run folder. It is not followed; do "
+            f"not trust this run."
+        )
     return folder.joinpath(*parts)
 
 
 def state(path: Path) -> str:
-    """Say what is at a path: ``absent``, ``finished``, ``unfinished``, ``foreign`` (something else's folder) or ``file``."""
+    """Say what is at a path: absent, finished, unfinished, foreign (something else's folder) or file."""
     if not path.exists() and not path.is_symlink():
         return "absent"
     if not path.is_dir():
@@ -78,7 +100,9 @@ def verify(path: str | Path) -> dict[str, Any]:
     for name, known in manifest(Path(path)).items():
         file = member(Path(path), name)
         if digest(file)["sha256"] != known["sha256"]:
-            raise ArtifactError(f"{file} is corrupt: its sha256 is not the manifest's. Make the run again with --overwrite.")
+            raise ArtifactError(
+                f"{file} is corrupt: its sha256 is not the manifest's. Make the run again with --overwrite."
+            )
     return facts
 
 
@@ -94,10 +118,14 @@ def manifest(path: Path) -> dict[str, dict[str, Any]]:
             "absent": "there is nothing there; `interp ls runs` lists the runs",
             "unfinished": "the run there never finished; make it again with --resume or --overwrite",
         }
-        raise ArtifactError(f"{str(path)!r} is not a finished run: {remedy.get(found, 'it was not made by this toolkit')}.")
+        raise ArtifactError(
+            f"{str(path)!r} is not a finished run: {remedy.get(found, 'it was not made by this toolkit')}."
+        )
     files = results.load(path / MANIFEST).get("files")
     if not isinstance(files, dict) or RUN not in files or not all(_sound(entry) for entry in files.values()):
-        raise ArtifactError(f"{path / MANIFEST} is damaged: it does not list files with sha256 and bytes. Make the run again.")
+        raise ArtifactError(
+            f"{path / MANIFEST} is damaged: it does not list files with sha256 and bytes. Make the run again."
+        )
     for name in files:
         member(path, name)
     return files
@@ -118,7 +146,9 @@ def replace(path: str | Path, name: str, content: bytes) -> Path:
     listed = manifest(path)
     target = member(path, name)
     listed.pop(name, None)
-    write_manifest(path, listed)  # first without the file: a crash in between leaves a sound run that lacks it
+    write_manifest(
+        path, listed
+    )  # first without the file: a crash in between leaves a sound run that lacks it
     results.write_atomically(target, content)
     write_manifest(path, {**listed, name: digest(target)})
     return target
@@ -130,7 +160,11 @@ def write_manifest(path: Path, listed: dict[str, dict[str, Any]]) -> None:
 
 
 def _sound(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and isinstance(entry.get("bytes"), int)
+    )
 
 
 def _present(folder: Path, name: str) -> Path:
@@ -152,11 +186,16 @@ def listing(root: str | Path = "runs") -> list[dict[str, Any]]:
         status = facts.get("status", "")
         if status == "finished" and state(path.parent) != "finished":
             status = "unfinished"
-        rows.append({
-            "run": path.parent.as_posix(), "command": facts.get("command", ""), "status": status,
-            "task": settings.get("task") or settings.get("data") or "", "model": settings.get("model", ""),
-            "started": facts.get("started", ""),
-        })  # fmt: skip
+        rows.append(
+            {
+                "run": path.parent.as_posix(),
+                "command": facts.get("command", ""),
+                "status": status,
+                "task": settings.get("task") or settings.get("data") or "",
+                "model": settings.get("model", ""),
+                "started": facts.get("started", ""),
+            }
+        )
     return sorted(rows, key=lambda row: row["started"], reverse=True)
 
 

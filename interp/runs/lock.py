@@ -24,8 +24,9 @@ LOCK = ".lock"
 class Lock:
     """Hold a folder for writing.
 
-    The file says who holds it; what holds is the system's own lock (``flock``), which ends with the process. So a file left by a
-    process that was killed is taken over, and a process id that has been given to another program misleads nobody.
+    The file says who holds it; what holds is the system's own lock (``flock``), which ends with the process.
+    So a file left by a process that was killed is taken over, and a process id that has been given to
+    another program misleads nobody.
     """
 
     def __init__(self, path: Path, descriptor: int, made: tuple[Path, ...]) -> None:
@@ -46,7 +47,10 @@ class Lock:
             os.write(descriptor, _card())
         except OSError as error:
             remove_empty(made)
-            raise ConfigError(f"--out {str(folder)!r} cannot be written: {error.strerror}. Choose a folder you may write to.") from error
+            raise ConfigError(
+                f"--out {str(folder)!r} cannot be written: {error.strerror}. Choose a folder you may "
+                f"write to."
+            ) from error
         return cls(folder / LOCK, descriptor, made)
 
     def release(self) -> None:
@@ -103,8 +107,12 @@ def _lock(descriptor: int, folder: Path) -> None:
         elif holder:
             raise BlockingIOError
     except BlockingIOError:
-        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('time', '?')}"
-        raise ConfigError(f"--out {str(folder)!r} is being written by {who}. Wait for it, or choose another folder.") from None
+        who = (
+            f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('time', '?')}"
+        )
+        raise ConfigError(
+            f"--out {str(folder)!r} is being written by {who}. Wait for it, or choose another folder."
+        ) from None
     os.lseek(descriptor, 0, os.SEEK_SET)
 
 

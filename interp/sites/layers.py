@@ -39,7 +39,9 @@ def parse_layers(
 def _layer_part(part: str, text: str, n_layers: int, name: str, kind: str) -> Iterable[int]:
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", part):
         if float(match[1]) > 100:
-            raise SiteError(f"layer '{part}' asked, but a depth goes from 0% (first layer) to 100% (last layer).")
+            raise SiteError(
+                f"layer '{part}' asked, but a depth goes from 0% (first layer) to 100% (last layer)."
+            )
         return [int(float(match[1]) / 100 * (n_layers - 1) + 0.5)]
     if match := re.fullmatch(r"(\d+)-(\d+)(?::(\d+))?", part):
         start, stop, step = int(match[1]), int(match[2]), int(match[3] or 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Protocol, runtime_checkable
+from functools import lru_cache
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from interp.errors import SiteError
 from interp.sites.kinds import KINDS, Kind, nearest
@@ -59,7 +60,20 @@ def expand(patterns: str | Site | Sequence[str | Site], dims: Dimensions) -> lis
     Raises:
         SiteError: a pattern matches nothing, or names a layer, head or neuron the model does not have.
     """
-    given = [patterns] if isinstance(patterns, str | Site) else list(patterns)
+    given = (patterns,) if isinstance(patterns, str | Site) else tuple(patterns)
+    return list(_expanded(given, _Sizes(dims.name, dims.n_layers, dims.n_heads, dims.n_kv_heads, dims.d_mlp)))
+
+
+class _Sizes(NamedTuple):
+    name: str
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_mlp: int
+
+
+@lru_cache(maxsize=256)
+def _expanded(given: tuple[str | Site, ...], dims: _Sizes) -> tuple[Site, ...]:
     found: set[Site] = set()
     for item in given:
         if isinstance(item, Site):
@@ -69,7 +83,7 @@ def expand(patterns: str | Site | Sequence[str | Site], dims: Dimensions) -> lis
             found.update(_expand_one(text.strip(), dims))
     if not found:
         raise SiteError("no sites asked. Give at least one, such as 'resid_post.*'.")
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def _expand_one(text: str, dims: Dimensions) -> list[Site]:
@@ -112,7 +126,9 @@ def _expand_kind(row: Kind, layer_text: str, index_text: str, dims: Dimensions) 
     if row.index == "none":
         raise SiteError(f"site '{row.name}' takes no index, but '{index_text}' was given.")
     size = _unit_count(row, dims)
-    return [Site(row.name, layer, index) for layer in layers for index in _indices(row, index_text, size, dims)]
+    return [
+        Site(row.name, layer, index) for layer in layers for index in _indices(row, index_text, size, dims)
+    ]
 
 
 def _indices(row: Kind, text: str, size: int, dims: Dimensions) -> list[int]:

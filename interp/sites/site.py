@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 
 from interp.errors import SiteError
 from interp.sites.kinds import KINDS, ORDER, Kind, nearest
@@ -34,7 +34,9 @@ class Site:
         """Refuse a site that cannot exist in any model."""
         row = KINDS.get(self.kind)
         if row is None:
-            raise SiteError(f"unknown site kind {self.kind!r}. {nearest(self.kind, KINDS)}Kinds: {', '.join(KINDS)}.")
+            raise SiteError(
+                f"unknown site kind {self.kind!r}. {nearest(self.kind, KINDS)}Kinds: {', '.join(KINDS)}."
+            )
         self._check_layer(row)
         self._check_index(row)
 
@@ -42,7 +44,9 @@ class Site:
         if row.layered and self.layer is None:
             raise SiteError(f"site '{self.kind}' needs a layer: for example {self.kind}.0 or {self.kind}.*")
         if not row.layered and self.layer is not None:
-            raise SiteError(f"site '{self.kind}' has no layer, but {self.layer} was given. Write '{self.kind}'.")
+            raise SiteError(
+                f"site '{self.kind}' has no layer, but {self.layer} was given. Write '{self.kind}'."
+            )
         if self.layer is not None and (isinstance(self.layer, bool) or self.layer < 0):
             raise SiteError(
                 f"layer {self.layer} in a Site must be 0 or more. Counting from the end (-1) needs a model: "
@@ -68,15 +72,7 @@ class Site:
         Raises:
             SiteError: the text names no site; the message says what was found and the nearest kind.
         """
-        kind, *numbers = from_lens(text.strip()).split(".")
-        if kind in KINDS and (len(numbers) > 2 or not all(re.fullmatch(r"-?\d+", n) for n in numbers)):
-            raise SiteError(
-                f"cannot read site {text!r}: expected kind.layer[.index], such as resid_post.5 or head.5.3. "
-                "Globs, ranges and '-1' need a model: give them to capture, or use expand()."
-            )
-        if kind not in KINDS:
-            raise SiteError(f"unknown site {text!r}. {nearest(kind, KINDS)}Kinds: {', '.join(KINDS)}.")
-        return cls(kind, *(int(number) for number in numbers))
+        return _parsed(text.strip())
 
     def __str__(self) -> str:
         """Return the text that ``parse`` reads back."""
@@ -94,6 +90,19 @@ class Site:
         else:
             layer = self.layer
         return layer, ORDER[self.kind], -1 if self.index is None else self.index
+
+
+@lru_cache(maxsize=65536)
+def _parsed(text: str) -> Site:
+    kind, *numbers = from_lens(text).split(".")
+    if kind in KINDS and (len(numbers) > 2 or not all(re.fullmatch(r"-?\d+", n) for n in numbers)):
+        raise SiteError(
+            f"cannot read site {text!r}: expected kind.layer[.index], such as resid_post.5 or head.5.3. "
+            "Globs, ranges and '-1' need a model: give them to capture, or use expand()."
+        )
+    if kind not in KINDS:
+        raise SiteError(f"unknown site {text!r}. {nearest(kind, KINDS)}Kinds: {', '.join(KINDS)}.")
+    return Site(kind, *(int(number) for number in numbers))
 
 
 def transformer_lens_name(site: Site) -> str:

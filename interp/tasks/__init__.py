@@ -34,7 +34,9 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> object:
     """Load a public name on first use."""
     if name not in _HOME:
-        raise AttributeError(f"module 'interp.tasks' has no attribute '{name}'; it has: {', '.join(__all__)}.")
+        raise AttributeError(
+            f"module 'interp.tasks' has no attribute '{name}'; it has: {', '.join(__all__)}."
+        )
     value = getattr(importlib.import_module(f"interp.tasks.{_HOME[name]}"), name)
     globals()[name] = value
     return value

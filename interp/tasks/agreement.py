@@ -1,4 +1,7 @@
-"""Subject-verb agreement with an attractor: 'the farmer near the dogs' -> is, has, runs; never are, have, run."""
+"""Subject-verb agreement with an attractor.
+
+'the farmer near the dogs' -> is, has, runs; never are, have, run.
+"""
 
 from __future__ import annotations
 

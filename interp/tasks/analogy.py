@@ -40,7 +40,12 @@ def example(shown: Fact, asked: Fact, template: str) -> Example:
         template=template,
         group=asked.key,
         label=asked.relation,
-        variables=(("a", shown.subject), ("b", shown.object), ("c", asked.subject), ("relation", asked.relation)),
+        variables=(
+            ("a", shown.subject),
+            ("b", shown.object),
+            ("c", asked.subject),
+            ("relation", asked.relation),
+        ),
     )
 
 

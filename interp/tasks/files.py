@@ -1,4 +1,7 @@
-"""Labelled prompts from a file of the user's: CSV, TSV or JSON lines with the columns text, label and, if wanted, group and split."""
+"""Labelled prompts from a file of the user's.
+
+CSV, TSV or JSON lines with the columns text, label and, if wanted, group and split.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ def read_labelled(path: str | Path) -> Labelled:
     """Read labelled prompts.
 
     Args:
-        path: a ``.csv``, ``.tsv`` or ``.jsonl`` file in UTF-8. ``text`` and ``label`` are needed; ``group`` names what must not
-            straddle a split; ``split`` is ``train``, ``validation`` or ``test``.
+        path: a ``.csv``, ``.tsv`` or ``.jsonl`` file in UTF-8. ``text`` and ``label`` are needed; ``group``
+            names what must not straddle a split; ``split`` is ``train``, ``validation`` or ``test``.
 
     Returns:
         The prompts in the order of the file; labels are strings whatever they look like.
 
     Raises:
-        DataError: no such file, not UTF-8, empty, no such column, an empty cell, or a split of another name; the message names the
-            line.
+        DataError: no such file, not UTF-8, empty, no such column, an empty cell, or a split of another
+            name; the message names the line.
     """
     path = Path(path)
     rows = _parse(path, _text_of(path))
@@ -46,7 +49,9 @@ def read_labelled(path: str | Path) -> Labelled:
 
 def _text_of(path: Path) -> str:
     if not path.exists():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else [], 1)
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else [], 1
+        )
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise DataError(f"data file '{path}' does not exist.{hint}")
     if path.is_dir():
@@ -54,7 +59,9 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"'{path}' is not UTF-8 (byte {error.start} cannot be read); save it as UTF-8.") from None
+        raise DataError(
+            f"'{path}' is not UTF-8 (byte {error.start} cannot be read); save it as UTF-8."
+        ) from None
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}.") from None
 
@@ -74,9 +81,11 @@ def _json_row(path: Path, line: int, text: str) -> Mapping[str, object]:
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"'{path}' line {line} is not JSON ({error.msg}); write one object per line.") from None
+        raise DataError(
+            f"'{path}' line {line} is not JSON ({error.msg}); write one object per line."
+        ) from None
     if not isinstance(row, dict):
-        raise DataError(f"'{path}' line {line} is not an object; write {{\"text\": ..., \"label\": ...}}.")
+        raise DataError(f'\'{path}\' line {line} is not an object; write {{"text": ..., "label": ...}}.')
     return row
 
 
@@ -85,8 +94,14 @@ def _check_columns(path: Path, row: Mapping[str, object]) -> None:
     for wanted in ("text", "label"):
         if wanted not in names:
             near = difflib.get_close_matches(wanted, names, 1)
-            hint = f" Is '{near[0]}' meant? Rename it to '{wanted}'." if near else f" Name one of them '{wanted}'."
-            raise DataError(f"'{path}' has no column '{wanted}'; its columns are: {', '.join(names) or '(none)'}.{hint}")
+            hint = (
+                f" Is '{near[0]}' meant? Rename it to '{wanted}'."
+                if near
+                else f" Name one of them '{wanted}'."
+            )
+            raise DataError(
+                f"'{path}' has no column '{wanted}'; its columns are: {', '.join(names) or '(none)'}.{hint}"
+            )
 
 
 def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:

@@ -1,4 +1,7 @@
-"""Greater-than: 'the war lasted from the year 1741 to the year 17' -> any two digits above 41 (Hanna et al. 2305.00586)."""
+"""Greater-than.
+
+'the war lasted from the year 1741 to the year 17' -> any two digits above 41 (Hanna et al. 2305.00586).
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def example(keys: Sequence[str], values: Sequence[str], asked: Sequence[int], te
     Args:
         keys: distinct words, at least two.
         values: one word for each key, distinct.
-        asked: indices of the keys to ask for; the first is the prompt's question, the others follow as further turns.
+        asked: indices of the keys to ask for; the first is the prompt's question, the others follow as
+            further turns.
         template: a key of ``TEMPLATES``.
     """
     pair, joint, query = TEMPLATES[template]

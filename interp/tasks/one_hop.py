@@ -13,7 +13,10 @@ __all__ = ["example", "generate", "held_out_template"]
 
 
 def held_out_template(fact: Fact, template: int) -> bool:
-    """Say whether this fact was never trained in this template; the fact's first trained template is never held out."""
+    """Say whether this fact was never trained in this template.
+
+    The fact's first trained template is never held out.
+    """
     keys = [
         is_held_out("one-hop", fact.relation, fact.subject, str(index))
         for index in range(len(RELATIONS[fact.relation].templates))

@@ -47,7 +47,7 @@ class Labelled:
         lengths = {len(self.texts), len(self.labels), len(self.groups), len(self.splits)}
         if len(lengths) > 1:
             raise DataError(
-                f"'{self.name}': texts, labels, groups and splits have {len(self.texts)}, {len(self.labels)}, "
+                f"'{self.name}': texts, labels, groups, splits have {len(self.texts)}, {len(self.labels)}, "
                 f"{len(self.groups)} and {len(self.splits)} entries; give one of each for every prompt."
             )
 
@@ -57,7 +57,8 @@ class Labelled:
 
     def __repr__(self) -> str:
         """Summarise, without the texts."""
-        return f"Labelled({self.name!r}, n={len(self)}, classes={len(set(self.labels))}, groups={len(set(self.groups))})"
+        classes, groups = len(set(self.labels)), len(set(self.groups))
+        return f"Labelled({self.name!r}, n={len(self)}, classes={classes}, groups={groups})"
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -67,7 +68,10 @@ class Labelled:
 
     def select(self, rows: Sequence[int]) -> Labelled:
         """Keep some prompts, in the order given."""
-        columns = (tuple(column[row] for row in rows) for column in (self.texts, self.labels, self.groups, self.splits))
+        columns = (
+            tuple(column[row] for row in rows)
+            for column in (self.texts, self.labels, self.groups, self.splits)
+        )
         texts, labels, groups, splits = columns
         return Labelled(self.name, self.description, texts, labels, groups, splits, self.source, self.grouped)
 
@@ -122,7 +126,8 @@ def _categories(world: World, rng: random.Random) -> Iterator[Example]:
 def _bridges(world: World, rng: random.Random) -> Iterator[Example]:
     """Yield two-hop prompts about a country that is not named, asking for anything but its continent."""
     pool = [
-        c for c in two_hop.compositions(world)
+        c
+        for c in two_hop.compositions(world)
         if c.bridge.relation in ("capital_of", "country_of") and c.second not in ("continent", "region")
     ]
     while True:
@@ -153,18 +158,39 @@ def _continent(world: World, example: Example) -> str:
 
 def _subject(example: Example) -> str:
     values = dict(example.variables)
-    return values.get("bridge") or values.get("noun") or values.get("c") or values.get("subject") or example.group
+    return (
+        values.get("bridge")
+        or values.get("noun")
+        or values.get("c")
+        or values.get("subject")
+        or example.group
+    )
 
 
 _ROWS = (
     (
-        LabelledTask("analogy-relation", "which relation an analogy asks for; no word of the test split is seen in training", _analogies, 2520),
+        LabelledTask(
+            "analogy-relation",
+            "which relation an analogy asks for; no word of the test split is seen in training",
+            _analogies,
+            2520,
+        ),
         _relation,
     ),
     (LabelledTask("fact-relation", "which relation a one-hop sentence asks for", _statements), _relation),
     (LabelledTask("category", "the category of the thing in the sentence", _categories, 472), _answer),
-    (LabelledTask("bridge-continent", "the continent of the country that a two-hop prompt only describes", _bridges), _continent),
-    (LabelledTask("subject-number", "whether the subject is singular or plural, past an attractor", _agreements), _relation),
+    (
+        LabelledTask(
+            "bridge-continent", "the continent of the country that a two-hop prompt only describes", _bridges
+        ),
+        _continent,
+    ),
+    (
+        LabelledTask(
+            "subject-number", "whether the subject is singular or plural, past an attractor", _agreements
+        ),
+        _relation,
+    ),
     (LabelledTask("name-order", "whether the receiver or the giver is named first", _names), _relation),
 )
 

@@ -1,7 +1,9 @@
 """Which combinations the bundled model was trained on, decided by a hash and by nothing else.
 
-A combination (a fact in a template, two facts in an analogy, two names in a sentence) is *held out* when the hash of its
-key falls below the task's share. The rule needs no list, gives the same answer on every machine, and cannot drift from what
+A combination (a fact in a template, two facts in an analogy, two names in a sentence) is *held out* when
+the hash of its
+key falls below the task's share. The rule needs no list, gives the same answer on every machine, and cannot
+drift from what
 was trained: the generators call it, the trainer calls the generators.
 """
 

@@ -1,4 +1,7 @@
-"""Two facts in a row, the bridge only described: 'the currency of the country whose capital is Paris is the' -> euro."""
+"""Two facts in a row, the bridge only described.
+
+'the currency of the country whose capital is Paris is the' -> euro.
+"""
 
 from __future__ import annotations
 
@@ -75,9 +78,10 @@ def generate(world: World, rng: random.Random, split: Split, *, trained: bool = 
     Args:
         world: supplies the facts.
         rng: the only source of randomness.
-        split: ``"train"``, or ``"held-out"`` for (composition, template) combinations that were not trained.
-        trained: with ``split="held-out"``, whether the composition itself was trained in other templates (True) or in none
-            (False: the model has to compose).
+        split: ``"train"``, or ``"held-out"`` for (composition, template) combinations that were not
+            trained.
+        trained: with ``split="held-out"``, whether the composition itself was trained in other templates
+            (True) or in none (False: the model has to compose).
     """
     while True:
         composition = rng.choice(compositions(world))
@@ -86,6 +90,11 @@ def generate(world: World, rng: random.Random, split: Split, *, trained: bool = 
             if split == "held-out" and not trained:
                 return example(composition, template)
         elif trained and in_split(
-            split, "two-hop", composition.bridge.relation, composition.subject, composition.second, str(template)
+            split,
+            "two-hop",
+            composition.bridge.relation,
+            composition.subject,
+            composition.second,
+            str(template),
         ):
             return example(composition, template)

@@ -47,7 +47,10 @@ class World:
 
     @functools.cached_property
     def relations_between(self) -> Mapping[tuple[str, str], frozenset[str]]:
-        """Map (subject, object) to the relations that join them: an example pair is clear when there is one."""
+        """Map (subject, object) to the relations that join them.
+
+        An example pair is clear when there is one.
+        """
         found: dict[tuple[str, str], set[str]] = defaultdict(set)
         for fact in self.all_facts:
             found[fact.subject, fact.object].add(fact.relation)
@@ -74,14 +77,17 @@ class World:
         return tuple(row[index] for row in self.lists[name])
 
     def edited(self, *, share: float = 0.2, seed: int = 0) -> World:
-        """Make a world in which a share of each relation's facts is false, by swapping objects within the relation.
+        """Make a world in which a share of each relation's facts is false.
+
+        The objects of the facts drawn are swapped among them.
 
         Args:
             share: the part of the facts of every relation to change, in 0 to 1.
             seed: which facts are drawn.
 
         Returns:
-            A new world; every changed fact keeps its subject and takes the object of another changed fact. Inverse relations
+            A new world; every changed fact keeps its subject and takes the object of another changed fact.
+            Inverse relations
             (``capital_of``, ``country_of``) keep the truth, so that what changes is exactly what is listed.
         """
         rng = random.Random(seed)
@@ -113,13 +119,19 @@ def _swap(facts: tuple[Fact, ...], share: float, rng: random.Random) -> list[Fac
 
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        raise DataError(f"fact table '{path.name}' was not found in {path.parent}. Reinstall the package or restore assets/facts.")
+        raise DataError(
+            f"fact table '{path.name}' was not found in {path.parent}. "
+            "Reinstall the package or restore assets/facts."
+        )
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _facts(relation: Relation, rows: Iterable[Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Read one relation; a subject met twice keeps its first object (two capitals, one language for a nationality)."""
+    """Read one relation.
+
+    A subject met twice keeps its first object (two capitals, one language for a nationality).
+    """
     seen: dict[str, Fact] = {}
     for row in rows:
         subject, obj = row[relation.subject], row[relation.object]

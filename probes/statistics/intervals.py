@@ -114,7 +114,7 @@ def undetermined(level: float) -> Interval:
     return Interval(-math.inf, math.inf, level, "undetermined")
 
 
-def clopper_pearson(successes: float, trials: float, *, level: float = 0.95) -> Interval:
+def clopper_pearson(successes: float | int, trials: float | int, *, level: float = 0.95) -> Interval:
     """Give the exact binomial interval of a share (Clopper and Pearson 1934).
 
     Args:
@@ -219,10 +219,10 @@ def bca(
     picks = (np.concatenate([rows[int(i)] for i in draw]) for draw in draws)
     scores = np.array([float(statistic(data[pick])) for pick in picks])
     without = np.array([float(statistic(np.delete(data, part, axis=0))) for part in rows])
-    pull = without.mean() - without
+    pull: FloatArray = float(np.mean(without)) - without
     if not pull.any() or not np.isfinite(scores).all():
         return undetermined(level)
-    below = float(np.mean(scores < value) + np.mean(scores == value) / 2)
+    below = float(np.mean(scores < value)) + float(np.mean(np.equal(scores, value))) / 2
     bias = float(special.ndtri(min(max(below, 1e-6), 1 - 1e-6)))
     cubes, squares = float(np.sum(pull**3)), float(np.sum(pull**2))
     acceleration = cubes / (6 * squares**1.5)

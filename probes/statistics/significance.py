@@ -41,7 +41,7 @@ def mcnemar_exact(first: Collection[Any], second: Collection[Any]) -> float:
 
 
 def permutation_p(
-    observed: float, null: Collection[Any], *, alternative: Literal["greater", "less"] = "greater"
+    observed: float | int, null: Collection[Any], *, alternative: Literal["greater", "less"] = "greater"
 ) -> float:
     """Give the p value of an observed score among scores under the null: (1 + as extreme) / (1 + all).
 

@@ -125,7 +125,10 @@ def test_expand_merges_and_sorts() -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("resid_post.20", "layer 20 asked, but 'gpt2' has layers 0..11 (-1 is the last). Nearest: resid_post.11."),
+        (
+            "resid_post.20",
+            "layer 20 asked, but 'gpt2' has layers 0..11 (-1 is the last). Nearest: resid_post.11.",
+        ),
         ("resid_pst.1", "unknown site 'resid_pst.1'. Nearest: resid_post."),
         ("head.3", "site 'head.3' needs a head: for example head.3.0 or head.3.*"),
         ("resid_post", "site 'resid_post' needs a layer: for example resid_post.0 or resid_post.*"),
@@ -150,13 +153,17 @@ def test_expand_checks_site_values_and_emptiness() -> None:
         expand([], DIMS)
 
 
-@pytest.mark.parametrize("text", ["resid_post.*", "resid_post.-1", "resid_post.1-2", "resid_post..1", "z.0.1.2", "layer.3"])
+@pytest.mark.parametrize(
+    "text", ["resid_post.*", "resid_post.-1", "resid_post.1-2", "resid_post..1", "z.0.1.2", "layer.3"]
+)
 def test_parse_refuses_what_needs_a_model(text: str) -> None:
     with pytest.raises(SiteError):
         Site.parse(text)
 
 
-@pytest.mark.parametrize(("kind", "layer", "index"), [("resid_post", -1, None), ("head", 0, None), ("embed", 0, None)])
+@pytest.mark.parametrize(
+    ("kind", "layer", "index"), [("resid_post", -1, None), ("head", 0, None), ("embed", 0, None)]
+)
 def test_impossible_sites_are_refused(kind: str, layer: int | None, index: int | None) -> None:
     with pytest.raises(SiteError):
         Site(kind, layer, index)
@@ -169,8 +176,12 @@ def test_transformer_lens_names_round_trip(site: Site) -> None:
 
 def test_constructors_match_names() -> None:
     assert str(sites.head(5, 3)) == "head.5.3"
-    assert {str(getattr(sites, kind)(*[2] * row.layered, *[1] * (row.index == "required"))) for kind, row in KINDS.items()} == {
-        ".".join([kind, *["2"] * row.layered, *["1"] * (row.index == "required")]) for kind, row in KINDS.items()
+    assert {
+        str(getattr(sites, kind)(*[2] * row.layered, *[1] * (row.index == "required")))
+        for kind, row in KINDS.items()
+    } == {
+        ".".join([kind, *["2"] * row.layered, *["1"] * (row.index == "required")])
+        for kind, row in KINDS.items()
     }
 
 

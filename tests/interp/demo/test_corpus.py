@@ -32,7 +32,10 @@ def test_a_longer_name_wins_over_the_name_it_contains():
 
 def test_years_are_pairs_of_digits_and_bos_comes_first():
     ids = TOKENIZER("from the year 1741 to the year 17")["input_ids"]
-    assert TOKENIZER.convert_ids_to_tokens(ids) == ["<bos>", *"from the year 17 41 to the year 17".split()]
+    assert TOKENIZER.convert_ids_to_tokens(ids) == [
+        "<bos>",
+        *["from", "the", "year", "17", "41", "to", "the", "year", "17"],
+    ]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -59,8 +62,13 @@ def test_batches_are_seeded_bounded_and_padded_on_the_right():
     first = list(itertools.islice(batches(WORLD, TOKENIZER, MIX, tokens=512, seed=3, pool=256), 6))
     again = list(itertools.islice(batches(WORLD, TOKENIZER, MIX, tokens=512, seed=3, pool=256), 6))
     other = next(batches(WORLD, TOKENIZER, MIX, tokens=512, seed=4, pool=256))
-    assert all(torch.equal(a.input_ids, b.input_ids) and torch.equal(a.weights, b.weights) for a, b in zip(first, again, strict=True))
-    assert not (other.input_ids.shape == first[0].input_ids.shape and torch.equal(other.input_ids, first[0].input_ids))
+    assert all(
+        torch.equal(a.input_ids, b.input_ids) and torch.equal(a.weights, b.weights)
+        for a, b in zip(first, again, strict=True)
+    )
+    assert not (
+        other.input_ids.shape == first[0].input_ids.shape and torch.equal(other.input_ids, first[0].input_ids)
+    )
     for batch in first:
         padding = batch.input_ids == TOKENIZER.pad_token_id
         assert batch.n_tokens <= 512 or len(batch.input_ids) == 1

@@ -10,9 +10,9 @@ import torch
 
 from interp.demo import train as training
 from interp.demo.architecture import build_model, grow
+from interp.demo.bars import evaluate, score
 from interp.demo.corpus import Mix
 from interp.demo.edit import differences, edited_world
-from interp.demo.evaluate import evaluate, score
 from interp.demo.optimisation import make_optimizers, set_rate
 from interp.demo.schedule import Stage
 from interp.demo.tokenizer import build_tokenizer
@@ -44,7 +44,9 @@ def test_growing_keeps_the_logits_and_fresh_blocks_learn():
 def test_the_same_seed_builds_the_same_model_without_touching_the_global_generator():
     state = torch.get_rng_state()
     assert torch.equal(logits(build_model(TOKENIZER, 1, seed=0)), logits(build_model(TOKENIZER, 1, seed=0)))
-    assert not torch.equal(logits(build_model(TOKENIZER, 1, seed=0)), logits(build_model(TOKENIZER, 1, seed=1)))
+    assert not torch.equal(
+        logits(build_model(TOKENIZER, 1, seed=0)), logits(build_model(TOKENIZER, 1, seed=1))
+    )
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -90,7 +92,9 @@ def test_scores_against_hand_made_logits():
     table[1, ids] = torch.tensor([0.1, 0.3, 0.6]).log()
     assert score(table, examples, TOKENIZER, "accuracy").tolist() == [1.0, 0.0]
     assert score(table, examples, TOKENIZER, "preference").tolist() == [1.0, 0.0]
-    assert score(table, examples, TOKENIZER, "probability difference").tolist() == pytest.approx([0.8, -0.2], abs=1e-4)
+    assert score(table, examples, TOKENIZER, "probability difference").tolist() == pytest.approx(
+        [0.8, -0.2], abs=1e-4
+    )
 
 
 def test_an_untrained_model_meets_no_bar():

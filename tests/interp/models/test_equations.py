@@ -25,14 +25,30 @@ def close(got: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
 
 def everything(model: Model) -> dict[str, Tensor]:
     """Capture every kind at every layer and every position of one prompt."""
-    per_layer = ["resid_pre", "resid_post", "resid_mid", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern", "mlp_act"]
+    per_layer = [
+        "resid_pre",
+        "resid_post",
+        "resid_mid",
+        "attn_out",
+        "mlp_out",
+        "q",
+        "k",
+        "v",
+        "z",
+        "pattern",
+        "mlp_act",
+    ]
     names = [f"{kind}.*" for kind in per_layer if kind not in model.disabled]
-    acts = model.capture(PROMPTS[:1], [*names, "head.*.*", "neuron.*.3", "embed", "final_norm", "logits"], "all")
+    acts = model.capture(
+        PROMPTS[:1], [*names, "head.*.*", "neuron.*.3", "embed", "final_norm", "logits"], "all"
+    )
     return dict(acts.items())
 
 
 def test_nothing_is_disabled_but_resid_mid_of_parallel_blocks(model: Model) -> None:
-    parallel = {"phi", "gptj"} | ({"gpt_neox"} if getattr(model.hf.config, "use_parallel_residual", False) else set())
+    parallel = {"phi", "gptj"} | (
+        {"gpt_neox"} if getattr(model.hf.config, "use_parallel_residual", False) else set()
+    )
     expected = {"resid_mid"} if model.hf.config.model_type in parallel else set()
     assert set(model.disabled) == expected
 
@@ -122,8 +138,15 @@ def test_queries_keys_and_values_act_as_such(model: Model) -> None:
 
 
 def test_single_heads_are_slices(model: Model) -> None:
-    acts = model.capture(PROMPTS, ["q.1", "q.1.2", "k.1", "k.1.1", "v.1", "v.1.0", "z.1", "z.1.3", "pattern.1", "pattern.1.1"])
-    for whole, part, index in (("q.1", "q.1.2", 2), ("k.1", "k.1.1", 1), ("v.1", "v.1.0", 0), ("z.1", "z.1.3", 3)):
+    acts = model.capture(
+        PROMPTS, ["q.1", "q.1.2", "k.1", "k.1.1", "v.1", "v.1.0", "z.1", "z.1.3", "pattern.1", "pattern.1.1"]
+    )
+    for whole, part, index in (
+        ("q.1", "q.1.2", 2),
+        ("k.1", "k.1.1", 1),
+        ("v.1", "v.1.0", 0),
+        ("z.1", "z.1.3", 3),
+    ):
         assert torch.equal(acts[whole][:, index], acts[part])
     assert torch.equal(acts["pattern.1"][:, 1], acts["pattern.1.1"])
 
@@ -141,7 +164,9 @@ def test_control_a_naive_row_is_caught(family: str) -> None:
     assert "differs from resid_post" in model.disabled["attn_out"]
 
 
-@pytest.mark.parametrize(("family", "layout"), [("gpt2", "groups"), ("gpt_neox", "thirds"), ("bloom", "thirds")])
+@pytest.mark.parametrize(
+    ("family", "layout"), [("gpt2", "groups"), ("gpt_neox", "thirds"), ("bloom", "thirds")]
+)
 def test_control_a_wrong_fused_layout_is_caught(family: str, layout: str) -> None:
     hf, tokenizer = tiny(family)
     model = load(hf, tokenizer=tokenizer, family={"layout": layout})

@@ -35,7 +35,7 @@ def test_answers_are_right_and_never_also_wrong(task):
 
 
 def prompts(task: str, split: str) -> set[str]:
-    """Name the combination an example stands for: its group, or the whole prompt where the template counts."""
+    """Name the combination an example stands for."""
     whole = task in ("one-hop", "two-hop")
     return {e.prompt if whole else e.group for e in draws(task, split, 3000)}
 
@@ -51,7 +51,8 @@ def test_no_held_out_combination_is_ever_drawn_for_training(task):
 def test_analogies_hold_out_unordered_pairs():
     def pairs(split):
         return {
-            (e.label, *sorted((dict(e.variables)["a"], dict(e.variables)["c"]))) for e in draws("analogy", split, 4000)
+            (e.label, *sorted((dict(e.variables)["a"], dict(e.variables)["c"])))
+            for e in draws("analogy", split, 4000)
         }
 
     assert not pairs("train") & pairs("held-out")
@@ -123,7 +124,9 @@ def test_two_hop_composes_two_facts_and_names_neither_bridge_nor_answer():
         assert WORLD.objects[values["second"], values["bridge"]] == example.answer
         assert values["subject"] in example.prompt
         if values["first"] in ("capital_of", "country_of"):
-            assert not re.search(rf"\b{re.escape(values['bridge'])}\b", example.prompt.replace(values["subject"], ""))
+            assert not re.search(
+                rf"\b{re.escape(values['bridge'])}\b", example.prompt.replace(values["subject"], "")
+            )
 
 
 def test_untrained_compositions_never_occur_in_training():

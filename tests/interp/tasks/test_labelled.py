@@ -18,7 +18,9 @@ def test_a_task_is_seeded_split_by_group_and_has_every_class_in_every_split(name
     assert len(set(data.texts)) == len(data)
     assert len(set(zip(data.groups, data.splits, strict=True))) == len(set(data.groups))
     assert set(data.splits) == {"train", "validation", "test"}
-    assert set(data.labels) >= {label for label, split in zip(data.labels, data.splits, strict=True) if split == "test"}
+    assert set(data.labels) >= {
+        label for label, split in zip(data.labels, data.splits, strict=True) if split == "test"
+    }
     assert len(set(data.labels)) > 1
 
 
@@ -26,8 +28,11 @@ def test_analogies_share_no_subject_between_splits():
     data = tasks.labelled("analogy-relation")
     subjects = {"train": set(), "validation": set(), "test": set()}
     for text, split in zip(data.texts, data.splits, strict=True):
-        left, right = (text.split(" : ")[0], text.rsplit(" = ", 1)[-1]) if "=" in text else (
-            text.split(" is to ")[0], text.split(" as ")[-1].removesuffix(" is to"))
+        left, right = (
+            (text.split(" : ")[0], text.rsplit(" = ", 1)[-1])
+            if "=" in text
+            else (text.split(" is to ")[0], text.split(" as ")[-1].removesuffix(" is to"))
+        )
         subjects[split] |= {left, right.removesuffix(" :")}
     assert not subjects["train"] & subjects["test"]
     assert not subjects["validation"] & subjects["test"]
@@ -45,17 +50,25 @@ def test_limit_keeps_order_and_is_seeded():
     data = tasks.labelled("category")
     some = data.limit(50, seed=1)
     assert len(some) == 50
-    assert [data.texts.index(text) for text in some.texts] == sorted(data.texts.index(text) for text in some.texts)
+    assert [data.texts.index(text) for text in some.texts] == sorted(
+        data.texts.index(text) for text in some.texts
+    )
     assert some == data.limit(50, seed=1) != data.limit(50, seed=2)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
 def test_the_three_formats_read_the_same(tmp_path, suffix):
-    rows = [("a, b", "x", "g1", "train"), ("tab\there", "[/red]", "g2", "test"), ("naïve", "3", "g1", "train")]
+    rows = [
+        ("a, b", "x", "g1", "train"),
+        ("tab\there", "[/red]", "g2", "test"),
+        ("naïve", "3", "g1", "train"),
+    ]
     path = tmp_path / f"data.{suffix}"
     if suffix == "jsonl":
         names = ("text", "label", "group", "split")
-        path.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows), encoding="utf-8")
+        path.write_text(
+            "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows), encoding="utf-8"
+        )
     else:
         import csv
 

@@ -24,7 +24,9 @@ def test_tables_are_clean():
         lines = path.read_text(encoding="ascii").splitlines()
         cells = [line.split(",") for line in lines]
         width = len(cells[0])
-        assert all(len(row) == width and all(cell == cell.strip() != "" for cell in row) for row in cells), path.name
+        assert all(len(row) == width and all(cell == cell.strip() != "" for cell in row) for row in cells), (
+            path.name
+        )
         subjects = [row[0] for row in cells[1:]]
         assert len(set(subjects)) == len(subjects), path.name
 

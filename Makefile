@@ -1,0 +1,53 @@
+# Two commands are all a newcomer needs:
+#   make demo    environment, install, then the main job on the bundled model
+#   make test    environment, install with the development tools, then what CI runs
+
+# The first of these that is 3.11 or newer; or name one: make PYTHON=/path/to/python test
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c '$(RECENT)' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+EDITABLE := $(INSTALL) --no-build-isolation --editable
+PINS := pyproject.toml constraints.txt
+WORKERS ?= 2
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: demo test lint types suite clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	$(BIN)/interp probe --layer 20
+
+test: lint types suite
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/pyright
+
+suite: $(VENV)/.installed-dev
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --quiet --durations 10
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+
+# The stamps make a second run skip the installation; changing a pin or the project file installs again.
+# torch comes first, under its pin, so that no other package can decide which torch is taken.
+$(VENV)/.base: $(PINS)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) hatchling editables
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.base
+	$(EDITABLE) .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.base
+	$(EDITABLE) '.[dev]'
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,319 @@
+"""Run a probing analysis: capture once, fit layer by layer, measure against the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from interp.activations import Activations
+from interp.analyses.probing.controls import CONTROLS
+from interp.analyses.probing.result import ProbeResult, Score
+from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
+from interp.analyses.probing.verdict import verdict
+from interp.errors import ConfigError, DataError
+from interp.models.model import Model
+from interp.sites import parse_layers
+from interp.tasks import Labelled
+from probes.base import Probe
+from probes.controls import bag_of_tokens, length_only, shuffled_labels
+from probes.evaluation import Split, accuracy, majority_label, right
+from probes.statistics import paired_difference
+from probes.table import PROBES
+
+__all__ = ["probe"]
+
+DEFAULT_CONTROLS = ("shuffled", "random-weights", "bag-of-tokens", "majority")
+
+
+def probe(
+    model: Model,
+    data: Labelled,
+    *,
+    layers: str | int | Sequence[int] = "20",
+    kind: str = "logistic",
+    position: str | int = "last",
+    seed: int = 0,
+    controls: Collection[str] = DEFAULT_CONTROLS,
+    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    random_model: Model | None = None,
+    batch_size: str | int = "auto",
+    progress: bool = False,
+) -> ProbeResult:
+    """Train a probe on the residual stream, test it on held-out groups, and measure it against controls.
+
+    Args:
+        model: what is read.
+        data: prompts with labels and groups; its own splits are kept where it has them.
+        layers: which blocks' ``resid_post``, in the layer grammar (``20``, ``8-24:4``, ``50%``, ``all``). Of
+            several, one is chosen on the validation split.
+        kind: a key of :data:`probes.PROBES`.
+        position: "last", or the index of a token that every prompt has.
+        seed: of the split, the shuffling, inner folds and the intervals.
+        controls: keys of ``CONTROLS``.
+        fractions: of groups, for train, validation and test, where the data has no splits.
+        random_model: the untrained twin for the random-weights control; made from the model when left out.
+        batch_size: prompts per forward pass; "auto" chooses.
+        progress: show progress bars.
+
+    Returns:
+        The result: accuracies on test with 95% intervals over groups, paired differences to every control,
+        and a verdict.
+
+    Raises:
+        ConfigError: an unknown kind or control, wrong fractions, or several layers without a validation
+            split.
+        SiteError: a layer the model does not have.
+        DataError: one class, labels with too few groups, groups in two splits, or activations that are not
+            finite.
+    """
+    _check_choices(kind, controls, data)
+    check_labels(data)
+    chosen_layers = _layers(layers, model)
+    split, notes = split_of(data, fractions, seed)
+    if len(chosen_layers) > 1 and not len(split.validation):
+        raise ConfigError(
+            "several layers need a validation split to choose from; give the validation fraction a share."
+        )
+    job = Job(data, split, kind, seed)
+    acts = _captured(model, data, chosen_layers, position, batch_size, progress)
+    twin = _twin(model, random_model, acts) if "random-weights" in controls else None
+    others = twin and _captured(twin, data, chosen_layers, position, batch_size, progress)
+    readings = {layer: job.read(acts[f"resid_post.{layer}"]) for layer in _shown(chosen_layers, progress)}
+    layer = max(chosen_layers, key=lambda at: readings[at].validation or 0.0)
+    scores: list[Score] = []
+    for at, reading in readings.items():
+        scores.append(job.score(at, "probe", reading))
+        if others is not None:
+            untrained = job.read(acts[f"resid_post.{at}"])
+            scores.append(job.score(at, "random-weights", untrained, against=reading))
+    scores += job.controls(
+        layer, readings[layer], acts, [name for name in controls if name != "random-weights"]
+    )
+    return _result(model, acts, job, layer, readings, scores, position, (*notes, *warnings_of(data, split)))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Hold what one fitted probe says about every prompt.
+
+    Attributes:
+        probe: the fitted probe; None for the majority label.
+        predicted: one label per prompt.
+        probability: of that label; NaN where the probe has none.
+        validation: accuracy on the validation split, None where there is none.
+    """
+
+    probe: Probe | None
+    predicted: tuple[str, ...]
+    probability: np.ndarray
+    validation: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Hold what every fit of one analysis shares: the data, the split, the kind of probe and the seed."""
+
+    data: Labelled
+    split: Split
+    kind: str
+    seed: int
+
+    def read(self, X: Any, *, labels: Sequence[str] | None = None, kind: str | None = None) -> Reading:
+        """Fit a probe on the training rows of ``X`` and let it read every row.
+
+        Args:
+            X: ``[example dim]``, one row per prompt.
+            labels: what to train (and choose the penalty) on, instead of the true labels.
+            kind: another kind of probe than the analysis's.
+        """
+        row = PROBES[kind or self.kind]
+        targets = np.asarray(self.data.labels if labels is None else labels)
+        train, held = self.split.train, self.split.validation
+        groups = [self.data.groups[i] for i in train]
+        later = (X[held], targets[held]) if len(held) else None
+        fitted = row.create(seed=self.seed).fit(X[train], targets[train], groups=groups, validation=later)
+        predicted = tuple(fitted.predict(X).tolist())
+        sure = (
+            np.asarray(fitted.predict_proba(X)).max(axis=1)
+            if row.probabilities
+            else np.full(len(predicted), np.nan)
+        )
+        return Reading(fitted, predicted, sure.astype(np.float64), self._validation(predicted))
+
+    def _validation(self, predicted: Sequence[str]) -> float | None:
+        held = self.split.validation
+        return float(right(self.data.labels, predicted)[held].mean()) if len(held) else None
+
+    def score(self, layer: int, name: str, reading: Reading, *, against: Reading | None = None) -> Score:
+        """Score a reading on the test rows, and the difference of ``against`` to it."""
+        rows = self.split.test
+        groups = [self.data.groups[i] for i in rows]
+        labels = [self.data.labels[i] for i in rows]
+        own = right(labels, [reading.predicted[i] for i in rows])
+        found = accuracy(labels, [reading.predicted[i] for i in rows], groups=groups, seed=self.seed)
+        difference = None
+        if against is not None:
+            theirs = right(labels, [against.predicted[i] for i in rows])
+            difference = paired_difference(theirs, own, groups=groups, seed=self.seed)
+        return Score(layer, name, found.value, found, difference, reading.validation)
+
+    def controls(self, layer: int, reading: Reading, acts: Activations, names: Sequence[str]) -> list[Score]:
+        """Score the controls at the chosen layer, and chance."""
+        scores = [
+            self.score(layer, name, self._control(name, layer, acts), against=reading) for name in names
+        ]
+        return [*scores, Score(layer, "chance", 1 / len(set(self.data.labels)))]
+
+    def _control(self, name: str, layer: int, acts: Activations) -> Reading:
+        seen = [ids[: at + 1] for ids, at in zip(acts.token_ids, acts.positions, strict=True)]
+        match name:
+            case "shuffled":
+                return self.read(acts[f"resid_post.{layer}"], labels=self._shuffled())
+            case "bag-of-tokens":
+                known = sorted({token for i in self.split.train for token in seen[i]})
+                return self.read(bag_of_tokens(seen, vocabulary=known), kind="logistic")
+            case "length":
+                return self.read(length_only(seen), kind="logistic")
+            case _:
+                guess = majority_label([self.data.labels[i] for i in self.split.train])
+                predicted = (guess,) * len(self.data)
+                return Reading(None, predicted, np.full(len(self.data), np.nan), self._validation(predicted))
+
+    def _shuffled(self) -> list[str]:
+        """Exchange labels between training groups, and between validation groups; test labels stay."""
+        labels = list(self.data.labels)
+        for rows in (self.split.train, self.split.validation):
+            own, groups = [labels[i] for i in rows], [self.data.groups[i] for i in rows]
+            for i, label in zip(rows, shuffled_labels(own, groups=groups, seed=self.seed), strict=True):
+                labels[i] = label
+        return labels
+
+
+def _check_choices(kind: str, controls: Collection[str], data: Labelled) -> None:
+    if kind not in PROBES:
+        raise ConfigError(f"kind {kind!r} asked; the kinds of probe are: {', '.join(PROBES)}.")
+    for name in controls:
+        if name not in CONTROLS:
+            raise ConfigError(f"control {name!r} asked; the controls are: {', '.join(CONTROLS)}.")
+    most, found = PROBES[kind].most_classes, len(set(data.labels))
+    if most is not None and found > most:
+        raise ConfigError(
+            f"a {kind} probe tells {most} labels apart, '{data.name}' has {found}; use nearest-centroid."
+        )
+
+
+def _layers(layers: str | int | Sequence[int], model: Model) -> list[int]:
+    text = layers if isinstance(layers, str | int) else ",".join(map(str, layers))
+    return parse_layers(text, model.n_layers, name=repr(model.name), kind="resid_post")
+
+
+def _captured(
+    model: Model,
+    data: Labelled,
+    layers: Sequence[int],
+    position: str | int,
+    batch_size: str | int,
+    progress: bool,
+) -> Activations:
+    sites = [f"resid_post.{layer}" for layer in layers]
+    acts = model.capture(
+        list(data.texts),
+        sites,
+        position,
+        batch_size=batch_size,
+        device="cpu",
+        dtype=torch.float32,
+        progress=progress,
+    )
+    if not acts.single:
+        raise ConfigError(
+            f"position {position!r} asked; a probe reads one token: 'last', or an index such as 0 or -2."
+        )
+    for site, tensor in acts.items():
+        _check_finite(tensor, site, data, model)
+    return acts
+
+
+def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model) -> None:
+    wrong = (~torch.isfinite(tensor)).any(dim=1).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{len(wrong)} prompts have activations at {site} of {model.name!r} that are not finite, first "
+            f"row {row} ({data.texts[row][:40]!r}); load the model in float32, or drop those prompts."
+        )
+
+
+def _twin(model: Model, given: Model | None, acts: Activations) -> Model:
+    """Give the untrained twin, and refuse one of another shape or the model itself."""
+    from interp.models.loading import load
+
+    twin = given if given is not None else load(model.hf, weights="random", tokenizer=model.tokenizer)
+    if (twin.n_layers, twin.d_model) != (model.n_layers, model.d_model):
+        raise ConfigError(
+            f"random_model has {twin.n_layers} layers of width {twin.d_model}, the model {model.n_layers} of "
+            f"{model.d_model}; give its untrained twin, or leave it out to have one made."
+        )
+    if twin.fingerprint == acts.fingerprint:
+        raise ConfigError(
+            "the random-weights control has the very weights of the model, so that their difference is 0 by "
+            "construction; probe trained weights, or leave 'random-weights' out of the controls."
+        )
+    return twin
+
+
+def _shown(layers: Sequence[int], progress: bool) -> Any:
+    return tqdm(layers, desc="probes", disable=not progress)
+
+
+def _result(
+    model: Model,
+    acts: Activations,
+    job: Job,
+    layer: int,
+    readings: dict[int, Reading],
+    scores: Sequence[Score],
+    position: str | int,
+    notes: tuple[str, ...],
+) -> ProbeResult:
+    best = readings[layer]
+    own = [score for score in scores if score.layer == layer and score.difference is not None]
+    found = next(score.estimate for score in scores if (score.name, score.layer) == ("probe", layer))
+    assert found is not None
+    selection = f"layer {layer} was the one asked"
+    if len(readings) > 1:
+        selection = f"layer {layer} of {len(readings)}, by accuracy on validation ({best.validation:.2f})"
+    unfinished = [at for at, reading in readings.items() if reading.probe and not _converged(reading.probe)]
+    late = f"the solver stopped early at layers {unfinished}" if unfinished else ""
+    facts = {
+        "name": model.name,
+        "weights": model.weights,
+        "fingerprint": acts.fingerprint,
+        "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        "scheme": acts.scheme,
+    }
+    return ProbeResult(
+        data=job.data,
+        split=job.split,
+        model=facts,
+        kind=job.kind,
+        position=position,
+        seed=job.seed,
+        layer=layer,
+        scores=tuple(scores),
+        probes={at: reading.probe for at, reading in readings.items() if reading.probe},
+        predicted=best.predicted,
+        probability=best.probability,
+        selection=selection,
+        verdict=verdict(found, layer, 1 / len(set(job.data.labels)), own),
+        warnings=tuple(note for note in (*notes, *acts.warnings, found.note, late) if note),
+    )
+
+
+def _converged(fitted: Probe) -> bool:
+    return bool(fitted.facts().get("converged", True))

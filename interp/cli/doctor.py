@@ -1,0 +1,146 @@
+"""``interp doctor``: is this environment complete, and is this model read correctly?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from interp.cli.group import define
+from interp.cli.session import Outcome, Session
+from interp.errors import ModelError
+
+if TYPE_CHECKING:
+    from interp.config import DoctorConfig
+
+__all__ = ["command", "environment"]
+
+NEEDED = (
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "nnsight",
+    "torchao",
+    "scikit-learn",
+    "scipy",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+    "einops",
+    "jaxtyping",
+    "pydantic",
+    "pyyaml",
+    "click",
+    "rich",
+    "tqdm",
+    "jinja2",
+    "plotly",
+    "matplotlib",
+)
+
+
+@define(
+    "doctor",
+    examples=("interp doctor", "interp doctor --model gpt2", "interp doctor --model ./my-model --json"),
+)
+def command(session: Session, settings: DoctorConfig) -> Outcome:
+    """Check the environment and whether numbers from a model can be trusted (exit 4 when a check fails)."""
+    from interp.cli.work import load_model
+    from interp.models import doctor
+
+    surroundings = environment()
+    model = load_model(session, settings)
+    certificate = doctor.examine(model, seed=settings.seed)
+    failed = [row["item"] for row in surroundings if row["status"] == "fail"] + [
+        check.name for check in certificate.failures
+    ]
+    error = (
+        ModelError(f"{model.name}: {len(failed)} checks failed: {', '.join(failed)}. {_remedy(certificate)}")
+        if failed
+        else None
+    )
+    data = {"environment": surroundings, "certificate": certificate.to_dict(), "passed": not failed}
+    return Outcome(data, lambda: _show(surroundings, data["certificate"], certificate.verdict), error=error)
+
+
+def _remedy(certificate: Any) -> str:
+    if certificate.failures:
+        return "Do not trust numbers from it; `interp doctor -v --json` gives every measurement."
+    return "Install what is missing."
+
+
+def environment() -> list[dict[str, str]]:
+    """Check Python, the packages, the accelerators and the bundled model: one row each."""
+    import torch
+
+    from interp.locations import assets
+
+    rows = [{"item": "python", "status": "pass", "found": platform.python_version()}]
+    rows += [_package(name) for name in NEEDED]
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
+    rows.append(
+        {"item": "accelerators", "status": "pass", "found": ", ".join(gpus) or "none: computing on the CPU"}
+    )
+    rows.append(
+        {
+            "item": "cpu",
+            "status": "pass",
+            "found": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use",
+        }
+    )
+    bundled = (assets("demo-24l") / "config.json").is_file()
+    rows.append(
+        {
+            "item": "bundled model",
+            "status": "pass" if bundled else "warn",
+            "found": "demo" if bundled else "not here",
+        }
+    )
+    writable = os.access(Path.cwd(), os.W_OK)
+    rows.append(
+        {
+            "item": "this folder",
+            "status": "pass" if writable else "warn",
+            "found": "writable" if writable else "not writable: use --out",
+        }
+    )
+    return rows
+
+
+def _package(name: str) -> dict[str, str]:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return {"item": name, "status": "fail", "found": f"not installed: pip install {name}"}
+    return {"item": name, "status": "pass", "found": re.sub(r"\+.*", "", version)}
+
+
+def _show(surroundings: list[dict[str, str]], certificate: dict[str, Any], verdict: str) -> None:
+    from interp.report.certificate import certificate_table
+    from interp.report.tables import console, to_rich
+
+    versions = ", ".join(
+        f"{row['item']} {row['found']}"
+        for row in surroundings
+        if row["item"] in (*NEEDED, "python") and row["status"] == "pass"
+    )
+    click.echo(f"environment: {versions}")
+    for row in surroundings:
+        if row["item"] not in (*NEEDED, "python") or row["status"] != "pass":
+            click.echo(f"{row['item']}: {row['found']}")
+    table = certificate_table(certificate)
+    if table is not None:
+        console().print(to_rich(table))
+        click.echo(table.note)
+    click.echo(verdict)

@@ -1,0 +1,132 @@
+"""What ``--dry-run`` prints: how much a command would read, compute, hold and write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.models import Model
+
+__all__ = ["Plan", "of_capture", "of_probe", "show_plan"]
+
+REPORT_BYTES = 5_500_000
+BATCH_TOKENS = 8_192
+OVERHEAD = 400 * 2**20
+"""Python, torch and the libraries, before any model: measured, rounded up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hold an estimate; everything but the counts is rough.
+
+    Attributes:
+        prompts: how many prompts.
+        tokens: how many tokens in all, the longest prompt having ``longest``.
+        longest: tokens of the longest prompt.
+        forward_equivalents: full forward passes of one prompt; a pass that ends after half of the layers
+            counts one half.
+        peak_memory_bytes: weights, captured activations and one batch at work.
+        disk_bytes: what the run folder would hold.
+        sites: how many sites are read.
+    """
+
+    prompts: int
+    tokens: int
+    longest: int
+    forward_equivalents: float
+    peak_memory_bytes: int
+    disk_bytes: int
+    sites: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields."""
+        return asdict(self)
+
+
+def of_capture(model: Model, texts: Sequence[str], sites: Sequence[str], *, every: bool) -> Plan:
+    """Estimate ``interp capture``."""
+    found = model.expand(list(sites))
+    lengths = model.tokenize(texts).lengths
+    cells = sum(lengths) if every else len(lengths)
+    size = sum(_width(model, site) for site in found) * cells * model.dtype.itemsize
+    shard = size * min(256, len(lengths)) // len(lengths)
+    return _plan(
+        model,
+        lengths,
+        _deepest(model, found),
+        models=1,
+        held=2 * shard,
+        disk=size + 40 * sum(lengths),
+        sites=len(found),
+    )
+
+
+def of_probe(model: Model, texts: Sequence[str], layers: Sequence[int], *, classes: int, models: int) -> Plan:
+    """Estimate ``interp probe``: one pass per model compared, one token's residual stream at each layer."""
+    lengths = model.tokenize(texts).lengths
+    held = len(layers) * len(lengths) * model.d_model * 4 * models
+    disk = (
+        REPORT_BYTES
+        + len(layers) * classes * model.d_model * 8
+        + sum(len(text) for text in texts)
+        + 16 * sum(lengths)
+    )
+    return _plan(model, lengths, max(layers) + 1, models=models, held=3 * held, disk=disk, sites=len(layers))
+
+
+def _plan(
+    model: Model, lengths: Sequence[int], depth: int, *, models: int, held: int, disk: int, sites: int
+) -> Plan:
+    weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
+    wide = max(model.d_mlp * 3, model.d_model * 6)
+    working = min(BATCH_TOKENS, sum(lengths)) * wide * model.dtype.itemsize * 2
+    return Plan(
+        prompts=len(lengths),
+        tokens=sum(lengths),
+        longest=max(lengths),
+        forward_equivalents=round(models * len(lengths) * depth / model.n_layers, 1),
+        peak_memory_bytes=OVERHEAD + models * weights + held + working,
+        disk_bytes=disk,
+        sites=sites,
+    )
+
+
+def _deepest(model: Model, sites: Sequence[Any]) -> int:
+    return max(
+        model.n_layers
+        if site.kind in ("final_norm", "logits")
+        else 0
+        if site.layer is None
+        else site.layer + 1
+        for site in sites
+    )
+
+
+def _width(model: Model, site: Any) -> int:
+    heads = {"q": model.n_heads, "z": model.n_heads, "k": model.n_kv_heads, "v": model.n_kv_heads}
+    if site.kind in heads:
+        return model.d_head * (1 if site.index is not None else heads[site.kind])
+    return {"mlp_act": model.d_mlp, "neuron": 1, "logits": model.vocab_size}.get(site.kind, model.d_model)
+
+
+def show_plan(plan: Plan) -> None:
+    """Print a plan."""
+    import click
+
+    click.echo("The plan (nothing is written):")
+    rows = [
+        ("prompts", f"{plan.prompts:,}"),
+        ("tokens", f"{plan.tokens:,} (longest prompt: {plan.longest:,})"),
+        ("sites", f"{plan.sites:,}"),
+        ("forward passes", f"{plan.forward_equivalents:,.1f} prompts through the whole model"),
+        ("peak memory", f"about {_size(plan.peak_memory_bytes)}"),
+        ("disk", f"about {_size(plan.disk_bytes)}"),
+    ]
+    for name, value in rows:
+        click.echo(f"  {name:<15} {value}")
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"

@@ -1,0 +1,145 @@
+"""``interp probe``: the main job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from interp.cli.group import define
+from interp.cli.session import Outcome, Session
+
+if TYPE_CHECKING:
+    from interp.config import ProbeConfig
+
+__all__ = ["command"]
+
+EXAMPLES = (
+    "interp probe --layer 20",
+    "interp probe --layers all --task fact-relation --out runs/facts",
+    "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
+    "interp probe --layer 20 --json | python -m json.tool",
+)
+
+
+@define("probe", examples=EXAMPLES)
+def command(session: Session, settings: ProbeConfig) -> Outcome:
+    """Train a probe to read a label from a layer, and measure it against controls on held-out groups."""
+    from interp.analyses import probing
+    from interp.cli.gates import read_gates
+    from interp.cli.work import load_model, read_data, read_position
+    from interp.config import choose
+    from interp.runs import RunFolder
+    from probes import PROBES
+
+    choose("--kind", settings.kind, PROBES)
+    for name in settings.controls:
+        choose("--controls", name, probing.CONTROLS)
+    gates = read_gates(settings.fail_under, probing.METRICS)
+    position = read_position("--position", settings.position, ("last",))
+    data = read_data(session, settings)
+    if settings.dry_run:
+        return _plan(load_model(session, settings), data, settings)
+    assert session.resolved is not None
+    with RunFolder.create(
+        settings.out,
+        "probe",
+        session.resolved.configuration,
+        origins=session.resolved.origins,
+        task=data.name,
+        overwrite=settings.overwrite,
+        resume=settings.resume,
+    ) as run:
+        session.run = run
+        return _probe(session, settings, data, position, gates, run)
+
+
+def _probe(
+    session: Session,
+    settings: ProbeConfig,
+    data: Labelled,
+    position: str | int,
+    gates: dict[str, float],
+    run: RunFolder,
+) -> Outcome:
+    from interp import report
+    from interp.analyses.probing import probe
+    from interp.cli.gates import failed_gate
+    from interp.cli.work import certify, load_model
+
+    model = load_model(session, settings)
+    certificate = certify(session, model)
+    result = probe(
+        model,
+        data,
+        layers=settings.layers,
+        kind=settings.kind,
+        position=position,
+        seed=settings.seed,
+        controls=_controls(session, settings),
+        batch_size=settings.batch_size,
+        progress=session.progress,
+    )
+    _write(session, settings, run, model, result, certificate)
+    story = report.read(run.path)
+    page = report.html(run.path)
+
+    def show() -> None:
+        report.write(story)
+        session.say(f"run: {run.path}   report: {page}")
+
+    files = (*run.artifacts, page.name)
+    data_out = {**result.to_dict(), "certificate": {"passed": certificate["passed"]}}
+    return Outcome(data_out, show, run=run.path, artifacts=files, error=failed_gate(gates, result.metrics))
+
+
+def _controls(session: Session, settings: ProbeConfig) -> tuple[str, ...]:
+    """Leave out the control that a model of random weights cannot have, unless it was asked for."""
+    assert session.resolved is not None
+    if settings.weights == "random" and session.resolved.origins["controls"] == "default":
+        session.note("the model has random weights: the random-weights control is left out")
+        return tuple(name for name in settings.controls if name != "random-weights")
+    return settings.controls
+
+
+def _write(
+    session: Session, settings: ProbeConfig, run: RunFolder, model: Model, result: ProbeResult, certificate: Any
+) -> None:
+    """Write everything but the report, which is made from what is written here."""
+    from interp.analyses.probing import CONTROLS
+    from interp.cli.work import row_table, run_facts
+    from interp.report.pages import figure_page
+    from interp.report.stories import figures
+    from probes import PROBES
+
+    table = row_table(result.data, model.tokenize(result.data.texts).token_ids, keep_text=settings.text)
+    found = result.predictions()
+    rows = table.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
+    for text in result.warnings:
+        session.warn(text)
+    for text in run.write_json("metrics.json", result.to_dict()):
+        session.warn(text)
+    run.write_table("data.parquet", rows)
+    run.write_table("metrics.parquet", result.table())
+    for layer, fitted in result.probes.items():
+        fitted.save(run.path / "probes" / f"resid_post.{layer}", card=result.card(layer))
+    run.add("probes")
+    for name, figure in figures("probe", result.to_dict(), rows).items():
+        run.write_text(f"figures/{name}.svg", figure.svg())
+        run.write_text(f"figures/{name}.html", figure_page(figure))
+    assert session.resolved is not None
+    run.finish(
+        **run_facts(model, result.data, certificate),
+        command_line=session.resolved.command_line(),
+        controls={name: CONTROLS[name].description for name in settings.controls},
+        probe={"kind": settings.kind, "description": PROBES[settings.kind].description},
+        warnings=session.warnings,
+    )
+
+
+def _plan(model: Model, data: Labelled, settings: ProbeConfig) -> Outcome:
+    from interp.cli.plan import of_probe, show_plan
+    from interp.sites import parse_layers
+
+    layers = parse_layers(settings.layers, model.n_layers, name=model.name, kind="resid_post")
+    models = 2 if "random-weights" in settings.controls else 1
+    plan = of_probe(model, data.texts, layers, classes=len(set(data.labels)), models=models)
+    return Outcome(plan.to_dict(), lambda: show_plan(plan), status="planned")

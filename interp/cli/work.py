@@ -1,0 +1,136 @@
+"""What several commands do: read the prompts, load the model, say what was chosen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from interp.cli.session import Session
+from interp.config import choose
+from interp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from interp.config.commands import ModelConfig, RunConfig
+    from interp.models import Model
+    from interp.tasks import Labelled
+
+__all__ = ["DEFAULT_TASK", "certify", "load_model", "read_data", "read_position", "row_table", "run_facts"]
+
+DEFAULT_TASK = "analogy-relation"
+
+
+def read_data(session: Session, settings: RunConfig) -> Labelled:
+    """Read the prompts that --task or --data names; without either, the default task."""
+    from interp import tasks
+
+    if settings.data is not None and settings.task is not None:
+        raise ConfigError(
+            f"--task {settings.task!r} and --data {settings.data!r} exclude each other. Give one of them."
+        )
+    if settings.data is not None:
+        data = tasks.read_labelled(settings.data)
+        data = data if settings.limit is None else data.limit(settings.limit, seed=settings.seed)
+    else:
+        name = choose("--task", settings.task or DEFAULT_TASK, tasks.LABELLED)
+        whole = tasks.LABELLED[name].n
+        data = tasks.labelled(name, n=min(settings.limit or whole, whole), seed=settings.seed)
+    session.note(
+        f"data: {data.name}, {len(data):,} prompts, {len(set(data.labels))} labels, "
+        f"{len(set(data.groups)):,} groups"
+    )
+    return data
+
+
+def read_position(flag: str, text: str, words: Sequence[str]) -> str | int:
+    """Read a position: one of some words, or a token's index."""
+    if text in words:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(
+            f"{flag} {text!r} is not a position; allowed: {', '.join(words)}, or an index such as 0 or -2."
+        ) from None
+
+
+def load_model(session: Session, settings: ModelConfig) -> Model:
+    """Load the model that the settings name, and say what it is."""
+    import interp.models
+
+    model = interp.models.load(
+        settings.model,
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+    )
+    session.note(f"model: {model!r}")
+    for warning in model.warnings:
+        session.warn(warning)
+    return model
+
+
+def certify(session: Session, model: Model) -> dict[str, Any]:
+    """Examine the model before it is used; a failed check becomes a warning that the run carries."""
+    from interp.models import doctor
+
+    certificate = doctor.examine(model)
+    for check in certificate.failures:
+        session.warn(
+            f"the model fails the check '{check.name}' ({check.detail or check.value}): do not trust "
+            f"these numbers"
+        )
+    return certificate.to_dict()
+
+
+def run_facts(model: Model, data: Labelled, certificate: Any) -> dict[str, Any]:
+    """Give what ``run.json`` says about the model and the data, beside the settings."""
+    return {
+        "model": {
+            "name": model.name,
+            "weights": model.weights,
+            "family": model.hf.config.model_type,
+            "layers": model.n_layers,
+            "width": model.d_model,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+            "fingerprint": model.fingerprint,
+            "tokenizer_fingerprint": model.tokenizer_fingerprint,
+            "commit": getattr(model.hf.config, "_commit_hash", None),
+        },
+        "data": {
+            "name": data.name,
+            "description": data.description,
+            "source": data.source,
+            "n": len(data),
+            "labels": len(set(data.labels)),
+            "groups": len(set(data.groups)),
+            "fingerprint": data.fingerprint,
+        },
+        "certificate": certificate,
+    }
+
+
+def row_table(data: Labelled, token_ids: Sequence[Sequence[int]], *, keep_text: bool) -> pandas.DataFrame:
+    """Give ``data.parquet``: one row per prompt; without the text, its sha256."""
+    import pandas
+
+    text = (
+        data.texts
+        if keep_text
+        else [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in data.texts]
+    )
+    return pandas.DataFrame(
+        {
+            "row": range(len(data)),
+            "text" if keep_text else "text_sha256": list(text),
+            "label": list(data.labels),
+            "group": list(data.groups),
+            "split": list(data.splits),
+            "token_ids": [list(ids) for ids in token_ids] if keep_text else [[] for _ in token_ids],
+            "n_tokens": [len(ids) for ids in token_ids],
+        }
+    )

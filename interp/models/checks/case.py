@@ -1,0 +1,127 @@
+"""What the checks share: the model, the prompts, and the runs that several of them compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.models.certificate import Check, NoiseFloor, Status
+from interp.models.model import Model
+from interp.models.validate import tolerance
+
+__all__ = ["Case", "judged", "relative", "skipped"]
+
+_BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Hold one examination.
+
+    Attributes:
+        model: the model under examination.
+        prompts: token ids, of different lengths.
+        seed: for everything drawn.
+    """
+
+    model: Model
+    prompts: tuple[tuple[int, ...], ...]
+    seed: int = 0
+
+    @cached_property
+    def limit(self) -> float:
+        """The relative error that rounding in the model's dtype explains."""
+        return tolerance(self.model.dtype)
+
+    @cached_property
+    def bare(self) -> Model:
+        """The same model with every site its family row names, those that failed at load included."""
+        return replace(self.model, anatomy=replace(self.model.anatomy, disabled={}))
+
+    @cached_property
+    def short(self) -> tuple[tuple[int, ...], ...]:
+        """The prompts cut to one length, so that a batch of them needs no padding."""
+        length = min(len(prompt) for prompt in self.prompts)
+        return tuple(prompt[:length] for prompt in self.prompts)
+
+    @cached_property
+    def alone(self) -> tuple[Tensor, Tensor]:
+        """Each prompt by itself: logits ``[prompt vocab]``, all resid_post ``[prompt pos layer d_model]``."""
+        return self.ran(self.prompts, batch_size=1)
+
+    def ran(self, prompts: Any, *, batch_size: int, padding_side: str = "right") -> tuple[Tensor, Tensor]:
+        """Run prompts in batches of a size; give last logits and all resid_post at all positions."""
+        run = self.model.run(
+            prompts, capture="resid_post.*", positions="all", batch_size=batch_size, padding_side=padding_side
+        )
+        assert run.logits is not None and run.activations is not None
+        return run.logits, run.activations.stack()
+
+    @cached_property
+    def batched(self) -> tuple[NoiseFloor, float]:
+        """What batch size alone changes, without padding: the noise floor, and any layer's error."""
+        rows = [self.short[number % len(self.short)] for number in range(_BATCH)]
+        (alone, streams), (together, others) = (self.ran(rows, batch_size=size) for size in (1, _BATCH))
+        difference = (alone.double() - together.double()).abs().max().item()
+        p, q = alone.double().log_softmax(-1), together.double().log_softmax(-1)
+        kl = (p.exp() * (p - q)).sum(-1).max().item()
+        layers = [relative(b, a) for a, b in zip(streams.unbind(-2), others.unbind(-2), strict=True)]
+        return NoiseFloor(difference, max(kl, 0.0), relative(together, alone), _BATCH), worst(layers)[0]
+
+    @cached_property
+    def noise_limit(self) -> float:
+        """The limit where differently shaped passes are compared: rounding, or four times the noise.
+
+        Other shapes take other kernels in every block, so rounding is allowed to grow with depth: the
+        plain limit up to 12 blocks, twice that for 24.
+        """
+        floor, layers = self.batched
+        return max(self.limit * max(1.0, self.model.n_layers / 12), 4 * floor.relative, 4 * layers)
+
+    def missing(self, kind: str) -> str:
+        """Say why a kind of site does not apply to this model, or "" where it must be there.
+
+        A kind that a row of the table names must fulfil its equation. Where modules were found by
+        discovery, a kind that failed at load was disabled then, and nobody can read it.
+        """
+        family = self.model.family
+        if not getattr(family, kind, "x"):
+            return self.model.disabled.get(kind, f"the family row names no {kind}.")
+        if kind == "resid_mid" and self.model.anatomy.parallel:
+            return self.model.disabled.get(kind, "attention and MLP run in parallel.")
+        return "" if family.types else self.model.disabled.get(kind, "")
+
+
+def relative(got: Tensor, expected: Tensor, scale: Tensor | None = None) -> float:
+    """Return the largest difference, relative to the largest expected value or to ``scale``."""
+    size = (expected if scale is None else scale).double().abs().max().item()
+    return (got.double() - expected.double()).abs().max().item() / max(size, 1e-30)
+
+
+def judged(
+    name: str,
+    value: float | int,
+    limit: float | int,
+    detail: str = "",
+    *,
+    unit: str = "relative",
+    otherwise: Status = "fail",
+) -> Check:
+    """Compare a value with the most that is allowed; a NaN fails."""
+    return Check(name, "pass" if value <= limit else otherwise, float(value), float(limit), unit, detail)
+
+
+def skipped(name: str, why: str) -> Check:
+    """Say that a check does not apply, and why."""
+    return Check(name, "skip", unit="", detail=why)
+
+
+def worst(errors: list[float]) -> tuple[float, int]:
+    """Give the largest error and where it is; NaN counts as the largest."""
+    ranked = torch.tensor(errors, dtype=torch.float64).nan_to_num(nan=float("inf"))
+    where = int(ranked.argmax())
+    return errors[where], where

@@ -1,0 +1,143 @@
+"""The same prompts run in ways that must not matter: plain, twice, padded, with a cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from interp.models.batches import make_batch
+from interp.models.certificate import Check
+from interp.models.checks.case import Case, judged, relative, skipped, worst
+from interp.models.execution import forward, takes_cache
+
+__all__ = ["batched", "cached", "deterministic", "finite", "native", "padding_left", "padding_right"]
+
+FINITE = "all values are finite"
+NATIVE = "logits with hooks = plain Hugging Face logits"
+TWICE = "the same run twice"
+BATCH = "in a batch = alone"
+RIGHT = "padding right = no padding"
+LEFT = "padding left = no padding"
+CACHE = "with a key-value cache = without"
+_STEPS = 3
+
+
+def finite(case: Case) -> Check:
+    """Look for NaN and infinities in the logits and in every layer."""
+    logits, streams = case.alone
+    layers = range(streams.shape[-2])
+    bad = [f"resid_post.{layer}" for layer in layers if not streams[..., layer, :].isfinite().all()]
+    bad += [] if logits.isfinite().all() else ["logits"]
+    detail = f"first at {bad[0]}" if bad else f"logits and {len(layers)} layers"
+    return judged(FINITE, len(bad), 0, detail, unit="sites")
+
+
+def native(case: Case) -> Check:
+    """Check that reading every layer leaves the logits exactly as the model gives them."""
+    run = case.model.run(case.short, capture="resid_post.*", logits="all", batch_size=len(case.short))
+    ids = torch.tensor(case.short, device=case.model.device)
+    modes = {module: module.training for module in case.model.hf.modules()}
+    try:
+        case.model.hf.eval()
+        with torch.no_grad():
+            plain = case.model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    assert run.logits is not None
+    difference = (run.logits.double() - plain.double()).abs().max().item()
+    return judged(NATIVE, difference, 0.0, "largest difference, all positions", unit="logits")
+
+
+def deterministic(case: Case) -> Check:
+    """Check that a run repeated gives the same bits; a difference within rounding is a warning."""
+    first, again = (case.ran(case.prompts, batch_size=len(case.prompts))[0] for _ in range(2))
+    difference = (first.double() - again.double()).abs().max().item()
+    within = relative(first, again) <= case.limit
+    return judged(
+        TWICE, difference, 0.0, "largest difference", unit="logits", otherwise="warn" if within else "fail"
+    )
+
+
+def batched(case: Case) -> Check:
+    """Check that other rows of a batch do not matter; beyond rounding is a warning, far beyond a failure."""
+    floor, layers = case.batched
+    value = worst([floor.relative, layers])[0]
+    far = min(100 * case.limit, 0.5)
+    detail = "the noise floor, below, is what of it reaches the logits"
+    return judged(BATCH, value, case.limit, detail, otherwise="warn" if value <= far else "fail")
+
+
+def padding_right(case: Case) -> Check:
+    """Check that padding after the prompts changes neither the logits nor any layer at any token."""
+    return _padding(case, "right", RIGHT)
+
+
+def padding_left(case: Case) -> Check:
+    """Check that padding before the prompts changes neither the logits nor any layer at any token."""
+    return _padding(case, "left", LEFT)
+
+
+def _padding(case: Case, side: str, name: str) -> Check:
+    logits, streams = case.ran(case.prompts, batch_size=len(case.prompts), padding_side=side)
+    errors = {"logits": relative(logits, case.alone[0])}
+    for layer in range(streams.shape[-2]):
+        errors[f"resid_post.{layer}"] = relative(streams[..., layer, :], case.alone[1][..., layer, :])
+    value, number = worst(list(errors.values()))
+    return judged(name, value, case.noise_limit, f"worst at {list(errors)[number]}")
+
+
+def cached(case: Case) -> Check:
+    """Check every step's logits with a cache against a full pass, on the prompts and on a continuation."""
+    prompts = [prompt for prompt in case.prompts if len(prompt) > 1]
+    if not takes_cache(case.model.anatomy):
+        return skipped(CACHE, f"{case.model.hf.config.model_type} takes no key-value cache.")
+    if not prompts:
+        return skipped(CACHE, "every prompt has one token only; give longer ones.")
+    forced, steps = _forced(case, prompts)
+    continued, more = _continued(case, prompts)
+    value, _ = worst([*forced, *continued])
+    return judged(CACHE, value, case.noise_limit, f"{steps} forced and {more} generated steps")
+
+
+def _forced(case: Case, prompts: list[tuple[int, ...]]) -> tuple[list[float], int]:
+    """Feed the last tokens of each prompt one by one."""
+    model = case.model
+    steps = min(_STEPS, min(map(len, prompts)) - 1)
+    batch = make_batch(model.tokenize(prompts, padding_side="left"), range(len(prompts)), model.device)
+    with torch.no_grad():
+        whole = forward(model.anatomy, batch, "all").logits
+        cache, errors, start = None, [], 0
+        for stop in range(batch.width - steps, batch.width + 1):
+            mask = None if batch.mask is None else batch.mask[:, :stop]
+            part = replace(batch, input_ids=batch.input_ids[:, start:stop], mask=mask)
+            result = forward(model.anatomy, part, "last", use_cache=True, past_key_values=cache)
+            cache, start = result.past_key_values, stop
+            errors.append(relative(result.logits[:, -1], whole[:, stop - 1]))
+    return errors, steps
+
+
+def _continued(case: Case, prompts: list[tuple[int, ...]]) -> tuple[list[float], int]:
+    """Continue greedily both ways; compare as long as the tokens before are the same."""
+    room = [case.model.max_length - len(prompt) for prompt in prompts] if case.model.max_length else [_STEPS]
+    if (count := min(_STEPS, *room)) < 1:
+        return [], 0
+    ways = [
+        case.model.generate(prompts, max_new_tokens=count, capture="logits", use_cache=use)
+        for use in (True, False)
+    ]
+    errors = []
+    for number in range(len(prompts)):
+        a, b = (way.token_ids[number] for way in ways)
+        same = next(
+            (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)) - 1
+        )
+        one, two = (_steps(way.activations, number) for way in ways)
+        errors += [relative(one[step], two[step]) for step in range(same + 1)]
+    return errors, count
+
+
+def _steps(acts: object, number: int) -> Tensor:
+    return acts["logits"][number]  # type: ignore[index]

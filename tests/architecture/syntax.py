@@ -1,0 +1,136 @@
+"""Read the packages as syntax trees: modules, imports, calls, functions. Nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+__all__ = ["PACKAGES", "ROOT", "Definition", "Module", "none", "plant", "read"]
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("interp", "probes")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function or class, with its length in lines, docstring not counted."""
+
+    name: str
+    kind: str
+    lines: int
+    docstring: str | None
+    public: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file."""
+
+    name: str
+    path: Path
+    package: bool
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, str(self.path))
+
+    def imports(self, known: frozenset[str] = frozenset()) -> Iterator[tuple[int, str]]:
+        """Yield (line, module) of every import, wherever it stands; lazy and typing-only ones count too.
+
+        `from a import b` is `a.b` where `known` has such a module, otherwise `a`.
+        """
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = self._absolute(node)
+                for alias in node.names:
+                    longer = f"{base}.{alias.name}"
+                    yield node.lineno, longer if longer in known else base
+            elif isinstance(node, ast.Call):
+                yield from _imported_by_call(node)
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        here = self.name.split(".") if self.package else self.name.split(".")[:-1]
+        base = here[: len(here) - node.level + 1]
+        return ".".join([*base, *([node.module] if node.module else [])])
+
+    def calls(self) -> Iterator[tuple[int, str, ast.Call]]:
+        """Yield (line, dotted name, node) of every call."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call):
+                yield node.lineno, _called(node), node
+
+    def definitions(self) -> Iterator[Definition]:
+        """Yield the functions and classes, methods and nested ones included."""
+        yield from _definitions(self.tree, prefix="", public=True)
+
+
+def _called(node: ast.Call) -> str:
+    try:
+        return ast.unparse(node.func)
+    except ValueError:
+        return ""
+
+
+def _imported_by_call(node: ast.Call) -> Iterator[tuple[int, str]]:
+    first = node.args[0] if node.args else None
+    is_import = _called(node).split(".")[-1] in ("import_module", "__import__")
+    if is_import and isinstance(first, ast.Constant) and isinstance(first.value, str):
+        yield node.lineno, first.value
+
+
+def _definitions(node: ast.AST, prefix: str, *, public: bool) -> Iterator[Definition]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, Function | ast.ClassDef):
+            yield from _definitions(child, prefix, public=public)
+            continue
+        seen = public and not child.name.startswith("_") and not isinstance(node, Function)
+        kind = "class" if isinstance(child, ast.ClassDef) else "function"
+        name = f"{prefix}{child.name}"
+        yield Definition(name, kind, _length(child), ast.get_docstring(child), seen)
+        yield from _definitions(child, f"{name}.", public=seen and kind == "class")
+
+
+def _length(node: Function | ast.ClassDef) -> int:
+    last = node.end_lineno or node.lineno
+    total = last - node.lineno + 1
+    first = node.body[0]
+    if ast.get_docstring(node) is not None:
+        total -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return total
+
+
+def read(root: Path = ROOT) -> list[Module]:
+    """List the modules of the packages below a root."""
+    found = []
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            is_package = parts[-1] == "__init__"
+            found.append(Module(".".join(parts[:-1] if is_package else parts), path, is_package))
+    return found
+
+
+def plant(root: Path, files: dict[str, str]) -> list[Module]:
+    """Write a small tree of packages, for a test that must see a violation, and read it."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return read(root)
+
+
+def none(found: list[str]) -> None:
+    """Fail with everything that was found, one to a line."""
+    assert not found, "\n" + "\n".join(found)

@@ -1,0 +1,71 @@
+"""What the README says is true: its blocks run, in order, as a reader would run them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from interp.locations import assets
+from tests.architecture.documents import blocks, run
+from tests.architecture.syntax import ROOT
+
+needs_demo = pytest.mark.skipif(
+    not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
+)
+
+
+@needs_demo
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(ROOT / "README.md") >= 4
+    assert (tmp_path / "runs" / "first" / "report.html").is_file()
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    from interp.config import COMMANDS
+
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"`interp ([a-z]+)[ `]", text.split("## Limits")[0]))
+    assert named <= set(COMMANDS)
+    assert len(named) >= 6
+
+
+def test_links_lead_to_files() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
+            assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_contributing_is_one_screen() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 50
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n", AssertionError),
+        ("```python\nundefined\n```\n", NameError),
+        ("```sh\ninterp ls nonsense\n```\n", AssertionError),
+        ("```sh\nrm something\n```\n", AssertionError),
+    ],
+)
+def test_a_document_that_is_wrong_fails(text: str, error: type[Exception], tmp_path: Path) -> None:
+    document = tmp_path / "wrong.md"
+    document.write_text(text)
+    with pytest.raises(error):
+        run(document)
+
+
+def test_blocks_share_names_and_know_their_lines(tmp_path: Path) -> None:
+    document = tmp_path / "right.md"
+    document.write_text(
+        "text\n\n```python\nx = 1\n```\n\n```\nnot run\n```\n\n```python\nassert x == 1\n```\n"
+    )
+    assert [(block.language, block.line) for block in blocks(document.read_text())] == [
+        ("python", 4),
+        ("", 8),
+        ("python", 12),
+    ]
+    assert run(document) == 2

@@ -1,0 +1,66 @@
+"""Importing the packages and asking for help load nothing heavy: each checked in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.syntax import ROOT
+
+HEAVY = (
+    "torch",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "transformers",
+    "scipy",
+    "sklearn",
+    "rich",
+    "matplotlib",
+    "plotly",
+    "jinja2",
+)
+HELP = """
+import contextlib, io
+from interp.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    assert main(["--help"]) == 0
+"""
+
+
+def loaded(program: str) -> list[str]:
+    """Run a program in a fresh process and list the heavy packages that it has loaded."""
+    ask = f"{program}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import interp",
+        "import probes",
+        "import interp.models, interp.sites",
+        "from interp import tasks",
+        HELP,
+    ],
+)
+def test_nothing_heavy_is_loaded(program: str) -> None:
+    assert loaded(program) == []
+
+
+def test_a_heavy_import_is_seen() -> None:
+    assert "torch" in loaded("import interp\ninterp.Model")
+
+
+def test_import_interp_writes_nothing() -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import interp, probes"],
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")

@@ -1,0 +1,80 @@
+"""The names that users type: a snapshot. A change of names is decided here and in the CHANGELOG."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+
+import pytest
+
+from tests.architecture.syntax import ROOT
+
+NAMES = {
+    "interp": [
+        "Activations",
+        "InterpError",
+        "Intervention",
+        "Model",
+        "Site",
+        "__version__",
+        "examine",
+        "load",
+        "plot",
+        "probe",
+        "tasks",
+    ],
+    "probes": [
+        "LogisticProbe",
+        "MeanDifferenceProbe",
+        "NearestCentroidProbe",
+        "NotFittedError",
+        "PROBES",
+        "Probe",
+        "ProbeCard",
+        "ProbeFileError",
+        "RidgeProbe",
+        "controls",
+        "evaluation",
+        "load",
+        "statistics",
+    ],
+}
+MOST = {"interp": 16, "probes": 24}
+
+
+@pytest.mark.parametrize("package", NAMES)
+def test_public_names_are_the_snapshot(package: str) -> None:
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == NAMES[package]
+    assert len(module.__all__) <= MOST[package]
+    assert set(module.__all__) <= set(dir(module))
+
+
+@pytest.mark.parametrize(
+    ("package", "name"), [(package, name) for package in NAMES for name in NAMES[package]]
+)
+def test_every_public_name_loads_and_is_documented(package: str, name: str) -> None:
+    value = getattr(importlib.import_module(package), name)
+    assert value is not None
+    assert isinstance(value, str | dict) or value.__doc__
+
+
+@pytest.mark.parametrize("package", NAMES)
+def test_a_name_that_does_not_exist_is_named_with_those_that_do(package: str) -> None:
+    with pytest.raises(AttributeError, match=f"'{package}' has no attribute 'nonsense'.*load"):
+        _ = importlib.import_module(package).nonsense
+
+
+@pytest.mark.parametrize("package", NAMES)
+def test_type_checkers_see_the_same_names(package: str) -> None:
+    tree = ast.parse((ROOT / package / "__init__.py").read_text())
+    block = next(
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    seen = {
+        alias.asname or alias.name
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen | {"__version__"} == {*NAMES[package], "__version__"}

@@ -1,0 +1,372 @@
+"""A probing analysis on tiny models whose knowledge is planted, so that the right verdict is known."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+import probes
+from interp.analyses.probing import CONTROLS, METRICS, ProbeResult, probe
+from interp.errors import ConfigError, DataError, SiteError
+from interp.models import Model
+from interp.tasks import Labelled
+from tests.tiny import WORDS, build, tokenizer
+
+KNOWN = dict(zip(WORDS, ["animal", "tool"] * 30, strict=True))
+"""What the planted model knows of every word; nothing in the word's spelling or order says it."""
+
+
+@lru_cache(maxsize=1)
+def planted() -> Model:
+    """A tiny Llama whose embedding separates animals from tools along one direction."""
+    hf = build("llama")
+    ids = tokenizer().convert_tokens_to_ids(WORDS)
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for token, word in zip(ids, WORDS, strict=True):
+            hf.get_input_embeddings().weight[token] += 3 * direction * (1 if KNOWN[word] == "animal" else -1)
+    return interp.load(hf, tokenizer=tokenizer())
+
+
+def about_words(n: int = 360, *, seed: int = 0, splits: bool = False) -> Labelled:
+    """Prompts that end in a word; the label is what the word is; a group is a word."""
+    rng = random.Random(seed)
+    texts = []
+    for i in range(n):
+        texts.append(f"{rng.choice(WORDS)} {rng.choice(WORDS)} {i % 7 * 'w03 '}{WORDS[i % 60]}")
+    words = [text.split()[-1] for text in texts]
+    parts = [("train", "train", "train", "validation", "test")[WORDS.index(w) // 2 % 5] if splits else "" for w in words]
+    return Labelled("kinds", "what a word is", tuple(texts), tuple(KNOWN[w] for w in words), tuple(words), tuple(parts))
+
+
+def about_marks(n: int = 300) -> Labelled:
+    """The label stands in the prompt: a bag of words is enough."""
+    rng = random.Random(0)
+    marks = [("w00", "w01")[i % 2] for i in range(n)]
+    texts = [f"{mark} {rng.choice(WORDS[2:])} {rng.choice(WORDS[2:])}" for mark in marks]
+    labels = tuple("first" if mark == "w00" else "second" for mark in marks)
+    return Labelled("marks", "the mark", tuple(texts), labels, tuple(f"row {i}" for i in range(n)), ("",) * n)
+
+
+def replaced(data: Labelled, **columns: tuple[str, ...]) -> Labelled:
+    fields = {name: getattr(data, name) for name in ("texts", "labels", "groups", "splits")}
+    return Labelled(data.name, data.description, **{**fields, **columns})
+
+
+@lru_cache(maxsize=1)
+def result() -> ProbeResult:
+    return probe(planted(), about_words(), layers="all")
+
+
+def test_planted_knowledge_stands_clear_of_every_control() -> None:
+    found = result()
+    assert found.accuracy.value > 0.95
+    for name in CONTROLS:
+        if name != "length":
+            difference = found.score(name).difference
+            assert difference is not None
+            assert difference.interval.low > 0, name
+    assert found.verdict.startswith(f"decodable at layer {found.layer} (")
+    assert "above every control: " in found.verdict
+
+
+def test_what_stands_in_the_prompt_is_credited_to_a_bag_of_words() -> None:
+    found = probe(planted(), about_marks(), layers=1)
+    assert found.score("bag-of-tokens").value == 1.0
+    assert "but " in found.verdict
+    assert "a bag of words does" in found.verdict
+    assert found.verdict.startswith("decodable at layer 1 (")
+
+
+def test_labels_that_mean_nothing_are_not_decodable() -> None:
+    data = about_words()
+    labels = {word: random.Random(word).choice(["x", "y"]) for word in WORDS}
+    found = probe(planted(), replaced(data, labels=tuple(labels[g] for g in data.groups)), layers=1)
+    assert found.verdict.startswith("not shown to be decodable at layer 1 (")
+    assert "always guessing the commonest label does as well" in found.verdict
+
+
+def test_a_probe_on_random_weights_equals_one_on_that_model() -> None:
+    """The control is the same computation on the twin: reproduce it by hand."""
+    from probes.evaluation import group_split
+
+    data, model = about_words(), planted()
+    twin = interp.load(model.hf, weights="random", tokenizer=tokenizer())
+    found = probe(model, data, layers="2", controls=("random-weights",), random_model=twin)
+    split = group_split(data.groups, seed=0, stratify=data.labels)
+    X = twin.capture(list(data.texts), "resid_post.2")["resid_post.2"]
+    y = np.array(data.labels)
+    by_hand = probes.LogisticProbe().fit(
+        X[split.train], y[split.train], validation=(X[split.validation], y[split.validation])
+    )
+    assert found.score("random-weights").value == by_hand.score(X[split.test], y[split.test])
+    made = probe(model, data, layers="2", controls=("random-weights",))
+    assert made.score("random-weights") == found.score("random-weights")
+
+
+def test_differences_are_the_probe_less_the_control() -> None:
+    found = result()
+    for score in found.scores:
+        if score.difference is not None and score.layer == found.layer:
+            assert score.difference.value == pytest.approx(found.accuracy.value - score.value)
+
+
+def test_the_layer_is_chosen_on_validation_and_reported_on_test() -> None:
+    found = result()
+    assert found.layers == (0, 1, 2)
+    best = max(found.layers, key=lambda at: found.score("probe", at).validation)
+    assert found.layer == best
+    assert "of 3, by accuracy on validation" in found.selection
+    test = found.predictions().query("split == 'test'")
+    assert found.accuracy.value == pytest.approx(test["right"].mean())
+    assert found.accuracy.n == len(test)
+    assert found.accuracy.n_groups == test["group"].nunique()
+
+
+def test_no_group_is_in_two_splits() -> None:
+    rows = result().predictions()
+    assert (rows.groupby("group")["split"].nunique() == 1).all()
+    assert set(rows["split"]) == {"train", "validation", "test"}
+
+
+def test_the_datas_own_split_is_kept() -> None:
+    data = about_words(splits=True)
+    found = probe(planted(), data, layers=1, controls=("majority",))
+    assert tuple(found.predictions()["split"]) == data.splits
+
+
+def test_a_split_without_validation_takes_one_from_training() -> None:
+    data = about_words(splits=True)
+    parts = tuple("train" if name == "validation" else name for name in data.splits)
+    found = probe(planted(), replaced(data, splits=parts), layers="0,1", controls=())
+    rows = found.predictions()
+    assert (rows["split"] == "test").tolist() == [name == "test" for name in parts]
+    assert (rows.groupby("group")["split"].nunique() == 1).all()
+    assert any("a fifth of the training groups" in warning for warning in found.warnings)
+
+
+def test_every_kind_of_probe_runs() -> None:
+    for kind in probes.PROBES:
+        found = probe(planted(), about_words(), layers=1, kind=kind, controls=("majority", "shuffled"))
+        assert found.accuracy.value > 0.9, kind
+        assert found.predictions()["probability"].isna().all() != probes.PROBES[kind].probabilities
+
+
+def test_every_control_of_the_table_runs() -> None:
+    found = probe(planted(), about_words(), layers=1, controls=tuple(CONTROLS))
+    assert {s.name for s in found.scores} == {"probe", "chance", *CONTROLS}
+    assert set(found.metrics) == set(METRICS)
+    assert found.score("chance").value == 0.5
+    assert found.score("majority").value == pytest.approx(0.5, abs=0.2)
+
+
+def test_an_earlier_position_sees_earlier_tokens_only() -> None:
+    data = about_marks()
+    texts = tuple(" ".join([*text.split()[1:], text.split()[0]]) for text in data.texts)
+    last = probe(planted(), replaced(data, texts=texts), layers=1, controls=("bag-of-tokens",))
+    before = probe(planted(), replaced(data, texts=texts), layers=1, position=1, controls=("bag-of-tokens",))
+    assert last.score("bag-of-tokens").value == 1.0
+    assert before.score("bag-of-tokens").value < 0.75
+    assert before.accuracy.value < 0.75
+
+
+def test_same_seed_same_result_and_another_seed_another_split() -> None:
+    data = about_words(180)
+    first, again, other = (probe(planted(), data, layers=1, seed=s, controls=("shuffled",)) for s in (0, 0, 1))
+    assert json.dumps(first.to_dict()) == json.dumps(again.to_dict())
+    assert first.predictions()["split"].tolist() != other.predictions()["split"].tolist()
+
+
+def test_the_model_and_the_global_generator_are_left_as_found() -> None:
+    model = planted()
+    before, state = model.fingerprint, torch.random.get_rng_state()
+    probe(model, about_words(120), layers=0)
+    assert model.fingerprint == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_table_starts_with_the_chosen_layer() -> None:
+    table = result().table()
+    head = table[table["layer"] == result().layer]
+    assert head.index.tolist() == list(range(len(head)))
+    names = {"probe", "random-weights", "shuffled", "bag-of-tokens", "majority", "chance"}
+    assert set(head["name"]) == names
+    assert len(table) == len(names) + 2 * 2
+    assert (table["value"].between(0, 1)).all()
+
+
+def test_the_curve_has_every_layer_of_both_models() -> None:
+    curve = result().curve()
+    assert curve["layer"].tolist() == [0, 1, 2] * 2
+    assert (curve["low"] <= curve["value"]).all()
+    assert (curve["value"] <= curve["high"]).all()
+
+
+def test_the_confusion_counts_the_test_prompts() -> None:
+    counts = result().confusion()
+    assert counts.to_numpy().sum() == result().accuracy.n
+    assert np.trace(counts.to_numpy()) == round(result().accuracy.value * result().accuracy.n)
+
+
+def test_the_dictionary_is_json_and_complete() -> None:
+    found = json.loads(json.dumps(result().to_dict(), allow_nan=False))
+    assert found["schema"] == "interp.probe/1"
+    assert found["n_train"] + found["n_validation"] + found["n_test"] == 360
+    assert {row["name"] for row in found["scores"]} >= {"probe", "chance"}
+    assert {row["control"] for row in found["differences"]} == set(CONTROLS) - {"length"}
+    assert found["metrics"]["accuracy"] == result().accuracy.value
+    assert found["fit"]["converged"] is True
+
+
+def test_the_change_from_a_reference_is_paired() -> None:
+    data = about_words(splits=True)
+    full = probe(planted(), data, layers=2)
+    noise = interp.load(planted().hf, weights="random", tokenizer=tokenizer())
+    other = probe(noise, data, layers=2, controls=("majority",))
+    rows = other.diff(full).set_index("name")
+    change = rows.loc["probe"]
+    assert change["value_change"] == pytest.approx(other.accuracy.value - full.accuracy.value)
+    assert change["change_low"] <= change["value_change"] <= change["change_high"] < 0
+    assert rows.loc["majority", "value_change"] == 0
+    with pytest.raises(DataError, match="cannot compare 'kinds' with 'marks'"):
+        full.diff(probe(planted(), about_marks(), layers=2, controls=()))
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    found = result()
+    found.save(tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["verdict"] == found.verdict
+    site = f"resid_post.{found.layer}"
+    loaded = probes.load(
+        tmp_path / "probes" / site, fingerprint=planted().fingerprint, site=site, scheme="none", width=32
+    )
+    X = planted().capture(list(found.data.texts), site)[site]
+    assert loaded.predict(X).tolist() == list(found.predicted)
+    assert loaded.card_.metrics["probe"]["value"] == found.accuracy.value
+    assert set(loaded.card_.controls) == set(CONTROLS) - {"length"} | {"chance"}
+    with pytest.raises(probes.ProbeFileError, match="asked for resid_post.19"):
+        probes.load(tmp_path / "probes" / site, site="resid_post.19")
+
+
+def test_text_from_data_is_escaped_in_html() -> None:
+    data = about_words(120)
+    names = {"animal": "<script>alert(1)</script>", "tool": "[/red]"}
+    found = probe(planted(), replaced(data, labels=tuple(names[label] for label in data.labels)), layers=1)
+    html = found._repr_html_()
+    assert "<script>" not in html
+    assert found.verdict.split(" (")[0] in html
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"layers": "99"}, SiteError, "layer 99 asked, but .* has layers 0..2"),
+        ({"kind": "logistc"}, ConfigError, "kind 'logistc' asked; the kinds of probe are: logistic"),
+        ({"controls": ("astrology",)}, ConfigError, "control 'astrology' asked; the controls are: shuffled"),
+        ({"fractions": (0.9, 0.9, 0.9)}, ConfigError, "need three shares"),
+        ({"fractions": (0.5, 0.5, 0.0)}, ConfigError, "leave nothing to train or test on"),
+        ({"layers": "all", "fractions": (0.5, 0.0, 0.5)}, ConfigError, "several layers need a validation split"),
+        ({"position": "all"}, ConfigError, "a probe reads one token"),
+    ],
+)
+def test_wrong_settings_are_named(change: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        probe(planted(), about_words(120), **{"layers": 1, "controls": ("majority",), **change})
+
+
+def columns(data: Labelled, name: str) -> list[str]:
+    return list(getattr(data, name))
+
+
+def wrong_data(what: str) -> Labelled:
+    data = about_words(120, splits=what in ("half", "straddling", "untrained", "untested"))
+    labels, splits = columns(data, "labels"), columns(data, "splits")
+    match what:
+        case "one class":
+            labels = ["animal"] * 120
+        case "few groups":
+            labels = ["rare" if word == "w07" else label for word, label in zip(data.groups, labels, strict=True)]
+        case "half":
+            splits[3] = ""
+        case "straddling":
+            splits[splits.index("train")] = "test"
+        case "untrained":
+            labels[splits.index("test")] = "new"
+        case "untested":
+            splits = ["train" if name == "test" else name for name in splits]
+        case "empty":
+            return Labelled("kinds", "", (), (), (), ())
+    return replaced(data, labels=tuple(labels), splits=tuple(splits))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("empty", "'kinds' holds no prompts"),
+        ("one class", "all 120 prompts of 'kinds' have the label 'animal'; a probe needs at least two"),
+        ("few groups", "the label 'rare' has 1 of the 3 groups it needs; add groups"),
+        ("half", "1 of 120 prompts have no split; give every prompt one"),
+        ("straddling", "1 groups are in more than one split, such as 'w0"),
+        ("untrained", "the label 'new' is in the test split but not in the training split"),
+        ("untested", "the test split has no prompts; a probe needs two labels there: correct the split column"),
+    ],
+)
+def test_unfit_data_are_named(what: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        probe(planted(), wrong_data(what), layers=1, controls=("majority",))
+
+
+def test_a_fast_probe_for_two_labels_refuses_three() -> None:
+    data = about_words(120)
+    labels = tuple(f"label {WORDS.index(word) % 3}" for word in data.groups)
+    with pytest.raises(ConfigError, match="a mean-difference probe tells 2 labels apart, 'kinds' has 3; use nearest"):
+        probe(planted(), replaced(data, labels=labels), layers=1, kind="mean-difference")
+
+
+def test_repeated_prompts_are_counted() -> None:
+    data = about_words(120)
+    texts = [*data.texts[:-2], data.texts[0], data.texts[1]]
+    labels = [*data.labels[:-1], "tool" if data.labels[1] == "animal" else "animal"]
+    found = probe(planted(), replaced(data, texts=tuple(texts), labels=tuple(labels)), layers=1, controls=())
+    assert any("2 prompts repeat an earlier one" in warning for warning in found.warnings)
+    assert any("1 prompts occur with different labels" in warning for warning in found.warnings)
+    assert not any("repeat" in warning for warning in result().warnings)
+
+
+def test_leaked_prompts_are_counted() -> None:
+    data = about_words(120, splits=True)
+    texts = list(data.texts)
+    texts[data.splits.index("test")] = texts[data.splits.index("train")]
+    found = probe(planted(), replaced(data, texts=tuple(texts)), layers=1, controls=())
+    assert any("1 test prompts also stand in training" in warning for warning in found.warnings)
+
+
+def test_activations_that_are_not_finite_are_named() -> None:
+    hf = build("llama")
+    with torch.no_grad():
+        hf.get_input_embeddings().weight[tokenizer().convert_tokens_to_ids("w05")] = float("nan")
+    broken = interp.load(hf, tokenizer=tokenizer())
+    data = about_words(120)
+    row = next(i for i, text in enumerate(data.texts) if "w05" in text)
+    with pytest.raises(DataError, match=rf"activations at resid_post.1 of .* not finite, first row {row} \("):
+        probe(broken, data, layers=1, controls=())
+
+
+def test_the_control_must_be_another_model_of_the_same_shape() -> None:
+    data = about_words(120)
+    with pytest.raises(ConfigError, match="has the very weights of the model"):
+        probe(planted(), data, layers=1, controls=("random-weights",), random_model=planted())
+    small = interp.load(build("llama", num_hidden_layers=2), tokenizer=tokenizer())
+    with pytest.raises(ConfigError, match="random_model has 2 layers of width 32, the model 3"):
+        probe(planted(), data, layers=1, controls=("random-weights",), random_model=small)
+
+
+def test_few_groups_carry_a_note() -> None:
+    assert any("below 30 an interval is approximate" in warning for warning in result().warnings)

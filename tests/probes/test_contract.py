@@ -1,0 +1,195 @@
+"""The contract, over every probe of the table."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from probes import NotFittedError, Probe, load
+from probes.table import PROBES
+
+KINDS = tuple(PROBES)
+
+
+def examples(n: int = 120, dim: int = 6, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two classes apart in two of the columns, in groups of three."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 2, n)
+    X = rng.normal(size=(n, dim)) * 3 + 5
+    X[:, :2] += 4 * codes[:, None]
+    return X, np.array(["cat", "dog"])[codes], np.arange(n) // 3
+
+
+@pytest.fixture(params=KINDS)
+def probe(request: pytest.FixtureRequest) -> Probe:
+    return PROBES[request.param].create(seed=3)
+
+
+def test_the_constructor_only_stores(probe: Probe) -> None:
+    assert vars(probe) == probe.get_params()
+    assert set(inspect.signature(type(probe)).parameters) == set(vars(probe))
+    kinds = {p.kind for p in inspect.signature(type(probe)).parameters.values()}
+    assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_scikit_learn_can_clone_it(probe: Probe) -> None:
+    twin = clone(probe)
+    assert type(twin) is type(probe)
+    assert twin.get_params() == probe.get_params()
+    assert repr(twin) == repr(probe)
+    assert eval(repr(probe), {type(probe).__name__: type(probe)}).get_params() == probe.get_params()
+
+
+def test_set_params_refuses_a_name_it_does_not_have(probe: Probe) -> None:
+    with pytest.raises(ValueError, match=f"{type(probe).__name__} has no parameter 'colour'"):
+        probe.set_params(colour="red")
+
+
+def test_fit_returns_the_probe_and_learned_names_end_in_an_underscore(probe: Probe) -> None:
+    X, y, _ = examples()
+    before = set(vars(probe))
+    assert probe.fit(X, y) is probe
+    assert all(name.endswith("_") for name in set(vars(probe)) - before)
+    assert probe.get_params() == PROBES[probe.kind].create(seed=3).get_params()
+
+
+@pytest.mark.parametrize("call", ["predict", "decision_function", "score", "save", "width"])
+def test_an_unfitted_probe_names_the_cure(probe: Probe, call: str, tmp_path: Path) -> None:
+    X, y, _ = examples(6)
+    with pytest.raises(
+        NotFittedError, match=rf"this {type(probe).__name__} is not fitted yet; call its fit\(X, y\)"
+    ):
+        match call:
+            case "save":
+                probe.save(tmp_path)
+            case "width":
+                _ = probe.width
+            case "score":
+                probe.score(X, y)
+            case _:
+                getattr(probe, call)(X)
+
+
+def test_same_seed_same_bytes(probe: Probe, tmp_path: Path) -> None:
+    X, y, groups = examples()
+    for name in ("one", "two"):
+        clone(probe).fit(X, y, groups=groups).save(tmp_path / name)
+    for file in ("probe.safetensors", "probe.json", "README.md"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_inputs_are_not_touched(probe: Probe) -> None:
+    X, y, groups = examples()
+    kept = X.copy(), y.copy(), groups.copy()
+    tensor = torch.from_numpy(X.copy())
+    probe.fit(X, y, groups=groups, validation=(X, y)).predict(X)
+    probe.fit(tensor, list(y)).decision_function(tensor)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, (X, y, groups), strict=True))
+    assert torch.equal(tensor, torch.from_numpy(X))
+
+
+def test_it_separates_what_is_apart_and_says_so(probe: Probe) -> None:
+    X, y, _ = examples(400)
+    probe.fit(X[:200], y[:200])
+    held_out = probe.score(X[200:], y[200:])
+    assert held_out > 0.75
+    assert held_out == np.mean(probe.predict(X[200:]) == y[200:])
+
+
+def test_shuffled_labels_score_within_chance(probe: Probe) -> None:
+    X, y, _ = examples(600, 20)
+    shuffled = np.random.default_rng(1).permutation(y)
+    probe.fit(X[:300], shuffled[:300])
+    assert abs(probe.score(X[300:], shuffled[300:]) - 0.5) < 4 * 0.5 / np.sqrt(300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_scores_of_a_tensor_are_a_tensor_of_its_type(probe: Probe, dtype: torch.dtype) -> None:
+    X, y, _ = examples()
+    tensor = torch.from_numpy(X).to(dtype)
+    scores = probe.fit(tensor, y).decision_function(tensor)
+    assert isinstance(scores, torch.Tensor)
+    assert (scores.dtype, scores.device, tuple(scores.shape)) == (dtype, tensor.device, (120, 2))
+    again = probe.decision_function(tensor.double().numpy())
+    assert isinstance(again, np.ndarray)
+    assert torch.equal(torch.from_numpy(again).to(dtype), scores)
+
+
+@pytest.mark.gpu
+def test_scores_stay_on_the_device(probe: Probe) -> None:
+    X, y, _ = examples()
+    tensor = torch.from_numpy(X).float().cuda()
+    assert probe.fit(tensor, y).decision_function(tensor).device == tensor.device
+
+
+def test_scores_of_an_array_keep_its_floating_type(probe: Probe) -> None:
+    X, y, _ = examples()
+    single = X.astype(np.float32)
+    assert probe.fit(single, y).decision_function(single).dtype == np.float32
+    assert probe.decision_function(np.round(X).astype(np.int64)).dtype == np.float64
+
+
+def test_whole_number_labels_come_back_as_whole_numbers(probe: Probe, tmp_path: Path) -> None:
+    X, y, _ = examples()
+    numbers = np.where(y == "dog", 7, -2)
+    predicted = probe.fit(X, torch.from_numpy(numbers)).predict(X)
+    assert set(predicted.tolist()) == {7, -2}
+    assert load(probe.save(tmp_path)).predict(X).dtype == predicted.dtype
+
+
+def test_saved_and_loaded_probes_predict_the_same(probe: Probe, tmp_path: Path) -> None:
+    X, y, _ = examples()
+    probe.fit(X, y)
+    for loaded in (load(probe.save(tmp_path)), type(probe).load(tmp_path)):
+        assert type(loaded) is type(probe)
+        assert loaded.get_params() == probe.get_params()
+        assert np.array_equal(loaded.decision_function(X), probe.decision_function(X))
+        assert np.array_equal(loaded.predict(X), probe.predict(X))
+
+
+def test_the_table_knows_which_probes_have_probabilities(probe: Probe) -> None:
+    X, y, _ = examples()
+    probe.fit(X, y)
+    if PROBES[probe.kind].probabilities:
+        assert np.allclose(np.asarray(probe.predict_proba(X)).sum(axis=1), 1)
+    else:
+        with pytest.raises(TypeError, match="has no probabilities; use decision_function"):
+            probe.predict_proba(X)
+
+
+def test_the_table_knows_the_classes_it_can_tell_apart(probe: Probe) -> None:
+    X, _, _ = examples()
+    three = np.arange(120) % 3
+    if PROBES[probe.kind].most_classes == 2:
+        with pytest.raises(
+            ValueError, match="3 classes; MeanDifferenceProbe tells 2 apart. Use NearestCentroid"
+        ):
+            probe.fit(X, three)
+    else:
+        assert probe.fit(X, three).decision_function(X).shape == (120, 3)
+
+
+def test_one_class_is_refused(probe: Probe) -> None:
+    X, _, _ = examples()
+    with pytest.raises(ValueError, match="y holds one class, 'cat'"):
+        probe.fit(X, ["cat"] * 120)
+
+
+def test_another_width_is_refused(probe: Probe) -> None:
+    X, y, _ = examples()
+    with pytest.raises(ValueError, match="X has 5 columns, but this probe was fitted on 6"):
+        probe.fit(X, y).predict(X[:, :5])
+
+
+def test_sparse_and_dense_counts_agree(probe: Probe) -> None:
+    from scipy import sparse
+
+    X, y, _ = examples()
+    counts = np.maximum(np.round(X), 0)
+    dense = probe.fit(counts, y).predict(counts)
+    assert np.mean(probe.fit(sparse.csr_matrix(counts), y).predict(sparse.csr_array(counts)) == dense) > 0.95
