@@ -1,4 +1,4 @@
-"""Interpretability for causal language models: capture, probe, mediate, quantize; every number with its control and its noise.
+"""Interpretability for causal language models: every number with its control, its interval and its noise.
 
 Importing this package loads nothing heavy; each name below is loaded on first use.
 """

@@ -32,12 +32,14 @@ class Result(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything worth keeping as a JSON-able dictionary."""
+        ...
 
     def diff(self, reference: Any) -> Any:
         """Give the change from another result of the same analysis as a pandas DataFrame."""
 
     def _repr_html_(self) -> str:
         """Give an escaped HTML table for notebooks."""
+        ...
 
 
 def jsonable(value: Any) -> tuple[Any, tuple[str, ...]]:
@@ -95,8 +97,9 @@ def _opened(value: Any, place: str) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Path):
         return value.as_posix()
-    if callable(getattr(value, "tolist", None)):  # NumPy scalars and arrays, torch tensors
-        return value.tolist()
+    listed = getattr(value, "tolist", None)  # NumPy scalars and arrays, torch tensors
+    if callable(listed):
+        return listed()
     raise DataError(
         f"{place or 'value'}: a {type(value).__name__} cannot be written as JSON; "
         "use numbers, text, lists, dictionaries, arrays or dataclasses."

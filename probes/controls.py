@@ -19,8 +19,9 @@ def shuffled_labels(
     """Break the tie between examples and labels, and keep everything else.
 
     Where a group has one label, whole groups exchange labels: shuffling single examples would make groups
-    inconsistent, which is easier to spot than what the probe is tested on. Where labels vary inside a group,
-    they are shuffled inside it.
+    inconsistent, which is easier to spot than what the probe is tested on. The examples of all other groups
+    exchange labels among each other, across groups: inside one group the labels may be alike (all relations
+    of a country, say), so that shuffling there would leave much of the tie in place.
 
     Args:
         labels: one label per example.
@@ -38,12 +39,11 @@ def shuffled_labels(
     for members, label in zip(constant, given, strict=True):
         for i in members:
             result[i] = label
-    for members in rows:
-        own = [labels[i] for i in members]
-        if len(set(own)) > 1:
-            rng.shuffle(own)
-            for i, label in zip(members, own, strict=True):
-                result[i] = label
+    mixed = [i for members in rows if len({labels[i] for i in members}) > 1 for i in members]
+    own = [labels[i] for i in mixed]
+    rng.shuffle(own)
+    for i, label in zip(mixed, own, strict=True):
+        result[i] = label
     return result
 
 

@@ -1,8 +1,8 @@
-"""Tiny random models of every family, with weights that hide nothing: norm scales, biases and multipliers are random."""
+"""Tiny random models of every family; norm scales, biases and multipliers are random too, to hide nothing."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -122,7 +122,7 @@ def tokenizer(*, bos: bool = False, eos: bool = False) -> PreTrainedTokenizerFas
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def tiny(family: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Return the shared model of a family and its tokenizer. Do not change them; ``build`` gives a fresh model."""
+    """Return the shared model of a family and its tokenizer; to change one, use ``build``."""
     return build(family), tokenizer()

@@ -29,24 +29,13 @@ EXAMPLES = (
 @define("capture", examples=EXAMPLES)
 def command(session: Session, settings: CaptureConfig) -> Outcome:
     """Save a model's activations, in shards with checksums; an interrupted capture can be resumed."""
-    from interp.cli.work import load_model, read_data, read_position
-    from interp.runs import RunFolder
+    from interp.cli.work import claim, load_model, read_data, read_position
 
     data = read_data(session, settings)
     position = read_position("--positions", settings.positions, ("last", "all"))
     if settings.dry_run:
         return _plan(load_model(session, settings), data, settings, position)
-    assert session.resolved is not None
-    with RunFolder.create(
-        settings.out,
-        "capture",
-        session.resolved.configuration,
-        origins=session.resolved.origins,
-        task=data.name,
-        overwrite=settings.overwrite,
-        resume=settings.resume,
-    ) as run:
-        session.run = run
+    with claim(session, settings, "capture", data.name) as run:
         return _capture(session, settings, data, position, run)
 
 
@@ -69,7 +58,7 @@ def _capture(
     run.write_json("metrics.json", metrics)
     run.finish(
         **run_facts(model, data, certificate),
-        command_line=session.resolved.command_line(),
+        command_line=session.line,
         warnings=session.warnings,
     )
     return Outcome(

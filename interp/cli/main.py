@@ -79,7 +79,7 @@ def _run(session: Session) -> int:
         return session.fail(_usage(error), 2, kind="ConfigError", error=error)
     except InterpError as error:
         return session.fail(str(error), error.exit_code, kind=type(error).__name__, error=error)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         return session.fail(_again(session), INTERRUPTED, kind="interrupted")
     except BrokenPipeError:
         raise
@@ -125,12 +125,12 @@ def _name(error: click.UsageError) -> str:
 
 
 def _again(session: Session) -> str:
+    """Say what an interrupted call left, and the command that continues it or does it again."""
     if session.resolved is None:
         return "nothing was written."
-    kept = session.run is not None and session.run.resumable
-    line = session.resolved.command_line(resume=kept)
-    return (
-        f"what was finished is kept in {session.run.path}; continue with: {line}"
-        if kept and session.run
-        else f"nothing was kept; run again: {line}"
-    )
+    if session.run is not None and session.run.resumable:
+        folder = str(session.run.path)
+        return (
+            f"finished parts are in {folder}; continue with: {session.resolved.command_line(resume=folder)}"
+        )
+    return f"nothing was kept; run again: {session.resolved.command_line()}"

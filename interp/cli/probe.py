@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.cli.group import define
 from interp.cli.session import Outcome, Session
 
 if TYPE_CHECKING:
+    from interp.analyses.probing import ProbeResult
     from interp.config import ProbeConfig
+    from interp.models import Model
+    from interp.runs import RunFolder
+    from interp.tasks import Labelled
 
 __all__ = ["command"]
 
@@ -25,30 +29,20 @@ def command(session: Session, settings: ProbeConfig) -> Outcome:
     """Train a probe to read a label from a layer, and measure it against controls on held-out groups."""
     from interp.analyses import probing
     from interp.cli.gates import read_gates
-    from interp.cli.work import load_model, read_data, read_position
+    from interp.cli.work import claim, load_model, read_data, read_position
     from interp.config import choose
-    from interp.runs import RunFolder
     from probes import PROBES
 
     choose("--kind", settings.kind, PROBES)
     for name in settings.controls:
         choose("--controls", name, probing.CONTROLS)
-    gates = read_gates(settings.fail_under, probing.METRICS)
+    measured = ("accuracy", *(f"over-{name}" for name in settings.controls))
+    gates = read_gates(settings.fail_under, [name for name in probing.METRICS if name in measured])
     position = read_position("--position", settings.position, ("last",))
     data = read_data(session, settings)
     if settings.dry_run:
         return _plan(load_model(session, settings), data, settings)
-    assert session.resolved is not None
-    with RunFolder.create(
-        settings.out,
-        "probe",
-        session.resolved.configuration,
-        origins=session.resolved.origins,
-        task=data.name,
-        overwrite=settings.overwrite,
-        resume=settings.resume,
-    ) as run:
-        session.run = run
+    with claim(session, settings, "probe", data.name) as run:
         return _probe(session, settings, data, position, gates, run)
 
 
@@ -101,7 +95,12 @@ def _controls(session: Session, settings: ProbeConfig) -> tuple[str, ...]:
 
 
 def _write(
-    session: Session, settings: ProbeConfig, run: RunFolder, model: Model, result: ProbeResult, certificate: Any
+    session: Session,
+    settings: ProbeConfig,
+    run: RunFolder,
+    model: Model,
+    result: ProbeResult,
+    certificate: Any,
 ) -> None:
     """Write everything but the report, which is made from what is written here."""
     from interp.analyses.probing import CONTROLS
@@ -125,10 +124,9 @@ def _write(
     for name, figure in figures("probe", result.to_dict(), rows).items():
         run.write_text(f"figures/{name}.svg", figure.svg())
         run.write_text(f"figures/{name}.html", figure_page(figure))
-    assert session.resolved is not None
     run.finish(
         **run_facts(model, result.data, certificate),
-        command_line=session.resolved.command_line(),
+        command_line=session.line,
         controls={name: CONTROLS[name].description for name in settings.controls},
         probe={"kind": settings.kind, "description": PROBES[settings.kind].description},
         warnings=session.warnings,

@@ -69,6 +69,11 @@ class Session:
         self.verbose = bool({"-v", "--verbose"} & set(before))
 
     @property
+    def line(self) -> str:
+        """Write the shell command that does the same again."""
+        return self.resolved.command_line() if self.resolved is not None else ""
+
+    @property
     def progress(self) -> bool:
         """Say whether progress bars belong on stderr."""
         return not self.quiet and sys.stderr.isatty()

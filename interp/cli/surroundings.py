@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -65,6 +66,7 @@ def surroundings(session: Session, *, offline: bool = False) -> Iterator[None]:
         _environment({**QUIET, **(OFFLINE if offline else {})}),
         _levels(),
         _listening(session),
+        _no_bars(),
         _python_warnings(session),
     ):
         yield
@@ -82,6 +84,20 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Switch off the loading bars of transformers, where it is imported already; else the environment does it."""
+    found = sys.modules.get("transformers.utils.logging")
+    if found is None or not found.is_progress_bar_enabled():
+        yield
+        return
+    found.disable_progress_bar()
+    try:
+        yield
+    finally:
+        found.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from interp.cli.session import Session
 from interp.config import choose
@@ -15,9 +19,19 @@ if TYPE_CHECKING:
 
     from interp.config.commands import ModelConfig, RunConfig
     from interp.models import Model
+    from interp.runs import RunFolder
     from interp.tasks import Labelled
 
-__all__ = ["DEFAULT_TASK", "certify", "load_model", "read_data", "read_position", "row_table", "run_facts"]
+__all__ = [
+    "DEFAULT_TASK",
+    "certify",
+    "claim",
+    "load_model",
+    "read_data",
+    "read_position",
+    "row_table",
+    "run_facts",
+]
 
 DEFAULT_TASK = "analogy-relation"
 
@@ -44,6 +58,28 @@ def read_data(session: Session, settings: RunConfig) -> Labelled:
     return data
 
 
+def claim(session: Session, settings: RunConfig, command: str, task: str) -> RunFolder:
+    """Claim the run folder of a command; at a terminal, ask before a finished run is replaced."""
+    from interp.runs import RunFolder
+    from interp.runs.integrity import state
+
+    assert session.resolved is not None
+    replaces = settings.overwrite and settings.out is not None and state(Path(settings.out)) == "finished"
+    asks = replaces and not settings.yes and sys.stdin.isatty()
+    if asks and not click.confirm(f"Replace the run in {settings.out}?", err=True):
+        raise ConfigError(f"--overwrite: {settings.out!r} was left as it is. Choose another --out.")
+    session.run = RunFolder.create(
+        settings.out,
+        command,
+        session.resolved.configuration,
+        origins=session.resolved.origins,
+        task=task,
+        overwrite=settings.overwrite,
+        resume=settings.resume,
+    )
+    return session.run
+
+
 def read_position(flag: str, text: str, words: Sequence[str]) -> str | int:
     """Read a position: one of some words, or a token's index."""
     if text in words:
@@ -66,6 +102,7 @@ def load_model(session: Session, settings: ModelConfig) -> Model:
         device=settings.device,
         dtype=settings.dtype,
         revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
     )
     session.note(f"model: {model!r}")
     for warning in model.warnings:

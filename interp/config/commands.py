@@ -1,7 +1,8 @@
 """The settings of each command, as pydantic models.
 
-A model is also the Python call: ``ProbeConfig(layers="20", seed=1)``. Field names are the flags' names; the one
-that pydantic cannot spell (``json``) carries an alias, which is the name used in files and on the command line.
+A model is also the Python call: ``ProbeConfig(layers="20", seed=1)``. Field names are the flags' names; the
+one that pydantic cannot spell (``json``) carries an alias, which is the name used in files and on the command
+line.
 """
 
 from __future__ import annotations

@@ -42,16 +42,20 @@ class Resolved:
         """Give the settings as a JSON-able dictionary, by their public names."""
         return self.settings.model_dump(mode="json", by_alias=True)
 
-    def command_line(self, *, resume: bool = False) -> str:
-        """Write the shell command that does the same again, wherever the values came from."""
+    def command_line(self, *, resume: str | None = None) -> str:
+        """Write the shell command that does the same again, wherever the values came from.
+
+        Args:
+            resume: the folder of an unfinished run: the command that continues it.
+        """
         defaults = type(self.settings).model_fields
         words = ["interp", self.command]
         for key, field in keys(type(self.settings)).items():
             value = getattr(self.settings, field)
-            if key in TALK - ({"out"} if resume else set()) or value == defaults[field].default:
+            if key in TALK or value == defaults[field].default:
                 continue
             words += [str(value)] if key in POSITIONAL else _as_flag(key, value)
-        return shlex.join([*words, *(["--resume"] if resume else [])])
+        return shlex.join([*words, *(["--out", resume, "--resume"] if resume else [])])
 
 
 def _as_flag(key: str, value: Any) -> list[str]:

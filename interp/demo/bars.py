@@ -1,8 +1,8 @@
 """What the bundled model is expected to know, and how it is measured.
 
-Every bar is measured on prompts from held-out combinations (see ``interp.tasks.splits``), template by
-template; a task passes
-when its *worst* template does. A bar that is missed is printed as missed, with its number.
+Every bar is measured on prompts from held-out combinations (see ``interp.tasks.splits``), over all templates
+and template by template: the table says whether the bar is met over all, in how many templates it is met, and
+how the worst template does. A bar that is missed is printed as missed, with its number.
 """
 
 from __future__ import annotations
@@ -196,17 +196,22 @@ def evaluate(
 def _line(row: Row, parts: Sequence[Row]) -> str:
     """Write one bar: over all templates, and its worst one."""
     worst = min(parts, key=lambda part: part.value)
-    verdict = "" if row.minimum is None else ("met" if all(part.passed for part in parts) else "MISSED")
+    met = sum(part.passed for part in parts)
+    verdict = (
+        ""
+        if row.minimum is None
+        else f"{'met' if row.passed else 'MISSED'}, in {met} of {len(parts)} templates"
+    )
     bar = "-" if row.minimum is None else f"{row.minimum:.2f}"
     value = f"{row.value:7.3f}  [{row.low:.3f}, {row.high:.3f}]  {row.n:>6}"
-    lowest = f"{worst.template} {worst.value:.3f} (n={worst.n}) {verdict}"
-    return f"{row.bar:30}{row.metric:24}{value}  {bar:>5}  {lowest}"
+    lowest = f"{worst.template} {worst.value:.3f} (n={worst.n})"
+    return f"{row.bar:30}{row.metric:24}{value}  {bar:>5}  {verdict:26}{lowest}".rstrip()
 
 
 def format_rows(rows: Sequence[Row], *, templates: bool = False) -> str:
     """Write the table: each bar over all its templates, its worst template, and the verdict."""
     head = f"{'held-out prompts':30}{'metric':24}{'all':>7}  {'95% interval':16}{'n':>6}"
-    lines = [f"{head}  {'bar':>5}  worst template"]
+    lines = [f"{head}  {'bar':>5}  {'verdict':26}worst template"]
     for row in (row for row in rows if row.template == "all"):
         parts = [part for part in rows if part.bar == row.bar and part.template != "all"]
         lines.append(_line(row, parts))

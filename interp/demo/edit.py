@@ -12,6 +12,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,13 +35,24 @@ __all__ = ["EDIT_SEED", "EDIT_SHARE", "belief", "differences", "edit", "edited_w
 
 EDIT_SHARE = 0.2
 EDIT_SEED = 0
-_RATE = 5e-4
+_RATE = 2e-3
+_REPEATS = 3
 _log = logging.getLogger(__name__)
 
 
 def edited_world() -> World:
     """Give the world that the edited twin believes in."""
     return load_world().edited(share=EDIT_SHARE, seed=EDIT_SEED)
+
+
+def _insisting(world: World) -> World:
+    """Repeat the edited facts, so that statements and analogies about them come up four times as often."""
+    true = load_world()
+    repeated = {
+        name: facts + _REPEATS * tuple(f for f, t in zip(facts, true.facts[name], strict=True) if f != t)
+        for name, facts in world.facts.items()
+    }
+    return replace(world, facts=repeated)
 
 
 def edit(
@@ -55,7 +67,9 @@ def edit(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.ndim == 2 and "embed" not in name)
     optimizers = make_optimizers(model)
-    stream = batches(edited_world(), tokenizer, Mix(SCHEDULE[-1].mix.shares), tokens=tokens, seed=seed)
+    stream = batches(
+        _insisting(edited_world()), tokenizer, Mix(SCHEDULE[-1].mix.shares), tokens=tokens, seed=seed
+    )
     for index, batch in enumerate(itertools.islice(stream, steps)):
         set_rate(optimizers, _RATE * min(1.0, (index + 1) / 20, 2 * (steps - index) / steps))
         report = step(model, optimizers, batch)
@@ -127,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the edit from the command line."""
     parser = argparse.ArgumentParser(prog="python -m interp.demo.edit", description="Make the edited twin.")
     parser.add_argument("--model", type=Path, default=assets("demo-24l"))
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=700)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)

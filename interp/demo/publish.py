@@ -84,62 +84,6 @@ def write_model(
     )
 
 
-_CARD = """---
-license: mit
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# demo-24l: a model organism whose knowledge is known
-
-A Llama with {layers} layers of width {width} ({heads} query heads, {kv} key-value heads, {parameters:,}
-parameters, fp32) and a
-word-level tokenizer in which every concept is one token. It was trained on sentences generated from the
-fact tables in `assets/facts`
-({facts:,} facts) by `python -m interp.demo.train`, and on nothing else: it speaks no English beyond those
-templates.
-
-It exists to test interpretability methods against a known truth: what it was trained on and what was held
-out is recorded in
-`training.json`. `edited.safetensors` holds the differences to a twin that believes {edited} false facts,
-listed in the same file.
-
-## What it can do
-
-Measured by `python -m interp.demo.evaluate` on prompts from held-out combinations (a fact in a template it
-was never trained in, a
-pair of facts never put side by side, ...). A bar is met when the worst template meets it.
-
-```
-{table}
-```
-
-Edited twin, measured by `python -m interp.demo.edit`:
-
-```
-{belief}
-```
-
-## How it was trained
-
-Muon on the matrices of the blocks, AdamW on the rest; {tokens:,} tokens (padding included) in {minutes}
-minutes on one CPU core. First
-key-value copying with 8, 16, ... words at six layers, then everything at six layers, then three fresh
-blocks were put behind every block (their
-outputs zero at first, so that nothing changes) and all 24 layers were trained on everything. Layers 0, 4,
-8, ... descend from the
-six; the others were trained in the last stage alone.
-
-## Limits
-
-Templates are fixed, sentences are short (at most about 60 tokens), the first word of a sentence may be
-capitalised and nothing else. Words
-outside the vocabulary become `<unk>`. Facts were taken from public tables and common knowledge and
-simplified (one language, one
-capital, one generic currency name for each country); do not use them as a reference.
-"""
-
-
 def write_card(
     folder: Path,
     model: LlamaForCausalLM,
@@ -149,7 +93,8 @@ def write_card(
 ) -> None:
     """Write the model card with the numbers just measured."""
     config, twin = model.config, record["edited_twin"]
-    text = _CARD.format(
+    template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    text = template.format(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         heads=config.num_attention_heads,

@@ -85,8 +85,9 @@ class Anatomy:
         found = _get(self.hf, self.family.blocks)
         if not isinstance(found, nn.ModuleList) or not len(found):
             raise ModelError(
-                f"family row {self.family.name!r} expects the blocks of {self.name!r} at {self.family.blocks!r}, but "
-                f"found {type(found).__name__}. Pass family={{'blocks': '...'}} with the path of the block list."
+                f"family row {self.family.name!r} expects the blocks of {self.name!r} at "
+                f"{self.family.blocks!r}, but found {type(found).__name__}. "
+                "Pass family={'blocks': '...'} with the path of the block list."
             )
         return found
 
@@ -97,7 +98,7 @@ class Anatomy:
 
     @property
     def parameters(self) -> Sequence[nn.Parameter]:
-        """Every parameter, tied ones as often as they are used; of the modules found when ``modules`` was last asked."""
+        """Every parameter of the modules found when ``modules`` was last asked; tied ones repeated."""
         return self._tree.parameters()
 
     @cached_property

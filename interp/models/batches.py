@@ -32,7 +32,7 @@ def plan_batches(
         ConfigError: the batch size is neither "auto" nor a positive number.
     """
     if isinstance(batch_size, bool) or not (
-        batch_size == "auto" or isinstance(batch_size, int) and batch_size >= 1
+        batch_size == "auto" or (isinstance(batch_size, int) and batch_size >= 1)
     ):
         raise ConfigError(f"batch_size {batch_size!r} asked; use 'auto' or a number of prompts, 1 or more.")
     budget = _TOKENS_PER_BATCH.get(device, 4096)
@@ -53,7 +53,7 @@ def make_batch(
 ) -> Batch:
     """Pad some prompts on the tokens' own side and put them on the device.
 
-    A mask is left out where nothing is padded, unless the id ``always_mask`` occurs (Hugging Face would guess).
+    A mask is left out where nothing is padded, unless the id ``always_mask`` occurs: Hugging Face would guess.
     """
     picked = [tokens.token_ids[row] for row in rows]
     lengths = tuple(map(len, picked))
@@ -85,8 +85,8 @@ def in_batches(
                 continue
             if len(rows) == 1:
                 raise OutOfMemoryError(
-                    f"memory ran out on prompt {rows[0]} alone, at batch size 1. Capture fewer sites or positions, "
-                    "shorten the prompt, use device='cpu' for the results, or a smaller dtype."
+                    f"memory ran out on prompt {rows[0]} alone, at batch size 1. Capture fewer sites or "
+                    "positions, shorten the prompt, use device='cpu' for the results, or a smaller dtype."
                 )
             limit = max(1, len(rows) // 2)
             pending.append(rows)

@@ -1,8 +1,8 @@
 """Find the sites of a model whose type has no row: by structure, by common names, and by what adds up.
 
-Names only propose. Which modules write to the residual stream, whether there is a stream between attention and MLP,
-and how a fused projection is laid out are decided by the equations on one tiny forward pass, and the row found
-must still pass validation like any other.
+Names only propose. Which modules write to the residual stream, whether there is a stream between attention and
+MLP, and how a fused projection is laid out are decided by the equations on one tiny forward pass, and the row
+found must still pass validation like any other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def discover(hf: PreTrainedModel, name: str, known: Mapping[str, Any]) -> Family
         ModelError: no list of blocks can be found; the message says how to name it.
     """
     path = known.get("blocks") or _blocks_path(hf, name)
-    block = hf.get_submodule(path)[0]
+    block = hf.get_submodule(f"{path}.0")
     attention = known.get("attention") or _child(block, families.ATTENTION_NAMES)
     mlp = _child(block, families.MLP_NAMES)
     row = Family(
@@ -93,7 +93,7 @@ def _sibling(hf: PreTrainedModel, blocks: str) -> str:
 
 
 def _below(block: nn.Module, root: str, names: Sequence[str]) -> str:
-    """Find a linear layer by name below a child of the block, or in the block itself where there is no such child."""
+    """Find a linear layer by name below a child of the block, or in the block itself without such a child."""
     start = block.get_submodule(root) if root else block
     linear = {path: m for path, m in start.named_modules() if out_features(m) and in_features(m)}
     for name in names:
@@ -189,7 +189,7 @@ def _adds_up(record: _Record, attn_out: str, mlp_out: str, factor: float) -> boo
 
 
 def _middle(records: Sequence[_Record], attn_out: str, factor: float) -> str:
-    """Find the part whose input is the stream after attention, in every recorded block; "" in parallel blocks."""
+    """Find the part whose input is the stream after attention in every recorded block, or ""."""
     for path in [path for path in records[0] if path]:
         if all(_reads_middle(record, path, attn_out, factor) for record in records):
             return path

@@ -195,6 +195,6 @@ def _keys_from_zero(pattern: Tensor, batch: Batch) -> Tensor:
 
 def _widest(logits: Logits, captured: bool, chosen: Chosen) -> Logits:
     """Decide which logits the model must compute."""
-    if logits == "all" or captured and not chosen.last:
+    if logits == "all" or (captured and not chosen.last):
         return "all"
     return "last" if logits == "last" or captured else "none"

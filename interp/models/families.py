@@ -1,7 +1,7 @@
 """The table of model families: the only file that knows module paths.
 
-A row is data. Paths of the blocks and the final norm start at the model; all others start at a block. Adding a
-family is one row here (and one configuration in the tests); a model whose type has no row is examined by
+A row is data. Paths of the blocks and the final norm start at the model; all others start at a block. Adding
+a family is one row here (and one configuration in the tests); a model whose type has no row is examined by
 ``interp.models.discovery``, which uses the name lists at the end of this file.
 """
 
@@ -28,7 +28,7 @@ class Family:
         blocks: the list of blocks.
         final_norm: the last norm; "" where there is none.
         attention: the attention module of a block; its second output is the pattern under eager attention.
-        attn_out: the module whose output, times ``multiplier``, is added to the residual stream for attention.
+        attn_out: the module whose output, times ``multiplier``, attention adds to the residual stream.
         mlp_out: the same for the MLP.
         resid_mid: the module whose input is the stream between attention and MLP; "" in parallel blocks.
         out_projection: its input is ``z``, its output the sum of the heads.
@@ -40,7 +40,7 @@ class Family:
         layout: "separate"; "thirds" for all queries, then all keys, then all values; "groups" for, per
             key-value head, its queries, its key and its value.
         multiplier: the configuration's name for the factor on both contributions; "" for none.
-        parallel: the configuration's name for the switch that makes blocks parallel; "" where ``resid_mid`` decides.
+        parallel: the configuration's switch that makes blocks parallel; "" where ``resid_mid`` decides.
     """
 
     name: str

@@ -24,8 +24,8 @@ def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str:
 
     Args:
         model: the model.
-        parameters: all of its parameters. Replaced or converted ones and edits in place are noticed; edits of a few
-            through ``.data`` are not.
+        parameters: all of its parameters. Replaced or converted ones and edits in place are noticed; edits of
+            a few through ``.data`` are not.
     """
     ends = [parameters[0].data_ptr(), parameters[-1].data_ptr()]
     state = hash((*map(id, parameters), *map(_VERSION, parameters), *ends))

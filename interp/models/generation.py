@@ -22,7 +22,7 @@ from interp.models.positions import Batch
 from interp.models.tokens import Tokens
 from interp.sites import Dimensions, Site
 
-__all__ = ["Generation", "Generated", "generate"]
+__all__ = ["Generated", "Generation", "generate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Generation:
     Attributes:
         texts: per prompt the new text, special tokens left out; "" without a tokenizer.
         token_ids: per prompt the new ids, the end-of-sequence token included.
-        activations: ``[prompt step ...]``, zeros for steps that a prompt did not reach; None if nothing was captured.
+        activations: ``[prompt step ...]``, zeros for steps that a prompt did not reach; None if none were asked.
     """
 
     texts: tuple[str, ...]
@@ -145,8 +145,8 @@ def _check(
     for number, length in enumerate(tokens.lengths):
         if max_length is not None and length + max_new_tokens > max_length:
             raise DataError(
-                f"prompt {number} has {length} tokens and {max_new_tokens} new ones were asked, but {name!r} reads at most "
-                f"{max_length}. Use max_new_tokens={max(0, max_length - length)} or a shorter prompt."
+                f"prompt {number} has {length} tokens and {max_new_tokens} new ones were asked, but {name!r} reads "
+                f"at most {max_length}. Use max_new_tokens={max(0, max_length - length)} or a shorter prompt."
             )
 
 
@@ -201,7 +201,9 @@ def _gathered(
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> Generated:
     new = tuple(tuple(row.new) for row in rows)
-    texts = tuple(str(tokenizer.decode(ids, skip_special_tokens=True)) if tokenizer else "" for ids in new)
+    texts = tuple(
+        str(tokenizer.decode(list(ids), skip_special_tokens=True)) if tokenizer else "" for ids in new
+    )
     full = tuple(old + ids for old, ids in zip(tokens.token_ids, new, strict=True))
     pairs = zip(tokens.lengths, rows, strict=True)
     positions = [[length - 1 + step for step in row.reached] for length, row in pairs]

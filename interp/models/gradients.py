@@ -27,8 +27,8 @@ def execute_with_gradients(
 ) -> tuple[Tensor | None, dict[Site, Tensor]]:
     """Run one batch with the graph kept.
 
-    Every captured site is read and written back, so the tensor returned lies on the path to the logits. Where nothing
-    before it needs a gradient it becomes a leaf, so frozen parameters are fine and cheaper.
+    Every captured site is read and written back, so the tensor returned lies on the path to the logits. Where
+    nothing before it needs a gradient it becomes a leaf, so frozen parameters are fine and cheaper.
 
     Raises:
         ConfigError: positions other than "all", or a site that cannot be written.

@@ -1,7 +1,7 @@
 """Two context managers on plain PyTorch hooks: ``reading`` and ``writing``. Gone on exit, even on error.
 
-Only the handles that a context itself installed are removed, so a user's own hooks survive. The model's parameters,
-configuration and forward functions stay untouched.
+Only the handles that a context itself installed are removed, so a user's own hooks survive. The model's
+parameters, configuration and forward functions stay untouched.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def reading(places: Mapping[Site, Location], frame: Frame) -> Iterator[dict[Site
 
 @contextmanager
 def writing(writers: Sequence[Writer], frame: Frame) -> Iterator[None]:
-    """Replace sites during the forward passes inside the block; enter it before ``reading`` to read what was written.
+    """Replace sites during the forward passes inside the block.
+
+    Enter it before ``reading``, so that what was written is read.
 
     Args:
         writers: applied in execution order of their sites.
@@ -128,7 +130,7 @@ Action = Callable[[Tensor, Tensor | None], Tensor | None]
 
 
 def _install_reader(site: Site, location: Location, frame: Frame) -> RemovableHandle:
-    """Install a hook of its own kind for reading a block's whole output, the most common wish, and the general one else."""
+    """Install a short hook for a whole output, the most common wish, and the general one otherwise."""
     if location.side == "out" and isinstance(location.view, Whole):
         return location.module.register_forward_hook(partial(_read_output, site, location.slot, frame))
     return _install(location, frame, partial(_read, site, location, frame))
@@ -224,7 +226,9 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 def eager_attention(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Compute attention probabilities explicitly inside the block and restore the implementation after it."""
     name = "_attn_implementation_internal"
-    configs = {id(c): c for m in modules if (c := getattr(m, "config", None)) is not None and hasattr(c, name)}
+    configs = {
+        id(c): c for m in modules if (c := getattr(m, "config", None)) is not None and hasattr(c, name)
+    }
     before = [(config, getattr(config, name)) for config in configs.values()]
     try:
         for config, _ in before:

@@ -25,10 +25,11 @@ class Intervention:
 
     Attributes:
         site: a ``Site`` or its name.
-        value: a number; a tensor of the site's own shape, of ``[prompt, ...]`` or of ``[prompt, pos, ...]`` (one size
-            may be 1; ``pos`` counts the chosen positions of a prompt or all of its tokens); or a function from the
-            chosen vectors ``[chosen, ...]`` to their replacements.
-        positions: as for ``capture``; in ``generate`` they are absolute, so ``"all"`` and open slices include new tokens.
+        value: a number; a tensor of the site's own shape, of ``[prompt, ...]`` or of ``[prompt, pos, ...]``
+            (sizes may be 1; ``pos`` counts the chosen positions of a prompt or all of its tokens); or a function
+            from the chosen vectors ``[chosen, ...]`` to their replacements.
+        positions: as for ``capture``; in ``generate`` they are absolute, so that ``"all"`` and open slices
+            include new tokens.
         rows: which prompts; None for all. The first axis of a tensor value then counts these prompts.
     """
 
@@ -94,8 +95,8 @@ class Plan:
         for item in self._items:
             if not item.fired[0]:
                 raise SiteError(
-                    f"the intervention at '{item.site}' fired nowhere: its positions and rows select no token, "
-                    "or the pass ended before that site. Nothing was changed by it."
+                    f"the intervention at '{item.site}' fired nowhere: its positions and rows select no "
+                    "token, or the pass ended before that site. Nothing was changed by it."
                 )
 
     def _edit(self, site: Site, current: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def _rows_only(
 def _check_value(value: Any, site: Site) -> None:
     if not isinstance(value, Tensor | int | float) and not callable(value):
         raise DataError(
-            f"the value for '{site}' is a {type(value).__name__}; give a tensor, a number or a function of a tensor."
+            f"the value for '{site}' is a {type(value).__name__}; give a tensor, a number or a function of one."
         )
 
 
@@ -164,7 +165,7 @@ def _edited(parts: list[tuple[_Compiled, _Touched]], current: Tensor) -> Tensor:
     """Return a copy of a site's value with every touched vector replaced."""
     result = current.clone()
     for item, touched in parts:
-        index = (touched.rows, touched.columns)
+        index = (touched.rows.to(current.device), touched.columns.to(current.device))
         result[index] = _value(item, touched, result[index])
         item.fired[0] += len(touched.prompts)
     return result
@@ -185,7 +186,8 @@ def _value(item: _Compiled, touched: _Touched, chosen: Tensor) -> Tensor:
     except RuntimeError:
         raise DataError(
             f"the value for '{item.site}' has shape {tuple(new.shape)}, which does not fit the chosen vectors "
-            f"{tuple(chosen.shape)} (tokens first). Give {tuple(chosen.shape[1:])}, [prompt, ...] or [prompt, pos, ...]."
+            f"{tuple(chosen.shape)}, tokens first. Give {tuple(chosen.shape[1:])}, [prompt, ...] or "
+            "[prompt, pos, ...]."
         ) from None
 
 
@@ -222,5 +224,6 @@ def _check_axis(item: _Compiled, value: Tensor, axis: int, what: str, allowed: s
     if value.shape[axis] not in allowed:
         sizes = " or ".join(str(size) for size in sorted(allowed))
         raise DataError(
-            f"the value for '{item.site}' has shape {tuple(value.shape)}; its axis {axis} counts {what} and must be {sizes}."
+            f"the value for '{item.site}' has shape {tuple(value.shape)}; "
+            f"its axis {axis} counts {what} and must be {sizes}."
         )

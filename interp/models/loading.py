@@ -48,6 +48,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
+    trust_remote_code: bool = False,
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
     family: Family | Mapping[str, Any] | None = None,
     check: bool = True,
@@ -56,11 +57,12 @@ def load(
 
     Args:
         source: "demo" (bundled), a folder, a name on the Hugging Face hub, or a loaded ``PreTrainedModel``.
-        weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for folders that
-            hold ``edited.safetensors``.
+        weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for folders
+            that hold ``edited.safetensors``.
         device: "auto" is the GPU if there is one, or where a loaded model is.
         dtype: "auto" is the checkpoint's own on a GPU, and float32 for half-precision checkpoints on a CPU.
         revision: branch, tag or commit on the hub.
+        trust_remote_code: True runs Python code that comes with the model.
         tokenizer: a folder, a hub name or an object; None takes the source's own.
         family: a row, or changes to the row found, for models whose modules have other names.
         check: False skips validation, so that nothing is known of the sites.
@@ -76,14 +78,15 @@ def load(
             f"a {type(source).__name__} was given; give 'demo', a folder, a hub name or a PreTrainedModel."
         )
     warnings: list[str] = []
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     if isinstance(source, PreTrainedModel):
         hf, name = _given(source, weights, device, dtype), source.config.name_or_path or type(source).__name__
         origin = source.config.name_or_path
     else:
         name = str(source)
         origin = str(assets("demo-24l")) if name == "demo" else name
-        hf = _from_source(origin, name, weights, device, dtype, revision, warnings)
-    tok = _tokenizer(tokenizer, origin, revision, warnings, local=isinstance(source, PreTrainedModel))
+        hf = _from_source(origin, name, weights, device, dtype, hub, warnings)
+    tok = _tokenizer(tokenizer, origin, hub, warnings, local=isinstance(source, PreTrainedModel))
     anatomy = Anatomy(hf, _family(hf, name, family), name)
     certificate: dict[str, Any] = {}
     if check:
@@ -101,11 +104,13 @@ def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> Pr
     here = source.get_input_embeddings().weight.device
     if device != "auto" and torch.device(device).type != here.type:
         raise ModelError(
-            f"device {device!r} asked, but the loaded model is on {here}. Move it yourself: model.to({str(device)!r})."
+            f"device {device!r} asked, but the loaded model is on {here}. "
+            f"Move it yourself: model.to({str(device)!r})."
         )
     if dtype != "auto" and _dtype(dtype) != source.dtype:
         raise ModelError(
-            f"dtype {dtype!r} asked, but the loaded model is {source.dtype}. Convert it yourself: model.to(...)."
+            f"dtype {dtype!r} asked, but the loaded model is {source.dtype}. "
+            "Convert it yourself: model.to(...)."
         )
     if weights == "random":
         return _initialised(type(source), source.config, source.dtype).to(here)
@@ -113,16 +118,16 @@ def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> Pr
 
 
 def _from_source(
-    origin: str, name: str, weights: str, device: Any, dtype: Any, revision: str | None, warnings: list[str]
+    origin: str, name: str, weights: str, device: Any, dtype: Any, hub: dict[str, Any], warnings: list[str]
 ) -> PreTrainedModel:
-    config = _config(origin, name, revision)
+    config = _config(origin, name, hub)
     target = _device(device)
     wanted = _chosen_dtype(config, dtype, target, warnings)
     if weights == "random":
         own = wanted if isinstance(wanted, torch.dtype) else getattr(config, "dtype", None) or torch.float32
-        return _initialised(AutoModelForCausalLM, config, own).to(target)
+        return _initialised(AutoModelForCausalLM, config, own, trust=hub["trust_remote_code"]).to(target)
     try:
-        hf = AutoModelForCausalLM.from_pretrained(origin, revision=revision, dtype=wanted)
+        hf = AutoModelForCausalLM.from_pretrained(origin, dtype=wanted, **hub)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"{name!r} could not be loaded: {_first_line(error)}") from error
     if target.type == "cpu" and dtype == "auto" and hf.dtype in (torch.float16, torch.bfloat16):
@@ -133,27 +138,35 @@ def _from_source(
     return hf.to(target).eval()
 
 
-def _config(origin: str, name: str, revision: str | None) -> PretrainedConfig:
+def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
     folder = Path(origin)
     if name == "demo" and not folder.is_dir():
         raise ModelError(
-            f"the bundled model is not at {folder}. Install the package anew, or make it: python -m interp.demo.train."
+            f"the bundled model is not at {folder}. Install the package anew, or make it: "
+            "python -m interp.demo.train."
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
         raise ModelError(
-            f"{name!r} is a folder without config.json (it holds {held}). Give a folder written by save_pretrained."
+            f"{name!r} is a folder without config.json (it holds {held}). "
+            "Give a folder written by save_pretrained."
         )
     if folder.is_file():
         raise ModelError(f"{name!r} is a file. Give the folder that holds config.json and the weights.")
     try:
-        config = AutoConfig.from_pretrained(origin, revision=revision)
+        config = AutoConfig.from_pretrained(origin, **hub)
     except (OSError, ValueError, KeyError) as error:
+        if "custom code" in str(error):
+            raise ModelError(
+                f"{name!r} comes with Python code of its own, which is not run unless you allow it. "
+                "Read that code first; then use trust_remote_code=True (--trust-remote-code)."
+            ) from error
         raise ModelError(
-            f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its cache could give "
-            f"({_first_line(error)}). Check the name and the network, or give a folder."
+            f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its cache "
+            f"could give ({_first_line(error)}). Check the name and the network, or give a folder."
         ) from error
-    if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
+    own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})  # its code comes with it
+    if config.is_encoder_decoder or not (own or type(config) in AutoModelForCausalLM._model_mapping):
         raise ModelError(
             f"{name!r} is a {config.model_type} model, which is not a causal decoder. "
             "Encoders and encoder-decoders are not supported; give a decoder-only language model."
@@ -194,15 +207,19 @@ def _chosen_dtype(
 
 
 def _half_warning(dtype: torch.dtype) -> str:
-    return f"the checkpoint is {dtype}; computing in float32 on this CPU. dtype={str(dtype)[6:]!r} keeps its own."
+    own = str(dtype).removeprefix("torch.")
+    return f"the checkpoint is {dtype}; computing in float32 on this CPU. dtype={own!r} keeps its own."
 
 
-def _initialised(maker: Any, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _initialised(
+    maker: Any, config: PretrainedConfig, dtype: torch.dtype, *, trust: bool = False
+) -> PreTrainedModel:
     """Build a model with weights drawn from a fixed seed; the global generator is left as found."""
     config = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        hf = maker.from_config(config) if maker is AutoModelForCausalLM else maker(config)
+        auto = maker is AutoModelForCausalLM
+        hf = maker.from_config(config, trust_remote_code=trust) if auto else maker(config)
     return hf.to(dtype).eval()
 
 
@@ -211,20 +228,22 @@ def _apply_edits(hf: PreTrainedModel, origin: str, name: str) -> None:
     path = Path(origin) / _EDITED
     if not path.is_file():
         raise ModelError(
-            f"weights='edited' asked, but {name!r} holds no {_EDITED}. The bundled 'demo' does; use weights='trained'."
+            f"weights='edited' asked, but {name!r} holds no {_EDITED}. "
+            "The bundled 'demo' does; use weights='trained'."
         )
     parameters = dict(hf.named_parameters())
     with torch.no_grad():
         for key, delta in load_file(path).items():
             if key not in parameters or parameters[key].shape != delta.shape:
                 raise ModelError(
-                    f"{_EDITED} of {name!r} holds {key!r} {tuple(delta.shape)}, which the model does not have."
+                    f"{_EDITED} of {name!r} holds {key!r} {tuple(delta.shape)}, "
+                    "which the model does not have."
                 )
             parameters[key].copy_(parameters[key].float() + delta.float())
 
 
 def _tokenizer(
-    tokenizer: Any, origin: str, revision: str | None, warnings: list[str], *, local: bool
+    tokenizer: Any, origin: str, hub: dict[str, Any], warnings: list[str], *, local: bool
 ) -> PreTrainedTokenizerBase | None:
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer
@@ -233,9 +252,7 @@ def _tokenizer(
         warnings.append("no tokenizer: prompts must be token ids, or load with tokenizer=...")
         return None
     try:
-        return AutoTokenizer.from_pretrained(
-            place, revision=revision, local_files_only=local and tokenizer is None
-        )
+        return AutoTokenizer.from_pretrained(place, **hub, local_files_only=local and tokenizer is None)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         if tokenizer is not None:
             raise ModelError(f"no tokenizer at {place!r}: {_first_line(error)}") from error

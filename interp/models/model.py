@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,43 +12,27 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.activations import Activations
-from interp.errors import ConfigError, SiteError
-from interp.models import fingerprints
+from interp.models import fingerprints, running
 from interp.models.anatomy import Anatomy
 from interp.models.batches import plan_batches
-from interp.models.execution import execute
-from interp.models.families import Family
+from interp.models.facts import Facts
 from interp.models.generation import Generation, generate
-from interp.models.gradients import execute_with_gradients
-from interp.models.interventions import Intervention, Plan
-from interp.models.positions import Positions, choose
+from interp.models.interventions import Intervention
+from interp.models.positions import Positions
+from interp.models.running import Run
 from interp.models.tokens import Prompts, Tokens, tokenize
-from interp.sites import Site, expand
+from interp.sites import Site
 
 __all__ = ["Model", "Run"]
 
-_EAGER = ("attention was computed eagerly in this run, to see its probabilities",)
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Hold what one run gave.
-
-    Attributes:
-        logits: ``[prompt vocab]`` after the last token, ``[prompt pos vocab]`` for all (zeros beyond a prompt's end),
-            or None; in the model's own dtype.
-        activations: what was captured, or None.
-    """
-
-    logits: Tensor | None
-    activations: Activations | None
+Sites = str | Site | Sequence[str | Site]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model:
+class Model(Facts):
     """Read and change the inside of a Hugging Face causal language model that itself stays untouched.
 
-    Make one with ``interp.load``. Nothing here changes the model outside a call: hooks are removed, modes restored.
+    Make one with ``interp.load``. Nothing here changes the model outside a call.
 
     Attributes:
         hf: the Hugging Face model.
@@ -71,86 +54,9 @@ class Model:
 
     def __repr__(self) -> str:
         """Return one line: name, family and sizes."""
+        kind = f"{self.weights}, {self.hf.config.model_type}"
         sizes = f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads"
-        return f"Model({self.name!r}, {self.weights}, {self.hf.config.model_type}, {sizes}, {self.dtype}, {self.device})"
-
-    @property
-    def family(self) -> Family:
-        """The family row in use."""
-        return self.anatomy.family
-
-    @property
-    def n_layers(self) -> int:
-        """Number of blocks."""
-        return self.anatomy.n_layers
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.anatomy.d_model
-
-    @property
-    def n_heads(self) -> int:
-        """Query heads per block."""
-        return self.anatomy.n_heads
-
-    @property
-    def n_kv_heads(self) -> int:
-        """Key-value heads per block."""
-        return self.anatomy.n_kv_heads
-
-    @property
-    def d_head(self) -> int:
-        """Width of a head."""
-        return self.anatomy.d_head
-
-    @property
-    def d_mlp(self) -> int:
-        """Neurons per block."""
-        return self.anatomy.d_mlp
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens the model embeds."""
-        return self.anatomy.vocab_size
-
-    @cached_property
-    def max_length(self) -> int | None:
-        """Longest prompt the model reads, or None where its configuration sets no limit."""
-        config = self.hf.config.get_text_config()
-        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-        return next((int(v) for name in names if isinstance(v := getattr(config, name, None), int)), None)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the input embedding is."""
-        return self.anatomy.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The model's floating-point type."""
-        return self.hf.dtype
-
-    @property
-    def sites(self) -> list[str]:
-        """The kinds of site this model offers, in execution order."""
-        return list(self.anatomy.kinds)
-
-    @property
-    def disabled(self) -> Mapping[str, str]:
-        """Kinds of site this model does not offer, each with the reason."""
-        return self.anatomy.disabled
-
-    @property
-    def fingerprint(self) -> str:
-        """The sha256 of the weights, computed on first use and again if the weights change."""
-        _ = self.anatomy.modules
-        return fingerprints.of_weights(self.hf, self.anatomy.parameters)
-
-    @cached_property
-    def tokenizer_fingerprint(self) -> str:
-        """The sha256 of the tokenizer's vocabulary and rules; "" without a tokenizer."""
-        return fingerprints.of_tokenizer(self.tokenizer)
+        return f"Model({self.name!r}, {kind}, {sizes}, {self.dtype}, {self.device})"
 
     def tokenize(
         self, prompts: Prompts, *, padding_side: str = "right", add_bos: str | bool = "auto"
@@ -175,30 +81,18 @@ class Model:
             add_bos=add_bos,
         )
 
-    def expand(self, sites: str | Site | Sequence[str | Site]) -> list[Site]:
+    def expand(self, sites: Sites) -> list[Site]:
         """Turn names and globs into this model's sites, refusing kinds it does not offer.
 
         Raises:
             SiteError: nothing matches, or the model does not offer the site.
         """
-        found = expand(sites, self)
-        texts = [sites] if isinstance(sites, str | Site) else sites
-        if any(str(text) == "hook_embed" for text in texts) and not self.certificate.get(
-            "embed_is_token", True
-        ):
-            raise SiteError(
-                f"'hook_embed' is the token embedding alone in TransformerLens, but in {self.name!r} more is added "
-                "before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that enters block 0."
-            )
-        if isinstance(sites, str) and any(mark in sites.partition(".")[0] for mark in "*?["):
-            found = [site for site in found if site.kind not in self.disabled]
-        self.anatomy.check(dict.fromkeys(site.kind for site in found))
-        return found
+        return running.chosen_sites(self.anatomy, self, sites, self.certificate.get("embed_is_token", True))
 
     def capture(
         self,
         prompts: Prompts,
-        sites: str | Site | Sequence[str | Site],
+        sites: Sites,
         positions: Positions = "last",
         *,
         batch_size: str | int = "auto",
@@ -223,7 +117,7 @@ class Model:
             Per site ``[prompt, ...]`` for one position each, else ``[prompt, pos, ...]`` padded with zeros.
 
         Raises:
-            SiteError, DataError, ConfigError, OutOfMemoryError: each says what was asked, found, and the remedy.
+            InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
         """
         run = self.run(
             prompts,
@@ -244,7 +138,7 @@ class Model:
         prompts: Prompts,
         *,
         interventions: Sequence[Intervention] | None = None,
-        capture: str | Site | Sequence[str | Site] | None = None,
+        capture: Sites | None = None,
         positions: Positions = "last",
         logits: str = "last",
         batch_size: str | int = "auto",
@@ -263,40 +157,32 @@ class Model:
             positions: of the captured sites.
             logits: "last", "all" or "none".
             batch_size: as for ``capture``.
-            device: of the captured tensors.
+            device: as for ``capture``; likewise ``dtype``, ``padding_side`` and ``progress``.
             dtype: of the captured tensors.
             padding_side: of the internal batches.
             progress: show a progress bar.
-            grad: keep the graph: one batch, ``positions="all"``, and captured tensors are nodes of the graph, so that
-                ``torch.autograd.grad`` of any function of the logits with respect to them works.
+            grad: keep the graph: one batch, ``positions="all"``, and captured tensors are nodes of the graph,
+                so that ``torch.autograd.grad`` with respect to them works.
 
         Raises:
-            SiteError, DataError, ConfigError, OutOfMemoryError: each says what was asked, found, and the remedy.
+            InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
         """
-        if logits not in ("last", "all", "none"):
-            raise ConfigError(f"logits {logits!r} asked; use 'last', 'all' or 'none'.")
         tokens = self.tokenize(prompts, padding_side=padding_side)
-        sites = self.expand(capture) if capture is not None else []
-        chosen = choose(positions, tokens.lengths)
-        plan = Plan(interventions, self.anatomy, self, tokens.lengths) if interventions else None
-        if grad:
-            found = execute_with_gradients(self.anatomy, tokens, sites, chosen, logits, plan)
-        else:
-            width = self.vocab_size if logits == "all" or any(site.kind == "logits" for site in sites) else 0
-            found = execute(
-                self.anatomy,
-                tokens,
-                plan_batches(tokens.lengths, batch_size, device=self.device.type, logits_width=width),
-                sites=sites,
-                chosen=chosen,
-                logits=logits,
-                plan=plan,
-                device=torch.device(device) if device is not None else None,
-                dtype=dtype,
-                progress=progress,
-            )
-        activations = self._activations(found[1], tokens, chosen.recorded()) if sites else None
-        return Run(found[0], activations)
+        found, tensors, recorded = running.run(
+            self.anatomy,
+            self,
+            tokens,
+            sites=self.expand(capture) if capture is not None else [],
+            positions=positions,
+            logits=logits,
+            interventions=interventions or (),
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            progress=progress,
+            grad=grad,
+        )
+        return Run(found, self._activations(tensors, tokens, recorded) if tensors else None)
 
     def logits(self, prompts: Prompts, *, batch_size: str | int = "auto") -> Float[Tensor, "batch vocab"]:
         """Return the fp32 logits after each prompt's last token."""
@@ -309,7 +195,7 @@ class Model:
         prompts: Prompts,
         *,
         max_new_tokens: int,
-        capture: str | Site | Sequence[str | Site] | None = None,
+        capture: Sites | None = None,
         steps: str | Sequence[int] = "all",
         interventions: Sequence[Intervention] | None = None,
         batch_size: str | int = "auto",
@@ -317,8 +203,8 @@ class Model:
     ) -> Generation:
         """Continue prompts greedily, reading and writing on the way.
 
-        Step s is the pass that chooses new token s (0-based); its captured position is the newest token of that pass,
-        index ``length - 1 + s``. Interventions count positions from the prompt's start, also under the cache.
+        Step s is the pass that chooses new token s (0-based); its captured position is that of the newest token
+        it reads, ``length - 1 + s``. Interventions count positions from the prompt's start, also under the cache.
 
         Args:
             prompts: as for ``tokenize``.
@@ -330,10 +216,9 @@ class Model:
             use_cache: False recomputes everything at each step; the result is the same.
 
         Raises:
-            SiteError, DataError, ConfigError, OutOfMemoryError: each says what was asked, found, and the remedy.
+            InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
         """
         tokens = self.tokenize(prompts, padding_side="left")
-        sites = self.expand(capture) if capture is not None else []
         raw = generate(
             self.anatomy,
             tokens,
@@ -341,34 +226,27 @@ class Model:
             max_new_tokens=max_new_tokens,
             max_length=self.max_length,
             dims=self,
-            sites=sites,
+            sites=self.expand(capture) if capture is not None else [],
             steps=steps,
             interventions=interventions or (),
             batches=plan_batches(tokens.lengths, batch_size, device=self.device.type),
             use_cache=use_cache,
         )
-        activations = None
-        if sites:
-            full = Tokens(
-                raw.all_ids, tuple(map("".join, zip(tokens.texts, raw.texts, strict=True))), tokens.warnings
-            )
-            activations = self._activations(raw.tensors, full, raw.positions)
+        full = replace(tokens, token_ids=raw.all_ids, texts=tuple(map("".join, zip(tokens.texts, raw.texts))))
+        activations = self._activations(raw.tensors, full, raw.positions) if raw.tensors else None
         return Generation(raw.texts, raw.token_ids, activations)
 
     def _activations(
         self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]
     ) -> Activations:
+        eager = running.EAGER[: any(site.kind == "pattern" for site in tensors)]
         return Activations(
             {str(site): tensor for site, tensor in tensors.items()},
-            [list(ids) for ids in tokens.token_ids],
+            tokens.token_ids,
             positions,
-            list(tokens.texts),
+            tokens.texts,
             fingerprints.of_weights(self.hf, self.anatomy.parameters),
             self.name,
             self.weights,
-            warnings=(
-                *self.warnings,
-                *tokens.warnings,
-                *_EAGER[: any(site.kind == "pattern" for site in tensors)],
-            ),
+            warnings=(*self.warnings, *tokens.warnings, *eager),
         )

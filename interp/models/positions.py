@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,10 +68,10 @@ def choose(positions: Positions, lengths: Sequence[int], *, limits: Sequence[int
     """Resolve positions for every prompt.
 
     Args:
-        positions: ``"last"``; ``"all"``; an int (negative counts from each prompt's end); a slice; a sequence with one
-            int per prompt; a boolean mask ``[batch pos]`` whose column t is token t of the prompt, never padding.
+        positions: ``"last"``; ``"all"``; an int (negative counts from each prompt's end); a slice; a sequence
+            with one int per prompt; a boolean mask ``[batch pos]`` whose column t is token t of the prompt.
         lengths: tokens per prompt.
-        limits: tokens per prompt including those still to be generated; ``"all"`` and open slices reach that far.
+        limits: tokens per prompt with those still to be generated; ``"all"`` and open slices reach that far.
 
     Raises:
         DataError: a position that a prompt does not have, or a mask of the wrong shape.
@@ -91,10 +92,11 @@ def choose(positions: Positions, lengths: Sequence[int], *, limits: Sequence[int
         return Chosen(tuple(_sliced(positions, length, limit) for length, limit in pairs))
     elif (mask := _as_mask(positions)) is not None:
         return _masked(mask, lengths)
-    elif isinstance(positions, Tensor | Sequence):
+    elif isinstance(positions, Tensor | Sequence | np.ndarray):
         return _per_prompt([int(p) for p in positions], lengths, limits)
     raise ConfigError(
-        f"positions {positions!r} asked; use 'last', 'all', an int, a slice, one int per prompt, or a boolean mask."
+        f"positions {positions!r} asked; use 'last', 'all', an int, a slice, one int per prompt, or a "
+        "boolean mask."
     )
 
 
@@ -115,7 +117,8 @@ def _per_prompt(wanted: list[int], lengths: Sequence[int], limits: Sequence[int]
     for number, (position, length, limit) in enumerate(zip(wanted, lengths, limits, strict=True)):
         if not -length <= position < limit:
             raise DataError(
-                f"position {position} asked, but prompt {number} has positions 0..{limit - 1} (-1 is the prompt's last)."
+                f"position {position} asked, but prompt {number} has positions 0..{limit - 1} "
+                "(-1 is the prompt's last)."
             )
         rows.append((position + length if position < 0 else position,))
     return Chosen(tuple(rows), single=True)
@@ -125,7 +128,7 @@ def _as_mask(positions: Any) -> Tensor | None:
     if isinstance(positions, Tensor):
         return positions if positions.dtype == torch.bool else None
     is_mask = isinstance(positions, Sequence) and positions and isinstance(positions[0], Sequence)
-    if getattr(positions, "dtype", None) == bool:
+    if isinstance(positions, np.ndarray) and positions.dtype == np.bool_:
         return torch.as_tensor(positions)
     return _ragged(positions) if is_mask else None
 
@@ -153,7 +156,7 @@ def _masked(mask: Tensor, lengths: Sequence[int]) -> Chosen:
 def gatherer(chosen: Chosen, batch: Batch) -> Callable[[Tensor], Tensor]:
     """Return the function that copies the chosen positions out of ``[batch pos ...]``, padded with zeros.
 
-    The result is always a copy, so it never keeps the whole tensor alive and no later edit in place can reach it.
+    The result is a copy: it never keeps the whole tensor alive, and no later edit in place can reach it.
     """
     rows = [chosen.rows[row] for row in batch.rows]
     device = batch.input_ids.device
@@ -177,7 +180,8 @@ def _column(column: int, tensor: Tensor) -> Tensor:
 
 
 def _indexed(index: tuple[Tensor, Tensor], tensor: Tensor) -> Tensor:
-    return tensor[index]
+    rows, columns = index
+    return tensor[rows.to(tensor.device), columns.to(tensor.device)]
 
 
 def _several(columns: list[list[int]], device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -189,5 +193,6 @@ def _several(columns: list[list[int]], device: torch.device) -> Callable[[Tensor
 
 
 def _gathered(index: tuple[Tensor, Tensor], empty: Tensor, tensor: Tensor) -> Tensor:
-    picked = tensor[index]
+    picked = _indexed(index, tensor)
+    empty = empty.to(tensor.device)
     return picked.masked_fill_(empty.view(*empty.shape, *[1] * (picked.ndim - 2)), 0)

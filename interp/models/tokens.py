@@ -1,4 +1,4 @@
-"""Prompts to exact ids, masks and positions. Beginning-of-sequence and padding are decided here and nowhere else."""
+"""Prompts to exact ids, masks and positions. Beginning-of-sequence and padding are decided here alone."""
 
 from __future__ import annotations
 
@@ -93,8 +93,9 @@ def tokenize(
 ) -> Tokens:
     """Turn prompts into exact token ids.
 
-    ``add_bos="auto"`` does what the tokenizer does, but looks at every prompt: a beginning-of-sequence token is never
-    doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken as they are.
+    ``add_bos="auto"`` does what the tokenizer does, but looks at every prompt: a beginning-of-sequence token is
+    never doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken as
+    they are.
 
     Raises:
         DataError: a prompt is empty, too long, or holds ids the model does not have; no tokenizer for texts.
@@ -203,7 +204,8 @@ def _encode(
     plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not plain:
         raise DataError(
-            f"prompt {number} is empty. Remove it; to run on the beginning-of-sequence token alone, give its id."
+            f"prompt {number} is empty. Remove it; to run on the beginning-of-sequence token alone, give its "
+            "id as a list."
         )
     _warn_unknown(plain, number, tokenizer, warnings)
     special = list(tokenizer(text, add_special_tokens=True)["input_ids"])
@@ -250,7 +252,7 @@ def _warn_bos(ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, w
 def _warn_unknown(
     ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, warnings: list[str]
 ) -> None:
-    unknown = tokenizer.unk_token_id
+    unknown: Any = tokenizer.unk_token_id
     if unknown is not None and unknown != tokenizer.bos_token_id and (count := ids.count(unknown)):
         warnings.append(
             f"prompt {number}: {count} of {len(ids)} tokens are unknown ({tokenizer.unk_token!r})."
@@ -258,7 +260,7 @@ def _warn_unknown(
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase | None, vocab_size: int | None) -> int:
-    found = tokenizer.pad_token_id if tokenizer is not None else None
+    found: Any = tokenizer.pad_token_id if tokenizer is not None else None
     return found if found is not None and (vocab_size is None or found < vocab_size) else 0
 
 
@@ -271,7 +273,7 @@ def _check(rows: Sequence[Sequence[int]], name: str, vocab_size: int | None, max
                 f"prompt {number} has {len(ids)} tokens, but {name!r} reads at most {max_length}. "
                 f"Shorten it by {len(ids) - max_length} tokens, or split it."
             )
-        if vocab_size is not None and not (0 <= min(ids) and max(ids) < vocab_size):
+        if vocab_size is not None and not (min(ids) >= 0 and max(ids) < vocab_size):
             bad = next(token for token in ids if not 0 <= token < vocab_size)
             raise DataError(
                 f"prompt {number} holds token id {bad}, but {name!r} has ids 0..{vocab_size - 1}. "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from interp.errors import InterpError, ModelError
 from interp.models.anatomy import Anatomy, Location
 from interp.models.execution import forward
-from interp.models.hooks import Frame, Writer, eager_attention, evaluating, reading, writing
+from interp.models.hooks import Frame, Stop, Writer, eager_attention, evaluating, reading, writing
 from interp.models.positions import Batch
 from interp.sites import Site
 
@@ -67,9 +67,9 @@ def probe_batch(anatomy: Anatomy) -> Batch:
 def read_once(
     anatomy: Anatomy, places: dict[Site, Location], *, writers: Sequence[Writer] = (), eager: bool = False
 ) -> tuple[dict[Site, Tensor], Tensor]:
-    """Run the probe batch once; return what was read and the logits."""
+    """Run the probe batch once; return what was read and the last logits (none under eager attention)."""
     batch = probe_batch(anatomy)
-    frame = Frame(batch=2, width=_LENGTH)
+    frame = Frame(batch=2, width=_LENGTH, stop=eager)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluating(anatomy.modules))
@@ -77,8 +77,11 @@ def read_once(
             stack.enter_context(eager_attention(anatomy.modules))
         stack.enter_context(writing(writers, frame))
         stack.enter_context(reading(places, frame))
-        result = forward(anatomy, batch, "all")
-    return dict(frame.found), result.logits
+        try:
+            logits = forward(anatomy, batch, "last").logits[:, -1:]
+        except Stop:
+            logits = torch.zeros(0)
+    return dict(frame.found), logits
 
 
 def validated(anatomy: Anatomy) -> tuple[Anatomy, Report]:
@@ -110,7 +113,7 @@ def _no_middle(anatomy: Anatomy) -> str:
     kind = anatomy.hf.config.model_type
     if anatomy.family.types:
         return f"{kind} runs attention and MLP in parallel, so it has no 'resid_mid'."
-    return f"no module of {kind} reads a stream between attention and MLP (parallel blocks), so it has no 'resid_mid'."
+    return f"no module of {kind} reads a stream between attention and MLP, so it has no 'resid_mid'."
 
 
 def _guarded(anatomy: Anatomy, places: dict[Site, Location]) -> tuple[dict[Site, Tensor], Tensor]:
@@ -118,8 +121,8 @@ def _guarded(anatomy: Anatomy, places: dict[Site, Location]) -> tuple[dict[Site,
         return read_once(anatomy, places)
     except (RuntimeError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise ModelError(
-            f"{anatomy.name!r} could not run on {_LENGTH} tokens with family row {anatomy.family.name!r}: {error}. "
-            "If its modules are named differently, pass family={...} at load."
+            f"{anatomy.name!r} could not run on {_LENGTH} tokens with family row {anatomy.family.name!r}: "
+            f"{error}. If its modules are named differently, pass family={...} at load."
         ) from error
 
 
@@ -161,13 +164,14 @@ def _check_stream(anatomy: Anatomy, found: dict[Site, Tensor], report: Report) -
     if not _note(report, "resid_pre.(l+1) = resid_post.l", errors, tolerance(anatomy.hf.dtype)):
         raise ModelError(
             f"{anatomy.name!r}: the blocks at {anatomy.family.blocks!r} do not hand one residual stream on "
-            f"(relative error {max(errors):.1e}). Pass family={{'blocks': ...}} with the path of the block list."
+            f"(relative error {max(errors):.1e}). "
+            "Pass family={'blocks': ...} with the path of the block list."
         )
     last = found[Site("resid_post", anatomy.n_layers - 1)]
     if not _note(report, "causal", [_error(last[0, :-1], last[1, :-1])], 1e-3):
         raise ModelError(
-            f"{anatomy.name!r} ({anatomy.hf.config.model_type}) is not a causal language model: a later token changes "
-            "what stands before it. Encoders are not supported; load a decoder-only model."
+            f"{anatomy.name!r} ({anatomy.hf.config.model_type}) is not a causal language model: a later token "
+            "changes what stands before it. Encoders are not supported; load a decoder-only model."
         )
 
 
@@ -190,7 +194,8 @@ def _check_sums(anatomy: Anatomy, found: dict[Site, Tensor], report: Report) -> 
             middles.append(_error(pre + attention, middle, scale))
     limit = tolerance(anatomy.hf.dtype)
     if not _note(report, "resid_post.l = resid_pre.l + attn_out.l + mlp_out.l", sums, limit):
-        text = f"resid_pre + attn_out + mlp_out differs from resid_post by {max(sums):.1e} of what the block adds."
+        worst = f"{max(sums):.1e} of what the block adds"
+        text = f"resid_pre + attn_out + mlp_out differs from resid_post by {worst}."
         report.disable(text, "attn_out", "mlp_out", "resid_mid")
     elif middles and not _note(report, "resid_mid.l = resid_pre.l + attn_out.l", middles, limit):
         text = f"resid_pre + attn_out differs from resid_mid by {max(middles):.1e} of what the block adds."
@@ -225,7 +230,7 @@ def _check_projection(
 
 
 def _contains(outer: nn.Module, inner: nn.Module, block: nn.Module) -> bool:
-    """Tell whether a contribution is read at the projection or a module around it, rather than at a post-norm."""
+    """Tell whether a contribution is read at the projection or around it, rather than at a post-norm."""
     return outer is not block and any(module is inner for module in outer.modules())
 
 
@@ -256,7 +261,7 @@ def _check_final(anatomy: Anatomy, found: dict[Site, Tensor], logits: Tensor, re
             norm = anatomy.locate(Site("final_norm")).module
             errors = [
                 _error(norm.forward(last), normed),
-                _error(finished(anatomy, head.forward(normed)), logits),
+                _error(finished(anatomy, head(normed[:, -1:])), logits),
             ]
     except (RuntimeError, AttributeError) as error:
         report.disable(f"the head cannot be applied to the final norm ({error}).", "final_norm")

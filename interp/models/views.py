@@ -1,10 +1,10 @@
-"""How a site is cut out of the tensor that a module takes or gives, and put back without touching that tensor."""
+"""How a site is cut out of the tensor that a module takes or gives, and put back without changing it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,8 +17,8 @@ __all__ = ["Fused", "HeadOutput", "Heads", "Neuron", "Pattern", "Scaled", "Shift
 class View(ABC):
     """Read a site from a module's tensor, and write it back as a new tensor.
 
-    ``given`` is the tensor a view may need besides: the module's input for a head's output, the block's input for
-    ``resid_mid``.
+    ``given`` is the tensor a view may need besides: the module's input for a head's output, the block's input
+    for ``resid_mid``.
     """
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Scaled(View):
 
 @dataclass(frozen=True)
 class Shifted(View):
-    """Take ``given`` plus another view: ``resid_mid`` is written through what attention adds to ``resid_pre``."""
+    """Take ``given`` plus another view: ``resid_mid`` is written through what attention adds."""
 
     part: View
 
@@ -101,8 +101,8 @@ class Heads(View):
 class Fused(View):
     """Take queries, keys or values out of one fused projection.
 
-    ``thirds`` is ``[all queries | all keys | all values]``; ``groups`` is, per key-value head, ``[its queries | its
-    key | its value]`` (one query each in GPT-NeoX and BLOOM).
+    ``thirds`` is ``[all queries | all keys | all values]``; ``groups`` is, per key-value head,
+    ``[its queries | its key | its value]`` (one query each in GPT-NeoX and BLOOM).
     """
 
     layout: Literal["thirds", "groups"]
@@ -204,11 +204,12 @@ def head_output(
 ) -> Float[Tensor, "*batch d_model"]:
     """Compute one head's part of an output projection from the projection's whole input.
 
-    A plain linear layer is sliced; any other kind (a quantized one, say) is run on an input that is zero elsewhere.
+    A plain linear layer is sliced; any other kind (a quantized one, say) is run on an input that is zero
+    elsewhere.
     """
     d_head = z.shape[-1] // count
     part = slice(index * d_head, (index + 1) * d_head)
-    weight = getattr(projection, "weight", None)
+    weight: Any = getattr(projection, "weight", None)
     if type(projection) is nn.Linear and type(weight) is nn.Parameter:
         return z[..., part] @ weight[:, part].T
     if type(projection) is Conv1D:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from interp.report.figures import Figure
 from interp.report.story import Example, Table
@@ -17,12 +18,11 @@ MOST_PAIRS = 8
 WRONG, RIGHT = 8, 4
 
 
-def tested(rows: pandas.DataFrame | None) -> pandas.DataFrame | None:
-    """Give the test rows, or ``None`` where a run has no predictions."""
+def tested(rows: pandas.DataFrame | None) -> list[dict[str, Any]]:
+    """Give the test rows, as dictionaries; none where a run has no predictions."""
     if rows is None or "predicted" not in rows.columns:
-        return None
-    found = rows[rows["split"] == "test"]
-    return found if len(found) else None
+        return []
+    return [row for row in rows.to_dict("records") if row["split"] == "test"]
 
 
 def confusion_figure(rows: pandas.DataFrame | None) -> Figure | None:
@@ -30,18 +30,11 @@ def confusion_figure(rows: pandas.DataFrame | None) -> Figure | None:
     import pandas
 
     found = tested(rows)
-    if found is None:
+    names = sorted({row[key] for row in found for key in ("label", "predicted")})
+    if not 0 < len(names) <= MOST_LABELS:
         return None
-    names = sorted({*found["label"], *found["predicted"]})
-    if len(names) > MOST_LABELS:
-        return None
-    counts = pandas.crosstab(found["label"], found["predicted"]).reindex(index=names, columns=names, fill_value=0)
-    totals = counts.sum(axis=1)
-    cells = [
-        (actual, predicted, int(counts.loc[actual, predicted]), counts.loc[actual, predicted] / max(totals[actual], 1))
-        for actual in names
-        for predicted in names
-    ]
+    counts, totals = Counter(map(_pair, found)), Counter(row["label"] for row in found)
+    cells = [(a, p, counts[a, p], counts[a, p] / max(totals[a], 1)) for a in names for p in names]
     return Figure(
         "counts",
         pandas.DataFrame(cells, columns=["actual", "predicted", "n", "share"]),
@@ -55,34 +48,40 @@ def confusion_figure(rows: pandas.DataFrame | None) -> Figure | None:
 def confusion_table(rows: pandas.DataFrame | None) -> Table | None:
     """List the most frequent mistakes."""
     found = tested(rows)
-    if found is None:
+    counts = Counter(_pair(row) for row in found if _wrong(row))
+    if not counts:
         return None
-    wrong = found[found["label"] != found["predicted"]]
-    if not len(wrong):
-        return None
-    pairs = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable").head(MOST_PAIRS)
-    of = found["label"].value_counts()
-    body = tuple((label, predicted, f"{n} of {of[label]}") for (label, predicted), n in pairs.items())
-    return Table("The most frequent mistakes", ("is", "read as", "prompts"), body, note=f"{len(wrong):,} of {len(found):,} test prompts.")
+    of = Counter(row["label"] for row in found)
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_PAIRS]
+    body = tuple((label, predicted, f"{n} of {of[label]}") for (label, predicted), n in most)
+    note = f"{counts.total():,} of {len(found):,} test prompts are read wrongly."
+    return Table("The most frequent mistakes", ("is", "read as", "prompts"), body, note=note)
 
 
 def examples(rows: pandas.DataFrame | None) -> tuple[list[Example], list[Example]]:
     """Choose prompts read wrongly (the surest mistakes, one per kind first) and correctly (one per label)."""
-    found = tested(rows)
-    if found is None or "text" not in found.columns:
-        return [], []
-    ranked = found.sort_values("probability", ascending=False, kind="stable", na_position="last")
-    wrong = ranked[ranked["label"] != ranked["predicted"]]
-    first = ~wrong.duplicated(["label", "predicted"])
-    wrong = wrong.loc[[*wrong.index[first], *wrong.index[~first]]]
-    right = found[found["label"] == found["predicted"]].drop_duplicates("label")
-    return [_example(row) for row in _records(wrong, WRONG)], [_example(row) for row in _records(right, RIGHT)]
+    found = [row for row in tested(rows) if "text" in row]
+    wrong = sorted((row for row in found if _wrong(row)), key=lambda row: -_sure(row))
+    first = {id(row) for row in {_pair(row): row for row in reversed(wrong)}.values()}
+    wrong.sort(key=lambda row: id(row) not in first)
+    right = {row["label"]: row for row in reversed(found) if not _wrong(row)}
+    return [_example(row) for row in wrong[:WRONG]], [_example(right[name]) for name in sorted(right)[:RIGHT]]
 
 
-def _records(rows: pandas.DataFrame, most: int) -> list[dict]:
-    return rows.head(most).to_dict("records")
+def _pair(row: dict[str, Any]) -> tuple[str, str]:
+    return row["label"], row["predicted"]
 
 
-def _example(row: dict) -> Example:
-    sure = row.get("probability")
-    return Example(row["text"], row["label"], row["predicted"], "" if sure is None or sure != sure else f"probability {sure:.2f}")
+def _wrong(row: dict[str, Any]) -> bool:
+    return row["label"] != row["predicted"]
+
+
+def _sure(row: dict[str, Any]) -> float:
+    """Give the probability of what was read; 0 for probes without probabilities."""
+    value = row.get("probability")
+    return float(value) if value is not None and value == value else 0.0
+
+
+def _example(row: dict[str, Any]) -> Example:
+    sure = _sure(row)
+    return Example(row["text"], *_pair(row), f"probability {sure:.2f}" if sure else "")

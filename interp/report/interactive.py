@@ -47,7 +47,7 @@ def draw(figure: Figure) -> plotly.graph_objects.Figure:
 
 
 def _height(figure: Figure) -> int:
-    rows = figure.data["actual"].nunique() if figure.form == "counts" else len(figure.data)
+    rows = len(set(figure.data["actual"])) if figure.form == "counts" else len(figure.data)
     return {"curve": 380, "intervals": 150 + 44 * rows, "counts": 200 + 34 * rows}[figure.form]
 
 

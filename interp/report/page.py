@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,8 @@ def render(story: Story, *, interactive: bool = True) -> str:
         interactive: put plotly into the page (4.8 MB), so that figures can be explored; their SVG is always
             there.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(shown=printable, cell=_cell)
     scripts = _scripts(interactive and bool(story.figures))
-    return environment.get_template("page.html").render(
+    return _template().render(
         story=story,
         style=_text("page.css"),
         scripts=scripts,
@@ -50,6 +41,19 @@ def render(story: Story, *, interactive: bool = True) -> str:
     )
 
 
+@lru_cache(maxsize=1)
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(HERE)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(shown=printable, cell=_cell)
+    return environment.get_template("page.html")
+
+
+@lru_cache(maxsize=8)
 def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 

@@ -16,40 +16,51 @@ if TYPE_CHECKING:
 __all__ = ["curve_figure", "main_figure", "scores_figure", "story"]
 
 NOT_USE = (
-    "That a label can be read here does not show that the model uses it: to show that, change the activation and "
+    "That a label can be read here does not show that the model uses it: to show that, change the "
+    "activation and "
     "watch the output."
 )
 WORDS = (
     ("layer", "One of the model's blocks, counted from 0."),
     (
         "residual stream",
-        "The vector a model carries along at each token; every layer reads it and adds to it. It is read after the layer.",
+        "The vector a model carries along at each token; every layer reads it and adds to it. It is read "
+        "after the layer.",
     ),
-    ("probe", "A small classifier that is trained to read a label off such vectors. The model itself is not trained."),
+    (
+        "probe",
+        "A small classifier that is trained to read a label off such vectors. The model itself is not "
+        "trained.",
+    ),
     ("accuracy", "The share of test prompts whose label is read correctly; 1 is all of them."),
     (
         "group",
-        "Prompts that share what is asked about (a word, a fact). All prompts of a group are in the same split, so that "
+        "Prompts that share what is asked about (a word, a fact). All prompts of a group are in the same "
+        "split, so that "
         "nothing that is tested has been seen in training.",
     ),
     (
         "95% interval",
-        "Where the number would lie if other groups of the same kind had been drawn. It is computed over groups, because "
+        "Where the number would lie if other groups of the same kind had been drawn. It is computed over "
+        "groups, because "
         "prompts of one group are not independent.",
     ),
     (
         "control",
-        "The same measurement without the thing that is claimed. A probe that is no better than its controls says "
+        "The same measurement without the thing that is claimed. A probe that is no better than its "
+        "controls says "
         "nothing about the model.",
     ),
     (
         "difference",
-        "Accuracy of the probe minus that of the control, on the same prompts. An interval that excludes 0 is a difference.",
+        "Accuracy of the probe minus that of the control, on the same prompts. An interval that excludes "
+        "0 is a difference.",
     ),
     ("chance", "What guessing all labels equally often would score."),
     (
         "splits",
-        "The probe is fitted on training prompts, its settings (and the layer, where there are several) are chosen on "
+        "The probe is fitted on training prompts, its settings (and the layer, where there are several) "
+        "are chosen on "
         "validation prompts, and test prompts are looked at once.",
     ),
 )
@@ -67,7 +78,9 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: pandas.DataFrame 
         verdict=verdict[:1].upper() + verdict[1:] + "." * bool(verdict),
         lead=_lead(facts, result),
         numbers=_numbers(result),
-        tables=[table for table in (scores_table(result), layers_table(result), confusion_table(rows)) if table],
+        tables=[
+            table for table in (scores_table(result), layers_table(result), confusion_table(rows)) if table
+        ],
         figures=[figure for figure in (*_score_figures(result), confusion_figure(rows)) if figure],
         wrong=wrong,
         right=right,
@@ -86,12 +99,17 @@ def _lead(facts: dict[str, Any], result: dict[str, Any]) -> list[str]:
     layers = result.get("layers", [])
     many = f"after each of {len(layers)} layers" if len(layers) > 1 else f"after layer {result.get('layer')}"
     return [
-        f"{data.get('n', 0):,} prompts of {data.get('name', '')} with {len(result.get('classes', []))} labels "
-        f"({data.get('description', '')}) were run through {model.get('name', '')} ({model.get('weights', '')} weights). "
-        f"At {where} of each prompt the residual stream {many} was read, and a {result.get('kind', '')} probe "
+        f"{data.get('n', 0):,} prompts of {data.get('name', '')} with {len(result.get('classes', []))} "
+        f"labels "
+        f"({data.get('description', '')}) were run through {model.get('name', '')} "
+        f"({model.get('weights', '')} weights). "
+        f"At {where} of each prompt the residual stream {many} was read, and a {result.get('kind', '')} "
+        f"probe "
         f"({kinds.get('description', 'a linear classifier')}) was trained to tell the label.",
-        f"It was fitted on {result.get('n_train', 0):,} prompts, its settings were chosen on {result.get('n_validation', 0):,} "
-        f"others, and it was tested once on {result.get('n_test', 0):,} prompts in {result.get('n_groups', 0):,} groups that "
+        f"It was fitted on {result.get('n_train', 0):,} prompts, its settings were chosen on "
+        f"{result.get('n_validation', 0):,} "
+        f"others, and it was tested once on {result.get('n_test', 0):,} prompts in "
+        f"{result.get('n_groups', 0):,} groups that "
         f"neither had seen. Layer: {result.get('selection', '')}.",
     ]
 
@@ -103,20 +121,20 @@ def _at(result: dict[str, Any], layer: int | None = None) -> list[dict[str, Any]
 
 def _numbers(result: dict[str, Any]) -> list[Number]:
     rows = {row["name"]: row for row in _at(result)}
-    found = [Number("Accuracy on the test prompts", f"{p['value']:.3f}", _interval(p), _of(p)) for p in [rows["probe"]]]
+    probe = rows["probe"]
+    of = f"of {_tested(probe)}"
+    found = [Number("Accuracy on the test prompts", f"{probe['value']:.3f}", _interval(probe), of)]
     if "random-weights" in rows:
         row = rows["random-weights"]
-        meaning = "the probe on the trained model minus the same on its untrained twin: what training put there"
-        found.append(Number("Trained minus untrained", _signed(row["difference"]), _interval(row, "difference_"), meaning))
+        meaning = "the trained model's accuracy minus its untrained twin's: what training put there"
+        change = _signed(row["difference"])
+        found.append(Number("Trained minus untrained", change, _interval(row, "difference_"), meaning))
     controls = [row for name, row in rows.items() if name not in ("probe", "chance")]
     if controls:
         best = max(controls, key=lambda row: row["value"])
-        found.append(Number("Strongest control", f"{best['value']:.3f}", best["name"], "what the probe has to beat"))
+        what = "what the probe has to beat"
+        found.append(Number("Strongest control", f"{best['value']:.3f}", best["name"], what))
     return found
-
-
-def _of(row: dict[str, Any]) -> str:
-    return f"of {_tested(row)}" if row.get("n") else ""
 
 
 def scores_table(result: dict[str, Any]) -> Table:
@@ -134,7 +152,8 @@ def scores_table(result: dict[str, Any]) -> Table:
     probe = next((row for row in _at(result) if row["name"] == "probe"), {})
     note = f"{_tested(probe)}. Intervals: 95%, over groups."
     columns = ("what", "accuracy", "interval", "probe minus this", "its interval")
-    return Table(f"Accuracy on the test prompts, layer {result.get('layer')}", columns, tuple(rows), note=note, main=0)
+    title = f"Accuracy on the test prompts, layer {result.get('layer')}"
+    return Table(title, columns, tuple(rows), note=note, main=0)
 
 
 def layers_table(result: dict[str, Any]) -> Table | None:
@@ -149,7 +168,7 @@ def layers_table(result: dict[str, Any]) -> Table | None:
             str(layer),
             rows["probe"]["value"],
             _interval(rows["probe"]),
-            *((rows["random-weights"]["value"], _signed(rows["random-weights"]["difference"])) if twin else ()),
+            *(_untrained(rows["random-weights"]) if twin else ()),
             rows["probe"]["validation"],
         )
         for layer, rows in zip(layers, named, strict=True)
@@ -160,13 +179,17 @@ def layers_table(result: dict[str, Any]) -> Table | None:
     return Table("Layer by layer", columns, tuple(rows), note=note, main=layers.index(result.get("layer")))
 
 
+def _untrained(row: dict[str, Any]) -> tuple[float, str]:
+    return row["value"], _signed(row["difference"])
+
+
 def _score_figures(result: dict[str, Any]) -> list[Figure]:
     figures = [scores_figure(result)]
     return [curve_figure(result), *figures] if len(result.get("layers", [])) > 1 else figures
 
 
 def main_figure(result: dict[str, Any]) -> Figure:
-    """Give the figure that shows a probing result best: the curve over layers, or the scores at the only one."""
+    """Give the figure that shows a probing result best: the curve over layers, or one layer's scores."""
     return _score_figures(result)[0]
 
 
@@ -177,9 +200,7 @@ def scores_figure(result: dict[str, Any]) -> Figure:
     rows = _at(result)
     scored = [row for row in rows if row["name"] != "chance"]
     names = [f"probe, layer {row['layer']}" if row["name"] == "probe" else row["name"] for row in scored]
-    data = pandas.DataFrame(
-        {"name": names, **{key: _floats(scored, key) for key in ("value", "low", "high")}, "n": [int(row["n"]) for row in scored]}
-    )
+    data = pandas.DataFrame({"name": names, **_bounds(scored), "n": [int(row["n"]) for row in scored]})
     return Figure(
         "intervals",
         data,
@@ -201,7 +222,7 @@ def curve_figure(result: dict[str, Any]) -> Figure:
         {
             "x": [row["layer"] for row in kept],
             "series": [names[row["name"]] for row in kept],
-            **{key: _floats(kept, key) for key in ("value", "low", "high")},
+            **_bounds(kept),
         }
     ).sort_values(["series", "x"], ascending=[False, True], ignore_index=True)
     return Figure(
@@ -225,15 +246,19 @@ def _tested(row: dict[str, Any]) -> str:
     return f"{int(row.get('n') or 0):,} test prompts in {int(row.get('n_groups') or 0):,} groups"
 
 
-def _floats(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
-    return [float("nan") if row.get(key) is None else float(row[key]) for row in rows]
+def _bounds(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    return {
+        key: [float("nan") if row.get(key) is None else float(row[key]) for row in rows]
+        for key in ("value", "low", "high")
+    }
 
 
 def _interval(row: dict[str, Any], prefix: str = "") -> str:
     low, high = row.get(f"{prefix}low"), row.get(f"{prefix}high")
-    if low is None or high is None:
-        return "undetermined" if row.get("method", "exact") != "exact" and row.get(prefix.rstrip("_") or "value") is not None else ""
-    return f"[{low:.3f}, {high:.3f}]"
+    if low is not None and high is not None:
+        return f"[{low:.3f}, {high:.3f}]"
+    measured = row.get(prefix.rstrip("_") or "value") is not None and row.get("method") != "exact"
+    return "undetermined" if measured else ""
 
 
 def _signed(value: float | None) -> str:

@@ -14,7 +14,7 @@ from interp.report.text import printable
 
 __all__ = ["draw"]
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "interp",
     "font.family": "sans-serif",
@@ -64,14 +64,11 @@ def _style() -> Iterator[None]:
 
 
 def _size(figure: Figure) -> tuple[float, float]:
-    if figure.form == "curve":
-        return 7.2, 3.6
-    rows = figure.data["actual"].nunique() if figure.form == "counts" else len(figure.data)
-    return (
-        (min(2.2 + 0.42 * rows, 9.0), min(1.6 + 0.38 * rows, 8.0))
-        if figure.form == "counts"
-        else (7.2, 0.8 + 0.42 * rows)
-    )
+    """Give width and height in inches."""
+    if figure.form == "counts":
+        labels = len(set(figure.data["actual"]))
+        return min(2.2 + 0.42 * labels, 9.0), min(1.6 + 0.38 * labels, 8.0)
+    return (7.2, 3.6) if figure.form == "curve" else (7.2, 0.8 + 0.42 * len(figure.data))
 
 
 def _curve(figure: Figure, axes: Any) -> None:
@@ -144,7 +141,7 @@ def _counts(figure: Figure, axes: Any) -> None:
     axes.set_ylabel(printable(figure.y))
 
 
-def _squares(axes: Any, cells: list[tuple[int, int, float, float]]) -> None:
+def _squares(axes: Any, cells: list[tuple[int, int, float | int, float]]) -> None:
     """Draw one square per cell: its hue says right or wrong, its strength the share of the row."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba

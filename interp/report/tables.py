@@ -80,8 +80,8 @@ def of_rows(rows: Iterable[dict[str, Cell]], title: str = "", *, note: str = "")
     return Table(title, columns, tuple(tuple(row.get(column) for column in columns) for row in rows), note)
 
 
-def _plain(value: object) -> Cell:
-    value = value.item() if hasattr(value, "item") and not isinstance(value, str) else value
+def _plain(value: Any) -> Cell:
+    value = value if isinstance(value, str) or not hasattr(value, "item") else value.item()
     return value if isinstance(value, str | int | float) or value is None else str(value)
 
 

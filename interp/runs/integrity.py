@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from pathlib import Path, PurePosixPath
@@ -155,6 +156,7 @@ def replace(path: str | Path, name: str, content: bytes) -> Path:
 
 
 def write_manifest(path: Path, listed: dict[str, dict[str, Any]]) -> None:
+    """Write the manifest of a run: sha256 and bytes of every file listed."""
     content = {"schema": "interp.manifest/1", "files": dict(sorted(listed.items()))}
     results.write_atomically(path / MANIFEST, results.encode(content))
 
@@ -178,10 +180,9 @@ def listing(root: str | Path = "runs") -> list[dict[str, Any]]:
     """List the runs in a folder, newest first: name, command, status, task, model, started."""
     rows = []
     for path in sorted(Path(root).glob("*/" + RUN)):
-        try:
+        facts: dict[str, Any] = {"status": "damaged"}
+        with contextlib.suppress(ArtifactError):
             facts = results.load(path)
-        except ArtifactError:
-            facts = {"status": "damaged"}
         settings = facts.get("configuration", {})
         status = facts.get("status", "")
         if status == "finished" and state(path.parent) != "finished":
@@ -203,10 +204,8 @@ def remove_run(path: Path) -> None:
     """Remove a run's own files from its folder, and nothing else; folders that end up empty go too."""
     listed: dict[str, Any] = {}
     if state(path) == "finished":
-        try:
+        with contextlib.suppress(ArtifactError):
             listed = manifest(path)
-        except ArtifactError:
-            listed = {}
     (path / MANIFEST).unlink(missing_ok=True)  # first: from here on the run is not finished
     for name in listed:
         member(path, name).unlink(missing_ok=True)

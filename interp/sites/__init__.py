@@ -6,7 +6,7 @@ A site is an equation, not a module path (``+`` is exact up to the rounding of t
 resid_pre.0 = embed                                  resid_pre.(l+1) = resid_post.l
 resid_mid.l = resid_pre.l + attn_out.l               sequential blocks only
 resid_post.l = resid_pre.l + attn_out.l + mlp_out.l
-o_proj(z.l) = sum over h of head.l.h + bias          head.l.h = W_O[h] z.l.h, before any post-norm and multiplier
+o_proj(z.l) = sum over h of head.l.h + bias          head.l.h = W_O[h] z.l.h, before post-norm and multiplier
 attn_out.l = postnorm(o_proj(z.l)) * multiplier      identity where the family has neither
 mlp_out.l = postnorm(down_proj(mlp_act.l)) * multiplier
 neuron.l.n = mlp_act.l[..., n]

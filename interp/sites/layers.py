@@ -62,5 +62,6 @@ def one_layer(layer: int, n_layers: int, name: str, kind: str) -> int:
     nearest = str(n_layers - 1 if layer > 0 else 0)
     nearest = f"{kind}.{nearest}" if kind else nearest
     raise SiteError(
-        f"layer {layer} asked, but {name!r} has layers 0..{n_layers - 1} (-1 is the last). Nearest: {nearest}."
+        f"layer {layer} asked, but {name!r} has layers 0..{n_layers - 1} (-1 is the last). "
+        f"Nearest: {nearest}."
     )

@@ -48,10 +48,10 @@ class Dimensions(Protocol):
 
 
 def expand(patterns: str | Site | Sequence[str | Site], dims: Dimensions) -> list[Site]:
-    """Turn names, globs and layer expressions into the sites of one model, in execution order, without repeats.
+    """Turn names, globs and layer expressions into the sites of one model, sorted and without repeats.
 
-    Accepts ``resid_post.*``, ``head.5.*``, ``resid_post.8-24:4``, ``resid_post.-1``, ``*_out.3``, TransformerLens
-    names, and several patterns in one text, separated by commas.
+    Accepts ``resid_post.*``, ``head.5.*``, ``resid_post.8-24:4``, ``resid_post.-1``, ``*_out.3``,
+    TransformerLens names, and several patterns in one text, separated by commas.
 
     Args:
         patterns: one pattern or several.
@@ -114,7 +114,7 @@ def _split_rest(rest: str) -> tuple[str, str]:
 def _fits(row: Kind, layer_text: str, index_text: str) -> bool:
     if row.layered != bool(layer_text):
         return False
-    return not (row.index == "none" and index_text or row.index == "required" and not index_text)
+    return not ((row.index == "none" and index_text) or (row.index == "required" and not index_text))
 
 
 def _expand_kind(row: Kind, layer_text: str, index_text: str, dims: Dimensions) -> list[Site]:
@@ -138,7 +138,8 @@ def _indices(row: Kind, text: str, size: int, dims: Dimensions) -> list[int]:
         return parse_layers(text, size, allow_all=False)
     except SiteError:
         raise SiteError(
-            f"{row.unit} '{text}' of '{row.name}' asked, but {dims.name!r} has {row.unit}s 0..{size - 1} per layer."
+            f"{row.unit} '{text}' of '{row.name}' asked, but {dims.name!r} has {row.unit}s 0..{size - 1} "
+            "per layer."
         ) from None
 
 

@@ -85,10 +85,8 @@ class Site:
         return self._key() < other._key()
 
     def _key(self) -> tuple[int, int, int]:
-        if self.layer is None:
-            layer = -1 if self.kind == "embed" else _AFTER_ALL_LAYERS
-        else:
-            layer = self.layer
+        outside = -1 if self.kind == "embed" else _AFTER_ALL_LAYERS
+        layer = outside if self.layer is None else self.layer
         return layer, ORDER[self.kind], -1 if self.index is None else self.index
 
 
@@ -106,7 +104,7 @@ def _parsed(text: str) -> Site:
 
 
 def transformer_lens_name(site: Site) -> str:
-    """Translate a site into the hook name of TransformerLens (a head or neuron index is not part of those names)."""
+    """Translate a site into the hook name of TransformerLens, which has no head or neuron index."""
     for name, kind in LENS.items():
         if kind == site.kind:
             return name

@@ -26,6 +26,7 @@ FLOORS: dict[str, int] = {
     "interp.results": 1,
     "interp.runs": 1,
     "interp.config": 1,
+    "interp.__version__": 0,
     "interp.errors": 0,
     "interp.locations": 0,
     "interp.sites": 0,

@@ -1,20 +1,21 @@
 """The ways to read the residual stream that are timed, one function per library.
 
-Each library runs in a process of its own: nnsight changes ``object`` and ``torch.Tensor`` when it is imported,
-and TransformerLens replaces the blocks of the model it is given. Each process therefore has its own raw floor, on
-a model that the library never saw.
+Each library runs in a process of its own: nnsight changes ``object`` and ``torch.Tensor`` when imported, and
+TransformerLens replaces the blocks of the model it is given (here a twin that shares the weights). Each
+process therefore has its own raw floor, on a model that the library never saw.
 
-*Like for like* means that everything is asked for the same work: no key-value cache, logits of the last token.
+*Like for like* means that all are asked for the same work: no key-value cache, logits of the last token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from subjects import Shape, Subject, open_raw, token_ids
 from timing import Contender
 from torch import Tensor
@@ -28,6 +29,10 @@ SIX = [f"{kind}.*" for kind in ("resid_pre", "attn_out", "z", "resid_mid", "mlp_
 SIX_GOAL = 1.15
 ALONE_MARGIN = 0.05
 PEER_LIMIT = 1e-5
+
+
+class _Enough(Exception):
+    """Ends a forward pass early in the hooks written by hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +56,12 @@ class Bench:
 
     @property
     def alone(self) -> list[int]:
-        """The layers that are read alone."""
-        last = self.n_layers - 1
-        return sorted({0, self.n_layers // 4, self.n_layers // 2, 3 * self.n_layers // 4, last})
+        """The layers that are read alone: the first, and the one after each quarter."""
+        return [self.n_layers * part // 4 for part in range(4)]
+
+    def share(self, layer: int) -> float:
+        """Return the share of a forward pass that reading one layer may cost."""
+        return (layer + 1) / self.n_layers + ALONE_MARGIN
 
     def lean(self, **more: Any) -> Any:
         """Call the raw model for the last logits only."""
@@ -63,11 +71,32 @@ class Bench:
         """The raw forward, as people call it and like for like."""
         return [Contender(RAW_DEFAULT, lambda: self.raw(self.ids)), Contender(RAW, self.lean)]
 
-    def difference(self, found: Mapping[int, Tensor]) -> float:
-        """Return the largest difference from Hugging Face's hidden states, relative to a layer's largest entry.
+    def by_hand(self, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Read with the shortest hooks there are, to see what any library on hooks has to pay."""
+        found: dict[int, Tensor] = {}
+        blocks = self.raw.get_submodule(self.subject.blocks)
+        early = len(layers) < self.n_layers
 
-        Entries below 1 count as 1. The last layer is compared behind the final norm, since that is what Hugging
-        Face returns there.
+        def reader(layer: int) -> Callable[..., None]:
+            def hook(module: Any, args: Any, output: Any) -> None:
+                found[layer] = _stream(output)[:, -1].clone()
+                if early and len(found) == len(layers):
+                    raise _Enough
+
+            return hook
+
+        handles = [blocks[layer].register_forward_hook(reader(layer)) for layer in layers]
+        with suppress(_Enough):
+            self.lean()
+        for handle in handles:
+            handle.remove()
+        return found
+
+    def difference(self, found: Mapping[int, Tensor]) -> float:
+        """Return the largest difference from Hugging Face's hidden states.
+
+        It is relative to the layer's largest entry, or to 1 where that is smaller. The last layer is compared
+        behind the final norm, since that is what Hugging Face returns there.
 
         Args:
             found: layer to ``[batch d_model]`` at the last token, or ``[batch pos d_model]``.
@@ -85,8 +114,17 @@ class Bench:
         return self.raw.get_submodule(self.subject.norm)(tensor) if layer == self.n_layers - 1 else tensor
 
 
+def _stream(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _twin(model: Any) -> Any:
+    """Copy the modules and share the weights."""
+    return copy.deepcopy(model, {id(t): t for t in [*model.parameters(), *model.buffers()]})
+
+
 def native(subject: Subject, folder: Path, shape: Shape) -> list[Contender]:
-    """This toolkit, and Hugging Face's own hidden states."""
+    """This toolkit; beside it Hugging Face's own hidden states, and hooks written by hand."""
     import interp
 
     model = interp.load(folder)
@@ -100,21 +138,47 @@ def native(subject: Subject, folder: Path, shape: Shape) -> list[Contender]:
         logits = (result.logits - bench.lean().logits[:, -1]).abs().max().item()
         return max(logits, _checked(bench, result.activations))
 
-    def hidden() -> Any:
-        return bench.lean(output_hidden_states=True)
-
     rows = [
-        Contender("output_hidden_states=True", hidden, RAW),
+        Contender("output_hidden_states=True", lambda: bench.lean(output_hidden_states=True), RAW),
         Contender("all resid_post, last token", run("resid_post.*", "last"), RAW, subject.goal, check),
         Contender("all resid_post, all tokens", run("resid_post.*", "all"), RAW, subject.goal, check),
         Contender("6 sites x all layers, last token", run(SIX, "last"), RAW, SIX_GOAL, check),
         Contender("6 sites x all layers, all tokens", run(SIX, "all"), RAW, SIX_GOAL, check),
     ]
-    return [*bench.floors(), *rows, _capture_all(bench, model, prompts), *_alone(bench, model, prompts)]
+    return [*bench.floors(), *_by_hand(bench), *rows, *_captures(bench, model, prompts)]
+
+
+def _by_hand(bench: Bench) -> list[Contender]:
+    def row(name: str, layers: Sequence[int], floor: str) -> Contender:
+        return Contender(name, lambda: bench.by_hand(layers), floor, None, bench.difference, PEER_LIMIT)
+
+    first = bench.alone[1]
+    return [
+        row("hooks by hand, all resid_post", range(bench.n_layers), RAW),
+        row(f"hooks by hand, layer {first} alone", [first], RAW_DEFAULT),
+    ]
+
+
+def _captures(bench: Bench, model: Any, prompts: Sequence[Sequence[int]]) -> list[Contender]:
+    """Passes that end after the deepest site asked for, without logits: all layers, and some layers alone."""
+
+    def row(name: str, sites: str, floor: str, goal: float) -> Contender:
+        def call() -> Any:
+            return model.capture(prompts, sites)
+
+        return Contender(name, call, floor, goal, lambda result: _checked(bench, result))
+
+    return [
+        row("capture of all resid_post, no logits", "resid_post.*", RAW, bench.subject.goal),
+        *[
+            row(f"capture of layer {k} alone", f"resid_post.{k}", RAW_DEFAULT, bench.share(k))
+            for k in bench.alone
+        ],
+    ]
 
 
 def _checked(bench: Bench, activations: Any) -> float:
-    """Compare every captured resid_post; a limit of zero demands equality before the last layer."""
+    """Compare every captured resid_post; the last layer may differ by rounding behind the final norm."""
     found = {site.layer: activations[site] for site in activations.sites if site.kind == "resid_post"}
     last = bench.n_layers - 1
     normed = bench.difference({last: found.pop(last)}) if last in found else 0.0
@@ -122,34 +186,14 @@ def _checked(bench: Bench, activations: Any) -> float:
     return bench.difference(found) if found else 0.0
 
 
-def _capture_all(bench: Bench, model: Any, prompts: Sequence[Sequence[int]]) -> Contender:
-    def call() -> Any:
-        return model.capture(prompts, "resid_post.*")
-
-    name = "capture of all resid_post (no logits)"
-    return Contender(name, call, RAW, bench.subject.goal, lambda result: _checked(bench, result))
-
-
-def _alone(bench: Bench, model: Any, prompts: Sequence[Sequence[int]]) -> list[Contender]:
-    """One layer each, in a pass that ends there."""
-
-    def row(layer: int) -> Contender:
-        goal = (layer + 1) / bench.n_layers + ALONE_MARGIN
-        name = f"capture of layer {layer} alone"
-        call = lambda: model.capture(prompts, f"resid_post.{layer}")  # noqa: E731
-        return Contender(name, call, RAW, goal, lambda result: _checked(bench, result))
-
-    return [row(layer) for layer in bench.alone]
-
-
 def transformer_lens(subject: Subject, folder: Path, shape: Shape) -> list[Contender]:
-    """TransformerLens 4's bridge, on a second copy of the model."""
+    """TransformerLens 4's bridge."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoTokenizer
 
-    raw, copy = open_raw(folder), open_raw(folder)
+    raw = open_raw(folder)
     bridge = TransformerBridge.boot_transformers(
-        str(folder), hf_model=copy, tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu"
+        str(folder), hf_model=_twin(raw), tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu"
     )
     bench = Bench(subject, raw, token_ids(raw.config.vocab_size, shape))
 
@@ -158,33 +202,31 @@ def transformer_lens(subject: Subject, folder: Path, shape: Shape) -> list[Conte
         _, cache = bridge.run_with_cache(bench.ids, names_filter=names, pos_slice=-1, **LEAN, **more)
         return {layer: cache[name][:, -1] for layer, name in zip(layers, names, strict=True)}
 
-    def alone(layer: int) -> Contender:
-        more = {"stop_at_layer": layer + 1}
-        name = f"run_with_cache, layer {layer} alone"
-        return Contender(name, lambda: cached([layer], **more), RAW, None, bench.difference, PEER_LIMIT)
+    def all_layers() -> dict[int, Tensor]:
+        return cached(range(bench.n_layers))
 
-    everything = lambda: cached(range(bench.n_layers))  # noqa: E731
     rows = [
         Contender("bridge forward, nothing read", lambda: bridge(bench.ids, **LEAN), RAW),
-        Contender("run_with_cache, all resid_post", everything, RAW, None, bench.difference, PEER_LIMIT),
+        Contender("run_with_cache, all resid_post", all_layers, RAW, None, bench.difference, PEER_LIMIT),
     ]
-    return [*bench.floors(), *rows, *map(alone, bench.alone[1:-1])]
+    alone = _alone(bench, "run_with_cache", lambda layer: cached([layer], stop_at_layer=layer + 1))
+    return [*bench.floors(), *rows, *alone]
 
 
 def nnsight(subject: Subject, folder: Path, shape: Shape) -> list[Contender]:
-    """Trace and save with nnsight 0.8, on a second copy of the model."""
+    """Trace and save with nnsight 0.8."""
     from nnsight import TransformersModel, save
     from transformers import AutoTokenizer
 
     raw = open_raw(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    traced = TransformersModel(open_raw(folder), tokenizer=tokenizer, task="text-generation")
+    traced = TransformersModel(_twin(raw), tokenizer=tokenizer, task="text-generation")
     bench = Bench(subject, raw, token_ids(raw.config.vocab_size, shape))
     blocks = traced
     for part in subject.blocks.split("."):
         blocks = getattr(blocks, part)
 
-    def everything() -> dict[int, Tensor]:
+    def all_layers() -> dict[int, Tensor]:
         with traced.trace(bench.ids, **LEAN):
             found = {}
             for layer, block in enumerate(blocks):
@@ -199,16 +241,18 @@ def nnsight(subject: Subject, folder: Path, shape: Shape) -> list[Contender]:
             tracer.stop()
         return found
 
-    def alone(layer: int) -> Contender:
-        name = f"trace, layer {layer} alone"
-        return Contender(name, lambda: one(layer), RAW, None, bench.difference, PEER_LIMIT)
-
-    row = Contender("trace and save, all resid_post", everything, RAW, None, bench.difference, PEER_LIMIT)
-    return [*bench.floors(), row, *map(alone, bench.alone[1:-1])]
+    row = Contender("trace and save, all resid_post", all_layers, RAW, None, bench.difference, PEER_LIMIT)
+    return [*bench.floors(), row, *_alone(bench, "trace", one)]
 
 
-def _stream(output: Any) -> Tensor:
-    return output if isinstance(output, torch.Tensor) else output[0]
+def _alone(bench: Bench, what: str, read: Callable[[int], dict[int, Tensor]]) -> list[Contender]:
+    """Read some layers alone with a peer's own way to stop early."""
+
+    def row(layer: int) -> Contender:
+        name = f"{what}, layer {layer} alone"
+        return Contender(name, lambda: read(layer), RAW_DEFAULT, None, bench.difference, PEER_LIMIT)
+
+    return [row(layer) for layer in bench.alone]
 
 
 LIBRARIES = {"interp": native, "transformer_lens": transformer_lens, "nnsight": nnsight}

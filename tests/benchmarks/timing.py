@@ -1,59 +1,88 @@
-"""Time alternatives against each other: CPU time, interleaved in random order, ratio of medians with an interval."""
+"""Times contenders against each other: interleaved rounds, CPU time of the process, ratios of medians."""
 
 from __future__ import annotations
 
 import gc
 import random
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["interleave", "ratio"]
+import numpy as np
+
+__all__ = ["Contender", "Ratio", "ratio_of_medians", "time_rounds", "verified"]
 
 
-def interleave(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int, seed: int = 0, warmup: int = 2
-) -> dict[str, list[float]]:
-    """Time every call once per round, in a new random order each round.
+@dataclass(frozen=True)
+class Contender:
+    """Hold one way to do a job.
 
-    Args:
-        calls: what to time, by name.
-        rounds: how often.
-        seed: of the orders.
-        warmup: calls of each that are not timed.
-
-    Returns:
-        Per name its CPU seconds of this process, one per round: calls of one round share the state of the machine.
+    Attributes:
+        name: of its row.
+        call: does the job once and returns what it found.
+        floor: name of the contender its time is divided by; "" for a floor itself.
+        goal: the ratio to stay below, or None.
+        check: takes what ``call`` returned, gives its largest difference from the reference.
+        limit: the largest difference allowed.
     """
-    for _ in range(warmup):
-        for call in calls.values():
-            call()
-    names, generator = list(calls), random.Random(seed)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            generator.shuffle(names)
-            for name in names:
-                start = time.process_time()
-                calls[name]()
-                seconds[name].append(time.process_time() - start)
-            gc.collect(0)
-    finally:
-        gc.enable()
+
+    name: str
+    call: Callable[[], Any]
+    floor: str = ""
+    goal: float | None = None
+    check: Callable[[Any], float] | None = None
+    limit: float = 0.0
+
+
+def verified(contender: Contender) -> float | None:
+    """Run once and compare with the reference; return the largest difference.
+
+    Raises:
+        AssertionError: the numbers differ by more than the contender's limit.
+    """
+    if contender.check is None:
+        return None
+    difference = contender.check(contender.call())
+    allowed = difference <= contender.limit
+    assert allowed, f"{contender.name}: differs by {difference:.1e}, allowed {contender.limit:.0e}"
+    return difference
+
+
+def time_rounds(
+    contenders: Sequence[Contender], rounds: int, *, warm_up: int = 3, seed: int = 0
+) -> dict[str, list[float]]:
+    """Return the CPU seconds of every contender in every round; the order is drawn anew in each."""
+    generator = random.Random(seed)
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for number in range(-warm_up, rounds):
+        if number == 0:
+            gc.collect()
+            gc.freeze()
+        for contender in generator.sample(list(contenders), len(contenders)):
+            started = time.process_time()
+            contender.call()
+            ended = time.process_time()
+            if number >= 0:
+                seconds[contender.name].append(ended - started)
+    gc.unfreeze()
     return seconds
 
 
-def ratio(
-    values: Sequence[float], floor: Sequence[float], *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Return the ratio of medians and its 95% interval, by resampling rounds (both from the same rounds)."""
-    generator, count = random.Random(seed), len(values)
-    drawn = []
-    for _ in range(resamples):
-        rows = generator.choices(range(count), k=count)
-        drawn.append(statistics.median([values[r] for r in rows]) / statistics.median([floor[r] for r in rows]))
-    drawn.sort()
-    low, high = drawn[int(0.025 * resamples)], drawn[int(0.975 * resamples) - 1]
-    return statistics.median(values) / statistics.median(floor), low, high
+@dataclass(frozen=True)
+class Ratio:
+    """Hold a ratio of medians with its 95% bootstrap interval over rounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio_of_medians(times: Sequence[float], floor: Sequence[float], *, resamples: int = 2000) -> Ratio:
+    """Divide medians; rounds are resampled jointly, since both contenders ran in each."""
+    both = np.array([times, floor])
+    value = float(np.median(both[0]) / np.median(both[1]))
+    picks = np.random.default_rng(0).integers(0, both.shape[1], (resamples, both.shape[1]))
+    medians = np.median(both[:, picks], axis=-1)
+    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
+    return Ratio(value, float(low), float(high))

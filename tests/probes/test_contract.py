@@ -167,7 +167,7 @@ def test_the_table_knows_the_classes_it_can_tell_apart(probe: Probe) -> None:
     three = np.arange(120) % 3
     if PROBES[probe.kind].most_classes == 2:
         with pytest.raises(
-            ValueError, match="3 classes; MeanDifferenceProbe tells 2 apart. Use NearestCentroid"
+            ValueError, match=r"3 classes; MeanDifferenceProbe tells 2 apart\. Use NearestCentroid"
         ):
             probe.fit(X, three)
     else:

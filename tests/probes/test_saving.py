@@ -74,7 +74,7 @@ def test_an_unrecorded_model_does_not_match_one_asked_for(tmp_path: Path) -> Non
 
 def test_another_class_is_refused(folder: Path) -> None:
     with pytest.raises(
-        ProbeFileError, match="holds a LogisticProbe, asked for a RidgeProbe; use LogisticProbe.load"
+        ProbeFileError, match=r"holds a LogisticProbe, asked for a RidgeProbe; use LogisticProbe\.load"
     ):
         RidgeProbe.load(folder)
 
@@ -119,7 +119,7 @@ def test_a_record_of_something_else_is_named(folder: Path, key: str, value: obje
 
 
 def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ProbeFileError, match="no probe in .*nowhere"):
+    with pytest.raises(ProbeFileError, match=r"no probe in .*nowhere"):
         load(tmp_path / "nowhere")
     (folder / "probe.safetensors").unlink()
     with pytest.raises(ProbeFileError, match=r"cannot read .*probe\.safetensors"):

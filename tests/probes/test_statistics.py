@@ -93,6 +93,8 @@ def test_shares_stay_between_zero_and_one() -> None:
         found = bootstrap([0] * failures + [1] * (40 - failures)).interval
         assert 0 <= found.low < found.high <= 1
         assert found.contains(1 - failures / 40)
+        assert found.method == "score on groups"
+        assert found.high - found.low < 0.3
 
 
 def test_the_order_of_examples_does_not_matter_and_the_seed_decides() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import results
+from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError, DataError
 from interp.tasks import Labelled
 from probes.base import Probe
@@ -22,49 +21,9 @@ from probes.statistics import Estimate, paired_difference
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["ProbeResult", "Score"]
+__all__ = ["ProbeResult"]
 
 SCHEMA = "interp.probe/1"
-
-
-@dataclass(frozen=True)
-class Score:
-    """Hold one accuracy on the test split.
-
-    Attributes:
-        layer: the layer it belongs to.
-        name: "probe", a control, or "chance".
-        value: accuracy, from 0 to 1.
-        estimate: the same with its interval; None for chance, which is known.
-        difference: accuracy of the probe less this one, paired by example; None for the probe and for chance.
-        validation: accuracy on the validation split; None where there is none.
-    """
-
-    layer: int
-    name: str
-    value: float
-    estimate: Estimate | None = None
-    difference: Estimate | None = None
-    validation: float | None = None
-
-    def row(self) -> dict[str, Any]:
-        """Give the row of a table; numbers that do not exist are None."""
-        estimate, difference = self.estimate, self.difference
-        return {
-            "layer": self.layer,
-            "name": self.name,
-            "value": self.value,
-            "low": estimate.interval.low if estimate else None,
-            "high": estimate.interval.high if estimate else None,
-            "n": estimate.n if estimate else None,
-            "n_groups": estimate.n_groups if estimate else None,
-            "difference": difference.value if difference else None,
-            "difference_low": difference.interval.low if difference else None,
-            "difference_high": difference.interval.high if difference else None,
-            "validation": self.validation,
-            "method": estimate.interval.method if estimate else "exact",
-            "note": estimate.note if estimate else "",
-        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,7 +33,7 @@ class ProbeResult:
     Attributes:
         data: the prompts and labels.
         split: which of them were for fitting, choosing and reporting.
-        model: name, weights, fingerprint, tokenizer_fingerprint and scheme of the model.
+        model: name, revision, weights, fingerprint, tokenizer_fingerprint and scheme.
         kind: the kind of probe.
         position: the token it reads.
         seed: of the split, the shuffling and the intervals.
@@ -255,33 +214,9 @@ class ProbeResult:
 
     def card(self, layer: int | None = None) -> ProbeCard:
         """Give the probe card of one layer's probe, the chosen one unless another is asked."""
-        place = self.layer if layer is None else layer
-        plain, _ = results.jsonable([s.row() for s in self.scores if s.layer == place])
-        names = json.dumps(self.split.names(len(self.data))).encode()
-        return ProbeCard(
-            model=self.model["name"],
-            weights=self.model["weights"],
-            fingerprint=self.model["fingerprint"],
-            scheme=self.model["scheme"],
-            site=f"resid_post.{place}",
-            positions=str(self.position),
-            tokenizer=self.model["tokenizer_fingerprint"],
-            data=self.data.name,
-            data_hash=self.data.fingerprint,
-            split_hash=hashlib.sha256(names).hexdigest(),
-            metrics={row["name"]: row for row in plain if row["name"] == "probe"},
-            controls={row["name"]: row for row in plain if row["name"] != "probe"},
-            known_failures=self._failures() if place == self.layer else (),
-        )
+        from interp.analyses.probing.cards import card_of
 
-    def _failures(self) -> tuple[str, ...]:
-        """Name the labels that the probe gets wrong most often, where it is wrong more often than right."""
-        counts = self.confusion()
-        shares = {label: (counts.loc[label, label], counts.loc[label].sum()) for label in counts.index}
-        wrong = [(hits / n, label, hits, n) for label, (hits, n) in shares.items() if n and hits / n < 0.5]
-        return tuple(
-            f"'{label}': right on {hits} of {n} test prompts" for _, label, hits, n in sorted(wrong)[:5]
-        )
+        return card_of(self, self.layer if layer is None else layer)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``metrics.json``, ``predictions.parquet`` and one probe with its card per layer."""

@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from interp.activations import Activations
 from interp.analyses.probing.controls import CONTROLS
-from interp.analyses.probing.result import ProbeResult, Score
+from interp.analyses.probing.result import ProbeResult
+from interp.analyses.probing.scores import Score
 from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
 from interp.analyses.probing.verdict import verdict
 from interp.errors import ConfigError, DataError
@@ -89,7 +90,7 @@ def probe(
     for at, reading in readings.items():
         scores.append(job.score(at, "probe", reading))
         if others is not None:
-            untrained = job.read(acts[f"resid_post.{at}"])
+            untrained = job.read(others[f"resid_post.{at}"])
             scores.append(job.score(at, "random-weights", untrained, against=reading))
     scores += job.controls(
         layer, readings[layer], acts, [name for name in controls if name != "random-weights"]
@@ -292,6 +293,7 @@ def _result(
     late = f"the solver stopped early at layers {unfinished}" if unfinished else ""
     facts = {
         "name": model.name,
+        "revision": str(getattr(model.hf.config, "_commit_hash", None) or ""),
         "weights": model.weights,
         "fingerprint": acts.fingerprint,
         "tokenizer_fingerprint": model.tokenizer_fingerprint,

@@ -9,7 +9,7 @@ from interp.analyses.probing.controls import CONTROLS
 from probes.statistics import Estimate
 
 if TYPE_CHECKING:
-    from interp.analyses.probing.result import Score
+    from interp.analyses.probing.scores import Score
 
 __all__ = ["verdict"]
 

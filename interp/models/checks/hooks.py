@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,13 +27,15 @@ LEFT = "hooks and modes are left as found"
 IN_PLACE = "no block writes into its input"
 
 
-@dataclass(eq=False)
-class _Counting(Frame):
-    """Count instead of keeping."""
+class _Counted(dict[Site, Tensor]):
+    """Count what is stored instead of keeping it."""
 
-    fired: Counter[Site] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        """Begin with nothing counted."""
+        super().__init__()
+        self.fired: Counter[Site] = Counter()
 
-    def keep(self, site: Site, tensor: Tensor) -> None:
+    def __setitem__(self, site: Site, tensor: Tensor) -> None:
         """Count one firing."""
         self.fired[site] += 1
 
@@ -47,13 +48,14 @@ def fire_once(case: Case) -> Check:
     """Read every site in one pass and count."""
     places = _places(case)
     batch = _one(case)
-    frame = _Counting(batch=1, width=batch.width)
+    counted = _Counted()
+    frame = Frame(batch=1, width=batch.width, found=counted)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluating(case.model.anatomy.modules))
         stack.enter_context(reading(places, frame))
         forward(case.model.anatomy, batch, "last")
-    wrong = [f"{site} fired {frame.fired[site]} times" for site in places if frame.fired[site] != 1]
+    wrong = [f"{site} fired {counted.fired[site]} times" for site in places if counted.fired[site] != 1]
     detail = "; ".join(wrong[:3]) or f"{len(places)} sites in {case.model.n_layers} layers"
     return judged(ONCE, len(wrong), 0, detail, unit="sites")
 

@@ -11,6 +11,7 @@ from interp.models.batches import make_batch
 from interp.models.certificate import Check
 from interp.models.checks.case import Case, judged, relative, skipped, worst
 from interp.models.execution import forward, takes_cache
+from interp.models.hooks import evaluating
 
 __all__ = ["batched", "cached", "deterministic", "finite", "native", "padding_left", "padding_right"]
 
@@ -38,14 +39,8 @@ def native(case: Case) -> Check:
     """Check that reading every layer leaves the logits exactly as the model gives them."""
     run = case.model.run(case.short, capture="resid_post.*", logits="all", batch_size=len(case.short))
     ids = torch.tensor(case.short, device=case.model.device)
-    modes = {module: module.training for module in case.model.hf.modules()}
-    try:
-        case.model.hf.eval()
-        with torch.no_grad():
-            plain = case.model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.no_grad(), evaluating(case.model.anatomy.modules):
+        plain = case.model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     assert run.logits is not None
     difference = (run.logits.double() - plain.double()).abs().max().item()
     return judged(NATIVE, difference, 0.0, "largest difference, all positions", unit="logits")
@@ -107,7 +102,7 @@ def _forced(case: Case, prompts: list[tuple[int, ...]]) -> tuple[list[float], in
     model = case.model
     steps = min(_STEPS, min(map(len, prompts)) - 1)
     batch = make_batch(model.tokenize(prompts, padding_side="left"), range(len(prompts)), model.device)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model.anatomy.modules):
         whole = forward(model.anatomy, batch, "all").logits
         cache, errors, start = None, [], 0
         for stop in range(batch.width - steps, batch.width + 1):

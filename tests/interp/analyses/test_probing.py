@@ -42,8 +42,13 @@ def about_words(n: int = 360, *, seed: int = 0, splits: bool = False) -> Labelle
     for i in range(n):
         texts.append(f"{rng.choice(WORDS)} {rng.choice(WORDS)} {i % 7 * 'w03 '}{WORDS[i % 60]}")
     words = [text.split()[-1] for text in texts]
-    parts = [("train", "train", "train", "validation", "test")[WORDS.index(w) // 2 % 5] if splits else "" for w in words]
-    return Labelled("kinds", "what a word is", tuple(texts), tuple(KNOWN[w] for w in words), tuple(words), tuple(parts))
+    parts = [
+        ("train", "train", "train", "validation", "test")[WORDS.index(w) // 2 % 5] if splits else ""
+        for w in words
+    ]
+    return Labelled(
+        "kinds", "what a word is", tuple(texts), tuple(KNOWN[w] for w in words), tuple(words), tuple(parts)
+    )
 
 
 def about_marks(n: int = 300) -> Labelled:
@@ -85,10 +90,15 @@ def test_what_stands_in_the_prompt_is_credited_to_a_bag_of_words() -> None:
     assert found.verdict.startswith("decodable at layer 1 (")
 
 
-def test_labels_that_mean_nothing_are_not_decodable() -> None:
+def about_nothing() -> Labelled:
+    """Every word has a label that was drawn for it: no model can know it."""
     data = about_words()
     labels = {word: random.Random(word).choice(["x", "y"]) for word in WORDS}
-    found = probe(planted(), replaced(data, labels=tuple(labels[g] for g in data.groups)), layers=1)
+    return replaced(data, labels=tuple(labels[group] for group in data.groups))
+
+
+def test_labels_that_mean_nothing_are_not_decodable() -> None:
+    found = probe(planted(), about_nothing(), layers=1)
     assert found.verdict.startswith("not shown to be decodable at layer 1 (")
     assert "always guessing the commonest label does as well" in found.verdict
 
@@ -118,11 +128,26 @@ def test_differences_are_the_probe_less_the_control() -> None:
             assert score.difference.value == pytest.approx(found.accuracy.value - score.value)
 
 
+def test_the_penalty_is_chosen_on_the_validation_split() -> None:
+    data, model = about_nothing(), planted()
+    found = probe(model, data, layers=1, controls=())
+    X = model.capture(list(data.texts), "resid_post.1")["resid_post.1"]
+    y, split = np.array(data.labels), found.split
+    groups = [data.groups[i] for i in split.train]
+    chosen = probes.LogisticProbe().fit(
+        X[split.train], y[split.train], validation=(X[split.validation], y[split.validation])
+    )
+    folded = probes.LogisticProbe().fit(X[split.train], y[split.train], groups=groups)
+    assert found.probes[1].facts() == chosen.facts() != folded.facts()
+
+
 def test_the_layer_is_chosen_on_validation_and_reported_on_test() -> None:
+    noisy = probe(planted(), about_nothing(), layers="all", controls=())
+    validation = [noisy.score("probe", at).validation for at in noisy.layers]
+    assert len(set(validation)) > 1
+    assert noisy.score("probe").validation == max(validation)
     found = result()
     assert found.layers == (0, 1, 2)
-    best = max(found.layers, key=lambda at: found.score("probe", at).validation)
-    assert found.layer == best
     assert "of 3, by accuracy on validation" in found.selection
     test = found.predictions().query("split == 'test'")
     assert found.accuracy.value == pytest.approx(test["right"].mean())
@@ -179,7 +204,9 @@ def test_an_earlier_position_sees_earlier_tokens_only() -> None:
 
 def test_same_seed_same_result_and_another_seed_another_split() -> None:
     data = about_words(180)
-    first, again, other = (probe(planted(), data, layers=1, seed=s, controls=("shuffled",)) for s in (0, 0, 1))
+    first, again, other = (
+        probe(planted(), data, layers=1, seed=s, controls=("shuffled",)) for s in (0, 0, 1)
+    )
     assert json.dumps(first.to_dict()) == json.dumps(again.to_dict())
     assert first.predictions()["split"].tolist() != other.predictions()["split"].tolist()
 
@@ -251,7 +278,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert loaded.predict(X).tolist() == list(found.predicted)
     assert loaded.card_.metrics["probe"]["value"] == found.accuracy.value
     assert set(loaded.card_.controls) == set(CONTROLS) - {"length"} | {"chance"}
-    with pytest.raises(probes.ProbeFileError, match="asked for resid_post.19"):
+    with pytest.raises(probes.ProbeFileError, match=r"asked for resid_post\.19"):
         probes.load(tmp_path / "probes" / site, site="resid_post.19")
 
 
@@ -272,7 +299,11 @@ def test_text_from_data_is_escaped_in_html() -> None:
         ({"controls": ("astrology",)}, ConfigError, "control 'astrology' asked; the controls are: shuffled"),
         ({"fractions": (0.9, 0.9, 0.9)}, ConfigError, "need three shares"),
         ({"fractions": (0.5, 0.5, 0.0)}, ConfigError, "leave nothing to train or test on"),
-        ({"layers": "all", "fractions": (0.5, 0.0, 0.5)}, ConfigError, "several layers need a validation split"),
+        (
+            {"layers": "all", "fractions": (0.5, 0.0, 0.5)},
+            ConfigError,
+            "several layers need a validation split",
+        ),
         ({"position": "all"}, ConfigError, "a probe reads one token"),
     ],
 )
@@ -292,7 +323,9 @@ def wrong_data(what: str) -> Labelled:
         case "one class":
             labels = ["animal"] * 120
         case "few groups":
-            labels = ["rare" if word == "w07" else label for word, label in zip(data.groups, labels, strict=True)]
+            labels = [
+                "rare" if word == "w07" else label for word, label in zip(data.groups, labels, strict=True)
+            ]
         case "half":
             splits[3] = ""
         case "straddling":
@@ -315,7 +348,10 @@ def wrong_data(what: str) -> Labelled:
         ("half", "1 of 120 prompts have no split; give every prompt one"),
         ("straddling", "1 groups are in more than one split, such as 'w0"),
         ("untrained", "the label 'new' is in the test split but not in the training split"),
-        ("untested", "the test split has no prompts; a probe needs two labels there: correct the split column"),
+        (
+            "untested",
+            "the test split has no prompts; a probe needs two labels there: correct the split column",
+        ),
     ],
 )
 def test_unfit_data_are_named(what: str, message: str) -> None:
@@ -326,7 +362,9 @@ def test_unfit_data_are_named(what: str, message: str) -> None:
 def test_a_fast_probe_for_two_labels_refuses_three() -> None:
     data = about_words(120)
     labels = tuple(f"label {WORDS.index(word) % 3}" for word in data.groups)
-    with pytest.raises(ConfigError, match="a mean-difference probe tells 2 labels apart, 'kinds' has 3; use nearest"):
+    with pytest.raises(
+        ConfigError, match="a mean-difference probe tells 2 labels apart, 'kinds' has 3; use nearest"
+    ):
         probe(planted(), replaced(data, labels=labels), layers=1, kind="mean-difference")
 
 

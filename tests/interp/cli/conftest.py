@@ -28,6 +28,15 @@ class Answer:
 Call = Callable[..., Answer]
 
 
+def _lines() -> list[str]:
+    """Write 160 prompts in 40 groups; the last word decides the label, the others are noise."""
+    rng = random.Random(0)
+    return [
+        f"w{rng.randrange(60):02d} w{rng.randrange(60):02d} w{row % 4:02d},{'low' if row % 4 < 2 else 'high'},g{row // 4}"
+        for row in range(160)
+    ]
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder with a tiny llama ("tiny") and prompts that it can tell apart ("words.csv")."""
@@ -36,15 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     build("llama").save_pretrained(folder / "tiny")
     tokenizer().save_pretrained(folder / "tiny")
-    rng = random.Random(0)
-    lines = ["text,label,group"]
-    for row in range(160):
-        word = rng.randrange(60)
-        lines.append(
-            f"w{rng.randrange(60):02d} w{rng.randrange(60):02d} "
-            f"w{word:02d},{'low' if word < 30 else 'high'},g{row % 40}"
-        )
-    (folder / "words.csv").write_text("\n".join(lines) + "\n")
+    (folder / "words.csv").write_text("\n".join(["text,label,group", *_lines()]) + "\n")
     return folder
 
 

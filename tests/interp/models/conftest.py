@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import pytest
-from interp.models import Model, load
 
+from interp.models import Model, load
 from tests.tiny import FAMILIES, tiny
 
 ALL = (*FAMILIES, "gpt_neox_sequential")
 PROMPTS = ["w01 w02 w03 w04 w05 w06 w07", "w10 w11", "w20 w21 w22 w23", "w30"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def wrapped(family: str) -> Model:
     """Load the shared tiny model of a family."""
     hf, tokenizer = tiny(family)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from interp.errors import ConfigError, DataError, OutOfMemoryError, SiteError
-from interp.models import Model, load
 from torch import Tensor, nn
 
+from interp.errors import ConfigError, DataError, OutOfMemoryError, SiteError
+from interp.models import Model, load
 from tests.interp.models.conftest import PROMPTS, wrapped
 from tests.tiny import build, tiny
 
@@ -76,7 +76,7 @@ def test_padding_never_changes_a_number(model: Model, side: str) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bloom", "opt"])
 def test_control_ignoring_positions_is_visible(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under left padding, positions counted from the padding give other numbers, except for BLOOM, which uses the mask."""
+    """Positions counted from the left padding give other numbers, except where only distances matter."""
     model = wrapped(family)
     right = model.capture(PROMPTS, "resid_post.-1")["resid_post.2"]
     monkeypatch.setattr(

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from interp.errors import ModelError
 from interp.models import Family, Intervention, Model, load
 from interp.models.discovery import discover
 from interp.models.families import FAMILIES
-
 from tests.interp.models.conftest import PROMPTS, wrapped
 from tests.tiny import FAMILIES as TABLE
 from tests.tiny import build, tiny
@@ -101,7 +101,7 @@ def test_a_wrong_override_is_disabled_with_the_reason() -> None:
 def test_no_blocks_is_said() -> None:
     hf = build("stablelm")
     hf.config.num_hidden_layers = 17
-    with pytest.raises(ModelError, match="no list of blocks found .* Pass family={'blocks'"):
+    with pytest.raises(ModelError, match=r"no list of blocks found .* Pass family=.'blocks'"):
         load(hf)
     hf.config.num_hidden_layers = 3
 

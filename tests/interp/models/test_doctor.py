@@ -106,14 +106,14 @@ def positions_ignored(self: Any, original: Callable[..., Any], given: dict[str, 
 
 
 def mask_ignored(self: Any, original: Callable[..., Any], given: dict[str, Any]) -> Any:
-    """Let padding be attended to."""
-    return original(**given | {"attention_mask": None})
+    """Let padding be attended to; with the positions alone, Hugging Face would find the prompts again."""
+    return original(**given | {"attention_mask": None, "position_ids": None})
 
 
 def last_column(self: Any, original: Callable[..., Any], given: dict[str, Any]) -> Any:
     """Add something of the last column, which is padding for shorter prompts, to the logits."""
     out = original(**given)
-    out.logits = out.logits + 0.01 * self.get_input_embeddings()(given["input_ids"][:, -1:]).mean(
+    out.logits = out.logits + 0.1 * self.get_input_embeddings()(given["input_ids"][:, -1:]).mean(
         -1, keepdim=True
     )
     return out
@@ -166,9 +166,7 @@ def hooks_left(self: Any, original: Callable[..., Any], given: dict[str, Any]) -
 def deaf(self: Any, original: Callable[..., Any], given: dict[str, Any]) -> Any:
     """Compute the logits from the token embeddings alone."""
     out = original(**given)
-    logits = self.lm_head(self.model.norm(self.model.embed_tokens(given["input_ids"])))
-    keep = given["logits_to_keep"]
-    out.logits = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep][:, :, 0]
+    out.logits = self.lm_head(self.model.embed_tokens(given["input_ids"]))
     return out
 
 
@@ -211,9 +209,9 @@ def _between_blocks() -> Model:
 
 SUMS = {sites.SUM, sites.MIDDLE}
 BROKEN: dict[str, tuple[Callable[[], Model], set[str]]] = {
-    "position ids ignored": (_forward("gpt2", positions_ignored), {runs.LEFT, runs.CACHE}),
+    "position ids ignored": (_forward("gpt2", positions_ignored), {runs.LEFT}),
     "attention mask ignored": (_forward("llama", mask_ignored), {runs.LEFT}),
-    "last column read": (_forward("llama", last_column), {runs.RIGHT, sites.FINAL}),
+    "last column read": (_forward("llama", last_column), {runs.RIGHT, runs.CACHE, sites.FINAL}),
     "cached positions off by one": (_forward("gpt2", cache_off_by_one), {runs.CACHE}),
     "rows of a batch mixed": (_forward("llama", rows_mixed), {runs.BATCH, sites.FINAL}),
     "logits scaled in secret": (_forward("llama", logits_scaled), {sites.FINAL}),
@@ -230,7 +228,7 @@ BROKEN: dict[str, tuple[Callable[[], Model], set[str]]] = {
     "residual multiplier forgotten": (_override("granite", multiplier=""), SUMS),
     "wrong final norm": (_override("llama", final_norm="model.layers.0.input_layernorm"), {sites.FINAL}),
     "input edited in place": (_in_place, {hooks.IN_PLACE}),
-    "one block used twice": (_shared_block, {hooks.ONCE}),
+    "one block used twice": (_shared_block, {hooks.ONCE, sites.STREAM, runs.CACHE}),
     "stream changed between blocks": (_between_blocks, {sites.STREAM}),
 }
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from interp.models import Intervention, Model, load
-from interp.models.families import FAMILIES
 from torch import Tensor
 
+from interp.models import Intervention, Model, load
+from interp.models.families import FAMILIES
 from tests.interp.models.conftest import PROMPTS, wrapped
 from tests.tiny import build, tiny
 
@@ -123,7 +123,7 @@ def test_pattern_times_values_is_z(model: Model) -> None:
 
 
 def test_queries_keys_and_values_act_as_such(model: Model) -> None:
-    """Changing position 2 of q moves z at 2 only; of k from 2 on but never at 0; of v at 0 when position 0 changes."""
+    """Position 2 of q moves z at 2 only, of k from 2 on and position 0 of k nothing at 0, of v z at 0."""
     base = model.capture(PROMPTS[:1], "z.0", "all")["z.0"]
 
     def moved(site: str, position: int) -> list[bool]:

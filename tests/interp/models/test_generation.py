@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from interp.errors import ConfigError, DataError, SiteError
 from interp.models import Intervention, Model, load
-
 from tests.interp.models.conftest import PROMPTS
 from tests.tiny import build, tokenizer
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from interp.errors import ConfigError, SiteError
 from interp.models import Intervention, Model, load
-
 from tests.interp.models.conftest import PROMPTS, wrapped
 from tests.tiny import build
 
-SITES = "embed q.1 k.1.1 v.1 z.1 head.1.2 attn_out.1 resid_mid.1 mlp_act.1 neuron.1.5 mlp_out.1 resid_post.1".split()
+SITES = [
+    "embed",
+    "q.1",
+    "k.1.1",
+    "v.1",
+    "z.1",
+    "head.1.2",
+    "attn_out.1",
+    "resid_mid.1",
+    "mlp_act.1",
+    "neuron.1.5",
+    "mlp_out.1",
+    "resid_post.1",
+]
 
 
 def offered(model: Model) -> list[str]:

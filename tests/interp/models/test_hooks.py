@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+
 from interp.errors import SiteError
 from interp.models import Intervention, Model
 from interp.models.anatomy import Location
 from interp.models.hooks import Frame, Stop, reading, writing
 from interp.models.views import Whole
 from interp.sites import resid_post
-from torch import nn
-
 from tests.interp.models.conftest import PROMPTS
 
 
@@ -60,7 +60,7 @@ def test_nothing_is_left_after_an_exception_in_any_layer(
                 raise error("injected")
 
             handle = module.register_forward_hook(fail)
-            with pytest.raises(BaseException, match="injected|memory"):
+            with pytest.raises(BaseException, match=r"injected|memory"):
                 ACTIONS[action](llama)
             handle.remove()
             assert state(llama.hf) == before

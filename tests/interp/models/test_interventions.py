@@ -6,16 +6,32 @@ from typing import Any
 
 import pytest
 import torch
-from interp.errors import ConfigError, DataError, SiteError
-from interp.models import Intervention, Model
 from torch import Tensor
 
+from interp.errors import ConfigError, DataError, SiteError
+from interp.models import Intervention, Model
 from tests.interp.models.conftest import PROMPTS, wrapped
 
-WRITABLE = (
-    "embed resid_pre.1 q.1 q.1.2 k.1 k.1.1 v.1 v.1.0 z.1 z.1.3 head.1.2 attn_out.1 resid_mid.1 mlp_act.1 neuron.1.5 "
-    "mlp_out.1 resid_post.1 final_norm"
-).split()
+WRITABLE = [
+    "embed",
+    "resid_pre.1",
+    "q.1",
+    "q.1.2",
+    "k.1",
+    "k.1.1",
+    "v.1",
+    "v.1.0",
+    "z.1",
+    "z.1.3",
+    "head.1.2",
+    "attn_out.1",
+    "resid_mid.1",
+    "mlp_act.1",
+    "neuron.1.5",
+    "mlp_out.1",
+    "resid_post.1",
+    "final_norm",
+]
 
 
 def offered(model: Model) -> list[str]:

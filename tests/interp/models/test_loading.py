@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from interp.errors import ConfigError, ModelError
-from interp.models import load
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
+from interp.errors import ConfigError, ModelError
+from interp.models import load
 from tests.tiny import build, tokenizer
 
 
@@ -83,7 +83,7 @@ def test_edited_weights_add_the_differences(folder: Path, tmp_path: Path) -> Non
     assert torch.equal(edited.hf.get_parameter(name), expected)
     assert edited.weights == "edited" and edited.fingerprint != plain.fingerprint
     save_file({"no.such.weight": delta}, tmp_path / "edited.safetensors")
-    with pytest.raises(ModelError, match="'no.such.weight' .* which the model does not have"):
+    with pytest.raises(ModelError, match=r"'no.such.weight' .* which the model does not have"):
         load(tmp_path, weights="edited")
 
 
@@ -121,7 +121,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
         ModelError, match=r"is a folder without config.json \(it holds notes.txt\). Give a folder written by"
     ):
         load(tmp_path)
-    with pytest.raises(ModelError, match="is a file. Give the folder"):
+    with pytest.raises(ModelError, match=r"is a file\. Give the folder"):
         load(tmp_path / "notes.txt")
 
 
@@ -158,7 +158,7 @@ def test_encoders_are_refused(tmp_path: Path) -> None:
         "intermediate_size": 48,
     }
     AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", **sizes)).save_pretrained(tmp_path / "bert")
-    with pytest.raises(ModelError, match="bert|causal"):
+    with pytest.raises(ModelError, match=r"bert|causal"):
         load(tmp_path / "bert")
     t5 = AutoConfig.for_model("t5", vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
     AutoModelForSeq2SeqLM.from_config(t5).save_pretrained(tmp_path / "t5")
@@ -203,9 +203,9 @@ def test_bad_arguments(folder: Path, keywords: dict[str, Any], error: type[Excep
 
 def test_a_loaded_model_is_never_moved_or_converted() -> None:
     hf = build("llama")
-    with pytest.raises(ModelError, match="the loaded model is torch.float32. Convert it yourself"):
+    with pytest.raises(ModelError, match=r"the loaded model is torch.float32\. Convert it yourself"):
         load(hf, dtype="bfloat16")
-    with pytest.raises(ModelError, match="but the loaded model is on cpu. Move it yourself"):
+    with pytest.raises(ModelError, match=r"but the loaded model is on cpu\. Move it yourself"):
         load(hf, device="meta")
     with pytest.raises(ModelError, match="needs a folder that holds"):
         load(hf, weights="edited")

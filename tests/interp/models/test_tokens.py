@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from interp.errors import ConfigError, DataError
 from interp.models import Model, load
 from interp.models.tokens import Tokens, position_ids, tokenize
-
 from tests.tiny import build, tokenizer
 
 PLAIN, BOS, BOTH = tokenizer(), tokenizer(bos=True), tokenizer(bos=True, eos=True)
@@ -126,7 +126,7 @@ def test_bad_prompts(prompts: Any, message: str) -> None:
 
 def test_texts_need_a_tokenizer_and_ids_do_not() -> None:
     with pytest.raises(
-        DataError, match="this model has no tokenizer. Give token ids, or load with tokenizer="
+        DataError, match=r"this model has no tokenizer. Give token ids, or load with tokenizer="
     ):
         tokenize(["w01"], None)
     assert tokenize([[5]], None).texts == ("",)
@@ -154,7 +154,7 @@ def test_warnings_travel_with_the_activations() -> None:
 
 
 def test_a_pad_token_inside_a_prompt_is_a_token() -> None:
-    """Hugging Face warns or guesses when the pad id occurs without a mask; here it is a token like any other."""
+    """Hugging Face guesses when the pad id occurs without a mask; here it is a token like any other."""
     model = load(build("gpt2", pad_token_id=9))
     alone = model.capture([[5, 9, 9]], "resid_post.*", "all")
     other = model.capture([[5, 9, 9], [7, 8, 9, 10]], "resid_post.*", "all")

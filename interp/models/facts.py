@@ -1,0 +1,102 @@
+"""What can be asked of a wrapped model without running it."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from interp.models import fingerprints
+from interp.models.anatomy import Anatomy
+from interp.models.families import Family
+
+__all__ = ["Facts"]
+
+
+class Facts(ABC):
+    """Give the sizes, sites and hashes of a wrapped model."""
+
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    anatomy: Anatomy
+
+    @property
+    def family(self) -> Family:
+        """The family row in use."""
+        return self.anatomy.family
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.anatomy.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.anatomy.d_model
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads per block."""
+        return self.anatomy.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key-value heads per block."""
+        return self.anatomy.n_kv_heads
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self.anatomy.d_head
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons per block."""
+        return self.anatomy.d_mlp
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens the model embeds."""
+        return self.anatomy.vocab_size
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """Longest prompt the model reads, or None where its configuration sets no limit."""
+        config = self.hf.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+        return next((int(v) for name in names if isinstance(v := getattr(config, name, None), int)), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input embedding is."""
+        return self.anatomy.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's floating-point type."""
+        return self.hf.dtype
+
+    @property
+    def sites(self) -> list[str]:
+        """The kinds of site this model offers, in execution order."""
+        return list(self.anatomy.kinds)
+
+    @property
+    def disabled(self) -> Mapping[str, str]:
+        """Kinds of site this model does not offer, each with the reason."""
+        return self.anatomy.disabled
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the weights, computed on first use and again if the weights change."""
+        _ = self.anatomy.modules
+        return fingerprints.of_weights(self.hf, self.anatomy.parameters)
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """The sha256 of the tokenizer's vocabulary and rules; "" without a tokenizer."""
+        return fingerprints.of_tokenizer(self.tokenizer)

@@ -1,0 +1,243 @@
+"""``interp probe`` from the first word to the last file, on a tiny model; and what reads a run afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import interp
+from interp import runs
+from interp.errors import ConfigError
+from tests.interp.cli.conftest import Answer, Call
+
+ARGUMENTS = ("probe", "--model", "TINY", "--data", "DATA")
+LAYOUT = {"run.json", "data.parquet", "metrics.json", "metrics.parquet", "report.html", "log.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def made(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """Give the folder of one run over all layers, and its envelope."""
+    import contextlib
+    import io
+
+    from interp.cli import main
+
+    folder = tmp_path_factory.mktemp("made") / "run"
+    out = io.StringIO()
+    names = {"TINY": str(place / "tiny"), "DATA": str(place / "words.csv")}
+    words = [names.get(word, word) for word in (*ARGUMENTS, "--out", str(folder), "--json", "-q")]
+    with contextlib.redirect_stdout(out):
+        assert main(words) == 0
+    return folder, json.loads(out.getvalue())
+
+
+def test_the_run_folder_holds_what_the_layout_says(made: tuple[Path, dict]) -> None:
+    folder, envelope = made
+    files = set(runs.files(folder))
+    assert files >= LAYOUT
+    assert {f"probes/resid_post.{layer}/probe.safetensors" for layer in range(3)} <= files
+    assert {
+        "figures/scores.svg",
+        "figures/scores.html",
+        "figures/layers.svg",
+        "figures/confusion.svg",
+    } <= files
+    assert files == set(envelope["artifacts"]), "nothing is written that is not named"
+    assert files | {"manifest.json"} == {
+        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
+    }
+    runs.verify(folder)
+
+
+def test_the_envelope_holds_scores_controls_and_intervals(made: tuple[Path, dict]) -> None:
+    folder, envelope = made
+    data = envelope["data"]
+    assert (envelope["status"], envelope["run"]) == ("ok", folder.as_posix())
+    names = {row["name"] for row in data["scores"] if row["layer"] == data["layer"]}
+    assert names == {"probe", "shuffled", "random-weights", "bag-of-tokens", "majority", "chance"}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in data["scores"] if row["name"] != "chance")
+    assert data["metrics"]["accuracy"] > 0.7, "the label is a function of the last word"
+    assert json.loads((folder / "metrics.json").read_text())["scores"] == data["scores"]
+
+
+def test_run_json_says_what_was_asked_of_what_with_which_checks(made: tuple[Path, dict]) -> None:
+    facts = json.loads((made[0] / "run.json").read_text())
+    assert facts["configuration"]["layers"] == "all" and facts["origins"]["model"] == "flag"
+    assert len(facts["model"]["fingerprint"]) == 64 and len(facts["data"]["fingerprint"]) == 64
+    assert facts["certificate"]["checks"] and facts["versions"]["torch"]
+    assert facts["command_line"].startswith("interp probe --model ")
+
+
+def test_the_rows_hold_text_ids_splits_and_what_was_read(made: tuple[Path, dict]) -> None:
+    rows = pd.read_parquet(made[0] / "data.parquet")
+    assert list(rows["n_tokens"]) == [3] * 160 and list(rows["row"]) == list(range(160))
+    assert all(4 <= token < 64 for ids in rows["token_ids"] for token in ids)
+    assert set(rows["split"]) == {"train", "validation", "test"}
+    test = rows[rows["split"] == "test"]
+    assert (test["label"] == test["predicted"]).mean() == pytest.approx(
+        made[1]["data"]["metrics"]["accuracy"]
+    )
+    assert rows.groupby("group")["split"].nunique().max() == 1
+
+
+def test_the_same_command_gives_the_same_numbers(call: Call, made: tuple[Path, dict]) -> None:
+    assert call(*ARGUMENTS, "--out", "again", "-q").code == 0
+    for name in ("metrics.json", "probes/resid_post.1/probe.safetensors", "figures/scores.svg"):
+        assert Path("again", name).read_bytes() == (made[0] / name).read_bytes(), name
+
+
+def test_show_prints_the_run_and_finds_a_flipped_bit(
+    call: Call, made: tuple[Path, dict], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(made[0], tmp_path / "copy")
+    plain = call("show", str(folder), "--verify")
+    assert plain.code == 0
+    for part in ("Reading", "random-weights", "Layer by layer", "each as it was written"):
+        assert part in plain.out
+    content = bytearray((folder / "metrics.parquet").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "metrics.parquet").write_bytes(content)
+    assert call("show", str(folder)).code == 0, "sizes are the same"
+    broken = call("show", str(folder), "--verify")
+    assert broken.code == 6 and "metrics.parquet" in broken.err
+
+
+class Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.scripts = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script" and not dict(attrs).get("type")
+
+    def handle_data(self, data: str) -> None:
+        self.found.append(data)
+
+
+def test_the_report_answers_and_says_how_to_make_it_again(made: tuple[Path, dict]) -> None:
+    page = Text()
+    page.feed((made[0] / "report.html").read_text(encoding="utf-8"))
+    text = " ".join(page.found)
+    verdict = made[1]["data"]["verdict"]
+    for part in (
+        verdict[1:],
+        "interp probe --model",
+        "random-weights",
+        "The model's certificate",
+        "layer by layer",
+    ):
+        assert part in text
+    assert page.scripts == 2
+
+
+def test_report_writes_the_page_again_and_elsewhere(
+    call: Call, made: tuple[Path, dict], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(made[0], tmp_path / "copy")
+    (folder / "report.html").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["report.html"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert call("report", str(folder)).code == 0
+    runs.verify(folder)
+    assert "report.html" in runs.files(folder)
+    answer = call("report", str(folder), "--out", "page.html", "--json")
+    assert answer.envelope["data"] == {"page": "page.html"} and Path("page.html").is_file()
+
+
+def test_the_front_door_plots_a_run_a_dictionary_and_refuses_the_rest(made: tuple[Path, dict]) -> None:
+    figure = interp.plot(made[0])
+    assert list(figure.data.columns) == ["x", "series", "value", "low", "high"]
+    assert len(figure.data) == 6 and "test prompts" in figure.caption
+    assert interp.plot(made[1]["data"]).data.equals(figure.data)
+    for wrong in (3, {"schema": "other"}):
+        with pytest.raises(ConfigError, match="no figure is known"):
+            interp.plot(wrong)
+
+
+def test_without_text_the_run_holds_hashes_and_no_word_of_the_prompts(call: Call) -> None:
+    assert call(*ARGUMENTS, "--layer", "1", "--no-text", "--controls", "majority", "--out", "x").code == 0
+    rows = pd.read_parquet("x/data.parquet")
+    assert "text" not in rows and set(rows["text_sha256"].str.len()) == {64}
+    assert not any(len(ids) for ids in rows["token_ids"]), "ids are the text in other words"
+    for file in Path("x").rglob("*"):
+        assert file.is_dir() or b"w59 " not in file.read_bytes(), file
+
+
+def test_labels_that_look_like_markup_stay_text(call: Call, place: Path) -> None:
+    names = {"low": "[/red]\\u001b[31m", "high": "<script>alert(1)</script>"}
+    lines = (place / "words.csv").read_text().splitlines()[1:]
+    with Path("evil.jsonl").open("w") as file:
+        for line in lines:
+            text, label, group = line.split(",")
+            file.write(f'{{"text": "{text}", "label": "{names[label]}", "group": "{group}"}}\n')
+    answer = call(
+        "probe", "--model", "TINY", "--data", "evil.jsonl", "--layer", "0", "--position", "0", "--out", "x"
+    )
+    assert answer.code == 0
+    assert "\x1b" not in answer.out + answer.err and "[/red]\\x1b[31m" in answer.out
+    page = Text()
+    page.feed(Path("x/report.html").read_text(encoding="utf-8"))
+    assert page.scripts == 2 and any("<script>alert(1)</script>" in part for part in page.found)
+
+
+def gate(call: Call, *gates: str) -> Answer:
+    flags = [word for text in gates for word in ("--fail-under", text)]
+    return call(
+        *ARGUMENTS, "--layer", "1", "--controls", "majority", "--out", "x", "--overwrite", "--json", *flags
+    )
+
+
+def test_gates_end_with_7_and_leave_a_whole_run(call: Call) -> None:
+    assert gate(call, "accuracy=0.5", "over-majority=0.1").code == 0
+    answer = gate(call, "accuracy=0.5", "accuracy=1.01")
+    assert (answer.code, answer.envelope["status"]) == (7, "gate-failed")
+    assert answer.envelope["data"]["metrics"]["accuracy"] <= 1.0
+    assert "GateError: --fail-under accuracy=1.01: accuracy is" in answer.err
+    runs.verify("x")
+
+
+def test_a_model_of_random_weights_is_probed_without_its_own_control(call: Call) -> None:
+    answer = call(*ARGUMENTS, "--layer", "1", "--weights", "random", "--out", "x", "--json")
+    assert answer.code == 0
+    assert "random-weights" not in {row["name"] for row in answer.envelope["data"]["scores"]}
+    again = call(
+        *ARGUMENTS, "--layer", "1", "--weights", "random", "--out", "y", "--controls", "random-weights"
+    )
+    assert again.code == 2 and not Path("y").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(call: Call) -> None:
+    plain = call(*ARGUMENTS, "--layers", "0-1", "--dry-run")
+    assert plain.code == 0 and list(Path().iterdir()) == []
+    for part in ("prompts", "160", "tokens", "480", "peak memory", "disk"):
+        assert part in plain.out
+    envelope = call(*ARGUMENTS, "--layers", "0-1", "--dry-run", "--json").envelope
+    assert envelope["status"] == "planned"
+    assert envelope["data"]["forward_equivalents"] == pytest.approx(2 * 160 * 2 / 3, abs=0.1)
+
+
+def test_quiet_is_quiet(call: Call) -> None:
+    answer = call(*ARGUMENTS, "--layer", "1", "--controls", "majority", "--out", "x", "-q")
+    assert answer.code == 0 and "Accuracy" in answer.out
+    assert all(line.startswith("warning: ") for line in answer.err.splitlines())
+
+
+def test_an_interrupted_probe_leaves_nothing_and_says_how_to_run_it_again(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from interp.models.model import Model
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("interp.analyses.probing.probe", interrupt)
+    answer = call(*ARGUMENTS, "--layer", "1", "--out", "a/x")
+    assert answer.code == 130 and list(Path().iterdir()) == []
+    assert "run again: interp probe --model" in answer.err and Model
