@@ -88,7 +88,7 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
-    """Switch off the loading bars of transformers, where it is imported already; else the environment does it."""
+    """Switch off the loading bars of transformers where it is imported; else the environment does it."""
     found = sys.modules.get("transformers.utils.logging")
     if found is None or not found.is_progress_bar_enabled():
         yield

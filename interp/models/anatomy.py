@@ -39,7 +39,7 @@ class Location:
     base: nn.Module | None = None
 
 
-class _Tree:
+class Tree:
     """Remember a model's modules, and notice when one of them got other children."""
 
     def __init__(self, root: nn.Module) -> None:
@@ -94,16 +94,12 @@ class Anatomy:
     @property
     def modules(self) -> Sequence[nn.Module]:
         """Every module of the model; walking the tree again only after a module was added or replaced."""
-        return self._tree.modules()
-
-    @property
-    def parameters(self) -> Sequence[nn.Parameter]:
-        """Every parameter of the modules found when ``modules`` was last asked; tied ones repeated."""
-        return self._tree.parameters()
+        return self.tree.modules()
 
     @cached_property
-    def _tree(self) -> _Tree:
-        return _Tree(self.hf)
+    def tree(self) -> Tree:
+        """The model's modules and parameters, remembered."""
+        return Tree(self.hf)
 
     def check(self, kinds: Iterable[str]) -> None:
         """Refuse kinds that this model does not offer.
@@ -135,12 +131,12 @@ class Anatomy:
     @cached_property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self._config("hidden_size", "n_embd", "d_model"))
+        return int(_number(self, "hidden_size", "n_embd", "d_model"))
 
     @cached_property
     def n_heads(self) -> int:
         """Query heads per block."""
-        return int(self._config("num_attention_heads", "n_head", "num_heads", "n_heads"))
+        return int(_number(self, "num_attention_heads", "n_head", "num_heads", "n_heads"))
 
     @cached_property
     def d_head(self) -> int:
@@ -183,12 +179,6 @@ class Anatomy:
     @property
     def _text_config(self) -> object:
         return self.hf.config.get_text_config()
-
-    def _config(self, *names: str) -> int:
-        for name in names:
-            if isinstance(value := getattr(self._text_config, name, None), int):
-                return value
-        raise ModelError(f"the configuration of {self.name!r} has none of {', '.join(names)}.")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -278,6 +268,14 @@ class Anatomy:
         if found is None:
             raise SiteError(f"{self.name!r} has no final norm. Its sites: {', '.join(self.kinds)}.")
         return found
+
+
+def _number(anatomy: Anatomy, *names: str) -> int:
+    config = anatomy.hf.config.get_text_config()
+    for name in names:
+        if isinstance(value := getattr(config, name, None), int):
+            return value
+    raise ModelError(f"the configuration of {anatomy.name!r} has none of {', '.join(names)}.")
 
 
 def _get(root: nn.Module, path: str) -> nn.Module | None:

@@ -53,7 +53,7 @@ def make_batch(
 ) -> Batch:
     """Pad some prompts on the tokens' own side and put them on the device.
 
-    A mask is left out where nothing is padded, unless the id ``always_mask`` occurs: Hugging Face would guess.
+    A mask is left out where nothing is padded, unless the id ``always_mask`` occurs: transformers guesses.
     """
     picked = [tokens.token_ids[row] for row in rows]
     lengths = tuple(map(len, picked))

@@ -94,7 +94,7 @@ class Facts(ABC):
     def fingerprint(self) -> str:
         """The sha256 of the weights, computed on first use and again if the weights change."""
         _ = self.anatomy.modules
-        return fingerprints.of_weights(self.hf, self.anatomy.parameters)
+        return fingerprints.of_weights(self.hf, self.anatomy.tree.parameters())
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:

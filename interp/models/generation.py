@@ -32,7 +32,7 @@ class Generation:
     Attributes:
         texts: per prompt the new text, special tokens left out; "" without a tokenizer.
         token_ids: per prompt the new ids, the end-of-sequence token included.
-        activations: ``[prompt step ...]``, zeros for steps that a prompt did not reach; None if none were asked.
+        activations: ``[prompt step ...]``, zeros for steps that a prompt did not reach; None if not asked.
     """
 
     texts: tuple[str, ...]
@@ -145,8 +145,8 @@ def _check(
     for number, length in enumerate(tokens.lengths):
         if max_length is not None and length + max_new_tokens > max_length:
             raise DataError(
-                f"prompt {number} has {length} tokens and {max_new_tokens} new ones were asked, but {name!r} reads "
-                f"at most {max_length}. Use max_new_tokens={max(0, max_length - length)} or a shorter prompt."
+                f"prompt {number} has {length} tokens and {max_new_tokens} new ones were asked, but {name!r} "
+                f"reads at most {max_length}. Use max_new_tokens={max(0, max_length - length)} or a shorter prompt."
             )
 
 

@@ -26,7 +26,7 @@ class Intervention:
     Attributes:
         site: a ``Site`` or its name.
         value: a number; a tensor of the site's own shape, of ``[prompt, ...]`` or of ``[prompt, pos, ...]``
-            (sizes may be 1; ``pos`` counts the chosen positions of a prompt or all of its tokens); or a function
+            (sizes may be 1; ``pos`` counts the chosen positions of a prompt or all its tokens); or a function
             from the chosen vectors ``[chosen, ...]`` to their replacements.
         positions: as for ``capture``; in ``generate`` they are absolute, so that ``"all"`` and open slices
             include new tokens.
@@ -135,7 +135,7 @@ def _rows_only(
 def _check_value(value: Any, site: Site) -> None:
     if not isinstance(value, Tensor | int | float) and not callable(value):
         raise DataError(
-            f"the value for '{site}' is a {type(value).__name__}; give a tensor, a number or a function of one."
+            f"the value for '{site}' is a {type(value).__name__}; give a tensor, a number or a function."
         )
 
 
@@ -185,8 +185,8 @@ def _value(item: _Compiled, touched: _Touched, chosen: Tensor) -> Tensor:
         return new.to(device=chosen.device, dtype=chosen.dtype).broadcast_to(chosen.shape)
     except RuntimeError:
         raise DataError(
-            f"the value for '{item.site}' has shape {tuple(new.shape)}, which does not fit the chosen vectors "
-            f"{tuple(chosen.shape)}, tokens first. Give {tuple(chosen.shape[1:])}, [prompt, ...] or "
+            f"the value for '{item.site}' has shape {tuple(new.shape)}, which does not fit the chosen "
+            f"vectors {tuple(chosen.shape)}, tokens first. Give {tuple(chosen.shape[1:])}, [prompt, ...] or "
             "[prompt, pos, ...]."
         ) from None
 

@@ -57,8 +57,8 @@ def load(
 
     Args:
         source: "demo" (bundled), a folder, a name on the Hugging Face hub, or a loaded ``PreTrainedModel``.
-        weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for folders
-            that hold ``edited.safetensors``.
+        weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for
+            folders that hold ``edited.safetensors``.
         device: "auto" is the GPU if there is one, or where a loaded model is.
         dtype: "auto" is the checkpoint's own on a GPU, and float32 for half-precision checkpoints on a CPU.
         revision: branch, tag or commit on the hub.
@@ -81,7 +81,7 @@ def load(
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     if isinstance(source, PreTrainedModel):
         hf, name = _given(source, weights, device, dtype), source.config.name_or_path or type(source).__name__
-        origin = source.config.name_or_path
+        origin = source.config.name_or_path or ""
     else:
         name = str(source)
         origin = str(assets("demo-24l")) if name == "demo" else name
@@ -101,7 +101,7 @@ def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> Pr
         raise ModelError(
             "weights='edited' needs a folder that holds 'edited.safetensors', not a loaded model."
         )
-    here = source.get_input_embeddings().weight.device
+    here: torch.device = source.device
     if device != "auto" and torch.device(device).type != here.type:
         raise ModelError(
             f"device {device!r} asked, but the loaded model is on {here}. "
@@ -113,7 +113,7 @@ def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> Pr
             "Convert it yourself: model.to(...)."
         )
     if weights == "random":
-        return _initialised(type(source), source.config, source.dtype).to(here)
+        return _initialised(type(source), source.config, source.dtype, here)
     return source
 
 
@@ -125,9 +125,9 @@ def _from_source(
     wanted = _chosen_dtype(config, dtype, target, warnings)
     if weights == "random":
         own = wanted if isinstance(wanted, torch.dtype) else getattr(config, "dtype", None) or torch.float32
-        return _initialised(AutoModelForCausalLM, config, own, trust=hub["trust_remote_code"]).to(target)
+        return _initialised(AutoModelForCausalLM, config, own, target, trust=hub["trust_remote_code"])
     try:
-        hf = AutoModelForCausalLM.from_pretrained(origin, dtype=wanted, **hub)
+        hf: Any = AutoModelForCausalLM.from_pretrained(origin, dtype=wanted, **hub)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"{name!r} could not be loaded: {_first_line(error)}") from error
     if target.type == "cpu" and dtype == "auto" and hf.dtype in (torch.float16, torch.bfloat16):
@@ -162,8 +162,8 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
                 "Read that code first; then use trust_remote_code=True (--trust-remote-code)."
             ) from error
         raise ModelError(
-            f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its cache "
-            f"could give ({_first_line(error)}). Check the name and the network, or give a folder."
+            f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its "
+            f"cache could give ({_first_line(error)}). Check the name and the network, or give a folder."
         ) from error
     own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})  # its code comes with it
     if config.is_encoder_decoder or not (own or type(config) in AutoModelForCausalLM._model_mapping):
@@ -212,15 +212,15 @@ def _half_warning(dtype: torch.dtype) -> str:
 
 
 def _initialised(
-    maker: Any, config: PretrainedConfig, dtype: torch.dtype, *, trust: bool = False
+    maker: Any, config: PretrainedConfig, dtype: torch.dtype, device: torch.device, *, trust: bool = False
 ) -> PreTrainedModel:
     """Build a model with weights drawn from a fixed seed; the global generator is left as found."""
     config = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         auto = maker is AutoModelForCausalLM
-        hf = maker.from_config(config, trust_remote_code=trust) if auto else maker(config)
-    return hf.to(dtype).eval()
+        hf: Any = maker.from_config(config, trust_remote_code=trust) if auto else maker(config)
+    return hf.to(device=device, dtype=dtype).eval()
 
 
 def _apply_edits(hf: PreTrainedModel, origin: str, name: str) -> None:

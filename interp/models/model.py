@@ -161,7 +161,7 @@ class Model(Facts):
             dtype: of the captured tensors.
             padding_side: of the internal batches.
             progress: show a progress bar.
-            grad: keep the graph: one batch, ``positions="all"``, and captured tensors are nodes of the graph,
+            grad: keep the graph: one batch, ``positions="all"``, and captured tensors are nodes of it,
                 so that ``torch.autograd.grad`` with respect to them works.
 
         Raises:
@@ -203,8 +203,8 @@ class Model(Facts):
     ) -> Generation:
         """Continue prompts greedily, reading and writing on the way.
 
-        Step s is the pass that chooses new token s (0-based); its captured position is that of the newest token
-        it reads, ``length - 1 + s``. Interventions count positions from the prompt's start, also under the cache.
+        Step s is the pass that chooses new token s (0-based); its captured position is that of the newest
+        token it reads, ``length - 1 + s``. Interventions count positions from the prompt's start.
 
         Args:
             prompts: as for ``tokenize``.
@@ -232,7 +232,11 @@ class Model(Facts):
             batches=plan_batches(tokens.lengths, batch_size, device=self.device.type),
             use_cache=use_cache,
         )
-        full = replace(tokens, token_ids=raw.all_ids, texts=tuple(map("".join, zip(tokens.texts, raw.texts))))
+        full = replace(
+            tokens,
+            token_ids=raw.all_ids,
+            texts=tuple(map("".join, zip(tokens.texts, raw.texts, strict=True))),
+        )
         activations = self._activations(raw.tensors, full, raw.positions) if raw.tensors else None
         return Generation(raw.texts, raw.token_ids, activations)
 
@@ -245,7 +249,7 @@ class Model(Facts):
             tokens.token_ids,
             positions,
             tokens.texts,
-            fingerprints.of_weights(self.hf, self.anatomy.parameters),
+            fingerprints.of_weights(self.hf, self.anatomy.tree.parameters()),
             self.name,
             self.weights,
             warnings=(*self.warnings, *tokens.warnings, *eager),

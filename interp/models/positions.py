@@ -127,10 +127,11 @@ def _per_prompt(wanted: list[int], lengths: Sequence[int], limits: Sequence[int]
 def _as_mask(positions: Any) -> Tensor | None:
     if isinstance(positions, Tensor):
         return positions if positions.dtype == torch.bool else None
-    is_mask = isinstance(positions, Sequence) and positions and isinstance(positions[0], Sequence)
     if isinstance(positions, np.ndarray) and positions.dtype == np.bool_:
         return torch.as_tensor(positions)
-    return _ragged(positions) if is_mask else None
+    if isinstance(positions, Sequence) and positions and isinstance(positions[0], Sequence):
+        return _ragged(positions)
+    return None
 
 
 def _ragged(rows: Sequence[Sequence[bool]]) -> Tensor:

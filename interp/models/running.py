@@ -30,8 +30,8 @@ class Run:
     """Hold what one run gave.
 
     Attributes:
-        logits: ``[prompt vocab]`` after the last token, ``[prompt pos vocab]`` for all (zeros beyond a prompt's
-            end), or None; in the model's own dtype.
+        logits: ``[prompt vocab]`` after the last token, ``[prompt pos vocab]`` for all (zeros beyond a
+            prompt's end), or None; in the model's own dtype.
         activations: what was captured, or None.
     """
 
@@ -51,8 +51,8 @@ def chosen_sites(
     texts = [str(site) for site in ([sites] if isinstance(sites, str | Site) else sites)]
     if "hook_embed" in texts and not embed_is_token:
         raise SiteError(
-            f"'hook_embed' is the token embedding alone in TransformerLens, but in {anatomy.name!r} there is more "
-            "before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that enters block 0."
+            f"'hook_embed' is the token embedding alone in TransformerLens, but in {anatomy.name!r} there is "
+            "more before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that enters block 0."
         )
     if any(mark in text.partition(".")[0] for text in texts for mark in "*?["):
         found = [site for site in found if site.kind not in anatomy.disabled]

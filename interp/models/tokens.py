@@ -93,8 +93,8 @@ def tokenize(
 ) -> Tokens:
     """Turn prompts into exact token ids.
 
-    ``add_bos="auto"`` does what the tokenizer does, but looks at every prompt: a beginning-of-sequence token is
-    never doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken as
+    ``add_bos="auto"`` does what the tokenizer does, but looks at every prompt: a beginning-of-sequence token
+    is never doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken as
     they are.
 
     Raises:

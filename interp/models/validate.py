@@ -170,8 +170,8 @@ def _check_stream(anatomy: Anatomy, found: dict[Site, Tensor], report: Report) -
     last = found[Site("resid_post", anatomy.n_layers - 1)]
     if not _note(report, "causal", [_error(last[0, :-1], last[1, :-1])], 1e-3):
         raise ModelError(
-            f"{anatomy.name!r} ({anatomy.hf.config.model_type}) is not a causal language model: a later token "
-            "changes what stands before it. Encoders are not supported; load a decoder-only model."
+            f"{anatomy.name!r} ({anatomy.hf.config.model_type}) is not a causal language model: a later "
+            "token changes what stands before it. Encoders are not supported; load a decoder-only model."
         )
 
 
@@ -255,7 +255,7 @@ def _check_final(anatomy: Anatomy, found: dict[Site, Tensor], logits: Tensor, re
         return
     normed = found[Site("final_norm")]
     last = found[Site("resid_post", anatomy.n_layers - 1)]
-    head = anatomy.hf.get_output_embeddings()
+    head: Any = anatomy.hf.get_output_embeddings()
     try:
         with torch.no_grad():
             norm = anatomy.locate(Site("final_norm")).module

@@ -171,7 +171,7 @@ _ROWS = (
     (
         LabelledTask(
             "analogy-relation",
-            "which relation an analogy asks for; no word of the test split is seen in training",
+            "which relation an analogy asks for; no pair of the test split is seen in training",
             _analogies,
             2520,
         ),

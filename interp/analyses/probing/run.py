@@ -18,6 +18,7 @@ from interp.analyses.probing.splitting import check_labels, split_of, warnings_o
 from interp.analyses.probing.verdict import verdict
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
+from interp.models.tokens import Tokens
 from interp.sites import parse_layers
 from interp.tasks import Labelled
 from probes.base import Probe
@@ -81,9 +82,10 @@ def probe(
             "several layers need a validation split to choose from; give the validation fraction a share."
         )
     job = Job(data, split, kind, seed)
-    acts = _captured(model, data, chosen_layers, position, batch_size, progress)
+    tokens = model.tokenize(list(data.texts))
+    acts = _captured(model, tokens, data, chosen_layers, position, batch_size, progress)
     twin = _twin(model, random_model, acts) if "random-weights" in controls else None
-    others = twin and _captured(twin, data, chosen_layers, position, batch_size, progress)
+    others = twin and _captured(twin, tokens, data, chosen_layers, position, batch_size, progress)
     readings = {layer: job.read(acts[f"resid_post.{layer}"]) for layer in _shown(chosen_layers, progress)}
     layer = max(chosen_layers, key=lambda at: readings[at].validation or 0.0)
     scores: list[Score] = []
@@ -215,6 +217,7 @@ def _layers(layers: str | int | Sequence[int], model: Model) -> list[int]:
 
 def _captured(
     model: Model,
+    tokens: Tokens,
     data: Labelled,
     layers: Sequence[int],
     position: str | int,
@@ -223,7 +226,7 @@ def _captured(
 ) -> Activations:
     sites = [f"resid_post.{layer}" for layer in layers]
     acts = model.capture(
-        list(data.texts),
+        tokens,
         sites,
         position,
         batch_size=batch_size,

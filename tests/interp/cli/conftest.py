@@ -32,7 +32,8 @@ def _lines() -> list[str]:
     """Write 160 prompts in 40 groups; the last word decides the label, the others are noise."""
     rng = random.Random(0)
     return [
-        f"w{rng.randrange(60):02d} w{rng.randrange(60):02d} w{row % 4:02d},{'low' if row % 4 < 2 else 'high'},g{row // 4}"
+        f"w{rng.randrange(60):02d} w{rng.randrange(60):02d} w{row % 4:02d},"
+        f"{'low' if row % 4 < 2 else 'high'},g{row // 4}"
         for row in range(160)
     ]
 

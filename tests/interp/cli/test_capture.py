@@ -1,4 +1,4 @@
-"""``interp capture`` and ``interp doctor``: what is stored is what was computed; an interruption costs a shard."""
+"""``interp capture`` and ``interp doctor``: what is stored is what was computed; an interrupt costs a shard."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,18 @@ def test_the_check_for_heavy_packages_can_fail() -> None:
 
 
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
-    def once() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "interp", "--help"], capture_output=True, cwd=ROOT, check=True)
-        return time.perf_counter() - start
+    """Measure processor time: on a machine with other work to do, the clock on the wall says nothing."""
 
-    assert min(once() for _ in range(5)) < 0.3
+    def used() -> float:
+        found = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return found.ru_utime + found.ru_stime
+
+    times = []
+    for _ in range(3):
+        before = used()
+        subprocess.run([sys.executable, "-m", "interp", "--help"], capture_output=True, cwd=ROOT, check=True)
+        times.append(used() - before)
+    assert min(times) < 0.3
 
 
 def test_help_shows_examples_first_and_every_command() -> None:
@@ -234,9 +240,10 @@ def test_surroundings_are_left_as_found(call: Call, broken: Any) -> None:
     assert state() == before
 
 
-def test_offline_holds_inside_the_command_only() -> None:
+def test_offline_holds_inside_the_command_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from interp.cli.surroundings import surroundings
 
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with surroundings(Session([]), offline=True):
         assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in os.environ
