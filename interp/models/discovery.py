@@ -1,8 +1,8 @@
 """Find the sites of a model whose type has no row: by structure, by common names, and by what adds up.
 
 Names only propose. Which modules write to the residual stream, whether there is a stream between attention
-and MLP, and how a fused projection is laid out are decided by the equations on one tiny forward pass, and the row
-found must still pass validation like any other.
+and MLP, and how a fused projection is laid out are decided by the equations on one tiny forward pass, and the
+row found must still pass validation like any other.
 """
 
 from __future__ import annotations

@@ -5,15 +5,22 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from interp.activations import Activations
 from interp.models import fingerprints
 from interp.models.anatomy import Anatomy
 from interp.models.families import Family
+from interp.models.tokens import Tokens
+from interp.sites import Site
 
 __all__ = ["Facts"]
+
+_EAGER = ("attention was computed eagerly in this run, to see its probabilities",)
 
 
 class Facts(ABC):
@@ -22,6 +29,9 @@ class Facts(ABC):
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     anatomy: Anatomy
+    name: str
+    weights: str
+    warnings: tuple[str, ...]
 
     @property
     def family(self) -> Family:
@@ -100,3 +110,17 @@ class Facts(ABC):
     def tokenizer_fingerprint(self) -> str:
         """The sha256 of the tokenizer's vocabulary and rules; "" without a tokenizer."""
         return fingerprints.of_tokenizer(self.tokenizer)
+
+    def recorded(self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]) -> Activations:
+        """Label captured tensors with prompts, positions and the model they came from."""
+        eager = _EAGER[: any(site.kind == "pattern" for site in tensors)]
+        return Activations(
+            {str(site): tensor for site, tensor in tensors.items()},
+            tokens.token_ids,
+            positions,
+            tokens.texts,
+            fingerprints.of_weights(self.hf, self.anatomy.tree.parameters()),
+            self.name,
+            self.weights,
+            warnings=(*self.warnings, *tokens.warnings, *eager),
+        )

@@ -146,7 +146,8 @@ def _check(
         if max_length is not None and length + max_new_tokens > max_length:
             raise DataError(
                 f"prompt {number} has {length} tokens and {max_new_tokens} new ones were asked, but {name!r} "
-                f"reads at most {max_length}. Use max_new_tokens={max(0, max_length - length)} or a shorter prompt."
+                f"reads at most {max_length}. Use max_new_tokens={max(0, max_length - length)} or a "
+                f"shorter prompt."
             )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from interp.errors import ConfigError, ModelError
 from interp.locations import assets
@@ -127,7 +129,8 @@ def _from_source(
         own = wanted if isinstance(wanted, torch.dtype) else getattr(config, "dtype", None) or torch.float32
         return _initialised(AutoModelForCausalLM, config, own, target, trust=hub["trust_remote_code"])
     try:
-        hf: Any = AutoModelForCausalLM.from_pretrained(origin, dtype=wanted, **hub)
+        with _no_progress_bar():
+            hf: Any = AutoModelForCausalLM.from_pretrained(origin, dtype=wanted, **hub)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"{name!r} could not be loaded: {_first_line(error)}") from error
     if target.type == "cpu" and dtype == "auto" and hf.dtype in (torch.float16, torch.bfloat16):
@@ -136,6 +139,18 @@ def _from_source(
     if weights == "edited":
         _apply_edits(hf, origin, name)
     return hf.to(target).eval()
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing inside the block, and restore the user's choice after it."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    try:
+        transformers_logging.disable_progress_bar()
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.activations import Activations
-from interp.models import fingerprints, running
+from interp.models import running
 from interp.models.anatomy import Anatomy
 from interp.models.batches import plan_batches
 from interp.models.facts import Facts
@@ -182,7 +182,7 @@ class Model(Facts):
             progress=progress,
             grad=grad,
         )
-        return Run(found, self._activations(tensors, tokens, recorded) if tensors else None)
+        return Run(found, self.recorded(tensors, tokens, recorded) if tensors else None)
 
     def logits(self, prompts: Prompts, *, batch_size: str | int = "auto") -> Float[Tensor, "batch vocab"]:
         """Return the fp32 logits after each prompt's last token."""
@@ -237,20 +237,5 @@ class Model(Facts):
             token_ids=raw.all_ids,
             texts=tuple(map("".join, zip(tokens.texts, raw.texts, strict=True))),
         )
-        activations = self._activations(raw.tensors, full, raw.positions) if raw.tensors else None
+        activations = self.recorded(raw.tensors, full, raw.positions) if raw.tensors else None
         return Generation(raw.texts, raw.token_ids, activations)
-
-    def _activations(
-        self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]
-    ) -> Activations:
-        eager = running.EAGER[: any(site.kind == "pattern" for site in tensors)]
-        return Activations(
-            {str(site): tensor for site, tensor in tensors.items()},
-            tokens.token_ids,
-            positions,
-            tokens.texts,
-            fingerprints.of_weights(self.hf, self.anatomy.tree.parameters()),
-            self.name,
-            self.weights,
-            warnings=(*self.warnings, *tokens.warnings, *eager),
-        )

@@ -20,9 +20,7 @@ from interp.models.positions import Positions, choose
 from interp.models.tokens import Tokens
 from interp.sites import Dimensions, Site, expand
 
-__all__ = ["EAGER", "Run", "chosen_sites", "run"]
-
-EAGER = ("attention was computed eagerly in this run, to see its probabilities",)
+__all__ = ["Run", "chosen_sites", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +50,8 @@ def chosen_sites(
     if "hook_embed" in texts and not embed_is_token:
         raise SiteError(
             f"'hook_embed' is the token embedding alone in TransformerLens, but in {anatomy.name!r} there is "
-            "more before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that enters block 0."
+            "more before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that enters "
+            "block 0."
         )
     if any(mark in text.partition(".")[0] for text in texts for mark in "*?["):
         found = [site for site in found if site.kind not in anatomy.disabled]

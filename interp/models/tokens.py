@@ -94,8 +94,8 @@ def tokenize(
     """Turn prompts into exact token ids.
 
     ``add_bos="auto"`` does what the tokenizer does, but looks at every prompt: a beginning-of-sequence token
-    is never doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken as
-    they are.
+    is never doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken
+    as they are.
 
     Raises:
         DataError: a prompt is empty, too long, or holds ids the model does not have; no tokenizer for texts.

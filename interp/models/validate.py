@@ -300,7 +300,7 @@ def _check_pattern(anatomy: Anatomy, report: Report) -> None:
             f"attention probabilities are not returned ({str(error).partition(' Its sites')[0]})", "pattern"
         )
         return
-    clip = getattr(anatomy.hf.config.get_text_config(), "clip_qkv", None)
+    clip = float(getattr(anatomy.hf.config.get_text_config(), "clip_qkv", None) or 0.0)
     for site, tensor in found.items() if clip else ():
         found[site] = tensor.clamp(-clip, clip) if site.kind == "v" else tensor
     errors = [

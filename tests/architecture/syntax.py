@@ -17,7 +17,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Definition:
-    """A function or class, with its length in lines, docstring not counted."""
+    """A function or class, with its length in lines; docstrings in it are not counted."""
 
     name: str
     kind: str
@@ -103,12 +103,13 @@ def _definitions(node: ast.AST, prefix: str, *, public: bool) -> Iterator[Defini
 
 
 def _length(node: Function | ast.ClassDef) -> int:
-    last = node.end_lineno or node.lineno
-    total = last - node.lineno + 1
-    first = node.body[0]
-    if ast.get_docstring(node) is not None:
-        total -= (first.end_lineno or first.lineno) - first.lineno + 1
-    return total
+    own = [node, *(child for child in ast.walk(node) if isinstance(child, Function | ast.ClassDef))]
+    told = sum(_span(one.body[0]) for one in dict.fromkeys(own) if ast.get_docstring(one) is not None)
+    return _span(node) - told
+
+
+def _span(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
 def read(root: Path = ROOT) -> list[Module]:

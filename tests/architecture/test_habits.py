@@ -124,6 +124,15 @@ def test_a_docstring_is_not_counted(tmp_path: Path) -> None:
     assert function_lengths(modules) == [2]
 
 
+def test_docstrings_of_methods_are_not_counted_in_a_class(tmp_path: Path) -> None:
+    method = '    def f{}(self):\n        """Say it.\n\n        More.\n        """\n        return 1\n'
+    text = "class C:\n" + "".join(method.format(i) for i in range(LONGEST_CLASS // 2 - 1))
+    assert too_long(plant(tmp_path, {"probes/x.py": text})) == ["probes.x: 595 lines"]
+    assert "probes.x.C: 201 lines" in too_long(
+        plant(tmp_path, {"probes/x.py": text + "    x = 1\n    y = 2\n"})
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -28,6 +28,7 @@ LEAN: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
 SIX = [f"{kind}.*" for kind in ("resid_pre", "attn_out", "z", "resid_mid", "mlp_out", "resid_post")]
 SIX_GOAL = 1.15
 ALONE_MARGIN = 0.05
+SHORT = 16
 PEER_LIMIT = 1e-5
 
 
@@ -56,8 +57,9 @@ class Bench:
 
     @property
     def alone(self) -> list[int]:
-        """The layers that are read alone: the first, and the one after each quarter."""
-        return [self.n_layers * part // 4 for part in range(4)]
+        """The layers that are read alone: the first and one per quarter; for longer inputs one of them."""
+        layers = [self.n_layers * part // 4 for part in range(4)]
+        return layers if self.ids.numel() <= SHORT else layers[1:2]
 
     def share(self, layer: int) -> float:
         """Return the share of a forward pass that reading one layer may cost."""
@@ -152,7 +154,7 @@ def _by_hand(bench: Bench) -> list[Contender]:
     def row(name: str, layers: Sequence[int], floor: str) -> Contender:
         return Contender(name, lambda: bench.by_hand(layers), floor, None, bench.difference, PEER_LIMIT)
 
-    first = bench.alone[1]
+    first = bench.n_layers // 4
     return [
         row("hooks by hand, all resid_post", range(bench.n_layers), RAW),
         row(f"hooks by hand, layer {first} alone", [first], RAW_DEFAULT),

@@ -42,10 +42,10 @@ class Subject:
 
 
 SUBJECTS = {
-    "demo": Subject("demo", (Shape(1, 16, 80), Shape(8, 16, 60)), 1.10, "model.layers", "model.norm"),
+    "demo": Subject("demo", (Shape(1, 16, 80), Shape(8, 16, 40)), 1.10, "model.layers", "model.norm"),
     "gpt2-small": Subject(
         "gpt2-small",
-        (Shape(1, 16, 30), Shape(8, 16, 20), Shape(1, 128, 20)),
+        (Shape(1, 16, 25), Shape(8, 16, 20), Shape(1, 128, 20)),
         1.05,
         "transformer.h",
         "transformer.ln_f",

@@ -50,7 +50,7 @@ def verified(contender: Contender) -> float | None:
 
 
 def time_rounds(
-    contenders: Sequence[Contender], rounds: int, *, warm_up: int = 3, seed: int = 0
+    contenders: Sequence[Contender], rounds: int, *, warm_up: int = 2, seed: int = 0
 ) -> dict[str, list[float]]:
     """Return the CPU seconds of every contender in every round; the order is drawn anew in each."""
     generator = random.Random(seed)

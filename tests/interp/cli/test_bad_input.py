@@ -1,4 +1,4 @@
-"""Wrong calls: each ends with its code and one line that names what is wrong and what to do, and leaves nothing."""
+"""Wrong calls: each ends with its code and one line that says what is wrong and what to do; nothing stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``interp capture`` and ``interp doctor``: what is stored is what was computed; an interrupt costs a shard."""
+"""``interp capture`` and ``interp doctor``: what is stored is what was computed; a crash costs one shard."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_the_tokenizer_is_the_one_the_code_builds(tokenizer):
 
 def test_the_record_says_what_the_code_does():
     record = json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))
-    progress = Progress(0, 0, record["tokens"], record["seconds"])
+    progress = Progress(0, 0, record["tokens"], float(record["seconds"]))
     expected = json.loads(json.dumps(training_record(progress, seed=record["seed"])))
     assert record == expected
     assert record["held_out"]["listed"] == json.loads(json.dumps(held_out(load_world())))

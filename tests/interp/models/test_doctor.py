@@ -41,7 +41,13 @@ def explained(certificate: Certificate) -> str:
 PARALLEL = {"phi", "gpt_neox", "gptj", "stablelm_parallel", "falcon", "falcon_old", "cohere"}
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
+DISCOVERED = [
+    family if family in ("gemma3", "mixtral") else pytest.param(family, marks=pytest.mark.slow)
+    for family in OTHERS
+]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *DISCOVERED])
 def test_every_family_passes(family: str) -> None:
     """Random norm scales, biases and multipliers hide nothing; only what cannot apply is skipped."""
     found = examine(load(build(family), tokenizer=tokenizer(bos=True)))

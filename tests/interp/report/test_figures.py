@@ -73,6 +73,13 @@ def test_the_svg_is_sound_xml_without_script_and_follows_the_page(form: str) -> 
     assert any("<script>alert" in (e.text or "") for e in root.iter()), "the label is there, as text"
 
 
+@pytest.mark.parametrize("label", ["$x_1$", "$\\frac{$", "a_b^c", "100 %", "中文", "\\alpha"])
+def test_labels_are_not_read_as_mathematics(label: str) -> None:
+    data = pd.DataFrame([(label, 0.5, 0.4, 0.6)], columns=["name", "value", "low", "high"])
+    texts = [e.text for e in ElementTree.fromstring(Figure("intervals", data, "t", "c").svg()).iter()]
+    assert label in texts
+
+
 @pytest.mark.parametrize("form", FIGURES)
 def test_the_same_figure_gives_the_same_bytes(form: str) -> None:
     assert FIGURES[form]().svg() == FIGURES[form]().svg()
