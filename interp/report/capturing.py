@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from interp.report.certificate import certificate_table, identity
+from interp.report.certificate import certificate_table, identity, short_name
 from interp.report.story import Story, Table
 
 __all__ = ["story"]
@@ -27,7 +27,7 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
     )
     return Story(
         kicker=f"interp capture · {facts.get('path', '')}",
-        title=f"Activations of {model.get('name', '?')} on {facts.get('data', {}).get('name', '?')}",
+        title=f"Activations of {short_name(facts)} on {facts.get('data', {}).get('name', '?')}",
         verdict=f"{result.get('n', 0):,} prompts ({result.get('tokens', 0):,} tokens) were read at "
         f"{len(sites)} sites: "
         f"{result.get('bytes', 0) / 1e6:,.1f} MB in {result.get('shards', 0)} shards.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from interp.report.story import Table
 
-__all__ = ["certificate_table", "identity"]
+__all__ = ["certificate_table", "identity", "short_name"]
 
 
 STATUS = {"pass": "passed", "warn": "note", "fail": "FAILED", "skip": "does not apply"}
@@ -52,6 +53,12 @@ def _noise(certificate: dict[str, Any]) -> str:
         f"{floor['logits']:.2g} logits "
         f"({floor['kl']:.2g} nats). A smaller difference between two runs means nothing."
     )
+
+
+def short_name(facts: dict[str, Any]) -> str:
+    """Name the model for a title: of a folder its last part, of anything else what the user typed."""
+    name = str(facts.get("model", {}).get("name", "?"))
+    return PurePath(name).name if name.startswith((".", "/", "~")) or "\\" in name else name
 
 
 def identity(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.report.certificate import certificate_table, identity
+from interp.report.certificate import certificate_table, identity, short_name
 from interp.report.confusion import confusion_figure, confusion_table, examples
 from interp.report.figures import Figure
 from interp.report.story import Number, Story, Table
@@ -74,7 +74,7 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: pandas.DataFrame 
     verdict = str(result.get("verdict", ""))
     return Story(
         kicker=f"interp probe \u00b7 {facts.get('path', '')}",
-        title=f"Reading \u201c{asked}\u201d from layer {result.get('layer')} of {model.get('name', '?')}",
+        title=f"Reading \u201c{asked}\u201d from layer {result.get('layer')} of {short_name(facts)}",
         verdict=verdict[:1].upper() + verdict[1:] + "." * bool(verdict),
         lead=_lead(facts, result),
         numbers=_numbers(result),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -133,6 +134,8 @@ def paired_difference(
     if bounded and (table.variance == 0 or table.carriers() <= intervals.ENOUGH_CARRIERS):
         return _estimate(table.mean, intervals.combined(a - b, codes, level), codes)
     interval = intervals.real(table, level, n_resamples, seed)
+    if bounded and not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        interval = intervals.combined(a - b, codes, level)  # too few groups differ from each other to resample
     return _estimate(table.mean, interval.clipped(-1.0, 1.0) if bounded else interval, codes)
 
 

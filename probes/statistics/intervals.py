@@ -142,6 +142,8 @@ def share(table: Grouped, level: float, n_resamples: int, seed: int) -> Interval
     slope = np.sqrt(np.maximum(means * (1 - means), 0))
     errors = np.divide(errors, slope, out=np.zeros_like(errors), where=slope > 0)
     low_t, high_t = _pivots(angles - angle, errors, level)
+    if not (math.isfinite(low_t) and math.isfinite(high_t)):
+        return score(table, level)
     error = math.sqrt(table.variance / (table.mean * (1 - table.mean)))
     low, high = max(0.0, angle - high_t * error), min(math.pi, angle - low_t * error)
     return Interval(math.sin(low / 2) ** 2, math.sin(high / 2) ** 2, level, "studentised bootstrap")

@@ -84,12 +84,13 @@ def test_truncated_and_missing_files_are_found_on_opening(tmp_path: Path) -> Non
         runs.open_run(path)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../secret", "C:\\x", "link/secret", ""])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../secret", "C:\\x", "link/secret", "", "figures/../run.json", "HERE/run.json"])
 def test_no_path_out_of_the_folder_is_followed(tmp_path: Path, name: str) -> None:
     path = finished(tmp_path / "x")
     (tmp_path / "secret").write_text("s")
     (path / "link").symlink_to(tmp_path)
     content = json.loads((path / "manifest.json").read_text())
+    name = name.replace("HERE", str(path))
     content["files"][name] = {"sha256": hashlib.sha256(b"s").hexdigest(), "bytes": 1}
     (path / "manifest.json").write_text(json.dumps(content))
     for read in (runs.verify, runs.open_run, runs.files):

@@ -246,3 +246,15 @@ def test_estimates_print_and_become_dictionaries() -> None:
         "n_groups": 80,
         "note": "",
     }
+
+
+def test_groups_that_hardly_differ_still_bound_a_difference() -> None:
+    groups = np.repeat(np.arange(14), 8)
+    probe = np.ones(112)
+    probe[:2] = 0.0  # one group in which two of eight are wrong
+    guess = np.tile([0.0, 1.0], 56)  # right for half of every group
+    found = paired_difference(probe, guess, groups=groups)
+    assert found.interval.low > 0.2
+    assert found.interval.high < 0.8
+    same = paired_difference(guess, guess[::-1], groups=groups)
+    assert same.interval.low < 0 < same.interval.high

@@ -44,4 +44,6 @@ def _joined(scores: Sequence[Score]) -> str:
 
 def _compared(score: Score) -> str:
     assert score.difference is not None
-    return "does better" if score.difference.interval.high < 0 else "does as well"
+    if score.difference.interval.high < 0:
+        return "does better"
+    return "does as well" if score.difference.value <= 0 else "is not clearly beaten"

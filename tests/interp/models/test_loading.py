@@ -227,3 +227,8 @@ def test_validation_is_quick_on_24_layers() -> None:
         return time.process_time() - start
 
     assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_loading_draws_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load(folder)
+    assert capfd.readouterr() == ("", "")
