@@ -163,13 +163,12 @@ def _squared(tensor: Any, ids: Tensor) -> Tensor | None:
 
 
 def _pairs(row: Family, record: _Record, known: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List candidate writers, likely ones first; attention's comes before the MLP's in execution."""
-    order = list(record)
-    others = [path for path in order if path]
+    """List candidate writers, likely ones first, then all parts in execution order (attention before MLP)."""
+    others = [path for path in record if path]
     first = [known["attn_out"]] if "attn_out" in known else [row.attn_out, row.out_projection, *others]
     second = [known["mlp_out"]] if "mlp_out" in known else [row.mlp_out, row.down_projection, *others]
-    pairs = [(a, m) for a, m in product(first, second) if a in record and m in record and a and m]
-    return [(a, m) for a, m in dict.fromkeys(pairs) if order.index(a) < order.index(m)]
+    pairs = dict.fromkeys(product(first, second))
+    return [(a, m) for a, m in pairs if a and m and a != m and a in record and m in record]
 
 
 def _adds_up(record: _Record, attn_out: str, mlp_out: str, factor: float) -> bool:

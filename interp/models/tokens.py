@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -14,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from interp.errors import ConfigError, DataError
 
 __all__ = ["Prompts", "Tokens", "pad", "position_ids", "tokenize"]
+
+_ADDS_BOS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, bool]] = WeakKeyDictionary()
 
 Prompts = Any
 """Texts, lists of token ids, a batch of a tokenizer, or ``Tokens``; one text alone is one prompt."""
@@ -243,10 +246,19 @@ def _warn_bos(ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, w
         return
     if ids[:2] == [bos, bos]:
         warnings.append(f"prompt {number}: its ids begin with two {tokenizer.bos_token!r}; taken as given.")
-    elif ids[:1] != [bos] and bos in tokenizer("")["input_ids"]:
+    elif ids[:1] != [bos] and _adds_bos(tokenizer):
         warnings.append(
             f"prompt {number}: its ids do not begin with {tokenizer.bos_token!r}; taken as given."
         )
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether the tokenizer puts the token first; remembered, since asking costs as much as a layer."""
+    settings = (tokenizer.bos_token_id, getattr(tokenizer, "add_bos_token", None))
+    known = _ADDS_BOS.get(tokenizer)
+    if known is None or known[0] != settings:
+        known = _ADDS_BOS[tokenizer] = (settings, tokenizer.bos_token_id in tokenizer("")["input_ids"])
+    return known[1]
 
 
 def _warn_unknown(

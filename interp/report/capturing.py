@@ -15,7 +15,6 @@ SHOWN = 60
 def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
     """Say what was captured, from which model, and how to read it back."""
     sites = result.get("sites", [])
-    model = facts.get("model", {})
     table = Table(
         "What is stored",
         ("site", "shape", "dtype"),

@@ -58,7 +58,7 @@ def _noise(certificate: dict[str, Any]) -> str:
 def short_name(facts: dict[str, Any]) -> str:
     """Name the model for a title: of a folder its last part, of anything else what the user typed."""
     name = str(facts.get("model", {}).get("name", "?"))
-    return PurePath(name).name if name.startswith((".", "/", "~")) or "\\" in name else name
+    return PurePath(name).name if name.startswith((".", "/", "~")) else name
 
 
 def identity(facts: dict[str, Any]) -> list[tuple[str, str]]:

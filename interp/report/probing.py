@@ -68,8 +68,7 @@ WORDS = (
 
 def story(facts: dict[str, Any], result: dict[str, Any], rows: pandas.DataFrame | None) -> Story:
     """Say what a finished ``interp probe`` found."""
-    data, model = facts.get("data", {}), facts.get("model", {})
-    asked = str(data.get("description", "")).split(";")[0]
+    asked = str(facts.get("data", {}).get("description", "")).split(";")[0]
     wrong, right = examples(rows)
     verdict = str(result.get("verdict", ""))
     return Story(

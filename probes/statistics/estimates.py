@@ -135,7 +135,8 @@ def paired_difference(
         return _estimate(table.mean, intervals.combined(a - b, codes, level), codes)
     interval = intervals.real(table, level, n_resamples, seed)
     if bounded and not (math.isfinite(interval.low) and math.isfinite(interval.high)):
-        interval = intervals.combined(a - b, codes, level)  # too few groups differ from each other to resample
+        # Too few groups differ from each other for resampling to tell.
+        interval = intervals.combined(a - b, codes, level)
     return _estimate(table.mean, interval.clipped(-1.0, 1.0) if bounded else interval, codes)
 
 

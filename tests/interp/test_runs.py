@@ -84,7 +84,19 @@ def test_truncated_and_missing_files_are_found_on_opening(tmp_path: Path) -> Non
         runs.open_run(path)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../secret", "C:\\x", "link/secret", "", "figures/../run.json", "HERE/run.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../secret",
+        "a/../../secret",
+        "C:\\x",
+        "link/secret",
+        "",
+        "figures/../run.json",
+        "HERE/run.json",
+    ],
+)
 def test_no_path_out_of_the_folder_is_followed(tmp_path: Path, name: str) -> None:
     path = finished(tmp_path / "x")
     (tmp_path / "secret").write_text("s")

@@ -13,7 +13,7 @@ from interp.models.certificate import Check, NoiseFloor, Status
 from interp.models.model import Model
 from interp.models.validate import tolerance
 
-__all__ = ["Case", "judged", "relative", "skipped"]
+__all__ = ["Case", "judged", "relative", "skipped", "worst"]
 
 _BATCH = 8
 

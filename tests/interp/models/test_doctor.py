@@ -21,6 +21,7 @@ from interp.errors import ArtifactError, DataError
 from interp.models import Model, load
 from interp.models.certificate import Certificate, Check, NoiseFloor
 from interp.models.checks import CHECKS, edits, hooks, runs, sites, text
+from interp.models.checks.case import judged, relative, worst
 from interp.models.doctor import examine
 from tests.interp.models.conftest import PROMPTS
 from tests.tiny import FAMILIES, OTHERS, build, tokenizer
@@ -213,6 +214,15 @@ def _between_blocks() -> Model:
     return _loaded(hf, check=False)
 
 
+def _stream_restarted() -> Model:
+    """Give the last block the first one's input, so that edits of the others are lost, but not its own."""
+    hf = build("llama")
+    kept: list[Tensor] = []
+    hf.model.layers[0].register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+    hf.model.layers[2].register_forward_pre_hook(lambda module, args: (kept.pop(), *args[1:]))
+    return _loaded(hf, check=False)
+
+
 SUMS = {sites.SUM, sites.MIDDLE}
 BROKEN: dict[str, tuple[Callable[[], Model], set[str]]] = {
     "position ids ignored": (_forward("gpt2", positions_ignored), {runs.LEFT}),
@@ -224,6 +234,7 @@ BROKEN: dict[str, tuple[Callable[[], Model], set[str]]] = {
     "hooks noticed": (_forward("llama", hooks_noticed), {runs.NATIVE}),
     "hooks left behind": (_forward("llama", hooks_left), {hooks.LEFT}),
     "edits without effect": (_forward("llama", deaf), {edits.EDITS, sites.FINAL}),
+    "edits of early blocks lost": (_stream_restarted, {edits.EDITS, sites.STREAM}),
     "post-norms not read": (_override("gemma2", attn_out="self_attn", mlp_out="mlp"), SUMS),
     "attention post-norm not read": (_override("olmo2", attn_out="self_attn"), SUMS),
     "MLP post-norm not read": (_override("gemma2", mlp_out="mlp"), {sites.SUM}),
@@ -274,6 +285,13 @@ def test_nan_is_named_and_nothing_else_is_guessed(where: str) -> None:
     assert names(found, "skip") == unmeasured | {text.CHAT}
     assert names(found, "pass") == {hooks.ONCE, hooks.IN_PLACE, hooks.LEFT, text.PLAIN}
     assert found.noise_floor is None
+
+
+def test_a_value_that_is_not_a_number_never_passes() -> None:
+    nan = float("nan")
+    assert judged("x", nan, 1.0).status == "fail" and judged("x", 1.0, 1.0).status == "pass"
+    assert worst([0.5, nan, 0.7])[1] == 1 and worst([0.5, 0.7])[1] == 1
+    assert relative(torch.tensor([nan]), torch.ones(1)) != relative(torch.ones(1), torch.ones(1)) == 0.0
 
 
 def test_a_check_that_cannot_run_is_a_failure_with_its_error() -> None:

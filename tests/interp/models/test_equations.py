@@ -173,6 +173,13 @@ def test_control_a_wrong_fused_layout_is_caught(family: str, layout: str) -> Non
     assert {"q", "k", "v", "pattern"} <= set(model.disabled)
 
 
+def test_control_a_wrong_middle_is_caught() -> None:
+    hf, tokenizer = tiny("llama")
+    model = load(hf, tokenizer=tokenizer, family={"resid_mid": "input_layernorm"})
+    assert set(model.disabled) == {"resid_mid"}
+    assert "resid_pre + attn_out differs from resid_mid" in model.disabled["resid_mid"]
+
+
 def test_control_a_wrong_final_norm_is_caught() -> None:
     hf = build("gpt_neox")
     model = load(hf, family={"final_norm": "gpt_neox.layers.0.input_layernorm"})
