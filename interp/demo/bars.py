@@ -196,22 +196,20 @@ def evaluate(
 def _line(row: Row, parts: Sequence[Row]) -> str:
     """Write one bar: over all templates, and its worst one."""
     worst = min(parts, key=lambda part: part.value)
-    met = sum(part.passed for part in parts)
-    verdict = (
-        ""
-        if row.minimum is None
-        else f"{'met' if row.passed else 'MISSED'}, in {met} of {len(parts)} templates"
-    )
+    missed = sum(not part.passed for part in parts)
+    spread = f"MISSED in {missed} of {len(parts)} templates" if missed else f"in all {len(parts)} templates"
+    counted = f"{'met overall' if row.passed else 'MISSED overall'}, {spread}"
+    verdict = "" if row.minimum is None else counted
     bar = "-" if row.minimum is None else f"{row.minimum:.2f}"
     value = f"{row.value:7.3f}  [{row.low:.3f}, {row.high:.3f}]  {row.n:>6}"
     lowest = f"{worst.template} {worst.value:.3f} (n={worst.n})"
-    return f"{row.bar:30}{row.metric:24}{value}  {bar:>5}  {verdict:29}{lowest}".rstrip()
+    return f"{row.bar:30}{row.metric:24}{value}  {bar:>5}  {verdict:44}{lowest}".rstrip()
 
 
 def format_rows(rows: Sequence[Row], *, templates: bool = False) -> str:
     """Write the table: each bar over all its templates, its worst template, and the verdict."""
     head = f"{'held-out prompts':30}{'metric':24}{'all':>7}  {'95% interval':16}{'n':>6}"
-    lines = [f"{head}  {'bar':>5}  {'verdict':29}worst template"]
+    lines = [f"{head}  {'bar':>5}  {'verdict':44}worst template"]
     for row in (row for row in rows if row.template == "all"):
         parts = [part for part in rows if part.bar == row.bar and part.template != "all"]
         lines.append(_line(row, parts))

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from interp.models.anatomy import Anatomy
 from interp.models.batches import in_batches, make_batch
-from interp.models.hooks import Frame, Stop, eager_attention, evaluating, reading, writing
+from interp.models.hooks import Frame, Stop, by_reference, eager_attention, evaluating, reading, writing
 from interp.models.interventions import Plan
 from interp.models.positions import Batch, Chosen, choose, gatherer
 from interp.models.tokens import Tokens, position_ids
@@ -116,13 +116,15 @@ class _Job:
     frame: Frame
     collector: Collector
     outputs: Collector
+    copying: bool = False
 
     def run(self, rows: Sequence[int]) -> None:
         """Run one batch; call it again with fewer rows when memory runs out."""
         pad_token = getattr(self.anatomy.hf.config, "pad_token_id", None)
         batch = make_batch(self.tokens, rows, self.anatomy.device, always_mask=pad_token)
         self.frame.begin(len(rows), batch.width)
-        self.frame.gather = gatherer(self.chosen, batch)
+        whole = self.chosen.everything and batch.mask is None and not self.copying
+        self.frame.gather = by_reference if whole else gatherer(self.chosen, batch)
         if self.plan is not None:
             self.plan.prepare(batch)
         wanted = _widest(self.logits, LOGITS in self.sites, self.chosen)
@@ -130,7 +132,11 @@ class _Job:
             result = forward(self.anatomy, batch, wanted).logits
         except Stop:
             result = None
-        for site, part in self.frame.found.items():
+        if self.frame.edited():
+            self.copying = True
+            self.run(rows)
+            return
+        for site, part in _separate(self.frame.found).items() if whole else self.frame.found.items():
             self.collector.add(site, rows, _keys_from_zero(part, batch) if site.kind == "pattern" else part)
         if result is not None:
             self._keep_logits(batch, result, wanted)
@@ -180,6 +186,17 @@ def execute(
     if plan is not None:
         plan.check_fired()
     return outputs.tensors.get(LOGITS), {site: collector.tensors[site] for site in sites}
+
+
+def _separate(found: dict[Site, Tensor]) -> dict[Site, Tensor]:
+    """Copy tensors that share memory with another site's, or are part of something larger."""
+    seen: set[int] = set()
+    for site, tensor in found.items():
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() > tensor.nbytes:
+            found[site] = tensor.clone()
+        seen.add(storage.data_ptr())
+    return found
 
 
 def _keys_from_zero(pattern: Tensor, batch: Batch) -> Tensor:

@@ -21,13 +21,18 @@ from interp.models.anatomy import Location
 from interp.models.views import HeadOutput, Whole
 from interp.sites import Site
 
-__all__ = ["Frame", "Stop", "Writer", "eager_attention", "evaluating", "reading", "writing"]
+__all__ = ["Frame", "Stop", "Writer", "by_reference", "eager_attention", "evaluating", "reading", "writing"]
 
 Edit = Callable[[Tensor], Tensor]
 
 
 class Stop(BaseException):
     """End a forward pass early, once everything wanted has been read. Never leaves this package."""
+
+
+def by_reference(tensor: Tensor) -> Tensor:
+    """Gather a whole tensor without copying it; ``Frame.edited`` tells whether that went well."""
+    return tensor
 
 
 @dataclass(eq=False)
@@ -42,6 +47,7 @@ class Frame:
         found: what was read.
         wanted: how many sites are read.
         shifts: what was added to sites that are computed from a module's input, so that readings see it.
+        versions: per site read by reference, how often its tensor had been edited in place by then.
     """
 
     batch: int = 0
@@ -51,17 +57,28 @@ class Frame:
     found: dict[Site, Tensor] = field(default_factory=dict)
     wanted: int = 0
     shifts: dict[Site, Tensor] = field(default_factory=dict)
+    versions: dict[Site, int] = field(default_factory=dict)
 
     def begin(self, batch: int, width: int) -> None:
         """Forget the last pass and take the shape of the next."""
         self.batch, self.width = batch, width
         self.found.clear()
         self.shifts.clear()
+        self.versions.clear()
 
-    def read(self, site: Site, location: Location, tensor: Tensor, given: Tensor | None) -> Tensor:
-        """Cut a site out of a module's tensor, with what was written to it before."""
-        value = location.view.read(tensor, given)
-        return value + self.shifts[site] if site in self.shifts else value
+    def keep(self, site: Site, value: Tensor) -> None:
+        """Store what a hook read; end the pass if it was the last."""
+        if self.gather is by_reference:
+            self.versions[site] = value._version
+            self.found[site] = value
+        else:
+            self.found[site] = self.gather(value)
+        if self.stop and len(self.found) == self.wanted:
+            raise Stop
+
+    def edited(self) -> list[Site]:
+        """List the sites read by reference whose tensors were edited in place later in the pass."""
+        return [site for site, version in self.versions.items() if self.found[site]._version != version]
 
     def square(self, tensor: Tensor) -> Tensor:
         """Undo the flattening of ``[batch pos]`` that some blocks do (OPT)."""
@@ -130,25 +147,37 @@ Action = Callable[[Tensor, Tensor | None], Tensor | None]
 
 
 def _install_reader(site: Site, location: Location, frame: Frame) -> RemovableHandle:
-    """Install a short hook for a whole output, the most common wish, and the general one otherwise."""
-    if location.side == "out" and isinstance(location.view, Whole):
-        return location.module.register_forward_hook(partial(_read_output, site, location.slot, frame))
-    return _install(location, frame, partial(_read, site, location, frame))
+    """Install a hook that only reads; short, because it runs once per site and pass."""
+    read = None if isinstance(location.view, Whole) else location.view.read
+    if location.side == "in":
+        hook = partial(_read_input, site, read, frame)
+        return location.module.register_forward_pre_hook(hook, with_kwargs=True)
+    hook = partial(_read_output, site, read, location.slot, frame)
+    return location.module.register_forward_hook(hook)
+
+
+Read = Callable[[Tensor, Tensor | None], Tensor] | None
+
+
+def _read_input(site: Site, read: Read, frame: Frame, module: nn.Module, args: Any, kwargs: Any) -> None:
+    tensor = args[0] if args else kwargs["hidden_states"]
+    value = tensor if tensor.dim() > 2 else frame.square(tensor)
+    frame.keep(site, value if read is None else read(value, None))
 
 
 def _read_output(
-    site: Site, slot: int, frame: Frame, module: nn.Module, args: tuple[Any, ...], output: Any
+    site: Site, read: Read, slot: int, frame: Frame, module: nn.Module, args: Any, output: Any
 ) -> None:
     tensor = output if isinstance(output, Tensor) else output[slot]
-    frame.found[site] = frame.gather(tensor if tensor.dim() > 2 else frame.square(tensor))
-    if frame.stop and len(frame.found) == frame.wanted:
-        raise Stop
-
-
-def _read(site: Site, location: Location, frame: Frame, tensor: Tensor, given: Tensor | None) -> None:
-    frame.found[site] = frame.gather(frame.read(site, location, tensor, given))
-    if frame.stop and len(frame.found) == frame.wanted:
-        raise Stop
+    if tensor is None:
+        raise ModelError(
+            f"{type(module).__name__} returns no attention probabilities, even under eager attention."
+        )
+    value = tensor if tensor.dim() > 2 else frame.square(tensor)
+    if read is not None:
+        value = read(value, args[0] if args else None)
+        value = value + frame.shifts[site] if site in frame.shifts else value
+    frame.keep(site, value)
 
 
 def _stash(bases: list[Tensor], tensor: Tensor, given: Tensor | None) -> None:
@@ -160,7 +189,8 @@ def _edit(
 ) -> Tensor | None:
     site, location = writer.site, writer.location
     given = bases.pop() if bases else given
-    current = frame.read(site, location, tensor, given)
+    current = location.view.read(tensor, given)
+    current = current + frame.shifts[site] if site in frame.shifts else current
     new = writer.edit(current)
     if new is current:
         return None
@@ -194,10 +224,6 @@ def _output_hook(
     frame: Frame, action: Action, slot: int, module: nn.Module, args: tuple[Any, ...], output: Any
 ) -> Any:
     tensor = output if isinstance(output, Tensor) else output[slot]
-    if tensor is None:
-        raise ModelError(
-            f"{type(module).__name__} returns no attention probabilities, even under eager attention."
-        )
     given = args[0] if args and isinstance(args[0], Tensor) else None
     flat = tensor.dim() == 2
     new = action(frame.square(tensor) if flat else tensor, given)

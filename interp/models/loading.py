@@ -79,6 +79,12 @@ def load(
         raise ModelError(
             f"a {type(source).__name__} was given; give 'demo', a folder, a hub name or a PreTrainedModel."
         )
+    local = isinstance(source, PreTrainedModel) or str(source) == "demo" or Path(source).is_dir()
+    if revision is not None and local:
+        raise ConfigError(
+            f"revision {revision!r} asked, but the model is not taken from the hub; "
+            "leave revision out, or give a hub name."
+        )
     warnings: list[str] = []
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     if isinstance(source, PreTrainedModel):

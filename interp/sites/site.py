@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, total_ordering
 
 from interp.errors import SiteError
@@ -29,6 +29,8 @@ class Site:
     kind: str
     layer: int | None = None
     index: int | None = None
+    _text: str = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a site that cannot exist in any model."""
@@ -39,6 +41,17 @@ class Site:
             )
         self._check_layer(row)
         self._check_index(row)
+        parts = (self.kind, self.layer, self.index)
+        object.__setattr__(self, "_text", ".".join(str(part) for part in parts if part is not None))
+        object.__setattr__(self, "_hash", hash(parts))
+
+    def __hash__(self) -> int:
+        """Return a hash computed once: sites are looked up many times in every forward pass."""
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Site], tuple[str, int | None, int | None]]:
+        """Rebuild copies from the three fields, because hashes differ between processes."""
+        return Site, (self.kind, self.layer, self.index)
 
     def _check_layer(self, row: Kind) -> None:
         if row.layered and self.layer is None:
@@ -76,7 +89,7 @@ class Site:
 
     def __str__(self) -> str:
         """Return the text that ``parse`` reads back."""
-        return ".".join(str(part) for part in (self.kind, self.layer, self.index) if part is not None)
+        return self._text
 
     def __lt__(self, other: object) -> bool:
         """Order sites as one forward pass meets them."""

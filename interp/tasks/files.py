@@ -9,6 +9,7 @@ import csv
 import difflib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def read_labelled(path: str | Path) -> Labelled:
             names what must not straddle a split; ``split`` is ``train``, ``validation`` or ``test``.
 
     Returns:
-        The prompts in the order of the file; labels are strings whatever they look like.
+        The prompts in the order of the file; labels and groups are strings, blanks around them removed.
 
     Raises:
         DataError: no such file, not UTF-8, empty, no such column, an empty cell, or a split of another
@@ -70,11 +71,31 @@ def _parse(path: Path, text: str) -> list[tuple[int, Mapping[str, object]]]:
     """Give (line number, row) for every row of the file."""
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
-        return [(n, _json_row(path, n, line)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return [(n, _json_row(path, n, line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if suffix in (".csv", ".tsv"):
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
-        return [(reader.line_num, row) for row in reader]
+        return _csv_rows(path, reader)
     raise DataError(f"'{path}' ends in '{suffix}'; files of labelled prompts end in .csv, .tsv or .jsonl.")
+
+
+def _csv_rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, Mapping[str, object]]]:
+    """Read the rows, refusing what would shift or drop a cell in silence."""
+    rows: list[tuple[int, Mapping[str, object]]] = []
+    try:
+        names = list(reader.fieldnames or ())
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"'{path}' has two columns '{twice}'; keep one.")
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"'{path}' line {reader.line_num} has more cells than the {len(names)} columns of the "
+                    "header; put cells that hold the separator in double quotes."
+                )
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise DataError(f"'{path}' cannot be read behind line {reader.line_num}: {error}.") from None
+    return rows
 
 
 def _json_row(path: Path, line: int, text: str) -> Mapping[str, object]:
@@ -110,7 +131,9 @@ def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
         raise DataError(f"'{path}' line {line}: column '{column}' is empty; fill it or remove the line.")
     if isinstance(value, Sequence | Mapping) and not isinstance(value, str):
         raise DataError(f"'{path}' line {line}: column '{column}' holds {type(value).__name__}, not text.")
-    return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"'{path}' line {line}: column '{column}' is {value}; give text or a finite number.")
+    return str(value) if column == "text" else str(value).strip()
 
 
 def _split(path: Path, line: int, row: Mapping[str, object]) -> str:

@@ -57,9 +57,14 @@ class Bench:
 
     @property
     def alone(self) -> list[int]:
-        """The layers that are read alone: the first and one per quarter; for longer inputs one of them."""
+        """The layers that are read alone: the first and one per quarter; for larger inputs one."""
         layers = [self.n_layers * part // 4 for part in range(4)]
-        return layers if self.ids.numel() <= SHORT else layers[1:2]
+        return layers if self.short else layers[1:2]
+
+    @property
+    def short(self) -> bool:
+        """Whether a pass is short, so that more rows can be timed."""
+        return self.ids.numel() <= SHORT
 
     def share(self, layer: int) -> float:
         """Return the share of a forward pass that reading one layer may cost."""
@@ -145,7 +150,6 @@ def native(subject: Subject, folder: Path, shape: Shape) -> list[Contender]:
         Contender("all resid_post, last token", run("resid_post.*", "last"), RAW, subject.goal, check),
         Contender("all resid_post, all tokens", run("resid_post.*", "all"), RAW, subject.goal, check),
         Contender("6 sites x all layers, last token", run(SIX, "last"), RAW, SIX_GOAL, check),
-        Contender("6 sites x all layers, all tokens", run(SIX, "all"), RAW, SIX_GOAL, check),
     ]
     return [*bench.floors(), *_by_hand(bench), *rows, *_captures(bench, model, prompts)]
 
@@ -154,11 +158,9 @@ def _by_hand(bench: Bench) -> list[Contender]:
     def row(name: str, layers: Sequence[int], floor: str) -> Contender:
         return Contender(name, lambda: bench.by_hand(layers), floor, None, bench.difference, PEER_LIMIT)
 
-    first = bench.n_layers // 4
-    return [
-        row("hooks by hand, all resid_post", range(bench.n_layers), RAW),
-        row(f"hooks by hand, layer {first} alone", [first], RAW_DEFAULT),
-    ]
+    every = row("hooks by hand, all resid_post", range(bench.n_layers), RAW)
+    alone = bench.alone[:2] if bench.short else []
+    return [every, *[row(f"hooks by hand, layer {layer} alone", [layer], RAW_DEFAULT) for layer in alone]]
 
 
 def _captures(bench: Bench, model: Any, prompts: Sequence[Sequence[int]]) -> list[Contender]:
@@ -254,7 +256,7 @@ def _alone(bench: Bench, what: str, read: Callable[[int], dict[int, Tensor]]) ->
         name = f"{what}, layer {layer} alone"
         return Contender(name, lambda: read(layer), RAW_DEFAULT, None, bench.difference, PEER_LIMIT)
 
-    return [row(layer) for layer in bench.alone]
+    return [row(layer) for layer in bench.alone] if bench.short else []
 
 
 LIBRARIES = {"interp": native, "transformer_lens": transformer_lens, "nnsight": nnsight}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -43,6 +45,13 @@ def any_site(draw: st.DrawFn) -> Site:
 @given(any_site())
 def test_parse_and_str_are_inverses(site: Site) -> None:
     assert Site.parse(str(site)) == site
+
+
+@given(any_site())
+def test_copies_are_equal_and_hash_alike(site: Site) -> None:
+    for other in (pickle.loads(pickle.dumps(site)), copy.deepcopy(site), replace(site)):
+        assert other == site and hash(other) == hash(site) and str(other) == str(site)
+        assert {site: 1}[other] == 1
 
 
 @given(st.lists(any_site(), min_size=2, unique=True), st.randoms(use_true_random=False))

@@ -212,7 +212,7 @@ def _check_choices(kind: str, controls: Collection[str], data: Labelled) -> None
 
 def _layers(layers: str | int | Sequence[int], model: Model) -> list[int]:
     text = layers if isinstance(layers, str | int) else ",".join(map(str, layers))
-    return parse_layers(text, model.n_layers, name=repr(model.name), kind="resid_post")
+    return parse_layers(text, model.n_layers, name=model.name, kind="resid_post")
 
 
 def _captured(

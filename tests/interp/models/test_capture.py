@@ -165,6 +165,30 @@ def test_captured_slices_do_not_pin_the_full_tensor(llama: Model) -> None:
         assert tensor.untyped_storage().nbytes() == tensor.numel() * 4, site
 
 
+def test_no_two_sites_share_memory(model: Model) -> None:
+    sites = [
+        "embed",
+        "resid_pre.*",
+        "resid_post.*",
+        "q.*",
+        "k.*",
+        "v.*",
+        "z.*",
+        "z.0.1",
+        "mlp_act.*",
+        "neuron.1.2",
+    ]
+    acts = model.capture(PROMPTS[:1], sites, "all")
+    before = {site: tensor.clone() for site, tensor in acts.items()}
+    for site, tensor in acts.items():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * 4, site
+    acts["resid_pre.1"].zero_()
+    acts["embed"].zero_()
+    acts["q.0"].zero_()
+    changed = {site for site, tensor in acts.items() if not torch.equal(tensor, before[site])}
+    assert changed == {"resid_pre.1", "embed", "q.0"}
+
+
 def test_a_later_edit_in_place_cannot_reach_what_was_captured() -> None:
     """OLMo clamps queries in place after the projection."""
     model = wrapped("olmo")

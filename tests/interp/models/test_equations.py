@@ -180,6 +180,13 @@ def test_control_a_wrong_middle_is_caught() -> None:
     assert "resid_pre + attn_out differs from resid_mid" in model.disabled["resid_mid"]
 
 
+def test_control_a_wrong_projection_is_caught() -> None:
+    hf, tokenizer = tiny("llama")
+    model = load(hf, tokenizer=tokenizer, family={"out_projection": "self_attn.q_proj"})
+    assert {"z", "head", "pattern"} <= set(model.disabled)
+    assert "'z' through 'self_attn.q_proj' differs from attn_out" in model.disabled["z"]
+
+
 def test_control_a_wrong_final_norm_is_caught() -> None:
     hf = build("gpt_neox")
     model = load(hf, family={"final_norm": "gpt_neox.layers.0.input_layernorm"})

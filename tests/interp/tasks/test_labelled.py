@@ -80,6 +80,14 @@ def test_the_three_formats_read_the_same(tmp_path, suffix):
     assert data.grouped
 
 
+def test_blanks_around_labels_do_not_make_classes_and_odd_line_ends_do_not_split_text(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a\u2028b ", "label": " x"}\n{"text": "c", "label": "x"}\n', encoding="utf-8")
+    data = tasks.read_labelled(path)
+    assert data.texts == ("a\u2028b ", "c")
+    assert data.labels == ("x", "x")
+
+
 def test_without_groups_every_row_is_its_own(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("text,label\na,1\nb,2\n")
@@ -99,6 +107,10 @@ BAD = {
     "list.jsonl": (b'["a", "b"]\n', "line 1 is not an object"),
     "nested.jsonl": (b'{"text": ["a"], "label": "b"}\n', "holds list, not text"),
     "data.txt": (b"a b", "ends in '.txt'"),
+    "comma.csv": (b"text,label\nHello, world,x\n", "line 2 has more cells than the 2 columns"),
+    "twice.csv": (b"text,label,label\na,b,c\n", "two columns 'label'"),
+    "long.csv": (b"text,label\n" + b"a" * 200_000 + b",x\n", "cannot be read behind line"),
+    "nan.jsonl": (b'{"text": "a", "label": NaN}\n', "column 'label' is nan"),
 }
 
 
