@@ -5,7 +5,7 @@ torch nor NumPy.
 
     >>> import probes
     >>> sorted(probes.PROBES)
-    ['logistic', 'mean-difference', 'nearest-centroid', 'ridge']
+    ['hyperdimensional', 'logistic', 'mean-difference', 'nearest-centroid', 'ridge']
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes import controls, evaluation, statistics
+    from probes import controls, evaluation, hyperdimensional, statistics, vsa
     from probes.base import NotFittedError, Probe
     from probes.cards import ProbeCard, ProbeFileError
+    from probes.hyperdimensional.probe import HyperdimensionalProbe
     from probes.linear import LogisticProbe, MeanDifferenceProbe, NearestCentroidProbe, RidgeProbe
     from probes.saving import load
     from probes.table import PROBES
 
 __all__ = [
     "PROBES",
+    "HyperdimensionalProbe",
     "LogisticProbe",
     "MeanDifferenceProbe",
     "NearestCentroidProbe",
@@ -33,11 +35,14 @@ __all__ = [
     "RidgeProbe",
     "controls",
     "evaluation",
+    "hyperdimensional",
     "load",
     "statistics",
+    "vsa",
 ]
 
 _WHERE = {
+    "HyperdimensionalProbe": "probes.hyperdimensional.probe",
     "LogisticProbe": "probes.linear",
     "MeanDifferenceProbe": "probes.linear",
     "NearestCentroidProbe": "probes.linear",
@@ -49,7 +54,7 @@ _WHERE = {
     "RidgeProbe": "probes.linear",
     "load": "probes.saving",
 }
-_MODULES = ("controls", "evaluation", "statistics")
+_MODULES = ("controls", "evaluation", "hyperdimensional", "statistics", "vsa")
 
 
 def __getattr__(name: str) -> Any:

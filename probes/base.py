@@ -104,6 +104,18 @@ class Probe(ABC):
     def restore(self: ThisProbe, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> ThisProbe:
         """Take back what :meth:`arrays` and :meth:`facts` gave."""
 
+    def parameters(self) -> dict[str, Any]:
+        """Give the constructor's arguments as they are written to a saved probe: plain JSON types."""
+        return self.get_params()
+
+    def save_parts(self, folder: Path) -> None:
+        """Write what is neither an array nor a plain fact beside the probe; most kinds have nothing."""
+        return
+
+    def load_parts(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Read back what :meth:`save_parts` wrote."""
+        return
+
     def save(self, folder: str | Path, *, card: ProbeCard | None = None) -> Path:
         """Write ``probe.safetensors``, ``probe.json`` and a readable ``README.md`` to a folder.
 

@@ -34,7 +34,7 @@ def save(probe: Probe, folder: Path, card: ProbeCard) -> Path:
     record = {
         "schema": SCHEMA,
         "kind": probe.kind,
-        "parameters": probe.get_params(),
+        "parameters": probe.parameters(),
         "learned": facts,
         "width": probe.width,
         "sha256": hashlib.sha256(tensors).hexdigest(),
@@ -43,6 +43,7 @@ def save(probe: Probe, folder: Path, card: ProbeCard) -> Path:
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     words = readme(probe.kind, PROBES[probe.kind].description, facts.get("classes", []), probe.width, card)
     folder.mkdir(parents=True, exist_ok=True)
+    probe.save_parts(folder)
     for name, content in ((TENSORS, tensors), (CARD, words.encode()), (RECORD, text.encode())):
         _write(folder / name, content)
     probe.card_ = card
@@ -70,6 +71,7 @@ def load(
     site: str | None = None,
     scheme: str | None = None,
     width: int | None = None,
+    codebook: str | None = None,
     allow_mismatch: bool = False,
 ) -> Probe:
     """Read a saved probe, checked against what it will be used on.
@@ -80,6 +82,7 @@ def load(
         site: where the activations come from, for example ``"resid_post.20"``.
         scheme: the quantization they were captured under, ``"none"`` for full precision.
         width: their number of columns.
+        codebook: fingerprint of the codebook that a Hyperdimensional Probe must have been trained on.
         allow_mismatch: load all the same, and log what differs.
 
     Returns:
@@ -96,8 +99,9 @@ def load(
         "site": card.site,
         "scheme": card.scheme,
         "width": record["width"],
+        "codebook": record["learned"].get("codebook", "none"),
     }
-    asked = {"fingerprint": fingerprint, "site": site, "scheme": scheme, "width": width}
+    asked = {"fingerprint": fingerprint, "site": site, "scheme": scheme, "width": width, "codebook": codebook}
     differences = "; ".join(mismatches(found, asked))
     if differences and not allow_mismatch:
         raise ProbeFileError(
@@ -107,6 +111,10 @@ def load(
     if differences:
         _log.warning("the probe in %s was made for something else: %s", folder, differences)
     probe = _rebuilt(record, _arrays(folder, record), folder)
+    try:
+        probe.load_parts(folder, record["learned"])
+    except ValueError as error:
+        raise ProbeFileError(str(error)) from error
     probe.card_ = card
     return probe
 

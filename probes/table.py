@@ -24,6 +24,9 @@ class ProbeRow:
         probabilities: whether it has ``predict_proba``.
         most_classes: how many classes it can tell apart; ``None`` for any number.
         seeded: whether it makes random choices (the folds of an inner cross-validation), and so takes a seed.
+        target: what it reads: ``class`` (one label), ``labels`` (several), ``number``, or ``concept`` (one
+        name of
+            a codebook).
     """
 
     name: str
@@ -33,6 +36,7 @@ class ProbeRow:
     probabilities: bool = False
     most_classes: int | None = None
     seeded: bool = False
+    target: str = "class"
 
     def load(self) -> type[Probe]:
         """Import the class."""
@@ -72,6 +76,14 @@ _ROWS = (
         "probes.linear",
         "NearestCentroidProbe",
         "the class whose mean is nearest, on standardised features",
+    ),
+    ProbeRow(
+        "hyperdimensional",
+        "probes.hyperdimensional.probe",
+        "HyperdimensionalProbe",
+        "a map into the concept space of a vector symbolic architecture, decoded to names",
+        seeded=True,
+        target="concept",
     ),
 )
 

@@ -24,6 +24,7 @@ NAMES = {
         "tasks",
     ],
     "probes": [
+        "HyperdimensionalProbe",
         "LogisticProbe",
         "MeanDifferenceProbe",
         "NearestCentroidProbe",
@@ -35,8 +36,10 @@ NAMES = {
         "RidgeProbe",
         "controls",
         "evaluation",
+        "hyperdimensional",
         "load",
         "statistics",
+        "vsa",
     ],
 }
 MOST = {"interp": 16, "probes": 24}

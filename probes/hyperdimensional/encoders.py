@@ -1,0 +1,170 @@
+"""From activations to hypervectors: the table of encoders, and what all of them give back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.hyperdimensional.lesson import HeldOut, Lesson, Settings, reciprocal_ranks, slot_vectors
+
+__all__ = ["ENCODERS", "FORMS", "Encoder", "EncoderRow", "Linear", "Trained", "validation_score"]
+
+
+class Encoder(ABC):
+    """Map standardised features to real-valued hypervectors."""
+
+    form: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
+        """Give the predictions."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Give everything learned, by name."""
+
+    @classmethod
+    @abstractmethod
+    def restored(cls, arrays: Mapping[str, np.ndarray]) -> Encoder:
+        """Take back what :meth:`arrays` gave."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Linear(Encoder):
+    """Multiply by a matrix, in two factors where the prediction uses few axes.
+
+    Attributes:
+        weight: ``[dim axis]``.
+        offset: ``[axis]``.
+        basis: ``[axis width]``, orthonormal rows; None where the axes are the coordinates themselves.
+    """
+
+    form: ClassVar[str] = "linear"
+    weight: Float[Tensor, "dim axis"]
+    offset: Float[Tensor, " axis"]
+    basis: Float[Tensor, "axis width"] | None = None
+
+    def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
+        """Give the predictions."""
+        inner = features @ self.weight.to(features) + self.offset.to(features)
+        return inner if self.basis is None else inner @ self.basis.to(features)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Give the factors."""
+        known = {"weight": self.weight, "offset": self.offset}
+        if self.basis is not None:
+            known["basis"] = self.basis
+        return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in known.items()}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, np.ndarray]) -> Linear:
+        """Take the factors back."""
+        basis = arrays.get("basis")
+        return cls(
+            torch.from_numpy(arrays["weight"]),
+            torch.from_numpy(arrays["offset"]),
+            None if basis is None else torch.from_numpy(basis),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Hold a trained encoder, its validation score, and facts about the training."""
+
+    encoder: Encoder
+    score: float
+    notes: dict[str, Any]
+
+
+Training = Callable[[Lesson, Settings], Trained]
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """Describe an encoder without loading it.
+
+    Attributes:
+        description: one line.
+        module: where its ``train`` function is.
+        form: the class of what it gives, ``linear`` or ``neural``.
+        regularisation: the penalties it chooses from where the user names none.
+        learning_rate: where the user names none.
+    """
+
+    description: str
+    module: str
+    form: str
+    regularisation: tuple[float, ...]
+    learning_rate: float
+
+    def penalties(self, asked: Sequence[float] | float | None) -> tuple[float, ...]:
+        """Give the penalties to choose from.
+
+        Raises:
+            ValueError: none, or one that is not positive.
+        """
+        found = self.regularisation if asked is None else tuple(np.atleast_1d(np.asarray(asked)).tolist())
+        if not found or min(found) <= 0:
+            raise ValueError(f"regularisation is {asked}; give a positive number, or several to choose from.")
+        return found
+
+    def train(self, lesson: Lesson, settings: Settings) -> Trained:
+        """Import and call it."""
+        import importlib
+
+        return importlib.import_module(self.module).train(lesson, settings)
+
+
+ENCODERS: dict[str, EncoderRow] = {
+    "linear": EncoderRow(
+        "a linear map trained with a softmax over the concepts",
+        "probes.hyperdimensional.softmax",
+        "linear",
+        (0.1, 1.0, 3.0),
+        2e-2,
+    ),
+    "ridge": EncoderRow(
+        "least squares onto the hypervectors, in closed form",
+        "probes.hyperdimensional.least_squares",
+        "linear",
+        (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0),
+        0.0,
+    ),
+    "mlp": EncoderRow(
+        "two residual blocks, as published (Bronzini et al. 2025)",
+        "probes.hyperdimensional.published",
+        "neural",
+        (1e-4,),
+        1e-3,
+    ),
+}
+
+
+def validation_score(held: HeldOut, lesson: Lesson, encoder: Encoder) -> float:
+    """Give the mean reciprocal rank on held-out data over all slots, or the cosine without slots."""
+    predicted = encoder(held.features)
+    if not held.slots:
+        return float(torch.nn.functional.cosine_similarity(predicted, held.vectors, dim=1).mean())
+    ranks = [
+        reciprocal_ranks(predicted @ slot_vectors(lesson.codebook, slot.role).T, slot.codes).mean()
+        for slot in held.slots
+    ]
+    return float(torch.stack(ranks).mean())
+
+
+def _neural() -> type[Encoder]:
+    from probes.hyperdimensional.published import Neural
+
+    return Neural
+
+
+FORMS: dict[str, Callable[[], type[Encoder]]] = {"linear": lambda: Linear, "neural": _neural}
+"""How a saved encoder is read back."""

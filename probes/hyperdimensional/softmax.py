@@ -1,0 +1,146 @@
+"""The default encoder: a linear map trained with a softmax over the concepts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from probes.hyperdimensional.encoders import Linear, Trained
+from probes.hyperdimensional.lesson import Lesson, Settings, Slot, reciprocal_ranks, slot_vectors
+from probes.vsa.seeds import generator_for
+
+__all__ = ["Place", "cross_entropy", "places_of", "train"]
+
+LARGEST = 6_000
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Hold one slot in the coordinates of the basis.
+
+    Attributes:
+        concepts: ``[choice axis]``, the concepts met in training: the only ones a softmax may push away.
+        everything: ``[concept axis]``, all concepts, to rank validation answers among.
+        codes: ``[example member]``, rows of ``concepts``; -1 for none.
+        held: the validation examples' slot, rows of ``everything``.
+    """
+
+    concepts: Float[Tensor, "choice axis"]
+    everything: Float[Tensor, "concept axis"]
+    codes: Int64[Tensor, "example member"]
+    held: Slot
+
+
+def train(lesson: Lesson, settings: Settings) -> Trained:
+    """Train one map per penalty and keep the one with the best validation rank.
+
+    The prediction is confined to the principal axes of the training concepts' hypervectors: all of them for
+    random codes, as many as the embeddings are wide for codes made from embeddings, since what further axes
+    hold is the rounding of the projection and says nothing about concepts that were not trained.
+    Concepts that no training example has are never pushed away.
+
+    Raises:
+        ValueError: targets without concepts to tell apart.
+    """
+    if not lesson.slots:
+        raise ValueError(
+            "these targets have no slots that a softmax over concepts could be trained on (a sequence, or a "
+            "published analogy); use encoder='ridge' or encoder='mlp', or records with roles."
+        )
+    whole = places_of(lesson)
+    basis = _basis(torch.cat([place.concepts for place in whole]), settings)
+    places = [
+        replace(place, concepts=place.concepts @ basis.T, everything=place.everything @ basis.T)
+        for place in whole
+    ]
+    best: Trained | None = None
+    for penalty in sorted(settings.regularisation, reverse=True):
+        weight, score, epochs = _fitted(lesson, places, penalty, settings)
+        if best is None or score > best.score:
+            encoder = Linear(weight[:-1], weight[-1], basis)
+            notes = {"regularisation": penalty, "axes": len(basis), "epochs": epochs}
+            best = Trained(encoder, score, notes)
+    assert best is not None
+    return best
+
+
+def places_of(lesson: Lesson) -> list[Place]:
+    """Give every slot with the vectors of its concepts, in the coordinates of the hypervectors."""
+    found: list[Place] = []
+    for slot, held in zip(lesson.slots, lesson.held.slots, strict=True):
+        rows = torch.unique(slot.codes)
+        rows = rows[rows >= 0]
+        everything = slot_vectors(lesson.codebook, slot.role)
+        codes = torch.searchsorted(rows, slot.codes.clamp_min(0).contiguous()).clamp_max(len(rows) - 1)
+        found.append(Place(everything[rows], everything, torch.where(slot.codes < 0, -1, codes), held))
+    return found
+
+
+def _basis(vectors: Float[Tensor, "choice width"], settings: Settings) -> Float[Tensor, "axis width"]:
+    """Give orthonormal rows that span the principal axes of the concepts' vectors."""
+    most = min(vectors.shape) if settings.rank is None else min(settings.rank, *vectors.shape)
+    if len(vectors) > LARGEST or len(vectors) > vectors.shape[1]:
+        values, columns = torch.linalg.eigh(vectors.T.double() @ vectors.double())
+        return columns[:, -most:].flip(1).T.contiguous().to(vectors)
+    values, left = torch.linalg.eigh(vectors.double() @ vectors.T.double())
+    kept = values > 1e-9 * values[-1]
+    values, left = values[kept][-most:].flip(0), left[:, kept][:, -most:].flip(1)
+    return ((left / values.sqrt()).T @ vectors.double()).to(vectors)
+
+
+def _fitted(
+    lesson: Lesson, places: list[Place], penalty: float, settings: Settings
+) -> tuple[Float[Tensor, "dim1 axis"], float, int]:
+    """Give the weights of the best epoch, their validation score, and how many epochs were run."""
+    features, held = _with_one(lesson.features), _with_one(lesson.held.features)
+    axes = places[0].concepts.shape[1]
+    weight = torch.zeros(features.shape[1], axes, device=features.device, requires_grad=True)
+    optimiser = torch.optim.AdamW([weight], lr=settings.learning_rate, weight_decay=penalty)
+    steps = settings.epochs * -(-len(features) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    generator = generator_for(settings.seed, "order")
+    best, at, kept = -1.0, 0, weight.detach().clone()
+    epoch = 0
+    for epoch in tqdm(range(settings.epochs), desc=f"penalty {penalty:g}", disable=not settings.progress):
+        for rows in torch.randperm(len(features), generator=generator).split(settings.batch_size):
+            chosen = rows.to(features.device)
+            loss = cross_entropy(features[chosen] @ weight, places, chosen, settings.temperature)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        score = _score(held @ weight.detach(), places)
+        if score > best:
+            best, at, kept = score, epoch, weight.detach().clone()
+        elif epoch - at >= settings.patience:
+            break
+    return kept, best, epoch + 1
+
+
+def _with_one(features: Float[Tensor, "example dim"]) -> Float[Tensor, "example dim1"]:
+    return torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+
+
+def cross_entropy(
+    predicted: Float[Tensor, "batch axis"],
+    places: list[Place],
+    rows: Int64[Tensor, " batch"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Give the mean cross-entropy (nats) of the right concepts, added up over slots."""
+    total = predicted.new_zeros(())
+    for place in places:
+        logs = torch.log_softmax(temperature * (predicted @ place.concepts.T), dim=1)
+        codes = place.codes[rows]
+        there = codes >= 0
+        total = total - (logs.gather(1, codes.clamp_min(0)) * there).sum() / there.sum()
+    return total
+
+
+def _score(predicted: Float[Tensor, "held_out axis"], places: list[Place]) -> float:
+    ranks = [reciprocal_ranks(predicted @ p.everything.T, p.held.codes).mean() for p in places]
+    return float(torch.stack(ranks).mean())
