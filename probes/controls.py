@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
-__all__ = ["bag_of_tokens", "control_task_labels", "length_only", "shuffled_labels"]
+__all__ = ["bag_of_tokens", "control_task_labels", "length_only", "ordered_slots", "shuffled_labels"]
 
 
 def shuffled_labels(
@@ -102,3 +102,27 @@ def bag_of_tokens(
 def length_only(token_ids: Sequence[Sequence[int]]) -> Float[np.ndarray, "example 1"]:
     """Give each prompt's number of tokens, as the only column."""
     return np.array([[float(len(ids))] for ids in token_ids]).reshape(len(token_ids), 1)
+
+
+def ordered_slots(
+    token_ids: Sequence[Sequence[int]], *, vocabulary: Sequence[tuple[int, int]] | None = None
+) -> tuple[sparse.csr_array, list[tuple[int, int]]]:
+    """Mark which token stands in which place, counted from the end: what a prompt says, order included.
+
+    Stronger than a bag of tokens: a probe on it can tell the word asked about from the words of an example.
+
+    Args:
+        token_ids: the tokens of each prompt.
+        vocabulary: the (place, token) columns, where they are known from training prompts; all that occur
+            where left out. Others are ignored.
+
+    Returns:
+        ``[example slot]``, ones, and the (place, token) of each column.
+    """
+    pairs = [[(place, token) for place, token in enumerate(reversed(list(ids)))] for ids in token_ids]
+    columns = sorted({pair for row in pairs for pair in row}) if vocabulary is None else list(vocabulary)
+    where = {pair: column for column, pair in enumerate(columns)}
+    rows = [(i, where[pair]) for i, row in enumerate(pairs) for pair in row if pair in where]
+    places = tuple(np.array(axis, dtype=np.int64) for axis in zip(*rows, strict=True)) if rows else ([], [])
+    ones = np.ones(len(rows), dtype=np.float32)
+    return sparse.csr_array((ones, places), shape=(len(token_ids), len(columns))), columns

@@ -42,10 +42,22 @@ FLAGS: dict[str, Flag] = {
         "LAYERS",
         "many",
     ),
+    "layer": Flag(("--layer",), "The layer to read, counted from 0: 20   -1   50%.", "What", "20", "LAYER"),
     "task": Flag(("--task",), "A bundled task (`interp ls tasks`).", "What", "analogy-relation", "NAME"),
     "data": Flag(
         ("--data",), "Your own prompts: a CSV, TSV or JSONL file of text,label[,group].", "What", "", "FILE"
     ),
+    "protocol": Flag(
+        ("--protocol",),
+        "Read concepts with a Hyperdimensional Probe (`interp ls protocols`).",
+        "What",
+        "",
+        "NAME",
+    ),
+    "probe": Flag(
+        ("--probe",), "The folder of a saved probe; one is trained where left out.", "What", "", "FOLDER"
+    ),
+    "top": Flag(("--top",), "How many concepts to print.", "What", "5", "N"),
     "kind": Flag(("--kind",), "Kind of probe (`interp ls probes`).", "What", "logistic", "NAME"),
     "position": Flag(
         ("--position",),
@@ -149,6 +161,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "layers",
         "task",
         "data",
+        "protocol",
         "kind",
         "position",
         "controls",
@@ -160,6 +173,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         *_TALK,
     ),
     "capture": ("sites", "positions", "task", "data", "limit", *_MODEL, *_RUN, *_GIVEN, *_TALK),
+    "decode": ("layer", "probe", "top", *_MODEL, *_GIVEN, *_TALK),
     "doctor": (*_MODEL, *_GIVEN, *_TALK),
     "show": ("verify", *_TALK),
     "report": ("out", *_TALK),

@@ -12,12 +12,13 @@ from interp.cli.flags import FLAGS, GROUPS, KEYS, Flag
 __all__ = ["COMMANDS", "LazyGroup", "define"]
 
 COMMANDS: dict[str, str] = {
-    "probe": "Read a label from a layer, and measure it against controls.",
+    "probe": "Read concepts or a label from a layer, and measure it against controls.",
     "capture": "Save a model's activations, sharded and resumable.",
+    "decode": "Read concepts out of a prompt.",
     "doctor": "Check the environment and a model; exit 4 when a check fails.",
     "show": "Print a run.",
     "report": "Write a run as one self-contained HTML page.",
-    "ls": "List models, tasks, sites, probes or runs.",
+    "ls": "List models, tasks, protocols, sites, probes or runs.",
 }
 """Command -> what it does. The code of ``x`` is ``interp/cli/x.py``, its function ``command``."""
 
@@ -25,6 +26,7 @@ EXAMPLES = (
     "interp probe --layer 20",
     "interp probe --layers all --task analogy-relation",
     "interp probe --model gpt2 --layer 50% --data reviews.csv",
+    'interp decode --layer 20 "Denmark : krone = Japan :"',
     "interp doctor --model gpt2",
     "interp ls tasks",
 )

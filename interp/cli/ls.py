@@ -48,6 +48,16 @@ def tasks() -> list[dict[str, Any]]:
     return [{"task": row.name, "prompts": row.n, "label": row.description} for row in LABELLED.values()]
 
 
+def protocols() -> list[dict[str, Any]]:
+    """List the protocols of concept probing."""
+    from interp.tasks.protocols import PROTOCOLS
+
+    return [
+        {"protocol": row.name, "question": row.question, "without the model": row.knower}
+        for row in PROTOCOLS.values()
+    ]
+
+
 def sites() -> list[dict[str, Any]]:
     """List the kinds of site."""
     from interp.sites import KINDS
@@ -77,6 +87,7 @@ def runs() -> list[dict[str, Any]]:
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": models,
     "tasks": tasks,
+    "protocols": protocols,
     "sites": sites,
     "probes": probes,
     "runs": runs,
@@ -89,7 +100,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     positional=(click.Argument(["what"], metavar="WHAT"),),
 )
 def command(session: Session, settings: Any) -> Outcome:
-    """List models, tasks, sites, probes or runs."""
+    """List models, tasks, protocols, sites, probes or runs."""
     from interp.config import choose
 
     rows = LISTS[choose("WHAT", settings.what, LISTS)]()

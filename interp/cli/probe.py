@@ -20,19 +20,28 @@ EXAMPLES = (
     "interp probe --layer 20",
     "interp probe --layers all --task fact-relation --out runs/facts",
     "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
+    "interp probe --layers all --protocol bridge",
     "interp probe --layer 20 --json | python -m json.tool",
 )
 
 
 @define("probe", examples=EXAMPLES)
 def command(session: Session, settings: ProbeConfig) -> Outcome:
-    """Train a probe to read a label from a layer, and measure it against controls on held-out groups."""
+    """Train a probe on a layer and measure it against controls on held-out prompts.
+
+    Without --task, --data or --kind a Hyperdimensional Probe reads concepts, under the protocol
+    concept-disjoint; with one of them a probe reads a label.
+    """
     from interp.analyses import probing
     from interp.cli.gates import read_gates
     from interp.cli.work import claim, load_model, read_data, read_position
     from interp.config import choose
     from probes import PROBES
 
+    if (protocol := _protocol(session, settings)) is not None:
+        from interp.cli import concepts
+
+        return concepts.probe(session, settings, protocol)
     choose("--kind", settings.kind, PROBES)
     for name in settings.controls:
         choose("--controls", name, probing.CONTROLS)
@@ -44,6 +53,15 @@ def command(session: Session, settings: ProbeConfig) -> Outcome:
         return _plan(load_model(session, settings), data, settings)
     with claim(session, settings, "probe", data.name) as run:
         return _probe(session, settings, data, position, gates, run)
+
+
+def _protocol(session: Session, settings: ProbeConfig) -> str | None:
+    """Give the protocol asked for; the headline one where nothing says that a label is to be read."""
+    assert session.resolved is not None
+    if settings.protocol is not None:
+        return settings.protocol
+    plain = session.resolved.origins["kind"] == "default"
+    return "concept-disjoint" if plain and not (settings.task or settings.data) else None
 
 
 def _probe(

@@ -16,6 +16,7 @@ __all__ = [
     "COMMANDS",
     "CaptureConfig",
     "Config",
+    "DecodeConfig",
     "DoctorConfig",
     "ListConfig",
     "ProbeConfig",
@@ -26,7 +27,7 @@ __all__ = [
 LATER_BACKENDS = ("transformer-lens", "nnsight")
 LATER_SCHEMES = ("bf16", "int8", "int4", "nf4", "fp8", "int8-dynamic")
 FLAG_ONLY = frozenset({"trust_remote_code"})
-POSITIONAL = frozenset({"run", "what"})
+POSITIONAL = frozenset({"prompt", "run", "what"})
 
 
 def _comma_text(value: Any) -> Any:
@@ -140,6 +141,7 @@ class ProbeConfig(RunConfig):
         "what the probe is measured against",
         allowed="names with commas",
     )
+    protocol: OptionalText = _setting(None, "a protocol of concept probing, instead of --task or --data")
     fail_under: Words = _setting((), "exit with 7 when a metric is lower", allowed="metric=value")
 
 
@@ -148,6 +150,15 @@ class CaptureConfig(RunConfig):
 
     sites: Grammar = _setting("resid_post.*", "which sites")
     positions: str = _setting("last", "which tokens of each prompt", allowed="last, all, or a token's index")
+
+
+class DecodeConfig(ModelConfig):
+    """Hold the settings of ``interp decode``."""
+
+    prompt: str = _setting(..., "the prompt to read")
+    layer: Grammar = _setting("20", "which layer", allowed="20, -1 or 50%")
+    probe: OptionalText = _setting(None, "the folder of a saved Hyperdimensional Probe")
+    top: Count = _setting(5, "how many concepts to print", allowed="a whole number from 1")
 
 
 class DoctorConfig(ModelConfig):
@@ -177,6 +188,7 @@ class ListConfig(Config):
 COMMANDS: dict[str, type[Config]] = {
     "probe": ProbeConfig,
     "capture": CaptureConfig,
+    "decode": DecodeConfig,
     "doctor": DoctorConfig,
     "show": ShowConfig,
     "report": ReportConfig,

@@ -190,6 +190,22 @@ class Model(Facts):
         assert logits is not None
         return logits.float()
 
+    def unembed(self, states: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab"]:
+        """Give fp32 logits of residual states: final norm, head, scale and softcap (the logit lens).
+
+        On ``resid_post`` of the last layer these are the model's own logits, which is checked at load.
+
+        Raises:
+            SiteError: the model's final norm could not be found or failed that check.
+        """
+        from interp.models.validate import finished
+
+        norm: Any = self.anatomy.locate(Site("final_norm")).module
+        head: Any = self.hf.get_output_embeddings()
+        with torch.no_grad():
+            normed = norm.forward(states.to(self.device, self.dtype))
+            return finished(self.anatomy, head(normed)).float()
+
     def generate(
         self,
         prompts: Prompts,

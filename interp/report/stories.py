@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import capturing, confusion, probing
+from interp.report import capturing, concepts, confusion, probing
 from interp.report.figures import Figure
 from interp.report.story import Story
 
@@ -20,10 +20,14 @@ __all__ = ["FIGURES", "STORIES", "figure", "figures", "of_run", "result_of"]
 STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
     "probe": probing.story,
     "capture": capturing.story,
+    concepts.SCHEMA: concepts.story,
 }
-"""Command -> (run.json, metrics.json, data.parquet or None) -> story."""
+"""Command, or the result's schema -> (run.json, metrics.json, data.parquet or None) -> story."""
 
-FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {"interp.probe/1": probing.main_figure}
+FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "interp.probe/1": probing.main_figure,
+    concepts.SCHEMA: concepts.main_figure,
+}
 """Schema of a result -> its main figure."""
 
 
@@ -36,7 +40,9 @@ def of_run(path: Path) -> Story:
             f"{str(path)!r} is a run of `interp {command}`, which has no report; those that have: "
             f"{', '.join(STORIES)}."
         )
-    return STORIES[command]({**facts, "path": path.as_posix()}, result_of(path), _rows(path))
+    result = result_of(path)
+    tell = STORIES.get(str(result.get("schema"))) or STORIES[command]
+    return tell({**facts, "path": path.as_posix()}, result, _rows(path))
 
 
 def result_of(path: Path) -> dict[str, Any]:
@@ -54,6 +60,8 @@ def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None)
     """Give the figures of a command's result by file name."""
     if command != "probe":
         return {}
+    if result.get("schema") == concepts.SCHEMA:
+        return concepts.figures(result)
     found = {"scores": probing.scores_figure(result), "confusion": confusion.confusion_figure(rows)}
     if len(result.get("layers", [])) > 1:
         found["layers"] = probing.curve_figure(result)

@@ -27,7 +27,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'LogisticProb'; its names: PROBES, HyperdimensionalProbe"):
+    with pytest.raises(AttributeError, match="no attribute 'LogisticProb'; its names: PROBES, Hyperdim"):
         _ = probes.LogisticProb
 
 

@@ -51,7 +51,8 @@ class Protocol:
         return draw(facts, seed=seed) if sizes is None else draw(facts, seed=seed, sizes=sizes)
 
 
-_COMMON = ("constant", "bag-of-tokens", "ordered-slots", "shuffled", "permuted-codebook", "random-weights")
+_COMMON = ("constant", "bag-of-tokens", "ordered-slots", "shuffled", "random-weights")
+_NEW_CONCEPTS = (*_COMMON, "permuted-codebook")  # exchanged codes only rename concepts that were trained
 _ROWS = (
     Protocol(
         "concept-disjoint",
@@ -59,7 +60,7 @@ _ROWS = (
         "can concepts be read that the probe was never trained on?",
         "nothing: the answers of the test are in no training prompt",
         "embeddings",
-        _COMMON,
+        _NEW_CONCEPTS,
         holdout="concepts",
     ),
     Protocol(
@@ -68,7 +69,7 @@ _ROWS = (
         "can the middle of two hops be read, which is neither in the prompt nor in the output?",
         "nothing: the bridges of the test are in no training prompt",
         "embeddings",
-        (*_COMMON, "shuffled-in-relation"),
+        (*_NEW_CONCEPTS, "shuffled-in-relation"),
         holdout="concepts",
     ),
     Protocol(

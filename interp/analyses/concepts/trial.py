@@ -1,0 +1,81 @@
+"""One protocol on one model: prompts, states, codebook, and how a probe is fitted and read on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from interp.models.model import Model
+from interp.tasks.protocols import Item, ProtocolItems
+from probes.hyperdimensional import Decodings, HyperdimensionalProbe
+from probes.vsa import Codebook
+
+__all__ = ["Trial"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Hold what every fit of one analysis shares.
+
+    Attributes:
+        model: what is read.
+        drawn: the prompts.
+        codebook: the concepts.
+        token_ids: the tokens of each prompt.
+        encoder: the kind of encoder.
+        seed: of every fit.
+        regularisation: the penalty chosen for the probe, which its controls share; None before.
+    """
+
+    model: Model
+    drawn: ProtocolItems
+    codebook: Codebook
+    token_ids: Sequence[Sequence[int]]
+    encoder: str
+    seed: int
+    regularisation: float | None = None
+
+    def rows(self, part: str) -> list[int]:
+        """Give the rows of a part."""
+        return [row for row, item in enumerate(self.drawn.items) if item.part == part]
+
+    @property
+    def test(self) -> tuple[Item, ...]:
+        """Give the test items."""
+        return self.drawn.part("test")
+
+    def fit(
+        self, X: Any, *, answers: Sequence[str] | None = None, codebook: Codebook | None = None
+    ) -> HyperdimensionalProbe:
+        """Fit on the training rows, choosing on the validation rows.
+
+        Args:
+            X: one row per prompt.
+            answers: what to train and choose on, instead of the true answers.
+            codebook: another codebook.
+        """
+        names = [item.answer for item in self.drawn.items] if answers is None else list(answers)
+        train, held = self.rows("train"), self.rows("validation")
+        probe = HyperdimensionalProbe(
+            codebook or self.codebook,
+            seed=self.seed,
+            encoder=self.encoder,
+            regularisation=self.regularisation,
+        )
+        later = (X[held], [names[i] for i in held])
+        return probe.fit(X[train], [names[i] for i in train], validation=later)
+
+    def decode(self, probe: HyperdimensionalProbe, X: Any) -> Decodings:
+        """Read the test rows."""
+        return probe.decode(X[self.rows("test")])
+
+    def right(
+        self, names: Sequence[str], answers: Sequence[str] | None = None
+    ) -> Int[np.ndarray, " example"]:
+        """Say for each test prompt whether the name read is the answer."""
+        gold = [item.answer for item in self.test] if answers is None else answers
+        return np.array([int(a == b) for a, b in zip(names, gold, strict=True)], dtype=np.int64)

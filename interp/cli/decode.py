@@ -1,0 +1,86 @@
+"""``interp decode``: read concepts out of one prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from interp.cli.group import define
+from interp.cli.session import Outcome, Session
+from interp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from interp.config import DecodeConfig
+    from interp.models import Model
+    from probes import HyperdimensionalProbe
+
+__all__ = ["command"]
+
+EXAMPLES = (
+    'interp decode --layer 20 "Denmark : krone = Japan :"',
+    'interp decode --layer 20 --top 3 "the capital of France is"',
+    'interp decode --layer 20 --probe runs/NAME/probes/resid_post.20 "the capital of France is"',
+)
+
+
+@define("decode", examples=EXAMPLES, positional=(click.Argument(["prompt"]),))
+def command(session: Session, settings: DecodeConfig) -> Outcome:
+    """Print the concepts that a Hyperdimensional Probe reads at a prompt's last token."""
+    from interp.cli.work import load_model
+    from interp.sites import parse_layers
+
+    if not settings.prompt.strip():
+        raise ConfigError('the prompt is empty; give one, such as "Denmark : krone = Japan :".')
+    model = load_model(session, settings)
+    layers = parse_layers(settings.layer, model.n_layers, name=model.name, kind="resid_post")
+    if len(layers) != 1:
+        raise ConfigError(f"--layer {settings.layer!r} names {len(layers)} layers; decode reads one.")
+    probe = _probe(session, settings, model, layers[0])
+    state = model.capture([settings.prompt], [f"resid_post.{layers[0]}"], "last", device="cpu")
+    read = probe.decode(state[f"resid_post.{layers[0]}"].float(), k=settings.top)
+    data = {
+        "prompt": settings.prompt,
+        "layer": layers[0],
+        "concepts": [{"concept": name, "similarity": value} for name, value in read[0]],
+        "threshold": read.threshold,
+        "abstained": bool(read.abstained[0]),
+        "model": _next_tokens(model, settings.prompt, settings.top),
+    }
+    return Outcome(data, lambda: _show(session, data))
+
+
+def _probe(session: Session, settings: DecodeConfig, model: Model, layer: int) -> HyperdimensionalProbe:
+    """Load the probe that was given, or train the one of the headline protocol on the bundled facts."""
+    from interp.analyses.concepts import trained_probe
+    from probes import HyperdimensionalProbe, ProbeFileError
+
+    if settings.probe is None:
+        session.note(
+            f"training a probe at layer {layer} on one-hop statements (give --probe to use a saved one)"
+        )
+        return trained_probe(model, layer, seed=settings.seed)
+    try:
+        return HyperdimensionalProbe.load(
+            settings.probe, fingerprint=model.fingerprint, site=f"resid_post.{layer}", width=model.d_model
+        )
+    except ProbeFileError as error:
+        raise ConfigError(f"--probe: {error}") from error
+
+
+def _next_tokens(model: Model, prompt: str, k: int) -> list[dict[str, Any]]:
+    from interp.analyses.concepts import next_tokens
+
+    return [{"token": text, "probability": value} for text, value in next_tokens(model, prompt, k)]
+
+
+def _show(session: Session, data: dict[str, Any]) -> None:
+    session.say(f"read at layer {data['layer']}, last token (similarity, from -1 to 1)")
+    for row in data["concepts"]:
+        mark = "" if row["similarity"] >= data["threshold"] else "   below the threshold"
+        session.say(f"  {row['similarity']:.3f}  {row['concept']}{mark}")
+    if data["abstained"]:
+        session.say(f"  nothing is claimed: the best is below the threshold of {data['threshold']:.3f}")
+    session.say("the model's own next token (probability)")
+    for row in data["model"]:
+        session.say(f"  {row['probability']:.3f}  {row['token']}")
