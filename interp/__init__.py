@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interp import tasks as tasks
     from interp.activations import Activations as Activations
+    from interp.analyses.concepts import probe_concepts as probe_concepts
     from interp.analyses.probing import probe as probe
     from interp.errors import InterpError as InterpError
     from interp.models.doctor import examine as examine
@@ -32,6 +33,7 @@ _HOME = {
     "load": "interp.models",
     "plot": "interp.report",
     "probe": "interp.analyses.probing",
+    "probe_concepts": "interp.analyses.concepts",
 }
 _MODULES = ("tasks",)
 

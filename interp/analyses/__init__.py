@@ -6,11 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.analyses.concepts import ConceptResult, probe_concepts
     from interp.analyses.probing import ProbeResult, probe
 
-__all__ = ["ProbeResult", "probe"]
+__all__ = ["ConceptResult", "ProbeResult", "probe", "probe_concepts"]
 
-_HOME = {"ProbeResult": "probing", "probe": "probing"}
+_HOME = {
+    "ConceptResult": "concepts",
+    "ProbeResult": "probing",
+    "probe": "probing",
+    "probe_concepts": "concepts",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
@@ -318,7 +319,7 @@ class Codebook:
 
     @functools.cached_property
     def _words(self) -> Words:
-        return packed(self.matrix)
+        return np.ascontiguousarray(packed(self.matrix).T)
 
 
 def _checked(names: Sequence[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ NAMES = {
         "load",
         "plot",
         "probe",
+        "probe_concepts",
         "tasks",
     ],
     "probes": [

@@ -184,7 +184,7 @@ def _selection(layer: int, curve: dict[int, dict[str, float]]) -> str:
     if not curve:
         return f"layer {layer} was the one asked"
     rank = curve[layer]["validation"]
-    return f"layer {layer} of {len(curve)}, by mean reciprocal rank on validation ({rank:.2f})"
+    return f"layer {layer}, the best of {len(curve)} by mean reciprocal rank on validation ({rank:.2f})"
 
 
 def _facts(trial: Trial) -> list[str]:
