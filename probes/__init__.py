@@ -5,7 +5,8 @@ torch nor NumPy.
 
     >>> import probes
     >>> sorted(probes.PROBES)
-    ['hyperdimensional', 'logistic', 'mean-difference', 'nearest-centroid', 'ridge']
+    ['hyperdimensional', 'lda', 'logistic', 'mean-difference', 'nearest-centroid', 'ridge',
+    'whitened-mean-difference']
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes import controls, evaluation, hyperdimensional, statistics, vsa
+    from probes import controls, detection, evaluation, hyperdimensional, statistics, vsa
     from probes.base import NotFittedError, Probe
     from probes.cards import ProbeCard, ProbeFileError
+    from probes.discriminant import LDAProbe, WhitenedMeanDifferenceProbe
     from probes.hyperdimensional.probe import HyperdimensionalProbe
     from probes.linear import LogisticProbe, MeanDifferenceProbe, NearestCentroidProbe, RidgeProbe
     from probes.saving import load
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROBES",
     "HyperdimensionalProbe",
+    "LDAProbe",
     "LogisticProbe",
     "MeanDifferenceProbe",
     "NearestCentroidProbe",
@@ -33,7 +36,9 @@ __all__ = [
     "ProbeCard",
     "ProbeFileError",
     "RidgeProbe",
+    "WhitenedMeanDifferenceProbe",
     "controls",
+    "detection",
     "evaluation",
     "hyperdimensional",
     "load",
@@ -43,6 +48,7 @@ __all__ = [
 
 _WHERE = {
     "HyperdimensionalProbe": "probes.hyperdimensional.probe",
+    "LDAProbe": "probes.discriminant",
     "LogisticProbe": "probes.linear",
     "MeanDifferenceProbe": "probes.linear",
     "NearestCentroidProbe": "probes.linear",
@@ -52,9 +58,10 @@ _WHERE = {
     "ProbeCard": "probes.cards",
     "ProbeFileError": "probes.cards",
     "RidgeProbe": "probes.linear",
+    "WhitenedMeanDifferenceProbe": "probes.discriminant",
     "load": "probes.saving",
 }
-_MODULES = ("controls", "evaluation", "hyperdimensional", "statistics", "vsa")
+_MODULES = ("controls", "detection", "evaluation", "hyperdimensional", "statistics", "vsa")
 
 
 def __getattr__(name: str) -> Any:

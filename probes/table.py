@@ -72,6 +72,19 @@ _ROWS = (
         most_classes=2,
     ),
     ProbeRow(
+        "whitened-mean-difference",
+        "probes.discriminant",
+        "WhitenedMeanDifferenceProbe",
+        "the difference of two class means in units of the covariance within classes",
+        most_classes=2,
+    ),
+    ProbeRow(
+        "lda",
+        "probes.discriminant",
+        "LDAProbe",
+        "linear discriminant analysis, one shrunk covariance for all classes",
+    ),
+    ProbeRow(
         "nearest-centroid",
         "probes.linear",
         "NearestCentroidProbe",

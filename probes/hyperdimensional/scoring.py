@@ -85,15 +85,15 @@ def evaluate(
     claimed = (~decodings.abstained).cpu().numpy()
     floor = constant_floor(wanted)
 
-    def share(values: Any, rows: Any = slice(None)) -> Estimate:
+    def share(values: Any, rows: Any = slice(None), support: Any = "share") -> Estimate:
         kept = None if groups is None else np.asarray(list(groups), dtype=object)[rows].tolist()
-        return bootstrap(np.asarray(values)[rows], groups=kept, level=level, seed=seed)
+        return bootstrap(np.asarray(values)[rows], groups=kept, level=level, seed=seed, support=support)
 
     return ConceptScores(
         top1=share(right),
         top5=share((ranks <= 5).long().cpu().numpy()),
         mrr=share((1 / ranks).double().cpu().numpy()),
-        cosine=share(cosine.double().cpu().numpy()),
+        cosine=share(cosine.double().cpu().numpy(), support="real"),
         bits=share(bits.cpu().numpy()),
         claimed=share(claimed.astype(np.int64)),
         precision=share(right, claimed) if claimed.any() else None,

@@ -30,12 +30,15 @@ from __future__ import annotations
 
 from probes.statistics.estimates import Estimate, bootstrap, paired_difference
 from probes.statistics.intervals import Interval, clopper_pearson
+from probes.statistics.selection import BestOf, best_of
 from probes.statistics.significance import benjamini_hochberg, holm, mcnemar_exact, permutation_p
 
 __all__ = [
+    "BestOf",
     "Estimate",
     "Interval",
     "benjamini_hochberg",
+    "best_of",
     "bootstrap",
     "clopper_pearson",
     "holm",

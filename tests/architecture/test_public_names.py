@@ -26,6 +26,7 @@ NAMES = {
     ],
     "probes": [
         "HyperdimensionalProbe",
+        "LDAProbe",
         "LogisticProbe",
         "MeanDifferenceProbe",
         "NearestCentroidProbe",
@@ -35,7 +36,9 @@ NAMES = {
         "ProbeCard",
         "ProbeFileError",
         "RidgeProbe",
+        "WhitenedMeanDifferenceProbe",
         "controls",
+        "detection",
         "evaluation",
         "hyperdimensional",
         "load",
