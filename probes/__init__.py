@@ -1,12 +1,12 @@
-"""Probes: linear read-outs of activations, what they must beat, and intervals for their scores.
+"""Probes: read-outs of activations, what they must beat, and intervals for their scores.
 
 Tensors in, tensors out: this package knows no model. Names load on first use; importing it loads neither
 torch nor NumPy.
 
     >>> import probes
     >>> sorted(probes.PROBES)
-    ['hyperdimensional', 'lda', 'logistic', 'mean-difference', 'nearest-centroid', 'ridge',
-    'whitened-mean-difference']
+    ['hyperdimensional', 'lda', 'linear-regression', 'logistic', 'mean-difference', 'mlp', 'multi-label',
+    'nearest-centroid', 'ridge', 'ridge-regression', 'whitened-mean-difference']
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes import controls, detection, evaluation, hyperdimensional, statistics, vsa
+    from probes import controls, evaluation, hyperdimensional, statistics, vsa
     from probes.base import NotFittedError, Probe
-    from probes.cards import ProbeCard, ProbeFileError
+    from probes.cards import ProbeFileError
     from probes.discriminant import LDAProbe, WhitenedMeanDifferenceProbe
     from probes.hyperdimensional.probe import HyperdimensionalProbe
     from probes.linear import LogisticProbe, MeanDifferenceProbe, NearestCentroidProbe, RidgeProbe
+    from probes.multilabel import MultiLabelProbe
+    from probes.perceptron import MLPProbe
+    from probes.regression import LinearRegressionProbe, RidgeRegressionProbe
     from probes.saving import load
     from probes.table import PROBES
 
@@ -28,17 +31,19 @@ __all__ = [
     "PROBES",
     "HyperdimensionalProbe",
     "LDAProbe",
+    "LinearRegressionProbe",
     "LogisticProbe",
+    "MLPProbe",
     "MeanDifferenceProbe",
+    "MultiLabelProbe",
     "NearestCentroidProbe",
     "NotFittedError",
     "Probe",
-    "ProbeCard",
     "ProbeFileError",
     "RidgeProbe",
+    "RidgeRegressionProbe",
     "WhitenedMeanDifferenceProbe",
     "controls",
-    "detection",
     "evaluation",
     "hyperdimensional",
     "load",
@@ -49,19 +54,22 @@ __all__ = [
 _WHERE = {
     "HyperdimensionalProbe": "probes.hyperdimensional.probe",
     "LDAProbe": "probes.discriminant",
+    "LinearRegressionProbe": "probes.regression",
+    "MLPProbe": "probes.perceptron",
+    "MultiLabelProbe": "probes.multilabel",
+    "RidgeRegressionProbe": "probes.regression",
     "LogisticProbe": "probes.linear",
     "MeanDifferenceProbe": "probes.linear",
     "NearestCentroidProbe": "probes.linear",
     "NotFittedError": "probes.base",
     "PROBES": "probes.table",
     "Probe": "probes.base",
-    "ProbeCard": "probes.cards",
     "ProbeFileError": "probes.cards",
     "RidgeProbe": "probes.linear",
     "WhitenedMeanDifferenceProbe": "probes.discriminant",
     "load": "probes.saving",
 }
-_MODULES = ("controls", "detection", "evaluation", "hyperdimensional", "statistics", "vsa")
+_MODULES = ("controls", "evaluation", "hyperdimensional", "statistics", "vsa")
 
 
 def __getattr__(name: str) -> Any:

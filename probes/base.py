@@ -9,23 +9,34 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
-from probes.arrays import Inputs
+from probes.arrays import Inputs, Labels
 from probes.cards import ProbeCard
 
-__all__ = ["NotFittedError", "Probe", "Validation"]
+__all__ = ["NotFittedError", "Probe", "Validation", "check_seed"]
 
 ThisProbe = TypeVar("ThisProbe", bound="Probe")
 """The class of the probe a method is called on."""
 
-Validation = tuple[Inputs, Collection[Any]]
+Validation = tuple[Inputs, Labels]
 """Held-out examples and their labels, on which a probe may choose its penalty: never the test set."""
+
+
+def check_seed(parameters: Mapping[str, Any]) -> None:
+    """Refuse a seed that the generators would refuse.
+
+    Raises:
+        ValueError: it is not a whole number from 0 to 2**32 - 1.
+    """
+    seed = parameters.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed!r} asked; give a whole number from 0 to 4294967295.")
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -50,7 +61,7 @@ class Probe(ABC):
     def fit(
         self: ThisProbe,
         X: Inputs,
-        y: Collection[Any],
+        y: Labels,
         *,
         groups: Collection[Any] | None = None,
         validation: Validation | None = None,
@@ -72,19 +83,20 @@ class Probe(ABC):
     def predict(self, X: Inputs) -> np.ndarray:
         """Give the likeliest label of every example, as an array of labels."""
 
-    def predict_proba(self, X: Inputs) -> torch.Tensor | np.ndarray:
-        """Give ``[example label]`` probabilities, where the probe has any.
+    @property
+    def predict_proba(self) -> Any:
+        """Give ``[example label]`` probabilities, where the probe has any: then this is a method.
 
         Raises:
-            TypeError: this kind of probe has none.
+            AttributeError: this kind of probe has none (so that ``hasattr`` tells, as in scikit-learn).
         """
-        raise TypeError(
+        raise AttributeError(
             f"{type(self).__name__} has no probabilities; use decision_function for scores, "
             "or LogisticProbe for probabilities."
         )
 
     @abstractmethod
-    def score(self, X: Inputs, y: Collection[Any]) -> float:
+    def score(self, X: Inputs, y: Labels) -> float:
         """Give the accuracy, from 0 to 1, over all examples."""
 
     @property
@@ -188,6 +200,35 @@ class Probe(ABC):
             raise NotFittedError(
                 f"this {name} is not fitted yet; call its fit(X, y) first, or {name}.load(folder)."
             )
+
+    @property
+    def n_features_in_(self) -> int:
+        """Give the number of columns the probe was fitted on, under scikit-learn's name."""
+        return self.width
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn what kind of estimator this is."""
+        from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags
+        from sklearn.utils._tags import InputTags
+
+        from probes.table import PROBES
+
+        row = PROBES[self.kind]
+        number = row.target == "number"
+        return Tags(
+            estimator_type="regressor" if number else "classifier",
+            target_tags=TargetTags(required=True, multi_output=number),
+            classifier_tags=None
+            if number
+            else ClassifierTags(multi_class=row.most_classes is None, multi_label=row.target == "labels"),
+            regressor_tags=RegressorTags() if number else None,
+            transformer_tags=None,
+            input_tags=InputTags(sparse=True),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether ``fit`` was called."""
+        return any(name.endswith("_") for name in vars(self))
 
     def __repr__(self) -> str:
         """Give the call that makes an unfitted copy."""

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from probes.arrays import as_labels, as_matrix
 from probes.base import Validation
-from probes.evaluation import folds
+from probes.evaluation.splits import folds
 
 __all__ = [
     "STRENGTHS",
@@ -26,6 +26,7 @@ __all__ = [
     "class_means",
     "held_out",
     "linear_scores",
+    "penalties",
 ]
 
 Values = Float64[np.ndarray, "example dim"] | sparse.csr_array
@@ -114,9 +115,7 @@ def chosen(lesson: Lesson, path: Path, strengths: Strengths, seed: int) -> Fit:
         strengths: the penalties.
         seed: of the inner folds.
     """
-    several = sorted({float(s) for s in np.atleast_1d(np.asarray(strengths, dtype=np.float64))}, reverse=True)
-    if not several or several[-1] <= 0:
-        raise ValueError(f"regularisation is {strengths}; give a positive number, or several to choose from.")
+    several = penalties(strengths)
     best, fit = 0, None
     if len(several) > 1 and lesson.validation is not None:
         best, fit = _best([(lesson, lesson.validation)], path, several)
@@ -126,6 +125,18 @@ def chosen(lesson: Lesson, path: Path, strengths: Strengths, seed: int) -> Fit:
     if not notes.get("converged", True):
         _log.warning("the solver stopped before it converged; raise max_iterations or regularisation")
     return weights, {"regularisation": several[best], **notes}
+
+
+def penalties(strengths: Strengths) -> list[float]:
+    """Give the penalties, strongest first.
+
+    Raises:
+        ValueError: none, or one that is not positive.
+    """
+    several = sorted({float(s) for s in np.atleast_1d(np.asarray(strengths, dtype=np.float64))}, reverse=True)
+    if not several or not several[-1] > 0:
+        raise ValueError(f"regularisation is {strengths}; give a positive number, or several to choose from.")
+    return several
 
 
 def _best(trials: list[Trial], path: Path, strengths: Sequence[float]) -> tuple[int, Fit | None]:

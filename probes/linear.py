@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from scipy import special
 
-from probes.arrays import Inputs, as_labels, as_matrix
-from probes.base import Probe, Validation
+from probes.arrays import Inputs, Labels, as_labels, as_matrix
+from probes.base import Probe, Validation, check_seed
 from probes.fitting import (
     STRENGTHS,
     Fit,
@@ -59,7 +59,7 @@ class LinearProbe(Probe):
     def fit(
         self: ThisProbe,
         X: Inputs,
-        y: Collection[Any],
+        y: Labels,
         *,
         groups: Collection[Any] | None = None,
         validation: Validation | None = None,
@@ -77,6 +77,7 @@ class LinearProbe(Probe):
             ValueError: numbers that are not finite, lengths that differ, one class, or too many for this
                 probe.
         """
+        check_seed(self.get_params())
         matrix = as_matrix(X)
         n, width = matrix.shape
         classes, codes = np.unique(as_labels(y, n), return_inverse=True)
@@ -114,7 +115,7 @@ class LinearProbe(Probe):
         scores = linear_scores(as_matrix(X, width=self.width).values, (self.coef_, self.intercept_))
         return self.classes_[scores.argmax(axis=1)]
 
-    def score(self, X: Inputs, y: Collection[Any]) -> float:
+    def score(self, X: Inputs, y: Labels) -> float:
         """Give the accuracy, from 0 to 1, over all examples."""
         predicted = self.predict(X)
         return float(np.mean(predicted == as_labels(y, len(predicted))))
@@ -177,7 +178,9 @@ class LogisticProbe(LinearProbe):
         self.standardise = standardise
         self.max_iterations = max_iterations
 
-    def predict_proba(self, X: Inputs) -> torch.Tensor | np.ndarray:
+    def predict_proba(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, X: Inputs
+    ) -> torch.Tensor | np.ndarray:
         """Give ``[example label]`` probabilities that add up to 1, in the order of ``classes_``."""
         return self._converted(X, lambda scores: special.softmax(scores, axis=1))
 

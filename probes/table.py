@@ -25,8 +25,7 @@ class ProbeRow:
         most_classes: how many classes it can tell apart; ``None`` for any number.
         seeded: whether it makes random choices (the folds of an inner cross-validation), and so takes a seed.
         target: what it reads: ``class`` (one label), ``labels`` (several), ``number``, or ``concept`` (one
-        name of
-            a codebook).
+            name of a codebook).
     """
 
     name: str
@@ -89,6 +88,38 @@ _ROWS = (
         "probes.linear",
         "NearestCentroidProbe",
         "the class whose mean is nearest, on standardised features",
+    ),
+    ProbeRow(
+        "mlp",
+        "probes.perceptron",
+        "MLPProbe",
+        "a perceptron with one hidden layer, stopped early on held-out data",
+        probabilities=True,
+        seeded=True,
+    ),
+    ProbeRow(
+        "multi-label",
+        "probes.multilabel",
+        "MultiLabelProbe",
+        "one logistic probe per label, for examples that carry several",
+        probabilities=True,
+        seeded=True,
+        target="labels",
+    ),
+    ProbeRow(
+        "linear-regression",
+        "probes.regression",
+        "LinearRegressionProbe",
+        "least squares onto numbers, without a penalty",
+        target="number",
+    ),
+    ProbeRow(
+        "ridge-regression",
+        "probes.regression",
+        "RidgeRegressionProbe",
+        "least squares onto numbers, penalty chosen on held-out data",
+        seeded=True,
+        target="number",
     ),
     ProbeRow(
         "hyperdimensional",

@@ -74,7 +74,9 @@ def probes() -> list[dict[str, Any]]:
     """List the kinds of probe."""
     from probes import PROBES
 
-    return [{"probe": row.name, "description": row.description} for row in PROBES.values()]
+    return [
+        {"probe": row.name, "reads": row.target, "description": row.description} for row in PROBES.values()
+    ]
 
 
 def runs() -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ def command(session: Session, settings: ProbeConfig) -> Outcome:
 
         return concepts.probe(session, settings, protocol)
     choose("--kind", settings.kind, PROBES)
+    probing.check_kind(settings.kind)
     for name in settings.controls:
         choose("--controls", name, probing.CONTROLS)
     measured = ("accuracy", *(f"over-{name}" for name in settings.controls))

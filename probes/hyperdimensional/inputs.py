@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
 
-from probes.arrays import Inputs
+from probes.arrays import Inputs, as_array
 from probes.evaluation import group_split
 from probes.vsa import structures
 from probes.vsa.codebook import Codebook
@@ -64,13 +64,10 @@ def _tensor(X: Inputs) -> Tensor:
         return X.detach().float()
     if isinstance(X, sparse.spmatrix | sparse.sparray):
         return torch.from_numpy(sparse.csr_array(X).astype(np.float32).toarray())
-    if isinstance(X, np.ndarray) and X.dtype.kind in "fiub":
-        return torch.from_numpy(X.astype(np.float32))
-    found = f"an array of {X.dtype}" if isinstance(X, np.ndarray) else f"a {type(X).__name__}"
-    raise TypeError(f"X is {found}; give a torch tensor, a NumPy array or a sparse matrix of numbers.")
+    return torch.from_numpy(as_array(X).astype(np.float32))
 
 
-def listed(y: Collection[Any]) -> list[Any]:
+def listed(y: Any) -> list[Any]:
     """Give labels as a plain list."""
     return y.tolist() if isinstance(y, np.ndarray | torch.Tensor) else list(y)
 
@@ -140,16 +137,14 @@ def parts(
     return rows, later
 
 
-def check(encoder: str, holdout: str, seed: int) -> None:
-    """Raise ValueError for an unknown encoder or holdout, or a negative seed."""
+def check(encoder: str, holdout: str) -> None:
+    """Raise ValueError for an unknown encoder or holdout."""
     from probes.hyperdimensional.encoders import ENCODERS
 
     if encoder not in ENCODERS:
         raise ValueError(f"encoder={encoder!r} asked; the encoders are: {', '.join(ENCODERS)}.")
     if holdout not in ("groups", "concepts"):
         raise ValueError(f"holdout={holdout!r} asked; hold out 'groups' or 'concepts'.")
-    if seed < 0:
-        raise ValueError(f"seed={seed} asked; give a whole number from 0 up.")
 
 
 def check_labels(y: Labels) -> None:

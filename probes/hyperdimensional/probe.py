@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.arrays import Inputs
-from probes.base import Probe
+from probes.base import Probe, check_seed
 from probes.hyperdimensional.decoding import Decodings, decode
 from probes.hyperdimensional.encoders import ENCODERS
 from probes.hyperdimensional.fitted import Fitted, learn
@@ -136,16 +136,16 @@ class HyperdimensionalProbe(Probe):
             y: one concept per example, or targets made by a codebook (``records``, ``sets``, ...).
             groups: what must not straddle training and validation, one per example.
             validation: held-out ``(X, y)`` on which everything is chosen: of the test's kind, so with
-            concepts
-                that are not trained where the test has such concepts.
+                concepts that are not trained where the test has such concepts.
             progress: show a progress bar.
 
         Raises:
             TypeError: X holds no numbers.
             ValueError: numbers that are not finite, lengths that differ, an unknown encoder, reduction or
-            rule.
+                rule.
             CodebookError: concepts that the codebook does not have.
         """
+        check_seed(self.get_params())
         features = self._features(X)
         check_labels(y)
         codebook = self.codebook or codebook_of(y, self.dimension, self.seed)
@@ -234,7 +234,7 @@ class HyperdimensionalProbe(Probe):
         found = np.array([names[0] for names in self.decode(X, k=1).names])
         return found.astype(np.int64) if self.whole_numbers_ else found
 
-    def score(self, X: Inputs, y: Collection[Any]) -> float:
+    def score(self, X: Inputs, y: Labels) -> float:
         """Give the accuracy, from 0 to 1, over all examples."""
         predicted = self.predict(X)
         labels = listed(y)
@@ -291,7 +291,7 @@ class HyperdimensionalProbe(Probe):
 
     def _settings(self, codebook: Codebook, progress: bool) -> Settings:
         paper = self.compat == "paper"
-        check(self.encoder, self.holdout, self.seed)
+        check(self.encoder, self.holdout)
         if paper:
             warnings.warn(PAPER, UserWarning, stacklevel=3)
         row = ENCODERS["mlp" if paper else self.encoder]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes import ProbeCard, ProbeFileError, load
+from probes import ProbeFileError, load
+from probes.cards import ProbeCard
 from probes.linear import LogisticProbe, RidgeProbe
 
 CARD = ProbeCard(

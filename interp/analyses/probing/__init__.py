@@ -7,7 +7,7 @@ test examples are scored by the controls: each says what can be reached without 
 
 from interp.analyses.probing.controls import CONTROLS, METRICS
 from interp.analyses.probing.result import ProbeResult
-from interp.analyses.probing.run import probe
+from interp.analyses.probing.run import check_kind, probe
 from interp.analyses.probing.scores import Score
 
-__all__ = ["CONTROLS", "METRICS", "ProbeResult", "Score", "probe"]
+__all__ = ["CONTROLS", "METRICS", "ProbeResult", "Score", "check_kind", "probe"]

@@ -27,8 +27,9 @@ from probes.evaluation import Split, accuracy, majority_label, right
 from probes.statistics import paired_difference
 from probes.table import PROBES
 
-__all__ = ["probe"]
+__all__ = ["check_kind", "probe"]
 
+TARGETS = {"number": "numbers", "labels": "several labels per example"}
 DEFAULT_CONTROLS = ("shuffled", "random-weights", "bag-of-tokens", "majority")
 
 
@@ -197,9 +198,24 @@ class Job:
         return labels
 
 
-def _check_choices(kind: str, controls: Collection[str], data: Labelled) -> None:
+def check_kind(kind: str) -> None:
+    """Refuse a kind of probe that there is not, or that does not read one label per prompt.
+
+    Raises:
+        ConfigError: naming the kinds there are.
+    """
     if kind not in PROBES:
         raise ConfigError(f"kind {kind!r} asked; the kinds of probe are: {', '.join(PROBES)}.")
+    if PROBES[kind].target not in ("class", "concept"):
+        fits = [name for name, row in PROBES.items() if row.target in ("class", "concept")]
+        raise ConfigError(
+            f"a {kind} probe reads {TARGETS[PROBES[kind].target]}, and a prompt here has one label; use one "
+            f"of: {', '.join(fits)}. From Python: probes.{PROBES[kind].class_name}."
+        )
+
+
+def _check_choices(kind: str, controls: Collection[str], data: Labelled) -> None:
+    check_kind(kind)
     for name in controls:
         if name not in CONTROLS:
             raise ConfigError(f"control {name!r} asked; the controls are: {', '.join(CONTROLS)}.")

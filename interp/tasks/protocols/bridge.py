@@ -31,7 +31,7 @@ def items(world: World, *, seed: int, sizes: tuple[int, int, int] = (3000, 400, 
         where = part[composition.entity]
         for template in range(len(two_hop.TEMPLATES)):
             item = _item(composition, template, where)
-            if composition.entity in item.text.split():
+            if f" {composition.entity} " in f" {item.text.replace('-', ' ')} ":
                 continue
             (new if composition.held_out else old)[where].append(item)
     for found in (new, old):

@@ -62,7 +62,13 @@ def analogies(
         pool = pools[question.relation]
         example = rng.choice(pool) if pool else question
         fits = split is None or analogy.in_pair_split(split, example, question)
-        if fits and analogy.clear(world, example, question):
+        if fits and analogy.clear(world, example, question) and not _given_away(example, question):
             item = as_item(example, question, rng.choice(tuple(analogy.TEMPLATES)), part)
             found.setdefault(item.text, item)
     return list(found.values())
+
+
+def _given_away(shown: Fact, asked: Fact) -> bool:
+    """Say whether the answer stands in the prompt, as Singapore in Singapore's own."""
+    words = f" {shown.subject} {shown.object} {asked.subject} ".casefold()
+    return f" {asked.object} ".casefold() in words

@@ -25,6 +25,7 @@ class Protocol:
         controls: which controls bind it, keys of ``interp.analyses.concepts.CONTROLS``.
         holdout: what the validation part holds out: ``concepts`` or ``groups``.
         upper_bound: whether a good score can be had by storing the facts.
+        leaks: kinds of leak that belong to the question (``probes.evaluation.LEAKS``).
     """
 
     name: str
@@ -35,6 +36,7 @@ class Protocol:
     controls: tuple[str, ...]
     holdout: Literal["concepts", "groups"] = "groups"
     upper_bound: bool = False
+    leaks: tuple[str, ...] = ()
 
     def items(
         self, *, seed: int = 0, world: World | None = None, sizes: tuple[int, int, int] | None = None
@@ -79,6 +81,7 @@ _ROWS = (
         "which values stand in the prompt: one over their number",
         "random",
         _COMMON,
+        leaks=("answer",),
     ),
     Protocol(
         "pair-disjoint",
@@ -96,6 +99,7 @@ _ROWS = (
         "embeddings",
         (*_COMMON, "control-task"),
         upper_bound=True,
+        leaks=("group",),
     ),
 )
 

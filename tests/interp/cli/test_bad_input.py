@@ -136,6 +136,12 @@ CALLS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], int, tuple[st
         ("--probe", "no probe in nowhere"),
     ),
     "decode with no number of concepts": (NOTHING, ("decode", "--top", "0", "w01"), 2, ("--top",)),
+    "a kind for numbers": (
+        NOTHING,
+        (*P, "--kind", "ridge-regression", "--data", "DATA"),
+        2,
+        ("reads numbers", "one label", "logistic", "RidgeRegressionProbe"),
+    ),
     "unknown kind": (NOTHING, ("probe", "--kind", "logistc"), 2, ("--kind", "Did you mean 'logistic'?")),
     "unknown control": (
         NOTHING,

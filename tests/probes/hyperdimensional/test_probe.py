@@ -230,7 +230,7 @@ def test_saved_probes_decode_alike_and_another_codebook_is_refused(
         ({"encoder": "quadratic"}, "the encoders are: linear, ridge, mlp"),
         ({"reduction": "max"}, "the reductions are: none"),
         ({"holdout": "layers"}, "hold out 'groups' or 'concepts'"),
-        ({"seed": -1}, "from 0 up"),
+        ({"seed": -1}, "whole number from 0"),
         ({"regularisation": 0.0}, "positive number"),
         ({"level": 2.0}, "between 0 and 1"),
     ],

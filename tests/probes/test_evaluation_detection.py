@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 from sklearn import metrics
 
-from probes.detection import (
+from probes.evaluation import (
     Temperature,
     auroc,
     average_precision,

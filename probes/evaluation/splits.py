@@ -1,4 +1,4 @@
-"""Splits that keep groups whole, and scores with intervals."""
+"""Splits that keep groups whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from probes.statistics import Estimate, bootstrap
-
-__all__ = ["Split", "accuracy", "folds", "group_split", "informed_chance", "majority_label", "straddling"]
+__all__ = ["Split", "folds", "group_split", "straddling"]
 
 NAMES = ("train", "validation", "test")
 
@@ -145,53 +143,3 @@ def straddling(groups: Collection[Any], split: Split) -> tuple[Any, ...]:
     parts = [set(codes[getattr(split, name)].tolist()) for name in NAMES]
     shared = (parts[0] & parts[1]) | (parts[0] & parts[2]) | (parts[1] & parts[2])
     return tuple(names[code] for code in sorted(shared))
-
-
-def accuracy(
-    labels: Collection[Any],
-    predicted: Collection[Any],
-    *,
-    groups: Collection[Any] | None = None,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """Give the share of examples predicted right, with an interval over groups.
-
-    Args:
-        labels: the true label of each example.
-        predicted: the predicted label of each example.
-        groups: the group of each example; by default every example is its own group.
-        level: nominal coverage.
-        seed: of the bootstrap.
-    """
-    return bootstrap(right(labels, predicted), groups=groups, level=level, seed=seed)
-
-
-def right(labels: Collection[Any], predicted: Collection[Any]) -> Int[np.ndarray, " example"]:
-    """Say for each example whether the prediction is the label, as 1 or 0."""
-    truth, guesses = list(labels), list(predicted)
-    if len(truth) != len(guesses):
-        raise ValueError(
-            f"{len(truth)} labels and {len(guesses)} predictions; give one prediction per example."
-        )
-    return np.array([int(a == b) for a, b in zip(truth, guesses, strict=True)], dtype=np.int64)
-
-
-def majority_label(labels: Collection[Any]) -> Any:
-    """Give the most frequent label; of equally frequent ones the first in order."""
-    counts = Counter(labels.tolist() if isinstance(labels, np.ndarray) else labels)
-    most = max(counts.values())
-    return min((label for label, count in counts.items() if count == most), key=str)
-
-
-def informed_chance(
-    train_labels: Collection[Any],
-    test_labels: Collection[Any],
-    *,
-    groups: Collection[Any] | None = None,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """Give what always guessing the training labels' majority scores on the test labels."""
-    guess = majority_label(train_labels)
-    return accuracy(test_labels, [guess] * len(test_labels), groups=groups, level=level, seed=seed)
