@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes import controls, evaluation, hyperdimensional, statistics, vsa
+    from probes import controls, evaluation, hyperdimensional, statistics, sweeps, vsa
     from probes.base import NotFittedError, Probe
     from probes.cards import ProbeFileError
     from probes.discriminant import LDAProbe, WhitenedMeanDifferenceProbe
@@ -48,6 +48,7 @@ __all__ = [
     "hyperdimensional",
     "load",
     "statistics",
+    "sweeps",
     "vsa",
 ]
 
@@ -69,7 +70,7 @@ _WHERE = {
     "WhitenedMeanDifferenceProbe": "probes.discriminant",
     "load": "probes.saving",
 }
-_MODULES = ("controls", "evaluation", "hyperdimensional", "statistics", "vsa")
+_MODULES = ("controls", "evaluation", "hyperdimensional", "statistics", "sweeps", "vsa")
 
 
 def __getattr__(name: str) -> Any:

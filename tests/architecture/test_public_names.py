@@ -45,6 +45,7 @@ NAMES = {
         "hyperdimensional",
         "load",
         "statistics",
+        "sweeps",
         "vsa",
     ],
 }

@@ -22,15 +22,20 @@ import argparse
 import json
 import platform
 import warnings
+from dataclasses import dataclass
 from importlib.metadata import version
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import NearestCentroid
+from sklearn.preprocessing import StandardScaler
 from timing import Contender, ratio_of_medians, time_rounds, verified
 
+from probes import sweeps
+from probes.evaluation import Split, group_split
 from probes.hyperdimensional import HyperdimensionalProbe, decode
 from probes.vsa import MAP, Codebook
 
@@ -164,7 +169,74 @@ def training(rounds: int) -> list[dict[str, Any]]:
     return timed(fast, 3) + timed(slow, 1, warm_up=0)
 
 
-SECTIONS = (cleanup, decoding, training)
+def sweeping(rounds: int) -> list[dict[str, Any]]:
+    """Every layer, seed and target: together, and one after the other through scikit-learn."""
+    rows: list[dict[str, Any]] = []
+    for layers, n, width, seeds, targets in ((24, 2000, 64, 5, 8), (6, 1000, 768, 2, 8)):
+        states = torch.randn(layers, n, width, generator=generator(9), dtype=torch.float64)
+        labels = (
+            states[0] @ torch.randn(width, targets, generator=generator(10), dtype=torch.float64) > 0
+        ).long()
+        shape = f"{layers} layers x {seeds} seeds x {targets} targets, width {width}"
+        for kind, goal in (("ridge", 1 / 10), ("mean-difference", 1 / 10), ("logistic", None)):
+            job = SweepJob(kind, states, labels, range(seeds))
+            theirs = f"scikit-learn loop, {kind}, {shape}"
+            own = Contender(f"sweep, {kind}, {shape}", job.ours, theirs, goal, job.differs)
+            rows += timed([Contender(theirs, job.loop, check=job.differs), own], max(1, min(rounds, 5) // 2))
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class SweepJob:
+    """Fit the same probes both ways; both give ``[seed layer target dim]`` coefficients."""
+
+    kind: str
+    states: torch.Tensor
+    labels: torch.Tensor
+    seeds: range
+
+    def ours(self) -> np.ndarray:
+        """Fit all of them together."""
+        return sweeps.sweep(
+            self.states, self.labels, kind=self.kind, seeds=self.seeds, regularisation=0.01, solver="torch"
+        ).coef
+
+    def loop(self) -> np.ndarray:
+        """Fit one after the other, each with its own scaling, as a careful user would."""
+        coef = np.zeros((len(self.seeds), len(self.states), self.labels.shape[1], self.states.shape[2]))
+        states, labels = self.states.numpy(), self.labels.numpy()
+        for s, seed in enumerate(self.seeds):
+            split = group_split(range(states.shape[1]), seed=seed)
+            for at in range(len(states)):
+                for t in range(labels.shape[1]):
+                    coef[s, at, t] = self._one(states[at], labels[:, t], split)
+        return coef
+
+    def _one(self, values: np.ndarray, targets: np.ndarray, split: Split) -> np.ndarray:
+        """Fit one probe and score it on validation and test, as a sweep does."""
+        X, y = values[split.train], targets[split.train]
+        if self.kind == "mean-difference":
+            model = NearestCentroid().fit(X, y)
+            coef, scaler = model.centroids_[1] - model.centroids_[0], None
+        else:
+            scaler, penalty = StandardScaler().fit(X), 0.01 * len(X)
+            kind = Ridge(alpha=penalty) if self.kind == "ridge" else LogisticRegression(C=1 / penalty)
+            model = kind.fit(scaler.transform(X), y)
+            coef = np.ravel(model.coef_) / scaler.scale_
+        for rows in (split.validation, split.test):
+            seen = values[rows] if scaler is None else scaler.transform(values[rows])
+            np.mean((model.predict(seen) > 0.5) == targets[rows])
+        return coef
+
+    def differs(self, found: np.ndarray) -> float:
+        """Give one less the lowest cosine to the loop's coefficients, where it is above 0.001."""
+        wanted = self.loop()
+        norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(wanted, axis=-1)
+        least = float(((found * wanted).sum(axis=-1) / norms).min())
+        return 0.0 if least >= 0.999 else 1 - least
+
+
+SECTIONS = (cleanup, decoding, training, sweeping)
 
 
 def timed(contenders: list[Contender], rounds: int, *, warm_up: int = 1) -> list[dict[str, Any]]:
