@@ -49,7 +49,7 @@ def _probe(
 ) -> Outcome:
     from interp import report
     from interp.analyses.concepts import CONTROLS, probe_concepts
-    from interp.cli.gates import failed_gate
+    from interp.cli.gates import failed_audit, failed_gate
     from interp.cli.work import certify, load_model
     from interp.config import choose
 
@@ -79,7 +79,8 @@ def _probe(
 
     data = {**result.to_dict(), "certificate": {"passed": certificate["passed"]}}
     files = (*run.artifacts, page.name)
-    return Outcome(data, show, run=run.path, artifacts=files, error=failed_gate(gates, _measured(result)))
+    error = failed_audit(settings.strict, result.leakage) or failed_gate(gates, _measured(result))
+    return Outcome(data, show, run=run.path, artifacts=files, error=error)
 
 
 def _sizes(settings: ProbeConfig) -> tuple[int, int, int] | None:
@@ -148,6 +149,7 @@ def _write(
     if not settings.text:
         for cell in content["cells"].values():
             cell["examples"] = []
+        content["leakage"]["first"] = []
     for text in result.warnings:
         session.warn(text)
     for text in run.write_json("metrics.json", content):

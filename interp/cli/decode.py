@@ -17,26 +17,37 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+SHOWN = 3
+
 EXAMPLES = (
     'interp decode --layer 20 "Denmark : krone = Japan :"',
     'interp decode --layer 20 --top 3 "the capital of France is"',
+    "interp decode --layer 23 --questions facts --limit 100",
     'interp decode --layer 20 --probe runs/NAME/probes/resid_post.20 "the capital of France is"',
 )
 
 
-@define("decode", examples=EXAMPLES, positional=(click.Argument(["prompt"]),))
+@define("decode", examples=EXAMPLES, positional=(click.Argument(["prompt"], required=False),))
 def command(session: Session, settings: DecodeConfig) -> Outcome:
-    """Print the concepts that a Hyperdimensional Probe reads at a prompt's last token."""
+    """Print the concepts that a Hyperdimensional Probe reads at a prompt's last token.
+
+    With --questions: those before and after the model answers each question, gained and lost.
+    """
     from interp.cli.work import load_model
     from interp.sites import parse_layers
 
-    if not settings.prompt.strip():
-        raise ConfigError('the prompt is empty; give one, such as "Denmark : krone = Japan :".')
+    if settings.questions is not None and settings.prompt:
+        raise ConfigError("give a prompt or --questions, not both.")
+    if settings.questions is None and not settings.prompt.strip():
+        raise ConfigError('no prompt; give one, such as "Denmark : krone = Japan :", or --questions facts.')
+    questions = None if settings.questions is None else _questions(settings)
     model = load_model(session, settings)
     layers = parse_layers(settings.layer, model.n_layers, name=model.name, kind="resid_post")
     if len(layers) != 1:
         raise ConfigError(f"--layer {settings.layer!r} names {len(layers)} layers; decode reads one.")
     probe = _probe(session, settings, model, layers[0])
+    if questions is not None:
+        return _generation(session, settings, model, probe, questions, layers[0])
     state = model.capture([settings.prompt], [f"resid_post.{layers[0]}"], "last", device="cpu")
     read = probe.decode(state[f"resid_post.{layers[0]}"].float(), k=settings.top)
     data = {
@@ -66,6 +77,53 @@ def _probe(session: Session, settings: DecodeConfig, model: Model, layer: int) -
         )
     except ProbeFileError as error:
         raise ConfigError(f"--probe: {error}") from error
+
+
+def _questions(settings: DecodeConfig) -> list[tuple[str, str]]:
+    from interp.analyses.concepts.generation import bundled_questions
+    from interp.tasks.files import read_questions
+
+    if settings.questions == "facts":
+        return bundled_questions(settings.limit or 200, seed=settings.seed)
+    return read_questions(str(settings.questions))[: settings.limit]
+
+
+def _generation(
+    session: Session,
+    settings: DecodeConfig,
+    model: Model,
+    probe: HyperdimensionalProbe,
+    questions: list[tuple[str, str]],
+    layer: int,
+) -> Outcome:
+    from interp.analyses.concepts.generation import probe_generation
+
+    found = probe_generation(
+        model,
+        probe,
+        questions,
+        layer=layer,
+        max_new_tokens=settings.new_tokens,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+    )
+    for text in found.warnings:
+        session.warn(text)
+    data = found.to_dict()
+    return Outcome(data, lambda: _show_generation(session, data))
+
+
+def _show_generation(session: Session, data: dict[str, Any]) -> None:
+    session.say(f"{data['n']} questions, layer {data['layer']}, concepts above {data['threshold']:.3f}")
+    session.say("overlap (Jaccard, 0 to 1) of the concepts read with")
+    for row in data["scores"]:
+        luck = "" if row["by_luck"] is None else f"   with another question's {row['by_luck']:.3f}"
+        line = f"  {row['name']:<22}{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]{luck}"
+        session.say(line)
+    for reply in data["replies"][:SHOWN]:
+        session.say(f"{reply['question']} -> {reply['generated']} (right: {reply['answer']})")
+        for when in ("before", "after", "gained", "lost"):
+            session.say(f"  {when}: {', '.join(reply[when]) or '-'}")
 
 
 def _next_tokens(model: Model, prompt: str, k: int) -> list[dict[str, Any]]:

@@ -92,6 +92,17 @@ FLAGS: dict[str, Flag] = {
         "METRIC=VALUE",
         "many",
     ),
+    "strict": Flag(
+        ("--strict",), "Exit with 7 when the audit of the prompts finds a leak.", "What", form="switch"
+    ),
+    "questions": Flag(
+        ("--questions",),
+        "Read before and after answering: facts, or a file of question,answer.",
+        "What",
+        "",
+        "FILE",
+    ),
+    "new_tokens": Flag(("--new-tokens",), "Tokens to generate for each question.", "What", "4", "N"),
     "limit": Flag(("--limit",), "Use at most so many prompts.", "What", "", "N"),
     "model": Flag(
         ("--model",), "demo (bundled), a Hugging Face name, or a folder.", "Model", "demo", "MODEL"
@@ -165,6 +176,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "kind",
         "position",
         "controls",
+        "strict",
         "fail_under",
         "limit",
         *_MODEL,
@@ -173,7 +185,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         *_TALK,
     ),
     "capture": ("sites", "positions", "task", "data", "limit", *_MODEL, *_RUN, *_GIVEN, *_TALK),
-    "decode": ("layer", "probe", "top", *_MODEL, *_GIVEN, *_TALK),
+    "decode": ("layer", "probe", "top", "questions", "new_tokens", "limit", *_MODEL, *_GIVEN, *_TALK),
     "doctor": (*_MODEL, *_GIVEN, *_TALK),
     "show": ("verify", *_TALK),
     "report": ("out", *_TALK),

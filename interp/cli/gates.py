@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from interp.config import choose
 from interp.errors import ConfigError, GateError
 
-__all__ = ["failed_gate", "read_gates"]
+__all__ = ["failed_audit", "failed_gate", "read_gates"]
 
 
 def read_gates(texts: Sequence[str], metrics: Iterable[str]) -> dict[str, float]:
@@ -52,3 +53,10 @@ def failed_gate(gates: Mapping[str, float], found: Mapping[str, float | None]) -
                 f"--fail-under {name}={least:g}: {name} {shown}. The run is complete; its gate failed."
             )
     return None
+
+
+def failed_audit(strict: bool, leakage: Mapping[str, Any]) -> GateError | None:
+    """Give the error of ``--strict`` where the audit of the prompts found leaks, or ``None``."""
+    if not strict or leakage["clean"]:
+        return None
+    return GateError(f"--strict: {leakage['sentence']}. The run is complete; its audit failed.")

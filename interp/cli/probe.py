@@ -75,7 +75,7 @@ def _probe(
 ) -> Outcome:
     from interp import report
     from interp.analyses.probing import probe
-    from interp.cli.gates import failed_gate
+    from interp.cli.gates import failed_audit, failed_gate
     from interp.cli.work import certify, load_model
 
     model = load_model(session, settings)
@@ -101,7 +101,8 @@ def _probe(
 
     files = (*run.artifacts, page.name)
     data_out = {**result.to_dict(), "certificate": {"passed": certificate["passed"]}}
-    return Outcome(data_out, show, run=run.path, artifacts=files, error=failed_gate(gates, result.metrics))
+    error = failed_audit(settings.strict, result.leakage) or failed_gate(gates, result.metrics)
+    return Outcome(data_out, show, run=run.path, artifacts=files, error=error)
 
 
 def _controls(session: Session, settings: ProbeConfig) -> tuple[str, ...]:
@@ -133,7 +134,10 @@ def _write(
     rows = table.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
     for text in result.warnings:
         session.warn(text)
-    for text in run.write_json("metrics.json", result.to_dict()):
+    content = result.to_dict()
+    if not settings.text:
+        content["leakage"]["first"] = []
+    for text in run.write_json("metrics.json", content):
         session.warn(text)
     run.write_table("data.parquet", rows)
     run.write_table("metrics.parquet", result.table())

@@ -142,6 +142,9 @@ class ProbeConfig(RunConfig):
         allowed="names with commas",
     )
     protocol: OptionalText = _setting(None, "a protocol of concept probing, instead of --task or --data")
+    strict: bool = _setting(
+        False, "exit with 7 when the audit of the prompts finds a leak", allowed="true or false"
+    )
     fail_under: Words = _setting((), "exit with 7 when a metric is lower", allowed="metric=value")
 
 
@@ -155,10 +158,13 @@ class CaptureConfig(RunConfig):
 class DecodeConfig(ModelConfig):
     """Hold the settings of ``interp decode``."""
 
-    prompt: str = _setting(..., "the prompt to read")
+    prompt: str = _setting("", "the prompt to read")
     layer: Grammar = _setting("20", "which layer", allowed="20, -1 or 50%")
     probe: OptionalText = _setting(None, "the folder of a saved Hyperdimensional Probe")
     top: Count = _setting(5, "how many concepts to print", allowed="a whole number from 1")
+    questions: OptionalText = _setting(None, "facts, or a file of question,answer, instead of a prompt")
+    new_tokens: Count = _setting(4, "tokens to generate for each question", allowed="a whole number from 1")
+    limit: OptionalCount = _setting(None, "use at most so many questions", allowed="a whole number from 1")
 
 
 class DoctorConfig(ModelConfig):

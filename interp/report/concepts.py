@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.report.certificate import certificate_table, identity, short_name
 from interp.report.figures import Figure
+from interp.report.probing import audit_lead
 from interp.report.story import Example, Number, Story, Table
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _lead(facts: dict[str, Any], result: dict[str, Any]) -> list[str]:
         f"of the training prompts, its settings were chosen on validation prompts, and the test prompts "
         f"were read once. "
         f"Layer: {result.get('selection')}.",
+        *audit_lead(result),
     ]
 
 
@@ -189,6 +191,9 @@ def belief_tables(result: dict[str, Any]) -> list[Table]:
             unseen = entry["unseen"]
             rows.append(("the belief, where it was never trained", unseen["value"], _interval(unseen)))
         rows.append(("the truth, by luck", entry["truth_chance"], ""))
+        if entry.get("lens_belief") is not None:
+            rows.append(("the belief, by the logit lens", entry["lens_belief"], ""))
+            rows.append(("the truth, by the logit lens", entry["lens_truth"], ""))
         note = (
             f"{entry['n']:,} prompts: {entry['where']}; the probe was trained on {entry['training']}. The "
             f"model itself "
@@ -224,16 +229,16 @@ def layers_table(result: dict[str, Any]) -> Table | None:
         return None
     rows = tuple((at, v["validation"], v["test"], _interval(v)) for at, v in curve.items())
     note = "The layer is chosen on validation; the test column, of a screen with one penalty, orients."
+    if result.get("looks"):
+        note += f" Of the test column: {result['looks']['sentence']}."
     columns = ("layer", "rank on validation", "top-1 on test", "interval")
     return Table("Layer by layer", columns, rows, note=note, main=list(curve).index(str(result["layer"])))
 
 
 def figures(result: dict[str, Any]) -> dict[str, Figure]:
-    """Give the figures by file name."""
-    found = {"scores": _scores_figure(result)}
-    if len(result.get("curve", {})) > 1:
-        found["layers"] = _curve_figure(result)
-    return found
+    """Give the figures by file name, the curve over layers first."""
+    scores = {"scores": _scores_figure(result)}
+    return {"layers": _curve_figure(result), **scores} if len(result.get("curve", {})) > 1 else scores
 
 
 def main_figure(result: dict[str, Any]) -> Figure:

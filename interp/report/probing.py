@@ -110,7 +110,16 @@ def _lead(facts: dict[str, Any], result: dict[str, Any]) -> list[str]:
         f"others, and it was tested once on {result.get('n_test', 0):,} prompts in "
         f"{result.get('n_groups', 0):,} groups that "
         f"neither had seen. Layer: {result.get('selection', '')}.",
+        *audit_lead(result),
     ]
+
+
+def audit_lead(result: dict[str, Any]) -> list[str]:
+    """Say what the audit of the prompts looked for, where it found nothing; what it found is a warning."""
+    leakage = result.get("leakage") or {}
+    if not leakage.get("clean"):
+        return []
+    return [f"The audit of the prompts found {leakage['sentence']}."]
 
 
 def _at(result: dict[str, Any], layer: int | None = None) -> list[dict[str, Any]]:
@@ -174,6 +183,8 @@ def layers_table(result: dict[str, Any]) -> Table | None:
     ]
     extra = ("random weights", "difference") if twin else ()
     note = "The layer is chosen by accuracy on validation, never on test: the other rows are for orientation."
+    if result.get("looks"):
+        note += f" Of the test column: {result['looks']['sentence']}."
     columns = ("layer", "accuracy", "interval", *extra, "on validation")
     return Table("Layer by layer", columns, tuple(rows), note=note, main=layers.index(result.get("layer")))
 

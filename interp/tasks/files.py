@@ -16,7 +16,7 @@ from pathlib import Path
 from interp.errors import DataError
 from interp.tasks.prompts import Labelled
 
-__all__ = ["read_labelled"]
+__all__ = ["read_labelled", "read_questions"]
 
 _SPLITS = ("", "train", "validation", "test")
 
@@ -46,6 +46,23 @@ def read_labelled(path: str | Path) -> Labelled:
     groups = tuple(_cell(path, line, row, "group") if grouped else f"row-{line}" for line, row in rows)
     splits = tuple(_split(path, line, row) for line, row in rows)
     return Labelled(path.stem, f"labels of {path.name}", texts, labels, groups, splits, str(path), grouped)
+
+
+def read_questions(path: str | Path) -> list[tuple[str, str]]:
+    """Read questions with their answers from a ``.csv``, ``.tsv`` or ``.jsonl`` file.
+
+    Args:
+        path: a file in UTF-8 with the columns ``question`` and ``answer``.
+
+    Raises:
+        DataError: as for :func:`read_labelled`.
+    """
+    path = Path(path)
+    rows = _parse(path, _text_of(path))
+    if not rows:
+        raise DataError(f"'{path}' has no rows; it needs at least one line with question and answer.")
+    _check_columns(path, rows[0][1], ("question", "answer"))
+    return [(_cell(path, line, row, "question"), _cell(path, line, row, "answer")) for line, row in rows]
 
 
 def _text_of(path: Path) -> str:
@@ -110,9 +127,11 @@ def _json_row(path: Path, line: int, text: str) -> Mapping[str, object]:
     return row
 
 
-def _check_columns(path: Path, row: Mapping[str, object]) -> None:
+def _check_columns(
+    path: Path, row: Mapping[str, object], wanted_columns: Sequence[str] = ("text", "label")
+) -> None:
     names = [str(name) for name in row if name is not None]
-    for wanted in ("text", "label"):
+    for wanted in wanted_columns:
         if wanted not in names:
             near = difflib.get_close_matches(wanted, names, 1)
             hint = (

@@ -39,6 +39,8 @@ class Belief:
         model_belief: share of the prompts that the model itself answers with the belief.
         truth_chance: the truth's share among all readings of other prompts of the relation: what reading the
             truth by luck would score.
+        lens: the shares that the logit lens reads as belief and as truth at the same layer: what the state
+            itself leans to there; None where it was not read.
         by_relation: relation -> (prompts, share of belief, share of truth).
     """
 
@@ -50,6 +52,7 @@ class Belief:
     unseen: Estimate | None
     model_belief: float
     truth_chance: float
+    lens: tuple[float, float] | None
     by_relation: dict[str, tuple[int, float, float]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +70,8 @@ class Belief:
             **named,
             "model_belief": self.model_belief,
             "truth_chance": self.truth_chance,
+            "lens_belief": None if self.lens is None else self.lens[0],
+            "lens_truth": None if self.lens is None else self.lens[1],
             "by_relation": {name: list(values) for name, values in self.by_relation.items()},
         }
 
@@ -95,7 +100,21 @@ def of_edited_twin(
         model_belief,
         "analogies about facts that the edited twin was taught falsely",
         "the unedited model",
+        lens=_lens(trial, twin, states[f"resid_post.{layer}"], items),
     )
+
+
+def _lens(
+    trial: Trial, twin: Model, states: torch.Tensor, items: Sequence[tuple[Item, str]]
+) -> tuple[float, float]:
+    """Read the states through the twin's own final norm and unembedding, among the concepts' first tokens."""
+    names = trial.codebook.names
+    tokens = torch.tensor([ids[0] for ids in concept_tokens(twin, names)])
+    with torch.no_grad():
+        logits = twin.unembed(states.to(twin.device, twin.dtype))[:, tokens.to(twin.device)]
+    read = [names[at] for at in logits.argmax(dim=1).tolist()]
+    belief = float(np.mean([name == said for name, (_, said) in zip(read, items, strict=True)]))
+    return belief, float(np.mean([name == item.answer for name, (item, _) in zip(read, items, strict=True)]))
 
 
 def _edited_items(trial: Trial, true: World, edited: World) -> list[tuple[Item, str]]:
@@ -152,6 +171,8 @@ def _scored(
     model_belief: float,
     where: str,
     training: str,
+    *,
+    lens: tuple[float, float] | None = None,
 ) -> Belief:
     facts = [item.fact for item, _ in items]
     belief = np.array([int(name == b) for name, (_, b) in zip(names, items, strict=True)], dtype=np.int64)
@@ -178,6 +199,7 @@ def _scored(
         unseen=unseen,
         model_belief=model_belief,
         truth_chance=_chance(items, names),
+        lens=lens,
         by_relation=by_relation,
     )
 

@@ -49,6 +49,8 @@ class ConceptResult:
         selection: how the layer was chosen.
         verdict: the finding in plain words.
         warnings: what a reader should know.
+        leakage: what the audit of the prompts found, apart from what belongs to the protocol.
+        looks: the best layer on test and its p-value, corrected for the number of layers; {} for one layer.
     """
 
     protocol: str
@@ -72,6 +74,8 @@ class ConceptResult:
     selection: str
     verdict: str
     warnings: tuple[str, ...] = field(default=())
+    leakage: Mapping[str, Any] = field(default_factory=dict)
+    looks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def top1(self) -> Estimate:
@@ -107,6 +111,8 @@ class ConceptResult:
                 "belief": list(self.belief),
                 "selection": self.selection,
                 "verdict": self.verdict,
+                "leakage": dict(self.leakage),
+                "looks": dict(self.looks),
                 "warnings": list(self.warnings),
             }
         )

@@ -14,9 +14,11 @@ from interp.activations import Activations
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, Stand
 from interp.analyses.concepts.result import ConceptResult
+from interp.analyses.concepts.summary import by_relation, cells_of, leakage_of, looks_of, metrics_of
 from interp.analyses.concepts.trial import Trial
 from interp.analyses.concepts.verdict import verdict
 from interp.analyses.concepts.vocabulary import codebook_of, concept_tokens
+from interp.analyses.looks import leak_note
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError
 from interp.models.model import Model
@@ -27,8 +29,6 @@ from probes.hyperdimensional import ENCODERS, ConceptScores, Decodings, Hyperdim
 from probes.statistics import bootstrap, paired_difference
 
 __all__ = ["probe_concepts"]
-
-EXAMPLES = 5
 
 
 def probe_concepts(
@@ -76,43 +76,51 @@ def probe_concepts(
     codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
     trial = Trial(model, drawn, codebook, tokens.token_ids, encoder, seed)
     acts = _captured(model, tokens, at, batch_size, progress)
-    layer, curve = _chosen(trial, acts, at, progress)
+    layer, curve, rights = _chosen(trial, acts, at, progress)
     states = acts[f"resid_post.{layer}"]
     probe = trial.fit(states)
     trial = replace(trial, regularisation=probe.fitted_.notes["regularisation"])
     read = trial.decode(probe, states)
-    found = evaluate(read, [item.answer for item in trial.test], groups=_facts(trial), seed=seed)
+    found = evaluate(read, trial.gold, groups=trial.facts, seed=seed)
     names, notes = _controls(model, row, controls)
     twin = _twin(model, random_model) if "random-weights" in names else None
     untrained = twin and _captured(twin, tokens, [layer], batch_size, progress)[f"resid_post.{layer}"]
     stand = Stand(trial, states, probe, untrained, layer)
-    scores = _scores(stand, found, names, progress)
+    scores = tuple(_scores(stand, found, names, progress))
     said, preferred, right = _own_answers(trial, batch_size)
     tested = [names[0] for names in read.names]
     believed = _beliefs(stand, edited, tested, preferred, right)
+    leakage = leakage_of(trial, row)
+    notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage))
     return ConceptResult(
-        protocol=row.name,
-        question=row.question,
+        **_asked(row, encoder, seed),
         model=_facts_of(model, acts),
-        encoder=encoder,
-        seed=seed,
         layer=layer,
         curve=curve,
-        scores=tuple(scores),
-        metrics=_metrics(found, trial, right),
-        by_relation=_by_relation(trial, found, right),
-        cells=_cells(trial, read, said, right),
+        scores=scores,
+        metrics=metrics_of(found, trial, right),
+        by_relation=by_relation(trial, found, right),
+        cells=cells_of(trial, read, said, right),
         belief=tuple(entry.to_dict() for entry in believed),
         items=trial.test,
-        read=tested,
-        similarity=read.similarities[:, 0].tolist(),
+        **_read(read),
         said=said,
         model_right=right,
         probe=probe,
         selection=_selection(layer, curve),
         verdict=verdict(found.top1, layer, scores[-1].value, scores[1:-1], row),
-        warnings=tuple(note for note in (*drawn.notes, *notes, *acts.warnings, found.top1.note) if note),
+        warnings=tuple(note for note in notes if note),
+        leakage=leakage,
+        looks=looks_of(stand, list(curve), rights),
     )
+
+
+def _asked(row: Protocol, encoder: str, seed: int) -> dict[str, Any]:
+    return {"protocol": row.name, "question": row.question, "encoder": encoder, "seed": seed}
+
+
+def _read(read: Decodings) -> dict[str, Any]:
+    return {"read": [names[0] for names in read.names], "similarity": read.similarities[:, 0].tolist()}
 
 
 def _checked(protocol: str, encoder: str, controls: Collection[str] | None) -> Protocol:
@@ -151,24 +159,26 @@ def _captured(
 
 def _chosen(
     trial: Trial, acts: Activations, layers: Sequence[int], progress: bool
-) -> tuple[int, dict[int, dict[str, float]]]:
+) -> tuple[int, dict[int, dict[str, float]], list[np.ndarray]]:
     """Choose the layer whose probe ranks validation answers best, with one penalty for all."""
     if len(layers) == 1:
-        return layers[0], {}
+        return layers[0], {}, []
     screen = replace(trial, regularisation=1.0 if trial.encoder == "linear" else None)
     curve: dict[int, dict[str, float]] = {}
+    rights: list[np.ndarray] = []
     for layer in tqdm(layers, desc="layers", disable=not progress):
         states = acts[f"resid_post.{layer}"]
         fitted = screen.fit(states)
         names = [found[0] for found in screen.decode(fitted, states).names]
-        estimate = bootstrap(screen.right(names), groups=_facts(trial), seed=trial.seed)
+        rights.append(screen.right(names))
+        estimate = bootstrap(rights[-1], groups=trial.facts, seed=trial.seed)
         curve[layer] = {
             "validation": float(fitted.fitted_.notes["validation_score"]),
             "test": estimate.value,
             "low": estimate.interval.low,
             "high": estimate.interval.high,
         }
-    return max(curve, key=lambda at: curve[at]["validation"]), curve
+    return max(curve, key=lambda at: curve[at]["validation"]), curve, rights
 
 
 def _scores(stand: Stand, found: ConceptScores, names: Sequence[str], progress: bool) -> list[Score]:
@@ -187,10 +197,6 @@ def _selection(layer: int, curve: dict[int, dict[str, float]]) -> str:
     return f"layer {layer}, the best of {len(curve)} by mean reciprocal rank on validation ({rank:.2f})"
 
 
-def _facts(trial: Trial) -> list[str]:
-    return [item.fact for item in trial.test]
-
-
 def _score(
     layer: int,
     name: str,
@@ -200,7 +206,7 @@ def _score(
     against: np.ndarray | None = None,
     probe: HyperdimensionalProbe | None = None,
 ) -> Score:
-    groups = _facts(trial)
+    groups = trial.facts
     found = bootstrap(right, groups=groups, seed=trial.seed)
     difference = (
         None if against is None else paired_difference(against, right, groups=groups, seed=trial.seed)
@@ -235,75 +241,6 @@ def _own_answers(trial: Trial, batch_size: str | int) -> tuple[list[str], list[s
 def _text(model: Model, token: int) -> str:
     assert model.tokenizer is not None
     return str(model.tokenizer.decode([token])).strip()
-
-
-def _metrics(found: ConceptScores, trial: Trial, right: Sequence[bool]) -> dict[str, Any]:
-    own = bootstrap(np.array(right, dtype=np.int64), groups=_facts(trial), seed=trial.seed)
-    named = {
-        "top5": found.top5,
-        "mrr": found.mrr,
-        "cosine": found.cosine,
-        "bits": found.bits,
-        "claimed": found.claimed,
-        "precision": found.precision,
-        "model": own,
-    }
-    new = np.array([item.answer not in trial.drawn.trained for item in trial.test])
-    if new.any() and not new.all():
-        groups = [fact for fact, here in zip(_facts(trial), new, strict=True) if here]
-        named["unseen"] = bootstrap(found.right[new], groups=groups, seed=trial.seed)
-    plain: dict[str, Any] = {
-        name: None
-        if e is None
-        else {"value": e.value, "low": e.interval.low, "high": e.interval.high, "n": e.n}
-        for name, e in named.items()
-    }
-    return plain | {
-        "cosine_floor": found.cosine_floor,
-        "bits_floor": found.bits_floor,
-        "ceiling": trial.drawn.ceiling(),
-    }
-
-
-def _by_relation(
-    trial: Trial, found: ConceptScores, right: Sequence[bool]
-) -> dict[str, tuple[int, float, float]]:
-    relations = np.array([item.relation for item in trial.test])
-    own = np.array(right)
-    return {
-        str(name): (int(here.sum()), float(found.right[here].mean()), float(own[here].mean()))
-        for name in np.unique(relations)
-        for here in [relations == name]
-    }
-
-
-def _cells(
-    trial: Trial, read: Decodings, said: Sequence[str], right: Sequence[bool]
-) -> dict[str, tuple[int, list[dict[str, str]]]]:
-    """Sort the test prompts by whether the model and the probe are right, with examples of each."""
-    cells: dict[str, tuple[int, list[dict[str, str]]]] = {}
-    for model_right in (True, False):
-        for probe_right in (True, False):
-            rows = [
-                row
-                for row, item in enumerate(trial.test)
-                if right[row] is model_right and (read.names[row][0] == item.answer) is probe_right
-            ]
-            examples = [
-                {
-                    "text": trial.test[row].text,
-                    "answer": trial.test[row].answer,
-                    "read": read.names[row][0],
-                    "said": said[row],
-                }
-                for row in rows[:EXAMPLES]
-            ]
-            words = [
-                f"{who} {'right' if ok else 'wrong'}"
-                for who, ok in (("model", model_right), ("probe", probe_right))
-            ]
-            cells[", ".join(words)] = (len(rows), examples)
-    return cells
 
 
 def _beliefs(

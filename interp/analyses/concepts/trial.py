@@ -48,6 +48,16 @@ class Trial:
         """Give the test items."""
         return self.drawn.part("test")
 
+    @property
+    def facts(self) -> list[str]:
+        """Give the fact of each test item: what intervals are over."""
+        return [item.fact for item in self.test]
+
+    @property
+    def gold(self) -> list[str]:
+        """Give the answer of each test item."""
+        return [item.answer for item in self.test]
+
     def fit(
         self, X: Any, *, answers: Sequence[str] | None = None, codebook: Codebook | None = None
     ) -> HyperdimensionalProbe:
@@ -77,5 +87,5 @@ class Trial:
         self, names: Sequence[str], answers: Sequence[str] | None = None
     ) -> Int[np.ndarray, " example"]:
         """Say for each test prompt whether the name read is the answer."""
-        gold = [item.answer for item in self.test] if answers is None else answers
+        gold = self.gold if answers is None else answers
         return np.array([int(a == b) for a, b in zip(names, gold, strict=True)], dtype=np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,8 @@ class ProbeResult:
         selection: how the layer was chosen, in words.
         verdict: what the numbers allow one to say.
         warnings: what a reader should know.
+        leakage: what the audit of the prompts found.
+        looks: the best layer on test and its p-value, corrected for the number of layers; {} for one layer.
     """
 
     data: Labelled
@@ -62,6 +64,8 @@ class ProbeResult:
     selection: str
     verdict: str
     warnings: tuple[str, ...] = ()
+    leakage: Mapping[str, Any] = field(default_factory=dict)
+    looks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> Estimate:
@@ -209,6 +213,8 @@ class ProbeResult:
             "fit": dict(self.probes[self.layer].facts()),
             "model": dict(self.model),
             "data": {"name": self.data.name, "n": len(self.data), "fingerprint": self.data.fingerprint},
+            "leakage": dict(self.leakage),
+            "looks": dict(self.looks),
             "warnings": list(self.warnings),
         }
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from interp.activations import Activations
+from interp.analyses.looks import audited, leak_note, many_looks
 from interp.analyses.probing.controls import CONTROLS
 from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.scores import Score
 from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
+from interp.analyses.probing.states import captured, untrained_twin
 from interp.analyses.probing.verdict import verdict
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError
 from interp.models.model import Model
-from interp.models.tokens import Tokens
 from interp.sites import parse_layers
 from interp.tasks import Labelled
 from probes.base import Probe
@@ -84,9 +84,9 @@ def probe(
         )
     job = Job(data, split, kind, seed)
     tokens = model.tokenize(list(data.texts))
-    acts = _captured(model, tokens, data, chosen_layers, position, batch_size, progress)
-    twin = _twin(model, random_model, acts) if "random-weights" in controls else None
-    others = twin and _captured(twin, tokens, data, chosen_layers, position, batch_size, progress)
+    acts = captured(model, tokens, data, chosen_layers, position, batch_size, progress)
+    twin = untrained_twin(model, random_model, acts) if "random-weights" in controls else None
+    others = twin and captured(twin, tokens, data, chosen_layers, position, batch_size, progress)
     readings = {layer: job.read(acts[f"resid_post.{layer}"]) for layer in _shown(chosen_layers, progress)}
     layer = max(chosen_layers, key=lambda at: readings[at].validation or 0.0)
     scores: list[Score] = []
@@ -188,6 +188,24 @@ class Job:
                 predicted = (guess,) * len(self.data)
                 return Reading(None, predicted, np.full(len(self.data), np.nan), self._validation(predicted))
 
+    def leakage(self) -> dict[str, Any]:
+        """Audit the prompts."""
+        return audited(self.data.texts, self.data.labels, self.split, groups=self.data.groups)
+
+    def looks(self, readings: dict[int, Reading]) -> dict[str, Any]:
+        """Say how sure the best layer on test is, all of them having been looked at."""
+        rows = self.split.test
+        labels = [self.data.labels[i] for i in rows]
+        guess = majority_label([self.data.labels[i] for i in self.split.train])
+        return many_looks(
+            list(readings),
+            [right(labels, [reading.predicted[i] for i in rows]) for reading in readings.values()],
+            right(labels, [guess] * len(rows)),
+            groups=[self.data.groups[i] for i in rows],
+            against="guessing the commonest label",
+            seed=self.seed,
+        )
+
     def _shuffled(self) -> list[str]:
         """Exchange labels between training groups, and between validation groups; test labels stay."""
         labels = list(self.data.labels)
@@ -231,62 +249,6 @@ def _layers(layers: str | int | Sequence[int], model: Model) -> list[int]:
     return parse_layers(text, model.n_layers, name=model.name, kind="resid_post")
 
 
-def _captured(
-    model: Model,
-    tokens: Tokens,
-    data: Labelled,
-    layers: Sequence[int],
-    position: str | int,
-    batch_size: str | int,
-    progress: bool,
-) -> Activations:
-    sites = [f"resid_post.{layer}" for layer in layers]
-    acts = model.capture(
-        tokens,
-        sites,
-        position,
-        batch_size=batch_size,
-        device="cpu",
-        dtype=torch.float32,
-        progress=progress,
-    )
-    if not acts.single:
-        raise ConfigError(
-            f"position {position!r} asked; a probe reads one token: 'last', or an index such as 0 or -2."
-        )
-    for site, tensor in acts.items():
-        _check_finite(tensor, site, data, model)
-    return acts
-
-
-def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model) -> None:
-    wrong = (~torch.isfinite(tensor)).any(dim=1).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
-        raise DataError(
-            f"{len(wrong)} prompts have activations at {site} of {model.name!r} that are not finite, first "
-            f"row {row} ({data.texts[row][:40]!r}); load the model in float32, or drop those prompts."
-        )
-
-
-def _twin(model: Model, given: Model | None, acts: Activations) -> Model:
-    """Give the untrained twin, and refuse one of another shape or the model itself."""
-    from interp.models.loading import load
-
-    twin = given if given is not None else load(model.hf, weights="random", tokenizer=model.tokenizer)
-    if (twin.n_layers, twin.d_model) != (model.n_layers, model.d_model):
-        raise ConfigError(
-            f"random_model has {twin.n_layers} layers of width {twin.d_model}, the model {model.n_layers} of "
-            f"{model.d_model}; give its untrained twin, or leave it out to have one made."
-        )
-    if twin.fingerprint == acts.fingerprint:
-        raise ConfigError(
-            "the random-weights control has the very weights of the model, so that their difference is 0 by "
-            "construction; probe trained weights, or leave 'random-weights' out of the controls."
-        )
-    return twin
-
-
 def _shown(layers: Sequence[int], progress: bool) -> Any:
     return tqdm(layers, desc="probes", disable=not progress)
 
@@ -302,6 +264,7 @@ def _result(
     notes: tuple[str, ...],
 ) -> ProbeResult:
     best = readings[layer]
+    leakage, looks = job.leakage(), job.looks(readings)
     own = [score for score in scores if score.layer == layer and score.difference is not None]
     found = next(score.estimate for score in scores if (score.name, score.layer) == ("probe", layer))
     assert found is not None
@@ -332,7 +295,9 @@ def _result(
         probability=best.probability,
         selection=selection,
         verdict=verdict(found, layer, 1 / len(set(job.data.labels)), own),
-        warnings=tuple(note for note in (*notes, *acts.warnings, found.note, late) if note),
+        warnings=tuple(n for n in (*notes, *acts.warnings, found.note, late, leak_note(leakage)) if n),
+        leakage=leakage,
+        looks=looks,
     )
 
 

@@ -29,6 +29,25 @@ def found(model: Model) -> ConceptResult:
     return probe_concepts(model, "concept-disjoint", layers="23", sizes=SIZES)
 
 
+def test_several_layers_come_with_a_curve_and_the_price_of_looking(model: Model) -> None:
+    result = probe_concepts(model, layers="2,23", sizes=(600, 100, 120), controls=("constant",))
+    assert set(result.curve) == {2, 23}
+    assert result.looks["best"] == 23 and result.looks["p_value"] < 0.01
+    assert "best of 2 layers on test is layer 23" in result.to_dict()["looks"]["sentence"]
+
+
+def test_the_prompts_are_audited(found: ConceptResult, model: Model) -> None:
+    assert found.leakage["clean"] and found.looks == {}
+    stored = probe_concepts(model, "seen-pairs", layers="23", sizes=(300, 60, 60), controls=())
+    assert stored.leakage["clean"] and stored.leakage["expected"] == ["group"]
+
+
+def test_the_logit_lens_says_what_the_edited_state_leans_to(found: ConceptResult) -> None:
+    entry = found.belief[0]
+    assert entry["lens_belief"] > 0.8
+    assert entry["lens_belief"] + entry["lens_truth"] <= 1
+
+
 def value(result: ConceptResult, name: str) -> float:
     return next(score.value for score in result.scores if score.name == name)
 

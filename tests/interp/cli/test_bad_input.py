@@ -126,8 +126,8 @@ CALLS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], int, tuple[st
         2,
         ("--fail-under", "top1"),
     ),
-    "no prompt to decode": (NOTHING, ("decode",), 2, ("PROMPT", "Missing argument")),
-    "an empty prompt to decode": (NOTHING, ("decode", " "), 2, ("the prompt is empty",)),
+    "no prompt to decode": (NOTHING, ("decode",), 2, ("no prompt; give one", "--questions facts")),
+    "an empty prompt to decode": (NOTHING, ("decode", " "), 2, ("no prompt; give one",)),
     "decode of several layers": (NOTHING, ("decode", "--layer", "1,2", "w01"), 2, ("names 2 layers",)),
     "decode with no such probe": (
         NOTHING,
@@ -141,6 +141,18 @@ CALLS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], int, tuple[st
         (*P, "--kind", "ridge-regression", "--data", "DATA"),
         2,
         ("reads numbers", "one label", "logistic", "RidgeRegressionProbe"),
+    ),
+    "prompt and questions": (
+        NOTHING,
+        ("decode", "--questions", "facts", "the capital of France is"),
+        2,
+        ("a prompt or --questions", "not both"),
+    ),
+    "questions without answers": (
+        text("q.csv", "question,anwser\nwhere,here\n"),
+        ("decode", "--questions", "q.csv"),
+        3,
+        ("no column 'answer'", "Is 'anwser' meant?"),
     ),
     "unknown kind": (NOTHING, ("probe", "--kind", "logistc"), 2, ("--kind", "Did you mean 'logistic'?")),
     "unknown control": (

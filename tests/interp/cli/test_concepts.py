@@ -50,6 +50,19 @@ def test_a_gate_on_a_control_fails_the_call(call: Call) -> None:
     assert answer.code == 7 and "over-bag-of-tokens" in answer.err
 
 
+def test_questions_are_read_before_and_after_they_are_answered(call: Call) -> None:
+    Path("q.csv").write_text(
+        "question,answer\nthe capital of France is,Paris\nthe capital of Japan is,Tokyo\n"
+    )
+    answer = call("decode", "--layer", "23", "--questions", "q.csv", "--json")
+    assert answer.code == 0, answer.err
+    data = answer.envelope["result"] if "result" in answer.envelope else answer.envelope["data"]
+    assert [reply["generated"] for reply in data["replies"]] == ["Paris .", "Tokyo ."]
+    assert data["replies"][0]["before"] == ["Paris"]
+    shown = call("decode", "--layer", "23", "--questions", "q.csv")
+    assert "lost: Paris" in shown.out and "with another question's" in shown.out
+
+
 def test_protocols_are_listed_and_planned(call: Call) -> None:
     assert "pair-disjoint" in call("ls", "protocols").out
     answer = call("probe", "--layer", "20", "--protocol", "bridge", "--dry-run")

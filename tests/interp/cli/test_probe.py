@@ -241,3 +241,19 @@ def test_an_interrupted_probe_leaves_nothing_and_says_how_to_run_it_again(
     answer = call(*ARGUMENTS, "--layer", "1", "--out", "a/x")
     assert answer.code == 130 and list(Path().iterdir()) == []
     assert "run again: interp probe --model" in answer.err and Model
+
+
+def test_strict_fails_on_a_leak_and_passes_without_one(call: Call) -> None:
+    parts = ("train", "validation", "test")
+    rows = [f"w{at:02d} w01 w{at % 7:02d},{'ab'[at % 2]},g{at},{parts[at // 2 % 3]}" for at in range(48)]
+    head = "text,label,group,split"
+    Path("clean.csv").write_text("\n".join([head, *rows]) + "\n")
+    Path("twice.csv").write_text("\n".join([head, *rows, f"{rows[0].split(',')[0]},a,again,test"]) + "\n")
+    fast = ("--kind", "nearest-centroid", "--controls", "majority", "--layer", "1", "-q", "--strict")
+    assert call("probe", "--model", "TINY", "--data", "clean.csv", *fast).code == 0
+    answer = call("probe", "--model", "TINY", "--data", "twice.csv", *fast, "--out", "run")
+    assert answer.code == 7
+    assert "--strict: 1 of 17 test prompts also stand in training or validation (rows 48)" in answer.err
+    facts = json.loads(Path("run/metrics.json").read_text())["leakage"]
+    assert facts["counts"]["duplicate"] == 1
+    assert "leaks: 1 of 17" in Path("run/report.html").read_text()
