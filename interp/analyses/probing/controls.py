@@ -50,6 +50,11 @@ _ROWS = (
         "the commonest label of the training split",
         floor=True,
     ),
+    Control(
+        "embedding",
+        "the token's embedding",
+        "the same probe on the embedding of the token read, before any layer",
+    ),
     Control("length", "the number of tokens", "a logistic probe on the number of tokens alone"),
 )
 

@@ -84,7 +84,8 @@ def probe(
         )
     job = Job(data, split, kind, seed)
     tokens = model.tokenize(list(data.texts))
-    acts = captured(model, tokens, data, chosen_layers, position, batch_size, progress)
+    first = "embed" if "embedding" in controls else ""
+    acts = captured(model, tokens, data, chosen_layers, position, batch_size, progress, first=first)
     twin = untrained_twin(model, random_model, acts) if "random-weights" in controls else None
     others = twin and captured(twin, tokens, data, chosen_layers, position, batch_size, progress)
     readings = {layer: job.read(acts[f"resid_post.{layer}"]) for layer in _shown(chosen_layers, progress)}
@@ -181,6 +182,8 @@ class Job:
             case "bag-of-tokens":
                 known = sorted({token for i in self.split.train for token in seen[i]})
                 return self.read(bag_of_tokens(seen, vocabulary=known), kind="logistic")
+            case "embedding":
+                return self.read(acts["embed"])
             case "length":
                 return self.read(length_only(seen), kind="logistic")
             case _:

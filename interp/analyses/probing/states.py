@@ -23,14 +23,16 @@ def captured(
     position: str | int,
     batch_size: str | int,
     progress: bool,
+    *,
+    first: str = "",
 ) -> Activations:
-    """Read one token of every prompt at every layer, in float32 on the CPU.
+    """Read one token of every prompt at every layer (and at the site ``first``), in float32 on the CPU.
 
     Raises:
         ConfigError: a position that names several tokens.
         DataError: activations that are not finite.
     """
-    sites = [f"resid_post.{layer}" for layer in layers]
+    sites = [*([first] if first else []), *(f"resid_post.{layer}" for layer in layers)]
     acts = model.capture(
         tokens,
         sites,

@@ -74,7 +74,7 @@ def test_planted_knowledge_stands_clear_of_every_control() -> None:
     found = result()
     assert found.accuracy.value > 0.95
     for name in CONTROLS:
-        if name != "length":
+        if name not in ("length", "embedding"):
             difference = found.score(name).difference
             assert difference is not None
             assert difference.interval.low > 0, name
@@ -251,7 +251,7 @@ def test_the_dictionary_is_json_and_complete() -> None:
     assert found["schema"] == "interp.probe/1"
     assert found["n_train"] + found["n_validation"] + found["n_test"] == 360
     assert {row["name"] for row in found["scores"]} >= {"probe", "chance"}
-    assert {row["control"] for row in found["differences"]} == set(CONTROLS) - {"length"}
+    assert {row["control"] for row in found["differences"]} == set(CONTROLS) - {"length", "embedding"}
     assert found["metrics"]["accuracy"] == result().accuracy.value
     assert found["fit"]["converged"] is True
 
@@ -281,7 +281,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     X = planted().capture(list(found.data.texts), site)[site]
     assert loaded.predict(X).tolist() == list(found.predicted)
     assert loaded.card_.metrics["probe"]["value"] == found.accuracy.value
-    assert set(loaded.card_.controls) == set(CONTROLS) - {"length"} | {"chance"}
+    assert set(loaded.card_.controls) == set(CONTROLS) - {"length", "embedding"} | {"chance"}
     with pytest.raises(probes.ProbeFileError, match=r"asked for resid_post\.19"):
         probes.load(tmp_path / "probes" / site, site="resid_post.19")
 
