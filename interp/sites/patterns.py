@@ -121,6 +121,8 @@ def _expand_kind(row: Kind, layer_text: str, index_text: str, dims: Dimensions) 
     if not row.layered or not layer_text:
         return [Site(row.name, *(int(part) for part in (layer_text, index_text) if part.isdigit()))]
     layers = parse_layers(layer_text, dims.n_layers, name=dims.name, kind=row.name)
+    if not index_text and row.index == "required" and layer_text == "*":
+        index_text = "*"  # head.* is every head of every layer
     if not index_text:
         return [Site(row.name, layer) for layer in layers]
     if row.index == "none":

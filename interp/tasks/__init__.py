@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from interp.tasks.examples import Example as Example
     from interp.tasks.files import read_labelled as read_labelled
     from interp.tasks.generators import TASKS as TASKS
+    from interp.tasks.pairs import PAIR_TASKS as PAIR_TASKS
+    from interp.tasks.pairs import draw as draw
     from interp.tasks.prompts import LABELLED as LABELLED
     from interp.tasks.prompts import Labelled as Labelled
     from interp.tasks.prompts import labelled as labelled
@@ -22,7 +24,9 @@ _HOME = {
     "Labelled": "prompts",
     "TASKS": "generators",
     "World": "world",
+    "draw": "pairs",
     "is_held_out": "splits",
+    "PAIR_TASKS": "pairs",
     "labelled": "prompts",
     "load_world": "world",
     "read_labelled": "files",

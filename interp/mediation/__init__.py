@@ -1,0 +1,57 @@
+"""Causal mediation: which part of a model carries the difference between two prompts.
+
+    pairs = tasks.draw(model, "capitals", 32)
+    effects = mediation.exhaustive(model, pairs, "head.*")
+    effects.table(5)
+
+A study names its mediator type, its search and its evaluation (Mueller et al. 2024, arXiv 2408.01416); here
+any mediator goes through any search with any replacement and metric, and returns ``Effects``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.mediation.effects import DIRECTIONS, Effects
+    from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
+    from interp.mediation.metrics import METRICS
+    from interp.mediation.replacements import REPLACEMENTS
+    from interp.mediation.search import SEARCHES, attribution, exhaustive
+
+_HOME = {
+    "DIRECTIONS": "effects",
+    "Effects": "effects",
+    "MEDIATORS": "mediators",
+    "METRICS": "metrics",
+    "Mediator": "mediators",
+    "REPLACEMENTS": "replacements",
+    "SEARCHES": "search",
+    "attribution": "search",
+    "exhaustive": "search",
+    "mediators_of": "mediators",
+}
+
+__all__ = [
+    "DIRECTIONS",
+    "MEDIATORS",
+    "METRICS",
+    "REPLACEMENTS",
+    "SEARCHES",
+    "Effects",
+    "Mediator",
+    "attribution",
+    "exhaustive",
+    "mediators_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOME:
+        known = ", ".join(__all__)
+        raise AttributeError(f"module 'interp.mediation' has no attribute {name!r}; its names: {known}")
+    value = getattr(importlib.import_module(f"interp.mediation.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

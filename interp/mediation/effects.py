@@ -1,0 +1,232 @@
+"""What a search over mediators returns: one effect per mediator and pair, both directions, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from interp import results
+from interp.errors import ConfigError, DataError
+from interp.mediation.mediators import Mediator
+from probes.statistics import Estimate, benjamini_hochberg, bootstrap
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["DIRECTIONS", "Effects"]
+
+SCHEMA = "interp.effects/1"
+DIRECTIONS: dict[str, str] = {
+    "denoising": "corrupt prompt, mediator from the clean one: is it enough to bring the answer back?",
+    "noising": "clean prompt, mediator from the corrupt one: is it needed for the answer?",
+}
+FLOORS = 3.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Effects:
+    """Hold the effect of each mediator on each pair.
+
+    An effect is in units of the metric and positive where the mediator works towards the clean answer: by
+    *denoising* ``Y(corrupt, M clean) - Y(corrupt)`` (the natural indirect effect from corrupt to clean), by
+    *noising* ``Y(clean) - Y(clean, M corrupt)``. Their difference, noising less denoising, is the interaction
+    of the mediator with everything that responds to it (Robins and Greenland 1992).
+
+    Attributes:
+        mediators: what was replaced, in order of execution.
+        values: direction -> ``[mediator pair]``.
+        clean: ``[pair]``, the metric of the clean prompts.
+        corrupt: ``[pair]``, of the corrupt prompts.
+        groups: of the pairs; intervals are over them.
+        search: how the effects were found: ``exhaustive`` is exact.
+        metric: its name.
+        unit: of the metric.
+        replacement: its name.
+        noise: half-width of what re-running the same numbers in another batch changes: the noise floor.
+        cost: forward-equivalents and what was skipped, checked or fallen back to.
+        model: name, weights, fingerprint, scheme.
+        seed: of the intervals.
+        warnings: what a reader should know.
+    """
+
+    mediators: tuple[Mediator, ...]
+    values: Mapping[str, Float[np.ndarray, "mediator pair"]]
+    clean: Float[np.ndarray, " pair"]
+    corrupt: Float[np.ndarray, " pair"]
+    groups: tuple[str, ...]
+    search: str
+    metric: str
+    unit: str
+    replacement: str
+    noise: float
+    cost: Mapping[str, Any]
+    model: Mapping[str, Any]
+    seed: int = 0
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def total(self) -> Float[np.ndarray, " pair"]:
+        """Give the total effect ``Y(clean) - Y(corrupt)`` of each pair."""
+        return self.clean - self.corrupt
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Give the directions that were run."""
+        return tuple(self.values)
+
+    def mean(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
+        """Give the mean effect of each mediator over pairs, in one direction or over both."""
+        return np.mean([self._values(one).mean(axis=1) for one in self._chosen(direction)], axis=0)
+
+    def normalised(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
+        """Give the mean effect over the mean total effect: a ratio of means, not a mean of ratios.
+
+        Raises:
+            DataError: the total effect is zero within the noise floor.
+        """
+        total = float(self.total.mean())
+        if abs(total) <= max(FLOORS * self.noise, 1e-12):
+            raise DataError(
+                f"the total effect is {total:.2g} {self.unit}, within the noise floor of {self.noise:.1g}: "
+                "clean and corrupt prompts give the same answer. Choose pairs whose answers differ."
+            )
+        return self.mean(direction) / total
+
+    def top(self, k: int = 10, *, direction: str = "") -> tuple[Mediator, ...]:
+        """Give the k mediators with the largest absolute mean effect."""
+        order = np.argsort(-np.abs(self.mean(direction)), kind="stable")
+        return tuple(self.mediators[at] for at in order[:k])
+
+    def estimate(self, mediator: Mediator | str, direction: str = "") -> Estimate:
+        """Give one mediator's mean effect with its interval over groups."""
+        names = [str(one) for one in self.mediators]
+        if str(mediator) not in names:
+            raise ConfigError(
+                f"no effect of {str(mediator)!r} was measured; try one of: {', '.join(names[:5])}."
+            )
+        at = names.index(str(mediator))
+        values = np.mean([self._values(one)[at] for one in self._chosen(direction)], axis=0)
+        return bootstrap(values, groups=self.groups, seed=self.seed)
+
+    def table(self, k: int | None = None) -> pandas.DataFrame:
+        """Give one row per mediator, the largest effect first.
+
+        Columns: mediator, layer, position, effect (mean over pairs and directions), low, high, share (of the
+        total effect; missing where that is within the noise), one column per direction, interaction, q (false
+        discovery rate of a sign-flip test, Benjamini-Hochberg over all mediators), clear (whether the effect
+        is above three times the noise floor).
+
+        Args:
+            k: how many rows; all where left out.
+        """
+        import pandas
+
+        mean, total = self.mean(), float(self.total.mean())
+        order = np.argsort(-np.abs(mean), kind="stable")[:k]
+        q = benjamini_hochberg(self._p_values())
+        usable = abs(total) > max(FLOORS * self.noise, 1e-12)
+        rows: list[dict[str, Any]] = []
+        for at in order:
+            mediator, found = self.mediators[at], self.estimate(self.mediators[at])
+            row = {
+                "mediator": str(mediator),
+                "layer": mediator.site.layer,
+                "position": mediator.position,
+                "effect": found.value,
+                "low": found.interval.low,
+                "high": found.interval.high,
+                "share": found.value / total if usable else None,
+            }
+            row |= {one: float(self._values(one)[at].mean()) for one in self.directions}
+            if len(self.directions) == 2:
+                row["interaction"] = row["noising"] - row["denoising"]
+            rows.append(row | {"q": float(q[at]), "clear": abs(found.value) > FLOORS * self.noise})
+        return pandas.DataFrame(rows)
+
+    def _p_values(self, flips: int = 999) -> np.ndarray:
+        """Test each mean effect against no effect by flipping the signs of whole groups."""
+        values = np.mean([self._values(one) for one in self.directions], axis=0)
+        names = {group: code for code, group in enumerate(dict.fromkeys(self.groups))}
+        codes = np.array([names[group] for group in self.groups])
+        sums = np.stack([np.bincount(codes, row, minlength=len(names)) for row in values])
+        signs = np.random.default_rng(self.seed).choice((-1.0, 1.0), size=(flips, len(names)))
+        null, seen = np.abs(sums @ signs.T), np.abs(sums.sum(axis=1))
+        return (1 + (null >= seen[:, None] - 1e-12).sum(axis=1)) / (1 + flips)
+
+    def _chosen(self, direction: str) -> tuple[str, ...]:
+        if direction and direction not in self.values:
+            raise ConfigError(f"direction {direction!r} asked; measured: {', '.join(self.values)}.")
+        return (direction,) if direction else self.directions
+
+    def _values(self, direction: str) -> np.ndarray:
+        return self.values[direction]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything but the per-pair values as JSON types."""
+        table = self.table()
+        plain, _ = results.jsonable(
+            {
+                "schema": SCHEMA,
+                "search": self.search,
+                "metric": self.metric,
+                "unit": self.unit,
+                "replacement": self.replacement,
+                "n_pairs": len(self.clean),
+                "n_groups": len(set(self.groups)),
+                "clean": float(self.clean.mean()),
+                "corrupt": float(self.corrupt.mean()),
+                "total": float(self.total.mean()),
+                "noise": self.noise,
+                "cost": dict(self.cost),
+                "model": dict(self.model),
+                "seed": self.seed,
+                "effects": table.astype(object).where(table.notna(), None).to_dict("records"),
+                "warnings": list(self.warnings),
+            }
+        )
+        return plain
+
+    def diff(self, reference: Effects) -> pandas.DataFrame:
+        """Give the change of each mediator's mean effect from another result.
+
+        Raises:
+            ConfigError: another metric or replacement.
+        """
+        mine, theirs = (self.metric, self.replacement), (reference.metric, reference.replacement)
+        if mine != theirs:
+            raise ConfigError(f"effects by {mine} cannot be compared with effects by {theirs}.")
+        own, other = self.table().set_index("mediator"), reference.table().set_index("mediator")
+        both = [name for name in own.index if name in other.index]
+        found = own.loc[both, ["effect", "low", "high"]]
+        return found.assign(
+            reference=other.loc[both, "effect"], change=own.loc[both, "effect"] - other.loc[both, "effect"]
+        ).reset_index()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``effects.json`` and ``effects.parquet`` (one row per mediator and pair)."""
+        import pandas
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        results.save(self.to_dict(), folder / "effects.json")
+        frames = [
+            pandas.DataFrame(values, index=[str(m) for m in self.mediators])
+            .rename_axis("mediator")
+            .melt(var_name="pair", value_name="effect", ignore_index=False)
+            .assign(direction=direction)
+            .reset_index()
+            for direction, values in self.values.items()
+        ]
+        pandas.concat(frames).to_parquet(folder / "effects.parquet", index=False)
+        return folder
+
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        best = ", ".join(str(m) for m in self.top(3))
+        shape = f"{len(self.mediators)} mediators x {len(self.clean)} pairs"
+        return f"Effects({shape}, {self.search}; largest: {best})"

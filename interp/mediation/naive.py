@@ -1,0 +1,53 @@
+"""One whole forward pass per row, through ``Model.run``: the reference that every faster way is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from interp.mediation.mediators import Mediator
+from interp.mediation.walk import Patch, Row
+from interp.models.interventions import Intervention
+from interp.models.model import Model
+
+__all__ = ["naive_logits"]
+
+
+def naive_logits(
+    model: Model, token_ids: Sequence[Sequence[int]], rows: Sequence[Row], patch: Patch
+) -> Tensor:
+    """Give the fp32 logits ``[row vocab]`` after the last token of each changed copy.
+
+    Args:
+        model: what is run.
+        token_ids: the prompts.
+        rows: what is replaced in which copy.
+        patch: the replacement values and the rule.
+    """
+    found: list[Tensor] = []
+    for row in rows:
+        edits = [_edit(mediator, row.example, patch) for mediator in row.mediators]
+        prompt = [list(token_ids[row.example])]
+        logits = model.run(prompt, interventions=edits or None).logits
+        assert logits is not None
+        found.append(logits[0].float())
+    return torch.stack(found)
+
+
+def _edit(mediator: Mediator, example: int, patch: Patch) -> Intervention:
+    """Write the part of the carrier; the function sees ``[pos ...]`` of the one prompt."""
+    source = patch.values[mediator.carrier][example]
+    at = mediator.position
+    wanted = source if at is None else source[at][None]
+
+    def change(current: Tensor) -> Tensor:
+        given = wanted.to(current.device, current.dtype)
+        if mediator.part is None:
+            return patch.rule(current, given)
+        result = current.clone()
+        result[:, mediator.part] = patch.rule(current[:, mediator.part], given[:, mediator.part])
+        return result
+
+    return Intervention(mediator.carrier, change, "all" if at is None else at)

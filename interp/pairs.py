@@ -1,0 +1,314 @@
+"""Pairs of prompts that differ in one thing: clean and corrupt, with the answer to each.
+
+A ``PairSet`` is token-aligned on construction: clean and corrupt of a pair have equally many tokens, answer
+and foil differ in their first token. What does not line up is refused, or dropped, with the share on record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from interp.errors import AlignmentError, ConfigError, DataError
+from interp.models.model import Model
+from interp.models.tokens import Tokens
+
+__all__ = ["Pair", "PairSet"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Hold two prompts and what should come next.
+
+    Attributes:
+        clean: the prompt.
+        corrupt: the counterfactual prompt, token by token beside the clean one.
+        answers: words that are right after ``clean``.
+        foils: words that are right after ``corrupt``, or that ``clean`` is measured against.
+        kind: which counterfactual; ``"null"`` where nothing that matters differs.
+        group: what must not straddle a split, and what intervals are over.
+    """
+
+    clean: str
+    corrupt: str
+    answers: tuple[str, ...]
+    foils: tuple[str, ...]
+    kind: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PairSet:
+    """Hold pairs as one model sees them.
+
+    Attributes:
+        pairs: the texts.
+        clean: their tokens.
+        corrupt: their tokens, each as long as its clean one.
+        answer_ids: per pair the first token of each answer.
+        foil_ids: per pair the first token of each foil.
+        notes: what a reader should know, such as the share that was kept.
+    """
+
+    pairs: tuple[Pair, ...]
+    clean: Tokens
+    corrupt: Tokens
+    answer_ids: tuple[tuple[int, ...], ...]
+    foil_ids: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def build(
+        cls, model: Model, pairs: Sequence[Pair], *, misaligned: Literal["refuse", "drop"] = "refuse"
+    ) -> PairSet:
+        """Tokenize pairs and check that they line up.
+
+        Args:
+            model: whose tokenizer is used.
+            pairs: the texts.
+            misaligned: refuse the first pair that does not line up, or drop all such pairs and say how many.
+
+        Raises:
+            AlignmentError: clean and corrupt of a pair have different numbers of tokens.
+            DataError: no pairs (left), or answers that cannot be told from foils by their first token.
+        """
+        if misaligned not in ("refuse", "drop"):
+            raise ConfigError(f"misaligned={misaligned!r} asked; use 'refuse' or 'drop'.")
+        if not pairs:
+            raise DataError("no pairs were given; give at least one.")
+        clean = model.tokenize([pair.clean for pair in pairs])
+        corrupt = model.tokenize([pair.corrupt for pair in pairs])
+        first = _FirstTokens(model)
+        kept: list[int] = []
+        answers: list[tuple[int, ...]] = []
+        foils: list[tuple[int, ...]] = []
+        for number, pair in enumerate(pairs):
+            try:
+                _check_aligned(model, number, clean.token_ids[number], corrupt.token_ids[number])
+                both = first.told_apart(number, pair, clean.token_ids[number])
+            except (AlignmentError, DataError):
+                if misaligned == "refuse":
+                    raise
+                continue
+            kept.append(number)
+            answers.append(both[0])
+            foils.append(both[1])
+        if not kept:
+            raise DataError(
+                f"none of {len(pairs)} pairs lines up for {model.name!r}; use misaligned='refuse' to see why."
+            )
+        share = f"{len(kept)} of {len(pairs)} pairs line up for this tokenizer"
+        notes = (share,) if len(kept) < len(pairs) else ()
+        return cls(
+            tuple(pairs[at] for at in kept),
+            _picked(clean, kept),
+            _picked(corrupt, kept),
+            tuple(answers),
+            tuple(foils),
+            notes,
+        )
+
+    @classmethod
+    def from_jsonl(
+        cls, model: Model, path: str | Path, *, misaligned: Literal["refuse", "drop"] = "refuse"
+    ) -> PairSet:
+        """Read pairs from a file of one JSON object per line: clean, corrupt, answer, foil[, kind, group].
+
+        ``answer`` and ``foil`` are a text or a list of texts.
+
+        Raises:
+            DataError: no such file, a line that is no such object, or what :meth:`build` refuses.
+        """
+        return cls.build(model, _read(Path(path)), misaligned=misaligned)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the texts as :meth:`from_jsonl` reads them."""
+        rows = [
+            {"clean": p.clean, "corrupt": p.corrupt, "answer": list(p.answers), "foil": list(p.foils)}
+            | {"kind": p.kind, "group": p.group}
+            for p in self.pairs
+        ]
+        path = Path(path)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    @property
+    def first_difference(self) -> tuple[int, ...]:
+        """Give per pair the first position whose tokens differ; the length where none does."""
+        found: list[int] = []
+        for clean, corrupt in zip(self.clean.token_ids, self.corrupt.token_ids, strict=True):
+            differ = [at for at, (a, b) in enumerate(zip(clean, corrupt, strict=True)) if a != b]
+            found.append(differ[0] if differ else len(clean))
+        return tuple(found)
+
+    @property
+    def groups(self) -> list[str]:
+        """Give per pair what intervals are over; its own text where it has no group."""
+        return [pair.group or pair.clean for pair in self.pairs]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Give the number of tokens of each pair's prompts."""
+        return self.clean.lengths
+
+    def swap(self) -> PairSet:
+        """Exchange clean and corrupt, and answers and foils with them (except where nothing changes)."""
+        pairs = tuple(
+            replace(p, clean=p.corrupt, corrupt=p.clean)
+            if p.kind == "null"
+            else replace(p, clean=p.corrupt, corrupt=p.clean, answers=p.foils, foils=p.answers)
+            for p in self.pairs
+        )
+        ids = zip(self.pairs, self.answer_ids, self.foil_ids, strict=True)
+        turned = [(a, f) if p.kind == "null" else (f, a) for p, a, f in ids]
+        answers, foils = tuple(a for a, _ in turned), tuple(f for _, f in turned)
+        return PairSet(pairs, self.corrupt, self.clean, answers, foils, self.notes)
+
+    def right(self, model: Model, *, batch_size: str | int = "auto") -> PairSet:
+        """Keep the pairs whose clean prompt the model answers rather with an answer than with a foil.
+
+        Raises:
+            DataError: there is none.
+        """
+        logits = model.logits(self.clean, batch_size=batch_size)
+        kept = [
+            row
+            for row, (answers, foils) in enumerate(zip(self.answer_ids, self.foil_ids, strict=True))
+            if logits[row, list(answers)].max() > logits[row, list(foils)].max()
+        ]
+        if not kept:
+            raise DataError(
+                f"{model.name!r} answers none of the {len(self)} clean prompts; choose another task."
+            )
+        found = self[kept]
+        note = f"{len(kept)} of {len(self)} pairs kept: the model answers their clean prompt"
+        return replace(found, notes=(*self.notes, note)) if len(kept) < len(self) else found
+
+    def __len__(self) -> int:
+        """Give the number of pairs."""
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Give one pair after the other."""
+        return iter(self.pairs)
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> PairSet:
+        """Give some of the pairs."""
+        picked = list(range(len(self)))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
+        return PairSet(
+            tuple(self.pairs[at] for at in picked),
+            _picked(self.clean, picked),
+            _picked(self.corrupt, picked),
+            tuple(self.answer_ids[at] for at in picked),
+            tuple(self.foil_ids[at] for at in picked),
+            self.notes,
+        )
+
+    def __repr__(self) -> str:
+        """Say in one line what it holds."""
+        kinds = ", ".join(sorted({pair.kind for pair in self.pairs if pair.kind})) or "pairs"
+        return f"PairSet({len(self)} {kinds}, {min(self.lengths)} to {max(self.lengths)} tokens)"
+
+
+def _picked(tokens: Tokens, rows: Sequence[int]) -> Tokens:
+    ids, texts = tuple(tokens.token_ids[at] for at in rows), tuple(tokens.texts[at] for at in rows)
+    return replace(tokens, token_ids=ids, texts=texts)
+
+
+def _check_aligned(model: Model, number: int, clean: Sequence[int], corrupt: Sequence[int]) -> None:
+    if len(clean) == len(corrupt):
+        return
+    at = next(
+        (i for i, (a, b) in enumerate(zip(clean, corrupt, strict=False)) if a != b),
+        min(len(clean), len(corrupt)),
+    )
+    words = [repr(_decoded(model, ids[at : at + 1])) for ids in (clean, corrupt)]
+    raise AlignmentError(
+        f"pair {number}: clean has {len(clean)} tokens, corrupt has {len(corrupt)}; they first differ at "
+        f"token {at} ({' / '.join(words)}). Reword one of them, or pass misaligned='drop'."
+    )
+
+
+def _decoded(model: Model, ids: Sequence[int]) -> str:
+    return str(model.tokenizer.decode(list(ids))) if model.tokenizer is not None and ids else ""
+
+
+class _FirstTokens:
+    """Give the first token of a word as it stands after a prompt; each word is looked up once."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.known: dict[str, int] = {}
+
+    def told_apart(
+        self, number: int, pair: Pair, prompt: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Give the ids of answers and foils.
+
+        Raises:
+            DataError: a side without words, or an answer and a foil that start with the same token.
+        """
+        for name, words in (("answer", pair.answers), ("foil", pair.foils)):
+            if not words or not all(word.strip() for word in words):
+                raise DataError(f"pair {number} has no {name}, or an empty one; give at least one word.")
+        answers = tuple(dict.fromkeys(self.of(word, pair.clean, prompt) for word in pair.answers))
+        foils = tuple(dict.fromkeys(self.of(word, pair.clean, prompt) for word in pair.foils))
+        if shared := set(answers) & set(foils):
+            token = _decoded(self.model, [min(shared)])
+            a, f = (
+                next(word for word in words if self.known[word] in shared)
+                for words in (pair.answers, pair.foils)
+            )
+            same = "are the same" if a == f else f"start with the same token {token!r}"
+            raise DataError(
+                f"pair {number}: the answer {a!r} and the foil {f!r} {same}; no metric can tell them apart."
+            )
+        return answers, foils
+
+    def of(self, word: str, text: str, prompt: Sequence[int]) -> int:
+        """Give the token that follows the prompt when the word does."""
+        if word not in self.known:
+            longer = self.model.tokenize([f"{text} {word.strip()}"]).token_ids[0]
+            if tuple(longer[: len(prompt)]) != tuple(prompt) or len(longer) == len(prompt):
+                raise DataError(
+                    f"the word {word!r} changes the tokens before it when it follows {text!r}; end the "
+                    "prompt at a word's end."
+                )
+            self.known[word] = int(longer[len(prompt)])
+        return self.known[word]
+
+
+def _read(path: Path) -> list[Pair]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' cannot be read: {error}.") from None
+    pairs = [_pair(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not pairs:
+        raise DataError(f"'{path}' has no pairs; write one object per line: clean, corrupt, answer, foil.")
+    return pairs
+
+
+def _pair(path: Path, number: int, line: str) -> Pair:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"'{path}' line {number} is not JSON ({error.msg}); write one object per line."
+        ) from None
+    wanted = ("clean", "corrupt", "answer", "foil")
+    missing = [key for key in wanted if not isinstance(row, Mapping) or not row.get(key)]
+    if missing:
+        raise DataError(f"'{path}' line {number} has no {missing[0]!r}; each line needs {', '.join(wanted)}.")
+    answers, foils = (tuple([v] if isinstance(v, str) else map(str, v)) for v in (row["answer"], row["foil"]))
+    return Pair(
+        str(row["clean"]),
+        str(row["corrupt"]),
+        answers,
+        foils,
+        str(row.get("kind", "")),
+        str(row.get("group", "")),
+    )

@@ -1,0 +1,142 @@
+"""Pairs line up or are refused, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import interp
+from interp.errors import AlignmentError, ConfigError, DataError
+from interp.models.loading import load
+from interp.models.model import Model
+from interp.pairs import Pair, PairSet
+from interp.tasks.pairs import PAIR_TASKS, draw
+from tests.tiny import tiny
+
+GOOD = Pair("w01 w02 w03", "w01 w05 w03", ("w10",), ("w11", "w12"), "swap", "a")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    hf, tokenizer = tiny("llama")
+    return load(hf, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Model:
+    return interp.load("demo")
+
+
+def test_a_pair_is_tokenized_with_its_answers(model: Model) -> None:
+    found = PairSet.build(model, [GOOD])
+    assert len(found.clean.token_ids[0]) == len(found.corrupt.token_ids[0])
+    position = next(
+        i
+        for i, (a, b) in enumerate(zip(*(t.token_ids[0] for t in (found.clean, found.corrupt)), strict=True))
+        if a != b
+    )
+    assert found.first_difference == (position,)
+    wanted = model.tokenize(["w10", "w11", "w12"]).token_ids
+    assert found.answer_ids == ((wanted[0][-1],),)
+    assert found.foil_ids == ((wanted[1][-1], wanted[2][-1]),)
+    assert repr(found).startswith("PairSet(1 swap,")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"corrupt": "w01 w05 w06 w03"},
+            AlignmentError,
+            r"pair 0: clean has \d tokens, corrupt has \d; they first differ at token \d \('w02' / 'w05'\)",
+        ),
+        ({"foils": ("w10",)}, DataError, "the answer 'w10' and the foil 'w10' are the same"),
+        ({"foils": ()}, DataError, "pair 0 has no foil"),
+        ({"answers": (" ",)}, DataError, "pair 0 has no answer, or an empty one"),
+    ],
+)
+def test_what_does_not_line_up_is_refused_or_dropped(
+    model: Model, change: dict[str, object], error: type[Exception], message: str
+) -> None:
+    from dataclasses import replace
+
+    bad = replace(GOOD, **change)  # type: ignore[arg-type]
+    with pytest.raises(error, match=message):
+        PairSet.build(model, [bad])
+    kept = PairSet.build(model, [bad, GOOD], misaligned="drop")
+    assert len(kept) == 1 and kept.notes == ("1 of 2 pairs line up for this tokenizer",)
+    with pytest.raises(DataError, match="none of 1 pairs lines up"):
+        PairSet.build(model, [bad], misaligned="drop")
+
+
+def test_equal_first_tokens_are_refused(model: Model) -> None:
+    other = Pair("w01", "w02", ("w10 w11",), ("w10 w12",))
+    with pytest.raises(DataError, match="start with the same token"):
+        PairSet.build(model, [other])
+
+
+def test_swapping_twice_is_nothing_and_swapping_once_is_something(model: Model) -> None:
+    found = PairSet.build(model, [GOOD, Pair("w01", "w02", ("w03",), ("w04",), "null")])
+    once, twice = found.swap(), found.swap().swap()
+    assert twice.pairs == found.pairs and twice.answer_ids == found.answer_ids
+    assert once.clean.token_ids == found.corrupt.token_ids
+    assert once.answer_ids[0] == found.foil_ids[0] and once.answer_ids[1] == found.answer_ids[1]
+
+
+def test_a_file_comes_back_as_it_was(model: Model, tmp_path: Path) -> None:
+    found = PairSet.build(model, [GOOD, GOOD])
+    again = PairSet.from_jsonl(model, found.save(tmp_path / "pairs.jsonl"))
+    assert again.pairs == found.pairs and again.foil_ids == found.foil_ids
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no pairs"),
+        ("{", "line 1 is not JSON"),
+        ('{"clean": "a", "corrupt": "b", "answer": "c"}', "line 1 has no 'foil'"),
+        ("[1]", "line 1 has no 'clean'"),
+    ],
+)
+def test_a_wrong_file_is_named(model: Model, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "p.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        PairSet.from_jsonl(model, tmp_path / "p.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        PairSet.from_jsonl(model, tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"), [(name, kind) for name, row in PAIR_TASKS.items() for kind in row.kinds]
+)
+def test_every_task_gives_pairs_that_line_up(demo: Model, task: str, kind: str) -> None:
+    found = draw(demo, task, 16, counterfactual=kind)
+    assert len(found) >= 8
+    assert all(len(a) == len(b) for a, b in zip(found.clean.token_ids, found.corrupt.token_ids, strict=True))
+    assert all(pair.clean != pair.corrupt for pair in found)
+    assert all(not set(a) & set(f) for a, f in zip(found.answer_ids, found.foil_ids, strict=True))
+    assert draw(demo, task, 16, counterfactual=kind).pairs == found.pairs
+    clean, corrupt = demo.logits(found.clean), demo.logits(found.corrupt)
+    prefer = [
+        [bool(logits[row, list(a)].max() > logits[row, list(f)].max()) for logits in (clean, corrupt)]
+        for row, (a, f) in enumerate(zip(found.answer_ids, found.foil_ids, strict=True))
+    ]
+    assert all(right for right, _ in prefer)
+    changed = sum(not right for _, right in prefer) / len(prefer)
+    if all(pair.kind == "null" for pair in found):
+        assert changed < 0.2  # nothing that matters differs
+    elif task not in ("greater-than", "indirect-object") or kind == "flip":
+        assert changed > 0.8
+
+
+def test_at_least_two_counterfactuals_each() -> None:
+    assert all(len(row.kinds) >= 2 for row in PAIR_TASKS.values())
+
+
+def test_what_there_is_not_is_refused(demo: Model) -> None:
+    with pytest.raises(ConfigError, match=r"task 'capital' asked; .* Did you mean 'capitals'"):
+        draw(demo, "capital")
+    with pytest.raises(ConfigError, match="counterfactual 'x' asked; those of capitals are: subject"):
+        draw(demo, "capitals", counterfactual="x")
+    assert draw(demo, "ioi", 4).pairs == draw(demo, "indirect-object", 4).pairs
