@@ -103,6 +103,23 @@ FLAGS: dict[str, Flag] = {
         "FILE",
     ),
     "new_tokens": Flag(("--new-tokens",), "Tokens to generate for each question.", "What", "4", "N"),
+    "mediators": Flag(
+        ("--mediators",), "What is replaced (`interp ls mediators`).", "What", "head.*", "SITES"
+    ),
+    "search": Flag(
+        ("--search",), "How effects are found: exhaustive or attribution.", "What", "exhaustive", "NAME"
+    ),
+    "metric": Flag(("--metric",), "What is measured (`interp ls metrics`).", "What", "logit-diff", "NAME"),
+    "replacement": Flag(
+        ("--replacement",),
+        "What a value is replaced with (`interp ls replacements`).",
+        "What",
+        "interchange",
+        "NAME",
+    ),
+    "directions": Flag(("--directions",), "both, denoising or noising.", "What", "both", "WHICH"),
+    "counterfactual": Flag(("--counterfactual",), "Which counterfactual of the task.", "What", "", "NAME"),
+    "where": Flag(("--where",), "At which tokens: auto, all, each, or an index.", "What", "auto", "WHICH"),
     "limit": Flag(("--limit",), "Use at most so many prompts.", "What", "", "N"),
     "model": Flag(
         ("--model",), "demo (bundled), a Hugging Face name, or a folder.", "Model", "demo", "MODEL"
@@ -186,6 +203,22 @@ KEYS: dict[str, tuple[str, ...]] = {
     ),
     "capture": ("sites", "positions", "task", "data", "limit", *_MODEL, *_RUN, *_GIVEN, *_TALK),
     "decode": ("layer", "probe", "top", "questions", "new_tokens", "limit", *_MODEL, *_GIVEN, *_TALK),
+    "patch": (
+        "mediators",
+        "search",
+        "task",
+        "data",
+        "counterfactual",
+        "metric",
+        "replacement",
+        "directions",
+        "where",
+        "limit",
+        *_MODEL,
+        *_RUN,
+        *_GIVEN,
+        *_TALK,
+    ),
     "doctor": (*_MODEL, *_GIVEN, *_TALK),
     "show": ("verify", *_TALK),
     "report": ("out", *_TALK),

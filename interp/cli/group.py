@@ -15,10 +15,11 @@ COMMANDS: dict[str, str] = {
     "probe": "Read concepts or a label from a layer, and measure it against controls.",
     "capture": "Save a model's activations, sharded and resumable.",
     "decode": "Read concepts out of a prompt.",
+    "patch": "Rank parts of a model by their causal effect on the answer.",
     "doctor": "Check the environment and a model; exit 4 when a check fails.",
     "show": "Print a run.",
     "report": "Write a run as one self-contained HTML page.",
-    "ls": "List models, tasks, protocols, sites, probes or runs.",
+    "ls": "List models, tasks, pairs, mediators, sites, probes, runs and more.",
 }
 """Command -> what it does. The code of ``x`` is ``interp/cli/x.py``, its function ``command``."""
 

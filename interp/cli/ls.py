@@ -86,10 +86,46 @@ def runs() -> list[dict[str, Any]]:
     return listing("runs")
 
 
+def pairs() -> list[dict[str, Any]]:
+    """List the tasks that come in pairs, with their counterfactuals."""
+    from interp.tasks import PAIR_TASKS
+
+    return [
+        {"task": row.name, "counterfactual": kind, "what changes": what, "example": row.description}
+        for row in PAIR_TASKS.values()
+        for kind, what in row.kinds.items()
+    ]
+
+
+def mediators() -> list[dict[str, Any]]:
+    """List the types of mediator and when to use them."""
+    from interp.mediation import MEDIATORS
+
+    return [{"mediator": row.grammar, "what": row.what, "use": row.use} for row in MEDIATORS.values()]
+
+
+def metrics() -> list[dict[str, Any]]:
+    """List the metrics of mediation."""
+    from interp.mediation import METRICS
+
+    return [{"metric": r.name, "unit": r.unit, "description": r.description} for r in METRICS.values()]
+
+
+def replacements() -> list[dict[str, Any]]:
+    """List what a mediator's value can be replaced with."""
+    from interp.mediation import REPLACEMENTS
+
+    return [{"replacement": row.name, "description": row.description} for row in REPLACEMENTS.values()]
+
+
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": models,
     "tasks": tasks,
     "protocols": protocols,
+    "pairs": pairs,
+    "mediators": mediators,
+    "metrics": metrics,
+    "replacements": replacements,
     "sites": sites,
     "probes": probes,
     "runs": runs,
@@ -102,7 +138,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     positional=(click.Argument(["what"], metavar="WHAT"),),
 )
 def command(session: Session, settings: Any) -> Outcome:
-    """List models, tasks, protocols, sites, probes or runs."""
+    """List what there is: models, tasks, pairs, mediators, sites, probes, runs and more."""
     from interp.config import choose
 
     rows = LISTS[choose("WHAT", settings.what, LISTS)]()

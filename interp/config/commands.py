@@ -19,6 +19,7 @@ __all__ = [
     "DecodeConfig",
     "DoctorConfig",
     "ListConfig",
+    "PatchConfig",
     "ProbeConfig",
     "ReportConfig",
     "ShowConfig",
@@ -167,6 +168,18 @@ class DecodeConfig(ModelConfig):
     limit: OptionalCount = _setting(None, "use at most so many questions", allowed="a whole number from 1")
 
 
+class PatchConfig(RunConfig):
+    """Hold the settings of ``interp patch``."""
+
+    mediators: Words = _setting(("head.*",), "what is replaced", allowed="sites and globs with commas")
+    search: str = _setting("exhaustive", "how effects are found")
+    metric: str = _setting("logit-diff", "what is measured")
+    replacement: str = _setting("interchange", "what a value is replaced with")
+    directions: str = _setting("both", "which prompt is patched")
+    counterfactual: OptionalText = _setting(None, "which counterfactual of the task")
+    where: str = _setting("auto", "at which tokens", allowed="auto, all, each, or a token's index")
+
+
 class DoctorConfig(ModelConfig):
     """Hold the settings of ``interp doctor``."""
 
@@ -195,6 +208,7 @@ COMMANDS: dict[str, type[Config]] = {
     "probe": ProbeConfig,
     "capture": CaptureConfig,
     "decode": DecodeConfig,
+    "patch": PatchConfig,
     "doctor": DoctorConfig,
     "show": ShowConfig,
     "report": ReportConfig,

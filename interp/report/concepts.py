@@ -150,7 +150,7 @@ def metrics_table(result: dict[str, Any]) -> Table:
         ("claimed", "share claimed (not abstained)"),
         ("precision", "share right among those claimed"),
         ("unseen", "top-1 on answers that were never trained"),
-        ("model", "share the model itself answers right"),
+        ("model", "share the model itself answers right (first token)"),
     )
     floors = {"cosine": found.get("cosine_floor"), "bits": found.get("bits_floor")}
     rows = tuple(

@@ -47,8 +47,10 @@ def draw(figure: Figure) -> plotly.graph_objects.Figure:
 
 
 def _height(figure: Figure) -> int:
-    rows = len(set(figure.data["actual"])) if figure.form == "counts" else len(figure.data)
-    return {"curve": 380, "intervals": 150 + 44 * rows, "counts": 200 + 34 * rows}[figure.form]
+    down = {"counts": "actual", "map": "y"}.get(figure.form)
+    rows = len(set(figure.data[down])) if down else len(figure.data)
+    heights = {"curve": 380, "intervals": 150 + 44 * rows, "counts": 200 + 34 * rows, "map": 200 + 20 * rows}
+    return heights[figure.form]
 
 
 def _safe(text: object) -> str:
@@ -145,6 +147,28 @@ def _counts(figure: Figure, go: Any) -> list[Any]:
     ]
 
 
+def _map(figure: Figure, go: Any) -> list[Any]:
+    table = figure.data.pivot_table(index="y", columns="x", values="value")
+    most = float(table.abs().max().max()) or 1.0
+    scale = [[0.0, PALETTE[1]], [0.5, "rgba(255,255,255,0.05)"], [1.0, PALETTE[0]]]
+    return [
+        go.Heatmap(
+            x=table.columns.tolist(),
+            y=table.index.tolist(),
+            z=table.to_numpy().tolist(),
+            zmin=-most,
+            zmax=most,
+            colorscale=scale,
+            hovertemplate=f"{_safe(figure.y)} %{{y}}, {_safe(figure.x)} %{{x}}: %{{z:.3f}}<extra></extra>",
+        )
+    ]
+
+
+def _map_axes(figure: Figure, drawn: Any) -> None:
+    drawn.update_xaxes(dtick=1, showgrid=False)
+    drawn.update_yaxes(showgrid=False)
+
+
 def _curve_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_yaxes(range=figure.limits)
     if figure.reference is not None:
@@ -173,5 +197,5 @@ def _count_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_xaxes(showgrid=False)
 
 
-FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts}
-AXES = {"curve": _curve_axes, "intervals": _interval_axes, "counts": _count_axes}
+FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map}
+AXES = {"curve": _curve_axes, "intervals": _interval_axes, "counts": _count_axes, "map": _map_axes}

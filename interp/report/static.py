@@ -68,6 +68,9 @@ def _size(figure: Figure) -> tuple[float, float]:
     if figure.form == "counts":
         labels = len(set(figure.data["actual"]))
         return min(2.2 + 0.42 * labels, 9.0), min(1.6 + 0.38 * labels, 8.0)
+    if figure.form == "map":
+        across, down = (len(set(figure.data[axis])) for axis in ("x", "y"))
+        return min(max(1.4 + 0.3 * across, 3.0), 9.0), min(max(1.2 + 0.22 * down, 2.4), 9.0)
     return (7.2, 3.6) if figure.form == "curve" else (7.2, 0.8 + 0.42 * len(figure.data))
 
 
@@ -158,9 +161,35 @@ def _squares(axes: Any, cells: list[tuple[int, int, float | int, float]]) -> Non
     axes.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
 
 
+def _map(figure: Figure, axes: Any) -> None:
+    """Draw one square per cell: blue above zero, orange below, as strong as its share of the largest."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    half, rows = 0.48, list(figure.data[list(COLUMNS["map"])].itertuples(index=False))
+    most = max((abs(value) for _, _, value in rows), default=0.0) or 1.0
+    corners = [
+        [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
+        for x, y, _ in rows
+    ]
+    colours = [
+        to_rgba(PALETTE[0] if value >= 0 else PALETTE[1], 0.04 + 0.92 * abs(value) / most)
+        for _, _, value in rows
+    ]
+    axes.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
+    axes.set_xlim(min(x for x, _, _ in rows) - 0.6, max(x for x, _, _ in rows) + 0.6)
+    axes.set_ylim(min(y for _, y, _ in rows) - 0.6, max(y for _, y, _ in rows) + 0.6)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    axes.tick_params(length=0)
+    axes.set_title(f"strongest: {most:.3g}", fontsize=8.5, color=FAINT, loc="right")
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+
+
 def _label(name: object) -> str:
     text = printable(name)
     return text if len(text) <= LABEL else text[: LABEL - 1] + "…"
 
 
-FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts}
+FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import capturing, concepts, confusion, probing
+from interp.report import capturing, concepts, confusion, patching, probing
 from interp.report.figures import Figure
 from interp.report.story import Story
 
@@ -20,6 +20,7 @@ __all__ = ["FIGURES", "STORIES", "figure", "figures", "of_run", "result_of"]
 STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
     "probe": probing.story,
     "capture": capturing.story,
+    "patch": patching.story,
     concepts.SCHEMA: concepts.story,
 }
 """Command, or the result's schema -> (run.json, metrics.json, data.parquet or None) -> story."""
@@ -27,6 +28,7 @@ STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
 FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "interp.probe/1": probing.main_figure,
     concepts.SCHEMA: concepts.main_figure,
+    patching.SCHEMA: patching.main_figure,
 }
 """Schema of a result -> its main figure."""
 
@@ -58,6 +60,8 @@ def _rows(path: Path) -> pandas.DataFrame | None:
 
 def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None) -> dict[str, Figure]:
     """Give the figures of a command's result by file name."""
+    if result.get("schema") == patching.SCHEMA:
+        return patching.figures(result)
     if command != "probe":
         return {}
     if result.get("schema") == concepts.SCHEMA:

@@ -40,4 +40,7 @@ def verdict(found: Estimate, layer: int, chance: float, scores: Sequence[Score],
 
 
 def _joined(scores: Sequence[Score]) -> str:
-    return " and ".join(f"{CONTROLS[s.name].words} reads as much ({s.value:.2f})" for s in scores)
+    named = [f"{CONTROLS[s.name].words} ({s.value:.2f})" for s in scores]
+    if len(named) < 2:
+        return "".join(f"{name} reads as much" for name in named)
+    return f"{', '.join(named[:-1])} and {named[-1]} read as much"

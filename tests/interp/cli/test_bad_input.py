@@ -142,6 +142,17 @@ CALLS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], int, tuple[st
         2,
         ("reads numbers", "one label", "logistic", "RidgeRegressionProbe"),
     ),
+    "unknown mediator": (NOTHING, ("patch", "--mediators", "haed.*"), 2, ("unknown site 'haed.*'", "head")),
+    "unknown search": (NOTHING, ("patch", "--search", "acdc"), 2, ("--search", "exhaustive, attribution")),
+    "unknown metric": (NOTHING, ("patch", "--metric", "logit-dif"), 2, ("Did you mean 'logit-diff'?",)),
+    "unknown counterfactual": (
+        NOTHING,
+        ("patch", "--counterfactual", "country"),
+        2,
+        ("counterfactual 'country'", "subject, relation, null"),
+    ),
+    "a task without pairs": (NOTHING, ("patch", "--task", "categroy"), 2, ("'categroy'", "capitals")),
+    "patching nowhere": (NOTHING, ("patch", "--where", "start"), 2, ("--where", "auto, all, each")),
     "prompt and questions": (
         NOTHING,
         ("decode", "--questions", "facts", "the capital of France is"),

@@ -1,0 +1,177 @@
+"""``interp patch``: which part of a model carries the difference between two prompts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from interp.cli.group import define
+from interp.cli.session import Outcome, Session
+from interp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from interp.config import PatchConfig
+    from interp.mediation import Effects
+    from interp.models import Model
+    from interp.pairs import PairSet
+    from interp.runs import RunFolder
+    from interp.tasks import Labelled
+
+__all__ = ["command"]
+
+EXAMPLES = (
+    "interp patch --task capitals --mediators 'head.*'",
+    "interp patch --mediators 'head.*' --search attribution --task ioi",
+    "interp patch --task capitals --mediators 'resid_post.*' --where -1",
+    "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
+)
+DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
+
+
+@define("patch", examples=EXAMPLES)
+def command(session: Session, settings: PatchConfig) -> Outcome:
+    """Rank mediators by their causal effect on the answer, in both directions, with intervals.
+
+    Pairs come from --task, or from --data: a JSONL file of clean, corrupt, answer, foil.
+    """
+    from interp.cli.work import claim, read_position
+    from interp.config import choose
+    from interp.mediation import DIRECTIONS, METRICS, REPLACEMENTS, SEARCHES
+
+    if settings.data is not None and settings.task is not None:
+        raise ConfigError(
+            f"--task {settings.task!r} and --data {settings.data!r} exclude each other. Give one of them."
+        )
+    choose("--search", settings.search, SEARCHES)
+    choose("--metric", settings.metric, METRICS)
+    choose("--replacement", settings.replacement, REPLACEMENTS)
+    choose("--directions", settings.directions, ("both", *DIRECTIONS))
+    where = read_position("--where", settings.where, ("auto", "all", "each"))
+    if settings.dry_run:
+        return _plan(session, settings, where)
+    with claim(session, settings, "patch", _name(settings)) as run:
+        return _patch(session, settings, where, run)
+
+
+def _name(settings: PatchConfig) -> str:
+    from pathlib import Path
+
+    return Path(settings.data).stem if settings.data is not None else settings.task or DEFAULT_TASK
+
+
+def _pairs(settings: PatchConfig, model: Model) -> PairSet:
+    from interp.pairs import PairSet
+    from interp.tasks import draw
+
+    n = settings.limit or DEFAULT_PAIRS
+    if settings.data is not None:
+        pairs = PairSet.from_jsonl(model, settings.data)[: settings.limit]
+    else:
+        kind = settings.counterfactual
+        pairs = draw(model, _name(settings), n, seed=settings.seed, counterfactual=kind)
+    return pairs
+
+
+def _patch(session: Session, settings: PatchConfig, where: str | int, run: RunFolder) -> Outcome:
+    from interp import report
+    from interp.cli.work import certify, load_model
+    from interp.mediation import SEARCHES, mediators_of
+
+    model = load_model(session, settings)
+    pairs = _pairs(settings, model)
+    found = mediators_of(model, pairs, list(settings.mediators), positions=where)
+    session.note(f"pairs: {pairs!r}, {len(found)} mediators")
+    certificate = certify(session, model)
+    effects = SEARCHES[settings.search].run(
+        model,
+        pairs,
+        list(found),
+        metric=settings.metric,
+        replacement=settings.replacement,
+        directions=settings.directions,
+        positions=where,
+        seed=settings.seed,
+        progress=session.progress,
+    )
+    _write(session, settings, run, model, pairs, effects, certificate)
+    story = report.read(run.path)
+    page = report.html(run.path)
+
+    def show() -> None:
+        report.write(story)
+        session.say(f"run: {run.path}   report: {page}")
+
+    data = {**effects.to_dict(), "certificate": {"passed": certificate["passed"]}}
+    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name))
+
+
+def _labelled(settings: PatchConfig, pairs: PairSet) -> Labelled:
+    """Give the pairs' clean prompts as a data set, for the run's record."""
+    from interp.tasks import PAIR_TASKS, Labelled
+
+    n, name = len(pairs), _name(settings)
+    rows = {row.name: row.description for row in PAIR_TASKS.values()}
+    return Labelled(
+        name,
+        rows.get(name, f"pairs of {name}"),
+        tuple(pair.clean for pair in pairs),
+        tuple(pair.answers[0] for pair in pairs),
+        tuple(pairs.groups),
+        ("test",) * n,
+    )
+
+
+def _write(
+    session: Session,
+    settings: PatchConfig,
+    run: RunFolder,
+    model: Model,
+    pairs: PairSet,
+    effects: Effects,
+    certificate: Any,
+) -> None:
+    """Write everything but the report, which is made from what is written here."""
+    from interp.cli.work import row_table, run_facts
+    from interp.report.pages import figure_page
+    from interp.report.stories import figures
+
+    data = _labelled(settings, pairs)
+    table = row_table(data, pairs.clean.token_ids, keep_text=settings.text)
+    if settings.text:
+        table = table.assign(corrupt=[pair.corrupt for pair in pairs], foil=[pair.foils[0] for pair in pairs])
+    for text in effects.warnings:
+        session.warn(text)
+    for text in run.write_json("metrics.json", effects.to_dict()):
+        session.warn(text)
+    run.write_table("data.parquet", table)
+    run.write_table("effects.parquet", effects.table())
+    for name, figure in figures("patch", effects.to_dict(), table).items():
+        run.write_text(f"figures/{name}.svg", figure.svg())
+        run.write_text(f"figures/{name}.html", figure_page(figure))
+    run.finish(**run_facts(model, data, certificate), command_line=session.line, warnings=session.warnings)
+
+
+def _plan(session: Session, settings: PatchConfig, where: str | int) -> Outcome:
+    from interp.cli.work import load_model
+    from interp.mediation import mediators_of
+
+    model = load_model(session, settings)
+    pairs = _pairs(settings, model)
+    found = mediators_of(model, pairs, list(settings.mediators), positions=where)
+    ways = 2 if settings.directions == "both" else 1
+    layers = model.n_layers
+    share = sum(layers - (m.site.layer or 0) for m in found) / layers
+    forwards = 2 + 2 * ways if settings.search == "attribution" else 2 + ways * share
+    data = {
+        "pairs": len(pairs),
+        "mediators": len(found),
+        "forward_equivalents": round(forwards * len(pairs)),
+    }
+
+    def show() -> None:
+        session.say(
+            f"{data['pairs']} pairs, {data['mediators']} mediators, about "
+            f"{data['forward_equivalents']:,} forward "
+            "passes of one prompt; nothing was run"
+        )
+
+    return Outcome(data, show, status="planned")

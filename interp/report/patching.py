@@ -1,0 +1,219 @@
+"""The story of a search over mediators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interp.report.certificate import certificate_table, identity, short_name
+from interp.report.figures import Figure
+from interp.report.story import Number, Story, Table
+
+__all__ = ["SCHEMA", "figures", "main_figure", "story"]
+
+SCHEMA = "interp.effects/1"
+SHOWN, DRAWN = 15, 12
+FEW = 10
+CAUTIONS = (
+    "An effect says that the value at this place carries the difference between the two prompts of a "
+    "pair, not "
+    "what it means, and not that other prompts use the same place.",
+    "Effects of single mediators need not add up to the total: others may respond, or take over.",
+)
+WORDS = (
+    ("mediator", "A part of the model whose value is replaced: a layer's stream, a head, a neuron."),
+    ("denoising", "The corrupt prompt, with the mediator's value from the clean one: is it enough?"),
+    ("noising", "The clean prompt, with the mediator's value from the corrupt one: is it needed?"),
+    ("interaction", "Noising less denoising: how much the effect depends on the state of everything else."),
+    ("q", "False discovery rate: the share of mediators with so small a q that would be there by luck."),
+    ("noise floor", "What the same numbers change when they are computed in another batch."),
+)
+
+
+def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
+    """Say what a finished ``interp patch`` found."""
+    data = facts.get("data", {})
+    return Story(
+        kicker=f"interp patch \u00b7 {facts.get('path', '')}",
+        title=f"What carries the answer? ({data.get('name', '?')}, {short_name(facts)})",
+        verdict=_verdict(result),
+        lead=[
+            f"{result['n_pairs']:,} pairs of prompts ({data.get('description', '')}) were run through "
+            f"{short_name(facts)}. Search: {result['search']}, replacement: {result['replacement']}, metric: "
+            f"{result['metric']} ({result['unit']}): {result['clean']:.3f} on clean prompts, "
+            f"{result['corrupt']:.3f} "
+            f"on corrupt ones. Positive effects work towards the clean answer.",
+            *_cost(result),
+        ],
+        numbers=_numbers(result),
+        tables=[table for table in (_table(result), _verified(result)) if table],
+        figures=list(figures(result).values()),
+        cautions=(*CAUTIONS, *dict.fromkeys([*result.get("warnings", []), *facts.get("warnings", [])])),
+        certificate=certificate_table(facts.get("certificate")),
+        command=str(facts.get("command_line", "")),
+        facts=identity(facts),
+        words=WORDS,
+    )
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    rows = result["effects"]
+    clear = [row for row in rows if row["clear"] and row["q"] <= 0.05]
+    if rows and rows[0]["share"] is None:
+        return "The answers to clean and corrupt prompts do not differ: there is no effect to share out."
+    if not clear:
+        few = result["n_groups"] < FEW
+        why = f": {result['n_groups']} groups of pairs are too few to tell, give more" if few else ""
+        return f"No mediator of {len(rows):,} has an effect above the noise floor and chance{why}."
+    best, share = clear[0], clear[0]["share"]
+    how = "estimated" if result["search"] == "attribution" else "exact"
+    return (
+        f"{best['mediator']} has the largest effect: {best['effect']:.2f} {_interval(best)} "
+        f"{result['unit']}, {share:.0%} of the total ({how}); {len(clear):,} of {len(rows):,} mediators "
+        f"are above "
+        "the noise floor with q at most 0.05."
+    )
+
+
+def _cost(result: dict[str, Any]) -> list[str]:
+    parts = [
+        value for value in result.get("cost", {}).values() if isinstance(value, dict) and "rows" in value
+    ]
+    if not parts:
+        return []
+    rows, forwards = sum(part["rows"] for part in parts), sum(part["forwards"] for part in parts)
+    checked = max(part["checked"] for part in parts)
+    skipped = sum(part["skipped"] for part in parts)
+    words = (
+        f"{rows:,} patched copies cost {forwards:,.0f} forward passes; {skipped:,} more change nothing "
+        f"and were not "
+        f"run. Random copies, run again as whole forward passes, agree to {checked:.0e} of the logits."
+    )
+    return [words, *(f"Whole passes were used: {part['fallback']}." for part in parts if part["fallback"])]
+
+
+def _numbers(result: dict[str, Any]) -> list[Number]:
+    found = [
+        Number("Total effect", f"{result['total']:.3f}", result["unit"], "clean prompts less corrupt ones")
+    ]
+    if result["effects"]:
+        best = result["effects"][0]
+        share = "" if best["share"] is None else f"{best['share']:.0%} of the total effect"
+        interval = _interval(best)
+        found.append(Number(f"Largest: {best['mediator']}", f"{best['effect']:.3f}", interval, share))
+    exact = result.get("cost", {}).get("exact")
+    if exact:
+        rank = exact["rank_correlation"]
+        value = "-" if rank is None else f"{rank:.2f}"
+        meaning = f"estimates and exact effects of {exact['sample']} mediators drawn at random"
+        found.append(Number("Rank correlation", value, "", meaning))
+    return found
+
+
+def _table(result: dict[str, Any]) -> Table:
+    rows = result["effects"][:SHOWN]
+    both = bool(rows) and "interaction" in rows[0]
+    ways = ("denoising", "noising", "interaction") if both else ()
+    body = tuple(
+        (
+            row["mediator"],
+            row["effect"],
+            _interval(row),
+            None if row["share"] is None else f"{row['share']:.0%}",
+            *(row[way] for way in ways),
+            row["q"],
+            "" if row["clear"] else "below the noise floor",
+        )
+        for row in rows
+    )
+    more = len(result["effects"]) - len(rows)
+    note = f"Intervals: 95%, over {result['n_groups']:,} groups of pairs." + (
+        f" {more:,} mediators with smaller effects are in effects.parquet." if more else ""
+    )
+    columns = ("mediator", "effect", "interval", "of the total", *ways, "q", "")
+    return Table(f"Effects ({result['unit']})", columns, body, note=note, main=0 if rows else None)
+
+
+def _verified(result: dict[str, Any]) -> Table | None:
+    exact = result.get("cost", {}).get("exact")
+    if not exact:
+        return None
+    rows = tuple((row["mediator"], row["estimate"], row["exact"]) for row in exact["top"])
+    note = "The largest estimates, replaced exactly."
+    return Table("Estimate and exact effect", ("mediator", "estimate", "exact"), rows, note=note)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """Write an interval; a few groups leave it undetermined."""
+    low, high = row["low"], row["high"]
+    return "[undetermined]" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+
+
+def _finite(row: dict[str, Any], key: str) -> float:
+    """Give an end of an interval, the effect itself where it is undetermined."""
+    value = row[key]
+    return float(row["effect"]) if value is None else float(value)
+
+
+def figures(result: dict[str, Any]) -> dict[str, Figure]:
+    """Give the figures by file name: a map where mediators form a grid, and the largest effects."""
+    found = {"effects": _largest(result)}
+    grid = _map(result)
+    return {"map": grid, **found} if grid is not None else found
+
+
+def main_figure(result: dict[str, Any]) -> Figure:
+    """Give the figure that shows the result best."""
+    return next(iter(figures(result).values()))
+
+
+def _largest(result: dict[str, Any]) -> Figure:
+    import pandas
+
+    rows = result["effects"][:DRAWN]
+    data = pandas.DataFrame(
+        {
+            "name": [row["mediator"] for row in rows],
+            "value": [float(row["effect"]) for row in rows],
+            **{key: [_finite(row, key) for row in rows] for key in ("low", "high")},
+        }
+    )
+    return Figure(
+        "intervals",
+        data,
+        "The largest effects",
+        "Intervals: 95%, over groups of pairs. Dashed: no effect.",
+        x=f"effect on {result['metric']} ({result['unit']})",
+        reference=0.0,
+        reference_name="no effect",
+    )
+
+
+def _map(result: dict[str, Any]) -> Figure | None:
+    """Draw effects over layer and head, or layer and position; None where mediators form no grid."""
+    import pandas
+
+    cells: list[tuple[int, int, float]] = []
+    kinds: set[str] = set()
+    for row in result["effects"]:
+        name, _, position = row["mediator"].partition("@")
+        parts = name.split(".")
+        if len(parts) == 3 and not position:
+            cells.append((int(parts[2]), int(parts[1]), float(row["effect"])))
+            kinds.add(f"{parts[0]} ")
+        elif len(parts) == 2 and position:
+            cells.append((int(position), int(parts[1]), float(row["effect"])))
+            kinds.add(f"{parts[0]}@")
+    if len(cells) != len(result["effects"]) or len(kinds) != 1 or len({x for x, _, _ in cells}) < 2:
+        return None
+    kind = kinds.pop()
+    across = "position of the token" if kind.endswith("@") else kind.strip()
+    return Figure(
+        "map",
+        pandas.DataFrame(cells, columns=["x", "y", "value"]),
+        f"Effect of each {kind.rstrip('@ ')}",
+        f"Mean effect on {result['metric']} ({result['unit']}) over {result['n_pairs']:,} pairs; blue "
+        f"works towards "
+        "the clean answer, orange against it.",
+        x=across,
+        y="layer",
+    )

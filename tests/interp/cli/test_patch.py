@@ -1,0 +1,72 @@
+"""``interp patch`` from the shell: a run folder, figures, JSON, and files of one's own pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.interp.cli.conftest import Call
+
+PAIR = {"clean": "w01 w02 w03", "corrupt": "w01 w05 w03", "answer": "w10", "foil": "w11"}
+
+
+def written(*rows: dict[str, object]) -> str:
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "pairs.jsonl"
+
+
+def test_the_heads_of_the_bundled_model_are_ranked(call: Call) -> None:
+    answer = call("patch", "--limit", "14", "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    data = answer.envelope["result"] if "result" in answer.envelope else answer.envelope["data"]
+    assert data["search"] == "exhaustive" and len(data["effects"]) == 96
+    assert data["effects"][0]["share"] > 0.2
+    assert data["cost"]["noising"]["checked"] <= 1e-5
+    files = {path.name for path in Path("run").rglob("*") if path.is_file()}
+    assert {"metrics.json", "effects.parquet", "map.svg", "effects.svg", "report.html"} <= files
+    shown = call("show", "run")
+    assert shown.code == 0 and "What carries the answer?" in shown.out
+    assert "has the largest effect" in shown.out
+
+
+def test_an_estimate_is_shown_beside_the_exact_effect(call: Call) -> None:
+    answer = call("patch", "--task", "ioi", "--search", "attribution", "--limit", "6", "-q", "--out", "run")
+    assert answer.code == 0, answer.err
+    assert (
+        "Estimate and exact effect" in answer.out
+        and "Rank correlation" in Path("run/report.html").read_text()
+    )
+
+
+def test_pairs_of_a_file_and_every_position(call: Call) -> None:
+    file = written(PAIR, PAIR | {"clean": "w04 w02 w03", "corrupt": "w04 w05 w03"})
+    answer = call(
+        "patch", "--model", "TINY", "--data", file, "--mediators", "resid_post.*", "--out", "run", "-q"
+    )
+    assert answer.code == 0, answer.err
+    assert "resid_post" in answer.out and Path("run/figures/map.svg").exists()
+    plan = call("patch", "--model", "TINY", "--data", file, "--dry-run")
+    assert plan.code == 0 and "2 pairs" in plan.out and "nothing was run" in plan.out
+
+
+@pytest.mark.parametrize("what", ["mediators", "pairs", "metrics", "replacements"])
+def test_what_there_is_can_be_listed(call: Call, what: str) -> None:
+    assert call("ls", what).code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"corrupt": "w01 w05 w06 w03"}, 3, ("pair 0", "tokens", "they first differ")),
+        ({"foil": "w10"}, 3, ("the answer 'w10' and the foil 'w10' are the same",)),
+        ({"foil": ""}, 3, ("line 1 has no 'foil'",)),
+    ],
+)
+def test_pairs_that_do_not_line_up_are_refused(
+    call: Call, change: dict[str, object], code: int, words: tuple[str, ...]
+) -> None:
+    answer = call("patch", "--model", "TINY", "--data", written(PAIR | change))
+    assert answer.code == code
+    assert all(word in answer.err for word in words)
