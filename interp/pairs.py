@@ -228,7 +228,7 @@ def _check_aligned(model: Model, number: int, clean: Sequence[int], corrupt: Seq
     words = [repr(_decoded(model, ids[at : at + 1])) for ids in (clean, corrupt)]
     raise AlignmentError(
         f"pair {number}: clean has {len(clean)} tokens, corrupt has {len(corrupt)}; they first differ at "
-        f"token {at} ({' / '.join(words)}). Reword one of them, or pass misaligned='drop'."
+        f"token {at} ({' / '.join(words)}). Reword one of them, or use misaligned='drop' (--misaligned drop)."
     )
 
 

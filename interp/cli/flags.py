@@ -119,6 +119,9 @@ FLAGS: dict[str, Flag] = {
     ),
     "directions": Flag(("--directions",), "both, denoising or noising.", "What", "both", "WHICH"),
     "counterfactual": Flag(("--counterfactual",), "Which counterfactual of the task.", "What", "", "NAME"),
+    "misaligned": Flag(
+        ("--misaligned",), "Pairs of --data that do not line up: refuse or drop.", "What", "refuse", "WHICH"
+    ),
     "where": Flag(("--where",), "At which tokens: auto, all, each, or an index.", "What", "auto", "WHICH"),
     "limit": Flag(("--limit",), "Use at most so many prompts.", "What", "", "N"),
     "model": Flag(
@@ -212,6 +215,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "metric",
         "replacement",
         "directions",
+        "misaligned",
         "where",
         "limit",
         *_MODEL,

@@ -64,7 +64,7 @@ def _pairs(settings: PatchConfig, model: Model) -> PairSet:
 
     n = settings.limit or DEFAULT_PAIRS
     if settings.data is not None:
-        pairs = PairSet.from_jsonl(model, settings.data)[: settings.limit]
+        pairs = PairSet.from_jsonl(model, settings.data, misaligned=settings.misaligned)[: settings.limit]
     else:
         kind = settings.counterfactual
         pairs = draw(model, _name(settings), n, seed=settings.seed, counterfactual=kind)

@@ -177,6 +177,7 @@ class PatchConfig(RunConfig):
     replacement: str = _setting("interchange", "what a value is replaced with")
     directions: str = _setting("both", "which prompt is patched")
     counterfactual: OptionalText = _setting(None, "which counterfactual of the task")
+    misaligned: Literal["refuse", "drop"] = _setting("refuse", "what becomes of pairs that do not line up")
     where: str = _setting("auto", "at which tokens", allowed="auto, all, each, or a token's index")
 
 

@@ -75,6 +75,16 @@ class Effects:
         return self.clean - self.corrupt
 
     @property
+    def differs(self) -> bool:
+        """Say whether the total effect is told from zero: above the noise floor, its interval without zero.
+
+        Otherwise a share of it means nothing.
+        """
+        found = bootstrap(self.total, groups=self.groups, seed=self.seed).interval
+        clear = abs(float(self.total.mean())) > max(FLOORS * self.noise, 1e-12)
+        return clear and not found.contains(0.0)
+
+    @property
     def directions(self) -> tuple[str, ...]:
         """Give the directions that were run."""
         return tuple(self.values)
@@ -117,9 +127,9 @@ class Effects:
         """Give one row per mediator, the largest effect first.
 
         Columns: mediator, layer, position, effect (mean over pairs and directions), low, high, share (of the
-        total effect; missing where that is within the noise), one column per direction, interaction, q (false
-        discovery rate of a sign-flip test, Benjamini-Hochberg over all mediators), clear (whether the effect
-        is above three times the noise floor).
+        total effect; missing where that is not told from zero), one column per direction, interaction, q
+        (false discovery rate of a sign-flip test, Benjamini-Hochberg over all mediators), clear (whether the
+        effect is above three times the noise floor).
 
         Args:
             k: how many rows; all where left out.
@@ -128,8 +138,8 @@ class Effects:
 
         mean, total = self.mean(), float(self.total.mean())
         order = np.argsort(-np.abs(mean), kind="stable")[:k]
+        usable = self.differs
         q = benjamini_hochberg(self._p_values())
-        usable = abs(total) > max(FLOORS * self.noise, 1e-12)
         rows: list[dict[str, Any]] = []
         for at in order:
             mediator, found = self.mediators[at], self.estimate(self.mediators[at])

@@ -59,7 +59,11 @@ def _verdict(result: dict[str, Any]) -> str:
     rows = result["effects"]
     clear = [row for row in rows if row["clear"] and row["q"] <= 0.05]
     if rows and rows[0]["share"] is None:
-        return "The answers to clean and corrupt prompts do not differ: there is no effect to share out."
+        return (
+            f"The total effect ({result['total']:.3g} {result['unit']}) is not told from zero over "
+            f"{result['n_groups']} groups of pairs: there is nothing whose carrier could be named. Give more "
+            "pairs, or pairs whose answers differ."
+        )
     if not clear:
         few = result["n_groups"] < FEW
         why = f": {result['n_groups']} groups of pairs are too few to tell, give more" if few else ""

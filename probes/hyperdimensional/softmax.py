@@ -108,7 +108,8 @@ def _fitted(
     for epoch in tqdm(range(settings.epochs), desc=f"penalty {penalty:g}", disable=not settings.progress):
         for rows in torch.randperm(len(features), generator=generator).split(settings.batch_size):
             chosen = rows.to(features.device)
-            loss = cross_entropy(features[chosen] @ weight, places, chosen, settings.temperature)
+            with torch.autocast("cuda", torch.bfloat16, enabled=features.is_cuda):
+                loss = cross_entropy(features[chosen] @ weight, places, chosen, settings.temperature)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

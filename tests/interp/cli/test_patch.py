@@ -47,6 +47,13 @@ def test_pairs_of_a_file_and_every_position(call: Call) -> None:
     )
     assert answer.code == 0, answer.err
     assert "resid_post" in answer.out and Path("run/figures/map.svg").exists()
+    assert "1 of 2 pairs" not in answer.err
+    both = written(PAIR, PAIR | {"corrupt": "w01 w05 w06 w03"})
+    dropped = call(
+        "patch", "--model", "TINY", "--data", both, "--misaligned", "drop", "--overwrite", "--out", "run"
+    )
+    assert dropped.code == 0 and "1 of 2 pairs line up" in dropped.err
+    file = written(PAIR, PAIR | {"clean": "w04 w02 w03", "corrupt": "w04 w05 w03"})
     plan = call("patch", "--model", "TINY", "--data", file, "--dry-run")
     assert plan.code == 0 and "2 pairs" in plan.out and "nothing was run" in plan.out
 

@@ -136,7 +136,8 @@ def test_a_planted_head_is_found_and_nothing_else() -> None:
         others = [at for at, m in enumerate(found.mediators) if str(m) != "head.1.1"]
         assert np.abs(found.mean()[others]).max() < 1e-6 < 1e-3 < np.abs(found.mean()).max()
         table = found.table()
-        assert table["clear"].tolist()[0] and table["share"][0] == pytest.approx(1, abs=0.3)
+        assert table["clear"].tolist()[0]
+        assert table["effect"][0] == pytest.approx(found.total.mean(), rel=0.3)
 
 
 def test_replacements_do_what_they_say() -> None:
@@ -221,6 +222,14 @@ def test_a_total_effect_of_zero_is_no_denominator() -> None:
     assert not np.abs(found.mean()).max() > 1e-5
     with pytest.raises(DataError, match=r"the total effect is .* within the noise floor"):
         found.normalised()
+    assert found.table()["share"].isna().all()
+    assert not found.differs
+
+
+def test_a_total_effect_that_is_not_told_from_zero_has_no_shares() -> None:
+    model = made()
+    found = mediation.exhaustive(model, pairs_of(model, 2), "head.*")
+    assert not found.differs  # two groups say nothing
     assert found.table()["share"].isna().all()
 
 
