@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.mediation.circuits import Curve, Evaluation, curve, evaluate
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
     from interp.mediation.search import SEARCHES, attribution, exhaustive
 
 _HOME = {
+    "Curve": "circuits",
     "DIRECTIONS": "effects",
     "Effects": "effects",
+    "Evaluation": "circuits",
     "MEDIATORS": "mediators",
     "METRICS": "metrics",
     "Mediator": "mediators",
     "REPLACEMENTS": "replacements",
     "SEARCHES": "search",
     "attribution": "search",
+    "curve": "circuits",
+    "evaluate": "circuits",
     "exhaustive": "search",
     "mediators_of": "mediators",
 }
@@ -39,9 +44,13 @@ __all__ = [
     "METRICS",
     "REPLACEMENTS",
     "SEARCHES",
+    "Curve",
     "Effects",
+    "Evaluation",
     "Mediator",
     "attribution",
+    "curve",
+    "evaluate",
     "exhaustive",
     "mediators_of",
 ]

@@ -1,0 +1,116 @@
+"""Circuits: laws, a planted circuit, and MIB's areas on given curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp import mediation
+from interp.errors import ConfigError, DataError
+from interp.mediation import circuits
+from interp.mediation.circuits import Curve
+from interp.models.loading import load
+from interp.models.model import Model
+from interp.pairs import Pair, PairSet
+from interp.tasks.pairs import draw
+from tests.tiny import WORDS, build, tokenizer
+
+
+def made(family: str = "llama") -> Model:
+    return load(build(family), tokenizer=tokenizer())
+
+
+def pairs_of(model: Model, n: int = 4) -> PairSet:
+    """Prompts that differ in their first word, so that the last token's own embedding is the same."""
+    rng = np.random.default_rng(0)
+    found: list[Pair] = []
+    for at in range(n):
+        words = [WORDS[i] for i in rng.integers(0, 50, 7)]
+        other = [WORDS[51 + at % 4], *words[1:]]
+        found.append(Pair(" ".join(words), " ".join(other), (WORDS[55],), (WORDS[56],), "word", f"g{at}"))
+    return PairSet.build(model, found)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt_neox"])
+def test_all_nodes_are_the_clean_run_and_none_is_every_node_replaced(family: str) -> None:
+    model = made(family)
+    pairs = pairs_of(model)
+    found = circuits.evaluate(model, pairs, ["head.*", "mlp_out.*"])
+    assert found.faithfulness.value == pytest.approx(1, abs=1e-6)
+    assert found.completeness.value == pytest.approx(0, abs=1e-6)
+    edits = []
+    for layer in range(model.n_layers):
+        read = model.capture(pairs.corrupt, [f"z.{layer}", f"mlp_out.{layer}"], "all")
+        edits += [interp.Intervention(f"z.{layer}", read[f"z.{layer}"])]
+        edits += [interp.Intervention(f"mlp_out.{layer}", read[f"mlp_out.{layer}"])]
+    logits = model.run(pairs.clean, interventions=edits).logits
+    assert logits is not None
+    wanted = [
+        float(logits[at, pairs.answer_ids[at][0]] - logits[at, pairs.foil_ids[at][0]]) for at in range(4)
+    ]
+    assert np.allclose(found.values["none"], wanted, atol=1e-5)
+    assert not np.allclose(found.values["none"], found.values["all"], atol=1e-5)
+
+
+def test_a_planted_head_is_the_whole_circuit() -> None:
+    hf = build("gpt2")
+    with torch.no_grad():
+        for layer, block in enumerate(hf.transformer.h):
+            block.mlp.c_proj.weight.zero_()
+            block.attn.c_proj.weight.mul_(0)
+            if layer == 1:
+                block.attn.c_proj.weight[8:16] = torch.randn(
+                    8, 32, generator=torch.Generator().manual_seed(0)
+                )
+    model = load(hf, tokenizer=tokenizer())
+    pairs = pairs_of(model)
+    effects = mediation.exhaustive(model, pairs, ["head.*", "mlp_out.*"])
+    assert str(effects.top(1)[0]) == "head.1.1"
+    found = circuits.evaluate(model, pairs, effects.top(1), seed=1)
+    assert found.faithfulness.value == pytest.approx(1, abs=1e-4)
+    assert found.completeness.value == pytest.approx(0, abs=1e-4)
+    assert abs(found.random.value) < 0.5
+    ranked = circuits.curve(model, pairs, effects.top(15))
+    assert ranked.faithfulness[0] == 0 and np.allclose(ranked.faithfulness[1:], 1, atol=1e-4)
+    backwards = circuits.curve(model, pairs, effects.top(15)[::-1])
+    assert backwards.cpr < 0.6 * ranked.cpr
+    assert backwards.cmd > ranked.cmd
+
+
+def test_areas_of_given_curves() -> None:
+    perfect = Curve((0, 1, 100), np.array([0.0, 1.0, 1.0]), 100, ())
+    assert perfect.cpr == pytest.approx(0.995)
+    assert perfect.cmd == pytest.approx(0.005)
+    line = Curve((0, 50, 100), np.array([0.0, 0.5, 1.0]), 100, ())
+    assert (line.cpr, line.cmd) == (pytest.approx(0.5), pytest.approx(0.5))
+    late = Curve((0, 50, 100), np.array([0.0, 0.0, 1.0]), 100, ())
+    assert (late.cpr, late.cmd) == (pytest.approx(0.25), pytest.approx(0.75))
+    assert line.at(0.25) == pytest.approx(0.25)
+
+
+def test_the_bundled_models_capitals_need_few_nodes() -> None:
+    model = interp.load("demo")
+    pairs = draw(model, "capitals", 24)
+    effects = mediation.attribution(model, pairs[:12], ["head.*", "mlp_out.*"], verify=0)
+    found = circuits.evaluate(model, pairs[12:], effects.top(30), random_circuits=3)
+    assert found.faithfulness.value > 0.7
+    assert found.random.value < 0.5 * found.faithfulness.value
+    assert "faithfulness" in repr(found) and len(found.table()) == 7
+
+
+def test_what_there_is_not_is_refused() -> None:
+    model = made()
+    pairs = pairs_of(model)
+    with pytest.raises(ConfigError, match=r"resid_post\.1 is no node of the universe"):
+        circuits.evaluate(model, pairs, ["resid_post.1"])
+    with pytest.raises(ConfigError, match="sizes from 0 to 99 asked"):
+        circuits.curve(model, pairs, [], sizes=[99])
+    with pytest.raises(ConfigError, match="metric 'x' asked"):
+        circuits.evaluate(model, pairs, ["head.0.0"], metric="x")
+    same = PairSet.build(model, [Pair("w01 w02", "w01 w02", ("w10",), ("w11",), "null")])
+    with pytest.raises(DataError, match="behaves the same with every node replaced"):
+        circuits.evaluate(model, same, ["head.0.0"])
+    with pytest.raises(ConfigError, match="no random circuits were run"):
+        _ = circuits.evaluate(model, pairs, ["head.0.0"], random_circuits=0).random
