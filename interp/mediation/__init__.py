@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
+    from interp.mediation.pairwise import Interactions, interactions
     from interp.mediation.replacements import REPLACEMENTS
     from interp.mediation.search import SEARCHES, attribution, exhaustive
 
@@ -26,6 +27,7 @@ _HOME = {
     "DIRECTIONS": "effects",
     "Effects": "effects",
     "Evaluation": "circuits",
+    "Interactions": "pairwise",
     "MEDIATORS": "mediators",
     "METRICS": "metrics",
     "Mediator": "mediators",
@@ -35,6 +37,7 @@ _HOME = {
     "curve": "circuits",
     "evaluate": "circuits",
     "exhaustive": "search",
+    "interactions": "pairwise",
     "mediators_of": "mediators",
 }
 
@@ -47,11 +50,13 @@ __all__ = [
     "Curve",
     "Effects",
     "Evaluation",
+    "Interactions",
     "Mediator",
     "attribution",
     "curve",
     "evaluate",
     "exhaustive",
+    "interactions",
     "mediators_of",
 ]
 

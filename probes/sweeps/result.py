@@ -37,7 +37,8 @@ class Sweep:
         test: ``[seed layer target]``.
         reference: ``[seed target]``, what the majority (or the mean) of the training part scores on test.
         splits: the rows of each seed's parts.
-        hits: per seed ``[layer target example]``: each test example's share of the score.
+        hits: per seed ``[layer target example]``: each test example's share of the score, their mean: 1 or 0
+            for right or wrong, ``1 - error^2 / variance`` for numbers.
         reference_hits: per seed ``[target example]``: the same for the reference.
         groups: the group of each example.
     """
@@ -78,13 +79,42 @@ class Sweep:
         ]
         return pandas.DataFrame(rows)
 
-    def best(self, target: str | int = 0) -> dict[int, tuple[str, Estimate]]:
-        """Give for each seed the layer chosen on validation and its score on test, interval over groups.
+    def curve(self, target: str | int = 0) -> pandas.DataFrame:
+        """Give one row per layer: means over seeds, and the lowest and highest test score of any seed.
 
         Args:
             target: its name or column.
         """
+        import pandas
+
         column = self._column(target)
+        validation, test = self.validation[:, :, column], self.test[:, :, column]
+        columns = {
+            "validation": validation.mean(axis=0),
+            "test": test.mean(axis=0),
+            "test_low": test.min(axis=0),
+            "test_high": test.max(axis=0),
+            "reference": np.full(len(self.layers), self.reference[:, column].mean()),
+        }
+        return pandas.DataFrame(columns, index=pandas.Index(self.layers, name="layer"))
+
+    def best(self, target: str | int = 0) -> dict[int, tuple[str, Estimate]]:
+        """Give for each seed the layer chosen on validation and its score on test, interval over groups.
+
+        The interval of an R^2 takes the variance of the test targets as known.
+
+        Args:
+            target: its name or column.
+
+        Raises:
+            ValueError: no such target, or the sweep had no validation part.
+        """
+        column = self._column(target)
+        if np.isnan(self.validation[:, :, column]).any():
+            raise ValueError(
+                "the best layer is chosen on validation, and this sweep has no such part; give validation a "
+                "share in fractions, or read curve() or best_of()."
+            )
         found: dict[int, tuple[str, Estimate]] = {}
         for s, seed in enumerate(self.seeds):
             at = int(self.validation[s, :, column].argmax())

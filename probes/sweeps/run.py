@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from probes.base import check_seed
@@ -22,7 +23,7 @@ BYTES = 2**30
 
 
 def sweep(
-    states: Mapping[str, Tensor] | Tensor,
+    states: Mapping[str, Float[Tensor, "..."]] | Float[Tensor, "..."],
     targets: Any,
     *,
     kind: str = "ridge",
@@ -38,10 +39,11 @@ def sweep(
 
     Args:
         states: ``[layer example dim]``, or layer name -> ``[example dim]``; not changed.
-        targets: ``[example]`` or ``[example target]``, of 0 and 1, or (ridge only) other numbers.
+        targets: ``[example]`` or ``[example target]``, of 0 and 1, or (ridge only) other numbers; one that
+            holds other numbers makes all of them numbers.
         kind: a key of :data:`KINDS`.
         seeds: each draws a split of its own.
-        groups: what must not straddle parts, one per example.
+        groups: what must not straddle parts, one per example: a tensor, array or list of labels.
         fractions: of groups, for train, validation and test.
         regularisation: a penalty, or several to choose from on validation, for each probe on its own.
         names: of the targets.
@@ -51,19 +53,23 @@ def sweep(
 
     Raises:
         ValueError: shapes that do not match, numbers that are not finite, a target with one value in a
-            training part, an unknown kind or solver, or parts without examples.
+            training part, an unknown kind or solver, parts without examples, or seeds or names that are
+            missing or repeated.
     """
     layers, stack = _stack(states)
     job = _job(stack, targets, kind, regularisation, device, solver)
     n, count = job.table.shape
     titles = tuple(names or map(str, range(count)))
-    units = tuple(range(n)) if groups is None else tuple(groups)
+    units = _units(groups, n)
     if len(titles) != count or len(units) != n:
         raise ValueError(
             f"{len(titles)} names and {len(units)} groups for {count} targets and {n} examples; give one for "
             "each."
         )
     order = tuple(int(seed) for seed in seeds)
+    for what, given in (("seeds", order), ("names", titles)):
+        if not given or len(set(given)) != len(given):
+            raise ValueError(f"{what} are {given}; give at least one, and each once.")
     for seed in order:
         check_seed({"seed": seed})
     splits = tuple(group_split(units, fractions, seed=seed) for seed in order)
@@ -86,6 +92,13 @@ def sweep(
         reference_hits=tuple(hits for _, hits in references),
         groups=units,
     )
+
+
+def _units(groups: Collection[Any] | None, n: int) -> tuple[Any, ...]:
+    """Give the groups as plain values: two tensors that hold the same number are not the same key."""
+    if groups is None:
+        return tuple(range(n))
+    return tuple(groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups)
 
 
 def _job(
@@ -126,7 +139,10 @@ def _stack(states: Mapping[str, Tensor] | Tensor) -> tuple[tuple[str, ...], list
 
 
 def _table(targets: Any, n: int, row: SweepKind) -> np.ndarray:
-    values = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
+    if isinstance(targets, Tensor):
+        targets = targets.detach().cpu()
+        targets = (targets.double() if targets.is_floating_point() else targets).numpy()
+    values = np.asarray(targets)
     if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or len(values) != n:
         raise ValueError(
             f"targets have shape {values.shape} and type {values.dtype} for {n} examples; give [example] or "
@@ -195,32 +211,37 @@ class _Job:
             better = held.mean(axis=2) > best[3].mean(axis=2) if best else None
             best = new if better is None else [_where(better, b, a) for a, b in zip(best, new, strict=True)]
         held, tested = best[3:]
-        return [*best[:3], self._score(held, split.validation), self._score(tested, split.test), tested]
+        return [*best[:3], _score(held), _score(tested), tested]
 
     def _hits(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Give ``[layer target example]``: 1 where right; for numbers the squared error, negative."""
+        """Give ``[layer target example]``: 1 where right; for numbers shares of R^2."""
         own, wanted = scores[:, :, rows], self.table[rows].T
-        return ((own > 0) == (wanted > 0.5)).astype(np.int64) if self.binary else -((own - wanted) ** 2)
+        return ((own > 0) == (wanted > 0.5)).astype(np.int64) if self.binary else _shares(own, wanted)
 
     def reference(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Give what the training part's majority or mean scores on test: ``[target]``, and its hits."""
         hits = self._reference(split)
-        return self._score(hits[None], split.test)[0], hits
+        return _score(hits), hits
 
     def _reference(self, split: Split) -> np.ndarray:
         mean, wanted = self.table[split.train].mean(axis=0)[:, None], self.table[split.test].T
         if self.binary:
             return ((mean > 0.5) == (wanted > 0.5)).astype(np.int64)
-        return -((mean - wanted) ** 2)
+        return _shares(mean, wanted)
 
-    def _score(self, hits: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Give accuracies, or R^2, of ``[layer target example]``; NaN without examples."""
-        if not len(rows):
-            return np.full(hits.shape[:2], np.nan)
-        if self.binary:
-            return hits.mean(axis=2)
-        spread = self.table[rows].T.var(axis=1)
-        return np.where(spread > 0, 1 + hits.mean(axis=2) / np.where(spread > 0, spread, 1), 0.0)
+
+def _shares(own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Give each example's share of R^2, ``1 - error^2 / variance``; 0 for a target that does not vary."""
+    error = (own - wanted) ** 2
+    if not error.size:
+        return error
+    spread = wanted.var(axis=1, keepdims=True)
+    return np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), 0.0)
+
+
+def _score(hits: np.ndarray) -> np.ndarray:
+    """Give accuracies, or R^2: means over examples; NaN without examples."""
+    return hits.mean(axis=-1) if hits.shape[-1] else np.full(hits.shape[:-1], np.nan)
 
 
 def _where(better: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ __all__ = ["KINDS", "Sample", "SweepKind", "logistic", "mean_difference", "ridge
 Solution = tuple[Tensor, Tensor]
 """``[layer target dim]`` and ``[layer target]``."""
 MAX_ITERATIONS = 1000
+STEEP = 1e-4
+"""A logistic probe whose objective has a larger slope than this has not converged."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +35,19 @@ class Sample:
     rows: Tensor
     wanted: Tensor
 
-    def standardised(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give ``[layer train dim]`` of mean 0 and variance 1, and the ``[layer dim]`` mean and spread."""
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """Give ``[layer train dim]`` of mean 0, and the ``[layer dim]`` mean.
+
+        The mean leaves before anything is squared: a feature that is constant in training but not elsewhere
+        would otherwise get its spread from rounding, and an arbitrary coefficient from that.
+        """
         fit = self.values[:, self.rows]
         mean = fit.mean(dim=1)
-        fit = fit - mean[:, None]
+        return fit.sub_(mean[:, None]), mean
+
+    def standardised(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Give ``[layer train dim]`` of mean 0 and variance 1, and the ``[layer dim]`` mean and spread."""
+        fit, mean = self.centred()
         scale = _spread(fit.square().mean(dim=1))
         return fit / scale[:, None], mean, scale
 
@@ -59,13 +71,12 @@ def ridge(sample: Sample, strengths: Sequence[float], method: str) -> Iterator[S
     centre = sample.wanted.mean(dim=0)
     right = sample.wanted - centre
     wide = width > n
-    fit = sample.values[:, sample.rows]
     if wide:
         fit, mean, scale = sample.standardised()
         gram, side = fit @ fit.mT, right.expand(len(fit), -1, -1)
     else:
-        mean = fit.mean(dim=1)
-        gram = torch.baddbmm(mean[:, :, None] * mean[:, None], fit.mT, fit, beta=-n)
+        fit, mean = sample.centred()
+        gram = fit.mT @ fit
         scale = _spread(gram.diagonal(dim1=1, dim2=2) / n)
         gram = gram / (scale[:, :, None] * scale[:, None])
         side = (fit.mT @ right) / scale[:, :, None]
@@ -132,7 +143,23 @@ def _logistic_torch(fit: Tensor, wanted: Tensor, strength: float, start: Solutio
 
     with torch.enable_grad():
         solver.step(loss)
+        loss()
+    slope = torch.maximum(_largest(weights.grad), _largest(offset.grad))
+    _warn(int((slope > STEEP).sum()), slope.numel())
     return weights.detach(), offset.detach()
+
+
+def _largest(gradient: Tensor | None) -> Tensor:
+    """Give ``[layer target]``, the largest slope of each problem."""
+    assert gradient is not None
+    return gradient.abs().amax(dim=2) if gradient.ndim == 3 else gradient.abs()
+
+
+def _warn(failed: int, count: int) -> None:
+    if failed:
+        _log.warning(
+            "%d of %d logistic probes stopped before they converged; raise regularisation", failed, count
+        )
 
 
 def _logistic_sklearn(fit: Tensor, wanted: Tensor, strength: float, start: Solution | None) -> Solution:
@@ -144,11 +171,14 @@ def _logistic_sklearn(fit: Tensor, wanted: Tensor, strength: float, start: Solut
     solver: Any = LogisticRegression(C=1 / (strength * fit.shape[1]), max_iter=MAX_ITERATIONS, tol=1e-5)
     numbers, table = fit.cpu().numpy(), wanted.cpu().numpy()
     coef, offset = np.zeros((len(fit), table.shape[1], fit.shape[2])), np.zeros((len(fit), table.shape[1]))
+    failed = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for at, t in np.ndindex(*offset.shape):
             solver.fit(numbers[at], table[:, t])
             coef[at, t], offset[at, t] = solver.coef_[0], solver.intercept_[0]
+            failed += int(solver.n_iter_.max()) >= MAX_ITERATIONS
+    _warn(failed, offset.size)
     return torch.from_numpy(coef).to(fit.device), torch.from_numpy(offset).to(fit.device)
 
 

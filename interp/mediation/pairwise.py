@@ -1,0 +1,154 @@
+"""Pairwise interactions: what two mediators do together beyond what each does alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from interp.errors import ConfigError
+from interp.mediation.effects import DIRECTIONS
+from interp.mediation.engine import Engine
+from interp.mediation.mediators import Mediator, mediators_of
+from interp.mediation.metrics import METRICS, Targets
+from interp.mediation.walk import Row
+from interp.models.model import Model
+from interp.pairs import PairSet
+from interp.sites import Site
+from probes.statistics import Estimate, bootstrap
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Interactions", "interactions"]
+
+MOST = 24
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Interactions:
+    """Hold the interaction of every two of some mediators on each pair.
+
+    ``f(S)`` is the metric with the mediators of S replaced together; all others respond to what they get. Two
+    mediators interact by ``f(ij) - f(i) - f(j) + f()``, in the direction of the clean answer: above zero each
+    needs the other (AND), below zero one can stand in for the other (OR, backup).
+
+    Attributes:
+        mediators: which.
+        values: ``[one two pair]``, symmetric; the diagonal is zero.
+        direction: ``denoising`` or ``noising``.
+        metric: its name.
+        groups: of the pairs.
+        seed: of intervals.
+    """
+
+    mediators: tuple[Mediator, ...]
+    values: Float[np.ndarray, "one two pair"]
+    direction: str
+    metric: str
+    groups: tuple[str, ...]
+    seed: int = 0
+
+    @property
+    def matrix(self) -> Float[np.ndarray, "one two"]:
+        """Give the mean over pairs."""
+        return self.values.mean(axis=2)
+
+    def estimate(self, one: int, two: int) -> Estimate:
+        """Give the mean interaction of two mediators, by their place, with its interval over groups."""
+        return bootstrap(self.values[one, two], groups=self.groups, seed=self.seed)
+
+    def table(self, k: int | None = None) -> pandas.DataFrame:
+        """Give one row per two mediators, the strongest interaction first."""
+        import pandas
+
+        found = sorted(combinations(range(len(self.mediators)), 2), key=lambda at: -abs(self.matrix[at]))
+        rows: list[dict[str, Any]] = []
+        for one, two in found[:k]:
+            value = self.estimate(one, two)
+            rows.append(
+                {
+                    "one": str(self.mediators[one]),
+                    "two": str(self.mediators[two]),
+                    "interaction": value.value,
+                    "low": value.interval.low,
+                    "high": value.interval.high,
+                }
+            )
+        return pandas.DataFrame(rows, columns=["one", "two", "interaction", "low", "high"])
+
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return f"Interactions({len(self.mediators)} mediators, {self.direction}, others respond)"
+
+
+def interactions(
+    model: Model,
+    pairs: PairSet,
+    mediators: Sequence[str | Site | Mediator],
+    *,
+    direction: str = "denoising",
+    metric: str = "logit-diff",
+    positions: str | int = "auto",
+    seed: int = 0,
+) -> Interactions:
+    """Replace every two of some mediators together, and each alone (interchange; all others respond).
+
+    Args:
+        model: what is patched.
+        pairs: clean and corrupt prompts.
+        mediators: at most 24, such as ``effects.top(12)``.
+        direction: ``denoising`` (into the corrupt prompt) or ``noising`` (into the clean one).
+        metric: a key of ``METRICS``.
+        positions: as for ``mediators_of``.
+        seed: of the rows that are checked and of intervals.
+
+    Raises:
+        ConfigError: fewer than two mediators or more than 24, an unknown direction or metric.
+    """
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"direction {direction!r} asked; use {' or '.join(DIRECTIONS)}.")
+    if metric not in METRICS:
+        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
+    found = mediators_of(model, pairs, list(mediators), positions=positions)
+    if not 2 <= len(found) <= MOST:
+        raise ConfigError(
+            f"{len(found)} mediators asked; interactions are measured of 2 to {MOST}, "
+            "such as effects.top(12)."
+        )
+    places = range(len(found))
+    sets: list[tuple[int, ...]] = [(), *((at,) for at in places), *combinations(places, 2)]
+    measured = dict(zip(sets, _measured(model, pairs, found, sets, direction, metric, seed), strict=True))
+    sign = 1.0 if direction == "denoising" else -1.0
+    values = np.zeros((len(found), len(found), len(pairs)))
+    for one, two in combinations(range(len(found)), 2):
+        together = measured[one, two] - measured[one,] - measured[two,] + measured[()]
+        values[one, two] = values[two, one] = sign * together
+    return Interactions(found, values, direction, metric, tuple(pairs.groups), seed)
+
+
+def _measured(
+    model: Model,
+    pairs: PairSet,
+    mediators: Sequence[Mediator],
+    sets: Sequence[tuple[int, ...]],
+    direction: str,
+    metric: str,
+    seed: int,
+) -> np.ndarray:
+    """Give the metric of each set of replaced mediators, ``[set pair]``."""
+    denoising = direction == "denoising"
+    base, source = (pairs.corrupt, pairs.clean) if denoising else (pairs.clean, pairs.corrupt)
+    carriers = sorted({mediator.carrier for mediator in mediators})
+    read = model.capture(source, [str(site) for site in carriers], "all")
+    rows = [Row(e, tuple(mediators[at] for at in one)) for one in sets for e in range(len(pairs))]
+    logits = Engine(model, base, seed).logits(rows, {site: read[str(site)] for site in carriers})
+    targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
+    index = torch.arange(len(pairs), device=logits.device).repeat(len(sets))
+    found = METRICS[metric].values(logits.float(), targets.rows(index)).double().cpu().numpy()
+    return found.reshape(len(sets), len(pairs))
