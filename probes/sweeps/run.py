@@ -23,7 +23,7 @@ BYTES = 2**30
 
 
 def sweep(
-    states: Mapping[str, Float[Tensor, "..."]] | Float[Tensor, "..."],
+    states: Mapping[str, Float[Tensor, "*_"]] | Float[Tensor, "*_"],
     targets: Any,
     *,
     kind: str = "ridge",

@@ -50,8 +50,8 @@ def test_ridge_is_scikit_learns_layer_by_layer(penalty: float) -> None:
                 assert np.allclose(found.coef[s, at, t], raw[t])
                 assert found.intercept[s, at, t] + 0.5 == pytest.approx(oracle.intercept_[t] - raw[t] @ mean)
     other = sweeps.sweep(states, targets, seeds=(0, 3), regularisation=penalty * 100)
-    for at in range(4):  # the negative controls: another penalty, another layer
-        assert cosine(other.coef[0, at, 0], found.coef[0, at, 0]) < 0.999
+    assert not np.allclose(other.coef, found.coef, rtol=1e-2)  # the negative controls: another penalty,
+    for at in range(4):  # and another layer
         assert cosine(found.coef[0, at, 0], found.coef[0, at - 1, 0]) < 0.999
 
 
