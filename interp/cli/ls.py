@@ -118,6 +118,16 @@ def replacements() -> list[dict[str, Any]]:
     return [{"replacement": row.name, "description": row.description} for row in REPLACEMENTS.values()]
 
 
+def searches() -> list[dict[str, Any]]:
+    """List the searches over mediators."""
+    from interp.mediation import SEARCHES
+
+    return [
+        {"search": row.name, "effects": "exact" if row.exact else "estimated", "description": row.description}
+        for row in SEARCHES.values()
+    ]
+
+
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": models,
     "tasks": tasks,
@@ -126,6 +136,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "mediators": mediators,
     "metrics": metrics,
     "replacements": replacements,
+    "searches": searches,
     "sites": sites,
     "probes": probes,
     "runs": runs,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
     from interp.mediation.replacements import REPLACEMENTS
-    from interp.mediation.search import SEARCHES, attribution, exhaustive
+    from interp.mediation.searches import SEARCHES, attribution, exhaustive
+    from interp.mediation.subspaces import Subspace
 
 _HOME = {
     "Curve": "circuits",
@@ -32,11 +33,12 @@ _HOME = {
     "METRICS": "metrics",
     "Mediator": "mediators",
     "REPLACEMENTS": "replacements",
-    "SEARCHES": "search",
-    "attribution": "search",
+    "SEARCHES": "searches",
+    "Subspace": "subspaces",
+    "attribution": "searches",
     "curve": "circuits",
     "evaluate": "circuits",
-    "exhaustive": "search",
+    "exhaustive": "searches",
     "interactions": "pairwise",
     "mediators_of": "mediators",
 }
@@ -52,6 +54,7 @@ __all__ = [
     "Evaluation",
     "Interactions",
     "Mediator",
+    "Subspace",
     "attribution",
     "curve",
     "evaluate",

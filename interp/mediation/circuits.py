@@ -247,7 +247,7 @@ def _run(
     """Give the metric of each circuit on each pair."""
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
-    carriers = sorted({node.carrier for node in every})
+    carriers = sorted({site for node in every for site in node.carriers})
     read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
     n = len(pairs)
     outside = [tuple(node for node in every if node not in circuit) for circuit in circuits]

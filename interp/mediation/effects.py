@@ -145,7 +145,7 @@ class Effects:
             mediator, found = self.mediators[at], self.estimate(self.mediators[at])
             row = {
                 "mediator": str(mediator),
-                "layer": mediator.site.layer,
+                "layer": mediator.layer,
                 "position": mediator.position,
                 "effect": found.value,
                 "low": found.interval.low,

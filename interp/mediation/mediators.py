@@ -1,53 +1,135 @@
 """Mediators: a site, a part of it, a position. ``head.*`` at all positions, ``resid_post.*`` at each.
 
-A mediator is carried by a site that can be written as a whole: a head by ``z.l`` (so that post-norms and
-grouped keys need no special case), a neuron by ``mlp_act.l``.
+A mediator is carried by sites that can be written as a whole: a head by ``z.l`` (so that post-norms and
+grouped keys need no special case), a neuron by ``mlp_act.l``, a key-value group by ``k.l`` and ``v.l``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from interp.errors import ConfigError, SiteError
+from interp.mediation.subspaces import Subspace
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["MEDIATORS", "Mediator", "MediatorType", "mediators_of"]
+__all__ = ["MEDIATORS", "Mediator", "MediatorType", "Place", "mediators_of"]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
+class Place:
+    """Name what is written: a whole site, some of it, or the coordinates of it in a subspace.
+
+    Attributes:
+        carrier: the site that is written.
+        index: a head, key-value group or neuron of it, several of them, or None for all of it.
+        subspace: the directions whose coordinates are replaced; None replaces everything.
+    """
+
+    carrier: Site
+    index: int | tuple[int, ...] | None = None
+    subspace: Subspace | None = None
+
+
+@dataclass(frozen=True)
 class Mediator:
     """Name what is replaced.
 
     Attributes:
-        site: of the whole, the head or the neuron.
+        site: of the whole, the head or the neuron; of the keys, for a key-value group.
         position: index of the token, None for all tokens.
+        units: several neurons of ``mlp_act.l`` that are replaced together.
+        subspace: directions of the site whose coordinates are replaced.
+        with_values: True for a key-value group: its keys and its values are replaced together.
     """
 
     site: Site
     position: int | None = None
+    units: tuple[int, ...] = ()
+    subspace: Subspace | None = None
+    with_values: bool = False
 
     @property
-    def carrier(self) -> Site:
-        """Give the site that is written."""
-        if self.site.kind in ("head", "z"):
-            return Site("z", self.site.layer)
-        if self.site.kind == "neuron":
-            return Site("mlp_act", self.site.layer)
-        if self.site.index is not None:
-            return Site(self.site.kind, self.site.layer)
-        return self.site
+    def layer(self) -> int | None:
+        """Give the block it is in; None for the embedding."""
+        return self.site.layer
 
     @property
-    def part(self) -> int | None:
-        """Give the index of the head or neuron within the carrier, None for the whole."""
-        return self.site.index
+    def places(self) -> tuple[Place, ...]:
+        """Give what is written: one place, or two for a key-value group."""
+        index = self.units or self.site.index
+        first = Place(_carrier(self.site), index, self.subspace)
+        if not self.with_values:
+            return (first,)
+        return (first, Place(Site("v", self.site.layer), index))
+
+    @property
+    def carriers(self) -> tuple[Site, ...]:
+        """Give the sites that are written."""
+        return tuple(place.carrier for place in self.places)
 
     def __str__(self) -> str:
-        """Write ``head.5.3`` or ``resid_post.5@7``."""
-        return str(self.site) if self.position is None else f"{self.site}@{self.position}"
+        """Write ``head.5.3``, ``resid_post.5@7``, ``kv.5.1``, ``neuron.5.1+8`` or ``subspace:NAME@SITE``."""
+        name = str(self.site)
+        if self.units:
+            name = f"neuron.{self.site.layer}.{'+'.join(map(str, self.units))}"
+        if self.with_values:
+            name = f"kv{name.removeprefix('k')}"
+        if self.subspace is not None:
+            name = f"subspace:{self.subspace.name}@{name}"
+        return name if self.position is None else f"{name}@{self.position}"
+
+    def __lt__(self, other: Mediator) -> bool:
+        """Order mediators as a pass meets them."""
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[Site, int, str]:
+        return self.site, -1 if self.position is None else self.position, str(self)
+
+
+_WHOLE = {"head": "z", "z": "z", "neuron": "mlp_act"}
+
+
+def _carrier(site: Site) -> Site:
+    return Site(_WHOLE.get(site.kind, site.kind), site.layer)
+
+
+def _by_site(model: Model, text: str) -> list[Mediator]:
+    return [Mediator(site) for site in model.expand(text)]
+
+
+def _neurons(model: Model, text: str) -> list[Mediator]:
+    """Read ``neuron.20.*`` (each on its own) or ``neuron.20.3+17+40`` (together)."""
+    match = re.fullmatch(r"neuron\.([^.]+)\.(\d+(?:\+\d+)+)", text)
+    if match is None:
+        return _by_site(model, text)
+    units = tuple(sorted({int(unit) for unit in match[2].split("+")}))
+    sites = model.expand([f"neuron.{match[1]}.{unit}" for unit in units])
+    layers = dict.fromkeys(site.layer for site in sites)
+    return [Mediator(Site("mlp_act", layer), units=units) for layer in layers]
+
+
+def _groups(model: Model, text: str) -> list[Mediator]:
+    """Read ``kv.*``, ``kv.5.*`` or ``kv.5.1``: keys and values of a group together."""
+    rest = text.removeprefix("kv")
+    found = model.expand(f"k{rest}.*" if rest.count(".") < 2 else f"k{rest}")
+    model.anatomy.check(["k", "v"])
+    return [Mediator(site, with_values=True) for site in found]
+
+
+def _subspaces(model: Model, text: str) -> list[Mediator]:
+    """Read ``subspace:FILE@SITE``."""
+    file, _, site = text.removeprefix("subspace:").rpartition("@")
+    if not file or not site or not text.startswith("subspace:"):
+        raise SiteError(
+            f"cannot read mediator {text!r}: write subspace:FILE@SITE, for example "
+            "subspace:gender.safetensors@resid_post.20."
+        )
+    subspace = Subspace.load(file)
+    return [Mediator(found, subspace=subspace) for found in model.expand(site)]
 
 
 @dataclass(frozen=True)
@@ -55,16 +137,18 @@ class MediatorType:
     """Describe a kind of mediator (Mueller et al. 2024, arXiv 2408.01416, sections 3 and 4).
 
     Attributes:
-        kind: of site.
+        kind: what its names begin with.
         grammar: an example of what users type.
         what: what it is.
         use: when to use it, and what it cannot show.
+        expand: from a name or glob to mediators at all positions.
     """
 
     kind: str
     grammar: str
     what: str
     use: str
+    expand: Callable[[Model, str], list[Mediator]] = _by_site
 
 
 _ROWS = (
@@ -88,10 +172,25 @@ _ROWS = (
     MediatorType("k", "k.*", "the keys of a key-value group", "what makes a token found"),
     MediatorType("v", "v.*", "the values of a key-value group", "what is passed on once a token is found"),
     MediatorType(
+        "kv",
+        "kv.*",
+        "keys and values of a key-value group together",
+        "what a group of heads sees, where several heads share keys and values",
+        _groups,
+    ),
+    MediatorType(
         "neuron",
-        "neuron.20.*",
-        "one unit of an MLP",
+        "neuron.20.* or neuron.20.3+17",
+        "one unit of an MLP, or several together",
         "the finest native unit, for sparse effects; many, redundant, rarely one concept",
+        _neurons,
+    ),
+    MediatorType(
+        "subspace",
+        "subspace:FILE@resid_post.20",
+        "the coordinates in a direction or subspace, from a probe, a mean difference, PCA or DAS",
+        "testing whether a direction is used; needs a supervised guess, and controls of equal rank",
+        _subspaces,
     ),
 )
 
@@ -117,20 +216,27 @@ def mediators_of(
 
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.
-        ConfigError: pairs of several lengths with ``"each"``.
+        ConfigError: pairs of several lengths with ``"each"``, or a subspace of another width than its site.
+        DataError: a subspace's file cannot be read.
     """
     given = [mediators] if isinstance(mediators, str | Site | Mediator) else list(mediators)
-    found: list[Mediator] = [item for item in given if isinstance(item, Mediator)]
-    sites = [item for item in given if not isinstance(item, Mediator)]
-    for site in model.expand(sites) if sites else ():
-        if site.kind in ("pattern", "logits", "final_norm"):
-            raise SiteError(f"'{site}' is no mediator; the types are: {', '.join(MEDIATORS)}.")
-        found += [Mediator(site, at) for at in _positions(site, pairs, positions)]
-    for mediator in found:
+    found: list[Mediator] = []
+    for item in given:
+        if isinstance(item, Mediator):
+            found.append(item)
+            continue
+        for mediator in _expanded(model, item):
+            found += [replace(mediator, position=at) for at in _positions(mediator.site, pairs, positions)]
+    for mediator in dict.fromkeys(replace(one, position=None) for one in found):
         _check(model, mediator)
-    return tuple(
-        sorted(dict.fromkeys(found), key=lambda m: (m.site, -1 if m.position is None else m.position))
-    )
+    return tuple(sorted(dict.fromkeys(found)))
+
+
+def _expanded(model: Model, item: str | Site) -> list[Mediator]:
+    if isinstance(item, Site):
+        return [Mediator(site) for site in model.expand([item])]
+    kind = re.split(r"[.:]", item, maxsplit=1)[0]
+    return MEDIATORS[kind].expand(model, item) if kind in MEDIATORS else _by_site(model, item)
 
 
 def _positions(site: Site, pairs: PairSet, positions: str | int) -> list[int | None]:
@@ -155,6 +261,20 @@ def _positions(site: Site, pairs: PairSet, positions: str | int) -> list[int | N
 
 def _check(model: Model, mediator: Mediator) -> None:
     site = mediator.site
+    if site.kind in ("pattern", "logits", "final_norm"):
+        raise SiteError(f"'{site}' is no mediator; the types are: {', '.join(MEDIATORS)}.")
     if site.layer is not None and not 0 <= site.layer < model.n_layers:
         raise SiteError(f"layer {site.layer} asked, but {model.name!r} has layers 0..{model.n_layers - 1}.")
-    model.anatomy.check([site.kind, mediator.carrier.kind])
+    model.anatomy.check([site.kind, *(carrier.kind for carrier in mediator.carriers)])
+    if mediator.subspace is not None and mediator.subspace.width != (width := _width(model, site)):
+        raise ConfigError(
+            f"subspace {mediator.subspace.name!r} has width {mediator.subspace.width}, but '{site}' of "
+            f"{model.name!r} has width {width}. Give a subspace found at that site of that model."
+        )
+
+
+def _width(model: Model, site: Site) -> int:
+    """Give the size of a site's last axis."""
+    if site.kind in ("head", "z", "q", "k", "v"):
+        return model.d_head
+    return model.d_mlp if site.kind == "mlp_act" else 1 if site.kind == "neuron" else model.d_model

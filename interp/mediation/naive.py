@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from interp.mediation.mediators import Mediator
-from interp.mediation.walk import Patch, Row
+from interp.mediation.mediators import Place
+from interp.mediation.walk import Patch, Row, within
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 
@@ -28,7 +28,7 @@ def naive_logits(
     """
     found: list[Tensor] = []
     for row in rows:
-        edits = [_edit(mediator, row.example, patch) for mediator in row.mediators]
+        edits = [_edit(p, m.position, row.example, patch) for m in row.mediators for p in m.places]
         prompt = [list(token_ids[row.example])]
         logits = model.run(prompt, interventions=edits or None).logits
         assert logits is not None
@@ -36,18 +36,18 @@ def naive_logits(
     return torch.stack(found)
 
 
-def _edit(mediator: Mediator, example: int, patch: Patch) -> Intervention:
-    """Write the part of the carrier; the function sees ``[pos ...]`` of the one prompt."""
-    source = patch.values[mediator.carrier][example]
-    at = mediator.position
+def _edit(place: Place, at: int | None, example: int, patch: Patch) -> Intervention:
+    """Write a place of the carrier; the function sees ``[pos ...]`` of the one prompt."""
+    source = patch.values[place.carrier][example]
     wanted = source if at is None else source[at][None]
 
     def change(current: Tensor) -> Tensor:
         given = wanted.to(current.device, current.dtype)
-        if mediator.part is None:
-            return patch.rule(current, given)
-        result = current.clone()
-        result[:, mediator.part] = patch.rule(current[:, mediator.part], given[:, mediator.part])
+        if place.index is None:
+            return within(place.subspace, current, given, patch.rule)
+        result, index = current.clone(), place.index
+        part = list(index) if isinstance(index, tuple) else index
+        result[:, part] = within(place.subspace, current[:, part], given[:, part], patch.rule)
         return result
 
-    return Intervention(mediator.carrier, change, "all" if at is None else at)
+    return Intervention(place.carrier, change, "all" if at is None else at)

@@ -144,7 +144,7 @@ def _measured(
     """Give the metric of each set of replaced mediators, ``[set pair]``."""
     denoising = direction == "denoising"
     base, source = (pairs.corrupt, pairs.clean) if denoising else (pairs.clean, pairs.corrupt)
-    carriers = sorted({mediator.carrier for mediator in mediators})
+    carriers = sorted({site for mediator in mediators for site in mediator.carriers})
     read = model.capture(source, [str(site) for site in carriers], "all")
     rows = [Row(e, tuple(mediators[at] for at in one)) for one in sets for e in range(len(pairs))]
     logits = Engine(model, base, seed).logits(rows, {site: read[str(site)] for site in carriers})

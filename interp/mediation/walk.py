@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.mediation.mediators import Mediator
+from interp.mediation.mediators import Mediator, Place
+from interp.mediation.subspaces import Subspace
 from interp.models.hooks import Frame, Writer, evaluating, writing
 from interp.models.model import Model
 from interp.sites import Site
 
-__all__ = ["Patch", "Row", "Rule", "Walker", "interchange"]
+__all__ = ["Patch", "Row", "Rule", "Walker", "interchange", "within"]
 
 STREAM = ("embed", "resid_pre", "resid_post")
 Rule = Callable[[Tensor, Tensor], Tensor]
@@ -69,8 +70,8 @@ class Patch:
     rule: Rule = interchange
 
 
-Entry = tuple[int, int, int | None, int | None]
-"""Row, example, position (None: all), part (None: whole)."""
+Entry = tuple[int, int, int | None, Place]
+"""Row, example, position (None: all), what of the site."""
 
 
 @dataclass(eq=False)
@@ -167,8 +168,9 @@ def _entries(rows: Sequence[Row]) -> dict[Site, list[Entry]]:
     found: dict[Site, list[Entry]] = {}
     for at, row in enumerate(rows):
         for mediator in row.mediators:
-            entry = (at, row.example, mediator.position, mediator.part)
-            found.setdefault(mediator.carrier, []).append(entry)
+            for place in mediator.places:
+                entry = (at, row.example, mediator.position, place)
+                found.setdefault(place.carrier, []).append(entry)
     return found
 
 
@@ -182,20 +184,47 @@ def edited(current: Tensor, values: Tensor, entries: Sequence[Entry], rule: Rule
         rule: from current and source values to new ones.
     """
     result, device = current.clone(), current.device
-    kinds: dict[tuple[bool, bool], list[Entry]] = {}
-    for entry in entries:
-        kinds.setdefault((entry[2] is None, entry[3] is None), []).append(entry)
-    for (every, whole), group in kinds.items():
-        columns = [torch.tensor([entry[at] or 0 for entry in group], device=device) for at in range(4)]
-        row, example, position, part = columns
+    for (every, units, subspace, whole), group in _alike(entries).items():
+        row, example, position = (torch.tensor([e[at] or 0 for e in group], device=device) for at in range(3))
         here: Any = (row,) if every else (row, position)
         there: Any = (example,) if every else (example, position)
-        if not whole:  # the part is the axis after the position
+        if not (whole or units):  # the head or neuron is the axis after the position
+            part = torch.tensor([entry[3].index for entry in group], device=device)
             here = (row, slice(None), part) if every else (*here, part)
             there = (example, slice(None), part) if every else (*there, part)
-        source = values[there].to(device=device, dtype=result.dtype)
-        result[here] = rule(result[here], source)
+        source, old = values[there].to(device=device, dtype=result.dtype), result[here]
+        if units:
+            old[..., list(units)] = rule(old[..., list(units)], source[..., list(units)])
+            result[here] = old
+        else:
+            result[here] = within(subspace, old, source, rule)
     return result
+
+
+def _alike(entries: Sequence[Entry]) -> dict[Any, list[Entry]]:
+    """Group entries that can be replaced in one step."""
+    kinds: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        place = entry[3]
+        units = place.index if isinstance(place.index, tuple) else ()
+        kinds.setdefault((entry[2] is None, units, place.subspace, place.index is None), []).append(entry)
+    return kinds
+
+
+def within(subspace: Subspace | None, current: Tensor, source: Tensor, rule: Rule) -> Tensor:
+    """Apply a rule to the coordinates in a subspace, leaving the rest; to everything where there is none.
+
+    Args:
+        subspace: of the last axis.
+        current: ``[... width]``.
+        source: ``[... width]``, likewise.
+        rule: from current and source coordinates ``[... dim]`` to new ones.
+    """
+    if subspace is None:
+        return rule(current, source)
+    basis = subspace.basis.to(current.device, torch.promote_types(current.dtype, torch.float32))
+    old, new = current.to(basis.dtype) @ basis.T, source.to(basis.dtype) @ basis.T
+    return current + ((rule(old, new) - old) @ basis).to(current.dtype)
 
 
 def _arguments(model: Model, ids: Sequence[int]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:

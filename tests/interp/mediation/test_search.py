@@ -41,8 +41,8 @@ def test_exhaustive_effects_are_those_of_whole_passes(family: str) -> None:
     names = ["resid_post.1", "head.1.2", "mlp_out.0"]
     found = mediation.exhaustive(model, pairs, names, positions="all")
     clean, corrupt = model.logits(pairs.clean), model.logits(pairs.corrupt)
-    read = model.capture(pairs.clean, [str(m.carrier) for m in found.mediators], "all")
-    values = {m.carrier: read[str(m.carrier)] for m in found.mediators}
+    read = model.capture(pairs.clean, [str(m.carriers[0]) for m in found.mediators], "all")
+    values = {m.carriers[0]: read[str(m.carriers[0])] for m in found.mediators}
     for at, mediator in enumerate(found.mediators):
         for pair in range(len(pairs)):
             ids = pairs.corrupt.token_ids

@@ -10,6 +10,7 @@ import torch
 from interp.errors import SiteError
 from interp.mediation.mediators import Mediator
 from interp.mediation.naive import naive_logits
+from interp.mediation.subspaces import Subspace
 from interp.mediation.walk import Patch, Row, Walker, interchange
 from interp.models.loading import load
 from interp.models.model import Model
@@ -39,11 +40,25 @@ def cells(model: Model, length: int, *, seed: int = 0) -> list[Mediator]:
             continue
         for site in rng.sample(sites, min(3, len(sites))):
             found += [Mediator(site), Mediator(site, rng.randrange(length))]
+    return found + parts(model, length)
+
+
+def parts(model: Model, length: int) -> list[Mediator]:
+    """Key-value groups, several neurons together, and subspaces of a stream and of a head."""
+    torch.manual_seed(0)
+    wide, narrow = (Subspace.of(torch.randn(2, size), "two") for size in (model.d_model, model.d_head))
+    found = [Mediator(Site("resid_post", 1), subspace=wide), Mediator(Site("resid_pre", 0), 4, subspace=wide)]
+    if "z" in model.sites:
+        found += [Mediator(Site("head", 1, 2), at, subspace=narrow) for at in (None, length - 1)]
+    if "mlp_act" in model.sites:
+        found += [Mediator(Site("mlp_act", 1), at, units=(1, 5, 8)) for at in (None, 6)]
+    if {"k", "v"} <= set(model.sites):
+        found += [Mediator(Site("k", 1, 1), at, with_values=True) for at in (None, 5)]
     return found
 
 
 def values(model: Model, token_ids: list[list[int]], mediators: list[Mediator]) -> dict[Site, torch.Tensor]:
-    carriers = sorted({m.carrier for m in mediators})
+    carriers = sorted({site for m in mediators for site in m.carriers})
     read = model.capture(token_ids, [str(site) for site in carriers], "all")
     return {site: read[str(site)] for site in carriers}
 

@@ -1,0 +1,104 @@
+"""Activation patching: replace each mediator on its own, exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp.mediation.effects import Effects
+from interp.mediation.engine import Engine
+from interp.mediation.metrics import Targets
+from interp.mediation.searches.job import Job, Mediators
+from interp.mediation.walk import Row
+from interp.models.model import Model
+from interp.pairs import PairSet
+
+__all__ = ["exhaustive"]
+
+
+def exhaustive(
+    model: Model,
+    pairs: PairSet,
+    mediators: Mediators,
+    *,
+    metric: str = "logit-diff",
+    replacement: str = "interchange",
+    directions: str = "both",
+    positions: str | int = "auto",
+    seed: int = 0,
+    progress: bool = False,
+) -> Effects:
+    """Replace each mediator on its own, exactly (activation patching; Vig et al. 2020, Meng et al. 2022).
+
+    Args:
+        model: what is patched.
+        pairs: clean and corrupt prompts.
+        mediators: names and globs such as ``head.*`` or ``resid_post.*``, sites, or mediators.
+        metric: a key of ``METRICS``.
+        replacement: a key of ``REPLACEMENTS``.
+        directions: ``both``, ``denoising`` or ``noising``; see ``DIRECTIONS``.
+        positions: as for ``mediators_of``.
+        seed: of resampling, of the rows that are checked, and of intervals.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: an unknown metric, replacement, direction or position.
+        SiteError: a mediator that the model does not have.
+        ModelError: the fast passes differ from whole forward passes.
+    """
+    job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
+    targets, clean, corrupt = job.unpatched()
+    values: dict[str, np.ndarray] = {}
+    cost: dict[str, Any] = {}
+    noise = 0.0
+    for direction in job.directions:
+        found, bill, floor = _sweep(job, direction, targets, clean, corrupt, progress)
+        values[direction], cost[direction], noise = found, bill, max(noise, floor)
+    return job.effects(values, clean, corrupt, search="exhaustive", noise=noise, cost=cost)
+
+
+def _sweep(
+    job: Job, direction: str, targets: Targets, clean: np.ndarray, corrupt: np.ndarray, progress: bool
+) -> tuple[np.ndarray, dict[str, Any], float]:
+    """Patch every mediator into every pair in one direction; give effects, the bill and the noise floor."""
+    base, source = job.base(direction)
+    engine = Engine(job.model, base, job.seed)
+    n = len(job.pairs)
+    cells = [(m, e) for m in range(len(job.mediators)) for e in range(n) if not _nothing(job, m, e)]
+    engine.bill.skipped = len(job.mediators) * n - len(cells)
+    rows = [Row(e, (job.mediators[m],)) for m, e in cells]
+    logits = engine.logits(
+        [*(Row(e) for e in range(n)), *rows], job.sources(source, job.mediators), progress=progress
+    )
+    index = torch.tensor([*range(n), *(e for _, e in cells)], device=logits.device)
+    measured = job.values(logits, targets.rows(index.to(targets.answers.device)))
+    start = corrupt if direction == "denoising" else clean
+    plain = measured[:n]
+    result = np.zeros((len(job.mediators), n))
+    sign = 1.0 if direction == "denoising" else -1.0
+    for (m, e), value in zip(cells, measured[n:], strict=True):
+        result[m, e] = sign * (value - plain[e])
+    bill = engine.bill
+    facts = {
+        "forwards": round(bill.forwards, 2),
+        "rows": bill.rows,
+        "skipped": bill.skipped,
+        "checked": bill.checked,
+        "fallback": bill.fallback,
+    }
+    return result, facts, float(np.abs(plain - start).max())
+
+
+def _nothing(job: Job, number: int, example: int) -> bool:
+    """Say whether a replacement provably changes nothing: equal tokens so far, or nobody reads it."""
+    mediator, length = job.mediators[number], job.pairs.lengths[example]
+    at = mediator.position
+    if at is None:
+        return False
+    at = at % length
+    if job.replacement.paired and at < job.pairs.first_difference[example]:
+        return True
+    last = mediator.site.layer == job.model.n_layers - 1
+    return last and at < length - 1 and mediator.site.kind not in ("embed", "resid_pre", "k", "v")

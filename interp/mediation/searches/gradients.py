@@ -1,0 +1,149 @@
+"""What every gradient search shares: slopes of the metric at the carriers, first-order effects of places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ConfigError
+from interp.mediation.mediators import Mediator, Place
+from interp.mediation.metrics import Targets
+from interp.mediation.searches.job import Job
+from interp.models.interventions import Intervention
+from interp.pairs import PairSet
+from interp.sites import Site
+
+__all__ = ["SIGNS", "chunks", "first_order", "need_gradient", "slopes"]
+
+PER_PASS = 8192
+SIGNS = {"denoising": 1.0, "noising": -1.0}
+"""From a change of the metric to an effect that is positive where it works towards the clean answer."""
+
+
+def need_gradient(job: Job) -> None:
+    """Refuse a metric without a gradient.
+
+    Raises:
+        ConfigError: names the metric.
+    """
+    if not job.metric.differentiable:
+        raise ConfigError(
+            f"metric {job.metric.name!r} has no gradient; use logit-diff or log-prob, or exhaustive."
+        )
+
+
+def chunks(job: Job, copies: int = 1) -> Iterator[list[int]]:
+    """Give the pairs in parts that fit one pass.
+
+    Args:
+        job: whose pairs.
+        copies: how often each pair stands in the pass.
+    """
+    step = max(1, PER_PASS // (max(job.pairs.lengths) * copies))
+    for start in range(0, len(job.pairs), step):
+        yield list(range(start, min(start + step, len(job.pairs))))
+
+
+def slopes(
+    job: Job,
+    direction: str,
+    rows: Sequence[int],
+    targets: Targets,
+    sites: Sequence[Site],
+    interventions: Sequence[Intervention] = (),
+) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+    """Give the value of each site and the metric's gradient with respect to it, ``[row pos ...]``.
+
+    Args:
+        job: the model, the pairs and the metric.
+        direction: whose base prompts are run.
+        rows: which pairs.
+        targets: of all pairs.
+        sites: which sites.
+        interventions: what is written in the pass.
+    """
+    tokens = job.base(direction)[0]
+    part = job.pairs[list(rows)]
+    picked = part.corrupt if tokens is job.pairs.corrupt else part.clean
+    run = job.model.run(
+        picked,
+        capture=[str(site) for site in sites],
+        positions="all",
+        grad=True,
+        interventions=list(interventions) or None,
+    )
+    assert run.logits is not None and run.activations is not None
+    index = torch.tensor(list(rows), device=targets.answers.device)
+    total = job.metric.values(run.logits.float(), targets.rows(index)).sum()
+    nodes = {site: run.activations[str(site)] for site in sites}
+    found: Any = torch.autograd.grad(total, list(nodes.values()), allow_unused=True)
+    given = zip(nodes.items(), found, strict=True)
+    gradients = {site: torch.zeros_like(node) if one is None else one for (site, node), one in given}
+    return {site: node.detach() for site, node in nodes.items()}, gradients
+
+
+def first_order(
+    job: Job,
+    rows: Sequence[int],
+    mediators: Sequence[Mediator],
+    nodes: Mapping[Site, Tensor],
+    gradients: Mapping[Site, Tensor],
+    sources: Mapping[Site, Tensor],
+) -> Float[Tensor, "mediator row"]:
+    """Give ``sum (replacement - current) * slope`` over each mediator's places, positions and features.
+
+    Args:
+        job: the replacement and the pairs.
+        rows: which pairs.
+        mediators: which mediators.
+        nodes: carrier -> current values ``[row pos ...]``.
+        gradients: carrier -> slopes, likewise.
+        sources: carrier -> source values of all pairs, ``[pair pos ...]``.
+    """
+    products: dict[Any, Tensor] = {}
+    part = job.pairs[list(rows)]
+    found: list[Tensor] = []
+    for mediator in mediators:
+        total = torch.zeros(len(rows), dtype=torch.float64)
+        for place in mediator.places:
+            site = place.carrier
+            key = (site, place.subspace)
+            if key not in products:
+                there = sources[site][list(rows), : nodes[site].shape[1]].to(nodes[site])
+                products[key] = _product(job, place, nodes[site], gradients[site], there)
+            whole = products[key]
+            if (key, mediator.position) not in products:
+                products[key, mediator.position] = _at(whole, mediator.position, part).cpu()
+            total = total + _picked(products[key, mediator.position], place.index)
+        found.append(total)
+    return torch.stack(found)
+
+
+def _product(job: Job, place: Place, node: Tensor, slope: Tensor, there: Tensor) -> Tensor:
+    """Give slope times change, summed over the features of a head or over directions: ``[row pos ...]``."""
+    rule = job.replacement.rule
+    if place.subspace is not None:
+        basis = place.subspace.basis.to(node)
+        node, slope, there = node @ basis.T, slope @ basis.T, there @ basis.T
+    product = (slope * (rule(node, there) - node)).double()
+    return product if product.ndim == 3 and place.subspace is None else product.sum(dim=-1)
+
+
+def _at(product: Tensor, position: int | None, pairs: PairSet) -> Tensor:
+    """Pick the position, or add up those inside each prompt: ``[row ...]``."""
+    lengths = torch.tensor(pairs.lengths, device=product.device)
+    if position is None:
+        inside = torch.arange(product.shape[1], device=product.device) < lengths[:, None]
+        return (product * inside.view(*inside.shape, *[1] * (product.ndim - 2))).sum(dim=1)
+    at = position if position >= 0 else lengths + position
+    return product[torch.arange(len(lengths), device=product.device), at]
+
+
+def _picked(values: Tensor, index: int | tuple[int, ...] | None) -> Tensor:
+    if index is not None:
+        values = values[:, list(index) if isinstance(index, tuple) else index]
+    return values.reshape(len(values), -1).sum(dim=1)

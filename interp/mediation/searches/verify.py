@@ -1,0 +1,45 @@
+"""Hold estimates to exact effects: the largest, and a random sample of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from interp.mediation.effects import Effects
+from interp.mediation.searches.exhaustive import exhaustive
+from interp.mediation.searches.job import Job
+
+__all__ = ["verified"]
+
+SAMPLE = 24
+
+
+def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
+    """Replace the largest exactly, and a random sample of all, and say how well the estimates rank them."""
+    top = list(found.top(k))
+    rest = [m for m in found.mediators if m not in top]
+    order = np.random.default_rng(job.seed).permutation(len(found.mediators))[:SAMPLE]
+    sample = [found.mediators[at] for at in order]
+    asked = tuple(dict.fromkeys([*top, *sample]))
+    directions = "both" if len(job.directions) > 1 else next(iter(job.directions))
+    kept: Any = {"metric": job.metric.name, "replacement": job.replacement.name, "seed": job.seed}
+    exact = exhaustive(job.model, job.pairs, asked, directions=directions, progress=progress, **kept)
+    truth = dict(zip(map(str, exact.mediators), exact.mean(), strict=True))
+    guess = dict(zip(map(str, found.mediators), found.mean(), strict=True))
+    names = [str(m) for m in sample]
+    rank = float("nan")
+    if len(names) > 2 and len({truth[name] for name in names}) > 1:
+        found_rank: Any = stats.spearmanr([truth[n] for n in names], [guess[n] for n in names])
+        rank = float(found_rank.statistic)
+    checked = {
+        "top": [{"mediator": str(m), "exact": truth[str(m)], "estimate": guess[str(m)]} for m in top],
+        "rank_correlation": rank,
+        "sample": len(names),
+        "not_looked_at": len(rest),
+    }
+    cost: Mapping[str, Any] = {**found.cost, "exact": checked, "exact_cost": dict(exact.cost)}
+    return replace(found, cost=cost, noise=exact.noise)
