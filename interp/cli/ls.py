@@ -128,6 +128,15 @@ def searches() -> list[dict[str, Any]]:
     ]
 
 
+def estimands() -> list[dict[str, Any]]:
+    """List what an effect can be an estimate of."""
+    from interp.mediation import ESTIMANDS
+
+    return [
+        {"estimand": row.name, "formula": row.formula, "question": row.question} for row in ESTIMANDS.values()
+    ]
+
+
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": models,
     "tasks": tasks,
@@ -137,6 +146,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "metrics": metrics,
     "replacements": replacements,
     "searches": searches,
+    "estimands": estimands,
     "sites": sites,
     "probes": probes,
     "runs": runs,

@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.mediation.circuits import Curve, Evaluation, curve, evaluate
     from interp.mediation.effects import DIRECTIONS, Effects
+    from interp.mediation.estimands import ESTIMANDS, estimands
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
     from interp.mediation.replacements import REPLACEMENTS
     from interp.mediation.searches import SEARCHES, attribution, exhaustive
+    from interp.mediation.stability import stability
     from interp.mediation.subspaces import Subspace
 
 _HOME = {
     "Curve": "circuits",
     "DIRECTIONS": "effects",
+    "ESTIMANDS": "estimands",
     "Effects": "effects",
     "Evaluation": "circuits",
     "Interactions": "pairwise",
@@ -37,14 +40,17 @@ _HOME = {
     "Subspace": "subspaces",
     "attribution": "searches",
     "curve": "circuits",
+    "estimands": "estimands",
     "evaluate": "circuits",
     "exhaustive": "searches",
     "interactions": "pairwise",
     "mediators_of": "mediators",
+    "stability": "stability",
 }
 
 __all__ = [
     "DIRECTIONS",
+    "ESTIMANDS",
     "MEDIATORS",
     "METRICS",
     "REPLACEMENTS",
@@ -57,10 +63,12 @@ __all__ = [
     "Subspace",
     "attribution",
     "curve",
+    "estimands",
     "evaluate",
     "exhaustive",
     "interactions",
     "mediators_of",
+    "stability",
 ]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError, DataError
+from interp.mediation.files import read_effects, write_effects
 from interp.mediation.mediators import Mediator
 from probes.statistics import Estimate, benjamini_hochberg, bootstrap
 
@@ -112,14 +113,22 @@ class Effects:
         order = np.argsort(-np.abs(self.mean(direction)), kind="stable")
         return tuple(self.mediators[at] for at in order[:k])
 
-    def estimate(self, mediator: Mediator | str, direction: str = "") -> Estimate:
-        """Give one mediator's mean effect with its interval over groups."""
+    def place(self, mediator: Mediator | str) -> int:
+        """Give the row of a mediator.
+
+        Raises:
+            ConfigError: no effect of it was measured.
+        """
         names = [str(one) for one in self.mediators]
         if str(mediator) not in names:
             raise ConfigError(
                 f"no effect of {str(mediator)!r} was measured; try one of: {', '.join(names[:5])}."
             )
-        at = names.index(str(mediator))
+        return names.index(str(mediator))
+
+    def estimate(self, mediator: Mediator | str, direction: str = "") -> Estimate:
+        """Give one mediator's mean effect with its interval over groups."""
+        at = self.place(mediator)
         values = np.mean([self._values(one)[at] for one in self._chosen(direction)], axis=0)
         return bootstrap(values, groups=self.groups, seed=self.seed)
 
@@ -139,7 +148,7 @@ class Effects:
         mean, total = self.mean(), float(self.total.mean())
         order = np.argsort(-np.abs(mean), kind="stable")[:k]
         usable = self.differs
-        q = benjamini_hochberg(self._p_values())
+        q = benjamini_hochberg(_p_values(self))
         rows: list[dict[str, Any]] = []
         for at in order:
             mediator, found = self.mediators[at], self.estimate(self.mediators[at])
@@ -157,16 +166,6 @@ class Effects:
                 row["interaction"] = row["noising"] - row["denoising"]
             rows.append(row | {"q": float(q[at]), "clear": abs(found.value) > FLOORS * self.noise})
         return pandas.DataFrame(rows)
-
-    def _p_values(self, flips: int = 999) -> np.ndarray:
-        """Test each mean effect against no effect by flipping the signs of whole groups."""
-        values = np.mean([self._values(one) for one in self.directions], axis=0)
-        names = {group: code for code, group in enumerate(dict.fromkeys(self.groups))}
-        codes = np.array([names[group] for group in self.groups])
-        sums = np.stack([np.bincount(codes, row, minlength=len(names)) for row in values])
-        signs = np.random.default_rng(self.seed).choice((-1.0, 1.0), size=(flips, len(names)))
-        null, seen = np.abs(sums @ signs.T), np.abs(sums.sum(axis=1))
-        return (1 + (null >= seen[:, None] - 1e-12).sum(axis=1)) / (1 + flips)
 
     def _chosen(self, direction: str) -> tuple[str, ...]:
         if direction and direction not in self.values:
@@ -218,25 +217,35 @@ class Effects:
         ).reset_index()
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``effects.json`` and ``effects.parquet`` (one row per mediator and pair)."""
-        import pandas
+        """Write ``effects.json`` and ``effects.safetensors`` (every pair's numbers) for :meth:`load`."""
+        return write_effects(self, folder)
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        results.save(self.to_dict(), folder / "effects.json")
-        frames = [
-            pandas.DataFrame(values, index=[str(m) for m in self.mediators])
-            .rename_axis("mediator")
-            .melt(var_name="pair", value_name="effect", ignore_index=False)
-            .assign(direction=direction)
-            .reset_index()
-            for direction, values in self.values.items()
-        ]
-        pandas.concat(frames).to_parquet(folder / "effects.parquet", index=False)
-        return folder
+    @classmethod
+    def load(cls, folder: str | Path) -> Effects:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing, damaged, or of something else.
+        """
+        return cls(**read_effects(folder))
+
+    def _repr_html_(self) -> str:
+        """Give the ten largest effects as an escaped table for notebooks."""
+        return results.table_html(self.table(10), caption=repr(self))
 
     def __repr__(self) -> str:
         """Say in one line what was found."""
         best = ", ".join(str(m) for m in self.top(3))
         shape = f"{len(self.mediators)} mediators x {len(self.clean)} pairs"
         return f"Effects({shape}, {self.search}; largest: {best})"
+
+
+def _p_values(effects: Effects, flips: int = 999) -> np.ndarray:
+    """Test each mean effect against no effect by flipping the signs of whole groups."""
+    values = np.mean(list(effects.values.values()), axis=0)
+    names = {group: code for code, group in enumerate(dict.fromkeys(effects.groups))}
+    codes = np.array([names[group] for group in effects.groups])
+    sums = np.stack([np.bincount(codes, row, minlength=len(names)) for row in values])
+    signs = np.random.default_rng(effects.seed).choice((-1.0, 1.0), size=(flips, len(names)))
+    null, seen = np.abs(sums @ signs.T), np.abs(sums.sum(axis=1))
+    return (1 + (null >= seen[:, None] - 1e-12).sum(axis=1)) / (1 + flips)

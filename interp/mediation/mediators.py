@@ -7,7 +7,7 @@ grouped keys need no special case), a neuron by ``mlp_act.l``, a key-value group
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from interp.errors import ConfigError, SiteError
@@ -81,6 +81,28 @@ class Mediator:
         if self.subspace is not None:
             name = f"subspace:{self.subspace.name}@{name}"
         return name if self.position is None else f"{name}@{self.position}"
+
+    @classmethod
+    def parse(cls, text: str, subspaces: Mapping[str, Subspace] | None = None) -> Mediator:
+        """Read what ``str`` wrote; the subspaces it names are given by name.
+
+        Raises:
+            SiteError: no such site.
+            KeyError: a subspace that was not given.
+        """
+        subspace = None
+        if text.startswith("subspace:"):
+            name, _, text = text.removeprefix("subspace:").partition("@")
+            subspace = (subspaces or {})[name]
+        text, _, position = text.partition("@")
+        kind, *rest = text.split(".")
+        units = tuple(map(int, rest[1].split("+"))) if len(rest) > 1 and "+" in rest[1] else ()
+        site = (
+            Site("mlp_act", int(rest[0]))
+            if units
+            else Site.parse(f"k.{'.'.join(rest)}" if kind == "kv" else text)
+        )
+        return cls(site, int(position) if position else None, units, subspace, kind == "kv")
 
     def __lt__(self, other: Mediator) -> bool:
         """Order mediators as a pass meets them."""

@@ -187,7 +187,7 @@ def test_effects_are_saved_and_compared(tmp_path) -> None:  # type: ignore[no-un
     pairs = pairs_of(model)
     found = mediation.exhaustive(model, pairs, "head.*")
     assert (found.save(tmp_path) / "effects.json").exists()
-    assert (tmp_path / "effects.parquet").exists()
+    assert (tmp_path / "effects.safetensors").exists()
     assert found.diff(found)["change"].abs().max() == 0
     with pytest.raises(ConfigError, match="cannot be compared"):
         found.diff(mediation.exhaustive(model, pairs, "head.*", metric="prob"))

@@ -1,0 +1,118 @@
+"""Effects as values: saved and loaded, taken apart into estimands, drawn again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from interp import mediation
+from interp.errors import ArtifactError, ConfigError
+from interp.mediation import Effects, Mediator, Subspace
+from interp.mediation.metrics import METRICS, Targets
+from interp.mediation.naive import naive_logits
+from interp.mediation.walk import Patch, Row
+from interp.sites import Site
+from tests.interp.mediation.test_search import made, pairs_of
+
+
+def test_effects_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
+    model = made()
+    pairs = pairs_of(model, 5)
+    space = Subspace.of(torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(1)), "two")
+    names = [
+        "head.1.*",
+        "kv.0.1",
+        "neuron.1.3+5",
+        "resid_post.1",
+        Mediator(Site("resid_pre", 1), -1, subspace=space),
+    ]
+    found = mediation.exhaustive(model, pairs, names)
+    again = Effects.load(found.save(tmp_path / "effects"))
+    assert again.mediators == found.mediators
+    assert again.to_dict() == found.to_dict()
+    for direction in found.directions:
+        assert np.array_equal(again.values[direction], found.values[direction])
+        assert np.abs(found.values[direction]).max() > 1e-3
+    assert again.table().equals(found.table())
+    (tmp_path / "effects" / "effects.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="does not hold effects"):
+        Effects.load(tmp_path / "effects")
+
+
+def test_estimands_are_what_their_formulas_say() -> None:
+    """Every formula is computed from whole passes, run one by one."""
+    model = made()
+    pairs = pairs_of(model, 3)
+    mediator = Mediator(Site("head", 1, 2))
+    read = {side: model.capture(getattr(pairs, side), "z.1", "all")["z.1"] for side in ("clean", "corrupt")}
+
+    def metric(base: str, source: str | None) -> float:
+        ids = getattr(pairs, base).token_ids
+        rows = [Row(at, (mediator,) if source else ()) for at in range(3)]
+        values = (
+            torch.zeros_like(read["clean"]) if source == "zero" else read.get(source or "", read["clean"])
+        )
+        logits = naive_logits(model, ids, rows, Patch({Site("z", 1): values}))
+        return float(METRICS["logit-diff"].values(logits, Targets.of(pairs, logits.device)).mean())
+
+    y = metric
+    wanted = {
+        "total effect": y("clean", None) - y("corrupt", None),
+        "natural indirect effect, denoising": y("corrupt", "clean") - y("corrupt", None),
+        "natural indirect effect, noising": y("clean", None) - y("clean", "corrupt"),
+        "natural direct effect, M held clean": y("clean", None) - y("corrupt", "clean"),
+        "natural direct effect, M held corrupt": y("clean", "corrupt") - y("corrupt", None),
+    }
+    table = mediation.estimands(mediation.exhaustive(model, pairs, [mediator]), "head.1.2")
+    got = dict(zip(table["estimand"], table["value"], strict=True))
+    for name, value in wanted.items():
+        assert got[name] == pytest.approx(value, abs=1e-5)
+    assert got["mediated interaction"] == pytest.approx(
+        wanted["natural indirect effect, noising"] - wanted["natural indirect effect, denoising"], abs=1e-5
+    )
+    assert "controlled direct effect" not in got
+    zeroed = mediation.estimands(mediation.exhaustive(model, pairs, [mediator], replacement="zero"), mediator)
+    got = dict(zip(zeroed["estimand"], zeroed["value"], strict=True))
+    assert set(got) == {"total effect", "controlled direct effect"}
+    assert got["controlled direct effect"] == pytest.approx(
+        y("clean", "zero") - y("corrupt", "zero"), abs=1e-5
+    )
+    with pytest.raises(ConfigError, match=r"no effect of .head\.0\.0."):
+        mediation.estimands(mediation.exhaustive(model, pairs, [mediator]), "head.0.0")
+
+
+def test_stability_is_perfect_where_pairs_agree_and_luck_where_they_are_noise() -> None:
+    rng = np.random.default_rng(0)
+    mediators = tuple(Mediator(Site("head", layer, head)) for layer in range(4) for head in range(10))
+    same = np.repeat(rng.normal(size=(40, 1)), 30, axis=1)
+    noise = rng.normal(size=(40, 30))
+
+    def effects(values: np.ndarray) -> Effects:
+        ones, groups = np.ones(30), tuple(f"g{at}" for at in range(30))
+        facts = {
+            "search": "exhaustive",
+            "metric": "logit-diff",
+            "unit": "logits",
+            "replacement": "interchange",
+        }
+        return Effects(
+            mediators, {"noising": values}, ones, -ones, groups, **facts, noise=0.0, cost={}, model={}
+        )
+
+    steady = mediation.stability(effects(same), 8).set_index("what")["value"]
+    shaky = mediation.stability(effects(noise), 8).set_index("what")["value"]
+    assert steady["rank correlation"] == pytest.approx(1) and steady["top overlap"] == pytest.approx(1)
+    assert shaky["top overlap"] < 0.8
+    assert shaky["top overlap by luck"] == pytest.approx(8 * 8 / 40 / (16 - 8 * 8 / 40), abs=0.06)
+    with pytest.raises(ConfigError, match="the top 41"):
+        mediation.stability(effects(same), 41)
+
+
+@pytest.mark.parametrize(
+    "text", ["head.5.3", "resid_post.5@7", "kv.5.1@-1", "neuron.5.1+8", "neuron.5.1", "embed"]
+)
+def test_mediators_read_back_what_they_print(text: str) -> None:
+    assert str(Mediator.parse(text)) == text

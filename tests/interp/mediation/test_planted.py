@@ -1,0 +1,73 @@
+"""Searches on models whose circuit is known by construction (planted truth)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from interp import mediation
+from interp.mediation import Effects
+from tests.planted_heads import PLANTED, Planted, planted
+
+NODES = ["head.*", "mlp_out.*"]
+SHARE = 0.05  # of the total effect: what counts as found
+
+
+@cache
+def made(name: str) -> Planted:
+    return planted(name)
+
+
+def found(effects: Effects) -> set[str]:
+    """Give what a search finds: mediators with at least a twentieth of the total effect."""
+    share = np.abs(effects.mean()) / abs(float(effects.total.mean()))
+    return {str(m) for m, one in zip(effects.mediators, share, strict=True) if one >= SHARE}
+
+
+def precision_and_recall(names: set[str], truth: frozenset[str]) -> tuple[float, float]:
+    return len(names & truth) / max(1, len(names)), len(names & truth) / len(truth)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_models_do_what_was_planted(name: str) -> None:
+    model, pairs = made(name).model, made(name).pairs
+    for prompts, ids in ((pairs.clean, pairs.answer_ids), (pairs.corrupt, pairs.foil_ids)):
+        assert model.logits(prompts).argmax(dim=1).tolist() == [row[0] for row in ids]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("direction", mediation.DIRECTIONS)
+def test_exhaustive_search_finds_the_planted_heads_and_no_other(name: str, direction: str) -> None:
+    effects = mediation.exhaustive(made(name).model, made(name).pairs, NODES, directions=direction)
+    assert precision_and_recall(found(effects), made(name).heads) == (1.0, 1.0)
+    assert effects.differs
+    means = dict(zip(map(str, effects.mediators), effects.mean(), strict=True))
+    rest = [abs(one) for mediator, one in means.items() if mediator not in made(name).heads]
+    assert max(rest) < SHARE * abs(float(effects.total.mean()))
+
+
+def test_a_gradient_misses_a_head_behind_a_saturated_pattern_and_verification_says_so() -> None:
+    """The pattern is one-hot, so its slope is flat, and what feeds its keys seems to do nothing."""
+    truth = made("induction")
+    estimate = mediation.attribution(truth.model, truth.pairs, NODES, verify=10)
+    by_name = dict(zip(map(str, estimate.mediators), estimate.mean(), strict=True))
+    total = float(estimate.total.mean())
+    assert abs(by_name["head.0.2"]) < 0.01 * total
+    assert by_name["head.1.3"] > 0.9 * total
+    exact = {row["mediator"]: row["exact"] for row in estimate.cost["exact"]["top"]}
+    assert exact["head.0.2"] > 0.9 * total
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_planted_circuit_is_faithful_and_nothing_is_left_without_it(name: str) -> None:
+    truth = made(name)
+    evaluation = mediation.evaluate(truth.model, truth.pairs, sorted(truth.heads))
+    assert evaluation.faithfulness.value == pytest.approx(1, abs=0.1)
+    assert evaluation.completeness.value == pytest.approx(0, abs=0.1)
+    assert evaluation.random.value < 0.7
+    ranked = mediation.exhaustive(truth.model, truth.pairs, NODES)
+    curve = mediation.curve(truth.model, truth.pairs, ranked.top(len(ranked.mediators)))
+    assert curve.faithfulness[list(curve.sizes).index(len(truth.heads))] == pytest.approx(1, abs=0.1)
+    assert curve.faithfulness[0] == pytest.approx(0, abs=1e-6)
