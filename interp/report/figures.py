@@ -24,12 +24,13 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK = "#1d232b"
 FAINT = "#8a939e"
 
-Form = Literal["curve", "intervals", "counts", "map"]
+Form = Literal["curve", "intervals", "counts", "map", "graph"]
 COLUMNS: dict[str, tuple[str, ...]] = {
     "curve": ("x", "series", "value", "low", "high"),
     "intervals": ("name", "value", "low", "high"),
     "counts": ("actual", "predicted", "n", "share"),
     "map": ("x", "y", "value"),
+    "graph": ("name", "x", "y", "to_x", "to_y", "value"),
 }
 
 
@@ -39,7 +40,8 @@ class Figure:
 
     Attributes:
         form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
-            with its interval per row), ``counts`` (actual against predicted) or ``map`` (value over x and y).
+            with its interval per row), ``counts`` (actual against predicted), ``map`` (value over x and y) or
+            ``graph`` (a node where ``to_x`` is missing, an arrow from one place to another where it is not).
         data: the numbers, a pandas DataFrame with the columns of ``COLUMNS[form]``.
         title: what is drawn.
         caption: what n and the interval are.
