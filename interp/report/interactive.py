@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from interp.report.figures import FAINT, INK, PALETTE, Figure
+from interp.report.figures import FAINT, INK, PALETTE, Figure, graph_parts
 from interp.report.text import printable
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ def _map(figure: Figure, go: Any) -> list[Any]:
 
 
 def _graph(figure: Figure, go: Any) -> list[Any]:
-    nodes, arrows = figure.data[figure.data["to_x"].isna()], figure.data[figure.data["to_x"].notna()]
-    strongest = float(arrows["value"].abs().max()) if len(arrows) else 1.0
+    nodes, arrows = graph_parts(figure)
+    strongest = max((abs(arrow.value) for arrow in arrows), default=0.0) or 1.0
     lines = [
         go.Scatter(
             x=[row.x, row.to_x],
@@ -179,24 +179,24 @@ def _graph(figure: Figure, go: Any) -> list[Any]:
             mode="lines",
             line={
                 "color": PALETTE[0] if row.value >= 0 else PALETTE[1],
-                "width": 0.5 + 4 * abs(row.value) / (strongest or 1.0),
+                "width": 0.5 + 4 * abs(row.value) / strongest,
             },
-            opacity=0.15 + 0.7 * abs(row.value) / (strongest or 1.0),
+            opacity=0.15 + 0.7 * abs(row.value) / strongest,
             hovertext=f"{_safe(row.name)}: {row.value:.3f}",
             hoverinfo="text",
             showlegend=False,
         )
-        for row in arrows.itertuples()
+        for row in arrows
     ]
     dots = go.Scatter(
-        x=list(nodes["x"]),
-        y=list(nodes["y"]),
-        text=[_safe(name) for name in nodes["name"]],
-        customdata=list(nodes["value"]),
+        x=[node.x for node in nodes],
+        y=[node.y for node in nodes],
+        text=[_safe(node.name) for node in nodes],
+        customdata=[node.value for node in nodes],
         mode="markers+text",
         textposition="top center",
         showlegend=False,
-        marker={"size": 13, "color": [PALETTE[0] if v >= 0 else PALETTE[1] for v in nodes["value"]]},
+        marker={"size": 13, "color": [PALETTE[0] if node.value >= 0 else PALETTE[1] for node in nodes]},
         hovertemplate="%{text}: %{customdata:.3f}<extra></extra>",
     )
     return [*lines, dots]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from interp.report.figures import COLUMNS, FAINT, INK, PALETTE, Figure
+from interp.report.figures import COLUMNS, FAINT, INK, PALETTE, Figure, graph_parts
 from interp.report.text import printable
 
 __all__ = ["draw"]
@@ -167,7 +167,7 @@ def _map(figure: Figure, axes: Any) -> None:
     from matplotlib.colors import to_rgba
 
     half, rows = 0.48, list(figure.data[list(COLUMNS["map"])].itertuples(index=False))
-    clear = figure.data.get("clear", [True] * len(rows))
+    clear = figure.data["clear"] if "clear" in figure.data else [True] * len(rows)
     most = max((abs(value) for _, _, value in rows), default=0.0) or 1.0
     corners = [
         [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
@@ -190,17 +190,16 @@ def _map(figure: Figure, axes: Any) -> None:
 
 def _graph(figure: Figure, axes: Any) -> None:
     """Draw nodes as dots with names, and arrows as strong as their share of the largest."""
-    nodes, arrows = figure.data[figure.data["to_x"].isna()], figure.data[figure.data["to_x"].notna()]
-    strongest = float(arrows["value"].abs().max()) if len(arrows) else 1.0
-    for row in arrows.itertuples():
-        share = abs(float(row.value)) / (strongest or 1.0)
+    nodes, arrows = graph_parts(figure)
+    strongest = max((abs(arrow.value) for arrow in arrows), default=0.0) or 1.0
+    for row in arrows:
+        share = abs(row.value) / strongest
         look = {"arrowstyle": "-|>", "color": _hue(row.value), "linewidth": 0.4 + 2.2 * share, "shrinkB": 7}
         look |= {"alpha": 0.15 + 0.75 * share, "shrinkA": 7, "connectionstyle": "arc3,rad=0.08"}
         axes.annotate("", (row.to_x, row.to_y), (row.x, row.y), arrowprops=look)
-    most = float(nodes["value"].abs().max()) or 1.0
-    for row in nodes.itertuples():
-        size = 30 + 170 * abs(float(row.value)) / most
-        axes.scatter([row.x], [row.y], s=size, color=_hue(row.value), zorder=3)
+    most = max((abs(node.value) for node in nodes), default=0.0) or 1.0
+    for row in nodes:
+        axes.scatter([row.x], [row.y], s=30 + 170 * abs(row.value) / most, color=_hue(row.value), zorder=3)
         place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         axes.annotate(_label(row.name), (row.x, row.y), **place)
     axes.margins(0.12)
