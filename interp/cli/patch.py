@@ -35,7 +35,7 @@ def command(session: Session, settings: PatchConfig) -> Outcome:
     """
     from interp.cli.work import claim, read_position
     from interp.config import choose
-    from interp.mediation import DIRECTIONS, METRICS, REPLACEMENTS, SEARCHES
+    from interp.mediation import DIRECTIONS, METRICS, REPLACEMENTS, SEARCHES, replacement_of
 
     if settings.data is not None and settings.task is not None:
         raise ConfigError(
@@ -43,7 +43,8 @@ def command(session: Session, settings: PatchConfig) -> Outcome:
         )
     choose("--search", settings.search, SEARCHES)
     choose("--metric", settings.metric, METRICS)
-    choose("--replacement", settings.replacement, REPLACEMENTS)
+    choose("--replacement", settings.replacement.partition(":")[0], REPLACEMENTS)
+    replacement_of(settings.replacement)
     choose("--directions", settings.directions, ("both", *DIRECTIONS))
     where = read_position("--where", settings.where, ("auto", "all", "each"))
     if settings.dry_run:

@@ -14,18 +14,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.mediation.alignment import Alignment, das, interchange_accuracy
     from interp.mediation.circuits import Curve, Evaluation, curve, evaluate
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.estimands import ESTIMANDS, estimands
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
-    from interp.mediation.replacements import REPLACEMENTS
+    from interp.mediation.proposals import mean_difference, pca
+    from interp.mediation.replacements import REPLACEMENTS, replacement_of
     from interp.mediation.searches import SEARCHES, attribution, exhaustive
     from interp.mediation.stability import stability
     from interp.mediation.subspaces import Subspace
 
 _HOME = {
+    "Alignment": "alignment",
     "Curve": "circuits",
     "DIRECTIONS": "effects",
     "ESTIMANDS": "estimands",
@@ -40,11 +43,16 @@ _HOME = {
     "Subspace": "subspaces",
     "attribution": "searches",
     "curve": "circuits",
+    "das": "alignment",
     "estimands": "estimands",
     "evaluate": "circuits",
     "exhaustive": "searches",
     "interactions": "pairwise",
+    "interchange_accuracy": "alignment",
+    "mean_difference": "proposals",
     "mediators_of": "mediators",
+    "pca": "proposals",
+    "replacement_of": "replacements",
     "stability": "stability",
 }
 
@@ -55,6 +63,7 @@ __all__ = [
     "METRICS",
     "REPLACEMENTS",
     "SEARCHES",
+    "Alignment",
     "Curve",
     "Effects",
     "Evaluation",
@@ -63,11 +72,16 @@ __all__ = [
     "Subspace",
     "attribution",
     "curve",
+    "das",
     "estimands",
     "evaluate",
     "exhaustive",
     "interactions",
+    "interchange_accuracy",
+    "mean_difference",
     "mediators_of",
+    "pca",
+    "replacement_of",
     "stability",
 ]
 

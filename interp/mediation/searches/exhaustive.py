@@ -69,9 +69,8 @@ def _sweep(
     cells = [(m, e) for m in range(len(job.mediators)) for e in range(n) if not _nothing(job, m, e)]
     engine.bill.skipped = len(job.mediators) * n - len(cells)
     rows = [Row(e, (job.mediators[m],)) for m, e in cells]
-    logits = engine.logits(
-        [*(Row(e) for e in range(n)), *rows], job.sources(source, job.mediators), progress=progress
-    )
+    values, every = job.sources(source, job.mediators), [*(Row(e) for e in range(n)), *rows]
+    logits = engine.logits(every, values, rule=job.replacement.rule, progress=progress)
     index = torch.tensor([*range(n), *(e for _, e in cells)], device=logits.device)
     measured = job.values(logits, targets.rows(index.to(targets.answers.device)))
     start = corrupt if direction == "denoising" else clean
