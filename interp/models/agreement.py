@@ -31,9 +31,9 @@ def disagreements(backend: Backend) -> dict[str, str]:
         ModelError: the logits differ, or the backend cannot run the model.
     """
     anatomy = backend.anatomy
-    native, found, limit = Native(anatomy), {}, 10 * tolerance(anatomy.hf.dtype)
+    native, limit = Native(anatomy), 10 * tolerance(anatomy.hf.dtype)
     try:
-        off = _error(_logits(backend), _logits(native))
+        off = _error(_logits(backend, {}), _logits(native, {}))
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"{backend.name} could not run {anatomy.name!r}: {error}. Use backend='native'."
@@ -43,12 +43,15 @@ def disagreements(backend: Backend) -> dict[str, str]:
             f"the logits of {anatomy.name!r} differ by {off:.1e} between {backend.name} and the Hugging Face "
             "model. Use backend='native'."
         )
-    for kind in anatomy.kinds:
-        sites = _sites(anatomy, kind)
-        reason = _differs(kind, sites, backend, native, limit) if sites else ""
-        if reason:
-            found[kind] = f"{backend.name} does not offer '{kind}' of {anatomy.name!r}: {reason}."
-    return found
+    sites = {kind: found for kind in anatomy.kinds if (found := _sites(anatomy, kind))}
+    if not _differ(list(sites.values()), backend, native, limit):
+        return {}
+    reasons = {kind: _differ([found], backend, native, limit) for kind, found in sites.items()}
+    return {
+        kind: f"{backend.name} does not offer '{kind}' of {anatomy.name!r}: {reason}."
+        for kind, reason in reasons.items()
+        if reason
+    }
 
 
 def _sites(anatomy: Anatomy, kind: str) -> list[Site]:
@@ -61,7 +64,9 @@ def _sites(anatomy: Anatomy, kind: str) -> list[Site]:
     return [Site(kind, layer, index) for layer in (range(anatomy.n_layers) if row.layered else [None])]
 
 
-def _differs(kind: str, sites: Sequence[Site], backend: Backend, native: Native, limit: float) -> str:
+def _differ(groups: Sequence[Sequence[Site]], backend: Backend, native: Native, limit: float) -> str:
+    """Say how the sites of some kinds differ, or "": all are read in one pass and written in another."""
+    sites = [site for group in groups for site in group]
     try:
         ours, theirs = _reads(native, sites), _reads(backend, sites)
         if any(ours[site].shape != theirs[site].shape for site in sites):
@@ -69,13 +74,12 @@ def _differs(kind: str, sites: Sequence[Site], backend: Backend, native: Native,
         off = max(_error(theirs[site], ours[site]) for site in sites)
         if off > limit:
             return f"its values differ by {off:.1e}"
-        if kind in READ_ONLY:
-            return ""
-        edit = _noise(ours[sites[0]])
-        off = _error(_logits(backend, {sites[0]: edit}), _logits(native, {sites[0]: edit}))
+        first = [group[0] for group in groups if group[0].kind not in READ_ONLY]
+        writes = {site: _noise(ours[site]) for site in first}
+        off = _error(_logits(backend, writes), _logits(native, writes))
         return f"what is written there has another effect, by {off:.1e}" if off > limit else ""
     except InterpError as error:
-        return str(error).partition(".")[0]
+        return str(error).partition(". ")[0].removesuffix(".")
     except KeyError:
         return "it is never computed there"
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -89,9 +93,9 @@ def _reads(backend: Backend, sites: Sequence[Site]) -> Read:
     return {site: frame.found[site] for site in sites}
 
 
-def _logits(backend: Backend, writes: Mapping[Site, Edit] | None = None) -> Tensor:
+def _logits(backend: Backend, writes: Mapping[Site, Edit]) -> Tensor:
     frame, batch = _frame(backend), probe_batch(backend.anatomy)
-    with torch.no_grad(), backend.session(frame, writes=[writes or {}], reads=[]) as call:
+    with torch.no_grad(), backend.session(frame, writes=[writes], reads=[]) as call:
         return last_logits(call(batch, "last").logits, batch)
 
 

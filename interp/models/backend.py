@@ -17,7 +17,7 @@ from interp.sites import Site
 __all__ = ["Backend", "Forward", "Native"]
 
 Forward = Callable[..., Any]
-"""From a batch, which logits are needed, and cache arguments by name, to what has ``logits`` (and a cache)."""
+"""From a batch, which logits are needed, and cache arguments by name, to the model's output."""
 
 
 class Backend(ABC):

@@ -1,6 +1,7 @@
 """nnsight: a model given by the user, and a backend that runs traces on a model of its own.
 
-Importing nnsight changes ``object`` and ``torch.Tensor`` for the whole process, so it is imported only on request.
+Importing nnsight changes ``object`` and ``torch.Tensor`` for the whole process, so it is imported only on
+request.
 """
 
 from __future__ import annotations
@@ -31,9 +32,6 @@ from interp.sites import Site
 
 __all__ = ["NNsightTraces", "held", "made"]
 
-Place = tuple[nn.Module, str]
-"""A module and "in" or "out"."""
-
 
 def held(model: Envoy) -> Held:
     """Give the Hugging Face model that an nnsight model wraps: new modules, the same weights.
@@ -44,8 +42,8 @@ def held(model: Envoy) -> Held:
     hf = model._module
     if not isinstance(hf, PreTrainedModel):
         raise ModelError(
-            f"an nnsight {type(model).__name__} was given that wraps a {type(hf).__name__}, not a Hugging Face "
-            "model. Give the whole model, for example TransformersModel(name, task='text-generation')."
+            f"an nnsight {type(model).__name__} was given that wraps a {type(hf).__name__}, not a Hugging "
+            "Face model. Give the whole model, for example TransformersModel(name, task='text-generation')."
         )
     name = hf.config.name_or_path or type(hf).__name__
     if any(parameter.is_meta for parameter in hf.parameters()):
@@ -151,7 +149,8 @@ class NNsightTraces(Backend):
         given = arguments(self.own, batch, logits, **cache)
         results: list[Any] = []
         stopped: list[Stop] = []
-        with self.model.trace(**given) as tracer:  # nnsight compiles this block anew: keep it plain
+        tracer: Any = self.model.trace(**given)
+        with tracer:  # nnsight compiles this block anew: keep it plain
             _act(program, stopped)
             if stopped:
                 tracer.stop()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -158,7 +159,11 @@ class TransformerLens(Backend):
 
     @cached_property
     def _names(self) -> dict[int, str]:
-        return {id(point): name for name, point in reversed(self.bridge.hook_dict.items())}
+        return {id(point): name for name, point in reversed(self._points.items())}
+
+    @cached_property
+    def _points(self) -> dict[str, HookPoint]:
+        return dict(self.bridge.hook_dict)  # computed anew by the bridge whenever it is asked
 
     def locate(self, site: Site, *, write: bool = False) -> Location:
         """Find the hook point of a site and how the site is cut out of it.
@@ -198,7 +203,7 @@ class TransformerLens(Backend):
 
     def _point(self, layer: int | None, hook: str, site: Site) -> nn.Module:
         name = hook if layer is None else f"blocks.{layer}.{hook}"
-        point = self.bridge.hook_dict.get(name)
+        point = self._points.get(name)
         if point is None:
             raise SiteError(
                 f"the bridge of {self.anatomy.name!r} has no {name!r}, so it does not offer '{site}'."

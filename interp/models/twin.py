@@ -24,9 +24,9 @@ def twin(
 ) -> PreTrainedModel:
     """Build the model that a configuration describes, around the weights of one that exists.
 
-    The modules are new, so hooks and replaced ``forward`` functions of the other model are not in the twin, and
-    nothing that is done to the twin's modules or configuration reaches the other. An edit in place of a weight
-    reaches both; a weight replaced in one does not.
+    The modules are new, so hooks and replaced ``forward`` functions of the other model are not in the twin,
+    and nothing that is done to the twin's modules or configuration reaches the other. An edit in place of a
+    weight reaches both; a weight replaced in one does not.
 
     Args:
         hf: the model whose parameters and buffers are shared.
@@ -62,11 +62,8 @@ def _share(source: nn.Module | None, module: nn.Module, path: str, name: str) ->
     if source is None or type(source) is not type(module):
         kind = "nothing" if source is None else f"a {type(source).__name__}"
         raise _unlike(name, f"{path!r} holds {kind}, not a {type(module).__name__}")
-    for mine, theirs in (
-        (module._parameters, source._parameters),
-        (module._buffers, source._buffers),
-        (module.__dict__, source.__dict__),
-    ):
+    tables = ("_parameters", "_buffers", "__dict__")
+    for mine, theirs in ((getattr(module, table), getattr(source, table)) for table in tables):
         for key, tensor in _tensors(mine):
             new = theirs.get(key)
             if not isinstance(new, torch.Tensor) or new.shape != tensor.shape:
