@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-__all__ = ["FOREIGN", "Foreign", "Held", "foreign", "held"]
+__all__ = ["FOREIGN", "Foreign", "Held", "foreign", "held", "stamp"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,12 @@ def held(source: object, row: Foreign) -> Held:
         ModelError: it holds no Hugging Face model, or one that differs from its checkpoint.
     """
     return import_module(row.adapter).held(source)
+
+
+def stamp(source: object, row: Foreign) -> tuple[int, ...]:
+    """Say which parameters such an object holds now, cheaply, so that a change is noticed.
+
+    Raises:
+        ModelError: it holds no Hugging Face model, or one that differs from its checkpoint.
+    """
+    return tuple(id(parameter) for parameter in import_module(row.adapter).inner(source).parameters())

@@ -30,11 +30,11 @@ from interp.models.twin import twin
 from interp.models.validate import probe_batch
 from interp.sites import Site
 
-__all__ = ["NNsightTraces", "held", "made"]
+__all__ = ["NNsightTraces", "held", "inner", "made"]
 
 
-def held(model: Envoy) -> Held:
-    """Give the Hugging Face model that an nnsight model wraps: new modules, the same weights.
+def inner(model: Envoy) -> PreTrainedModel:
+    """Give the Hugging Face model that an nnsight model wraps; its modules answer to nnsight.
 
     Raises:
         ModelError: it wraps something else, has no weights yet, or holds edits.
@@ -45,7 +45,7 @@ def held(model: Envoy) -> Held:
             f"an nnsight {type(model).__name__} was given that wraps a {type(hf).__name__}, not a Hugging "
             "Face model. Give the whole model, for example TransformersModel(name, task='text-generation')."
         )
-    name = hf.config.name_or_path or type(hf).__name__
+    name = _name(hf)
     if any(parameter.is_meta for parameter in hf.parameters()):
         raise ModelError(f"the nnsight model {name!r} has no weights yet. Call its dispatch() first.")
     if model._edits:
@@ -53,7 +53,21 @@ def held(model: Envoy) -> Held:
             f"the nnsight model {name!r} holds edits, which would not act here. Call clear_edits(), and pass "
             "them as interventions."
         )
-    return Held(twin(hf), model.__dict__.get("tokenizer"), name)
+    return hf
+
+
+def _name(hf: PreTrainedModel) -> str:
+    return hf.config.name_or_path or type(hf).__name__
+
+
+def held(model: Envoy) -> Held:
+    """Give plain Hugging Face modules around the weights of an nnsight model.
+
+    Raises:
+        ModelError: as for ``inner``, or the modules are not those that the configuration describes.
+    """
+    hf = inner(model)
+    return Held(twin(hf), model.__dict__.get("tokenizer"), _name(hf))
 
 
 def made(anatomy: Anatomy) -> NNsightTraces:

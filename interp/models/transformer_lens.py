@@ -28,18 +28,16 @@ from interp.models.twin import twin
 from interp.models.views import HeadOutput, Neuron, Pattern, Shifted, View, Whole
 from interp.sites import Site
 
-__all__ = ["TransformerLens", "held", "made"]
+__all__ = ["TransformerLens", "held", "inner", "made"]
 
 
-def held(bridge: TransformerBridge) -> Held:
-    """Give the Hugging Face model that a bridge wraps: new modules, the bridge's own weights.
-
-    The attention function is the library's default again, since a bridge switches it to eager.
+def inner(bridge: TransformerBridge) -> PreTrainedModel:
+    """Give what a bridge wraps: a Hugging Face model whose modules the bridge has replaced.
 
     Raises:
         ModelError: the bridge's weights were processed, or it holds no Hugging Face model.
     """
-    name = str(getattr(bridge.cfg, "model_name", None) or type(bridge).__name__)
+    name = _name(bridge)
     if bridge._weights_processed:
         raise ModelError(
             f"the weights of the bridge {name!r} were processed (folded norms, centred weights), so its "
@@ -52,9 +50,25 @@ def held(bridge: TransformerBridge) -> Held:
             f"the bridge {name!r} holds a {type(hf).__name__}, not a Hugging Face model. "
             "Give a bridge from TransformerBridge.boot_transformers(...)."
         )
+    return hf
+
+
+def _name(bridge: TransformerBridge) -> str:
+    return str(getattr(bridge.cfg, "model_name", None) or type(bridge).__name__)
+
+
+def held(bridge: TransformerBridge) -> Held:
+    """Give plain Hugging Face modules around a bridge's own weights.
+
+    The attention function is the library's default again, since a bridge switches it to eager.
+
+    Raises:
+        ModelError: as for ``inner``, or the modules are not those that the configuration describes.
+    """
     hooked = any(not handle.is_permanent for point in bridge.hook_dict.values() for handle in point.fwd_hooks)
     notes = ("hooks on the bridge itself do not act here; use interventions",) if hooked else ()
-    return Held(twin(hf, unwrap=_unwrapped, attention=False), bridge.tokenizer, name, notes)
+    hf = twin(inner(bridge), unwrap=_unwrapped, attention=False)
+    return Held(hf, bridge.tokenizer, _name(bridge), notes)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

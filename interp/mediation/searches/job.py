@@ -15,6 +15,7 @@ from interp.mediation.effects import DIRECTIONS, Effects
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
 from interp.mediation.replacements import REPLACEMENTS, Replacement
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
@@ -50,7 +51,7 @@ class Job:
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: ModelLike,
         pairs: PairSet,
         mediators: Mediators,
         metric: str,
@@ -65,6 +66,7 @@ class Job:
             ConfigError: an unknown metric, replacement, direction or position.
             SiteError: a mediator that the model does not have.
         """
+        model = as_model(model)
         for name, asked, known in (
             ("metric", metric, METRICS),
             ("replacement", replacement, REPLACEMENTS),
