@@ -17,7 +17,7 @@ from interp.models.model import Model
 __all__ = ["ModelLike", "as_model"]
 
 ModelLike = Model | PreTrainedModel | object
-"""A ``Model``, or what ``interp.load`` takes from memory: a Hugging Face model, a bridge, an nnsight model."""
+"""A ``Model``, or what ``interp.load`` takes from memory: a Hugging Face, bridge or nnsight model."""
 
 Stamp = tuple[int, ...]
 
