@@ -22,6 +22,7 @@ from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.walk import Row
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -148,13 +149,13 @@ class Curve:
         return f"Curve({len(self.sizes)} sizes to {self.total} nodes, CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
 
 
-def nodes_of(model: Model, pairs: PairSet, nodes: Nodes = NODES) -> tuple[Mediator, ...]:
+def nodes_of(model: ModelLike, pairs: PairSet, nodes: Nodes = NODES) -> tuple[Mediator, ...]:
     """Give every node that a circuit may have: heads and MLP outputs at all positions where left out."""
     return mediators_of(model, pairs, list(nodes), positions="all")
 
 
 def evaluate(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     circuit: Nodes,
     *,
@@ -178,6 +179,7 @@ def evaluate(
         ConfigError: a node outside the universe, or an unknown metric.
         DataError: the model behaves the same with every node replaced.
     """
+    model = as_model(model)
     every = nodes_of(model, pairs, universe)
     inside = mediators_of(model, pairs, list(circuit), positions="all") if circuit else ()
     stray = [str(node) for node in inside if node not in every]
@@ -197,7 +199,7 @@ def evaluate(
 
 
 def curve(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     order: Sequence[Mediator],
     *,
@@ -217,6 +219,7 @@ def curve(
         metric: a key of ``METRICS``.
         seed: of the rows that are checked.
     """
+    model = as_model(model)
     every = nodes_of(model, pairs, universe)
     ranked = [node for node in dict.fromkeys([*order, *every]) if node in set(every)]
     steps = sorted({0, len(every), *(sizes or _doubling(len(every)))})

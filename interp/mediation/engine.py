@@ -132,23 +132,29 @@ class Engine:
     def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> Walker | None:
         """Give the walker of a length; None where a walk does not give the model's own logits."""
         if length not in self._walkers:
-            try:
-                walker = Walker.of(self.model, ids)
-                plain = walker([Row(0)], Patch({}))
-                walked = walker(
-                    [Row(0, (Mediator(Site("resid_pre", 0)),))],
-                    Patch({Site("resid_pre", 0): walker.streams[0]}),
-                )
-                wanted = self.model.logits([list(ids[0])]).to(plain.device)
-                off = max(_relative(plain, wanted), _relative(walked, wanted))
-                reason = "" if off <= TOLERANCE * 10 else f"a walk differs from the model by {off:.1e}"
-            except (InterpError, RuntimeError, TypeError, ValueError) as error:
-                walker, reason = None, f"its blocks cannot be run one by one ({type(error).__name__})"
+            walker, reason = self._measured(ids)
             if reason:
                 self.bill.fallback = reason
                 _log.warning("%r is patched by whole forward passes: %s", self.model.name, reason)
             self._walkers[length] = None if reason else walker
         return self._walkers[length]
+
+    def _measured(self, ids: Sequence[Sequence[int]]) -> tuple[Walker | None, str]:
+        """Build a walker and say why it cannot be used, or ""."""
+        if self.model.backend is not None:
+            return None, f"{self.model.backend.name} runs the whole model only"
+        try:
+            walker = Walker.of(self.model, ids)
+            plain = walker([Row(0)], Patch({}))
+            walked = walker(
+                [Row(0, (Mediator(Site("resid_pre", 0)),))],
+                Patch({Site("resid_pre", 0): walker.streams[0]}),
+            )
+            wanted = self.model.logits([list(ids[0])]).to(plain.device)
+            off = max(_relative(plain, wanted), _relative(walked, wanted))
+        except (InterpError, RuntimeError, TypeError, ValueError) as error:
+            return None, f"its blocks cannot be run one by one ({type(error).__name__})"
+        return walker, "" if off <= TOLERANCE * 10 else f"a walk differs from the model by {off:.1e}"
 
     def _check(self, ids: Sequence[Sequence[int]], rows: Sequence[Row], patch: Patch, logits: Tensor) -> None:
         """Recompute random rows by whole forward passes."""

@@ -17,6 +17,7 @@ from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.walk import Row
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -88,7 +89,7 @@ class Interactions:
 
 
 def interactions(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     mediators: Sequence[str | Site | Mediator],
     *,
@@ -111,6 +112,7 @@ def interactions(
     Raises:
         ConfigError: fewer than two mediators or more than 24, an unknown direction or metric.
     """
+    model = as_model(model)
     if direction not in DIRECTIONS:
         raise ConfigError(f"direction {direction!r} asked; use {' or '.join(DIRECTIONS)}.")
     if metric not in METRICS:

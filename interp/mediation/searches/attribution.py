@@ -11,14 +11,14 @@ from interp.mediation.metrics import Targets
 from interp.mediation.searches.gradients import SIGNS, chunks, first_order, need_gradient, slopes
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.searches.verify import verified
-from interp.models.model import Model
+from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["attribution"]
 
 
 def attribution(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     mediators: Mediators,
     *,

@@ -12,14 +12,14 @@ from interp.mediation.engine import Engine
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.walk import Row
-from interp.models.model import Model
+from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["exhaustive"]
 
 
 def exhaustive(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     mediators: Mediators,
     *,

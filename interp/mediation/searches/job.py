@@ -16,6 +16,7 @@ from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
 from interp.mediation.replacements import Material, Replacement, replacement_of
 from interp.mediation.subspaces import Subspace
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
@@ -51,7 +52,7 @@ class Job:
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: ModelLike,
         pairs: PairSet,
         mediators: Mediators,
         metric: str,
@@ -66,6 +67,7 @@ class Job:
             ConfigError: an unknown metric, replacement, direction or position.
             SiteError: a mediator that the model does not have.
         """
+        model = as_model(model)
         if metric not in METRICS:
             raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
         rule = replacement_of(replacement)
