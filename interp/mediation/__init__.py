@@ -15,20 +15,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.mediation.circuits import Curve, Evaluation, curve, evaluate
+    from interp.mediation.contributions import Contributions, direct_logit_attribution
     from interp.mediation.effects import DIRECTIONS, Effects
+    from interp.mediation.lens import Lens, logit_lens
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
     from interp.mediation.replacements import REPLACEMENTS
-    from interp.mediation.searches import SEARCHES, attribution, exhaustive
+    from interp.mediation.searches import (
+        SEARCHES,
+        attribution,
+        attribution_star,
+        direct_effects,
+        exhaustive,
+        integrated_gradients,
+    )
     from interp.mediation.subspaces import Subspace
 
 _HOME = {
+    "Contributions": "contributions",
     "Curve": "circuits",
     "DIRECTIONS": "effects",
     "Effects": "effects",
     "Evaluation": "circuits",
     "Interactions": "pairwise",
+    "Lens": "lens",
     "MEDIATORS": "mediators",
     "METRICS": "metrics",
     "Mediator": "mediators",
@@ -36,10 +47,15 @@ _HOME = {
     "SEARCHES": "searches",
     "Subspace": "subspaces",
     "attribution": "searches",
+    "attribution_star": "searches",
     "curve": "circuits",
+    "direct_effects": "searches",
+    "direct_logit_attribution": "contributions",
     "evaluate": "circuits",
     "exhaustive": "searches",
+    "integrated_gradients": "searches",
     "interactions": "pairwise",
+    "logit_lens": "lens",
     "mediators_of": "mediators",
 }
 
@@ -49,17 +65,24 @@ __all__ = [
     "METRICS",
     "REPLACEMENTS",
     "SEARCHES",
+    "Contributions",
     "Curve",
     "Effects",
     "Evaluation",
     "Interactions",
+    "Lens",
     "Mediator",
     "Subspace",
     "attribution",
+    "attribution_star",
     "curve",
+    "direct_effects",
+    "direct_logit_attribution",
     "evaluate",
     "exhaustive",
+    "integrated_gradients",
     "interactions",
+    "logit_lens",
     "mediators_of",
 ]
 

@@ -66,7 +66,10 @@ _ROWS = (
         False,
     ),
     SearchMethod(
-        "direct", "replace each mediator only where the final norm reads it: its direct effect", direct_effects, True
+        "direct",
+        "replace each mediator only where the final norm reads it: its direct effect",
+        direct_effects,
+        True,
     ),
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError, SiteError
+from interp.errors import SiteError
 from interp.mediation.effects import Effects
 from interp.mediation.mediators import Mediator
 from interp.mediation.searches.gradients import SIGNS
@@ -37,7 +37,7 @@ def direct_effects(
     seed: int = 0,
     progress: bool = False,
 ) -> Effects:
-    """Replace what each writer adds to the final residual stream, all other parts of the model frozen, exactly.
+    """Replace what each writer adds to the final residual stream, exactly, the rest of the model frozen.
 
     The final norm is live. Only the last token counts, since only it is read. What an exhaustive search finds
     beyond this goes through later parts of the model: indirect effect = effect - direct effect.
@@ -81,8 +81,6 @@ def _need_writers(job: Job) -> None:
                 f"mediators that do: {', '.join(WRITERS)}."
             )
     layers = {m.layer for m in job.mediators if m.site.kind == "head" and m.layer is not None}
-    if job.metric.name == "accuracy":
-        raise ConfigError("metric 'accuracy' has no direct effect worth the name; use logit-diff or log-prob.")
     check_heads_add_up(job.model, job.pairs.clean, sorted(layers))
 
 
@@ -105,8 +103,8 @@ def _change(job: Job, mediator: Mediator, node: Tensor, there: Tensor) -> Tensor
     if isinstance(place.index, int):
         node, there = node[:, place.index], there[:, place.index]
     change = within(place.subspace, node, there.to(node), job.replacement.rule) - node
-    if mediator.site.kind == "head":
-        change = written_by_heads(job.model, Site("z", mediator.layer), {int(place.index or 0): change})
+    if isinstance(place.index, int):
+        change = written_by_heads(job.model, Site("z", mediator.layer), {place.index: change})
     lengths = torch.tensor(job.pairs.lengths, device=change.device)
     if mediator.position is None:
         return change

@@ -47,10 +47,10 @@ def integrated_gradients(
     The estimate is ``sum (replacement - current) * mean over a of dY/d(current at a)`` with ``steps`` points
     ``a = (j + 1/2) / steps`` (midpoint rule: the error falls with the square of ``steps``).
 
-    ``path="inputs"`` moves the embeddings from the prompt to the pair's other prompt, and reads every mediator
-    in the same passes (as in Hanna et al. 2024, 2403.17806). At ``embed`` the effects add up to the total
-    effect; how far they miss it is in ``cost[direction]["completeness_error"]`` (units of the metric, largest
-    over pairs).
+    ``path="inputs"`` moves the embeddings from the prompt to the pair's other prompt, and reads every
+    mediator in the same passes (as in Hanna et al. 2024, 2403.17806). At ``embed`` the effects add up to the
+    total effect; how far they miss it is in ``cost[direction]["completeness_error"]`` (units of the metric,
+    largest over pairs).
 
     ``path="activations"`` moves one carrying site at a time (all heads of a layer together), the rest of the
     model responding. For a mediator that is a whole site, such as ``mlp_out.3`` at all positions, this tends

@@ -1,10 +1,10 @@
 """What replaced queries and keys do to attention: patterns computed anew instead of a slope through softmax.
 
-A pattern is ``p[t, i] = softmax over i of score(query t, key i)`` and a head's output ``z[t] = sum p[t, i] v[i]``,
-so a changed pattern moves the metric by ``sum (p' - p)[t, i] * g[t, i]`` with ``g[t, i] = dY/dz[t] . v[i]`` to
-first order in what comes after (Kramar et al. 2024, arXiv 2403.00745, section 3.1.1). The model itself computes
-``p'``: every layer reads its own unchanged stream and gets the new queries or keys, so rotary embeddings,
-norms of queries and keys, caps on scores, windows and biases need no code here.
+A pattern is ``p[t, i]``, the softmax over keys i of the scores of query t, and a head's output is
+``z[t] = sum p[t, i] v[i]``. So a changed pattern moves the metric by ``sum (p' - p)[t, i] * g[t, i]`` with
+``g[t, i] = dY/dz[t] . v[i]``, to first order in what comes after (Kramar et al. 2024, arXiv 2403.00745).
+The model itself computes ``p'``: every layer reads its own unchanged stream and gets the new queries or keys,
+so rotary embeddings, norms of queries and keys, caps on scores, windows and biases need no code here.
 """
 
 from __future__ import annotations
@@ -116,9 +116,7 @@ class Attention:
             sources: carrier -> the replacement's source values of these prompts, ``[row pos ...]``.
             parity: replace even (0) or odd (1) positions only; None for all.
         """
-        edits = [
-            Intervention(site, value) for site, value in self.read.items() if site.kind == "resid_pre"
-        ]
+        edits = [Intervention(site, value) for site, value in self.read.items() if site.kind == "resid_pre"]
         edits += [self._edit(place, sources[place.carrier], parity) for place in places]
         names = {place: f"pattern.{place.carrier.layer}" for place in places}
         run = self.job.model.run(
@@ -133,8 +131,8 @@ class Attention:
         """Give ``p exp(change of score)`` for each key replaced alone, and how many could not be read.
 
         Two runs replace the keys at even and at odd positions. In each, the ratio of a replaced key's
-        probability to that of one that stayed is free of the normaliser. It cannot be read where the keys that
-        stayed have no probability left in floating point; such a key counts as unchanged.
+        probability to that of one that stayed is free of the normaliser. It cannot be read where the keys
+        that stayed have no probability left in floating point; such a key counts as unchanged.
         """
         found = {place: self.pattern(place.carrier.layer or 0).clone() for place in places}
         lost = 0
@@ -155,7 +153,11 @@ class Attention:
         current = self.read[place.carrier]
         site, index = place.carrier, place.index
         if isinstance(index, int):
-            current, source, site = current[:, :, index], source[:, :, index], Site(site.kind, site.layer, index)
+            current, source, site = (
+                current[:, :, index],
+                source[:, :, index],
+                Site(site.kind, site.layer, index),
+            )
         new = within(place.subspace, current, source.to(current), self.job.replacement.rule)
         if parity is not None:
             chosen = torch.arange(new.shape[1], device=new.device) % 2 == parity

@@ -29,7 +29,7 @@ DROPS = ("layers", "none")
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
 MAGNITUDES = (
     "atp-star: the size of an estimate is the mean absolute estimate over runs with one layer's gradient "
-    "dropped; only its sign is that of the plain estimate. Rank by it, and take effects from the verified ones"
+    "dropped; only its sign is that of the plain estimate. Rank by it; take effects from the verified ones"
 )
 
 
@@ -49,14 +49,14 @@ def attribution_star(
 ) -> Effects:
     """Estimate every effect as AtP* does (Kramar et al. 2024, 2403.00745): two repairs of attribution.
 
-    *Queries and keys*: the attention pattern is computed anew with the replaced queries or keys, and only what
-    comes after it is taken as linear; so a softmax that is saturated does not hide an effect. Queries at
-    several positions, and keys that are replaced together, are exact up to the pattern; single keys use the
-    closed form of softmax. Other mediators keep the first-order estimate.
+    *Queries and keys*: the attention pattern is computed anew with the replaced queries or keys, and only
+    what comes after it is taken as linear; so a softmax that is saturated does not hide an effect. A key that
+    is replaced at one position goes through the closed form of softmax. Other mediators keep the first-order
+    estimate; of a key-value group, the two parts are added up.
 
     *Cancellation* (``drops="layers"``, GradDrop): the gradient is taken once more per layer with what that
-    layer adds to the stream held constant. Values are then magnitudes for ranking: the mean over layers of the
-    absolute estimates of each pair, with the sign of the plain estimate. Runs that drop the layer a
+    layer adds to the stream held constant. Values are then magnitudes for ranking: the mean over layers of
+    the absolute estimates of each pair, with the sign of the plain estimate. Runs that drop the layer a
     mediator is inside of are left out (they give 0), hence the paper's factor ``1 / (layers - 1)``. With
     ``drops="none"`` values are the signed estimates themselves, in units of the metric.
 
@@ -89,7 +89,7 @@ def attribution_star(
 def _estimates(
     layers: Sequence[int], job: Job, direction: str, targets: Targets, measured: Measured
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """Give ``[mediator pair]`` estimates in one direction; copy 0 of the rows is plain, the rest drop a layer."""
+    """Give ``[mediator pair]`` estimates in one direction; copy 0 of the rows drops no layer."""
     base, source = job.base(direction)
     sources = job.sources(source, job.mediators)
     asked = _asked(job.mediators)
