@@ -92,8 +92,7 @@ class Attention:
             places: queries and keys that will be replaced.
         """
         layers = sorted({place.carrier.layer or 0 for place in places})
-        sites = [Site("resid_pre", layer) for layer in range(job.model.n_layers)]
-        sites += [Site(kind, layer) for layer in layers for kind in ("v", "pattern")]
+        sites = [Site(kind, layer) for layer in layers for kind in ("resid_pre", "v", "pattern")]
         sites += sorted({place.carrier for place in places})
         read = job.model.capture(tokens, [str(site) for site in sites], "all")
         return cls(job, tokens, {site: read[str(site)] for site in sites})
@@ -116,7 +115,8 @@ class Attention:
             sources: carrier -> the replacement's source values of these prompts, ``[row pos ...]``.
             parity: replace even (0) or odd (1) positions only; None for all.
         """
-        edits = [Intervention(site, value) for site, value in self.read.items() if site.kind == "resid_pre"]
+        streams = [Site("resid_pre", place.carrier.layer) for place in places]
+        edits = [Intervention(site, self.read[site]) for site in streams]
         edits += [self._edit(place, sources[place.carrier], parity) for place in places]
         names = {place: f"pattern.{place.carrier.layer}" for place in places}
         run = self.job.model.run(
