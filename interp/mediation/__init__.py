@@ -16,25 +16,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.mediation.alignment import Alignment, das, interchange_accuracy
     from interp.mediation.circuits import Curve, Evaluation, curve, evaluate
+    from interp.mediation.contributions import Contributions, direct_logit_attribution
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.estimands import ESTIMANDS, estimands
+    from interp.mediation.lens import Lens, logit_lens
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
     from interp.mediation.proposals import mean_difference, pca
     from interp.mediation.replacements import REPLACEMENTS, replacement_of
-    from interp.mediation.searches import SEARCHES, attribution, exhaustive
+    from interp.mediation.searches import (
+        SEARCHES,
+        attribution,
+        attribution_star,
+        direct_effects,
+        exhaustive,
+        integrated_gradients,
+    )
     from interp.mediation.stability import stability
     from interp.mediation.subspaces import Subspace
 
 _HOME = {
     "Alignment": "alignment",
+    "Contributions": "contributions",
     "Curve": "circuits",
     "DIRECTIONS": "effects",
     "ESTIMANDS": "estimands",
     "Effects": "effects",
     "Evaluation": "circuits",
     "Interactions": "pairwise",
+    "Lens": "lens",
     "MEDIATORS": "mediators",
     "METRICS": "metrics",
     "Mediator": "mediators",
@@ -42,13 +53,18 @@ _HOME = {
     "SEARCHES": "searches",
     "Subspace": "subspaces",
     "attribution": "searches",
+    "attribution_star": "searches",
     "curve": "circuits",
     "das": "alignment",
+    "direct_effects": "searches",
+    "direct_logit_attribution": "contributions",
     "estimands": "estimands",
     "evaluate": "circuits",
     "exhaustive": "searches",
+    "integrated_gradients": "searches",
     "interactions": "pairwise",
     "interchange_accuracy": "alignment",
+    "logit_lens": "lens",
     "mean_difference": "proposals",
     "mediators_of": "mediators",
     "pca": "proposals",
@@ -64,20 +80,27 @@ __all__ = [
     "REPLACEMENTS",
     "SEARCHES",
     "Alignment",
+    "Contributions",
     "Curve",
     "Effects",
     "Evaluation",
     "Interactions",
+    "Lens",
     "Mediator",
     "Subspace",
     "attribution",
+    "attribution_star",
     "curve",
     "das",
+    "direct_effects",
+    "direct_logit_attribution",
     "estimands",
     "evaluate",
     "exhaustive",
+    "integrated_gradients",
     "interactions",
     "interchange_accuracy",
+    "logit_lens",
     "mean_difference",
     "mediators_of",
     "pca",

@@ -117,10 +117,16 @@ class Job:
         return self.metric.values(logits.float(), targets).double().cpu().numpy()
 
     def effects(
-        self, values: dict[str, np.ndarray], clean: np.ndarray, corrupt: np.ndarray, **facts: Any
+        self,
+        values: dict[str, np.ndarray],
+        clean: np.ndarray,
+        corrupt: np.ndarray,
+        *,
+        warnings: tuple[str, ...] = (),
+        **facts: Any,
     ) -> Effects:
         """Wrap the numbers of a search."""
-        notes = list(self.pairs.notes)
+        notes = [*self.pairs.notes, *warnings]
         if self.replacement.off_distribution:
             put = f"replacement {self.replacement.name} ({self.replacement.description})"
             notes.append(f"{put}: values that the model never has; read with care")
