@@ -23,6 +23,8 @@ from interp.sites import Site
 __all__ = ["Bill", "Engine"]
 
 CHECKED = 4
+UNEMBEDDED = 1024
+"""Rows whose logits are computed at once, so that the head's weights are read rarely."""
 TOLERANCE = 1e-5
 _log = logging.getLogger(__name__)
 
@@ -154,10 +156,16 @@ class Engine:
         before = walker.steps
 
         def run(batch: Sequence[int]) -> None:
-            got = walker([local[at] for at in batch], Patch(short, patch.rule), start=starts[batch[0]])
+            own = Patch(short, patch.rule)
+            got = walker.last([local[at] for at in batch], own, start=starts[batch[0]])
             found.update(zip(batch, got, strict=True))
 
+        def unembed(batch: Sequence[int]) -> None:
+            logits = self.model.unembed(torch.stack([found[at] for at in batch]))
+            found.update(zip(batch, logits, strict=True))
+
         in_batches([walk.rows for walk in plan.walks], run, progress=progress)
+        in_batches([numbers[at : at + UNEMBEDDED] for at in range(0, len(numbers), UNEMBEDDED)], unembed)
         self.bill.forwards += (walker.steps - before) / self.model.n_layers
         return found
 

@@ -23,7 +23,9 @@ __all__ = ["DIVISIONS", "Costs", "Need", "Plan", "Walk", "planned"]
 TOKENS = {"cpu": 4096, "cuda": 131072}
 """Tokens of one walk: on CPU about what stays in the cache."""
 CALL = 5e6
-"""Parameters times tokens whose products take as long as a call of a block takes besides: measured."""
+"""Parameters times tokens whose products take as long as the Python of a block's call: measured."""
+READ = 25
+"""Tokens whose products take as long as reading a block's weights from memory: measured."""
 LENT = 0.05
 """What a position whose keys and values are lent costs, as a share of one that is run."""
 MOST = 48
@@ -47,7 +49,7 @@ class Costs:
     def of(cls, model: Model) -> Costs:
         """Estimate them from the number of parameters of a block and the kind of device."""
         size = sum(p.numel() for p in model.anatomy.blocks[0].parameters())
-        return cls(model.n_layers, CALL / max(size, 1), TOKENS.get(model.device.type, 4096))
+        return cls(model.n_layers, READ + CALL / max(size, 1), TOKENS.get(model.device.type, 4096))
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,16 @@ class Walker:
     def __call__(self, rows: Sequence[Row], patch: Patch, *, start: int = 0) -> Tensor:
         """Give the fp32 logits ``[row vocab]`` after the last token of each changed copy.
 
+        Args:
+            rows: patched copies of the prompts.
+            patch: what is put in.
+            start: the first position that is run; nothing may be changed before it.
+        """
+        return self.model.unembed(self.last(rows, patch, start=start))
+
+    def last(self, rows: Sequence[Row], patch: Patch, *, start: int = 0) -> Tensor:
+        """Give the stream after the last block, ``[row d_model]`` at the last position of each changed copy.
+
         Rows join the walk at the first layer they are changed at; plain copies join at its end.
 
         Args:
@@ -72,11 +82,10 @@ class Walker:
         """
         order = sorted(range(len(rows)), key=lambda at: rows[at].layer)
         with torch.no_grad():
-            last = _Walk(self, [rows[at] for at in order], patch, start).run()
-            logits = self.model.unembed(last)
+            states = _Walk(self, [rows[at] for at in order], patch, start).run()
         back = torch.empty(len(order), dtype=torch.long)
         back[torch.tensor(order)] = torch.arange(len(order))
-        return logits[back.to(logits.device)]
+        return states[back.to(states.device)]
 
     def arguments(self, start: int) -> Arguments:
         """Give what the blocks are called with besides the stream, for passes from a position on."""
@@ -155,4 +164,4 @@ class _Walk:
         """
         if isinstance(value, Prefix):
             return self.prefix
-        return value.repeat(rows, 1, 1) if name == "alibi" else value
+        return value.repeat(rows, 1, 1) if name == "alibi" and isinstance(value, Tensor) else value
