@@ -255,7 +255,7 @@ def _run(
     n = len(pairs)
     outside = [tuple(node for node in every if node not in circuit) for circuit in circuits]
     rows = [Row(at, nodes) for nodes in outside for at in range(n)]
-    engine = Engine(model, pairs.clean, seed)
+    engine = Engine(model, pairs.clean, seed, since=pairs.first_difference)
     logits = engine.logits(rows, {site: read[str(site)] for site in carriers})
     targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
     index = torch.arange(n, device=logits.device).repeat(len(circuits))

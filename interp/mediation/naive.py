@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from interp.mediation.edits import Patch, Row, within
 from interp.mediation.mediators import Place
-from interp.mediation.walk import Patch, Row, within
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 
@@ -22,7 +22,7 @@ def naive_logits(
 
     Args:
         model: what is run.
-        token_ids: the prompts.
+        token_ids: the prompts, of any lengths; values beyond a prompt's end are not read.
         rows: what is replaced in which copy.
         patch: the replacement values and the rule.
     """
@@ -42,7 +42,7 @@ def _edit(place: Place, at: int | None, example: int, patch: Patch) -> Intervent
     wanted = source if at is None else source[at][None]
 
     def change(current: Tensor) -> Tensor:
-        given = wanted.to(current.device, current.dtype)
+        given = wanted[: len(current)].to(current.device, current.dtype)
         if place.index is None:
             return within(place.subspace, current, given, patch.rule)
         result, index = current.clone(), place.index

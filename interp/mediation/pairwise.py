@@ -149,7 +149,9 @@ def _measured(
     carriers = sorted({site for mediator in mediators for site in mediator.carriers})
     read = model.capture(source, [str(site) for site in carriers], "all")
     rows = [Row(e, tuple(mediators[at] for at in one)) for one in sets for e in range(len(pairs))]
-    logits = Engine(model, base, seed).logits(rows, {site: read[str(site)] for site in carriers})
+    logits = Engine(model, base, seed, since=pairs.first_difference).logits(
+        rows, {site: read[str(site)] for site in carriers}
+    )
     targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
     index = torch.arange(len(pairs), device=logits.device).repeat(len(sets))
     found = METRICS[metric].values(logits.float(), targets.rows(index)).double().cpu().numpy()
