@@ -28,9 +28,13 @@ def naive_logits(
     """
     found: list[Tensor] = []
     for row in rows:
-        edits = [_edit(p, m.position, row.example, patch) for m in row.mediators for p in m.places]
-        prompt = [list(token_ids[row.example])]
-        logits = model.run(prompt, interventions=edits or None).logits
+        prompt = list(token_ids[row.example])
+        edits = [
+            _edit(place, None if m.position is None else m.position % len(prompt), row.example, patch)
+            for m in row.mediators
+            for place in m.places
+        ]
+        logits = model.run([prompt], interventions=edits or None).logits
         assert logits is not None
         found.append(logits[0].float())
     return torch.stack(found)

@@ -219,9 +219,10 @@ def test_what_transformers_asks_of_a_cache_is_what_a_prefix_offers(family: str) 
     prefix = _Watched.__new__(_Watched)
     prefix.used = asked
     Prefix.__init__(prefix, past, 5, torch.zeros(1, dtype=torch.long))
-    whole = model.hf(input_ids=torch.tensor([base[0]]), use_cache=False).logits[0, 5:]
-    lent: nn.Module = model.hf
-    found = lent(input_ids=torch.tensor([base[0][5:]]), past_key_values=prefix, use_cache=False).logits[0]
+    with torch.no_grad():
+        whole = model.hf(input_ids=torch.tensor([base[0]]), use_cache=False).logits[0, 5:]
+        lent: nn.Module = model.hf
+        found = lent(input_ids=torch.tensor([base[0][5:]]), past_key_values=prefix, use_cache=False).logits[0]
     assert off(found, whole) <= 1e-5
     offered = {"update", "get_seq_length", "get_query_offset", "get_mask_sizes"}
     own = {"past", "length", "examples"}
