@@ -29,7 +29,8 @@ DROPS = ("layers", "none")
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
 MAGNITUDES = (
     "atp-star: the size of an estimate is the mean absolute estimate over runs with one layer's gradient "
-    "dropped; only its sign is that of the plain estimate. Rank by it; take effects from the verified ones"
+    "dropped, or the plain estimate where that is larger; its sign is that of the plain estimate. Rank by it; "
+    "take effects from the verified ones"
 )
 
 
@@ -57,8 +58,10 @@ def attribution_star(
     *Cancellation* (``drops="layers"``, GradDrop): the gradient is taken once more per layer with what that
     layer adds to the stream held constant. Values are then magnitudes for ranking: the mean over layers of
     the absolute estimates of each pair, with the sign of the plain estimate. Runs that drop the layer a
-    mediator is inside of are left out (they give 0), hence the paper's factor ``1 / (layers - 1)``. With
-    ``drops="none"`` values are the signed estimates themselves, in units of the metric.
+    mediator is inside of are left out (they give 0), hence the paper's factor ``1 / (layers - 1)``. Unlike
+    in the paper, no magnitude is below that of the plain estimate: a mediator whose every path leads through
+    one layer would otherwise be lost in a shallow model. With ``drops="none"`` values are the signed
+    estimates themselves, in units of the metric.
 
     Args:
         model: what is patched.
@@ -191,11 +194,11 @@ def _runs(asked: Sequence[tuple[Place, bool]]) -> list[tuple[list[Place], bool]]
 
 
 def _combined(mediators: Sequence[Mediator], layers: Sequence[int], found: np.ndarray) -> np.ndarray:
-    """Give the plain estimates, or their signs times the mean magnitude over dropped layers."""
+    """Give the plain estimates, or their signs times the mean magnitude over dropped layers where larger."""
     if not layers:
         return found[0]
     keep = np.array([[m.layer != one or m.site.kind in STREAM for one in layers] for m in mediators])
     dropped = found[1:] * keep.T[:, :, None]
     magnitude = np.abs(dropped).sum(axis=0) / keep.sum(axis=1)[:, None]
     plain = np.where(found[0] == 0, dropped.sum(axis=0), found[0])
-    return np.sign(plain) * magnitude
+    return np.sign(plain) * np.maximum(magnitude, np.abs(found[0]))

@@ -101,7 +101,10 @@ def test_a_saturated_softmax_hides_keys_from_attribution_but_not_from_atp_star()
 
 
 def test_dropped_gradients_are_those_of_hooks_that_detach() -> None:
-    """One gradient per layer, by hand: mean absolute estimate, the mediator's own layer left out."""
+    """One gradient per layer, by hand: mean absolute estimate, the mediator's own layer left out.
+
+    No magnitude is below that of the plain estimate.
+    """
     model = made("gpt2")
     pairs = pairs_of(model, 3)
     names = ["mlp_out.0", "mlp_out.1", "resid_pre.1"]
@@ -123,12 +126,16 @@ def test_dropped_gradients_are_those_of_hooks_that_detach() -> None:
         for site, node, slope in zip(names, nodes, slopes, strict=True):
             estimate = (slope * (read[site] - node)).double().sum(dim=(1, 2))
             magnitude[site].append(estimate.abs().detach().numpy())
-    for mediator, row in zip(found.mediators, found.values["noising"], strict=True):
-        site = str(mediator.site)
-        own = [at for at in range(3) if site.startswith("resid") or at != mediator.layer]
-        wanted = np.mean([magnitude[site][at] for at in own], axis=0)
-        assert np.allclose(np.abs(row), wanted, rtol=1e-4, atol=1e-6), site
     signed = mediation.attribution(model, pairs, names, positions="all", directions="noising", verify=0)
+    raised = kept = 0
+    for at, (mediator, row) in enumerate(zip(found.mediators, found.values["noising"], strict=True)):
+        site, plain = str(mediator.site), np.abs(signed.values["noising"][at])
+        own = [one for one in range(3) if site.startswith("resid") or one != mediator.layer]
+        dropped = np.mean([magnitude[site][one] for one in own], axis=0)
+        assert np.allclose(np.abs(row), np.maximum(dropped, plain), rtol=1e-4, atol=1e-6), site
+        raised += int((dropped > 1.02 * plain).sum())
+        kept += int((dropped < 0.98 * plain).sum())
+    assert min(raised, kept) > 0
     assert np.array_equal(np.sign(found.values["noising"]), np.sign(signed.values["noising"]))
     assert not np.allclose(np.abs(found.values["noising"]), np.abs(signed.values["noising"]), rtol=0.02)
     assert any("Rank by it" in note for note in found.warnings)
