@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from interp import results
 from interp.errors import ConfigError
 from interp.mediation.effects import DIRECTIONS
 from interp.mediation.engine import Engine
@@ -82,6 +83,37 @@ class Interactions:
                 }
             )
         return pandas.DataFrame(rows, columns=["one", "two", "interaction", "low", "high"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the table and what it is of as JSON types."""
+        plain, _ = results.jsonable(
+            {
+                "mediators": list(map(str, self.mediators)),
+                "direction": self.direction,
+                "metric": self.metric,
+                "others": "respond",
+                "n_pairs": len(self.groups),
+                "interactions": self.table().to_dict("records"),
+                "seed": self.seed,
+            }
+        )
+        return plain
+
+    def diff(self, reference: Interactions) -> pandas.DataFrame:
+        """Give the change of each interaction from another result.
+
+        Raises:
+            ConfigError: another metric or direction.
+        """
+        mine, theirs = (self.metric, self.direction), (reference.metric, reference.direction)
+        if mine != theirs:
+            raise ConfigError(f"interactions by {mine} cannot be compared with interactions by {theirs}.")
+        columns = ["one", "two", "interaction"]
+        return results.difference(self.table()[columns], reference.table()[columns], columns[:2])
+
+    def _repr_html_(self) -> str:
+        """Give the ten strongest as an escaped table for notebooks."""
+        return results.table_html(self.table(10), caption=repr(self))
 
     def __repr__(self) -> str:
         """Say in one line what was found."""
