@@ -29,8 +29,8 @@ DROPS = ("layers", "none")
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
 MAGNITUDES = (
     "atp-star: the size of an estimate is the mean absolute estimate over runs with one layer's gradient "
-    "dropped, or the plain estimate where that is larger; its sign is that of the plain estimate. Rank by it; "
-    "take effects from the verified ones"
+    "dropped, or the plain estimate where that is larger; its sign is that of the plain estimate. "
+    "Rank by it; take effects from the verified ones"
 )
 
 

@@ -78,7 +78,6 @@ def test_how_much_of_the_planted_circuit_each_search_finds(search: str, name: st
         assert precision_and_recall(verified, truth.heads) == (1.0, 1.0)  # verification mends them all here
 
 
-def test_keys_behind_a_saturated_pattern_are_seen_by_atp_star_and_not_by_attribution() -> None:
 def test_keys_behind_a_saturated_pattern_are_seen_by_atp_star_only() -> None:
     truth = made("induction")
     kept = {"positions": "all", "directions": "noising"}
