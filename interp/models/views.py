@@ -232,7 +232,7 @@ def head_output(
 
 
 def head_weights(projection: nn.Module, view: View) -> tuple[Tensor, Tensor | None] | None:
-    """Cut the weights ``[d_model head d_head]`` and the bias ``[head d_head]`` of one part out of a projection.
+    """Cut weights ``[d_model head d_head]`` and bias ``[head d_head]`` of one part out of a projection.
 
     Args:
         projection: gives queries, keys or values, or all three.

@@ -120,7 +120,7 @@ class Blocks:
         return frame.found[site]
 
     def weight(self, site: Site) -> tuple[Tensor, Tensor | None] | None:
-        """Give the weights ``[d_model head d_head]`` and bias ``[head d_head]`` of ``q.l``, ``k.l`` or ``v.l``.
+        """Give weights ``[d_model head d_head]`` and bias ``[head d_head]`` of ``q.l``, ``k.l`` or ``v.l``.
 
         None where the projection is no plain linear layer (a quantized one, say).
         """

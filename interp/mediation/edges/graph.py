@@ -270,8 +270,8 @@ class Graph:
         writer, arrow, reader = body.partition(ARROW)
         if not arrow:
             raise SiteError(
-                f"cannot read the edge {text!r}: write edge.WRITER->READER, such as edge.head.3.*->logits, or "
-                f"edge.* for all. {self._there_are}"
+                f"cannot read the edge {text!r}: write edge.WRITER->READER, such as edge.head.3.*->logits, "
+                f"or edge.* for all. {self._there_are}"
             )
         writers = set(self._picked([writer], self.writers, "writer"))
         found = [

@@ -1,6 +1,6 @@
 """The circuit run: prompts whose readers get some edges from another prompt, exactly, many at once.
 
-Each row is a copy of a prompt with a set of edges that are *cut*. Everything is computed anew: a reader v gets
+Each row is a copy of a prompt with a set of edges that are *cut*. Everything is computed anew: a reader gets
 
     stream(v) = the row's own stream before v + sum over cut edges u->v of (other(u) - own(u))
 
