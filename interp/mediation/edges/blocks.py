@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -143,6 +144,26 @@ class Blocks:
         weight, bias = sliced
         out = inner @ weight[:, site.index]
         return out if bias is None else out + bias[site.index]
+
+    def pulled(self, site: Site, inner: Stream, slope: Tensor) -> Tensor:
+        """Pull a slope back through a projection, head by head: ``[row head pos d_model]``.
+
+        Args:
+            site: ``q.l``, ``k.l`` or ``v.l``.
+            inner: what the projection gets.
+            slope: with respect to the site, ``[row pos head d_head]``.
+        """
+        sliced = self.weight(site)
+        if sliced is not None:
+            return torch.einsum("bthe,dhe->bhtd", slope, sliced[0])
+        with torch.enable_grad():
+            given = inner.clone().requires_grad_()
+            out = self.project(site, given)
+            parts = [
+                torch.autograd.grad(out[:, :, head], given, slope[:, :, head], retain_graph=True)[0]
+                for head in range(slope.shape[2])
+            ]
+        return torch.stack(parts, dim=1)
 
 
 def contribution(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +24,9 @@ __all__ = ["CutRow", "EdgeEngine", "edge_logits"]
 TOLERANCE = 1e-4
 FLOATS = {"cpu": 1 << 26, "cuda": 1 << 29}
 """How many numbers a chunk may hold of what its writers changed and its readers get."""
+
+
+Keep = Callable[[Sequence[int], Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +81,23 @@ class EdgeEngine:
         Raises:
             ModelError: edges of this model do not add up to its own runs.
         """
-        found: list[Tensor | None] = [None] * len(rows)
-        needs = {id(row.cut): self._needs(row.cut) for row in rows}
+        found: dict[int, Tensor] = {}
+        self.each(rows, other, lambda numbers, part: found.update(zip(numbers, part, strict=True)), progress)
+        kept = [found[at] for at in range(len(rows))]
+        return torch.stack(kept) if kept else torch.zeros(0, self.model.vocab_size)
+
+    def each(
+        self, rows: Sequence[CutRow], other: Mapping[Site, Tensor], keep: Keep, progress: bool = False
+    ) -> None:
+        """Run every copy and hand its fp32 logits over, chunk by chunk, so that they need not be kept.
+
+        Args:
+            rows: which edges are cut in which copy.
+            other: as for :meth:`logits`.
+            keep: called with numbers of rows and their logits ``[row vocab]``.
+            progress: show a progress bar.
+        """
+        needs = {id(row.cut): self._needs(row.cut) for row in {id(row.cut): row for row in rows}.values()}
         groups: dict[int, list[int]] = {}
         for at, row in enumerate(rows):
             groups.setdefault(self.tokens.lengths[row.example], []).append(at)
@@ -90,16 +108,12 @@ class EdgeEngine:
 
             def run(batch: Sequence[int], runner: Runner = runner, place: dict[int, int] = place) -> None:
                 order = sorted(batch, key=lambda at: needs[id(rows[at].cut)].start)
-                chunk = self._chunk([rows[at] for at in order], needs, place)
-                for at, logits in zip(order, runner(chunk), strict=True):
-                    found[at] = logits
+                keep(order, runner(self._chunk([rows[at] for at in order], needs, place)))
 
             before = runner.blocks.steps
             in_batches(list(self._batches(rows, numbers, needs, length)), run, progress=progress)
             self.bill.forwards += (runner.blocks.steps - before) / self.model.n_layers
         self.bill.rows += len(rows)
-        kept = [logits for logits in found if logits is not None]
-        return torch.stack(kept) if kept else torch.zeros(0, self.model.vocab_size)
 
     def _needs(self, cut: Tensor) -> _Needs:
         width, last = len(self.graph.writers), self.model.n_layers

@@ -89,6 +89,11 @@ class Edge:
         return Site("z", self.writer.layer) if self.writer.kind == "head" else self.writer
 
     @property
+    def carriers(self) -> tuple[Site, ...]:
+        """Give the same, as mediators do."""
+        return (self.carrier,)
+
+    @property
     def layer(self) -> int | None:
         """Give the block of the reader; None for ``logits``."""
         return self.reader.layer
