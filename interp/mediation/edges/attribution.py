@@ -187,7 +187,9 @@ class _Plan:
         first = writers[0].layer or 0
         groups: dict[int, list[int]] = {}
         for writer in writers:
-            groups.setdefault(-1 if writer.layer is None else writer.layer, []).append(graph.writers.index(writer))
+            groups.setdefault(-1 if writer.layer is None else writer.layer, []).append(
+                graph.writers.index(writer)
+            )
         for readers, slope in run.each(first):
             reach = max(graph.reach[at] for at in readers)
             flat = slope.flatten(2).double()

@@ -112,5 +112,3 @@ class ReaderSlopes:
                 f"the slopes of what layer {layer} of {model.name!r} reads do not add up to the stream's: "
                 f"they differ by {self.off:.1e} of it. Use exact edges (exhaustive) instead."
             )
-
-

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.mediation.edges.asked import Edges
 from interp.mediation.edges.engine import CutRow, EdgeEngine
-from interp.mediation.edges.graph import PREFIX, Edge, Graph
+from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.run import carriers_of
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
@@ -20,15 +21,7 @@ from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["EdgeJob", "Edges", "are_edges"]
-
-Edges = str | Edge | Sequence[str | Edge]
-
-
-def are_edges(asked: object) -> bool:
-    """Say whether mediators that were asked for are edges: ``edge.*``, or ``Edge`` values."""
-    first = asked if isinstance(asked, str | Edge) or not isinstance(asked, Sequence) or not asked else asked[0]
-    return isinstance(first, Edge) or (isinstance(first, str) and first.strip().startswith(PREFIX))
+__all__ = ["EdgeJob", "Edges"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +68,12 @@ class EdgeJob:
         return {Site.parse(name): self.job.replacement.source(read[name], generator) for name in carriers}
 
     def measure(
-        self, engine: EdgeEngine, rows: Sequence[CutRow], other: dict[Site, Tensor], targets: Targets, progress: bool
+        self,
+        engine: EdgeEngine,
+        rows: Sequence[CutRow],
+        other: dict[Site, Tensor],
+        targets: Targets,
+        progress: bool,
     ) -> np.ndarray:
         """Run rows and give the metric of each."""
         found = np.zeros(len(rows))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.mediation.edges.graph import Edge
 from interp.mediation.effects import DIRECTIONS, Effects
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
@@ -22,7 +23,7 @@ from interp.sites import Site
 
 __all__ = ["Job", "Mediators"]
 
-Mediators = str | Site | Mediator | Sequence[str | Site | Mediator]
+Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge]
 
 
 @dataclass(frozen=True, eq=False)
