@@ -74,7 +74,7 @@ def edge_attribution(
         progress: show a progress bar.
 
     Raises:
-        ConfigError: an unknown metric, replacement, direction, slope or compat, or a metric without a gradient.
+        ConfigError: an unknown metric, replacement, direction, slope or compat; a metric without a gradient.
         SiteError: an edge that does not exist, or a model that does not offer edges.
         ModelError: the readers' gradients do not add up to the stream's.
     """
@@ -146,15 +146,15 @@ class _Plan:
     ) -> Tensor:
         """Give ``[row reader writer]`` scores."""
         graph = self.job.graph
+        asked = sorted({edge.writer for edge in self.job.edges})
         total = torch.zeros(len(rows), len(graph.readers), len(graph.writers), dtype=torch.float64)
         if self.slope == "point":
-            self._add(total, self._run(direction, rows, []), own, other, graph.writers, 1.0)
+            self._add(total, self._run(direction, rows, []), own, other, asked, 1.0)
             return total
-        embed = [one for one in graph.writers if one.kind == "embed"]
-        carriers = carriers_of(embed if self.slope == "inputs" else graph.writers)
+        carriers = [Site("embed")] if self.slope == "inputs" else carriers_of(asked)
         for carrier in carriers:
-            mine = [one for one in graph.writers if carriers_of([one]) == [carrier]]
-            writers = graph.writers if self.slope == "inputs" else mine
+            mine = [one for one in asked if carriers_of([one]) == [carrier]]
+            writers = asked if self.slope == "inputs" else mine
             for alpha in _points(self.steps, self.compat, direction):
                 value = own[carrier] + alpha * (other[carrier] - own[carrier])
                 run = self._run(direction, rows, [Intervention(carrier, value)])
@@ -200,7 +200,7 @@ class _Plan:
                 change = [contribution(model, graph.writers[at], other, own) for at in seen]
                 table = torch.stack(change, dim=1).flatten(2).double()
                 score = weight * torch.bmm(flat, table.transpose(1, 2)).cpu()
-                total[:, readers[0] : readers[-1] + 1, seen[0] : seen[-1] + 1] += score
+                total[:, readers[0] : readers[-1] + 1, seen] += score
         self.off = max(self.off, run.off)
 
 

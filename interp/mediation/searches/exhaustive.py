@@ -36,8 +36,8 @@ def exhaustive(
     Args:
         model: what is patched.
         pairs: clean and corrupt prompts.
-        mediators: names and globs such as ``head.*``, ``resid_post.*`` or ``edge.*->logits``, sites, mediators
-            or edges.
+        mediators: names and globs such as ``head.*``, ``resid_post.*`` or ``edge.*->logits``, sites,
+            mediators or edges.
         metric: a key of ``METRICS``.
         replacement: a key of ``REPLACEMENTS``.
         directions: ``both``, ``denoising`` or ``noising``; see ``DIRECTIONS``.

@@ -1,4 +1,4 @@
-"""One edge, patched by plain PyTorch hooks on the Hugging Face model: slow, and nothing of the runner in it."""
+"""One edge, patched by plain PyTorch hooks: slow, and with nothing of the runner in it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _columns(attention: Any, family: str, edge: Edge, model: Model) -> tuple[Any
 
 def _written(hf: Any, family: str, ids: Sequence[int], edge: Edge) -> Tensor:
     """Give what the writer adds to the stream in a prompt."""
-    blocks, _, attention, projection, _, _ = PATHS[family]
+    blocks, _, _, projection, _, _ = PATHS[family]
     writer, seen = edge.writer, []
     block = f"{blocks}.{writer.layer or 0}"
 

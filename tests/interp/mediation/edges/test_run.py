@@ -1,4 +1,4 @@
-"""The circuit run against arithmetic by hand, against whole runs, and against one edge patched by plain hooks."""
+"""The circuit run against arithmetic by hand, whole runs, and one edge patched by plain hooks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_micro_model_by_hand() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_edges_are_the_clean_run_and_none_the_corrupt_one(family: str) -> None:
-    """Oracle 10, on every family: grouped queries, post-norms, parallel blocks, multipliers, fused layouts."""
+    """Oracle 10, on every family: grouped queries, post-norms, parallel blocks, fused layouts."""
     model = made(family)
     pairs = pairs_of(model)
     graph = Graph.of(model)
@@ -83,7 +83,7 @@ def test_one_edge_is_what_plain_hooks_give(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
 def test_rows_do_not_see_each_other(family: str) -> None:
-    """Circuits of every size in one call are what they are alone, head by head and whole projections alike."""
+    """Circuits of every size in one call are what they are alone."""
     model = made(family)
     pairs = pairs_of(model)
     graph = Graph.of(model)
