@@ -1,7 +1,7 @@
-"""Circuits of nodes: a set of nodes is run, and everything outside it is taken from the other prompt.
+"""How well a circuit stands for the model: what is outside it is taken from the other prompt.
 
-``m(C)`` is the metric of the clean prompt with every node outside C replaced by its corrupt value, all at
-once; nodes inside respond to what they get. ``m(all)`` is the clean run, ``m(none)`` has every node replaced.
+``m(C)`` is the metric of the clean prompt with every node (or edge) outside C replaced by its corrupt value,
+all at once; what is inside responds to what it gets. ``m(all)`` is the clean run, ``m(none)`` has all replaced.
 Faithfulness is ``(m(C) - m(none)) / (m(all) - m(none))``, a ratio of means over pairs (Wang et al. 2022;
 Mueller et al. 2025, arXiv 2504.13151, section 3).
 """
@@ -113,46 +113,6 @@ class Evaluation:
         return f"Evaluation({size}, faithfulness {self.faithfulness}, left without it {self.completeness})"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Curve:
-    """Hold faithfulness by circuit size, nodes added in the order of a ranking.
-
-    Attributes:
-        sizes: numbers of nodes, ascending.
-        faithfulness: one per size.
-        total: number of nodes in all.
-        order: the ranking.
-    """
-
-    sizes: tuple[int, ...]
-    faithfulness: Float[np.ndarray, " size"]
-    total: int
-    order: tuple[Mediator, ...]
-
-    @property
-    def cpr(self) -> float:
-        """Give the area under faithfulness over the fraction of nodes (MIB's CPR; higher is better)."""
-        return float(np.trapezoid(self.faithfulness, np.array(self.sizes) / self.total))
-
-    @property
-    def cmd(self) -> float:
-        """Give the area between faithfulness and 1 (MIB's CMD; 0 is best)."""
-        return float(np.trapezoid(np.abs(1 - self.faithfulness), np.array(self.sizes) / self.total))
-
-    def at(self, fraction: float) -> float:
-        """Give the faithfulness at a fraction of the nodes, between measured sizes by a straight line."""
-        return float(np.interp(fraction * self.total, self.sizes, self.faithfulness))
-
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        return f"Curve({len(self.sizes)} sizes to {self.total} nodes, CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
-
-
-def nodes_of(model: Model, pairs: PairSet, nodes: Nodes = NODES) -> tuple[Mediator, ...]:
-    """Give every node that a circuit may have: heads and MLP outputs at all positions where left out."""
-    return mediators_of(model, pairs, list(nodes), positions="all")
-
-
 def evaluate(
     model: Model,
     pairs: PairSet,
@@ -194,70 +154,6 @@ def evaluate(
             "the model behaves the same with every node replaced; choose pairs whose answers differ."
         )
     return Evaluation(inside, every, metric, values, tuple(pairs.groups), seed, pairs.notes)
-
-
-def curve(
-    model: Model,
-    pairs: PairSet,
-    order: Sequence[Mediator],
-    *,
-    universe: Nodes = NODES,
-    sizes: Sequence[int] | None = None,
-    metric: str = "logit-diff",
-    seed: int = 0,
-) -> Curve:
-    """Give faithfulness by size, nodes added from the front of a ranking.
-
-    Args:
-        model: what is run.
-        pairs: better others than those the ranking was found on.
-        order: the ranking, such as ``effects.top(len(effects.mediators))``; nodes it leaves out come last.
-        universe: what is inside or outside.
-        sizes: numbers of nodes; 0, 1, 2, 4, ... and all where left out.
-        metric: a key of ``METRICS``.
-        seed: of the rows that are checked.
-    """
-    every = nodes_of(model, pairs, universe)
-    ranked = [node for node in dict.fromkeys([*order, *every]) if node in set(every)]
-    steps = sorted({0, len(every), *(sizes or _doubling(len(every)))})
-    if steps[0] < 0 or steps[-1] > len(every):
-        raise ConfigError(f"sizes from {steps[0]} to {steps[-1]} asked, but there are {len(every)} nodes.")
-    values = _run(model, pairs, every, [set(ranked[:size]) for size in steps], metric, seed)
-    none, whole = values[0].mean(), values[-1].mean()
-    if abs(whole - none) < 1e-6:
-        raise DataError(
-            "the model behaves the same with every node replaced; choose pairs whose answers differ."
-        )
-    shares = np.array([(value.mean() - none) / (whole - none) for value in values])
-    return Curve(tuple(steps), shares, len(every), tuple(ranked))
-
-
-def _doubling(n: int) -> list[int]:
-    return [2**at for at in range(n.bit_length()) if 2**at < n]
-
-
-def _run(
-    model: Model,
-    pairs: PairSet,
-    every: Sequence[Mediator],
-    circuits: Sequence[set[Mediator]],
-    metric: str,
-    seed: int,
-) -> list[np.ndarray]:
-    """Give the metric of each circuit on each pair."""
-    if metric not in METRICS:
-        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
-    carriers = sorted({site for node in every for site in node.carriers})
-    read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
-    n = len(pairs)
-    outside = [tuple(node for node in every if node not in circuit) for circuit in circuits]
-    rows = [Row(at, nodes) for nodes in outside for at in range(n)]
-    engine = Engine(model, pairs.clean, seed)
-    logits = engine.logits(rows, {site: read[str(site)] for site in carriers})
-    targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
-    index = torch.arange(n, device=logits.device).repeat(len(circuits))
-    found = METRICS[metric].values(logits.float(), targets.rows(index)).double().cpu().numpy()
-    return list(found.reshape(len(circuits), n))
 
 
 def _ratio(table: np.ndarray) -> float:
