@@ -9,9 +9,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from interp import mediation as mediation
     from interp import tasks as tasks
     from interp.activations import Activations as Activations
     from interp.analyses.concepts import probe_concepts as probe_concepts
+    from interp.analyses.patching import patch as patch
     from interp.analyses.probing import probe as probe
     from interp.errors import InterpError as InterpError
     from interp.models.doctor import examine as examine
@@ -31,11 +33,12 @@ _HOME = {
     "Site": "interp.sites",
     "examine": "interp.models.doctor",
     "load": "interp.models",
+    "patch": "interp.analyses.patching",
     "plot": "interp.report",
     "probe": "interp.analyses.probing",
     "probe_concepts": "interp.analyses.concepts",
 }
-_MODULES = ("tasks",)
+_MODULES = ("mediation", "tasks")
 
 __all__ = ["__version__", *sorted([*_HOME, *_MODULES])]  # pyright: ignore[reportUnsupportedDunderAll]
 

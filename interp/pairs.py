@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interp.errors import AlignmentError, ConfigError, DataError
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 
@@ -62,7 +63,7 @@ class PairSet:
 
     @classmethod
     def build(
-        cls, model: Model, pairs: Sequence[Pair], *, misaligned: Literal["refuse", "drop"] = "refuse"
+        cls, model: ModelLike, pairs: Sequence[Pair], *, misaligned: Literal["refuse", "drop"] = "refuse"
     ) -> PairSet:
         """Tokenize pairs and check that they line up.
 
@@ -79,6 +80,7 @@ class PairSet:
             raise ConfigError(f"misaligned={misaligned!r} asked; use 'refuse' or 'drop'.")
         if not pairs:
             raise DataError("no pairs were given; give at least one.")
+        model = as_model(model)
         clean = model.tokenize([pair.clean for pair in pairs])
         corrupt = model.tokenize([pair.corrupt for pair in pairs])
         first = _FirstTokens(model)
@@ -113,7 +115,7 @@ class PairSet:
 
     @classmethod
     def from_jsonl(
-        cls, model: Model, path: str | Path, *, misaligned: Literal["refuse", "drop"] = "refuse"
+        cls, model: ModelLike, path: str | Path, *, misaligned: Literal["refuse", "drop"] = "refuse"
     ) -> PairSet:
         """Read pairs from a file of one JSON object per line: clean, corrupt, answer, foil[, kind, group].
 
@@ -167,12 +169,13 @@ class PairSet:
         answers, foils = tuple(a for a, _ in turned), tuple(f for _, f in turned)
         return PairSet(pairs, self.corrupt, self.clean, answers, foils, self.notes)
 
-    def right(self, model: Model, *, batch_size: str | int = "auto") -> PairSet:
+    def right(self, model: ModelLike, *, batch_size: str | int = "auto") -> PairSet:
         """Keep the pairs whose clean prompt the model answers rather with an answer than with a foil.
 
         Raises:
             DataError: there is none.
         """
+        model = as_model(model)
         logits = model.logits(self.clean, batch_size=batch_size)
         kept = [
             row

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.analyses.concepts import ConceptResult, probe_concepts
+    from interp.analyses.patching import Patching, patch
     from interp.analyses.probing import ProbeResult, probe
 
-__all__ = ["ConceptResult", "ProbeResult", "probe", "probe_concepts"]
+__all__ = ["ConceptResult", "Patching", "ProbeResult", "patch", "probe", "probe_concepts"]
 
 _HOME = {
     "ConceptResult": "concepts",
+    "Patching": "patching",
     "ProbeResult": "probing",
+    "patch": "patching",
     "probe": "probing",
     "probe_concepts": "concepts",
 }

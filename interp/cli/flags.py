@@ -135,7 +135,9 @@ FLAGS: dict[str, Flag] = {
         "trained",
         "WHICH",
     ),
-    "backend": Flag(("--backend",), "What runs the hooks: native.", "Model", "native", "NAME"),
+    "backend": Flag(
+        ("--backend",), "What runs the hooks: native, transformer-lens or nnsight.", "Model", "native", "NAME"
+    ),
     "scheme": Flag(("--scheme",), "Quantization of the weights: none.", "Model", "none", "NAME"),
     "device": Flag(("--device",), "auto, cpu, mps, cuda or cuda:N.", "Model", "auto", "DEVICE"),
     "dtype": Flag(("--dtype",), "Arithmetic: auto, float32, bfloat16 or float16.", "Model", "auto", "DTYPE"),

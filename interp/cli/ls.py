@@ -137,8 +137,16 @@ def estimands() -> list[dict[str, Any]]:
     ]
 
 
+def backends() -> list[dict[str, Any]]:
+    """List what can run captures, interventions and gradients."""
+    from interp.models import BACKENDS
+
+    return [{"backend": row.name, "description": row.description} for row in BACKENDS.values()]
+
+
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": models,
+    "backends": backends,
     "tasks": tasks,
     "protocols": protocols,
     "pairs": pairs,
@@ -159,7 +167,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     positional=(click.Argument(["what"], metavar="WHAT"),),
 )
 def command(session: Session, settings: Any) -> Outcome:
-    """List what there is: models, tasks, pairs, mediators, sites, probes, runs and more."""
+    """List what there is: models, backends, tasks, pairs, mediators, sites, probes, runs and more."""
     from interp.config import choose
 
     rows = LISTS[choose("WHAT", settings.what, LISTS)]()

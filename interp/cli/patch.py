@@ -9,8 +9,8 @@ from interp.cli.session import Outcome, Session
 from interp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from interp.analyses.patching import PairsFor, Patching
     from interp.config import PatchConfig
-    from interp.mediation import Effects
     from interp.models import Model
     from interp.pairs import PairSet
     from interp.runs import RunFolder
@@ -35,7 +35,7 @@ def command(session: Session, settings: PatchConfig) -> Outcome:
     """
     from interp.cli.work import claim, read_position
     from interp.config import choose
-    from interp.mediation import DIRECTIONS, METRICS, REPLACEMENTS, SEARCHES
+    from interp.mediation import DIRECTIONS, METRICS, REPLACEMENTS, SEARCHES, replacement_of
 
     if settings.data is not None and settings.task is not None:
         raise ConfigError(
@@ -43,7 +43,8 @@ def command(session: Session, settings: PatchConfig) -> Outcome:
         )
     choose("--search", settings.search, SEARCHES)
     choose("--metric", settings.metric, METRICS)
-    choose("--replacement", settings.replacement, REPLACEMENTS)
+    choose("--replacement", settings.replacement.partition(":")[0], REPLACEMENTS)
+    replacement_of(settings.replacement)
     choose("--directions", settings.directions, ("both", *DIRECTIONS))
     where = read_position("--where", settings.where, ("auto", "all", "each"))
     if settings.dry_run:
@@ -58,33 +59,35 @@ def _name(settings: PatchConfig) -> str:
     return Path(settings.data).stem if settings.data is not None else settings.task or DEFAULT_TASK
 
 
-def _pairs(settings: PatchConfig, model: Model) -> PairSet:
+def _pairs(settings: PatchConfig, model: Model) -> PairsFor:
+    from interp.analyses.patching import pairs_for
     from interp.pairs import PairSet
-    from interp.tasks import draw
 
     n = settings.limit or DEFAULT_PAIRS
-    if settings.data is not None:
-        pairs = PairSet.from_jsonl(model, settings.data, misaligned=settings.misaligned)[: settings.limit]
-    else:
+    if settings.data is None:
         kind = settings.counterfactual
-        pairs = draw(model, _name(settings), n, seed=settings.seed, counterfactual=kind)
-    return pairs
+        return pairs_for(model, _name(settings), n, seed=settings.seed, counterfactual=kind)
+    own = PairSet.from_jsonl(model, settings.data, misaligned=settings.misaligned)[: settings.limit]
+    return pairs_for(model, own, seed=settings.seed)
 
 
 def _patch(session: Session, settings: PatchConfig, where: str | int, run: RunFolder) -> Outcome:
     from interp import report
+    from interp.analyses.patching import patch
     from interp.cli.work import certify, load_model
-    from interp.mediation import SEARCHES, mediators_of
+    from interp.mediation import mediators_of
 
     model = load_model(session, settings)
     pairs = _pairs(settings, model)
-    found = mediators_of(model, pairs, list(settings.mediators), positions=where)
-    session.note(f"pairs: {pairs!r}, {len(found)} mediators")
+    found = mediators_of(model, pairs.ranking, list(settings.mediators), positions=where)
+    held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
+    session.note(f"pairs: {pairs.ranking!r}{held}, {len(found)} mediators")
     certificate = certify(session, model)
-    effects = SEARCHES[settings.search].run(
+    result = patch(
         model,
         pairs,
         list(found),
+        search=settings.search,
         metric=settings.metric,
         replacement=settings.replacement,
         directions=settings.directions,
@@ -92,7 +95,9 @@ def _patch(session: Session, settings: PatchConfig, where: str | int, run: RunFo
         seed=settings.seed,
         progress=session.progress,
     )
-    _write(session, settings, run, model, pairs, effects, certificate)
+    if result.note:
+        session.note(f"no circuit: {result.note}")
+    _write(session, settings, run, model, pairs.ranking, result, certificate)
     story = report.read(run.path)
     page = report.html(run.path)
 
@@ -100,7 +105,7 @@ def _patch(session: Session, settings: PatchConfig, where: str | int, run: RunFo
         report.write(story)
         session.say(f"run: {run.path}   report: {page}")
 
-    data = {**effects.to_dict(), "certificate": {"passed": certificate["passed"]}}
+    data = {**result.to_dict(), "certificate": {"passed": certificate["passed"]}}
     return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name))
 
 
@@ -126,7 +131,7 @@ def _write(
     run: RunFolder,
     model: Model,
     pairs: PairSet,
-    effects: Effects,
+    result: Patching,
     certificate: Any,
 ) -> None:
     """Write everything but the report, which is made from what is written here."""
@@ -138,13 +143,13 @@ def _write(
     table = row_table(data, pairs.clean.token_ids, keep_text=settings.text)
     if settings.text:
         table = table.assign(corrupt=[pair.corrupt for pair in pairs], foil=[pair.foils[0] for pair in pairs])
-    for text in effects.warnings:
+    for text in result.effects.warnings:
         session.warn(text)
-    for text in run.write_json("metrics.json", effects.to_dict()):
+    for text in run.write_json("metrics.json", result.to_dict()):
         session.warn(text)
     run.write_table("data.parquet", table)
-    run.write_table("effects.parquet", effects.table())
-    for name, figure in figures("patch", effects.to_dict(), table).items():
+    run.write_table("effects.parquet", result.table())
+    for name, figure in figures("patch", result.to_dict(), table).items():
         run.write_text(f"figures/{name}.svg", figure.svg())
         run.write_text(f"figures/{name}.html", figure_page(figure))
     run.finish(**run_facts(model, data, certificate), command_line=session.line, warnings=session.warnings)
@@ -155,7 +160,7 @@ def _plan(session: Session, settings: PatchConfig, where: str | int) -> Outcome:
     from interp.mediation import mediators_of
 
     model = load_model(session, settings)
-    pairs = _pairs(settings, model)
+    pairs = _pairs(settings, model).ranking
     found = mediators_of(model, pairs, list(settings.mediators), positions=where)
     ways = 2 if settings.directions == "both" else 1
     layers = model.n_layers

@@ -103,6 +103,7 @@ def load_model(session: Session, settings: ModelConfig) -> Model:
         dtype=settings.dtype,
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
+        backend=settings.backend,
     )
     session.note(f"model: {model!r}")
     for warning in model.warnings:

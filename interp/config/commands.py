@@ -25,7 +25,6 @@ __all__ = [
     "ShowConfig",
 ]
 
-LATER_BACKENDS = ("transformer-lens", "nnsight")
 LATER_SCHEMES = ("bf16", "int8", "int4", "nf4", "fp8", "int8-dynamic")
 FLAG_ONLY = frozenset({"trust_remote_code"})
 POSITIONAL = frozenset({"prompt", "run", "what"})
@@ -84,7 +83,7 @@ class ModelConfig(Config):
     model: str = Field("demo", min_length=1, description="demo, a Hugging Face name, or a folder")
     revision: OptionalText = _setting(None, "branch, tag or commit on the hub")
     weights: Literal["trained", "random", "edited"] = _setting("trained", "which weights of the model")
-    backend: str = _setting("native", "what runs the hooks", allowed="native")
+    backend: Literal["native", "transformer-lens", "nnsight"] = _setting("native", "what runs the hooks")
     scheme: str = _setting("none", "quantization of the weights", allowed="none")
     device: str = _setting("auto", "where to compute", allowed="auto, cpu, mps, cuda or cuda:0")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting("auto", "arithmetic")
@@ -96,11 +95,6 @@ class ModelConfig(Config):
     )
     offline: bool = _setting(False, "never use the network", allowed="true or false")
     trust_remote_code: bool = _setting(False, "run code that comes with the model", allowed="true or false")
-
-    @field_validator("backend")
-    @classmethod
-    def _backend(cls, value: str) -> str:
-        return _available("backend", value, ("native",), LATER_BACKENDS)
 
     @field_validator("scheme")
     @classmethod

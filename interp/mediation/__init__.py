@@ -14,24 +14,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.mediation.circuits import Curve, Evaluation, curve, evaluate
+    from interp.mediation.alignment import Alignment, das, interchange_accuracy
+    from interp.mediation.circuits import (
+        Curve,
+        Elsewhere,
+        Evaluation,
+        curve,
+        evaluate,
+        generality,
+        selectivity,
+    )
+    from interp.mediation.contributions import Contributions, direct_logit_attribution
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.estimands import ESTIMANDS, estimands
+    from interp.mediation.lens import Lens, logit_lens
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
-    from interp.mediation.replacements import REPLACEMENTS
-    from interp.mediation.searches import SEARCHES, attribution, exhaustive
+    from interp.mediation.proposals import mean_difference, pca
+    from interp.mediation.replacements import REPLACEMENTS, replacement_of
+    from interp.mediation.searches import (
+        SEARCHES,
+        attribution,
+        attribution_star,
+        direct_effects,
+        exhaustive,
+        integrated_gradients,
+    )
     from interp.mediation.stability import stability
     from interp.mediation.subspaces import Subspace
 
 _HOME = {
+    "Alignment": "alignment",
+    "Contributions": "contributions",
     "Curve": "circuits",
     "DIRECTIONS": "effects",
     "ESTIMANDS": "estimands",
     "Effects": "effects",
+    "Elsewhere": "circuits",
     "Evaluation": "circuits",
     "Interactions": "pairwise",
+    "Lens": "lens",
     "MEDIATORS": "mediators",
     "METRICS": "metrics",
     "Mediator": "mediators",
@@ -39,12 +62,24 @@ _HOME = {
     "SEARCHES": "searches",
     "Subspace": "subspaces",
     "attribution": "searches",
+    "attribution_star": "searches",
     "curve": "circuits",
+    "das": "alignment",
+    "direct_effects": "searches",
+    "direct_logit_attribution": "contributions",
     "estimands": "estimands",
     "evaluate": "circuits",
     "exhaustive": "searches",
+    "generality": "circuits",
+    "integrated_gradients": "searches",
     "interactions": "pairwise",
+    "interchange_accuracy": "alignment",
+    "logit_lens": "lens",
+    "mean_difference": "proposals",
     "mediators_of": "mediators",
+    "pca": "proposals",
+    "replacement_of": "replacements",
+    "selectivity": "circuits",
     "stability": "stability",
 }
 
@@ -55,19 +90,35 @@ __all__ = [
     "METRICS",
     "REPLACEMENTS",
     "SEARCHES",
+    "Alignment",
+    "Contributions",
     "Curve",
     "Effects",
+    "Elsewhere",
     "Evaluation",
     "Interactions",
+    "Lens",
     "Mediator",
     "Subspace",
     "attribution",
+    "attribution_star",
     "curve",
+    "das",
+    "direct_effects",
+    "direct_logit_attribution",
     "estimands",
     "evaluate",
     "exhaustive",
+    "generality",
+    "integrated_gradients",
     "interactions",
+    "interchange_accuracy",
+    "logit_lens",
+    "mean_difference",
     "mediators_of",
+    "pca",
+    "replacement_of",
+    "selectivity",
     "stability",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from interp.errors import InterpError, ModelError
 from interp.mediation.mediators import Mediator
 from interp.mediation.naive import naive_logits
+from interp.mediation.planner import Costs, Need, Plan, planned
 from interp.mediation.walk import Patch, Row, Rule, Walker, interchange
 from interp.models.batches import in_batches
 from interp.models.model import Model
@@ -21,8 +22,9 @@ from interp.sites import Site
 
 __all__ = ["Bill", "Engine"]
 
-TOKENS = {"cpu": 16384, "cuda": 131072}
 CHECKED = 4
+UNEMBEDDED = 1024
+"""Rows whose logits are computed at once, so that the head's weights are read rarely."""
 TOLERANCE = 1e-5
 _log = logging.getLogger(__name__)
 
@@ -32,14 +34,16 @@ class Bill:
     """Count what was done, in forward passes of one prompt through the whole model.
 
     Attributes:
-        forwards: forward-equivalents of the patched rows.
+        forwards: forward-equivalents of the patched rows; part of a prompt, or of the layers, counts as such.
+        setup: forward passes of the unpatched prompts that the walks begin from, and of checks.
         rows: patched rows that were run.
         skipped: rows whose effect is exactly zero and that were not run.
         checked: largest relative difference to whole forward passes, on random rows.
-        fallback: why whole passes were used instead, or "".
+        fallback: what could not be used, and why, or "".
     """
 
     forwards: float = 0.0
+    setup: float = 0.0
     rows: int = 0
     skipped: int = 0
     checked: float = 0.0
@@ -54,14 +58,47 @@ class Engine:
         model: what is run.
         tokens: the prompts that are patched.
         seed: of the rows that are checked.
+        division: how rows are divided into walks, a key of ``DIVISIONS``; all give the same logits.
+        since: per prompt the position before which the values that are put in are its own, so that nothing
+            changes there: for values of another prompt the first token that differs. None: from the start.
         bill: what was done so far.
     """
 
     model: Model
     tokens: Tokens
     seed: int = 0
+    division: str = "auto"
+    since: Sequence[int] | None = None
     bill: Bill = field(default_factory=Bill)
     _walkers: dict[int, Walker | None] = field(default_factory=dict)
+
+    def plan(self, rows: Sequence[Row]) -> Plan:
+        """Say how rows would be run and what they would cost, without running anything.
+
+        What falls back to less while it runs costs more than planned; the bill says so.
+
+        Args:
+            rows: what is replaced in which copy.
+        """
+        plans = [
+            self._plan(length, [rows[at] for at in numbers], numbers)
+            for length, numbers in self._by_length(rows).items()
+        ]
+        return Plan(tuple(w for plan in plans for w in plan.walks), sum(plan.forwards for plan in plans))
+
+    def _plan(self, length: int, rows: Sequence[Row], numbers: Sequence[int]) -> Plan:
+        """Plan rows of one length, which have these numbers."""
+        walker = self._walkers.get(length)
+        costs, since = Costs.of(self.model), self.since
+        before = [0 if since is None else since[row.example] for row in rows]
+        needs = [
+            Need(min(row.layer, costs.depth), row.first(length, own))
+            for row, own in zip(rows, before, strict=True)
+        ]
+        whole = walker is not None and walker.base.past is None
+        found = planned(needs, length, costs, division="whole" if whole else self.division)
+        walks = tuple(replace(w, rows=tuple(numbers[at] for at in w.rows)) for w in found.walks)
+        return Plan(walks, found.forwards)
 
     def logits(
         self,
@@ -85,18 +122,13 @@ class Engine:
         """
         if not rows:
             return torch.zeros(0, self.model.vocab_size)
-        found: list[Tensor | None] = [None] * len(rows)
+        found: dict[int, Tensor] = {}
         for length, numbers in self._by_length(rows).items():
-            examples = [at for at, n in enumerate(self.tokens.lengths) if n == length]
-            place = {example: at for at, example in enumerate(examples)}
-            local = [Row(place[rows[at].example], rows[at].mediators) for at in numbers]
-            index = torch.tensor(examples)
-            short = {site: value[index.to(value.device), :length] for site, value in values.items()}
-            ids = [self.tokens.token_ids[at] for at in examples]
-            got = self._group(length, ids, local, Patch(short, rule), progress)
-            for at, logits in zip(numbers, got, strict=True):
-                found[at] = logits
-        return torch.stack([logits for logits in found if logits is not None])
+            found |= self._group(length, numbers, rows, Patch(values, rule), progress)
+        logits = torch.stack([found[at] for at in range(len(rows))])
+        self.bill.rows += len(rows)
+        self._check(rows, Patch(values, rule), logits)
+        return logits
 
     def _by_length(self, rows: Sequence[Row]) -> dict[int, list[int]]:
         groups: dict[int, list[int]] = {}
@@ -105,55 +137,61 @@ class Engine:
         return groups
 
     def _group(
-        self, length: int, ids: Sequence[Sequence[int]], rows: Sequence[Row], patch: Patch, progress: bool
-    ) -> Tensor:
-        walker = self._walker(length, ids)
+        self, length: int, numbers: Sequence[int], rows: Sequence[Row], patch: Patch, progress: bool
+    ) -> dict[int, Tensor]:
+        """Run the rows of one length."""
+        examples = [at for at, n in enumerate(self.tokens.lengths) if n == length]
+        walker = self._walker(length, [self.tokens.token_ids[at] for at in examples])
         if walker is None:
-            self.bill.forwards += len(rows)
-            self.bill.rows += len(rows)
-            return naive_logits(self.model, ids, rows, patch)
-        order = sorted(range(len(rows)), key=lambda at: rows[at].layer)
-        size = max(1, TOKENS.get(self.model.device.type, 16384) // length)
+            self.bill.forwards += len(numbers)
+            whole = naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in numbers], patch)
+            return dict(zip(numbers, whole, strict=True))
+        place = {example: at for at, example in enumerate(examples)}
+        local = {at: Row(place[rows[at].example], rows[at].mediators) for at in numbers}
+        index = torch.tensor(examples)
+        short = {site: value[index.to(value.device), :length] for site, value in patch.values.items()}
+        plan = self._plan(length, [rows[at] for at in numbers], numbers)
+        starts = {at: walk.start for walk in plan.walks for at in walk.rows}
         found: dict[int, Tensor] = {}
         before = walker.steps
 
-        def run(numbers: Sequence[int]) -> None:
-            got = walker([rows[at] for at in numbers], patch)
-            found.update(zip(numbers, got, strict=True))
+        def run(batch: Sequence[int]) -> None:
+            own = Patch(short, patch.rule)
+            got = walker.last([local[at] for at in batch], own, start=starts[batch[0]])
+            found.update(zip(batch, got, strict=True))
 
-        batches = [order[at : at + size] for at in range(0, len(order), size)]
-        in_batches(batches, run, progress=progress)
+        def unembed(batch: Sequence[int]) -> None:
+            logits = self.model.unembed(torch.stack([found[at] for at in batch]))
+            found.update(zip(batch, logits, strict=True))
+
+        in_batches([walk.rows for walk in plan.walks], run, progress=progress)
+        in_batches([numbers[at : at + UNEMBEDDED] for at in range(0, len(numbers), UNEMBEDDED)], unembed)
         self.bill.forwards += (walker.steps - before) / self.model.n_layers
-        self.bill.rows += len(rows)
-        logits = torch.stack([found[at] for at in range(len(rows))])
-        self._check(ids, rows, patch, logits)
-        return logits
+        return found
 
     def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> Walker | None:
         """Give the walker of a length; None where a walk does not give the model's own logits."""
+        if length not in self._walkers and self.model.backend is not None:
+            self.bill.fallback = "patched by whole forward passes: its backend runs the whole model only"
+            self._walkers[length] = None
         if length not in self._walkers:
-            try:
-                walker = Walker.of(self.model, ids)
-                plain = walker([Row(0)], Patch({}))
-                walked = walker(
-                    [Row(0, (Mediator(Site("resid_pre", 0)),))],
-                    Patch({Site("resid_pre", 0): walker.streams[0]}),
-                )
-                wanted = self.model.logits([list(ids[0])]).to(plain.device)
-                off = max(_relative(plain, wanted), _relative(walked, wanted))
-                reason = "" if off <= TOLERANCE * 10 else f"a walk differs from the model by {off:.1e}"
-            except (InterpError, RuntimeError, TypeError, ValueError) as error:
-                walker, reason = None, f"its blocks cannot be run one by one ({type(error).__name__})"
-            if reason:
-                self.bill.fallback = reason
-                _log.warning("%r is patched by whole forward passes: %s", self.model.name, reason)
-            self._walkers[length] = None if reason else walker
+            wanted = self.model.logits([list(ids[0])])
+            self.bill.setup += 1
+            for past, remedy in (("kept", "from the first position on"), ("none", "by whole forward passes")):
+                walker, reason = _tried(self.model, ids, past, wanted)
+                self.bill.setup += len(ids)
+                if walker is not None:
+                    break
+                self.bill.fallback = f"patched {remedy}: {reason}"
+                _log.warning("%r is %s", self.model.name, self.bill.fallback)
+            self._walkers[length] = walker
         return self._walkers[length]
 
-    def _check(self, ids: Sequence[Sequence[int]], rows: Sequence[Row], patch: Patch, logits: Tensor) -> None:
+    def _check(self, rows: Sequence[Row], patch: Patch, logits: Tensor) -> None:
         """Recompute random rows by whole forward passes."""
         some = random.Random(f"check:{self.seed}").sample(range(len(rows)), min(CHECKED, len(rows)))
-        wanted = naive_logits(self.model, ids, [rows[at] for at in some], patch)
+        wanted = naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in some], patch)
+        self.bill.setup += len(some)
         off = _relative(logits[some], wanted)
         self.bill.checked = max(self.bill.checked, off)
         allowed = TOLERANCE if self.model.dtype == torch.float32 else 0.05
@@ -162,6 +200,25 @@ class Engine:
                 f"patched passes of {self.model.name!r} differ from whole passes by {off:.1e} "
                 f"(relative to the logits; allowed: {allowed:.0e}). Report the family; see interp doctor."
             )
+
+
+def _tried(
+    model: Model, ids: Sequence[Sequence[int]], past: str, wanted: Tensor
+) -> tuple[Walker | None, str]:
+    """Give a walker, or None and the reason: unpatched copies, walked in several ways, give other logits."""
+    try:
+        walker = Walker.of(model, ids, past=past)
+        stream, last = Site("resid_pre", 0), len(ids[0]) - 1
+        starts = {0} if past == "none" else {0, last // 2, last}
+        plain = [walker([Row(0)], Patch({}))]
+        plain += [
+            walker([Row(0, (Mediator(stream, last),))], Patch({stream: walker.base.streams[0]}), start=start)
+            for start in sorted(starts)
+        ]
+    except (InterpError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        return None, f"its blocks cannot be run one by one ({type(error).__name__})"
+    off = max(_relative(logits, wanted) for logits in plain)
+    return (walker, "") if off <= TOLERANCE * 10 else (None, f"a walk differs from the model by {off:.1e}")
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:

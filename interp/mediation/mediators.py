@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from interp.errors import ConfigError, SiteError
 from interp.mediation.subspaces import Subspace
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -221,7 +222,7 @@ GRID = ("resid_pre", "resid_mid", "resid_post", "embed")
 
 
 def mediators_of(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     mediators: str | Site | Mediator | Sequence[str | Site | Mediator],
     *,
@@ -241,6 +242,7 @@ def mediators_of(
         ConfigError: pairs of several lengths with ``"each"``, or a subspace of another width than its site.
         DataError: a subspace's file cannot be read.
     """
+    model = as_model(model)
     given = [mediators] if isinstance(mediators, str | Site | Mediator) else list(mediators)
     found: list[Mediator] = []
     for item in given:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from interp.mediation.edits import Patch, Row, within
 from interp.mediation.mediators import Place
-from interp.mediation.walk import Patch, Row, within
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 
@@ -22,15 +22,19 @@ def naive_logits(
 
     Args:
         model: what is run.
-        token_ids: the prompts.
+        token_ids: the prompts, of any lengths; values beyond a prompt's end are not read.
         rows: what is replaced in which copy.
         patch: the replacement values and the rule.
     """
     found: list[Tensor] = []
     for row in rows:
-        edits = [_edit(p, m.position, row.example, patch) for m in row.mediators for p in m.places]
-        prompt = [list(token_ids[row.example])]
-        logits = model.run(prompt, interventions=edits or None).logits
+        prompt = list(token_ids[row.example])
+        edits = [
+            _edit(place, None if m.position is None else m.position % len(prompt), row.example, patch)
+            for m in row.mediators
+            for place in m.places
+        ]
+        logits = model.run([prompt], interventions=edits or None).logits
         assert logits is not None
         found.append(logits[0].float())
     return torch.stack(found)
@@ -42,7 +46,7 @@ def _edit(place: Place, at: int | None, example: int, patch: Patch) -> Intervent
     wanted = source if at is None else source[at][None]
 
     def change(current: Tensor) -> Tensor:
-        given = wanted.to(current.device, current.dtype)
+        given = wanted[: len(current)].to(current.device, current.dtype)
         if place.index is None:
             return within(place.subspace, current, given, patch.rule)
         result, index = current.clone(), place.index

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from interp import results
 from interp.errors import ConfigError
 from interp.mediation.effects import DIRECTIONS
 from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.walk import Row
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -82,13 +84,43 @@ class Interactions:
             )
         return pandas.DataFrame(rows, columns=["one", "two", "interaction", "low", "high"])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give the table and what it is of as JSON types."""
+        plain, _ = results.jsonable(
+            {
+                "mediators": list(map(str, self.mediators)),
+                "direction": self.direction,
+                "metric": self.metric,
+                "others": "respond",
+                "n_pairs": len(self.groups),
+                "interactions": self.table().to_dict("records"),
+                "seed": self.seed,
+            }
+        )
+        return plain
+
+    def diff(self, reference: Interactions) -> pandas.DataFrame:
+        """Give the change of each interaction from another result.
+
+        Raises:
+            ConfigError: another metric or direction.
+        """
+        mine, theirs = (self.metric, self.direction), (reference.metric, reference.direction)
+        if mine != theirs:
+            raise ConfigError(f"interactions by {mine} cannot be compared with interactions by {theirs}.")
+        return results.difference(self.table(), reference.table(), ["one", "two"])
+
+    def _repr_html_(self) -> str:
+        """Give the ten strongest as an escaped table for notebooks."""
+        return results.table_html(self.table(10), caption=repr(self))
+
     def __repr__(self) -> str:
         """Say in one line what was found."""
         return f"Interactions({len(self.mediators)} mediators, {self.direction}, others respond)"
 
 
 def interactions(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     mediators: Sequence[str | Site | Mediator],
     *,
@@ -111,6 +143,7 @@ def interactions(
     Raises:
         ConfigError: fewer than two mediators or more than 24, an unknown direction or metric.
     """
+    model = as_model(model)
     if direction not in DIRECTIONS:
         raise ConfigError(f"direction {direction!r} asked; use {' or '.join(DIRECTIONS)}.")
     if metric not in METRICS:
@@ -147,7 +180,9 @@ def _measured(
     carriers = sorted({site for mediator in mediators for site in mediator.carriers})
     read = model.capture(source, [str(site) for site in carriers], "all")
     rows = [Row(e, tuple(mediators[at] for at in one)) for one in sets for e in range(len(pairs))]
-    logits = Engine(model, base, seed).logits(rows, {site: read[str(site)] for site in carriers})
+    logits = Engine(model, base, seed, since=pairs.first_difference).logits(
+        rows, {site: read[str(site)] for site in carriers}
+    )
     targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
     index = torch.arange(len(pairs), device=logits.device).repeat(len(sets))
     found = METRICS[metric].values(logits.float(), targets.rows(index)).double().cpu().numpy()

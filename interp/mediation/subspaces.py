@@ -17,6 +17,8 @@ from interp.errors import DataError
 
 __all__ = ["Subspace"]
 
+PROBE = "probe.safetensors"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Subspace:
@@ -73,22 +75,66 @@ class Subspace:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Subspace:
-        """Read what :meth:`save` wrote; the rows are made orthonormal again.
+    def from_coefficients(
+        cls,
+        coefficients: Float[Tensor, "*label width"],
+        name: str,
+        *,
+        scale: Float[Tensor, " width"] | None = None,
+    ) -> Subspace:
+        """Span the directions along which a linear probe tells its classes apart.
+
+        Of scores ``x @ coefficients.T`` only differences between classes matter: their mean is taken away,
+        and what the rest spans is kept (one direction for two classes). A single row is a direction itself.
+
+        Args:
+            coefficients: one row per class (or a single one), for the values as the probe saw them.
+            name: of the subspace.
+            scale: what the values were divided by before the probe saw them, per feature; None where the
+                coefficients are in the units of the raw values, as those of ``probes`` are.
 
         Raises:
-            DataError: no such file, or no tensor ``basis`` in it.
+            DataError: no finite coefficients, or all classes have the same.
+        """
+        rows = torch.atleast_2d(torch.as_tensor(coefficients).detach().to("cpu", torch.float64))
+        if scale is not None:
+            rows = rows / torch.as_tensor(scale).to("cpu", torch.float64)
+        if rows.ndim != 2 or not rows.numel() or not bool(torch.isfinite(rows).all()):
+            raise DataError(
+                f"subspace {name!r} needs finite coefficients [label, width]; given: {tuple(rows.shape)}."
+            )
+        apart = rows if len(rows) == 1 else rows - rows.mean(dim=0)
+        _, sizes, directions = torch.linalg.svd(apart, full_matrices=False)
+        kept = directions[sizes > 1e-6 * max(float(sizes[0]), 1e-30)]
+        if not len(kept):
+            raise DataError(f"subspace {name!r}: the coefficients of all classes are equal; fit the probe.")
+        if len(rows) == 2:  # points from the first class to the second
+            kept = kept[:1] * torch.sign(kept[0] @ (rows[1] - rows[0]))
+        return cls.of(kept.float(), name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Subspace:
+        """Read what :meth:`save` wrote, or the directions of a saved linear probe (its folder or its file).
+
+        Raises:
+            DataError: no such file, or neither a tensor ``basis`` nor a probe's ``coef`` in it.
         """
         path = Path(path)
+        file = path / PROBE if path.is_dir() else path
+        name = file.parent.name if file.name == PROBE else file.stem
         try:
-            with safe_open(path, framework="pt") as file:
-                names, notes = list(file.keys()), file.metadata() or {}
-                if "basis" not in names:
-                    held = ", ".join(names[:5]) or "nothing"
-                    raise DataError(f"'{path}' has no tensor 'basis' (it holds {held}).")
-                return cls.of(file.get_tensor("basis"), notes.get("name", path.stem))
+            with safe_open(file, framework="pt") as content:
+                names, notes = list(content.keys()), content.metadata() or {}
+                if "basis" in names:
+                    return cls.of(content.get_tensor("basis"), notes.get("name", name))
+                if "coef" in names:
+                    return cls.from_coefficients(content.get_tensor("coef"), name)
         except (OSError, SafetensorError) as error:
             raise DataError(f"'{path}' is no readable safetensors file: {error}.") from None
+        held = ", ".join(names[:5]) or "nothing"
+        raise DataError(
+            f"'{path}' has no tensor 'basis', and none 'coef' of a linear probe (it holds {held})."
+        )
 
     @cached_property
     def _digest(self) -> str:

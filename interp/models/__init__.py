@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "BACKENDS": "backends",
     "FAMILIES": "families",
     "Family": "families",
     "Generation": "generation",
@@ -13,10 +14,24 @@ _HOME = {
     "Model": "model",
     "Run": "model",
     "Tokens": "tokens",
+    "ModelLike": "accept",
+    "as_model": "accept",
     "load": "loading",
 }
 
-__all__ = ["FAMILIES", "Family", "Generation", "Intervention", "Model", "Run", "Tokens", "load"]
+__all__ = [
+    "BACKENDS",
+    "FAMILIES",
+    "Family",
+    "Generation",
+    "Intervention",
+    "Model",
+    "ModelLike",
+    "Run",
+    "Tokens",
+    "as_model",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 from interp.errors import InterpError, ModelError
 from interp.models import families
 from interp.models.anatomy import Anatomy, in_features, out_features
-from interp.models.execution import forward
 from interp.models.families import Family, overridden
 from interp.models.hooks import evaluating
+from interp.models.passes import forward
 from interp.models.validate import attention_error, probe_batch, read_once, tolerance
 from interp.sites import Site
 

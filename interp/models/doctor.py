@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from interp.errors import DataError, InterpError, OutOfMemoryError
+from interp.models.accept import ModelLike, as_model
 from interp.models.certificate import Certificate, Check
 from interp.models.checks import CHECKS, Case, Row
 from interp.models.checks.case import skipped
@@ -27,7 +28,7 @@ UNMEASURED = "not measured, because not all values are finite."
 _LONGEST = 32
 
 
-def examine(model: Model, *, prompts: Prompts | None = None, seed: int = 0) -> Certificate:
+def examine(model: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) -> Certificate:
     """Check everything that makes numbers from a model trustworthy; the model is left as found.
 
     The equations of the residual stream at every layer, the logits from the final norm, hooked against
@@ -49,6 +50,7 @@ def examine(model: Model, *, prompts: Prompts | None = None, seed: int = 0) -> C
         DataError: a prompt the model cannot read.
         OutOfMemoryError: one short prompt does not fit.
     """
+    model = as_model(model)
     case = Case(model, _usable(model, prompts, seed), seed)
     checks = [_tried(CHECKS[0], case)]
     finite = checks[0].status == "pass"

@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.models.anatomy import Anatomy
+from interp.models.backend import Backend, Forward
 from interp.models.batches import in_batches, make_batch
-from interp.models.hooks import Frame, Stop, by_reference, eager_attention, evaluating, reading, writing
+from interp.models.hooks import Frame, Stop, by_reference
 from interp.models.interventions import Plan
+from interp.models.passes import LOGITS, Logits, last_logits
 from interp.models.positions import Batch, Chosen, choose, gatherer
-from interp.models.tokens import Tokens, position_ids
+from interp.models.tokens import Tokens
 from interp.sites import Site
 
-__all__ = ["LOGITS", "Collector", "Logits", "execute", "forward", "last_logits", "takes_cache"]
-
-LOGITS = Site("logits")
-Logits = Literal["last", "all", "none"]
-
-
-@lru_cache(maxsize=64)
-def _accepted(model_class: type) -> frozenset[str]:
-    return frozenset(inspect.signature(model_class.forward).parameters)
-
-
-def takes_cache(anatomy: Anatomy) -> bool:
-    """Tell whether the model takes the usual key-value cache."""
-    return "past_key_values" in _accepted(type(anatomy.hf))
-
-
-def forward(anatomy: Anatomy, batch: Batch, logits: Logits, **cache: Any) -> Any:
-    """Call the Hugging Face model on a batch, with positions from the mask and no more logits than needed."""
-    accepted = _accepted(type(anatomy.hf))
-    arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False, **cache}
-    if batch.mask is not None:
-        arguments["attention_mask"] = batch.mask
-        if "position_ids" in accepted:
-            arguments["position_ids"] = position_ids(batch.mask)[:, -batch.width :]
-    if logits != "all" and "logits_to_keep" in accepted:
-        arguments["logits_to_keep"] = _last_columns(batch) if _ragged_right(batch) else 1
-    return anatomy.hf(**arguments)
-
-
-def _ragged_right(batch: Batch) -> bool:
-    return len(set(batch.lengths)) > 1 and not any(batch.starts)
-
-
-def _last_columns(batch: Batch) -> Tensor:
-    columns = [length - start - 1 for length, start in zip(batch.lengths, batch.starts, strict=True)]
-    return torch.tensor(columns, device=batch.input_ids.device)[:, None]
-
-
-def last_logits(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the logits after each prompt's last token, ``[batch vocab]``, from what the model returned."""
-    if logits.shape[1] == 1:
-        return logits[:, 0]
-    return logits[torch.arange(len(batch.rows), device=logits.device), _last_columns(batch)[:, 0]]
+__all__ = ["Collector", "execute"]
 
 
 @dataclass(eq=False)
@@ -107,7 +62,8 @@ class Collector:
 class _Job:
     """Run batches one after the other and gather what they give."""
 
-    anatomy: Anatomy
+    backend: Backend
+    call: Forward
     tokens: Tokens
     sites: Sequence[Site]
     chosen: Chosen
@@ -120,8 +76,8 @@ class _Job:
 
     def run(self, rows: Sequence[int]) -> None:
         """Run one batch; call it again with fewer rows when memory runs out."""
-        pad_token = getattr(self.anatomy.hf.config, "pad_token_id", None)
-        batch = make_batch(self.tokens, rows, self.anatomy.device, always_mask=pad_token)
+        pad_token = getattr(self.backend.anatomy.hf.config, "pad_token_id", None)
+        batch = make_batch(self.tokens, rows, self.backend.anatomy.device, always_mask=pad_token)
         self.frame.begin(len(rows), batch.width)
         whole = self.chosen.everything and batch.mask is None and not self.copying
         self.frame.gather = by_reference if whole else gatherer(self.chosen, batch)
@@ -129,7 +85,7 @@ class _Job:
             self.plan.prepare(batch)
         wanted = _widest(self.logits, LOGITS in self.sites, self.chosen)
         try:
-            result = forward(self.anatomy, batch, wanted).logits
+            result = self.call(batch, wanted).logits
         except Stop:
             result = None
         if self.frame.edited():
@@ -154,7 +110,7 @@ class _Job:
 
 
 def execute(
-    anatomy: Anatomy,
+    backend: Backend,
     tokens: Tokens,
     batches: Sequence[Sequence[int]],
     *,
@@ -171,17 +127,11 @@ def execute(
     width = 0 if chosen.single else max(len(row) for row in chosen.rows)
     collector = Collector(len(tokens), width, longest, device, dtype)
     outputs = Collector(len(tokens), longest if logits == "all" else 0, longest)
-    hooked = {site: anatomy.locate(site) for site in sites if site != LOGITS}
+    hooked = [site for site in sites if site != LOGITS]
     frame = Frame(stop=bool(hooked) and logits == "none" and LOGITS not in sites)
-    job = _Job(anatomy, tokens, sites, chosen, logits, plan, frame, collector, outputs)
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(anatomy.modules))
-        if any(site.kind == "pattern" for site in sites):
-            stack.enter_context(eager_attention(anatomy.modules))
-        if plan is not None:
-            stack.enter_context(writing(plan.writers(), frame))
-        stack.enter_context(reading(hooked, frame))
+    writes = [] if plan is None else [plan.edits()]
+    with torch.no_grad(), backend.session(frame, writes=writes, reads=hooked) as call:
+        job = _Job(backend, call, tokens, sites, chosen, logits, plan, frame, collector, outputs)
         in_batches(batches, job.run, progress=progress)
     if plan is not None:
         plan.check_fired()

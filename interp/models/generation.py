@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,10 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from interp.activations import Activations
 from interp.errors import ConfigError, DataError, SiteError
 from interp.models.anatomy import Anatomy
+from interp.models.backend import Backend, Forward
 from interp.models.batches import in_batches, make_batch
-from interp.models.execution import LOGITS, forward, takes_cache
-from interp.models.hooks import Frame, evaluating, reading, writing
+from interp.models.hooks import Frame
 from interp.models.interventions import Intervention, Plan
+from interp.models.passes import LOGITS
 from interp.models.positions import Batch
 from interp.models.tokens import Tokens
 from interp.sites import Dimensions, Site
@@ -65,7 +65,8 @@ class _Row:
 class _Job:
     """Continue batches one after the other."""
 
-    anatomy: Anatomy
+    backend: Backend
+    call: Forward
     tokens: Tokens
     plan: Plan
     frame: Frame
@@ -79,12 +80,12 @@ class _Job:
         """Walk one left-padded batch to its end; call it again with fewer rows when memory runs out."""
         state = {number: _Row() for number in numbers}
         rows = list(state.values())
-        batch = make_batch(self.tokens, numbers, self.anatomy.device)
+        batch = make_batch(self.tokens, numbers, self.backend.anatomy.device)
         cache: Any = None
         for step in range(self.max_new_tokens):
             self.plan.prepare(batch)
             self.frame.begin(len(rows), batch.width)
-            result = forward(self.anatomy, batch, "last", use_cache=self.use_cache, past_key_values=cache)
+            result = self.call(batch, "last", use_cache=self.use_cache, past_key_values=cache)
             cache = result.past_key_values if self.use_cache else None
             logits = result.logits[:, -1]
             if step in self.wanted:
@@ -99,7 +100,7 @@ class _Job:
 
 
 def generate(
-    anatomy: Anatomy,
+    backend: Backend,
     tokens: Tokens,
     *,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -113,19 +114,16 @@ def generate(
     use_cache: bool,
 ) -> Generated:
     """Continue all prompts batch by batch; see ``Model.generate``."""
+    anatomy = backend.anatomy
     _check(tokens, max_new_tokens, max_length, anatomy.name, sites)
     wanted = _wanted(steps, max_new_tokens)
     limits = [length + max_new_tokens - 1 for length in tokens.lengths]
-    plan = Plan(interventions, anatomy, dims, tokens.lengths, limits=limits)
+    plan = Plan(interventions, dims, tokens.lengths, limits=limits)
     frame = Frame(gather=_newest)
-    cached = use_cache and takes_cache(anatomy)
-    job = _Job(anatomy, tokens, plan, frame, max_new_tokens, wanted, _stop_ids(anatomy, tokenizer), cached)
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(anatomy.modules))
-        stack.enter_context(writing(plan.writers(), frame))
-        hooked = {site: anatomy.locate(site) for site in sites if site != LOGITS}
-        stack.enter_context(reading(hooked, frame))
+    cached = use_cache and backend.caches
+    hooked, stops = [site for site in sites if site != LOGITS], _stop_ids(anatomy, tokenizer)
+    with torch.no_grad(), backend.session(frame, writes=[plan.edits()], reads=hooked) as call:
+        job = _Job(backend, call, tokens, plan, frame, max_new_tokens, wanted, stops, cached)
         in_batches(batches, job.run)
     plan.check_fired()
     return _gathered(tokens, [job.rows[number] for number in range(len(tokens))], sites, tokenizer)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.models.anatomy import Anatomy
+from interp.models.backend import Backend
 from interp.models.batches import make_batch
-from interp.models.execution import LOGITS, Logits, forward, last_logits
-from interp.models.hooks import Frame, Writer, evaluating, writing
+from interp.models.hooks import Frame
 from interp.models.interventions import Plan
+from interp.models.passes import LOGITS, Logits, last_logits
 from interp.models.positions import Chosen
 from interp.models.tokens import Tokens
 from interp.sites import Site
@@ -23,7 +22,7 @@ __all__ = ["execute_with_gradients"]
 
 
 def execute_with_gradients(
-    anatomy: Anatomy, tokens: Tokens, sites: Sequence[Site], chosen: Chosen, logits: Logits, plan: Plan | None
+    backend: Backend, tokens: Tokens, sites: Sequence[Site], chosen: Chosen, logits: Logits, plan: Plan | None
 ) -> tuple[Tensor | None, dict[Site, Tensor]]:
     """Run one batch with the graph kept.
 
@@ -38,23 +37,15 @@ def execute_with_gradients(
             "grad=True keeps whole tensors of the graph: use positions='all', and index the result."
         )
     found: dict[Site, Tensor] = {}
-    frame = Frame()
-    recorders = [
-        Writer(site, anatomy.locate(site, write=True), partial(_record, site, found))
-        for site in sites
-        if site != LOGITS
-    ]
-    device = anatomy.device
-    batch = make_batch(tokens, range(len(tokens)), device)
-    frame.batch, frame.width = len(tokens), batch.width
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(evaluating(anatomy.modules))
-        if plan is not None:
-            plan.prepare(batch)
-            stack.enter_context(writing(plan.writers(), frame))
-        stack.enter_context(writing(recorders, frame))
-        result = forward(anatomy, batch, "all" if LOGITS in sites else logits).logits
+    records = {site: partial(_record, site, found) for site in sites if site != LOGITS}
+    batch = make_batch(tokens, range(len(tokens)), backend.anatomy.device)
+    frame = Frame(batch=len(tokens), width=batch.width)
+    writes = [records]
+    if plan is not None:
+        plan.prepare(batch)
+        writes = [plan.edits(), records]
+    with torch.enable_grad(), backend.session(frame, writes=writes, reads=[]) as call:
+        result = call(batch, "all" if LOGITS in sites else logits).logits
     if plan is not None:
         plan.check_fired()
     if LOGITS in sites:

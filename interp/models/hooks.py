@@ -6,11 +6,11 @@ parameters, configuration and forward functions stay untouched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,20 @@ from interp.models.anatomy import Location
 from interp.models.views import HeadOutput, Whole
 from interp.sites import Site
 
-__all__ = ["Frame", "Stop", "Writer", "by_reference", "eager_attention", "evaluating", "reading", "writing"]
+__all__ = [
+    "Edit",
+    "Frame",
+    "Hook",
+    "Stop",
+    "Writer",
+    "by_reference",
+    "eager_attention",
+    "evaluating",
+    "reader_hooks",
+    "reading",
+    "writer_hooks",
+    "writing",
+]
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -108,15 +121,9 @@ def reading(places: Mapping[Site, Location], frame: Frame) -> Iterator[dict[Site
         places: site to its location for reading.
         frame: the shape of the pass and how to gather; set it before each pass.
     """
-    handles: list[RemovableHandle] = []
     frame.wanted = len(places)
-    try:
-        for site, location in places.items():
-            handles.append(_install_reader(site, location, frame))
+    with _installed(reader_hooks(places, frame)):
         yield frame.found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -129,31 +136,70 @@ def writing(writers: Sequence[Writer], frame: Frame) -> Iterator[None]:
         writers: applied in execution order of their sites.
         frame: the shape of the pass; set it before each pass.
     """
+    with _installed(writer_hooks(writers, frame)):
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Hook:
+    """Hold a function on one side of a module, as PyTorch calls it.
+
+    Attributes:
+        module: the module.
+        side: "in" for a pre-hook with keyword arguments, "out" for a forward hook.
+        call: the function.
+    """
+
+    module: nn.Module
+    side: Literal["in", "out"]
+    call: Callable[..., Any]
+
+    def install(self) -> RemovableHandle:
+        """Register it; the handle removes it."""
+        if self.side == "in":
+            return self.module.register_forward_pre_hook(self.call, with_kwargs=True)
+        return self.module.register_forward_hook(self.call)
+
+
+@contextmanager
+def _installed(hooks: Iterable[Hook]) -> Iterator[None]:
     handles: list[RemovableHandle] = []
     try:
-        for writer in sorted(writers, key=lambda writer: writer.site):
-            bases: list[Tensor] = []
-            if writer.location.base is not None:
-                stash = Location(writer.location.base, "in", writer.location.view)
-                handles.append(_install(stash, frame, partial(_stash, bases)))
-            handles.append(_install(writer.location, frame, partial(_edit, writer, bases, frame)))
+        for hook in hooks:
+            handles.append(hook.install())
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
+def reader_hooks(places: Mapping[Site, Location], frame: Frame) -> Iterator[Hook]:
+    """Give the hooks that read sites into ``frame.found``, in the order in which they must be installed."""
+    for site, location in places.items():
+        bases: list[Tensor] = []
+        if location.base is not None:
+            yield _hook(Location(location.base, "in", Whole()), frame, partial(_stash, bases))
+        yield _reader(site, location, frame, bases)
+
+
+def writer_hooks(writers: Sequence[Writer], frame: Frame) -> Iterator[Hook]:
+    """Give the hooks that replace sites, in the order in which they must be installed."""
+    for writer in sorted(writers, key=lambda writer: writer.site):
+        bases: list[Tensor] = []
+        if writer.location.base is not None:
+            yield _hook(Location(writer.location.base, "in", Whole()), frame, partial(_stash, bases))
+        yield _hook(writer.location, frame, partial(_edit, writer, bases, frame))
+
+
 Action = Callable[[Tensor, Tensor | None], Tensor | None]
 
 
-def _install_reader(site: Site, location: Location, frame: Frame) -> RemovableHandle:
-    """Install a hook that only reads; short, because it runs once per site and pass."""
+def _reader(site: Site, location: Location, frame: Frame, bases: list[Tensor]) -> Hook:
+    """Make a hook that only reads; short, because it runs once per site and pass."""
     read = None if isinstance(location.view, Whole) else location.view.read
     if location.side == "in":
-        hook = partial(_read_input, site, read, frame)
-        return location.module.register_forward_pre_hook(hook, with_kwargs=True)
-    hook = partial(_read_output, site, read, location.slot, frame)
-    return location.module.register_forward_hook(hook)
+        return Hook(location.module, "in", partial(_read_input, site, read, frame))
+    return Hook(location.module, "out", partial(_read_output, site, read, location.slot, bases, frame))
 
 
 Read = Callable[[Tensor, Tensor | None], Tensor] | None
@@ -166,7 +212,14 @@ def _read_input(site: Site, read: Read, frame: Frame, module: nn.Module, args: A
 
 
 def _read_output(
-    site: Site, read: Read, slot: int, frame: Frame, module: nn.Module, args: Any, output: Any
+    site: Site,
+    read: Read,
+    slot: int,
+    bases: list[Tensor],
+    frame: Frame,
+    module: nn.Module,
+    args: Any,
+    output: Any,
 ) -> None:
     tensor = output if isinstance(output, Tensor) else output[slot]
     if tensor is None:
@@ -175,7 +228,7 @@ def _read_output(
         )
     value = tensor if tensor.dim() > 2 else frame.square(tensor)
     if read is not None:
-        value = read(value, args[0] if args else None)
+        value = read(value, bases.pop() if bases else args[0] if args else None)
         value = value + frame.shifts[site] if site in frame.shifts else value
     frame.keep(site, value)
 
@@ -201,11 +254,10 @@ def _edit(
     return location.view.write(tensor, given, new).contiguous()
 
 
-def _install(location: Location, frame: Frame, action: Action) -> RemovableHandle:
+def _hook(location: Location, frame: Frame, action: Action) -> Hook:
     if location.side == "in":
-        hook = partial(_input_hook, frame, action)
-        return location.module.register_forward_pre_hook(hook, with_kwargs=True)
-    return location.module.register_forward_hook(partial(_output_hook, frame, action, location.slot))
+        return Hook(location.module, "in", partial(_input_hook, frame, action))
+    return Hook(location.module, "out", partial(_output_hook, frame, action, location.slot))
 
 
 def _input_hook(

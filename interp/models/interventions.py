@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import DataError, SiteError
-from interp.models.anatomy import Anatomy
-from interp.models.hooks import Writer
+from interp.models.hooks import Edit
 from interp.models.positions import Batch, Chosen, Positions, choose
 from interp.sites import Dimensions, Site, expand
 
@@ -56,7 +55,6 @@ class Plan:
     def __init__(
         self,
         interventions: Sequence[Intervention],
-        anatomy: Anatomy,
         dims: Dimensions,
         lengths: Sequence[int],
         *,
@@ -64,19 +62,15 @@ class Plan:
     ) -> None:
         """Resolve sites and positions; ``limits`` are the lengths including tokens still to be generated."""
         self._items = [_compile(item, dims, lengths, limits or lengths) for item in interventions]
-        self._anatomy = anatomy
         self._parts: dict[Site, list[tuple[_Compiled, _Touched]]] = {}
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to write."""
         return bool(self._items)
 
-    def writers(self) -> list[Writer]:
-        """Return one writer per distinct site; ``prepare`` says what each does in the next pass."""
-        sites = dict.fromkeys(item.site for item in self._items)
-        return [
-            Writer(site, self._anatomy.locate(site, write=True), partial(self._edit, site)) for site in sites
-        ]
+    def edits(self) -> dict[Site, Edit]:
+        """Return what to do at each distinct site; ``prepare`` says what that is in the next pass."""
+        return {item.site: partial(self._edit, item.site) for item in self._items}
 
     def prepare(self, batch: Batch) -> None:
         """Work out which rows and columns of the next pass every intervention touches."""

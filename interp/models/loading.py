@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,13 @@ from transformers.utils import logging as transformers_logging
 
 from interp.errors import ConfigError, ModelError
 from interp.locations import assets
+from interp.models.agreement import disagreements
 from interp.models.anatomy import Anatomy
+from interp.models.backend import Backend
+from interp.models.backends import BACKENDS
 from interp.models.discovery import discover
 from interp.models.families import Family, family_of, overridden
+from interp.models.foreign import foreign, held
 from interp.models.model import Model
 from interp.models.validate import validated
 
@@ -44,7 +49,7 @@ _EDITED = "edited.safetensors"
 
 
 def load(
-    source: str | os.PathLike[str] | PreTrainedModel,
+    source: Any,
     *,
     weights: str = "trained",
     device: str | torch.device = "auto",
@@ -54,11 +59,17 @@ def load(
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
     family: Family | Mapping[str, Any] | None = None,
     check: bool = True,
+    backend: str = "native",
 ) -> Model:
     """Wrap a causal language model and validate its sites on one tiny forward pass.
 
+    A TransformerLens bridge or an nnsight model stays as it is: new Hugging Face modules are built around its
+    weights. The same is done for a backend other than the native one, so hooks that were put on the modules
+    of the object given do not act there.
+
     Args:
-        source: "demo" (bundled), a folder, a name on the Hugging Face hub, or a loaded ``PreTrainedModel``.
+        source: "demo" (bundled), a folder, a name on the Hugging Face hub, a loaded ``PreTrainedModel``, a
+            TransformerLens ``TransformerBridge``, or an nnsight model.
         weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for
             folders that hold ``edited.safetensors``.
         device: "auto" is the GPU if there is one, or where a loaded model is.
@@ -68,6 +79,8 @@ def load(
         tokenizer: a folder, a hub name or an object; None takes the source's own.
         family: a row, or changes to the row found, for models whose modules have other names.
         check: False skips validation, so that nothing is known of the sites.
+        backend: what runs captures, interventions and gradients: "native", "transformer-lens" or "nnsight".
+            Sites where another backend disagrees with the native one are not offered.
 
     Raises:
         ModelError: not found, not a causal decoder, or it fails validation. The message says what to do.
@@ -75,21 +88,19 @@ def load(
     """
     if weights not in _WEIGHTS:
         raise ConfigError(f"weights {weights!r} asked; use one of {', '.join(map(repr, _WEIGHTS))}.")
-    if not isinstance(source, str | os.PathLike | PreTrainedModel):
-        raise ModelError(
-            f"a {type(source).__name__} was given; give 'demo', a folder, a hub name or a PreTrainedModel."
-        )
-    local = isinstance(source, PreTrainedModel) or str(source) == "demo" or Path(source).is_dir()
-    if revision is not None and local:
-        raise ConfigError(
-            f"revision {revision!r} asked, but the model is not taken from the hub; "
-            "leave revision out, or give a hub name."
-        )
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend {backend!r} asked; use one of {', '.join(map(repr, BACKENDS))}.")
     warnings: list[str] = []
+    name = ""
+    if (row := foreign(source)) is not None:
+        inner = held(source, row)
+        source, name, warnings = inner.hf, inner.name, [*inner.warnings]
+        tokenizer = inner.tokenizer if tokenizer is None else tokenizer
+    _check_source(source, revision)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     if isinstance(source, PreTrainedModel):
-        hf, name = _given(source, weights, device, dtype), source.config.name_or_path or type(source).__name__
         origin = source.config.name_or_path or ""
+        hf, name = _given(source, weights, device, dtype), name or origin or type(source).__name__
     else:
         name = str(source)
         origin = str(assets("demo-24l")) if name == "demo" else name
@@ -100,7 +111,31 @@ def load(
     if check:
         anatomy, report = validated(anatomy)
         certificate = report.as_dict()
-    return Model(hf, tok, anatomy, name, weights, certificate, tuple(warnings))
+    anatomy, machinery = _machinery(backend, anatomy, check=check)
+    return Model(hf, tok, anatomy, name, weights, certificate, tuple(warnings), machinery)
+
+
+def _check_source(source: Any, revision: str | None) -> None:
+    if not isinstance(source, str | os.PathLike | PreTrainedModel):
+        raise ModelError(
+            f"a {type(source).__name__} was given; give 'demo', a folder, a hub name, a PreTrainedModel, a "
+            "TransformerBridge or an nnsight model."
+        )
+    local = isinstance(source, PreTrainedModel) or str(source) == "demo" or Path(source).is_dir()
+    if revision is not None and local:
+        raise ConfigError(
+            f"revision {revision!r} asked, but the model is not taken from the hub; "
+            "leave revision out, or give a hub name."
+        )
+
+
+def _machinery(backend: str, anatomy: Anatomy, *, check: bool) -> tuple[Anatomy, Backend | None]:
+    """Build a backend; the sites where it differs from the native one are disabled."""
+    made: Any = BACKENDS[backend].make(anatomy)
+    if made is None or not check:
+        return anatomy, made
+    anatomy = replace(anatomy, disabled={**disagreements(made), **anatomy.disabled})
+    return anatomy, replace(made, anatomy=anatomy)
 
 
 def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> PreTrainedModel:

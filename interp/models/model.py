@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from interp.activations import Activations
 from interp.models import running
 from interp.models.anatomy import Anatomy
+from interp.models.backend import Backend, Native
 from interp.models.batches import plan_batches
 from interp.models.facts import Facts
 from interp.models.generation import Generation, generate
@@ -42,6 +43,7 @@ class Model(Facts):
         weights: "trained", "random" or "edited".
         certificate: what the validation at load measured.
         warnings: what a reader of any result should know.
+        backend: what runs captures, interventions and gradients; None is the native hooks.
     """
 
     hf: PreTrainedModel
@@ -51,12 +53,17 @@ class Model(Facts):
     weights: str = "trained"
     certificate: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    backend: Backend | None = None
 
     def __repr__(self) -> str:
         """Return one line: name, family and sizes."""
         kind = f"{self.weights}, {self.hf.config.model_type}"
         sizes = f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads"
         return f"Model({self.name!r}, {kind}, {sizes}, {self.dtype}, {self.device})"
+
+    @property
+    def _backend(self) -> Backend:
+        return self.backend or Native(self.anatomy)
 
     def tokenize(
         self, prompts: Prompts, *, padding_side: str = "right", add_bos: str | bool = "auto"
@@ -169,7 +176,7 @@ class Model(Facts):
         """
         tokens = self.tokenize(prompts, padding_side=padding_side)
         found, tensors, recorded = running.run(
-            self.anatomy,
+            self._backend,
             self,
             tokens,
             sites=self.expand(capture) if capture is not None else [],
@@ -236,7 +243,7 @@ class Model(Facts):
         """
         tokens = self.tokenize(prompts, padding_side="left")
         raw = generate(
-            self.anatomy,
+            self._backend,
             tokens,
             tokenizer=self.tokenizer,
             max_new_tokens=max_new_tokens,

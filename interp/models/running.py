@@ -12,10 +12,12 @@ from torch import Tensor
 from interp.activations import Activations
 from interp.errors import ConfigError, SiteError
 from interp.models.anatomy import Anatomy
+from interp.models.backend import Backend
 from interp.models.batches import plan_batches
-from interp.models.execution import LOGITS, execute
+from interp.models.execution import execute
 from interp.models.gradients import execute_with_gradients
 from interp.models.interventions import Intervention, Plan
+from interp.models.passes import LOGITS
 from interp.models.positions import Positions, choose
 from interp.models.tokens import Tokens
 from interp.sites import Dimensions, Site, expand
@@ -60,7 +62,7 @@ def chosen_sites(
 
 
 def run(
-    anatomy: Anatomy,
+    backend: Backend,
     dims: Dimensions,
     tokens: Tokens,
     *,
@@ -78,12 +80,13 @@ def run(
     if logits not in ("last", "all", "none"):
         raise ConfigError(f"logits {logits!r} asked; use 'last', 'all' or 'none'.")
     chosen = choose(positions, tokens.lengths)
-    plan = Plan(interventions, anatomy, dims, tokens.lengths) if interventions else None
+    plan = Plan(interventions, dims, tokens.lengths) if interventions else None
     if grad:
-        return *execute_with_gradients(anatomy, tokens, sites, chosen, logits, plan), chosen.recorded()
+        return *execute_with_gradients(backend, tokens, sites, chosen, logits, plan), chosen.recorded()
+    anatomy = backend.anatomy
     width = anatomy.vocab_size if logits == "all" or LOGITS in sites else 0
     found = execute(
-        anatomy,
+        backend,
         tokens,
         plan_batches(tokens.lengths, batch_size, device=anatomy.device.type, logits_width=width),
         sites=sites,

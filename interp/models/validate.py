@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from interp.errors import InterpError, ModelError
 from interp.models.anatomy import Anatomy, Location
-from interp.models.execution import forward
 from interp.models.hooks import Frame, Stop, Writer, eager_attention, evaluating, reading, writing
+from interp.models.passes import forward
 from interp.models.positions import Batch
 from interp.sites import Site
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from interp.errors import DataError
 from interp.results import write_atomically
@@ -18,19 +18,38 @@ from interp.results import write_atomically
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COLUMNS", "INK", "PALETTE", "Figure"]
+__all__ = ["COLUMNS", "INK", "PALETTE", "Figure", "Mark", "graph_parts"]
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK = "#1d232b"
 FAINT = "#8a939e"
 
-Form = Literal["curve", "intervals", "counts", "map"]
+Form = Literal["curve", "intervals", "counts", "map", "graph"]
 COLUMNS: dict[str, tuple[str, ...]] = {
     "curve": ("x", "series", "value", "low", "high"),
     "intervals": ("name", "value", "low", "high"),
     "counts": ("actual", "predicted", "n", "share"),
     "map": ("x", "y", "value"),
+    "graph": ("name", "x", "y", "to_x", "to_y", "value"),
 }
+
+
+class Mark(NamedTuple):
+    """Hold a row of a graph: a node, or an arrow from ``x, y`` to ``to_x, to_y`` (NaN for a node)."""
+
+    name: str
+    x: float
+    y: float
+    to_x: float
+    to_y: float
+    value: float
+
+
+def graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:
+    """Give a graph's nodes and its arrows."""
+    rows = figure.data[list(COLUMNS["graph"])].itertuples(index=False)
+    marks = [Mark(str(name), *(float(value) for value in numbers)) for name, *numbers in rows]
+    return [mark for mark in marks if mark.to_x != mark.to_x], [m for m in marks if m.to_x == m.to_x]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +58,8 @@ class Figure:
 
     Attributes:
         form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
-            with its interval per row), ``counts`` (actual against predicted) or ``map`` (value over x and y).
+            with its interval per row), ``counts`` (actual against predicted), ``map`` (value over x and y) or
+            ``graph`` (a node where ``to_x`` is missing, an arrow from one place to another where it is not).
         data: the numbers, a pandas DataFrame with the columns of ``COLUMNS[form]``.
         title: what is drawn.
         caption: what n and the interval are.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from interp.report.figures import FAINT, INK, PALETTE, Figure
+from interp.report.figures import FAINT, INK, PALETTE, Figure, graph_parts
 from interp.report.text import printable
 
 if TYPE_CHECKING:
     import plotly.graph_objects
 
 __all__ = ["draw"]
+
+HOVER = "%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
 
 
 def draw(figure: Figure) -> plotly.graph_objects.Figure:
@@ -50,6 +52,7 @@ def _height(figure: Figure) -> int:
     down = {"counts": "actual", "map": "y"}.get(figure.form)
     rows = len(set(figure.data[down])) if down else len(figure.data)
     heights = {"curve": 380, "intervals": 150 + 44 * rows, "counts": 200 + 34 * rows, "map": 200 + 20 * rows}
+    heights |= {"graph": 560}
     return heights[figure.form]
 
 
@@ -87,7 +90,7 @@ def _curve(figure: Figure, go: Any) -> list[Any]:
                 line={"color": colour, "width": 2},
                 marker={"size": 6, "color": colour},
                 customdata=part[["low", "high"]].to_numpy().tolist(),
-                hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+                hovertemplate=f"{_safe(figure.x)} " + HOVER,
             )
         )
     return traces
@@ -148,8 +151,10 @@ def _counts(figure: Figure, go: Any) -> list[Any]:
 
 
 def _map(figure: Figure, go: Any) -> list[Any]:
-    table = figure.data.pivot_table(index="y", columns="x", values="value")
-    most = float(table.abs().max().max()) or 1.0
+    data = figure.data[figure.data["clear"]] if "clear" in figure.data else figure.data
+    table = data.pivot_table(index="y", columns="x", values="value")
+    table = table.reindex(index=sorted(set(figure.data["y"])), columns=sorted(set(figure.data["x"])))
+    most = float(table.abs().max().max()) if len(data) else 1.0
     scale = [[0.0, PALETTE[1]], [0.5, "rgba(255,255,255,0.05)"], [1.0, PALETTE[0]]]
     return [
         go.Heatmap(
@@ -162,6 +167,44 @@ def _map(figure: Figure, go: Any) -> list[Any]:
             hovertemplate=f"{_safe(figure.y)} %{{y}}, {_safe(figure.x)} %{{x}}: %{{z:.3f}}<extra></extra>",
         )
     ]
+
+
+def _graph(figure: Figure, go: Any) -> list[Any]:
+    nodes, arrows = graph_parts(figure)
+    strongest = max((abs(arrow.value) for arrow in arrows), default=0.0) or 1.0
+    lines = [
+        go.Scatter(
+            x=[row.x, row.to_x],
+            y=[row.y, row.to_y],
+            mode="lines",
+            line={
+                "color": PALETTE[0] if row.value >= 0 else PALETTE[1],
+                "width": 0.5 + 4 * abs(row.value) / strongest,
+            },
+            opacity=0.15 + 0.7 * abs(row.value) / strongest,
+            hovertext=f"{_safe(row.name)}: {row.value:.3f}",
+            hoverinfo="text",
+            showlegend=False,
+        )
+        for row in arrows
+    ]
+    dots = go.Scatter(
+        x=[node.x for node in nodes],
+        y=[node.y for node in nodes],
+        text=[_safe(node.name) for node in nodes],
+        customdata=[node.value for node in nodes],
+        mode="markers+text",
+        textposition="top center",
+        showlegend=False,
+        marker={"size": 13, "color": [PALETTE[0] if node.value >= 0 else PALETTE[1] for node in nodes]},
+        hovertemplate="%{text}: %{customdata:.3f}<extra></extra>",
+    )
+    return [*lines, dots]
+
+
+def _graph_axes(figure: Figure, drawn: Any) -> None:
+    drawn.update_xaxes(visible=False)
+    drawn.update_yaxes(showgrid=False)
 
 
 def _map_axes(figure: Figure, drawn: Any) -> None:
@@ -197,5 +240,11 @@ def _count_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_xaxes(showgrid=False)
 
 
-FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map}
-AXES = {"curve": _curve_axes, "intervals": _interval_axes, "counts": _count_axes, "map": _map_axes}
+FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map, "graph": _graph}
+AXES = {
+    "curve": _curve_axes,
+    "intervals": _interval_axes,
+    "counts": _count_axes,
+    "map": _map_axes,
+    "graph": _graph_axes,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from interp.report.certificate import certificate_table, identity, short_name
+from interp.report.circuits import circuit_figures, circuit_number, circuit_table, circuit_verdict
 from interp.report.figures import Figure
 from interp.report.story import Number, Story, Table
 
@@ -24,6 +25,11 @@ WORDS = (
     ("denoising", "The corrupt prompt, with the mediator's value from the clean one: is it enough?"),
     ("noising", "The clean prompt, with the mediator's value from the corrupt one: is it needed?"),
     ("interaction", "Noising less denoising: how much the effect depends on the state of everything else."),
+    ("faithfulness", "The share of the behaviour kept when only the circuit is as in the clean run."),
+    (
+        "left without it",
+        "The same when only the circuit is as in the corrupt run: 0 if nothing else does it.",
+    ),
     ("q", "False discovery rate: the share of mediators with so small a q that would be there by luck."),
     ("noise floor", "What the same numbers change when they are computed in another batch."),
 )
@@ -35,7 +41,7 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
     return Story(
         kicker=f"interp patch \u00b7 {facts.get('path', '')}",
         title=f"What carries the answer? ({data.get('name', '?')}, {short_name(facts)})",
-        verdict=_verdict(result),
+        verdict=" ".join(part for part in (_verdict(result), circuit_verdict(result)) if part),
         lead=[
             f"{result['n_pairs']:,} pairs of prompts ({data.get('description', '')}) were run through "
             f"{short_name(facts)}. Search: {result['search']}, replacement: {result['replacement']}, metric: "
@@ -44,8 +50,8 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
             f"on corrupt ones. Positive effects work towards the clean answer.",
             *_cost(result),
         ],
-        numbers=_numbers(result),
-        tables=[table for table in (_table(result), _verified(result)) if table],
+        numbers=[*_numbers(result), *circuit_number(result)],
+        tables=[table for table in (_table(result), circuit_table(result), _verified(result)) if table],
         figures=list(figures(result).values()),
         cautions=(*CAUTIONS, *dict.fromkeys([*result.get("warnings", []), *facts.get("warnings", [])])),
         certificate=certificate_table(facts.get("certificate")),
@@ -162,7 +168,7 @@ def figures(result: dict[str, Any]) -> dict[str, Figure]:
     """Give the figures by file name: a map where mediators form a grid, and the largest effects."""
     found = {"effects": _largest(result)}
     grid = _map(result)
-    return {"map": grid, **found} if grid is not None else found
+    return ({"map": grid} if grid is not None else {}) | found | circuit_figures(result)
 
 
 def main_figure(result: dict[str, Any]) -> Figure:
@@ -196,28 +202,27 @@ def _map(result: dict[str, Any]) -> Figure | None:
     """Draw effects over layer and head, or layer and position; None where mediators form no grid."""
     import pandas
 
-    cells: list[tuple[int, int, float]] = []
+    cells: list[tuple[int, int, float, bool]] = []
     kinds: set[str] = set()
     for row in result["effects"]:
         name, _, position = row["mediator"].partition("@")
         parts = name.split(".")
         if len(parts) == 3 and not position:
-            cells.append((int(parts[2]), int(parts[1]), float(row["effect"])))
+            cells.append((int(parts[2]), int(parts[1]), float(row["effect"]), bool(row["clear"])))
             kinds.add(f"{parts[0]} ")
         elif len(parts) == 2 and position:
-            cells.append((int(position), int(parts[1]), float(row["effect"])))
+            cells.append((int(position), int(parts[1]), float(row["effect"]), bool(row["clear"])))
             kinds.add(f"{parts[0]}@")
-    if len(cells) != len(result["effects"]) or len(kinds) != 1 or len({x for x, _, _ in cells}) < 2:
+    if len(cells) != len(result["effects"]) or len(kinds) != 1 or len({x for x, *_ in cells}) < 2:
         return None
     kind = kinds.pop()
     across = "position of the token" if kind.endswith("@") else kind.strip()
     return Figure(
         "map",
-        pandas.DataFrame(cells, columns=["x", "y", "value"]),
+        pandas.DataFrame(cells, columns=["x", "y", "value", "clear"]),
         f"Effect of each {kind.rstrip('@ ')}",
-        f"Mean effect on {result['metric']} ({result['unit']}) over {result['n_pairs']:,} pairs; blue "
-        f"works towards "
-        "the clean answer, orange against it.",
+        f"Mean effect on {result['metric']} ({result['unit']}) over {result['n_pairs']:,} pairs; blue works "
+        "towards the clean answer, orange against it; grey or blank: below three times the noise floor.",
         x=across,
         y="layer",
     )

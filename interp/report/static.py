@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from interp.report.figures import COLUMNS, FAINT, INK, PALETTE, Figure
+from interp.report.figures import COLUMNS, FAINT, INK, PALETTE, Figure, graph_parts
 from interp.report.text import printable
 
 __all__ = ["draw"]
@@ -162,19 +162,20 @@ def _squares(axes: Any, cells: list[tuple[int, int, float | int, float]]) -> Non
 
 
 def _map(figure: Figure, axes: Any) -> None:
-    """Draw one square per cell: blue above zero, orange below, as strong as its share of the largest."""
+    """Draw one square per cell: blue above zero, orange below, grey where it is not told from noise."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 
     half, rows = 0.48, list(figure.data[list(COLUMNS["map"])].itertuples(index=False))
+    clear = figure.data["clear"] if "clear" in figure.data else [True] * len(rows)
     most = max((abs(value) for _, _, value in rows), default=0.0) or 1.0
     corners = [
         [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
         for x, y, _ in rows
     ]
     colours = [
-        to_rgba(PALETTE[0] if value >= 0 else PALETTE[1], 0.04 + 0.92 * abs(value) / most)
-        for _, _, value in rows
+        to_rgba(_hue(value), 0.04 + 0.92 * abs(value) / most) if told else to_rgba(FAINT, 0.35)
+        for (_, _, value), told in zip(rows, clear, strict=True)
     ]
     axes.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
     axes.set_xlim(min(x for x, _, _ in rows) - 0.6, max(x for x, _, _ in rows) + 0.6)
@@ -187,9 +188,35 @@ def _map(figure: Figure, axes: Any) -> None:
     axes.set_ylabel(printable(figure.y))
 
 
+def _graph(figure: Figure, axes: Any) -> None:
+    """Draw nodes as dots with names, and arrows as strong as their share of the largest."""
+    nodes, arrows = graph_parts(figure)
+    strongest = max((abs(arrow.value) for arrow in arrows), default=0.0) or 1.0
+    for row in arrows:
+        share = abs(row.value) / strongest
+        look = {"arrowstyle": "-|>", "color": _hue(row.value), "linewidth": 0.4 + 2.2 * share, "shrinkB": 7}
+        look |= {"alpha": 0.15 + 0.75 * share, "shrinkA": 7, "connectionstyle": "arc3,rad=0.08"}
+        axes.annotate("", (row.to_x, row.to_y), (row.x, row.y), arrowprops=look)
+    most = max((abs(node.value) for node in nodes), default=0.0) or 1.0
+    for row in nodes:
+        axes.scatter([row.x], [row.y], s=30 + 170 * abs(row.value) / most, color=_hue(row.value), zorder=3)
+        place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        axes.annotate(_label(row.name), (row.x, row.y), **place)
+    axes.margins(0.12)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+
+
+def _hue(value: float) -> str:
+    return PALETTE[0] if value >= 0 else PALETTE[1]
+
+
 def _label(name: object) -> str:
     text = printable(name)
     return text if len(text) <= LABEL else text[: LABEL - 1] + "…"
 
 
-FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map}
+FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map, "graph": _graph}

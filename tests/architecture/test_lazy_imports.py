@@ -21,6 +21,8 @@ HEAVY = (
     "matplotlib",
     "plotly",
     "jinja2",
+    "transformer_lens",
+    "nnsight",
 )
 HELP = """
 import contextlib, io
@@ -53,7 +55,10 @@ def test_nothing_heavy_is_loaded(program: str) -> None:
 
 
 def test_a_heavy_import_is_seen() -> None:
-    assert "torch" in loaded("import interp\ninterp.Model")
+    found = loaded("import interp\ninterp.load, interp.models.as_model")
+    assert "torch" in found
+    assert "transformer_lens" not in found
+    assert "nnsight" not in found
 
 
 def test_import_interp_writes_nothing() -> None:

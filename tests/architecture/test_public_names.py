@@ -19,6 +19,8 @@ NAMES = {
         "__version__",
         "examine",
         "load",
+        "mediation",
+        "patch",
         "plot",
         "probe",
         "probe_concepts",

@@ -103,9 +103,9 @@ WRONG = {
     "device": ({"flags": {"device": "gpu"}}, "--device 'gpu'", "cuda"),
     "dtype": ({"flags": {"dtype": "fp16"}}, "--dtype 'fp16'", "float16"),
     "backend": (
-        {"flags": {"backend": "nnsight"}},
-        "--backend 'nnsight' comes with a later version",
-        "native",
+        {"flags": {"backend": "nnsite"}},
+        "--backend 'nnsite' is not allowed",
+        "Did you mean 'nnsight'?",
     ),
     "scheme": ({"sets": ["scheme=int8"]}, "--scheme 'int8' (from --set) comes with a later version", "none"),
     "unknown scheme": ({"flags": {"scheme": "int99"}}, "--scheme 'int99' is not allowed", "none"),

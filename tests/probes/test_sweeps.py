@@ -215,7 +215,9 @@ def test_groups_stay_whole_and_blocks_of_layers_change_nothing(monkeypatch: pyte
         assert sweeps.sweep(states, targets, groups=same).coef.tobytes() == whole.coef.tobytes()
     assert whole.best()[0][1].n_groups == len(split.test) // 3
     monkeypatch.setattr("probes.sweeps.run.BYTES", 1)
-    assert np.array_equal(sweeps.sweep(states, targets, groups=groups).coef, whole.coef)
+    blocked = sweeps.sweep(states, targets, groups=groups).coef
+    # A product over fewer layers may take another path through BLAS: rounding may differ, nothing else.
+    assert np.abs(blocked - whole.coef).max() < 1e-9 * np.abs(whole.coef).max()
 
 
 @pytest.mark.gpu

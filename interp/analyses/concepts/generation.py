@@ -17,6 +17,7 @@ import torch
 
 from interp import results
 from interp.errors import ConfigError, DataError
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.tasks import load_world, one_hop
 from interp.tasks.world import World
@@ -157,7 +158,7 @@ def bundled_questions(n: int = 200, *, seed: int = 0, world: World | None = None
 
 
 def probe_generation(
-    model: Model,
+    model: ModelLike,
     probe: HyperdimensionalProbe,
     questions: Sequence[tuple[str, str]],
     *,
@@ -182,6 +183,7 @@ def probe_generation(
         ConfigError: fewer than two questions, or a probe without a threshold.
         DataError: an empty question or answer.
     """
+    model = as_model(model)
     if len(questions) < 2:
         raise ConfigError(f"{len(questions)} questions; give at least 2, so that luck can be measured.")
     for number, (question, answer) in enumerate(questions):

@@ -21,6 +21,7 @@ from interp.analyses.concepts.vocabulary import codebook_of, concept_tokens
 from interp.analyses.looks import leak_note
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.sites import parse_layers
 from interp.tasks.protocols import PROTOCOLS, Protocol
@@ -32,7 +33,7 @@ __all__ = ["probe_concepts"]
 
 
 def probe_concepts(
-    model: Model,
+    model: ModelLike,
     protocol: str = "concept-disjoint",
     *,
     layers: str | int | Sequence[int] = "20",
@@ -69,6 +70,7 @@ def probe_concepts(
         SiteError: a layer the model does not have.
         DataError: a concept without a token.
     """
+    model = as_model(model)
     row = _checked(protocol, encoder, controls)
     at = _layers(layers, model)
     drawn = row.items(seed=seed, world=world, sizes=sizes)

@@ -18,6 +18,7 @@ from interp.analyses.probing.splitting import check_labels, split_of, warnings_o
 from interp.analyses.probing.states import captured, untrained_twin
 from interp.analyses.probing.verdict import verdict
 from interp.errors import ConfigError
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.sites import parse_layers
 from interp.tasks import Labelled
@@ -34,7 +35,7 @@ DEFAULT_CONTROLS = ("shuffled", "random-weights", "bag-of-tokens", "majority")
 
 
 def probe(
-    model: Model,
+    model: ModelLike,
     data: Labelled,
     *,
     layers: str | int | Sequence[int] = "20",
@@ -74,6 +75,7 @@ def probe(
         DataError: one class, labels with too few groups, groups in two splits, or activations that are not
             finite.
     """
+    model = as_model(model)
     _check_choices(kind, controls, data)
     check_labels(data)
     chosen_layers = _layers(layers, model)

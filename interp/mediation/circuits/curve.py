@@ -11,9 +11,8 @@ from jaxtyping import Float
 
 from interp.errors import ConfigError
 from interp.mediation.circuits.runs import NODES, Circuit, Members, members_of, refuse_no_effect, run_all
-from interp.mediation.edges.graph import Edge, Graph
-from interp.mediation.edges.pruning import on_a_path
-from interp.models.model import Model
+from interp.mediation.mediators import Mediator
+from interp.models.accept import ModelLike, as_model
 from interp.pairs import PairSet
 
 __all__ = ["COMPAT", "FRACTIONS", "Curve", "curve"]
@@ -39,7 +38,7 @@ class Curve:
     sizes: tuple[int, ...]
     faithfulness: Float[np.ndarray, " size"]
     total: int
-    order: tuple[Mediator, ...]
+    order: Members
 
     @property
     def cpr(self) -> float:
@@ -61,11 +60,11 @@ class Curve:
 
 
 def curve(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
-    order: Sequence[Mediator],
+    order: Members | Sequence[Mediator],
     *,
-    universe: Nodes = NODES,
+    universe: Circuit = NODES,
     sizes: Sequence[int] | None = None,
     metric: str = "logit-diff",
     seed: int = 0,
@@ -81,22 +80,20 @@ def curve(
         metric: a key of ``METRICS``.
         seed: of the rows that are checked.
     """
-    every = nodes_of(model, pairs, universe)
-    ranked = [node for node in dict.fromkeys([*order, *every]) if node in set(every)]
+    model = as_model(model)
+    every = members_of(model, pairs, universe)
+    known = set(every)
+    ranked = [node for node in dict.fromkeys([*order, *every]) if node in known]
     steps = sorted({0, len(every), *(sizes or _doubling(len(every)))})
     if steps[0] < 0 or steps[-1] > len(every):
         raise ConfigError(f"sizes from {steps[0]} to {steps[-1]} asked, but there are {len(every)} nodes.")
-    values = _run(model, pairs, every, [set(ranked[:size]) for size in steps], metric, seed)
+    values = run_all(model, pairs, every, [set(ranked[:size]) for size in steps], metric, seed)
     none, whole = values[0].mean(), values[-1].mean()
-    if abs(whole - none) < 1e-6:
-        raise DataError(
-            "the model behaves the same with every node replaced; choose pairs whose answers differ."
-        )
+    refuse_no_effect(whole, none, "node")
     shares = np.array([(value.mean() - none) / (whole - none) for value in values])
-    return Curve(tuple(steps), shares, len(every), tuple(ranked))
+    members: Any = tuple(ranked)
+    return Curve(tuple(steps), shares, len(every), members)
 
 
 def _doubling(n: int) -> list[int]:
     return [2**at for at in range(n.bit_length()) if 2**at < n]
-
-

@@ -22,7 +22,16 @@ from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["NODES", "Circuit", "Members", "check_metric", "members_of", "nodes_of", "refuse_no_effect", "run_all"]
+__all__ = [
+    "NODES",
+    "Circuit",
+    "Members",
+    "check_metric",
+    "members_of",
+    "nodes_of",
+    "refuse_no_effect",
+    "run_all",
+]
 
 Nodes = Sequence[str | Site | Mediator]
 Circuit = str | Sequence[str | Site | Mediator] | Edges
@@ -49,7 +58,7 @@ def members_of(model: Model, pairs: PairSet, asked: Circuit) -> Members:
     """
     if are_edges(asked):
         return Graph.of(model).select(asked)
-    given: Any = [asked] if isinstance(asked, str) else list(asked)
+    given: Any = [asked] if isinstance(asked, str | Edge) else list(asked)
     return nodes_of(model, pairs, given)
 
 
@@ -115,7 +124,8 @@ def _nodes(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]
     read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
     outside = [tuple(node for node in every if node not in circuit) for circuit in circuits]
     rows = [Row(at, nodes) for nodes in outside for at in range(len(pairs))]
-    return Engine(model, pairs.clean, seed).logits(rows, {site: read[str(site)] for site in carriers})
+    engine = Engine(model, pairs.clean, seed, since=pairs.first_difference)
+    return engine.logits(rows, {site: read[str(site)] for site in carriers})
 
 
 def _edges(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]]) -> Tensor:

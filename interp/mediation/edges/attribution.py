@@ -24,8 +24,8 @@ from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.gradients import PER_PASS, SIGNS, need_gradient, slopes
 from interp.mediation.searches.verify import verified
+from interp.models.accept import ModelLike
 from interp.models.interventions import Intervention
-from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
 
@@ -43,7 +43,7 @@ COMPAT: dict[str, str] = {
 
 
 def edge_attribution(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     edges: Edges = "edge.*",
     *,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.mediation.walk import _arguments, _for_rows
+from interp.mediation.prefix import arguments, recorded
 from interp.models.anatomy import Location
 from interp.models.hooks import Frame, Stop, Writer, reading, writing
 from interp.models.model import Model
@@ -47,7 +47,7 @@ class Blocks:
     @classmethod
     def of(cls, model: Model, ids: Sequence[int]) -> Blocks:
         """Read the arguments of every block in a forward pass of one prompt."""
-        return cls(model, _arguments(model, ids))
+        return cls(model, arguments(model, ids, recorded(model, [list(ids)], past="none").tuples))
 
     def call(self, layer: int, stream: Stream, *, writers: Sequence[Writer] = ()) -> Stream:
         """Run one block.
@@ -58,7 +58,7 @@ class Blocks:
             writers: what is written on the way.
         """
         args, kwargs = self.arguments[layer]
-        kwargs = {k: v if v is None else _for_rows(k, v, len(stream)) for k, v in kwargs.items()}
+        kwargs = {k: v.repeat(len(stream), 1, 1) if k == "alibi" else v for k, v in kwargs.items()}
         with writing(writers, Frame(len(stream), stream.shape[1])):
             found = self.model.anatomy.blocks[layer](stream, *args, **kwargs)
         return found if isinstance(found, Tensor) else found[0]

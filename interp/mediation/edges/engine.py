@@ -13,7 +13,8 @@ from interp.errors import ModelError
 from interp.mediation.edges.blocks import Blocks
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.run import Chunk, Runner, carriers_of
-from interp.mediation.engine import TOKENS, Bill
+from interp.mediation.engine import Bill
+from interp.mediation.planner import TOKENS
 from interp.models.batches import in_batches
 from interp.models.model import Model
 from interp.models.tokens import Tokens

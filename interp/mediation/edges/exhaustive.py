@@ -11,14 +11,14 @@ from interp.mediation.edges.job import EdgeJob, Edges
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.gradients import SIGNS
-from interp.models.model import Model
+from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["billed", "edge_effects"]
 
 
 def edge_effects(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     edges: Edges = "edge.*",
     *,

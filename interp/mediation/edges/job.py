@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.errors import ConfigError
 from interp.mediation.edges.asked import Edges
 from interp.mediation.edges.engine import CutRow, EdgeEngine
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.run import carriers_of
+from interp.mediation.edits import interchange
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
+from interp.mediation.replacements import REPLACEMENTS
 from interp.mediation.searches.job import Job
-from interp.models.model import Model
+from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 from interp.sites import Site
 
@@ -41,7 +44,7 @@ class EdgeJob:
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: ModelLike,
         pairs: PairSet,
         edges: Edges,
         metric: str,
@@ -56,16 +59,19 @@ class EdgeJob:
             SiteError: an edge that does not exist, or a model that does not offer edges.
         """
         job = Job.of(model, pairs, [], metric, replacement, directions, "auto", seed)
-        graph = Graph.of(model)
+        if job.replacement.rule is not interchange:
+            fit = [row.name for row in REPLACEMENTS.values() if row.rule is interchange]
+            raise ConfigError(
+                f"replacement {replacement!r} asked, but an edge carries a value of its own; "
+                f"for edges there are: {', '.join(fit)}."
+            )
+        graph = Graph.of(job.model)
         return cls(job, graph, graph.select(edges))
 
     def sources(self, direction: str) -> dict[Site, Tensor]:
         """Give what cut edges carry: carrier -> ``[pair pos ...]``, of every writer."""
         tokens = self.job.base(direction)[1]
-        carriers = [str(site) for site in carriers_of(self.graph.writers)]
-        read = self.job.model.capture(tokens, carriers, "all")
-        generator = torch.Generator().manual_seed(self.job.seed)
-        return {Site.parse(name): self.job.replacement.source(read[name], generator) for name in carriers}
+        return self.job.values_of(tokens, carriers_of(self.graph.writers))
 
     def measure(
         self,

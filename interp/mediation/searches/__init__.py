@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from interp.mediation.effects import Effects
 from interp.mediation.searches.attribution import attribution
+from interp.mediation.searches.direct import direct_effects
 from interp.mediation.searches.exhaustive import exhaustive
+from interp.mediation.searches.integrated import integrated_gradients
+from interp.mediation.searches.star import attribution_star
 
-__all__ = ["SEARCHES", "SearchMethod", "attribution", "exhaustive"]
+__all__ = [
+    "SEARCHES",
+    "SearchMethod",
+    "attribution",
+    "attribution_star",
+    "direct_effects",
+    "exhaustive",
+    "integrated_gradients",
+]
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,8 @@ class SearchMethod:
     Attributes:
         name: what users type (``--search``).
         description: one line.
-        run: the function.
+        run: the function; all take the model, the pairs, the mediators, and the keywords metric, replacement,
+            directions, positions, seed and progress.
         exact: whether its effects are those of real replacements.
     """
 
@@ -33,6 +46,30 @@ _ROWS = (
     SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True),
     SearchMethod(
         "attribution", "estimate each effect from one gradient, verify the largest", attribution, False
+    ),
+    SearchMethod(
+        "atp-star",
+        "attribution that sees through saturated attention and cancelling paths (AtP*)",
+        attribution_star,
+        False,
+    ),
+    SearchMethod(
+        "ig-inputs",
+        "gradients averaged while the embeddings move from one prompt to the other",
+        partial(integrated_gradients, path="inputs"),
+        False,
+    ),
+    SearchMethod(
+        "ig-activations",
+        "gradients averaged while one site at a time moves to its replacement",
+        partial(integrated_gradients, path="activations"),
+        False,
+    ),
+    SearchMethod(
+        "direct",
+        "replace each mediator only where the final norm reads it: its direct effect",
+        direct_effects,
+        True,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,17 @@ import numpy as np
 from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
-from interp.mediation.searches.gradients import SIGNS, chunks, first_order, need_gradient, slopes
+from interp.mediation.searches.estimating import Measured, estimated
+from interp.mediation.searches.gradients import SIGNS, chunks, first_order, slopes
 from interp.mediation.searches.job import Job, Mediators
-from interp.mediation.searches.verify import verified
-from interp.models.model import Model
+from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["attribution"]
 
 
 def attribution(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     mediators: Mediators,
     *,
@@ -68,15 +69,12 @@ def attribution(
             progress=progress,
         )
     job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
-    need_gradient(job)
-    targets, clean, corrupt = job.unpatched()
-    values = {direction: _estimates(job, direction, targets) for direction in job.directions}
-    cost: dict[str, Any] = {"forwards": 2 + 2 * len(job.directions)}
-    found = job.effects(values, clean, corrupt, search="attribution", noise=0.0, cost=cost)
-    return verified(found, job, verify, progress) if verify else found
+    return estimated(job, _estimates, search="attribution", verify=verify, progress=progress)
 
 
-def _estimates(job: Job, direction: str, targets: Targets) -> np.ndarray:
+def _estimates(
+    job: Job, direction: str, targets: Targets, measured: Measured
+) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Give ``[mediator pair]`` first-order effects in one direction."""
     sources = job.sources(job.base(direction)[1], job.mediators)
     found = np.zeros((len(job.mediators), len(job.pairs)))
@@ -84,4 +82,4 @@ def _estimates(job: Job, direction: str, targets: Targets) -> np.ndarray:
         nodes, gradients = slopes(job, direction, rows, targets, sorted(sources))
         estimates = first_order(job, rows, job.mediators, nodes, gradients, sources)
         found[:, rows] = SIGNS[direction] * estimates.numpy()
-    return found
+    return found, {"forwards": 3}

@@ -13,14 +13,14 @@ from interp.mediation.engine import Engine
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.walk import Row
-from interp.models.model import Model
+from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["exhaustive"]
 
 
 def exhaustive(
-    model: Model,
+    model: ModelLike,
     pairs: PairSet,
     mediators: Mediators,
     *,
@@ -79,15 +79,11 @@ def _sweep(
     job: Job, direction: str, targets: Targets, clean: np.ndarray, corrupt: np.ndarray, progress: bool
 ) -> tuple[np.ndarray, dict[str, Any], float]:
     """Patch every mediator into every pair in one direction; give effects, the bill and the noise floor."""
-    base, source = job.base(direction)
-    engine = Engine(job.model, base, job.seed)
-    n = len(job.pairs)
-    cells = [(m, e) for m in range(len(job.mediators)) for e in range(n) if not _nothing(job, m, e)]
+    source, n = job.base(direction)[1], len(job.pairs)
+    engine, rows, cells = _prepared(job, direction)
     engine.bill.skipped = len(job.mediators) * n - len(cells)
-    rows = [Row(e, (job.mediators[m],)) for m, e in cells]
-    logits = engine.logits(
-        [*(Row(e) for e in range(n)), *rows], job.sources(source, job.mediators), progress=progress
-    )
+    values = job.sources(source, job.mediators)
+    logits = engine.logits(rows, values, rule=job.replacement.rule, progress=progress)
     index = torch.tensor([*range(n), *(e for _, e in cells)], device=logits.device)
     measured = job.values(logits, targets.rows(index.to(targets.answers.device)))
     start = corrupt if direction == "denoising" else clean
@@ -99,12 +95,23 @@ def _sweep(
     bill = engine.bill
     facts = {
         "forwards": round(bill.forwards, 2),
+        "setup": bill.setup,
         "rows": bill.rows,
         "skipped": bill.skipped,
         "checked": bill.checked,
         "fallback": bill.fallback,
     }
     return result, facts, float(np.abs(plain - start).max())
+
+
+def _prepared(job: Job, direction: str) -> tuple[Engine, list[Row], list[tuple[int, int]]]:
+    """Give the engine, a plain copy of each prompt and the patched ones, and the cells that those fill."""
+    n, paired = len(job.pairs), job.replacement.paired
+    since = job.pairs.first_difference if paired else None
+    engine = Engine(job.model, job.base(direction)[0], job.seed, since=since)
+    cells = [(m, e) for m in range(len(job.mediators)) for e in range(n) if not _nothing(job, m, e)]
+    rows = [*(Row(e) for e in range(n)), *(Row(e, (job.mediators[m],)) for m, e in cells)]
+    return engine, rows, cells
 
 
 def _nothing(job: Job, number: int, example: int) -> bool:

@@ -93,6 +93,7 @@ def first_order(
     nodes: Mapping[Site, Tensor],
     gradients: Mapping[Site, Tensor],
     sources: Mapping[Site, Tensor],
+    fixed: Mapping[tuple[Place, bool], Tensor] | None = None,
 ) -> Float[Tensor, "mediator row"]:
     """Give ``sum (replacement - current) * slope`` over each mediator's places, positions and features.
 
@@ -103,6 +104,8 @@ def first_order(
         nodes: carrier -> current values ``[row pos ...]``.
         gradients: carrier -> slopes, likewise.
         sources: carrier -> source values of all pairs, ``[pair pos ...]``.
+        fixed: estimates ``[row pos]`` that stand in for slope times change, by place and by whether one
+            position of it is replaced (True) or all together (False).
     """
     products: dict[Any, Tensor] = {}
     part = job.pairs[list(rows)]
@@ -111,6 +114,10 @@ def first_order(
         total = torch.zeros(len(rows), dtype=torch.float64)
         for place in mediator.places:
             site = place.carrier
+            given = (fixed or {}).get((place, mediator.position is not None))
+            if given is not None:
+                total = total + _at(given, mediator.position, part).cpu()
+                continue
             key = (site, place.subspace)
             if key not in products:
                 there = sources[site][list(rows), : nodes[site].shape[1]].to(nodes[site])

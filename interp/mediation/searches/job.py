@@ -15,7 +15,9 @@ from interp.mediation.edges.graph import Edge
 from interp.mediation.effects import DIRECTIONS, Effects
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
-from interp.mediation.replacements import REPLACEMENTS, Replacement
+from interp.mediation.replacements import Material, Replacement, replacement_of
+from interp.mediation.subspaces import Subspace
+from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
@@ -51,7 +53,7 @@ class Job:
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: ModelLike,
         pairs: PairSet,
         mediators: Mediators,
         metric: str,
@@ -66,17 +68,16 @@ class Job:
             ConfigError: an unknown metric, replacement, direction or position.
             SiteError: a mediator that the model does not have.
         """
-        for name, asked, known in (
-            ("metric", metric, METRICS),
-            ("replacement", replacement, REPLACEMENTS),
-        ):
-            if asked not in known:
-                raise ConfigError(f"{name} {asked!r} asked; there are: {', '.join(known)}.")
+        model = as_model(model)
+        if metric not in METRICS:
+            raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
+        rule = replacement_of(replacement)
         if directions not in (*DIRECTIONS, "both"):
             raise ConfigError(f"directions {directions!r} asked; use 'both', {' or '.join(DIRECTIONS)}.")
         chosen = tuple(DIRECTIONS) if directions == "both" else (directions,)
-        found = mediators_of(model, pairs, mediators, positions=positions)
-        return cls(model, pairs, found, METRICS[metric], REPLACEMENTS[replacement], chosen, seed)
+        given: Any = mediators
+        found = mediators_of(model, pairs, given, positions=positions)
+        return cls(model, pairs, found, METRICS[metric], rule, chosen, seed)
 
     def base(self, direction: str) -> tuple[Tokens, Tokens]:
         """Give the prompts that are patched, and those the values come from."""
@@ -86,9 +87,32 @@ class Job:
     def sources(self, tokens: Tokens, mediators: Sequence[Mediator]) -> dict[Site, Tensor]:
         """Read every carrier on the source prompts, ``[pair pos ...]``, and make replacement values of it."""
         carriers = sorted({site for mediator in mediators for site in mediator.carriers})
-        read = self.model.capture(tokens, [str(site) for site in carriers], "all")
-        generator = torch.Generator().manual_seed(self.seed)
-        return {site: self.replacement.source(read[str(site)], generator) for site in carriers}
+        return self.values_of(tokens, carriers, mediators)
+
+    def values_of(
+        self, tokens: Tokens, carriers: Sequence[Site], mediators: Sequence[Mediator] = ()
+    ) -> dict[Site, Tensor]:
+        """Make replacement values of some sites ``[pair pos ...]``, as these mediators need them."""
+        names = [str(site) for site in carriers]
+        other = self.model.capture(tokens, names, "all")
+        clean = tokens is self.pairs.clean
+        base = self.pairs.corrupt if clean else self.pairs.clean
+        current = self.model.capture(base, names, "all") if self.replacement.reads_current else other
+        found: dict[Site, Tensor] = {}
+        for site in carriers:
+            values = other[str(site)]
+            material = Material(
+                values,
+                current[str(site)],
+                _inside(tokens.lengths, values),
+                self.pairs.groups,
+                self.seed,
+                self.replacement.amount or 0.0,
+                _one_subspace(site, mediators) if self.replacement.directed else None,
+                1.0 if clean else -1.0,
+            )
+            found[site] = self.replacement.source(material)
+        return found
 
     def unpatched(self) -> tuple[Targets, np.ndarray, np.ndarray]:
         """Give the targets, and the metric of the clean and of the corrupt prompts."""
@@ -101,14 +125,19 @@ class Job:
         return self.metric.values(logits.float(), targets).double().cpu().numpy()
 
     def effects(
-        self, values: dict[str, np.ndarray], clean: np.ndarray, corrupt: np.ndarray, **facts: Any
+        self,
+        values: dict[str, np.ndarray],
+        clean: np.ndarray,
+        corrupt: np.ndarray,
+        *,
+        warnings: tuple[str, ...] = (),
+        **facts: Any,
     ) -> Effects:
         """Wrap the numbers of a search."""
-        notes = list(self.pairs.notes)
+        notes = [*self.pairs.notes, *warnings]
         if self.replacement.off_distribution:
-            notes.append(
-                f"replacement {self.replacement.name}: values that the model never has; read with care"
-            )
+            put = f"replacement {self.replacement.name} ({self.replacement.description})"
+            notes.append(f"{put}: values that the model never has; read with care")
         model = {
             "name": self.model.name,
             "weights": self.model.weights,
@@ -128,3 +157,25 @@ class Job:
             warnings=tuple(notes),
             **facts,
         )
+
+
+def _inside(lengths: Sequence[int], values: Tensor) -> Tensor:
+    """Say which positions a prompt has: ``[example pos]``."""
+    ends = torch.tensor(lengths, device=values.device)
+    return torch.arange(values.shape[1], device=values.device) < ends[:, None]
+
+
+def _one_subspace(site: Site, mediators: Sequence[Mediator]) -> Subspace | None:
+    """Give the subspace that all mediators of a site share; None where they have none.
+
+    Raises:
+        ConfigError: they have several.
+    """
+    places = [place for mediator in mediators for place in mediator.places if place.carrier == site]
+    known = list(dict.fromkeys(place.subspace for place in places))
+    if len(known) > 1:
+        raise ConfigError(
+            f"steering adds one direction at a site, and the mediators at '{site}' have {len(known)} "
+            "subspaces. Search them one at a time."
+        )
+    return known[0]

@@ -38,8 +38,17 @@ def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
     checked = {
         "top": [{"mediator": str(m), "exact": truth[str(m)], "estimate": guess[str(m)]} for m in top],
         "rank_correlation": rank,
+        "rank_correlation_interval": _interval(rank, len(names)),
         "sample": len(names),
         "not_looked_at": len(rest),
     }
     cost: Mapping[str, Any] = {**found.cost, "exact": checked, "exact_cost": dict(exact.cost)}
     return replace(found, cost=cost, noise=exact.noise)
+
+
+def _interval(rank: float, n: int) -> tuple[float, float]:
+    """Give the 95% interval of a rank correlation over n mediators (Bonett and Wright 2000)."""
+    if not n > 3 or not abs(rank) < 1:
+        return (rank, rank) if abs(rank) == 1 else (-1.0, 1.0)
+    half = 1.96 * np.sqrt((1 + rank**2 / 2) / (n - 3))
+    return float(np.tanh(np.arctanh(rank) - half)), float(np.tanh(np.arctanh(rank) + half))

@@ -14,9 +14,9 @@ from interp.models.anatomy import Location
 from interp.models.batches import make_batch
 from interp.models.certificate import Check
 from interp.models.checks.case import Case, judged
-from interp.models.execution import forward
 from interp.models.hooks import Frame, evaluating, reading
 from interp.models.interventions import Intervention
+from interp.models.passes import forward
 from interp.models.positions import Batch
 from interp.sites import KINDS, Site
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from interp.models.batches import make_batch
 from interp.models.certificate import Check
 from interp.models.checks.case import Case, judged, relative, skipped, worst
-from interp.models.execution import forward, takes_cache
 from interp.models.hooks import evaluating
+from interp.models.passes import forward, takes_cache
 
 __all__ = ["batched", "cached", "deterministic", "finite", "native", "padding_left", "padding_right"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from interp.errors import ConfigError, DataError
-from interp.models.model import Model
+from interp.models.accept import ModelLike, as_model
 from interp.pairs import Pair, PairSet
 from interp.tasks.world import World, load_world
 
@@ -115,7 +115,7 @@ PAIR_TASKS: dict[str, PairTask] = {row.name: row for row in _ROWS}
 
 
 def draw(
-    model: Model,
+    model: ModelLike,
     task: str,
     n: int = 64,
     *,
@@ -139,6 +139,7 @@ def draw(
         ConfigError: no such task or counterfactual, or ``n`` below 1.
         DataError: too few pairs line up, or the model answers none.
     """
+    model = as_model(model)
     row = _row(task)
     kind = next(iter(row.kinds)) if counterfactual is None else counterfactual
     if kind not in row.kinds:

@@ -203,12 +203,7 @@ CALLS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], int, tuple[st
         2,
         ("over-shuffled", "over-majority"),
     ),
-    "backend of later": (
-        NOTHING,
-        ("probe", "--backend", "nnsight"),
-        2,
-        ("nnsight", "later version", "native"),
-    ),
+    "unknown backend": (NOTHING, ("probe", "--backend", "nnsite"), 2, ("nnsite", "Did you mean 'nnsight'?")),
     "scheme of later": (NOTHING, ("probe", "--scheme", "int4"), 2, ("int4", "later version", "none")),
     "unknown device": (NOTHING, ("probe", "--device", "gpu"), 2, ("--device 'gpu'", "cuda")),
     "device not here": (NOTHING, (*P, "--data", "DATA", "--device", "cuda:7"), 2, ("cuda:7", "cpu")),

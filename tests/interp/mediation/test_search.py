@@ -199,7 +199,7 @@ def test_what_there_is_not_is_refused() -> None:
     pairs = pairs_of(model)
     for change, message in (
         ({"metric": "logitdiff"}, "metric 'logitdiff' asked; there are: logit-diff"),
-        ({"replacement": "noise"}, "replacement 'noise' asked"),
+        ({"replacement": "nois"}, "replacement 'nois' asked"),
         ({"directions": "up"}, "directions 'up' asked"),
         ({"positions": 99}, "position 99 asked, but the shortest prompt has"),
     ):

@@ -80,7 +80,7 @@ def test_control_ignoring_positions_is_visible(family: str, monkeypatch: pytest.
     model = wrapped(family)
     right = model.capture(PROMPTS, "resid_post.-1")["resid_post.2"]
     monkeypatch.setattr(
-        "interp.models.execution.position_ids", lambda mask: torch.arange(mask.shape[1]).expand_as(mask)
+        "interp.models.passes.position_ids", lambda mask: torch.arange(mask.shape[1]).expand_as(mask)
     )
     left = model.capture(PROMPTS, "resid_post.-1", padding_side="left")["resid_post.2"]
     differs = bool((left - right).abs().max() > 1e-3)

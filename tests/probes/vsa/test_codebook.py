@@ -52,7 +52,10 @@ def test_embeddings_of_new_concepts_land_where_they_would_have(name: str) -> Non
     rows = torch.randn(12, 8, generator=generator())
     whole = Codebook.from_embeddings(ALGEBRAS[name](512), NAMES[:12], rows, centre=rows.mean(0))
     grown = Codebook.from_embeddings(ALGEBRAS[name](512), NAMES[:9], rows[:9], centre=rows.mean(0))
-    assert torch.equal(grown.extended(NAMES[9:12], rows[9:]).vectors, whole.vectors)
+    # Twelve rows at once or nine and three: another path through BLAS on some processors.
+    torch.testing.assert_close(
+        grown.extended(NAMES[9:12], rows[9:]).vectors, whole.vectors, rtol=1e-5, atol=1e-6
+    )
     assert whole.top(whole.algebra.as_real(whole.vectors), k=1).names == [(n,) for n in NAMES[:12]]
 
 

@@ -1,0 +1,115 @@
+"""The check every other backend passes at load: on one tiny prompt it must agree with the native hooks.
+
+A kind of site that differs is disabled with the reason, never offered with other numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from interp.errors import InterpError, ModelError
+from interp.models.anatomy import Anatomy
+from interp.models.backend import Backend, Native
+from interp.models.hooks import Edit, Frame
+from interp.models.passes import LOGITS, last_logits
+from interp.models.validate import probe_batch, tolerance
+from interp.sites import KINDS, READ_ONLY, Site
+
+__all__ = ["disagreements"]
+
+Read = Mapping[Site, Tensor]
+
+
+def disagreements(backend: Backend) -> dict[str, str]:
+    """Read and write every kind of site through a backend and natively; say which kinds differ, and how.
+
+    Raises:
+        ModelError: the logits differ, or the backend cannot run the model.
+    """
+    anatomy = backend.anatomy
+    native, limit = Native(anatomy), 10 * tolerance(anatomy.hf.dtype)
+    try:
+        off = _error(_logits(backend, {}), _logits(native, {}))
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{backend.name} could not run {anatomy.name!r}: {error}. Use backend='native'."
+        ) from error
+    if off > limit:
+        raise ModelError(
+            f"the logits of {anatomy.name!r} differ by {off:.1e} between {backend.name} and the Hugging Face "
+            "model. Use backend='native'."
+        )
+    sites = {kind: found for kind in anatomy.kinds if (found := _sites(anatomy, kind))}
+    if not _differ(list(sites.values()), backend, native, limit):
+        return {}
+    reasons = {kind: _differ([found], backend, native, limit) for kind, found in sites.items()}
+    return {
+        kind: f"{backend.name} does not offer '{kind}' of {anatomy.name!r}: {reason}."
+        for kind, reason in reasons.items()
+        if reason
+    }
+
+
+def _sites(anatomy: Anatomy, kind: str) -> list[Site]:
+    """Give a kind's site in every layer, with its last index where it needs one."""
+    row = KINDS[kind]
+    if kind == LOGITS.kind:
+        return []
+    last = {"head": anatomy.n_heads, "neuron": anatomy.d_mlp}.get(kind, 1) - 1
+    index = last if row.index == "required" else None
+    return [Site(kind, layer, index) for layer in (range(anatomy.n_layers) if row.layered else [None])]
+
+
+def _differ(groups: Sequence[Sequence[Site]], backend: Backend, native: Native, limit: float) -> str:
+    """Say how the sites of some kinds differ, or "": all are read in one pass and written in another."""
+    sites = [site for group in groups for site in group]
+    try:
+        ours, theirs = _reads(native, sites), _reads(backend, sites)
+        if any(ours[site].shape != theirs[site].shape for site in sites):
+            return "its shape is another"
+        off = max(_error(theirs[site], ours[site]) for site in sites)
+        if off > limit:
+            return f"its values differ by {off:.1e}"
+        first = [group[0] for group in groups if group[0].kind not in READ_ONLY]
+        writes = {site: _noise(ours[site]) for site in first}
+        off = _error(_logits(backend, writes), _logits(native, writes))
+        return f"what is written there has another effect, by {off:.1e}" if off > limit else ""
+    except InterpError as error:
+        return str(error).partition(". ")[0].removesuffix(".")
+    except KeyError:
+        return "it is never computed there"
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        return f"it cannot be read ({type(error).__name__})"
+
+
+def _reads(backend: Backend, sites: Sequence[Site]) -> Read:
+    frame = _frame(backend)
+    with torch.no_grad(), backend.session(frame, writes=[], reads=sites) as call:
+        call(probe_batch(backend.anatomy), "last")
+    return {site: frame.found[site] for site in sites}
+
+
+def _logits(backend: Backend, writes: Mapping[Site, Edit]) -> Tensor:
+    frame, batch = _frame(backend), probe_batch(backend.anatomy)
+    with torch.no_grad(), backend.session(frame, writes=[writes], reads=[]) as call:
+        return last_logits(call(batch, "last").logits, batch)
+
+
+def _frame(backend: Backend) -> Frame:
+    batch = probe_batch(backend.anatomy)
+    return Frame(batch=len(batch.rows), width=batch.width)
+
+
+def _noise(like: Tensor) -> Edit:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(like.shape, generator=generator).to(like) * like.float().std().to(like)
+    return partial(torch.add, noise)
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    scale = wanted.float().abs().max().clamp(min=1e-6)
+    return float((found.float() - wanted.float()).abs().max() / scale)

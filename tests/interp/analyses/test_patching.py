@@ -1,0 +1,74 @@
+"""From pairs to a circuit that is evaluated on pairs of other groups."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import interp
+from interp.analyses.patching import SAME, pairs_for
+from interp.errors import ConfigError, DataError
+from interp.pairs import PairSet
+from interp.report import plot, stories
+from tests.planted_heads import planted
+
+NODES = ["head.*", "mlp_out.*"]
+
+
+def test_the_planted_circuit_is_found_and_holds_on_other_pairs() -> None:
+    truth = planted("induction")
+    found = interp.patch(truth.model, truth.pairs, NODES)
+    assert found.trace is not None and found.trace.held_out
+    assert {str(node) for node in found.trace.evaluation.circuit} == truth.heads
+    assert found.trace.evaluation.faithfulness.value == pytest.approx(1, abs=0.1)
+    assert found.trace.curve.cpr > found.trace.random_curve.cpr + 0.1
+    assert found.trace.curve.cmd < found.trace.random_curve.cmd - 0.1
+    shown = found.to_dict()["circuit"]
+    assert set(shown["nodes"]) == truth.heads and shown["n_pairs"] == 6
+    figures = stories.figures("patch", found.to_dict(), None)
+    assert set(figures) == {"effects", "faithfulness", "circuit"}
+    assert plot(found).form == "intervals"
+    names = figures["circuit"].data["name"].tolist()
+    assert set(names) == truth.heads and "head.0.2" in figures["circuit"].svg()
+    assert str(figures["circuit"].plotly().data[-1].text).count("head") == 2
+
+
+def test_ranking_and_evaluation_share_no_group() -> None:
+    truth = planted("copy")
+    own = pairs_for(truth.model, truth.pairs)
+    assert own.held_out is not None
+    assert len(own.ranking) + len(own.held_out) == len(truth.pairs)
+    demo = interp.load("demo")
+    drawn = pairs_for(demo, "ioi", 6, seed=3)
+    assert drawn.held_out is not None and len(drawn.ranking) >= 6
+    for parts in (own, drawn):
+        assert parts.held_out is not None
+        assert not set(parts.ranking.groups) & set(parts.held_out.groups)
+
+
+def test_too_few_groups_are_evaluated_on_themselves_and_it_is_said() -> None:
+    truth = planted("copy")
+    pairs = PairSet.build(
+        truth.model, [replace(pair, group=str(at % 2)) for at, pair in enumerate(truth.pairs)]
+    )
+    found = interp.patch(truth.model, pairs, "head.*")
+    assert (found.trace is None) or (not found.trace.held_out and SAME in found.effects.warnings)
+
+
+def test_what_has_no_circuit_says_why() -> None:
+    truth = planted("copy")
+    cells = interp.patch(truth.model, truth.pairs, "resid_post.*")
+    assert cells.trace is None and "single positions" in cells.note
+    one = interp.patch(truth.model, truth.pairs, "head.0.1")
+    assert one.trace is None and "2 to 512 nodes" in one.note
+    assert cells.to_dict()["circuit"] is None
+
+
+def test_pairs_without_an_effect_and_unknown_searches_are_refused() -> None:
+    truth = planted("copy")
+    same = PairSet.build(truth.model, [replace(pair, corrupt=pair.clean) for pair in truth.pairs])
+    with pytest.raises(DataError, match="the total effect is zero"):
+        interp.patch(truth.model, same, "head.*")
+    with pytest.raises(ConfigError, match="search 'exhaustively' asked"):
+        interp.patch(truth.model, truth.pairs, "head.*", search="exhaustively")

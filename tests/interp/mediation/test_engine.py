@@ -1,0 +1,230 @@
+"""The engine under every division into walks, against whole forward passes, on every family."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interp.errors import ModelError
+from interp.mediation.edits import Patch, Row
+from interp.mediation.engine import Engine
+from interp.mediation.mediators import Mediator
+from interp.mediation.naive import naive_logits
+from interp.mediation.planner import DIVISIONS
+from interp.mediation.prefix import Prefix
+from interp.mediation.walk import Walker
+from interp.models.loading import load
+from interp.models.model import Model
+from interp.sites import Site
+from tests.interp.mediation.test_walk import cells, loaded, prompts, values
+from tests.tiny import FAMILIES, build, tokenizer
+
+SINCE, LENGTH = 4, 14
+
+
+def alike(model: Model, n: int = 3, length: int = LENGTH) -> tuple[list[list[int]], list[list[int]]]:
+    """Prompts, and others that equal them up to position ``SINCE``."""
+    base, other = prompts(model, n, length), prompts(model, n, length, seed=1)
+    return base, [one[:SINCE] + two[SINCE:] for one, two in zip(base, other, strict=True)]
+
+
+def cases(model: Model, length: int = LENGTH) -> list[Row]:
+    """Patched copies of three prompts: each kind of mediator, several at once, and none."""
+    mediators = cells(model, length)
+    rows = [Row(at % 3, (m,)) for at, m in enumerate(mediators)]
+    return [*rows, Row(0), Row(1, tuple(mediators[:4])), Row(2, (mediators[0], mediators[-1]))]
+
+
+def off(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
+
+
+def engines(model: Model, ids: list[list[int]], since: int = SINCE) -> dict[str, Engine]:
+    tokens = model.tokenize(ids)
+    return {name: Engine(model, tokens, division=name, since=[since] * len(ids)) for name in DIVISIONS}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_division_gives_the_logits_of_whole_passes(family: str) -> None:
+    model = loaded(family)
+    base, source = alike(model)
+    rows = cases(model)
+    given = values(model, source, [m for row in rows for m in row.mediators])
+    whole = naive_logits(model, base, rows, Patch(given))
+    starts: dict[str, set[int]] = {}
+    for name, engine in engines(model, base).items():
+        assert off(engine.logits(rows, given), whole) <= 1e-5, name
+        assert engine.bill.fallback == ""
+        assert engine.bill.forwards == pytest.approx(engine.plan(rows).forwards)
+        starts[name] = {walk.start for walk in engine.plan(rows).walks}
+    assert starts["whole"] == {0}
+    assert starts["common"] == {SINCE}
+    assert len(starts["each"]) > 4
+    assert min(starts["auto"]) == SINCE
+    plain = model.logits(base)[[row.example for row in rows]]
+    assert sum((whole - plain).abs().amax(dim=1) > 1e-4) > len(rows) / 2  # the patches do something
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_patched_into_itself_is_left_as_it_was(family: str) -> None:
+    """From the first position on to the last bit; with lent keys and values to rounding."""
+    model = loaded(family)
+    base, _ = alike(model)
+    rows = [Row(0, (Mediator(Site("resid_post", layer), at),)) for layer in range(2) for at in (4, 9, 13)]
+    given = values(model, base, [m for row in rows for m in row.mediators])
+    walker = Walker.of(model, base[:1])
+    assert torch.equal(
+        walker(rows, Patch(given)), walker([replace(r, mediators=()) for r in rows], Patch({}))
+    )
+    for engine in engines(model, base).values():
+        assert off(engine.logits(rows, given), model.logits(base[:1]).expand(len(rows), -1)) <= 2e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_patching_everything_is_the_run_of_the_source(family: str) -> None:
+    model = loaded(family)
+    base, source = alike(model)
+    every = Mediator(Site("resid_pre", 1))
+    rows = [Row(at, (every,)) for at in range(3)]
+    wanted = model.logits(source)
+    for engine in engines(model, base).values():
+        assert off(engine.logits(rows, values(model, source, [every])), wanted) <= 1e-5
+    assert off(model.logits(base), wanted) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3"])
+def test_windows_shorter_than_the_prompt_see_the_right_keys(family: str) -> None:
+    """Between a window of 6 and one of 40 there is a difference; the engine is on the right side of it."""
+    length = 20
+    small = load(build(family, sliding_window=6), tokenizer=tokenizer())
+    large = load(build(family, sliding_window=40), tokenizer=tokenizer())
+    base, source = alike(small, length=length)
+    rows = cases(small, length)
+    given = values(small, source, [m for row in rows for m in row.mediators])
+    whole = naive_logits(small, base, rows, Patch(given))
+    for engine in engines(small, base).values():
+        assert off(engine.logits(rows, given), whole) <= 1e-5
+        assert engine.bill.fallback == ""
+    assert off(naive_logits(large, base, rows, Patch(given)), whole) > 1e-3
+
+
+def test_prompts_of_several_lengths_and_first_differences() -> None:
+    model = loaded("llama")
+    base = [prompts(model, 1, length, seed=at)[0] for at, length in enumerate((9, 14, 9, 11))]
+    other = [prompts(model, 1, len(ids), seed=9 + at)[0] for at, ids in enumerate(base)]
+    since = [2, 7, 5, 10]
+    source = [one[:at] + two[at:] for one, two, at in zip(base, other, since, strict=True)]
+    mediators = [Mediator(Site("resid_pre", 1), -1), *map(Mediator, model.expand(["head.*", "mlp_out.*"]))]
+    rows = [Row(at % 4, (m,)) for at, m in enumerate(mediators)] + [Row(at) for at in range(4)]
+    given = values(model, source, mediators)
+    whole = naive_logits(model, base, rows, Patch(given))
+    for name in DIVISIONS:
+        engine = Engine(model, model.tokenize(base), division=name, since=since)
+        assert off(engine.logits(rows, given), whole) <= 1e-5
+        assert engine.bill.forwards == pytest.approx(engine.plan(rows).forwards)
+
+
+def test_control_a_prefix_that_is_one_too_long_is_found_out() -> None:
+    model = loaded("llama")
+    base, source = alike(model)
+    rows = [Row(0, (Mediator(Site("resid_pre", 1)),))]
+    given = values(model, source, list(rows[0].mediators))
+    right, late = (
+        Engine(model, model.tokenize(base), division="common", since=[at] * 3) for at in (SINCE, SINCE + 1)
+    )
+    right.logits(rows, given)
+    with pytest.raises(ModelError, match="differ from whole passes by"):
+        late.logits(rows, given)
+
+
+def test_a_model_that_keeps_no_keys_is_walked_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("llama")
+    base, source = alike(model)
+    rows = cases(model)
+    given = values(model, source, [m for row in rows for m in row.mediators])
+
+    def forgetful(self: Prefix, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        return keys, values
+
+    monkeypatch.setattr(Prefix, "update", forgetful)
+    engine = Engine(model, model.tokenize(base), since=[SINCE] * 3)
+    assert off(engine.logits(rows, given), naive_logits(model, base, rows, Patch(given))) <= 1e-5
+    assert engine.bill.fallback.startswith("patched from the first position on: ")
+    assert {walk.start for walk in engine.plan(rows).walks} == {0}
+
+
+def test_a_model_whose_blocks_cannot_be_walked_is_patched_by_whole_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = loaded("llama")
+    base, source = alike(model)
+    rows = [Row(0, (Mediator(Site("resid_pre", 1), 6),)), Row(2)]
+    given = values(model, source, list(rows[0].mediators))
+    monkeypatch.setattr("interp.mediation.walk._Walk._block", lambda self, layer, hidden: hidden)
+    engine = Engine(model, model.tokenize(base))
+    assert torch.equal(engine.logits(rows, given), naive_logits(model, base, rows, Patch(given)))
+    assert engine.bill.fallback.startswith("patched by whole forward passes: a walk differs")
+    assert engine.bill.forwards == 2
+
+
+def test_nothing_of_the_model_is_changed() -> None:
+    model = loaded("gpt2")
+    base, _ = alike(model)
+    own = partial(type(model.anatomy.blocks[1]).forward, model.anatomy.blocks[1])
+    model.anatomy.blocks[1].forward = own
+    try:
+        walker = Walker.of(model, base)
+        walker([Row(0)], Patch({}), start=5)
+        assert model.anatomy.blocks[1].forward is own
+        assert all(
+            "forward" not in vars(block) for block in (model.anatomy.blocks[0], model.anatomy.blocks[2])
+        )
+        assert not model.hf._forward_pre_hooks
+        past = walker.base.past
+        assert past is not None
+        before = {layer: keys.clone() for layer, (keys, _) in past.layers.items()}
+        walker(
+            [Row(0, (Mediator(Site("resid_pre", 0), 6),))],
+            Patch({Site("resid_pre", 0): walker.base.streams[1]}),
+            start=5,
+        )
+        assert all(torch.equal(past.layers[layer][0], keys) for layer, keys in before.items())
+    finally:
+        del model.anatomy.blocks[1].forward
+
+
+class _Watched(Prefix):
+    """Notes which of its methods are called."""
+
+    used: set[str]
+
+    def __getattribute__(self, name: str) -> object:
+        if not name.startswith("_") and name != "used":
+            object.__getattribute__(self, "used").add(name)
+        return object.__getattribute__(self, name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_asks_of_a_cache_is_what_a_prefix_offers(family: str) -> None:
+    """A name that transformers begins to ask for shows up here before it becomes a wrong number."""
+    model = loaded(family)
+    base, _ = alike(model)
+    past = Walker.of(model, base).base.past
+    assert past is not None
+    asked: set[str] = set()
+    prefix = _Watched.__new__(_Watched)
+    prefix.used = asked
+    Prefix.__init__(prefix, past, 5, torch.zeros(1, dtype=torch.long))
+    with torch.no_grad():
+        whole = model.hf(input_ids=torch.tensor([base[0]]), use_cache=False).logits[0, 5:]
+        lent: nn.Module = model.hf
+        found = lent(input_ids=torch.tensor([base[0][5:]]), past_key_values=prefix, use_cache=False).logits[0]
+    assert off(found, whole) <= 1e-5
+    offered = {"update", "get_seq_length", "get_query_offset", "get_mask_sizes"}
+    own = {"past", "length", "examples"}
+    assert asked - own <= offered | {"is_sliding", "is_compileable"}
+    assert {"update", "get_seq_length"} <= asked
