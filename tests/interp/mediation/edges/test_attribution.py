@@ -249,7 +249,7 @@ def test_a_path_of_a_writers_own_value_is_exact_for_all_that_it_does() -> None:
 
     model = made("gpt2")
     pairs = pairs_of(model, 2)
-    edges = edge_attribution(model, pairs, "edge.mlp_out.0->*", slope="activations", steps=16, verify=0)
+    edges = edge_attribution(model, pairs, "edge.mlp_out.0->*", slope="activations", steps=32, verify=0)
     exact = exhaustive(model, pairs, "mlp_out.0")
     point = edge_attribution(model, pairs, "edge.mlp_out.0->*", verify=0)
     for direction in edges.values:
