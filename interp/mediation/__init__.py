@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.mediation.alignment import Alignment, das, interchange_accuracy
-    from interp.mediation.circuits import Curve, Evaluation, curve, evaluate
+    from interp.mediation.circuits import (
+        Curve,
+        Elsewhere,
+        Evaluation,
+        curve,
+        evaluate,
+        generality,
+        selectivity,
+    )
     from interp.mediation.contributions import Contributions, direct_logit_attribution
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.estimands import ESTIMANDS, estimands
@@ -43,6 +51,7 @@ _HOME = {
     "DIRECTIONS": "effects",
     "ESTIMANDS": "estimands",
     "Effects": "effects",
+    "Elsewhere": "circuits",
     "Evaluation": "circuits",
     "Interactions": "pairwise",
     "Lens": "lens",
@@ -61,6 +70,7 @@ _HOME = {
     "estimands": "estimands",
     "evaluate": "circuits",
     "exhaustive": "searches",
+    "generality": "circuits",
     "integrated_gradients": "searches",
     "interactions": "pairwise",
     "interchange_accuracy": "alignment",
@@ -69,6 +79,7 @@ _HOME = {
     "mediators_of": "mediators",
     "pca": "proposals",
     "replacement_of": "replacements",
+    "selectivity": "circuits",
     "stability": "stability",
 }
 
@@ -83,6 +94,7 @@ __all__ = [
     "Contributions",
     "Curve",
     "Effects",
+    "Elsewhere",
     "Evaluation",
     "Interactions",
     "Lens",
@@ -97,6 +109,7 @@ __all__ = [
     "estimands",
     "evaluate",
     "exhaustive",
+    "generality",
     "integrated_gradients",
     "interactions",
     "interchange_accuracy",
@@ -105,6 +118,7 @@ __all__ = [
     "mediators_of",
     "pca",
     "replacement_of",
+    "selectivity",
     "stability",
 ]
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError, DataError
+from interp.mediation.edges.graph import Edge
 from interp.mediation.files import read_effects, write_effects
 from interp.mediation.mediators import Mediator
 from probes.statistics import Estimate, benjamini_hochberg, bootstrap
@@ -55,7 +56,7 @@ class Effects:
         warnings: what a reader should know.
     """
 
-    mediators: tuple[Mediator, ...]
+    mediators: tuple[Mediator, ...] | tuple[Edge, ...]
     values: Mapping[str, Float[np.ndarray, "mediator pair"]]
     clean: Float[np.ndarray, " pair"]
     corrupt: Float[np.ndarray, " pair"]
@@ -108,12 +109,12 @@ class Effects:
             )
         return self.mean(direction) / total
 
-    def top(self, k: int = 10, *, direction: str = "") -> tuple[Mediator, ...]:
+    def top(self, k: int = 10, *, direction: str = "") -> tuple[Any, ...]:
         """Give the k mediators with the largest absolute mean effect."""
         order = np.argsort(-np.abs(self.mean(direction)), kind="stable")
         return tuple(self.mediators[at] for at in order[:k])
 
-    def place(self, mediator: Mediator | str) -> int:
+    def place(self, mediator: Mediator | Edge | str) -> int:
         """Give the row of a mediator.
 
         Raises:
@@ -126,7 +127,7 @@ class Effects:
             )
         return names.index(str(mediator))
 
-    def estimate(self, mediator: Mediator | str, direction: str = "") -> Estimate:
+    def estimate(self, mediator: Mediator | Edge | str, direction: str = "") -> Estimate:
         """Give one mediator's mean effect with its interval over groups."""
         at = self.place(mediator)
         values = np.mean([self._values(one)[at] for one in self._chosen(direction)], axis=0)

@@ -108,8 +108,7 @@ class Interactions:
         mine, theirs = (self.metric, self.direction), (reference.metric, reference.direction)
         if mine != theirs:
             raise ConfigError(f"interactions by {mine} cannot be compared with interactions by {theirs}.")
-        columns = ["one", "two", "interaction"]
-        return results.difference(self.table()[columns], reference.table()[columns], columns[:2])
+        return results.difference(self.table(), reference.table(), ["one", "two"])
 
     def _repr_html_(self) -> str:
         """Give the ten strongest as an escaped table for notebooks."""

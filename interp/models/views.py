@@ -11,7 +11,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["Fused", "HeadOutput", "Heads", "Neuron", "Pattern", "Scaled", "Shifted", "View", "Whole"]
+__all__ = [
+    "Fused",
+    "HeadOutput",
+    "Heads",
+    "Neuron",
+    "Pattern",
+    "Scaled",
+    "Shifted",
+    "View",
+    "Whole",
+    "head_output",
+    "head_weights",
+]
 
 
 class View(ABC):
@@ -217,3 +229,21 @@ def head_output(
     alone = torch.zeros_like(z)
     alone[..., part] = z[..., part]
     return projection.forward(alone) - projection.forward(torch.zeros_like(z))
+
+
+def head_weights(projection: nn.Module, view: View) -> tuple[Tensor, Tensor | None] | None:
+    """Cut weights ``[d_model head d_head]`` and bias ``[head d_head]`` of one part out of a projection.
+
+    Args:
+        projection: gives queries, keys or values, or all three.
+        view: how the part is cut out of its output.
+
+    Returns:
+        None where the projection is no plain linear layer (a quantized one, say).
+    """
+    weight: Any = getattr(projection, "weight", None)
+    bias: Any = getattr(projection, "bias", None)
+    if type(weight) is not nn.Parameter or type(projection) not in (nn.Linear, Conv1D):
+        return None
+    table = weight.detach().T if type(projection) is nn.Linear else weight.detach()
+    return view.read(table, None), None if bias is None else view.read(bias.detach(), None)

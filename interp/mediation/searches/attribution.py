@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.estimating import Measured, estimated
@@ -52,6 +53,21 @@ def attribution(
     Raises:
         ConfigError: as for :func:`exhaustive`, or a metric without a gradient.
     """
+    if are_edges(mediators):
+        from interp.mediation.edges.attribution import edge_attribution
+
+        at_all_positions(positions)
+        return edge_attribution(
+            model,
+            pairs,
+            mediators,
+            metric=metric,
+            replacement=replacement,
+            directions=directions,
+            verify=verify,
+            seed=seed,
+            progress=progress,
+        )
     job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
     return estimated(job, _estimates, search="attribution", verify=verify, progress=progress)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.effects import Effects
 from interp.mediation.engine import Engine
 from interp.mediation.metrics import Targets
@@ -35,7 +36,8 @@ def exhaustive(
     Args:
         model: what is patched.
         pairs: clean and corrupt prompts.
-        mediators: names and globs such as ``head.*`` or ``resid_post.*``, sites, or mediators.
+        mediators: names and globs such as ``head.*``, ``resid_post.*`` or ``edge.*->logits``, sites,
+            mediators or edges.
         metric: a key of ``METRICS``.
         replacement: a key of ``REPLACEMENTS``.
         directions: ``both``, ``denoising`` or ``noising``; see ``DIRECTIONS``.
@@ -48,6 +50,20 @@ def exhaustive(
         SiteError: a mediator that the model does not have.
         ModelError: the fast passes differ from whole forward passes.
     """
+    if are_edges(mediators):
+        from interp.mediation.edges.exhaustive import edge_effects
+
+        at_all_positions(positions)
+        return edge_effects(
+            model,
+            pairs,
+            mediators,
+            metric=metric,
+            replacement=replacement,
+            directions=directions,
+            seed=seed,
+            progress=progress,
+        )
     job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
     targets, clean, corrupt = job.unpatched()
     values: dict[str, np.ndarray] = {}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.mediation.edges.graph import Edge
 from interp.mediation.effects import DIRECTIONS, Effects
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
@@ -24,7 +25,7 @@ from interp.sites import Site
 
 __all__ = ["Job", "Mediators"]
 
-Mediators = str | Site | Mediator | Sequence[str | Site | Mediator]
+Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,8 @@ class Job:
         if directions not in (*DIRECTIONS, "both"):
             raise ConfigError(f"directions {directions!r} asked; use 'both', {' or '.join(DIRECTIONS)}.")
         chosen = tuple(DIRECTIONS) if directions == "both" else (directions,)
-        found = mediators_of(model, pairs, mediators, positions=positions)
+        given: Any = mediators
+        found = mediators_of(model, pairs, given, positions=positions)
         return cls(model, pairs, found, METRICS[metric], rule, chosen, seed)
 
     def base(self, direction: str) -> tuple[Tokens, Tokens]:
@@ -85,6 +87,12 @@ class Job:
     def sources(self, tokens: Tokens, mediators: Sequence[Mediator]) -> dict[Site, Tensor]:
         """Read every carrier on the source prompts, ``[pair pos ...]``, and make replacement values of it."""
         carriers = sorted({site for mediator in mediators for site in mediator.carriers})
+        return self.values_of(tokens, carriers, mediators)
+
+    def values_of(
+        self, tokens: Tokens, carriers: Sequence[Site], mediators: Sequence[Mediator] = ()
+    ) -> dict[Site, Tensor]:
+        """Make replacement values of some sites ``[pair pos ...]``, as these mediators need them."""
         names = [str(site) for site in carriers]
         other = self.model.capture(tokens, names, "all")
         clean = tokens is self.pairs.clean

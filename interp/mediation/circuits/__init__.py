@@ -1,0 +1,23 @@
+"""Circuits of nodes or of edges: run alone, left out, beside random ones, and by size."""
+
+from __future__ import annotations
+
+from interp.mediation.circuits.controls import UNMATCHED
+from interp.mediation.circuits.curve import COMPAT, FRACTIONS, Curve, curve
+from interp.mediation.circuits.elsewhere import Elsewhere, generality, selectivity
+from interp.mediation.circuits.evaluation import Evaluation, evaluate
+from interp.mediation.circuits.runs import nodes_of
+
+__all__ = [
+    "COMPAT",
+    "FRACTIONS",
+    "UNMATCHED",
+    "Curve",
+    "Elsewhere",
+    "Evaluation",
+    "curve",
+    "evaluate",
+    "generality",
+    "nodes_of",
+    "selectivity",
+]

@@ -1,0 +1,137 @@
+"""Run circuits: every node or edge outside a circuit is taken from the other prompt, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, DataError
+from interp.mediation.edges.asked import Edges, are_edges
+from interp.mediation.edges.engine import CutRow, EdgeEngine
+from interp.mediation.edges.graph import Edge, Graph
+from interp.mediation.edges.run import carriers_of
+from interp.mediation.engine import Engine
+from interp.mediation.mediators import Mediator, mediators_of
+from interp.mediation.metrics import METRICS, Targets
+from interp.mediation.walk import Row
+from interp.models.model import Model
+from interp.pairs import PairSet
+from interp.sites import Site
+
+__all__ = [
+    "NODES",
+    "Circuit",
+    "Members",
+    "check_metric",
+    "members_of",
+    "nodes_of",
+    "refuse_no_effect",
+    "run_all",
+]
+
+Nodes = Sequence[str | Site | Mediator]
+Circuit = str | Sequence[str | Site | Mediator] | Edges
+Members = tuple[Mediator, ...] | tuple[Edge, ...]
+NODES = ("head.*", "mlp_out.*")
+
+
+def nodes_of(model: Model, pairs: PairSet, nodes: Nodes = NODES) -> tuple[Mediator, ...]:
+    """Give every node that a circuit may have: heads and MLP outputs at all positions where left out."""
+    return mediators_of(model, pairs, list(nodes), positions="all")
+
+
+def members_of(model: Model, pairs: PairSet, asked: Circuit) -> Members:
+    """Give the edges or the nodes that names, globs or values mean.
+
+    Args:
+        model: which there are.
+        pairs: how long the prompts are.
+        asked: ``edge.*`` and the like, or nodes such as ``head.*``.
+
+    Raises:
+        SiteError: there is no such node or edge.
+        ConfigError: edges and nodes together.
+    """
+    if are_edges(asked):
+        return Graph.of(model).select(asked)
+    given: Any = [asked] if isinstance(asked, str | Edge) else list(asked)
+    return nodes_of(model, pairs, given)
+
+
+def check_metric(metric: str) -> None:
+    """Refuse a metric that there is not.
+
+    Raises:
+        ConfigError: names those there are.
+    """
+    if metric not in METRICS:
+        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
+
+
+def refuse_no_effect(whole: float, none: float, what: str) -> None:
+    """Refuse to divide by a total effect of zero.
+
+    Args:
+        whole: the metric with nothing replaced.
+        none: with everything replaced.
+        what: ``node`` or ``edge``.
+
+    Raises:
+        DataError: they are the same.
+    """
+    if abs(whole - none) < 1e-6:
+        raise DataError(
+            f"the model behaves the same with every {what} replaced; choose pairs whose answers differ."
+        )
+
+
+def run_all(
+    model: Model,
+    pairs: PairSet,
+    every: Members,
+    circuits: Sequence[set[Any]],
+    metric: str,
+    seed: int,
+) -> list[np.ndarray]:
+    """Give the metric of each circuit on each pair.
+
+    Args:
+        model: what is run.
+        pairs: clean and corrupt prompts.
+        every: all nodes, or all edges, that are inside or outside.
+        circuits: those inside.
+        metric: a key of ``METRICS``.
+        seed: of the rows that are checked.
+    """
+    check_metric(metric)
+    n = len(pairs)
+    if isinstance(every[0], Edge):
+        logits = _edges(model, pairs, every, circuits)
+    else:
+        logits = _nodes(model, pairs, every, circuits, seed)
+    targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
+    index = torch.arange(n, device=logits.device).repeat(len(circuits))
+    found = METRICS[metric].values(logits.float(), targets.rows(index)).double().cpu().numpy()
+    return list(found.reshape(len(circuits), n))
+
+
+def _nodes(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]], seed: int) -> Tensor:
+    carriers = sorted({site for node in every for site in node.carriers})
+    read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
+    outside = [tuple(node for node in every if node not in circuit) for circuit in circuits]
+    rows = [Row(at, nodes) for nodes in outside for at in range(len(pairs))]
+    engine = Engine(model, pairs.clean, seed, since=pairs.first_difference)
+    return engine.logits(rows, {site: read[str(site)] for site in carriers})
+
+
+def _edges(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]]) -> Tensor:
+    graph = Graph.of(model)
+    carriers = carriers_of(graph.writers)
+    read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
+    outside = [graph.indices([edge for edge in every if edge not in circuit]) for circuit in circuits]
+    rows = [CutRow(at, cut) for cut in outside for at in range(len(pairs))]
+    return EdgeEngine(model, pairs.clean, graph).logits(rows, {site: read[str(site)] for site in carriers})

@@ -1,0 +1,347 @@
+"""Edges: what one part of a model adds to the residual stream, as another part reads it.
+
+A *writer* adds to the stream (``embed``, ``head.3.1``, ``mlp_out.2``); a *reader* takes its input from it
+(``q.5.2``, ``k.5.0``, ``v.5.0``, ``mlp.5``, ``logits``). The edge ``head.3.1->q.5.2`` is the part of what
+``q.5.2`` reads that ``head.3.1`` wrote (Elhage et al. 2021; Conmy et al. 2023, 2304.14997). Keys and values
+are read once per key-value group.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property, total_ordering
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from interp.errors import SiteError
+from interp.models.model import Model
+from interp.sites import Site
+
+__all__ = ["PREFIX", "Edge", "Graph", "Reader", "heads_add_up"]
+
+PREFIX = "edge."
+ARROW = "->"
+READERS = {"q": 0, "k": 1, "v": 2, "mlp": 3, "logits": 4}
+"""Kinds of reader, in the order in which a block reads."""
+_LAST = 1 << 30
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Reader:
+    """Name what takes its input from the residual stream.
+
+    Attributes:
+        kind: ``q``, ``k``, ``v``, ``mlp`` or ``logits``.
+        layer: of the block; None for ``logits``.
+        index: query head for ``q``, key-value group for ``k`` and ``v``, else None.
+    """
+
+    kind: str
+    layer: int | None = None
+    index: int | None = None
+
+    def __str__(self) -> str:
+        """Write ``q.5.2``, ``mlp.5`` or ``logits``."""
+        return ".".join(str(part) for part in (self.kind, self.layer, self.index) if part is not None)
+
+    def __lt__(self, other: object) -> bool:
+        """Order readers as a forward pass meets them."""
+        if not isinstance(other, Reader):
+            return NotImplemented
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[int, int, int]:
+        return (
+            _LAST if self.layer is None else self.layer,
+            READERS[self.kind],
+            -1 if self.index is None else self.index,
+        )
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Edge:
+    """Name what is replaced: one writer's part of what one reader reads, at all positions.
+
+    Attributes:
+        writer: ``embed``, ``head.l.h``, ``attn_out.l`` or ``mlp_out.l``.
+        reader: what reads it.
+    """
+
+    writer: Site
+    reader: Reader
+
+    @property
+    def site(self) -> Site:
+        """Give the site that is written."""
+        return self.writer
+
+    @property
+    def carrier(self) -> Site:
+        """Give the site whose value the other prompt supplies: ``z.l`` for a head."""
+        return Site("z", self.writer.layer) if self.writer.kind == "head" else self.writer
+
+    @property
+    def carriers(self) -> tuple[Site, ...]:
+        """Give the same, as mediators do."""
+        return (self.carrier,)
+
+    @property
+    def layer(self) -> int | None:
+        """Give the block of the reader; None for ``logits``."""
+        return self.reader.layer
+
+    @property
+    def position(self) -> None:
+        """Say that an edge is replaced at all positions."""
+        return
+
+    def __str__(self) -> str:
+        """Write ``head.3.1->q.5.2``."""
+        return f"{self.writer}{ARROW}{self.reader}"
+
+    def __lt__(self, other: object) -> bool:
+        """Order edges as a forward pass meets their readers, then their writers."""
+        if not isinstance(other, Edge):
+            return NotImplemented
+        return (self.reader, self.writer) < (other.reader, other.writer)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Hold every writer and reader of a model, and which reader can see which writer.
+
+    Attributes:
+        writers: in order of execution; a reader sees the first ``reach`` of them.
+        readers: in order of execution.
+        reach: per reader, how many writers come before it.
+        note: what a user should know, or "".
+    """
+
+    writers: tuple[Site, ...]
+    readers: tuple[Reader, ...]
+    reach: tuple[int, ...]
+    note: str = ""
+
+    @classmethod
+    def of(cls, model: Model) -> Graph:
+        """Lay out the graph of a model.
+
+        Raises:
+            SiteError: the model does not offer a site that edges need; names the reason.
+        """
+        _check(model)
+        additive = heads_add_up(model)
+        note = (
+            ""
+            if additive
+            else (
+                f"{model.name!r} has a norm after attention, so its heads do not add up in the stream: "
+                "the writer is the whole attn_out of a layer."
+            )
+        )
+        heads = model.n_heads if additive else 0
+        sizes = (model.n_layers, heads, model.n_heads, model.n_kv_heads)
+        return cls(*_layout(*sizes, model.anatomy.parallel), note)
+
+    @classmethod
+    def sized(cls, n_layers: int, n_heads: int, n_kv_heads: int, *, blocks: str = "sequential") -> Graph:
+        """Lay out the graph of a model that is not there, from its sizes.
+
+        Args:
+            n_layers: blocks.
+            n_heads: query heads per block.
+            n_kv_heads: key-value heads per block.
+            blocks: ``sequential`` or ``parallel``.
+        """
+        return cls(*_layout(n_layers, n_heads, n_heads, n_kv_heads, blocks == "parallel"))
+
+    @property
+    def n_edges(self) -> int:
+        """Give the number of edges."""
+        return sum(self.reach)
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Every edge, in order of execution."""
+        return tuple(self)
+
+    def __iter__(self) -> Iterator[Edge]:
+        """Give one edge after the other, reader by reader."""
+        for reader, reach in zip(self.readers, self.reach, strict=True):
+            for writer in self.writers[:reach]:
+                yield Edge(writer, reader)
+
+    @cached_property
+    def _rows(self) -> dict[Reader, int]:
+        return {reader: at for at, reader in enumerate(self.readers)}
+
+    @cached_property
+    def _columns(self) -> dict[Site, int]:
+        return {writer: at for at, writer in enumerate(self.writers)}
+
+    def __contains__(self, edge: object) -> bool:
+        """Tell whether an edge exists here."""
+        if not isinstance(edge, Edge):
+            return False
+        row, column = self._rows.get(edge.reader), self._columns.get(edge.writer)
+        return row is not None and column is not None and column < self.reach[row]
+
+    def indices(self, edges: Sequence[Edge]) -> Int[Tensor, " edge"]:
+        """Give ``reader number * number of writers + writer number`` of each edge."""
+        width = len(self.writers)
+        places = [self._rows[edge.reader] * width + self._columns[edge.writer] for edge in edges]
+        return torch.tensor(places, dtype=torch.long)
+
+    def mask(self, edges: Sequence[Edge]) -> Bool[Tensor, "reader writer"]:
+        """Mark some edges in the table of all readers and writers."""
+        table = torch.zeros(len(self.readers) * len(self.writers), dtype=torch.bool)
+        table[self.indices(edges)] = True
+        return table.view(len(self.readers), len(self.writers))
+
+    def before(self, layer: int) -> int:
+        """Give how many writers come before a block."""
+        return bisect_left(self.writers, Site("resid_pre", layer))
+
+    def at(self, layer: int, *kinds: str) -> list[int]:
+        """Give the numbers of a block's readers of some kinds."""
+        return [at for at, r in enumerate(self.readers) if r.layer == layer and r.kind in kinds]
+
+    def select(self, asked: str | Edge | Sequence[str | Edge]) -> tuple[Edge, ...]:
+        """Turn names and globs into edges, in order of execution and without repeats.
+
+        Args:
+            asked: ``edge.*`` for all, ``edge.head.3.*->*``, ``edge.*->logits``, ``head.3.1->q.5.2``, edges.
+
+        Raises:
+            SiteError: nothing matches; names the writers and readers there are.
+        """
+        given = [asked] if isinstance(asked, str | Edge) else list(asked)
+        found: set[Edge] = set()
+        for item in given:
+            found.update([self._known(item)] if isinstance(item, Edge) else self._matching(item))
+        if not found:
+            raise SiteError(f"no edges asked. {self._there_are}")
+        return tuple(sorted(found))
+
+    def readers_of(self, asked: str | Sequence[str]) -> tuple[Reader, ...]:
+        """Turn names and globs such as ``q.5.*`` or ``logits`` into readers.
+
+        Raises:
+            SiteError: nothing matches; names the readers there are.
+        """
+        return tuple(self._picked([asked] if isinstance(asked, str) else asked, self.readers, "reader"))
+
+    def writers_of(self, asked: str | Site | Sequence[str | Site]) -> tuple[Site, ...]:
+        """Turn names and globs such as ``head.5.*`` into writers.
+
+        Raises:
+            SiteError: nothing matches; names the writers there are.
+        """
+        given = [asked] if isinstance(asked, str | Site) else asked
+        return tuple(self._picked([str(one) for one in given], self.writers, "writer"))
+
+    def _picked(self, asked: Sequence[str], known: Sequence[Any], what: str) -> list[Any]:
+        found: set[Any] = set()
+        for text in asked:
+            matching = [one for one in known if fnmatchcase(str(one), text.strip())]
+            if not matching:
+                raise SiteError(f"no {what} matches {text!r}. {self._there_are}")
+            found.update(matching)
+        return sorted(found)
+
+    def _known(self, edge: Edge) -> Edge:
+        if edge not in self:
+            raise SiteError(f"there is no edge '{edge}': {self._why_not(edge)} {self._there_are}")
+        return edge
+
+    def _why_not(self, edge: Edge) -> str:
+        if edge.writer in self._columns and edge.reader in self._rows:
+            return "the reader comes before the writer, or beside it."
+        return "its writer or its reader does not exist here."
+
+    def _matching(self, text: str) -> list[Edge]:
+        """Match ``[edge.]WRITER->READER``, either side a glob; ``edge.*`` is every edge."""
+        body = text.strip().removeprefix(PREFIX)
+        if body == "*":
+            return list(self.edges)
+        writer, arrow, reader = body.partition(ARROW)
+        if not arrow:
+            raise SiteError(
+                f"cannot read the edge {text!r}: write edge.WRITER->READER, such as edge.head.3.*->logits, "
+                f"or edge.* for all. {self._there_are}"
+            )
+        writers = set(self._picked([writer], self.writers, "writer"))
+        found = [
+            Edge(one, there)
+            for there in self._picked([reader], self.readers, "reader")
+            for one in self.writers[: self.reach[self._rows[there]]]
+            if one in writers
+        ]
+        if not found:
+            raise SiteError(f"no edge matches {text!r}: those readers come before those writers.")
+        return found
+
+    @property
+    def _there_are(self) -> str:
+        return f"Writers: {_kinds(self.writers)}. Readers: {_kinds(self.readers)}."
+
+    def __repr__(self) -> str:
+        """Say in one line how large it is."""
+        return f"Graph({len(self.writers)} writers, {len(self.readers)} readers, {self.n_edges} edges)"
+
+
+def _kinds(items: Sequence[Site | Reader]) -> str:
+    """Write ``head.0.0 ... head.2.3`` for each kind."""
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        groups.setdefault(item.kind, []).append(str(item))
+    return ", ".join(names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}" for names in groups.values())
+
+
+def _layout(
+    n_layers: int, written: int, n_heads: int, n_kv_heads: int, parallel: bool
+) -> tuple[tuple[Site, ...], tuple[Reader, ...], tuple[int, ...]]:
+    writers: list[Site] = [Site("embed")]
+    readers: list[Reader] = []
+    reach: list[int] = []
+    for layer in range(n_layers):
+        before = len(writers)
+        block = [
+            Reader(kind, layer, at)
+            for kind, n in zip("qkv", (n_heads, n_kv_heads, n_kv_heads), strict=True)
+            for at in range(n)
+        ]
+        writers += [Site("head", layer, at) for at in range(written)] or [Site("attn_out", layer)]
+        readers += [*block, Reader("mlp", layer)]
+        reach += [before] * len(block) + [before if parallel else len(writers)]
+        writers.append(Site("mlp_out", layer))
+    return tuple(writers), (*readers, Reader("logits")), (*reach, len(writers))
+
+
+def heads_add_up(model: Model) -> bool:
+    """Say whether what attention adds to the stream is the sum of its heads, with no norm in between."""
+    family, anatomy = model.anatomy.family, model.anatomy
+    if "head" in anatomy.disabled:
+        return False
+    outer: nn.Module = anatomy.module(0, family.attn_out, "attn_out")
+    return any(module is anatomy.module(0, family.out_projection, "z") for module in outer.modules())
+
+
+def _check(model: Model) -> None:
+    needed = ["q", "k", "v", "z", "attn_out", "mlp_out", "final_norm"]
+    if not model.anatomy.parallel:
+        needed.append("resid_mid")
+    for kind in needed:
+        if kind in model.anatomy.disabled:
+            raise SiteError(
+                f"edges of {model.name!r} ({model.hf.config.model_type}) need '{kind}', which it does not "
+                f"offer: {model.anatomy.disabled[kind]} Use nodes (head.*, mlp_out.*) instead."
+            )

@@ -1,0 +1,181 @@
+"""What is taken out of circuits and put in, controls with nothing to find, and circuits on other pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from interp import mediation
+from interp.errors import ConfigError, DataError
+from interp.mediation.circuits import UNMATCHED, Elsewhere, Evaluation
+from interp.mediation.circuits.knockouts import Knockouts, Removals
+from interp.results import Result
+from tests.interp.mediation.test_circuits import made, pairs_of
+from tests.interp.mediation.test_planted import made as planted
+from tests.planted_heads import PLANTED
+
+NODES = ("head.*", "mlp_out.*")
+
+
+@cache
+def composition(*extra: str) -> Evaluation:
+    truth = planted("composition")
+    return mediation.evaluate(truth.model, truth.pairs, [*sorted(truth.heads), *extra])
+
+
+def test_each_removal_and_each_cut_is_a_run_of_its_own() -> None:
+    """What one call gives together is what a call of each circuit gives."""
+    model = made()
+    pairs = pairs_of(model)
+    circuit = ["head.0.1", "head.1.2", "mlp_out.0"]
+    found = mediation.evaluate(model, pairs, circuit, controls=())
+    assert found.removals is not None
+
+    def run(names: list[str]) -> np.ndarray:
+        plain = mediation.evaluate(
+            model, pairs, names, random_circuits=0, knockouts=0, removals=0, controls=()
+        )
+        return plain.values["circuit"]
+
+    for member, change in zip(found.removals.members, found.removals.change, strict=True):
+        rest = [name for name in circuit if name != str(member)]
+        assert np.allclose(change, found.values["circuit"] - run(rest), atol=2e-5)
+        assert np.abs(change).max() > 1e-4
+    knockouts = found.knockouts["circuit"]
+    for size, inside, whole in zip(knockouts.sizes, knockouts.circuit, knockouts.model, strict=True):
+        assert 1 <= size <= 2
+        assert not np.allclose(inside, whole, atol=1e-4)
+    everything = mediation.evaluate(model, pairs, NODES, controls=())
+    assert np.allclose(everything.knockouts["circuit"].circuit, everything.knockouts["circuit"].model)
+
+
+def test_every_planted_head_is_needed_and_one_too_many_is_not() -> None:
+    exact = composition()
+    assert exact.removals is not None
+    assert exact.removals.needed == len(exact.circuit) == 2
+    table = composition("head.1.3").minimality().set_index("member")
+    assert table["needed"].to_dict() == {"head.0.0": True, "head.1.1": True, "head.1.3": False}
+    assert abs(table.loc["head.1.3", "change"]) < 0.05 * table.loc["head.0.0", "change"]
+
+
+def test_a_complete_circuit_takes_cuts_as_the_model_does_and_half_of_one_does_not() -> None:
+    truth = planted("composition")
+    tables = [composition().table().set_index("what")]
+    half = mediation.evaluate(truth.model, truth.pairs, sorted(truth.heads)[:1], controls=())
+    tables.append(half.table().set_index("what"))
+    name = "the circuit and the model apart after the same cuts"
+    whole, part = (table.loc[name, "share"] for table in tables)
+    assert whole < 0.1
+    assert whole < tables[0].loc["a random circuit and the model apart after the same cuts", "share"]
+    assert half.faithfulness.value < 0.1
+    assert part < 0.1  # one head cut from one head leaves nothing on both sides: read beside faithfulness
+
+
+@pytest.mark.parametrize("control", UNMATCHED)
+def test_where_there_is_nothing_to_find_the_difference_is_near_zero_and_has_no_share(control: str) -> None:
+    found = composition()
+    table = found.table().set_index("what")
+    for which in ("the whole model", "the circuit"):
+        row = table.loc[f"{control}: {which}"]
+        assert row[["share", "low", "high"]].isna().all()
+        assert abs(row["difference"]) < 0.35 * table.loc["the whole model", "difference"]
+    assert table.loc["the circuit", "share"] > 0.9
+    runs = found.unmatched[control]
+    assert not np.allclose(runs["all"], found.values["all"])
+
+
+def test_arbitrary_labels_belong_to_other_pairs_either_way_round() -> None:
+    truth = planted("copy")
+    built = UNMATCHED["arbitrary-labels"].build(truth.model, truth.pairs, 0)
+    assert built is not None
+    ways = {True: 0, False: 0}
+    for at, (answers, foils) in enumerate(zip(built[1].answer_ids, built[1].foil_ids, strict=True)):
+        own = {*truth.pairs.answer_ids[at], *truth.pairs.foil_ids[at]}
+        assert not own & {*answers, *foils}
+        ways[(answers, foils) in list(zip(truth.pairs.answer_ids, truth.pairs.foil_ids, strict=True))] += 1
+    assert min(ways.values()) > 0
+
+
+def test_controls_that_cannot_be_are_named() -> None:
+    model = made()
+    pairs = pairs_of(model)  # all have one answer
+    found = mediation.evaluate(model, pairs, ["head.0.1"], controls=("arbitrary-labels",))
+    assert found.unmatched == {}
+    assert any("arbitrary-labels" in note and "every other one" in note for note in found.warnings)
+    with pytest.raises(ConfigError, match="control 'luck' asked; there are: random-weights"):
+        mediation.evaluate(model, pairs, ["head.0.1"], controls=("luck",))
+    with pytest.raises(ConfigError, match="no removals were run"):
+        mediation.evaluate(model, pairs, ["head.0.1"], controls=(), removals=0).minimality()
+    truth = planted("copy")
+    untrained = replace(truth.model, weights="random")
+    assert UNMATCHED["random-weights"].build(untrained, truth.pairs, 0) is None
+
+
+def test_a_gap_is_of_means_and_a_member_is_needed_beyond_what_chance_adds() -> None:
+    inside = np.array([[1.0, 3.0, 1.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
+    whole = np.array([[3.0, 1.0, 3.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    ends = np.array([[0.0, 4.0]] * 4)
+    absolute, share = Knockouts((1, 1), inside, whole).gap(ends, ["a", "b", "c", "d"], 0)
+    assert absolute.value == pytest.approx(0.5)  # the first cut's pairs cancel, the second is off by one
+    assert share.value == pytest.approx(0.125)
+    steady = np.full((2, 20), 1.0) + 0.01 * np.random.default_rng(0).standard_normal((2, 20))
+    groups = tuple(map(str, range(20)))
+    quiet = Removals(("one", "two"), steady * np.array([[1.0], [0.1]]), steady * 0.5, groups, 0)
+    assert quiet.needed == 1
+    assert quiet.table()["member"].tolist() == ["one", "two"]
+
+
+def given(seed: int, **ends: float) -> Evaluation:
+    """An evaluation whose runs are these means, with noise."""
+    rng = np.random.default_rng(seed)
+    noise = {name: value + 0.05 * rng.standard_normal(40) for name, value in ends.items()}
+    return Evaluation(
+        (), (), "logit-diff", noise | {"random 0": noise["none"]}, tuple(map(str, range(40))), 0
+    )
+
+
+def test_selectivity_is_what_is_lost_of_the_own_task_beyond_what_is_lost_elsewhere() -> None:
+    own = given(0, all=4.0, none=0.0, circuit=4.0, without=0.0)
+    spared = given(1, all=2.0, none=-2.0, circuit=-2.0, without=1.0)
+    shared = given(2, all=2.0, none=-2.0, circuit=-2.0, without=-2.0)
+    found = Elsewhere({"own task": own, "spared": spared, "shared": shared}, "own task")
+    table = found.table().set_index("pairs")
+    assert table["lost"].to_dict() == pytest.approx(
+        {"own task": 1.0, "spared": 0.25, "shared": 1.0}, abs=0.03
+    )
+    row = table.loc["spared"]
+    assert row["selectivity"] == pytest.approx(table.loc["own task", "lost"] - row["lost"])
+    assert 0.6 < row["selectivity_low"] < row["selectivity"] < row["selectivity_high"] < 0.9
+    assert table.loc["shared", "selectivity_low"] < 0 < table.loc["shared", "selectivity_high"]
+
+
+def test_a_circuit_carries_other_pairs_of_its_task() -> None:
+    """The copying head copies other letters too; a head that has nothing to do with it keeps nothing."""
+    truth, other = planted("copy"), PLANTED["copy"](seed=1)
+    pairs = {"own": truth.pairs, "other letters": other.pairs}
+    general = mediation.generality(truth.model, sorted(truth.heads), pairs)
+    assert general.table()["kept"].tolist() == pytest.approx([1, 1], abs=0.1)
+    idle = mediation.selectivity(truth.model, ["head.1.2"], truth.pairs, {"other": other.pairs})
+    assert idle.table()["lost"].tolist() == pytest.approx([0, 0], abs=0.1)
+    with pytest.raises(DataError, match="no other pairs given"):
+        mediation.selectivity(truth.model, ["head.1.2"], truth.pairs, {})
+    with pytest.raises(DataError, match="own task"):
+        general.selectivity("other letters")
+
+
+def test_evaluations_are_results() -> None:
+    found = composition()
+    assert isinstance(found, Result)
+    plain = found.to_dict()
+    assert plain["minimality"]["needed"] == 2
+    assert plain["sparsity"] == pytest.approx(1 - 2 / 10)
+    assert {row["what"] for row in plain["runs"]} >= {"the circuit", "random circuits of this size"}
+    assert (found.diff(found).filter(like="_change").fillna(0) == 0).all(axis=None)
+    other = composition("head.1.3").diff(found)
+    assert (other["difference_change"] != 0).any()
+    assert "<table" in found._repr_html_()
+    with pytest.raises(ConfigError, match="cannot be compared"):
+        found.diff(replace(found, metric="log-prob"))
