@@ -18,7 +18,7 @@ from tests.tiny import FAMILIES
 
 
 def test_the_micro_model_by_hand() -> None:
-    """Oracle 10: clean (25, 49), corrupt (-25, -49); with 1, 2, 3 edges from the clean prompt."""
+    """Oracle 10, MicroModel: clean (25, 49), corrupt (-25, -49); with 1, 2, 3 edges from the clean prompt."""
     model = micro()
     clean, corrupt = model.tokenize([[3]]), model.tokenize([[4]])
     assert model.logits(clean)[0, :2].tolist() == [25, 49]
