@@ -55,8 +55,8 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
         rows.append((AREAS.get(name, f"faithfulness {name}"), own, f"random order {control:.3f}", None, ""))
     needed = found["minimality"]
     small = (
-        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change is "
-        f"clear of zero and larger than what 95% of the mediators outside would change if put in. "
+        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change "
+        "is clear of zero and larger than what 95% of the mediators outside would change if put in. "
         if needed
         else ""
     )
