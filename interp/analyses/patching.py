@@ -14,7 +14,8 @@ import numpy as np
 
 from interp import results
 from interp.errors import ConfigError, DataError
-from interp.mediation import SEARCHES, Curve, Effects, Evaluation, curve, evaluate, mediators_of
+from interp.mediation import SEARCHES, Curve, Effects, Evaluation, curve, evaluate
+from interp.mediation.chosen import chosen
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -200,7 +201,7 @@ def patch(
         else pairs_for(model, pairs, n, counterfactual=counterfactual, seed=seed)
     )
     _check_total(model, parts.ranking, metric)
-    found = mediators_of(model, parts.ranking, mediators, positions=positions)
+    found = chosen(model, parts.ranking, mediators, positions=positions)
     effects = SEARCHES[search].run(
         model,
         parts.ranking,
@@ -260,9 +261,9 @@ def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: i
     order = effects.top(len(effects.mediators))
     universe = list(effects.mediators)
     given: Any = {"universe": universe, "metric": metric, "seed": seed}
-    chosen = curve(model, parts.ranking, order, **given)
-    enough = np.flatnonzero(chosen.faithfulness >= TARGET)
-    size = chosen.sizes[int(enough[0])] if len(enough) else chosen.sizes[-1]
+    ranked = curve(model, parts.ranking, order, **given)
+    enough = np.flatnonzero(ranked.faithfulness >= TARGET)
+    size = ranked.sizes[int(enough[0])] if len(enough) else ranked.sizes[-1]
     held = parts.held_out if parts.held_out is not None else parts.ranking
     lucky = list(order)
     random.Random(f"order:{seed}").shuffle(lucky)

@@ -89,7 +89,7 @@ def edge_attribution(
     plan = _Plan(job, targets, slope, steps, compat)
     values = {direction: plan.estimates(direction) for direction in job.job.directions}
     cost: dict[str, Any] = {"forwards": round(2 + plan.passes / len(pairs), 2), "off": plan.off}
-    name = {"point": "attribution", "inputs": "eap-ig", "activations": "eap-ig-activations"}[slope]
+    name = "attribution" if slope == "point" else f"ig-{slope}"
     found = job.effects(values, clean, corrupt, search=name, noise=0.0, cost=cost)
     return verified(found, job.job, verify, progress) if verify else found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from interp.mediation.edges.asked import EDGE_SEARCHES
 from interp.mediation.effects import Effects
 from interp.mediation.searches.attribution import attribution
 from interp.mediation.searches.direct import direct_effects
@@ -40,6 +41,11 @@ class SearchMethod:
     description: str
     run: Callable[..., Effects]
     exact: bool
+
+    @property
+    def edges(self) -> bool:
+        """Whether it takes edges (``edge.*``) too."""
+        return self.name in EDGE_SEARCHES
 
 
 _ROWS = (
