@@ -126,7 +126,7 @@ def searches() -> list[dict[str, Any]]:
         {
             "search": row.name,
             "effects": "exact" if row.exact else "estimated",
-            "edges": "yes" if row.edges else "",
+            "over": ", ".join(row.over),
             "description": row.description,
         }
         for row in SEARCHES.values()

@@ -24,9 +24,12 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'head.*'",
     "interp patch --mediators 'head.*' --search attribution --task ioi",
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
+    "interp patch --task capitals --mediators 'edge.*' --search attribution",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
+GRADIENTS = {"attribution": 1, "eap-ig": 5}
+"""How many gradients a search takes in each direction."""
 
 
 @define("patch", examples=EXAMPLES)
@@ -174,7 +177,8 @@ def _plan(session: Session, settings: PatchConfig, where: str | int) -> Outcome:
     ways = 2 if settings.directions == "both" else 1
     layers = model.n_layers
     share = sum(_blocks_after(m, layers) for m in found) / layers
-    forwards = 2 + 2 * ways if settings.search == "attribution" else 2 + ways * share
+    gradients = GRADIENTS.get(settings.search)
+    forwards = 2 + ways * (share if gradients is None else 2 * gradients)
     data = {
         "pairs": len(pairs),
         "mediators": len(found),

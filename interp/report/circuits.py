@@ -95,8 +95,11 @@ def _curve(circuit: dict[str, Any]) -> Figure:
     )
 
 
-def _place(name: str, top: float) -> tuple[float, float] | None:
-    """Give the place of a node by its layer and head; MLPs stand to the right of the heads."""
+def _place(name: str, top: float, group: int) -> tuple[float, float] | None:
+    """Give the place of a node by its layer and head; MLPs stand to the left of the heads.
+
+    A key-value group of several heads stands below the middle of them.
+    """
     kind, *numbers = name.split(".")
     if name == "embed":
         return 0.0, -1.0
@@ -107,6 +110,8 @@ def _place(name: str, top: float) -> tuple[float, float] | None:
     layer = float(numbers[0])
     if kind in ("mlp_out", "mlp"):
         return -1.5, layer + 0.4
+    if kind == "kv":
+        return (float(numbers[1]) + 0.5) * group - 0.5, layer - 0.3
     return (float(numbers[1]) if len(numbers) > 1 else -2.5), layer
 
 
@@ -114,31 +119,36 @@ def _drawing(result: dict[str, Any]) -> Figure | None:
     """Draw nodes at layer and head, and arrows where the circuit is of edges."""
     import pandas
 
-    nodes = result["circuit"]["nodes"]
     values = {row["mediator"]: float(row["effect"]) for row in result["effects"]}
+    whole = result["circuit"]["nodes"]
+    nodes = sorted(whole, key=lambda name: -abs(values.get(name, 0.0)))[:DRAWN_EDGES]
+    group = int(result["circuit"].get("heads_per_group", 1))
     layers = [
         int(part) for name in nodes for part in name.replace("->", ".").split(".")[1:2] if part.isdigit()
     ]
     top = max(layers, default=0) + 1.5
     rows: list[tuple[str, float, float, float | None, float | None, float]] = []
     weights: dict[str, float] = {}
-    for name in nodes[:DRAWN_EDGES]:
+    for name in nodes:
         if "->" not in name:
             weights[name] = values.get(name, 0.0)
             continue
-        writer, reader = (_node(end) for end in name.split("->"))
-        here, there = _place(writer, top), _place(reader, top)
+        writer, reader = (_node(end, group) for end in name.split("->"))
+        here, there = _place(writer, top, group), _place(reader, top, group)
         if here is None or there is None:
             return None
         rows.append((name, *here, *there, values.get(name, 0.0)))
         for end in (writer, reader):
             weights[end] = weights.get(end, 0.0) + values.get(name, 0.0)
     for name, value in sorted(weights.items(), key=lambda item: -abs(item[1]))[:DRAWN_NODES]:
-        place = _place(name, top)
+        place = _place(name, top, group)
         if place is None:
             return None
         rows.append((name, *place, None, None, value))
-    caption = f"Up is later. The larger the dot, the larger the effect on {result['metric']}; blue works"
+    part = f"The {len(nodes)} largest of {len(whole):,}. " if len(nodes) < len(whole) else ""
+    caption = (
+        f"{part}Up is later. The larger the dot, the larger the effect on {result['metric']}; blue works"
+    )
     return Figure(
         "graph",
         pandas.DataFrame(rows, columns=["name", "x", "y", "to_x", "to_y", "value"]),
@@ -149,9 +159,11 @@ def _drawing(result: dict[str, Any]) -> Figure | None:
     )
 
 
-def _node(name: str) -> str:
-    """Give the node of an edge's end: queries, keys and values belong to their head."""
+def _node(name: str, group: int) -> str:
+    """Give the node of an edge's end: queries, keys and values belong to their head or their group."""
     kind, *rest = name.split(".")
+    if kind in ("k", "v") and group > 1:
+        return ".".join(["kv", *rest])
     if kind in ("q", "k", "v"):
         return ".".join(["head", *rest])
     return f"mlp_out.{rest[0]}" if kind == "mlp" else name

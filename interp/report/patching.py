@@ -212,6 +212,8 @@ def _map(result: dict[str, Any]) -> Figure | None:
     for row in result["effects"]:
         name, _, position = row["mediator"].partition("@")
         parts = name.split(".")
+        if "->" in name:
+            return None
         if len(parts) == 3 and not position:
             cells.append((int(parts[2]), int(parts[1]), float(row["effect"]), bool(row["clear"])))
             kinds.add(f"{parts[0]} ")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float
 
+from interp import results
 from interp.errors import ConfigError
 from interp.mediation.circuits.runs import (
     NODES,
@@ -24,6 +25,9 @@ from interp.mediation.edges.pruning import on_a_path
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["COMPAT", "FRACTIONS", "Curve", "curve"]
 
@@ -47,6 +51,7 @@ class Curve:
         fractions: the axis of the areas, one per size; sizes over ``total`` where left out.
         kept: how many of each size lie on a path from the embedding to the logits (edges only); the others
             change nothing.
+        metric: its name.
     """
 
     sizes: tuple[int, ...]
@@ -55,11 +60,24 @@ class Curve:
     order: Members
     fractions: tuple[float, ...] = ()
     kept: tuple[int, ...] = ()
+    metric: str = "logit-diff"
 
     @property
     def axis(self) -> Float[np.ndarray, " size"]:
         """Give the fraction of all nodes or edges that each size stands for."""
         return np.array(self.fractions) if self.fractions else np.array(self.sizes) / self.total
+
+    @property
+    def members(self) -> str:
+        """Say what is added: ``nodes`` or ``edges``."""
+        return f"{what_are(self.order)}s"
+
+    @property
+    def axis_words(self) -> str:
+        """Say in words what the areas are over."""
+        parts = f"share of the {self.total:,} {self.members} that is in the circuit"
+        start = f"{self.axis[0]:g} to {self.axis[-1]:g}, linear"
+        return f"{parts}, in the order of the ranking ({start})"
 
     @property
     def cpr(self) -> float:
@@ -75,9 +93,51 @@ class Curve:
         """Give the faithfulness at a fraction, between measured sizes by a straight line."""
         return float(np.interp(fraction * self.total, self.sizes, self.faithfulness))
 
+    def table(self) -> pandas.DataFrame:
+        """Give one row per size.
+
+        Columns: fraction (see ``axis_words``), size, on_a_path (edges only: how many of them lie on a path
+        from the embedding to the logits), faithfulness (share of the behaviour).
+        """
+        import pandas
+
+        columns: dict[str, Any] = {"fraction": self.axis, "size": self.sizes}
+        columns |= {"on_a_path": self.kept} if self.kept else {}
+        return pandas.DataFrame({**columns, "faithfulness": self.faithfulness})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the table, the areas and what they are over, as JSON types."""
+        plain, _ = results.jsonable(
+            {
+                "x": self.axis_words,
+                "members": self.members,
+                "total": self.total,
+                "metric": self.metric,
+                "rows": self.table().to_dict("records"),
+                "cpr": self.cpr,
+                "cmd": self.cmd,
+            }
+        )
+        return plain
+
+    def diff(self, reference: Curve) -> pandas.DataFrame:
+        """Give the change of faithfulness at every fraction from another curve.
+
+        Raises:
+            ConfigError: another metric.
+            DataError: the two have no fraction in common.
+        """
+        if self.metric != reference.metric:
+            raise ConfigError(f"a curve of {self.metric} cannot be compared with one of {reference.metric}.")
+        return results.difference(self.table(), reference.table(), ["fraction"])
+
+    def _repr_html_(self) -> str:
+        """Give the table, escaped, for notebooks."""
+        return results.table_html(self.table(), caption=f"{self!r}; fraction: {self.axis_words}")
+
     def __repr__(self) -> str:
         """Say in one line what was found."""
-        size = f"{len(self.sizes)} sizes to {self.total} {what_are(self.order)}s"
+        size = f"{len(self.sizes)} sizes to {self.total:,} {self.members}"
         return f"Curve({size}, CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
 
 
@@ -122,7 +182,7 @@ def curve(
     refuse_no_effect(whole, none, what_are(every))
     share = dict(zip(measured, [(one - none) / (whole - none) for one in means], strict=True))
     found = np.array([share[size] for size in steps])
-    return Curve(tuple(steps), found, len(every), ranked, fractions, _kept(model, ranked, steps))
+    return Curve(tuple(steps), found, len(every), ranked, fractions, _kept(model, ranked, steps), metric)
 
 
 def _steps(

@@ -24,7 +24,8 @@ def on_a_path(graph: Graph, edges: Collection[Edge]) -> frozenset[Edge]:
         edges: a circuit.
     """
     written = _written(graph)
-    order = sorted(edges)
+    given = list(edges)
+    order = [given[at] for at in graph.indices(given).argsort().tolist()]
     fed: set[Site] = {EMBED}
     for edge in order:  # readers in order of execution, so that what feeds a writer has been met before it
         if edge.writer in fed:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.estimating import Measured, estimated
@@ -78,23 +77,6 @@ def integrated_gradients(
         raise ConfigError(f"path {path!r} asked; use {' or '.join(PATHS)}.")
     if steps < 1:
         raise ConfigError(f"{steps} steps asked; a path needs at least 1.")
-    if are_edges(mediators):
-        from interp.mediation.edges.attribution import edge_attribution
-
-        at_all_positions(positions)
-        return edge_attribution(
-            model,
-            pairs,
-            mediators,
-            metric=metric,
-            replacement=replacement,
-            directions=directions,
-            slope=path,
-            steps=steps,
-            verify=verify,
-            seed=seed,
-            progress=progress,
-        )
     job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
     estimate = partial({"inputs": _by_inputs, "activations": _by_activations}[path], steps)
     return estimated(job, estimate, search=f"ig-{path}", verify=verify, progress=progress)
