@@ -128,6 +128,11 @@ def _edges(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]
     graph = Graph.of(model)
     carriers = carriers_of(graph.writers)
     read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
-    outside = [graph.indices([edge for edge in every if edge not in circuit]) for circuit in circuits]
-    rows = [CutRow(at, cut) for cut in outside for at in range(len(pairs))]
+    places, number = graph.indices(every), {edge: at for at, edge in enumerate(every)}
+    rows: list[CutRow] = []
+    for circuit in circuits:
+        outside = torch.ones(len(every), dtype=torch.bool)
+        outside[[number[edge] for edge in circuit]] = False
+        cut = places[outside]
+        rows += [CutRow(at, cut) for at in range(len(pairs))]
     return EdgeEngine(model, pairs.clean, graph).logits(rows, {site: read[str(site)] for site in carriers})
