@@ -49,14 +49,14 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
         return None
     found, rows = circuit["evaluation"], []
     for row in found["runs"]:
-        between = f"[{row['difference_low']:.2f}, {row['difference_high']:.2f}]"
+        between = _between(row["difference_low"], row["difference_high"])
         rows.append((row["what"], row["share"], _interval(row), row["difference"], between))
     for name, (own, control) in circuit["areas"].items():
         rows.append((AREAS.get(name, f"faithfulness {name}"), own, f"random order {control:.3f}", None, ""))
     needed = found["minimality"]
     small = (
-        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change is "
-        f"clear of zero and larger than what 95% of the mediators outside would change if put in. "
+        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change "
+        f"is clear of zero and larger than what 95% of the mediators outside would change if put in. "
         if needed
         else ""
     )
@@ -66,7 +66,8 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
         "Size chosen on the ranking pairs: the smallest that keeps "
         f"{circuit['target']:.0%} of the behaviour. "
         f"Measured on {circuit['n_pairs']:,} {where}. {small}Where there is nothing to find (random weights, "
-        f"arbitrary labels) there is no share, only m(...) - m(none). Members: {named}."
+        f"arbitrary labels) there is no share, only m(...) - m(none). Areas are over the {circuit['x']}. "
+        f"Members: {named}."
     )
     columns = (
         "what",
@@ -89,7 +90,10 @@ def circuit_figures(result: dict[str, Any]) -> dict[str, Figure]:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    low, high = row["low"], row["high"]
+    return _between(row["low"], row["high"])
+
+
+def _between(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None or low != low else f"[{low:.2f}, {high:.2f}]"
 
 
@@ -110,7 +114,7 @@ def _curve(circuit: dict[str, Any]) -> Figure:
         pandas.DataFrame(rows, columns=["x", "series", "value", "low", "high"]),
         "Faithfulness by size of the circuit",
         f"Mean over {circuit['n_pairs']:,} pairs; all outside the circuit comes from the corrupt prompt.",
-        x="mediators in the circuit",
+        x=f"{circuit['members']} in the circuit",
         y="share of the behaviour kept",
         reference=1.0,
         reference_name="the whole model",
