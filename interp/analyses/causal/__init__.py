@@ -6,9 +6,9 @@ them, moved by the same length in every prompt. A direction is called used where
 it changes the output more than that does (Belinkov 2022, section 4; Elazar et al. 2021, arXiv 2006.00995).
 """
 
-from interp.analyses.causal.directions import has_directions
+from interp.analyses.causal.directions import check_directions
 from interp.analyses.causal.edits import EDITS
 from interp.analyses.causal.result import CausalUse, Dose, Effect
-from interp.analyses.causal.run import causal_use
+from interp.analyses.causal.run import causal_use, most_passes
 
-__all__ = ["EDITS", "CausalUse", "Dose", "Effect", "causal_use", "has_directions"]
+__all__ = ["EDITS", "CausalUse", "Dose", "Effect", "causal_use", "check_directions", "most_passes"]

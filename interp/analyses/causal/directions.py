@@ -18,7 +18,15 @@ from probes.hyperdimensional.encoders import Linear
 from probes.linear import LinearProbe
 from probes.table import PROBES
 
-__all__ = ["Directions", "Pairwise", "Spanned", "coefficients_of", "directions_of", "drawn", "has_directions"]
+__all__ = [
+    "Directions",
+    "Pairwise",
+    "Spanned",
+    "check_directions",
+    "coefficients_of",
+    "directions_of",
+    "drawn",
+]
 
 MOST = 0.5
 """A span of more than this share of the dimensions is no longer told from a random one."""
@@ -82,10 +90,30 @@ class Pairwise:
         return (shift * self.units).sum(dim=1, keepdim=True) * self.units
 
 
-def has_directions(kind: str) -> bool:
-    """Say whether a kind of probe scores labels by a linear function of the state (a key of ``PROBES``)."""
-    kinds: Any = PROBES[kind].load()
-    return issubclass(kinds, LinearProbe | HyperdimensionalProbe)
+def check_directions(kind: str) -> None:
+    """Refuse a kind of probe that does not score labels by a linear function of the state.
+
+    Args:
+        kind: a key of ``PROBES``.
+
+    Raises:
+        ConfigError: says which kinds do.
+    """
+    if kind not in linear_kinds():
+        raise _not_linear(kind)
+
+
+def linear_kinds() -> list[str]:
+    """Give the kinds of probe that have directions."""
+    kinds: list[Any] = [(name, row.load()) for name, row in PROBES.items()]
+    return [name for name, kind in kinds if issubclass(kind, LinearProbe | HyperdimensionalProbe)]
+
+
+def _not_linear(kind: str) -> ConfigError:
+    return ConfigError(
+        f"a causal test of a {kind} probe asked, which does not score labels by a linear function of the "
+        f"state, so that it has no directions to change; those that have: {', '.join(linear_kinds())}."
+    )
 
 
 def coefficients_of(probe: Probe, names: Sequence[str]) -> Float[Tensor, "label d_model"]:
@@ -113,10 +141,7 @@ def coefficients_of(probe: Probe, names: Sequence[str]) -> Float[Tensor, "label 
             rows = codebook.algebra.unbind_real(rows.float(), codebook.role(role))
         scores = rows.double() @ codebook.matrix[codebook.index(list(names))].double().T
         return (scores / fitted.scale.double()[:, None]).T
-    raise ConfigError(
-        f"a {probe.kind} probe does not score labels by a linear function of the state, so that it has no "
-        "directions to change; use a linear one, such as logistic."
-    )
+    raise _not_linear(probe.kind)
 
 
 def directions_of(

@@ -20,11 +20,12 @@ from interp.models.tokens import Tokens
 from interp.sites import Site
 from probes.statistics import bootstrap, paired_difference, permutation_p
 
-__all__ = ["Changes", "Job"]
+__all__ = ["RANDOM", "Changes", "Job"]
 
 Changes = Float[Tensor, "dose arm example"]
 """The output's change: the probe's directions first, then the whole state, then every random draw."""
 RANDOM = 2
+"""Where the random draws begin among the arms."""
 ROWS = 1024
 """Rows whose logits are held at once."""
 

@@ -208,5 +208,7 @@ class CausalUse:
 
     def _repr_html_(self) -> str:
         """Give an escaped HTML table, with the verdict under it."""
+        import pandas
+
         columns = ["edit", "value", "low", "high", "random", "random_low", "random_high", "p_value", "whole"]
-        return results.table_html(self.table()[columns], caption=self.verdict)
+        return results.table_html(pandas.DataFrame(self.table(), columns=columns), caption=self.verdict)

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from interp.analyses.causal.directions import coefficients_of, directions_of, drawn, towards
 from interp.analyses.causal.edits import EDITS, States
-from interp.analyses.causal.job import Job
+from interp.analyses.causal.job import RANDOM, Job
 from interp.analyses.causal.measures import SPOKEN, Divergence, Measure, Preference, say, spoken
 from interp.analyses.causal.result import CausalUse
 from interp.analyses.causal.subjects import Probed, Subject, paired, sampled, subject_of, training_mean
@@ -19,17 +19,18 @@ from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.sites import Site
 
-__all__ = ["causal_use"]
+__all__ = ["causal_use", "most_passes"]
 
 FEWEST = 20
+DRAWS, PROMPTS = 20, 60
 
 
 def causal_use(
     model: ModelLike,
     found: Probed,
     *,
-    draws: int = 20,
-    prompts: int = 60,
+    draws: int = DRAWS,
+    prompts: int = PROMPTS,
     seed: int = 0,
     batch_size: str | int = "auto",
     progress: bool = False,
@@ -86,6 +87,11 @@ def causal_use(
         batch_size,
     )
     return _result(found, subject, job, note, progress=progress)
+
+
+def most_passes(draws: int = DRAWS, prompts: int = PROMPTS) -> int:
+    """Give how many forward passes of one prompt a test makes, with so many test prompts."""
+    return prompts * (draws + RANDOM) * sum(len(edit.doses) for edit in EDITS.values())
 
 
 def _check(model: Model, found: Probed, draws: int, prompts: int) -> None:
