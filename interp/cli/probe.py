@@ -32,7 +32,7 @@ def command(session: Session, settings: ProbeConfig) -> Outcome:
 
     Without --task, --data or --kind a Hyperdimensional Probe reads concepts, under the protocol
     concept-disjoint; with one of them a probe reads a label. --causal also changes the state along the
-    probe's directions (erase, exchange, push), beside random directions, and says whether the model uses them.
+    probe's directions (erase, exchange, push), beside random ones, and says whether the model uses them.
     """
     from interp.analyses import probing
     from interp.cli.causal import check_causal

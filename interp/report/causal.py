@@ -83,7 +83,7 @@ def _signed_measure(found: dict[str, Any]) -> bool:
 
 def _doses(found: dict[str, Any]) -> Table:
     rows = tuple(
-        (f"{row['dose']:+g}", _number(row["value"]), _interval(row), _number(row["random"]))
+        (f"{row['dose']:g}", _number(row["value"]), _interval(row), _number(row["random"]))
         for row in found["doses"]
     )
     note = f"In nats: {found['measured']}. Dose 0 is the unchanged run."
@@ -101,7 +101,7 @@ def causal_figures(result: dict[str, Any]) -> dict[str, Figure]:
             "curve",
             _curves(found["doses"]),
             "Pushed towards another label",
-            f"Bands: 95%, over groups for the probe's directions, over {found['draws']} draws for random ones.",
+            f"Bands: 95%, over groups; of the random directions over {found['draws']} draws.",
             x="dose",
             y="nats",
             reference=next(row["value"] for row in found["doses"] if row["dose"] == 0),

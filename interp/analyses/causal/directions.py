@@ -26,6 +26,7 @@ __all__ = [
     "coefficients_of",
     "directions_of",
     "drawn",
+    "towards",
 ]
 
 MOST = 0.5
@@ -43,6 +44,11 @@ class Directions(Protocol):
     @property
     def words(self) -> str:
         """Say what they are, for tables."""
+        ...
+
+    @property
+    def named(self) -> str:
+        """Name them in a sentence such as "the model uses ..."."""
         ...
 
     def along(self, shift: Float[Tensor, "example d_model"]) -> Float[Tensor, "example d_model"]:
@@ -67,6 +73,11 @@ class Spanned:
         """Give the number of directions."""
         return len(self.basis)
 
+    @property
+    def named(self) -> str:
+        """Name them in a sentence."""
+        return "this direction" if self.rank == 1 else f"these {self.rank} directions"
+
     def along(self, shift: Float[Tensor, "example d_model"]) -> Float[Tensor, "example d_model"]:
         """Project onto the subspace."""
         return shift @ self.basis.T @ self.basis
@@ -79,10 +90,13 @@ class Pairwise:
     Attributes:
         units: ``[example d_model]``, of length 1 (or 0 where there is none).
         words: what they are, for tables.
+        named: what they are, in a sentence.
+        rank: how many there are in each prompt.
     """
 
     units: Float[Tensor, "example d_model"]
     words: str
+    named: str = "these directions (one for each prompt)"
     rank: int = 1
 
     def along(self, shift: Float[Tensor, "example d_model"]) -> Float[Tensor, "example d_model"]:

@@ -105,6 +105,7 @@ class CausalUse:
         position: at which token of each prompt.
         kind: the kind of probe.
         directions: what is changed, in words.
+        named: the same, in a sentence.
         rank: how many directions are changed in each prompt.
         measure: ``preference`` or ``divergence``.
         measured: what that is, in words.
@@ -121,6 +122,7 @@ class CausalUse:
     position: str | int
     kind: str
     directions: str
+    named: str
     rank: int
     measure: str
     measured: str
@@ -139,7 +141,7 @@ class CausalUse:
     @property
     def verdict(self) -> str:
         """Say what the numbers allow one to say."""
-        return verdict(self.effects, self.rank, self.reading, measure=self.measure)
+        return verdict(self.effects, self.named, self.reading, measure=self.measure)
 
     def effect(self, edit: str) -> Effect:
         """Give the effect of one edit.

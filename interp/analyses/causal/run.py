@@ -145,6 +145,7 @@ def _result(found: Probed, subject: Subject, job: Job, note: str, *, progress: b
         position=subject.position,
         kind=subject.probe.kind,
         directions=job.own.words,
+        named=job.own.named,
         rank=job.own.rank,
         measure=job.measure.name,
         measured=job.measure.words,

@@ -15,30 +15,29 @@ __all__ = ["LEVEL", "NEEDED", "verdict"]
 LEVEL = 0.05
 NEEDED = ("ablate", "patch")
 DONE = {
-    "preference": "lowers the lead of the right word over another label's by",
+    "preference": "lowers the right word's lead over another label's word by",
     "divergence": "moves the distribution of the next token by",
 }
 """Measure -> what an edit does to it."""
 
 
-def verdict(effects: Sequence[Effect], rank: int, reading: str, *, measure: str) -> str:
+def verdict(effects: Sequence[Effect], named: str, reading: str, *, measure: str) -> str:
     """Say whether the model uses the directions.
 
     Args:
         effects: of every edit.
-        rank: how many directions are changed.
+        named: the directions, such as "this direction".
         reading: the probe's own verdict; one that begins with "not" was not shown to read anything.
         measure: a key of ``DONE``.
     """
     by_name = {effect.edit: effect for effect in effects}
     readable = not reading.startswith("not")
-    it = "it" if rank == 1 else "them"
+    it = "them" if named.startswith("these") else "it"
     missing = [name for name in NEEDED if not by_name[name].stands_out]
     measured = _measured([by_name[name] for name in missing or NEEDED], it, measure)
     if not missing:
-        which = "this direction" if rank == 1 else f"these {rank} directions"
         aside = "" if readable else ", though the label was not shown to be readable from it"
-        return f"the model uses {which}{aside}: {measured}"
+        return f"the model uses {named}{aside}: {measured}"
     start = "readable, but not shown to be used" if readable else "neither shown to be readable nor used"
     return f"{start}: {measured}{_alone(by_name, it)}"
 
