@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,29 +31,6 @@ __all__ = [
 
 MOST = 0.5
 """A span of more than this share of the dimensions is no longer told from a random one."""
-
-
-class Directions(Protocol):
-    """Move states along some directions only."""
-
-    @property
-    def rank(self) -> int:
-        """Give the number of directions in each prompt."""
-        ...
-
-    @property
-    def words(self) -> str:
-        """Say what they are, for tables."""
-        ...
-
-    @property
-    def named(self) -> str:
-        """Name them in a sentence such as "the model uses ..."."""
-        ...
-
-    def along(self, shift: Float[Tensor, "example d_model"]) -> Float[Tensor, "example d_model"]:
-        """Give the part of a shift that lies along the directions."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +79,10 @@ class Pairwise:
     def along(self, shift: Float[Tensor, "example d_model"]) -> Float[Tensor, "example d_model"]:
         """Project each row onto its own direction."""
         return (shift * self.units).sum(dim=1, keepdim=True) * self.units
+
+
+Directions = Spanned | Pairwise
+"""Both move states along some directions only, by ``along``."""
 
 
 def check_directions(kind: str) -> None:

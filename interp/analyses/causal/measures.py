@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -18,34 +17,6 @@ __all__ = ["Divergence", "Measure", "Preference", "say", "spoken"]
 
 SPOKEN = 0.1
 """The least share of the next token's probability that the labels' words must hold to be the measure."""
-
-
-class Measure(Protocol):
-    """Say how much a changed run differs from the unchanged one."""
-
-    @property
-    def name(self) -> str:
-        """Give its name, a key of ``MEASURED``."""
-        ...
-
-    @property
-    def words(self) -> str:
-        """Say what is watched."""
-        ...
-
-    def change(self, logits: Float[Tensor, "row vocab"], rows: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
-        """Give one number per row (nats): 0 where nothing changed."""
-        ...
-
-    def level(self, change: float) -> float:
-        """Give the mean measure after a mean change: what a dose-response shows."""
-        ...
-
-    def fold(
-        self, changes: Float[Tensor, "dose example"], doses: Sequence[float]
-    ) -> Float[Tensor, " example"]:
-        """Give one number per prompt for an edit that was tried in several doses."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +93,10 @@ class Divergence:
     ) -> Float[Tensor, " example"]:
         """Give the mean over doses."""
         return changes.mean(dim=0)
+
+
+Measure = Preference | Divergence
+"""Both give the change of a run (nats, 0 where nothing changed), and the level after it."""
 
 
 def _gap(logits: Tensor, right: Tensor, other: Tensor) -> Tensor:
