@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         selectivity,
     )
     from interp.mediation.contributions import Contributions, direct_logit_attribution
+    from interp.mediation.edges.paths import THROUGH, path_patching
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.estimands import ESTIMANDS, estimands
     from interp.mediation.lens import Lens, logit_lens
@@ -61,6 +62,7 @@ _HOME = {
     "REPLACEMENTS": "replacements",
     "SEARCHES": "searches",
     "Subspace": "subspaces",
+    "THROUGH": "edges.paths",
     "attribution": "searches",
     "attribution_star": "searches",
     "curve": "circuits",
@@ -77,6 +79,7 @@ _HOME = {
     "logit_lens": "lens",
     "mean_difference": "proposals",
     "mediators_of": "mediators",
+    "path_patching": "edges.paths",
     "pca": "proposals",
     "replacement_of": "replacements",
     "selectivity": "circuits",
@@ -90,6 +93,7 @@ __all__ = [
     "METRICS",
     "REPLACEMENTS",
     "SEARCHES",
+    "THROUGH",
     "Alignment",
     "Contributions",
     "Curve",
@@ -116,6 +120,7 @@ __all__ = [
     "logit_lens",
     "mean_difference",
     "mediators_of",
+    "path_patching",
     "pca",
     "replacement_of",
     "selectivity",
