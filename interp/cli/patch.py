@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.group import define
@@ -157,26 +158,22 @@ def _write(
 
 def _plan(session: Session, settings: PatchConfig, where: str | int) -> Outcome:
     from interp.cli.work import load_model
-    from interp.mediation import mediators_of
+    from interp.mediation import plan
 
     model = load_model(session, settings)
-    pairs = _pairs(settings, model).ranking
-    found = mediators_of(model, pairs, list(settings.mediators), positions=where)
-    ways = 2 if settings.directions == "both" else 1
-    layers = model.n_layers
-    share = sum(layers - (m.site.layer or 0) for m in found) / layers
-    forwards = 2 + 2 * ways if settings.search == "attribution" else 2 + ways * share
-    data = {
-        "pairs": len(pairs),
-        "mediators": len(found),
-        "forward_equivalents": round(forwards * len(pairs)),
-    }
+    found = plan(
+        model,
+        _pairs(settings, model).ranking,
+        list(settings.mediators),
+        search=settings.search,
+        metric=settings.metric,
+        replacement=settings.replacement,
+        directions=settings.directions,
+        positions=where,
+        seed=settings.seed,
+    )
 
     def show() -> None:
-        session.say(
-            f"{data['pairs']} pairs, {data['mediators']} mediators, about "
-            f"{data['forward_equivalents']:,} forward "
-            "passes of one prompt; nothing was run"
-        )
+        session.say(f"{found}; nothing was run")
 
-    return Outcome(data, show, status="planned")
+    return Outcome(asdict(found), show, status="planned")

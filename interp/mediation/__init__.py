@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
+    from interp.mediation.plans import Forecast, plan
     from interp.mediation.proposals import mean_difference, pca
     from interp.mediation.replacements import REPLACEMENTS, replacement_of
     from interp.mediation.searches import (
@@ -53,6 +54,7 @@ _HOME = {
     "Effects": "effects",
     "Elsewhere": "circuits",
     "Evaluation": "circuits",
+    "Forecast": "plans",
     "Interactions": "pairwise",
     "Lens": "lens",
     "MEDIATORS": "mediators",
@@ -78,6 +80,7 @@ _HOME = {
     "mean_difference": "proposals",
     "mediators_of": "mediators",
     "pca": "proposals",
+    "plan": "plans",
     "replacement_of": "replacements",
     "selectivity": "circuits",
     "stability": "stability",
@@ -96,6 +99,7 @@ __all__ = [
     "Effects",
     "Elsewhere",
     "Evaluation",
+    "Forecast",
     "Interactions",
     "Lens",
     "Mediator",
@@ -117,6 +121,7 @@ __all__ = [
     "mean_difference",
     "mediators_of",
     "pca",
+    "plan",
     "replacement_of",
     "selectivity",
     "stability",

@@ -10,7 +10,8 @@ from interp.mediation.effects import Effects
 from interp.mediation.searches.attribution import attribution
 from interp.mediation.searches.direct import direct_effects
 from interp.mediation.searches.exhaustive import exhaustive
-from interp.mediation.searches.integrated import integrated_gradients
+from interp.mediation.searches.integrated import STEPS, integrated_gradients
+from interp.mediation.searches.job import Job
 from interp.mediation.searches.star import attribution_star
 
 __all__ = [
@@ -34,42 +35,69 @@ class SearchMethod:
         run: the function; all take the model, the pairs, the mediators, and the keywords metric, replacement,
             directions, positions, seed and progress.
         exact: whether its effects are those of real replacements.
+        passes: passes of every pair through the model that it takes, a backward pass counted as one; None where
+            the engine plans them.
     """
 
     name: str
     description: str
     run: Callable[..., Effects]
     exact: bool
+    passes: Callable[[Job], float] | None = None
+
+
+def _attribution(job: Job) -> float:
+    return 1 + 2 * len(job.directions) + ("denoising" not in job.directions)
+
+
+def _star(job: Job) -> float:
+    return 2 + len(job.directions) * (3 + 2 * job.model.n_layers)
+
+
+def _inputs(job: Job) -> float:
+    return 2 + len(job.directions) * (3 + 2 * STEPS)
+
+
+def _activations(job: Job) -> float:
+    return 2 + len(job.directions) * (2 + 2 * STEPS * len(job.carriers))
+
+
+def _direct(job: Job) -> float:
+    return 2 + 2 * len(job.directions)
 
 
 _ROWS = (
     SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True),
     SearchMethod(
-        "attribution", "estimate each effect from one gradient, verify the largest", attribution, False
+        "attribution", "estimate each effect from one gradient, verify the largest", attribution, False, _attribution
     ),
     SearchMethod(
         "atp-star",
         "attribution that sees through saturated attention and cancelling paths (AtP*)",
         attribution_star,
         False,
+        _star,
     ),
     SearchMethod(
         "ig-inputs",
         "gradients averaged while the embeddings move from one prompt to the other",
         partial(integrated_gradients, path="inputs"),
         False,
+        _inputs,
     ),
     SearchMethod(
         "ig-activations",
         "gradients averaged while one site at a time moves to its replacement",
         partial(integrated_gradients, path="activations"),
         False,
+        _activations,
     ),
     SearchMethod(
         "direct",
         "replace each mediator only where the final norm reads it: its direct effect",
         direct_effects,
         True,
+        _direct,
     ),
 )
 
