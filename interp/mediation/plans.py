@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from interp.errors import ConfigError
+from interp.mediation.edges.asked import are_edges, at_all_positions
+from interp.mediation.edges.job import EdgeJob
 from interp.mediation.searches import SEARCHES
 from interp.mediation.searches.exhaustive import prepared
 from interp.mediation.searches.job import Job, Mediators
@@ -28,8 +30,8 @@ class Forecast:
         naive: the same if each mediator were replaced in each pair and direction by a whole pass of its own.
         walks: passes through the blocks, each of many patched copies; 0 where nothing is replaced exactly.
         skipped: cells whose effect is exactly zero and that are not run.
-        exact: whether ``forwards`` is what the bill will say; an estimate where what is run depends on what is
-            found.
+        exact: whether ``forwards`` is what the bill will say; where what is run depends on what is found, it
+            is an estimate.
     """
 
     search: str
@@ -66,8 +68,8 @@ def plan(
 ) -> Forecast:
     """Say what a search would cost, without running the model.
 
-    An exhaustive search is planned as it will be run. A model that turns out to allow less while it runs
-    (``Bill.fallback``) costs more.
+    An exhaustive search is planned as it will be run, one over edges roughly. A model that turns out to allow
+    less while it runs (``Bill.fallback``) costs more.
 
     Args:
         model: what would be patched.
@@ -86,6 +88,9 @@ def plan(
     """
     if search not in SEARCHES:
         raise ConfigError(f"search {search!r} asked; there are: {', '.join(SEARCHES)}.")
+    if are_edges(mediators):
+        at_all_positions(positions)
+        return _edges(EdgeJob.of(model, pairs, mediators, metric, replacement, directions, seed), search)
     job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
     passes = SEARCHES[search].passes
     return _exhaustive(job) if passes is None else _estimated(job, search, passes(job))
@@ -104,7 +109,7 @@ def _exhaustive(job: Job) -> Forecast:
     return Forecast("exhaustive", n, m, forwards, n * m * len(job.directions), walks, skipped)
 
 
-def _estimated(job: Job, search: str, passes: float) -> Forecast:
+def _estimated(job: Job, search: str, passes: int) -> Forecast:
     """Count the passes of a search by gradients, with its exact checks at the average cost of a mediator."""
     n, m = len(job.pairs), len(job.mediators)
     checks = 0.0
@@ -112,3 +117,15 @@ def _estimated(job: Job, search: str, passes: float) -> Forecast:
         checks = _exhaustive(job).forwards * min(1.0, (TOP + SAMPLE) / m)
     naive = n * m * len(job.directions)
     return Forecast(search, n, m, passes * n + checks, naive, exact=SEARCHES[search].exact)
+
+
+def _edges(job: EdgeJob, search: str) -> Forecast:
+    """Count what edges cost: a copy with one edge cut is run from its reader's layer on."""
+    depth, ways = job.job.model.n_layers, len(job.job.directions)
+    n, m = len(job.job.pairs), len(job.edges)
+    layers = (depth if edge.reader.layer is None else edge.reader.layer for edge in job.edges)
+    cut = sum(depth - layer for layer in layers) / depth * n * ways
+    passes = SEARCHES[search].passes
+    if passes is not None:
+        cut = passes(job.job) * n + cut * min(1.0, (TOP + SAMPLE) / m)
+    return Forecast(search, n, m, cut, n * m * ways, exact=False)

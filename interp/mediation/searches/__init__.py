@@ -35,41 +35,45 @@ class SearchMethod:
         run: the function; all take the model, the pairs, the mediators, and the keywords metric, replacement,
             directions, positions, seed and progress.
         exact: whether its effects are those of real replacements.
-        passes: passes of every pair through the model that it takes, a backward pass counted as one; None where
-            the engine plans them.
+        passes: how often every pair passes through the model, a backward pass counted as one; None where the
+            engine plans it.
     """
 
     name: str
     description: str
     run: Callable[..., Effects]
     exact: bool
-    passes: Callable[[Job], float] | None = None
+    passes: Callable[[Job], int] | None = None
 
 
-def _attribution(job: Job) -> float:
+def _attribution(job: Job) -> int:
     return 1 + 2 * len(job.directions) + ("denoising" not in job.directions)
 
 
-def _star(job: Job) -> float:
+def _star(job: Job) -> int:
     return 2 + len(job.directions) * (3 + 2 * job.model.n_layers)
 
 
-def _inputs(job: Job) -> float:
+def _inputs(job: Job) -> int:
     return 2 + len(job.directions) * (3 + 2 * STEPS)
 
 
-def _activations(job: Job) -> float:
+def _activations(job: Job) -> int:
     return 2 + len(job.directions) * (2 + 2 * STEPS * len(job.carriers))
 
 
-def _direct(job: Job) -> float:
+def _direct(job: Job) -> int:
     return 2 + 2 * len(job.directions)
 
 
 _ROWS = (
     SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True),
     SearchMethod(
-        "attribution", "estimate each effect from one gradient, verify the largest", attribution, False, _attribution
+        "attribution",
+        "estimate each effect from one gradient, verify the largest",
+        attribution,
+        False,
+        _attribution,
     ),
     SearchMethod(
         "atp-star",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
-from interp.mediation.searches.estimating import Measured, estimated
-from interp.mediation.searches.gradients import SIGNS, chunks, first_order, slopes
-from interp.mediation.searches.job import Job, Mediators
+from interp.mediation.searches.gradients import SIGNS, chunks, first_order, need_gradient, sloped
+from interp.mediation.searches.job import Job, Mediators, by_site
+from interp.mediation.searches.verify import TOP, verified
 from interp.models.accept import ModelLike
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet

@@ -18,7 +18,7 @@ from interp.models.interventions import Intervention
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["SIGNS", "chunks", "first_order", "Slopes", "need_gradient", "sloped", "slopes"]
+__all__ = ["SIGNS", "Slopes", "chunks", "first_order", "need_gradient", "sloped", "slopes"]
 
 PER_PASS = 8192
 SIGNS = {"denoising": 1.0, "noising": -1.0}

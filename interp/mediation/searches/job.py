@@ -101,10 +101,15 @@ class Job:
             read: the carriers' values on these prompts, where they are known.
         """
         carriers = sorted({site for mediator in mediators for site in mediator.carriers})
-        return self.values_of(tokens, carriers, mediators)
+        return self.values_of(tokens, carriers, mediators, read=read)
 
     def values_of(
-        self, tokens: Tokens, carriers: Sequence[Site], mediators: Sequence[Mediator] = ()
+        self,
+        tokens: Tokens,
+        carriers: Sequence[Site],
+        mediators: Sequence[Mediator] = (),
+        *,
+        read: Mapping[Site, Tensor] | None = None,
     ) -> dict[Site, Tensor]:
         """Make replacement values of some sites ``[pair pos ...]``, as these mediators need them."""
         names = [str(site) for site in carriers]
