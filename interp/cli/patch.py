@@ -11,6 +11,8 @@ from interp.errors import ConfigError
 if TYPE_CHECKING:
     from interp.analyses.patching import PairsFor, Patching
     from interp.config import PatchConfig
+    from interp.mediation.edges.edge import Edge
+    from interp.mediation.mediators import Mediator
     from interp.models import Model
     from interp.pairs import PairSet
     from interp.runs import RunFolder
@@ -22,9 +24,12 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'head.*'",
     "interp patch --mediators 'head.*' --search attribution --task ioi",
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
+    "interp patch --task capitals --mediators 'edge.*' --search attribution",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
+GRADIENTS = {"attribution": 1, "eap-ig": 5}
+"""How many gradients a search takes in each direction."""
 
 
 @define("patch", examples=EXAMPLES)
@@ -75,11 +80,11 @@ def _patch(session: Session, settings: PatchConfig, where: str | int, run: RunFo
     from interp import report
     from interp.analyses.patching import patch
     from interp.cli.work import certify, load_model
-    from interp.mediation import mediators_of
+    from interp.mediation.chosen import chosen
 
     model = load_model(session, settings)
     pairs = _pairs(settings, model)
-    found = mediators_of(model, pairs.ranking, list(settings.mediators), positions=where)
+    found = chosen(model, pairs.ranking, list(settings.mediators), positions=where)
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
     session.note(f"pairs: {pairs.ranking!r}{held}, {len(found)} mediators")
     certificate = certify(session, model)
@@ -155,17 +160,25 @@ def _write(
     run.finish(**run_facts(model, data, certificate), command_line=session.line, warnings=session.warnings)
 
 
+def _blocks_after(mediator: Mediator | Edge, layers: int) -> int:
+    """Give how many blocks are run anew: none where only the logits read the edge."""
+    if isinstance(mediator.layer, int):
+        return layers - mediator.layer
+    return 0 if str(mediator).endswith("->logits") else layers
+
+
 def _plan(session: Session, settings: PatchConfig, where: str | int) -> Outcome:
     from interp.cli.work import load_model
-    from interp.mediation import mediators_of
+    from interp.mediation.chosen import chosen
 
     model = load_model(session, settings)
     pairs = _pairs(settings, model).ranking
-    found = mediators_of(model, pairs, list(settings.mediators), positions=where)
+    found = chosen(model, pairs, list(settings.mediators), positions=where)
     ways = 2 if settings.directions == "both" else 1
     layers = model.n_layers
-    share = sum(layers - (m.site.layer or 0) for m in found) / layers
-    forwards = 2 + 2 * ways if settings.search == "attribution" else 2 + ways * share
+    share = sum(_blocks_after(m, layers) for m in found) / layers
+    gradients = GRADIENTS.get(settings.search)
+    forwards = 2 + ways * (share if gradients is None else 2 * gradients)
     data = {
         "pairs": len(pairs),
         "mediators": len(found),

@@ -9,6 +9,7 @@ from functools import partial
 from interp.mediation.effects import Effects
 from interp.mediation.searches.attribution import attribution
 from interp.mediation.searches.direct import direct_effects
+from interp.mediation.searches.edges import integrated_edges
 from interp.mediation.searches.exhaustive import exhaustive
 from interp.mediation.searches.integrated import integrated_gradients
 from interp.mediation.searches.star import attribution_star
@@ -20,6 +21,7 @@ __all__ = [
     "attribution_star",
     "direct_effects",
     "exhaustive",
+    "integrated_edges",
     "integrated_gradients",
 ]
 
@@ -34,18 +36,24 @@ class SearchMethod:
         run: the function; all take the model, the pairs, the mediators, and the keywords metric, replacement,
             directions, positions, seed and progress.
         exact: whether its effects are those of real replacements.
+        over: what it takes: ``sites`` (and parts of them), ``edges``, or both.
     """
 
     name: str
     description: str
     run: Callable[..., Effects]
     exact: bool
+    over: tuple[str, ...] = ("sites",)
 
 
 _ROWS = (
-    SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True),
+    SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True, over=("sites", "edges")),
     SearchMethod(
-        "attribution", "estimate each effect from one gradient, verify the largest", attribution, False
+        "attribution",
+        "estimate each effect from one gradient, verify the largest",
+        attribution,
+        False,
+        over=("sites", "edges"),
     ),
     SearchMethod(
         "atp-star",
@@ -64,6 +72,13 @@ _ROWS = (
         "gradients averaged while one site at a time moves to its replacement",
         partial(integrated_gradients, path="activations"),
         False,
+    ),
+    SearchMethod(
+        "eap-ig",
+        "as ig-inputs, for edges: slower than attribution, and less misled where it is flat (EAP-IG)",
+        integrated_edges,
+        False,
+        over=("edges",),
     ),
     SearchMethod(
         "direct",
