@@ -134,6 +134,8 @@ def test_searches_that_cannot_do_edges_say_which_can() -> None:
     for name in set(SEARCHES) - over:
         with pytest.raises(ConfigError, match=r"edges were asked for .* exhaustive, attribution, eap-ig"):
             SEARCHES[name].run(model, pairs, "edge.*->logits")
+        with pytest.raises(ConfigError, match=r"edges were asked for \(embed->logits\)"):
+            SEARCHES[name].run(model, pairs, list(Graph.of(model).select("edge.*->logits")))
     for name in over:
         found = SEARCHES[name].run(model, pairs, ["edge.mlp_out.*->logits"])
         assert found.search == name and len(found.mediators) == model.n_layers
