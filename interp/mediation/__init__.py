@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from interp.mediation.contributions import Contributions, direct_logit_attribution
     from interp.mediation.edges import Edge, Graph, Reader, edge_attribution, edge_effects, edge_logits
+    from interp.mediation.edges.paths import THROUGH, path_patching
     from interp.mediation.effects import DIRECTIONS, Effects
     from interp.mediation.estimands import ESTIMANDS, estimands
     from interp.mediation.lens import Lens, logit_lens
@@ -65,6 +66,7 @@ _HOME = {
     "Reader": "edges",
     "SEARCHES": "searches",
     "Subspace": "subspaces",
+    "THROUGH": "edges.paths",
     "attribution": "searches",
     "attribution_star": "searches",
     "curve": "circuits",
@@ -84,6 +86,7 @@ _HOME = {
     "logit_lens": "lens",
     "mean_difference": "proposals",
     "mediators_of": "mediators",
+    "path_patching": "edges.paths",
     "pca": "proposals",
     "replacement_of": "replacements",
     "selectivity": "circuits",
@@ -97,6 +100,7 @@ __all__ = [
     "METRICS",
     "REPLACEMENTS",
     "SEARCHES",
+    "THROUGH",
     "Alignment",
     "Contributions",
     "Curve",
@@ -129,6 +133,7 @@ __all__ = [
     "logit_lens",
     "mean_difference",
     "mediators_of",
+    "path_patching",
     "pca",
     "replacement_of",
     "selectivity",

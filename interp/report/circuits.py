@@ -56,7 +56,7 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
     needed = found["minimality"]
     small = (
         f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change "
-        f"is clear of zero and larger than what 95% of the mediators outside would change if put in. "
+        "is clear of zero and larger than what 95% of the mediators outside would change if put in. "
         if needed
         else ""
     )

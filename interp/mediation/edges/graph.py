@@ -8,7 +8,6 @@ are read once per key-value group.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -119,9 +118,9 @@ class Graph:
         table[self.indices(edges)] = True
         return table.view(len(self.readers), len(self.writers))
 
-    def before(self, layer: int) -> int:
-        """Give how many writers come before a block."""
-        return bisect_left(self.writers, Site("resid_pre", layer))
+    def reaching(self, reader: Reader) -> tuple[Site, ...]:
+        """Give the writers that a reader sees, in order of execution."""
+        return self.writers[: self.reach[self._rows[reader]]]
 
     def at(self, layer: int, *kinds: str) -> list[int]:
         """Give the numbers of a block's readers of some kinds."""
