@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.interp.cli.conftest import Call
 PAIR = {"clean": "w01 w02 w03", "corrupt": "w01 w05 w03", "answer": "w10", "foil": "w11"}
 
 
-def written(*rows: dict[str, object]) -> str:
+def written(*rows: Mapping[str, object]) -> str:
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return "pairs.jsonl"
 
