@@ -9,8 +9,7 @@ from functools import partial
 from interp.mediation.effects import Effects
 from interp.mediation.searches.attribution import attribution
 from interp.mediation.searches.direct import direct_effects
-from interp.mediation.searches.edges import STEPS as EDGE_STEPS
-from interp.mediation.searches.edges import integrated_edges
+from interp.mediation.searches.edges import EDGE_STEPS, integrated_edges
 from interp.mediation.searches.exhaustive import exhaustive
 from interp.mediation.searches.integrated import STEPS, integrated_gradients
 from interp.mediation.searches.job import Job
@@ -63,16 +62,16 @@ def _inputs(job: Job) -> int:
     return 2 + len(job.directions) * (3 + 2 * STEPS)
 
 
-def _edges(job: Job) -> int:
-    return 2 + len(job.directions) * (3 + 2 * EDGE_STEPS)
-
-
 def _activations(job: Job) -> int:
     return 2 + len(job.directions) * (2 + 2 * STEPS * len(job.carriers))
 
 
 def _direct(job: Job) -> int:
     return 2 + 2 * len(job.directions)
+
+
+def _edges(job: Job) -> int:
+    return 2 + len(job.directions) * 2 * EDGE_STEPS
 
 
 _ROWS = (
