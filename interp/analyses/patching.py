@@ -229,7 +229,8 @@ def patch(
         return Patching(effects, None, note)
     trace = _trace(model, parts, effects, metric, seed)
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
-    effects = replace(effects, warnings=(*effects.warnings, *notes))
+    said = dict.fromkeys([*effects.warnings, *trace.evaluation.warnings, *notes])
+    effects = replace(effects, warnings=tuple(said))
     return Patching(effects, trace)
 
 

@@ -72,7 +72,7 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
     )
     columns = (
         "what",
-        "share of the behaviour",
+        "share",
         "95% interval",
         f"{found['metric']} above none",
         "its 95% interval",
