@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.group import define
@@ -11,8 +12,6 @@ from interp.errors import ConfigError
 if TYPE_CHECKING:
     from interp.analyses.patching import PairsFor, Patching
     from interp.config import PatchConfig
-    from interp.mediation.edges.edge import Edge
-    from interp.mediation.mediators import Mediator
     from interp.models import Model
     from interp.pairs import PairSet
     from interp.runs import RunFolder
@@ -28,8 +27,6 @@ EXAMPLES = (
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
-GRADIENTS = {"attribution": 1, "eap-ig": 5}
-"""How many gradients a search takes in each direction."""
 
 
 @define("patch", examples=EXAMPLES)
@@ -160,36 +157,24 @@ def _write(
     run.finish(**run_facts(model, data, certificate), command_line=session.line, warnings=session.warnings)
 
 
-def _blocks_after(mediator: Mediator | Edge, layers: int) -> int:
-    """Give how many blocks are run anew: none where only the logits read the edge."""
-    if isinstance(mediator.layer, int):
-        return layers - mediator.layer
-    return 0 if str(mediator).endswith("->logits") else layers
-
-
 def _plan(session: Session, settings: PatchConfig, where: str | int) -> Outcome:
     from interp.cli.work import load_model
-    from interp.mediation.chosen import chosen
+    from interp.mediation import plan
 
     model = load_model(session, settings)
-    pairs = _pairs(settings, model).ranking
-    found = chosen(model, pairs, list(settings.mediators), positions=where)
-    ways = 2 if settings.directions == "both" else 1
-    layers = model.n_layers
-    share = sum(_blocks_after(m, layers) for m in found) / layers
-    gradients = GRADIENTS.get(settings.search)
-    forwards = 2 + ways * (share if gradients is None else 2 * gradients)
-    data = {
-        "pairs": len(pairs),
-        "mediators": len(found),
-        "forward_equivalents": round(forwards * len(pairs)),
-    }
+    found = plan(
+        model,
+        _pairs(settings, model).ranking,
+        list(settings.mediators),
+        search=settings.search,
+        metric=settings.metric,
+        replacement=settings.replacement,
+        directions=settings.directions,
+        positions=where,
+        seed=settings.seed,
+    )
 
     def show() -> None:
-        session.say(
-            f"{data['pairs']} pairs, {data['mediators']} mediators, about "
-            f"{data['forward_equivalents']:,} forward "
-            "passes of one prompt; nothing was run"
-        )
+        session.say(f"{found}; nothing was run")
 
-    return Outcome(data, show, status="planned")
+    return Outcome(asdict(found), show, status="planned")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
+    from interp.mediation.plans import Forecast, plan
     from interp.mediation.proposals import mean_difference, pca
     from interp.mediation.replacements import REPLACEMENTS, replacement_of
     from interp.mediation.searches import (
@@ -56,6 +57,7 @@ _HOME = {
     "Effects": "effects",
     "Elsewhere": "circuits",
     "Evaluation": "circuits",
+    "Forecast": "plans",
     "Graph": "edges",
     "Interactions": "pairwise",
     "Lens": "lens",
@@ -88,6 +90,7 @@ _HOME = {
     "mediators_of": "mediators",
     "path_patching": "edges.paths",
     "pca": "proposals",
+    "plan": "plans",
     "replacement_of": "replacements",
     "selectivity": "circuits",
     "stability": "stability",
@@ -108,6 +111,7 @@ __all__ = [
     "Effects",
     "Elsewhere",
     "Evaluation",
+    "Forecast",
     "Graph",
     "Interactions",
     "Lens",
@@ -135,6 +139,7 @@ __all__ = [
     "mediators_of",
     "path_patching",
     "pca",
+    "plan",
     "replacement_of",
     "selectivity",
     "stability",

@@ -8,7 +8,9 @@ from interp.mediation.searches.job import Mediators
 from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 
-__all__ = ["integrated_edges"]
+__all__ = ["EDGE_STEPS", "integrated_edges"]
+
+EDGE_STEPS = 5
 
 
 def integrated_edges(
@@ -20,7 +22,7 @@ def integrated_edges(
     replacement: str = "interchange",
     directions: str = "both",
     positions: str | int = "auto",
-    steps: int = 5,
+    steps: int = EDGE_STEPS,
     verify: int = 10,
     seed: int = 0,
     progress: bool = False,

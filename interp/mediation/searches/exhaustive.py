@@ -16,7 +16,7 @@ from interp.mediation.walk import Row
 from interp.models.accept import ModelLike
 from interp.pairs import PairSet
 
-__all__ = ["exhaustive"]
+__all__ = ["exhaustive", "prepared"]
 
 
 def exhaustive(
@@ -80,7 +80,7 @@ def _sweep(
 ) -> tuple[np.ndarray, dict[str, Any], float]:
     """Patch every mediator into every pair in one direction; give effects, the bill and the noise floor."""
     source, n = job.base(direction)[1], len(job.pairs)
-    engine, rows, cells = _prepared(job, direction)
+    engine, rows, cells = prepared(job, direction)
     engine.bill.skipped = len(job.mediators) * n - len(cells)
     values = job.sources(source, job.mediators)
     logits = engine.logits(rows, values, rule=job.replacement.rule, progress=progress)
@@ -104,8 +104,16 @@ def _sweep(
     return result, facts, float(np.abs(plain - start).max())
 
 
-def _prepared(job: Job, direction: str) -> tuple[Engine, list[Row], list[tuple[int, int]]]:
-    """Give the engine, a plain copy of each prompt and the patched ones, and the cells that those fill."""
+def prepared(job: Job, direction: str) -> tuple[Engine, list[Row], list[tuple[int, int]]]:
+    """Give the engine, a plain copy of each prompt and the patched ones, and the cells that those fill.
+
+    Args:
+        job: the checked arguments of the search.
+        direction: whose base prompts are patched.
+
+    Returns:
+        The engine; the rows it is to run; and per patched row the numbers of its mediator and its pair.
+    """
     n, paired = len(job.pairs), job.replacement.paired
     since = job.pairs.first_difference if paired else None
     engine = Engine(job.model, job.base(direction)[0], job.seed, since=since)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from interp.models.interventions import Intervention
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["SIGNS", "chunks", "first_order", "need_gradient", "slopes"]
+__all__ = ["SIGNS", "Slopes", "chunks", "first_order", "need_gradient", "sloped", "slopes"]
 
 PER_PASS = 8192
 SIGNS = {"denoising": 1.0, "noising": -1.0}
@@ -48,6 +49,21 @@ def chunks(job: Job, copies: int = 1) -> Iterator[list[int]]:
         yield list(range(start, min(start + step, len(job.pairs))))
 
 
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """Hold what one pass with a graph gave.
+
+    Attributes:
+        metric: ``[row]``, its value.
+        nodes: site -> ``[row pos ...]``, its value.
+        gradients: site -> likewise, the metric's gradient with respect to it.
+    """
+
+    metric: Tensor
+    nodes: dict[Site, Tensor]
+    gradients: dict[Site, Tensor]
+
+
 def slopes(
     job: Job,
     direction: str,
@@ -56,7 +72,20 @@ def slopes(
     sites: Sequence[Site],
     interventions: Sequence[Intervention] = (),
 ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
-    """Give the value of each site and the metric's gradient with respect to it, ``[row pos ...]``.
+    """Give the value of each site and the metric's gradient with respect to it; see :func:`sloped`."""
+    found = sloped(job, direction, rows, targets, sites, interventions)
+    return found.nodes, found.gradients
+
+
+def sloped(
+    job: Job,
+    direction: str,
+    rows: Sequence[int],
+    targets: Targets,
+    sites: Sequence[Site],
+    interventions: Sequence[Intervention] = (),
+) -> Slopes:
+    """Run prompts once and give the metric, the value of each site and the metric's gradient there.
 
     Args:
         job: the model, the pairs and the metric.
@@ -78,12 +107,12 @@ def slopes(
     )
     assert run.logits is not None and run.activations is not None
     index = torch.tensor(list(rows), device=targets.answers.device)
-    total = job.metric.values(run.logits.float(), targets.rows(index)).sum()
+    metric = job.metric.values(run.logits.float(), targets.rows(index))
     nodes = {site: run.activations[str(site)] for site in sites}
-    found: Any = torch.autograd.grad(total, list(nodes.values()), allow_unused=True)
+    found: Any = torch.autograd.grad(metric.sum(), list(nodes.values()), allow_unused=True)
     given = zip(nodes.items(), found, strict=True)
     gradients = {site: torch.zeros_like(node) if one is None else one for (site, node), one in given}
-    return {site: node.detach() for site, node in nodes.items()}, gradients
+    return Slopes(metric.detach(), {site: node.detach() for site, node in nodes.items()}, gradients)
 
 
 def first_order(

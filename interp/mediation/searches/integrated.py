@@ -16,6 +16,7 @@ from interp.mediation.metrics import Targets
 from interp.mediation.searches.estimating import Measured, estimated
 from interp.mediation.searches.gradients import SIGNS, chunks, first_order, slopes
 from interp.mediation.searches.job import Job, Mediators
+from interp.mediation.searches.verify import TOP
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -25,6 +26,7 @@ __all__ = ["integrated_gradients"]
 
 PATHS = ("inputs", "activations")
 EMBED = Site("embed")
+STEPS = 8
 
 
 def integrated_gradients(
@@ -33,12 +35,12 @@ def integrated_gradients(
     mediators: Mediators,
     *,
     path: str = "inputs",
-    steps: int = 8,
+    steps: int = STEPS,
     metric: str = "logit-diff",
     replacement: str = "interchange",
     directions: str = "both",
     positions: str | int = "auto",
-    verify: int = 10,
+    verify: int = TOP,
     seed: int = 0,
     progress: bool = False,
 ) -> Effects:

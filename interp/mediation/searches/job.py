@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.activations import Activations
 from interp.errors import ConfigError
 from interp.mediation.edges.graph import Edge
 from interp.mediation.effects import DIRECTIONS, Effects
@@ -23,7 +24,7 @@ from interp.models.tokens import Tokens
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["Job", "Mediators"]
+__all__ = ["Job", "Mediators", "by_site"]
 
 Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge]
 
@@ -84,26 +85,46 @@ class Job:
         clean, corrupt = self.pairs.clean, self.pairs.corrupt
         return (corrupt, clean) if direction == "denoising" else (clean, corrupt)
 
-    def sources(self, tokens: Tokens, mediators: Sequence[Mediator]) -> dict[Site, Tensor]:
-        """Read every carrier on the source prompts, ``[pair pos ...]``, and make replacement values of it."""
+    @property
+    def carriers(self) -> list[Site]:
+        """Give the sites that carry the mediators, in the order of execution."""
+        return sorted({site for mediator in self.mediators for site in mediator.carriers})
+
+    def sources(
+        self, tokens: Tokens, mediators: Sequence[Mediator], *, read: Mapping[Site, Tensor] | None = None
+    ) -> dict[Site, Tensor]:
+        """Read every carrier on the source prompts, ``[pair pos ...]``, and make replacement values of it.
+
+        Args:
+            tokens: the source prompts.
+            mediators: whose carriers.
+            read: the carriers' values on these prompts, where they are known.
+        """
         carriers = sorted({site for mediator in mediators for site in mediator.carriers})
-        return self.values_of(tokens, carriers, mediators)
+        return self.values_of(tokens, carriers, mediators, read=read)
 
     def values_of(
-        self, tokens: Tokens, carriers: Sequence[Site], mediators: Sequence[Mediator] = ()
+        self,
+        tokens: Tokens,
+        carriers: Sequence[Site],
+        mediators: Sequence[Mediator] = (),
+        *,
+        read: Mapping[Site, Tensor] | None = None,
     ) -> dict[Site, Tensor]:
         """Make replacement values of some sites ``[pair pos ...]``, as these mediators need them."""
         names = [str(site) for site in carriers]
-        other = self.model.capture(tokens, names, "all")
+        other = by_site(self.model.capture(tokens, names, "all"), carriers) if read is None else read
         clean = tokens is self.pairs.clean
         base = self.pairs.corrupt if clean else self.pairs.clean
-        current = self.model.capture(base, names, "all") if self.replacement.reads_current else other
+        current = other
+        if self.replacement.reads_current:
+            current = by_site(self.model.capture(base, names, "all"), carriers)
         found: dict[Site, Tensor] = {}
         for site in carriers:
-            values = other[str(site)]
+            values = other[site]
             material = Material(
                 values,
-                current[str(site)],
+                current[site],
                 _inside(tokens.lengths, values),
                 self.pairs.groups,
                 self.seed,
@@ -157,6 +178,16 @@ class Job:
             warnings=tuple(notes),
             **facts,
         )
+
+
+def by_site(read: Activations, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """Give what was captured, by site.
+
+    Args:
+        read: what was captured.
+        sites: which of it.
+    """
+    return {site: read[str(site)] for site in sites}
 
 
 def _inside(lengths: Sequence[int], values: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from interp.mediation.searches.estimating import Measured, estimated
 from interp.mediation.searches.gradients import SIGNS, chunks, first_order, slopes
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.searches.patterns import Attention, key_effects
+from interp.mediation.searches.verify import TOP
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -44,7 +45,7 @@ def attribution_star(
     replacement: str = "interchange",
     directions: str = "both",
     positions: str | int = "auto",
-    verify: int = 10,
+    verify: int = TOP,
     seed: int = 0,
     progress: bool = False,
 ) -> Effects:

@@ -13,9 +13,10 @@ from interp.mediation.effects import Effects
 from interp.mediation.searches.exhaustive import exhaustive
 from interp.mediation.searches.job import Job
 
-__all__ = ["verified"]
+__all__ = ["SAMPLE", "TOP", "verified"]
 
-SAMPLE = 24
+TOP, SAMPLE = 10, 24
+"""Mediators that are replaced exactly: the largest, unless asked otherwise, and a random sample."""
 
 
 def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
