@@ -71,8 +71,9 @@ def _verdict(result: dict[str, Any]) -> str:
             "pairs, or pairs whose answers differ."
         )
     if not clear:
-        few = result["n_groups"] < FEW
-        why = f": {result['n_groups']} groups of pairs are too few to tell, give more" if few else ""
+        few = result["n_groups"] < FEW or _count(result) * 2.0 ** (1 - result["n_groups"]) > 1
+        groups = f"{result['n_groups']} groups of pairs"
+        why = f": {groups} are too few to tell so many from chance, give more" if few else ""
         return f"No mediator of {_count(result):,} has an effect above the noise floor and chance{why}."
     best, share = clear[0], clear[0]["share"]
     how = "exact" if result["search"] in ("exhaustive", "direct") else "estimated"

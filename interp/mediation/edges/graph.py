@@ -141,7 +141,9 @@ class Graph:
             found.update([self._known(item)] if isinstance(item, Edge) else self._matching(item))
         if not found:
             raise SiteError(f"no edges asked. {self._there_are}")
-        return tuple(sorted(found))
+        width = len(self.writers)
+        places = {edge: self._rows[edge.reader] * width + self._columns[edge.writer] for edge in found}
+        return tuple(sorted(places, key=places.__getitem__))
 
     def readers_of(self, asked: str | Sequence[str]) -> tuple[Reader, ...]:
         """Turn names and globs such as ``q.5.*`` or ``logits`` into readers.

@@ -84,6 +84,30 @@ def test_estimands_are_what_their_formulas_say() -> None:
         mediation.estimands(mediation.exhaustive(model, pairs, [mediator]), "head.0.0")
 
 
+def of_values(values: np.ndarray) -> Effects:
+    """Effects of heads with these numbers, each pair a group of its own."""
+    n = values.shape[1]
+    names = tuple(Mediator(Site("head", at, 0)) for at in range(len(values)))
+    groups = tuple(f"g{at}" for at in range(n))
+    return Effects(
+        names, {"noising": values}, np.ones(n), np.zeros(n), groups, "exhaustive", "logit-diff", "logits",
+        "interchange", 0.0, {}, {},
+    )  # fmt: skip
+
+
+def test_a_few_real_effects_are_told_from_chance_among_thousands() -> None:
+    """999 flips give no p below 0.001, which no correction over 5,000 mediators leaves small."""
+    noise = np.random.default_rng(0).normal(size=(5000, 32))
+    assert of_values(noise).table(200)["q"].min() > 0.05
+    real = noise.copy()
+    real[:20] += 2.0
+    found = of_values(real).table(20)
+    assert set(found["mediator"]) == {f"head.{at}.0" for at in range(20)}
+    assert found["q"].max() < 0.05
+    few = of_values(real[:, :6])  # six groups have 64 ways of signs: nothing can be told among so many
+    assert few.table(20)["q"].min() > 0.2
+
+
 def test_stability_is_perfect_where_pairs_agree_and_luck_where_they_are_noise() -> None:
     rng = np.random.default_rng(0)
     mediators = tuple(Mediator(Site("head", layer, head)) for layer in range(4) for head in range(10))
