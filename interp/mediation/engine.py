@@ -172,7 +172,9 @@ class Engine:
     def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> Walker | None:
         """Give the walker of a length; None where a walk does not give the model's own logits."""
         if length not in self._walkers and self.model.backend is not None:
-            self.bill.fallback = "patched by whole forward passes: its backend runs the whole model only"
+            reason = f"{self.model.backend.name} runs the whole model only"
+            self.bill.fallback = f"patched by whole forward passes: {reason}"
+            _log.warning("%r is %s", self.model.name, self.bill.fallback)
             self._walkers[length] = None
         if length not in self._walkers:
             wanted = self.model.logits([list(ids[0])])

@@ -68,7 +68,7 @@ def test_edges_are_ranked_and_their_circuit_is_evaluated_on_other_pairs(call: Ca
     file = written(*rows)
     asked = ("patch", "--model", "TINY", "--data", file, "--mediators", "edge.*", "--out", "run")
     plan = call(*asked, "--search", "eap-ig", "--dry-run")
-    assert plan.code == 0 and "mediators, about 220 forward" in plan.out
+    assert plan.code == 0 and "eap-ig: 10 pairs, 190 mediators, about" in plan.out
     answer = call(*asked, "--search", "attribution", "--json")
     assert answer.code == 0, answer.err
     result = json.loads(Path("run/metrics.json").read_text())
