@@ -107,7 +107,7 @@ def _trace_dict(trace: Trace) -> dict[str, Any]:
             "target": trace.target,
             "held_out": trace.held_out,
             "n_pairs": len(trace.evaluation.groups),
-            "evaluation": trace.evaluation.table().to_dict("records"),
+            "evaluation": trace.evaluation.to_dict(),
             "sizes": list(found.sizes),
             "faithfulness": found.faithfulness,
             "random_faithfulness": control.faithfulness,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from interp.errors import ConfigError, SiteError
 from interp.mediation.subspaces import Subspace
@@ -58,7 +59,7 @@ class Mediator:
         """Give the block it is in; None for the embedding."""
         return self.site.layer
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """Give what is written: one place, or two for a key-value group."""
         index = self.units or self.site.index

@@ -18,13 +18,13 @@ def circuit_verdict(result: dict[str, Any]) -> str:
     circuit = result.get("circuit")
     if not circuit:
         return ""
-    rows = {row["what"]: row for row in circuit["evaluation"]}
-    found, lucky = rows["faithfulness"], rows.get("random circuits of this size")
-    beside = f", random circuits of that size {lucky['value']:.0%}" if lucky else ""
+    rows = _runs(circuit)
+    found, lucky = rows["the circuit"], rows.get("random circuits of this size")
+    beside = f", random circuits of that size {lucky['share']:.0%}" if lucky else ""
     where = "other pairs" if circuit["held_out"] else "the same pairs"
     return (
         f"The circuit of the {len(circuit['nodes']):,} largest of {circuit['universe']:,} keeps "
-        f"{found['value']:.0%} {_interval(found)} of the behaviour on {where}{beside}."
+        f"{found['share']:.0%} {_interval(found)} of the behaviour on {where}{beside}."
     )
 
 
@@ -33,27 +33,49 @@ def circuit_number(result: dict[str, Any]) -> list[Number]:
     circuit = result.get("circuit")
     if not circuit:
         return []
-    row = next(row for row in circuit["evaluation"] if row["what"] == "faithfulness")
+    row = _runs(circuit)["the circuit"]
     size = f"{len(circuit['nodes']):,} of {circuit['universe']:,} mediators"
-    return [Number("Faithfulness of the circuit", f"{row['value']:.2f}", _interval(row), size)]
+    return [Number("Faithfulness of the circuit", f"{row['share']:.2f}", _interval(row), size)]
+
+
+def _runs(circuit: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["what"]: row for row in circuit["evaluation"]["runs"]}
 
 
 def circuit_table(result: dict[str, Any]) -> Table | None:
-    """Give every share and every area beside its control."""
+    """Give every run of the circuit with its controls, and every area beside a random order's."""
     circuit = result.get("circuit")
     if not circuit:
         return None
-    rows = [(row["what"], row["value"], _interval(row)) for row in circuit["evaluation"]]
+    found, rows = circuit["evaluation"], []
+    for row in found["runs"]:
+        between = f"[{row['difference_low']:.2f}, {row['difference_high']:.2f}]"
+        rows.append((row["what"], row["share"], _interval(row), row["difference"], between))
     for name, (own, control) in circuit["areas"].items():
-        rows.append((AREAS.get(name, f"faithfulness {name}"), own, f"random order {control:.3f}"))
+        rows.append((AREAS.get(name, f"faithfulness {name}"), own, f"random order {control:.3f}", None, ""))
+    needed = found["minimality"]
+    small = (
+        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change is "
+        f"clear of zero and larger than what 95% of the mediators outside would change if put in. "
+        if needed
+        else ""
+    )
     named = ", ".join(circuit["nodes"][:12]) + (", ..." if len(circuit["nodes"]) > 12 else "")
     where = "pairs of other groups" if circuit["held_out"] else "of the same pairs"
     note = (
         "Size chosen on the ranking pairs: the smallest that keeps "
         f"{circuit['target']:.0%} of the behaviour. "
-        f"Measured on {circuit['n_pairs']:,} {where}. Nodes: {named}."
+        f"Measured on {circuit['n_pairs']:,} {where}. {small}Where there is nothing to find (random weights, "
+        f"arbitrary labels) there is no share, only m(...) - m(none). Members: {named}."
     )
-    return Table("The circuit", ("what", "value", "interval or control"), tuple(rows), note=note, main=0)
+    columns = (
+        "what",
+        "share of the behaviour",
+        "95% interval",
+        f"{found['metric']} above none",
+        "its 95% interval",
+    )
+    return Table("The circuit", columns, tuple(rows), note=note, main=1)
 
 
 def circuit_figures(result: dict[str, Any]) -> dict[str, Figure]:

@@ -47,8 +47,9 @@ class Mark(NamedTuple):
 
 def graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:
     """Give a graph's nodes and its arrows."""
-    rows = figure.data[list(COLUMNS["graph"])].itertuples(index=False)
-    marks = [Mark(str(name), *(float(value) for value in numbers)) for name, *numbers in rows]
+    name, *places = COLUMNS["graph"]
+    rows = zip(figure.data[name], figure.data[places].astype(float).to_numpy(), strict=True)
+    marks = [Mark(str(name), *(float(value) for value in numbers)) for name, numbers in rows]
     return [mark for mark in marks if mark.to_x != mark.to_x], [m for m in marks if m.to_x == m.to_x]
 
 
