@@ -213,7 +213,9 @@ class PairSet:
     def __repr__(self) -> str:
         """Say in one line what it holds."""
         kinds = ", ".join(sorted({pair.kind for pair in self.pairs if pair.kind})) or "pairs"
-        return f"PairSet({len(self)} {kinds}, {min(self.lengths)} to {max(self.lengths)} tokens)"
+        low, high = min(self.lengths), max(self.lengths)
+        tokens = f"{low} tokens" if low == high else f"{low} to {high} tokens"
+        return f"PairSet({len(self)} {kinds}, {tokens})"
 
 
 def _picked(tokens: Tokens, rows: Sequence[int]) -> Tokens:

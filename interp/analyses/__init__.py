@@ -6,16 +6,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.analyses.causal import CausalUse, causal_use
     from interp.analyses.concepts import ConceptResult, probe_concepts
     from interp.analyses.patching import Patching, patch
     from interp.analyses.probing import ProbeResult, probe
 
-__all__ = ["ConceptResult", "Patching", "ProbeResult", "patch", "probe", "probe_concepts"]
+__all__ = [
+    "CausalUse",
+    "ConceptResult",
+    "Patching",
+    "ProbeResult",
+    "causal_use",
+    "patch",
+    "probe",
+    "probe_concepts",
+]
 
 _HOME = {
+    "CausalUse": "causal",
     "ConceptResult": "concepts",
     "Patching": "patching",
     "ProbeResult": "probing",
+    "causal_use": "causal",
     "patch": "patching",
     "probe": "probing",
     "probe_concepts": "concepts",

@@ -14,7 +14,8 @@ import numpy as np
 
 from interp import results
 from interp.errors import ConfigError, DataError
-from interp.mediation import SEARCHES, Curve, Effects, Evaluation, curve, evaluate, mediators_of
+from interp.mediation import SEARCHES, Curve, Edge, Effects, Evaluation, curve, evaluate
+from interp.mediation.chosen import chosen
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -27,7 +28,13 @@ __all__ = ["PairsFor", "Patching", "Trace", "pairs_for", "patch"]
 
 TARGET = 0.8
 MOST_NODES = 512
+FEWER = {"random_circuits": 2, "knockouts": 1, "removals": 4}
+"""What is run beside a circuit of edges, of which there are many."""
 SAME = "the circuit is evaluated on the pairs it was found on: expect less on other pairs"
+EDGES = (
+    "a circuit of edges was held to 2 random circuits, 1 cut of each and 4 removals; more: "
+    "interp.mediation.evaluate with the circuit and universe='edge.*'"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +60,7 @@ class Trace:
         curve: faithfulness by size, nodes in the order of their effects.
         random_curve: the same with nodes in a random order: the control.
         held_out: whether evaluation and curves are over pairs that the ranking has not seen.
+        heads_per_group: how many heads share keys and values, for the drawing of edges.
     """
 
     target: float
@@ -60,6 +68,7 @@ class Trace:
     curve: Curve
     random_curve: Curve
     held_out: bool
+    heads_per_group: int = 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,15 +115,18 @@ def _trace_dict(trace: Trace) -> dict[str, Any]:
             "universe": len(trace.evaluation.universe),
             "target": trace.target,
             "held_out": trace.held_out,
+            "heads_per_group": trace.heads_per_group,
             "n_pairs": len(trace.evaluation.groups),
             "evaluation": trace.evaluation.to_dict(),
             "sizes": list(found.sizes),
             "faithfulness": found.faithfulness,
             "random_faithfulness": control.faithfulness,
+            "members": found.members,
+            "x": found.axis_words,
             "areas": {
                 "CPR": [found.cpr, control.cpr],
                 "CMD": [found.cmd, control.cmd],
-                "at 5% of the nodes": [found.at(0.05), control.at(0.05)],
+                f"at 5% of the {found.members}": [found.at(0.05), control.at(0.05)],
             },
         }
     )
@@ -200,7 +212,7 @@ def patch(
         else pairs_for(model, pairs, n, counterfactual=counterfactual, seed=seed)
     )
     _check_total(model, parts.ranking, metric)
-    found = mediators_of(model, parts.ranking, mediators, positions=positions)
+    found = chosen(model, parts.ranking, mediators, positions=positions)
     effects = SEARCHES[search].run(
         model,
         parts.ranking,
@@ -216,8 +228,8 @@ def patch(
     if note:
         return Patching(effects, None, note)
     trace = _trace(model, parts, effects, metric, seed)
-    if not trace.held_out:
-        effects = replace(effects, warnings=(*effects.warnings, SAME))
+    notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
+    effects = replace(effects, warnings=(*effects.warnings, *notes))
     return Patching(effects, trace)
 
 
@@ -252,7 +264,7 @@ def _no_circuit(effects: Effects) -> str:
 
 
 def _edges(effects: Effects) -> bool:
-    return "->" in str(effects.mediators[0])
+    return isinstance(effects.mediators[0], Edge)
 
 
 def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: int) -> Trace:
@@ -260,16 +272,19 @@ def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: i
     order = effects.top(len(effects.mediators))
     universe = list(effects.mediators)
     given: Any = {"universe": universe, "metric": metric, "seed": seed}
-    chosen = curve(model, parts.ranking, order, **given)
-    enough = np.flatnonzero(chosen.faithfulness >= TARGET)
-    size = chosen.sizes[int(enough[0])] if len(enough) else chosen.sizes[-1]
+    sizes: Any = {"compat": "mib"} if _edges(effects) else {}
+    controls: Any = FEWER if _edges(effects) else {}
+    ranked = curve(model, parts.ranking, order, **given, **sizes)
+    enough = np.flatnonzero(ranked.faithfulness >= TARGET)
+    size = ranked.sizes[int(enough[0])] if len(enough) else ranked.sizes[-1]
     held = parts.held_out if parts.held_out is not None else parts.ranking
     lucky = list(order)
     random.Random(f"order:{seed}").shuffle(lucky)
     return Trace(
         TARGET,
-        evaluate(model, held, list(order[:size]), **given),
-        curve(model, held, order, **given),
-        curve(model, held, lucky, **given),
+        evaluate(model, held, list(order[:size]), **given, **controls),
+        curve(model, held, order, **given, **sizes),
+        curve(model, held, lucky, **given, **sizes),
         parts.held_out is not None,
+        model.n_heads // model.n_kv_heads,
     )

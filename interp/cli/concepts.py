@@ -49,6 +49,7 @@ def _probe(
 ) -> Outcome:
     from interp import report
     from interp.analyses.concepts import CONTROLS, probe_concepts
+    from interp.cli.causal import causal_part
     from interp.cli.gates import failed_audit, failed_gate
     from interp.cli.work import certify, load_model
     from interp.config import choose
@@ -69,7 +70,8 @@ def _probe(
         batch_size=settings.batch_size,
         progress=session.progress,
     )
-    _write(session, settings, run, model, result, certificate)
+    causal = causal_part(session, settings, model, result)
+    _write(session, settings, run, model, result, certificate, causal)
     story = report.read(run.path)
     page = report.html(run.path)
 
@@ -77,7 +79,7 @@ def _probe(
         report.write(story)
         session.say(f"run: {run.path}   report: {page}")
 
-    data = {**result.to_dict(), "certificate": {"passed": certificate["passed"]}}
+    data = {**result.to_dict(), **causal, "certificate": {"passed": certificate["passed"]}}
     files = (*run.artifacts, page.name)
     error = failed_audit(settings.strict, result.leakage) or failed_gate(gates, _measured(result))
     return Outcome(data, show, run=run.path, artifacts=files, error=error)
@@ -119,6 +121,7 @@ def _write(
     model: Model,
     result: ConceptResult,
     certificate: Any,
+    causal: dict[str, Any],
 ) -> None:
     """Write everything but the report, which is made from what is written here."""
     from interp.analyses.concepts import CONTROLS
@@ -145,7 +148,7 @@ def _write(
         right=[name == label for (name, _), label in zip(found, data.labels, strict=True)],
         probability=[value for _, value in found],
     )
-    content = result.to_dict()
+    content = {**result.to_dict(), **causal}
     if not settings.text:
         for cell in content["cells"].values():
             cell["examples"] = []
@@ -171,6 +174,7 @@ def _write(
 
 
 def _plan(model: Model, settings: ProbeConfig, protocol: str) -> Outcome:
+    from interp.cli.causal import causal_passes
     from interp.cli.plan import of_probe, show_plan
     from interp.sites import parse_layers
     from interp.tasks.protocols import PROTOCOLS
@@ -178,5 +182,6 @@ def _plan(model: Model, settings: ProbeConfig, protocol: str) -> Outcome:
     layers = parse_layers(settings.layers, model.n_layers, name=model.name, kind="resid_post")
     drawn = PROTOCOLS[protocol].items(seed=settings.seed, sizes=_sizes(settings))
     texts = [item.text for item in drawn.items]
-    plan = of_probe(model, texts, layers, classes=len(drawn.concepts), models=2)
+    more = causal_passes(settings)
+    plan = of_probe(model, texts, layers, classes=len(drawn.concepts), models=2, more=more)
     return Outcome(plan.to_dict(), lambda: show_plan(plan), status="planned")

@@ -92,6 +92,12 @@ FLAGS: dict[str, Flag] = {
         "METRIC=VALUE",
         "many",
     ),
+    "causal": Flag(
+        ("--causal",),
+        "Change the state along the probe's directions: does the model use what is read?",
+        "What",
+        form="switch",
+    ),
     "strict": Flag(
         ("--strict",), "Exit with 7 when the audit of the prompts finds a leak.", "What", form="switch"
     ),
@@ -198,6 +204,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "kind",
         "position",
         "controls",
+        "causal",
         "strict",
         "fail_under",
         "limit",

@@ -123,7 +123,12 @@ def searches() -> list[dict[str, Any]]:
     from interp.mediation import SEARCHES
 
     return [
-        {"search": row.name, "effects": "exact" if row.exact else "estimated", "description": row.description}
+        {
+            "search": row.name,
+            "effects": "exact" if row.exact else "estimated",
+            "over": ", ".join(row.over),
+            "description": row.description,
+        }
         for row in SEARCHES.values()
     ]
 

@@ -23,6 +23,7 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'head.*'",
     "interp patch --mediators 'head.*' --search attribution --task ioi",
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
+    "interp patch --task capitals --mediators 'edge.*' --search attribution",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
@@ -76,11 +77,11 @@ def _patch(session: Session, settings: PatchConfig, where: str | int, run: RunFo
     from interp import report
     from interp.analyses.patching import patch
     from interp.cli.work import certify, load_model
-    from interp.mediation import mediators_of
+    from interp.mediation.chosen import chosen
 
     model = load_model(session, settings)
     pairs = _pairs(settings, model)
-    found = mediators_of(model, pairs.ranking, list(settings.mediators), positions=where)
+    found = chosen(model, pairs.ranking, list(settings.mediators), positions=where)
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
     session.note(f"pairs: {pairs.ranking!r}{held}, {len(found)} mediators")
     certificate = certify(session, model)

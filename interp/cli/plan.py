@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,8 +63,19 @@ def of_capture(model: Model, texts: Sequence[str], sites: Sequence[str], *, ever
     )
 
 
-def of_probe(model: Model, texts: Sequence[str], layers: Sequence[int], *, classes: int, models: int) -> Plan:
-    """Estimate ``interp probe``: one pass per model compared, one token's residual stream at each layer."""
+def of_probe(
+    model: Model, texts: Sequence[str], layers: Sequence[int], *, classes: int, models: int, more: int = 0
+) -> Plan:
+    """Estimate ``interp probe``: one pass per model compared, one token's residual stream at each layer.
+
+    Args:
+        model: that is probed.
+        texts: the prompts.
+        layers: that are read.
+        classes: labels of the probe.
+        models: the model and its untrained twin.
+        more: forward passes of one prompt that are made besides.
+    """
     lengths = model.tokenize(texts).lengths
     held = len(layers) * len(lengths) * model.d_model * 4 * models
     disk = (
@@ -73,7 +84,8 @@ def of_probe(model: Model, texts: Sequence[str], layers: Sequence[int], *, class
         + sum(len(text) for text in texts)
         + 16 * sum(lengths)
     )
-    return _plan(model, lengths, max(layers) + 1, models=models, held=3 * held, disk=disk, sites=len(layers))
+    plan = _plan(model, lengths, max(layers) + 1, models=models, held=3 * held, disk=disk, sites=len(layers))
+    return replace(plan, forward_equivalents=plan.forward_equivalents + more)
 
 
 def _plan(

@@ -21,6 +21,7 @@ EXAMPLES = (
     "interp probe --layers all --task fact-relation --out runs/facts",
     "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
     "interp probe --layers all --protocol bridge",
+    "interp probe --layer 20 --causal",
     "interp probe --layer 20 --json | python -m json.tool",
 )
 
@@ -30,9 +31,11 @@ def command(session: Session, settings: ProbeConfig) -> Outcome:
     """Train a probe on a layer and measure it against controls on held-out prompts.
 
     Without --task, --data or --kind a Hyperdimensional Probe reads concepts, under the protocol
-    concept-disjoint; with one of them a probe reads a label.
+    concept-disjoint; with one of them a probe reads a label. --causal also changes the state along the
+    probe's directions (erase, exchange, push), beside random ones, and says whether the model uses them.
     """
     from interp.analyses import probing
+    from interp.cli.causal import check_causal
     from interp.cli.gates import read_gates
     from interp.cli.work import claim, load_model, read_data, read_position
     from interp.config import choose
@@ -44,6 +47,7 @@ def command(session: Session, settings: ProbeConfig) -> Outcome:
         return concepts.probe(session, settings, protocol)
     choose("--kind", settings.kind, PROBES)
     probing.check_kind(settings.kind)
+    check_causal(settings)
     for name in settings.controls:
         choose("--controls", name, probing.CONTROLS)
     measured = ("accuracy", *(f"over-{name}" for name in settings.controls))
@@ -75,6 +79,7 @@ def _probe(
 ) -> Outcome:
     from interp import report
     from interp.analyses.probing import probe
+    from interp.cli.causal import causal_part
     from interp.cli.gates import failed_audit, failed_gate
     from interp.cli.work import certify, load_model
 
@@ -91,7 +96,8 @@ def _probe(
         batch_size=settings.batch_size,
         progress=session.progress,
     )
-    _write(session, settings, run, model, result, certificate)
+    causal = causal_part(session, settings, model, result)
+    _write(session, settings, run, model, result, certificate, causal)
     story = report.read(run.path)
     page = report.html(run.path)
 
@@ -100,7 +106,7 @@ def _probe(
         session.say(f"run: {run.path}   report: {page}")
 
     files = (*run.artifacts, page.name)
-    data_out = {**result.to_dict(), "certificate": {"passed": certificate["passed"]}}
+    data_out = {**result.to_dict(), **causal, "certificate": {"passed": certificate["passed"]}}
     error = failed_audit(settings.strict, result.leakage) or failed_gate(gates, result.metrics)
     return Outcome(data_out, show, run=run.path, artifacts=files, error=error)
 
@@ -121,6 +127,7 @@ def _write(
     model: Model,
     result: ProbeResult,
     certificate: Any,
+    causal: dict[str, Any],
 ) -> None:
     """Write everything but the report, which is made from what is written here."""
     from interp.analyses.probing import CONTROLS
@@ -134,7 +141,7 @@ def _write(
     rows = table.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
     for text in result.warnings:
         session.warn(text)
-    content = result.to_dict()
+    content = {**result.to_dict(), **causal}
     if not settings.text:
         content["leakage"]["first"] = []
     for text in run.write_json("metrics.json", content):
@@ -144,7 +151,7 @@ def _write(
     for layer, fitted in result.probes.items():
         fitted.save(run.path / "probes" / f"resid_post.{layer}", card=result.card(layer))
     run.add("probes")
-    for name, figure in figures("probe", result.to_dict(), rows).items():
+    for name, figure in figures("probe", content, rows).items():
         run.write_text(f"figures/{name}.svg", figure.svg())
         run.write_text(f"figures/{name}.html", figure_page(figure))
     run.finish(
@@ -157,10 +164,12 @@ def _write(
 
 
 def _plan(model: Model, data: Labelled, settings: ProbeConfig) -> Outcome:
+    from interp.cli.causal import causal_passes
     from interp.cli.plan import of_probe, show_plan
     from interp.sites import parse_layers
 
     layers = parse_layers(settings.layers, model.n_layers, name=model.name, kind="resid_post")
     models = 2 if "random-weights" in settings.controls else 1
-    plan = of_probe(model, data.texts, layers, classes=len(set(data.labels)), models=models)
+    more = causal_passes(settings)
+    plan = of_probe(model, data.texts, layers, classes=len(set(data.labels)), models=models, more=more)
     return Outcome(plan.to_dict(), lambda: show_plan(plan), status="planned")

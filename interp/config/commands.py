@@ -136,6 +136,9 @@ class ProbeConfig(RunConfig):
         "what the probe is measured against",
         allowed="names with commas",
     )
+    causal: bool = _setting(
+        False, "test whether the model uses what the probe reads", allowed="true or false"
+    )
     protocol: OptionalText = _setting(None, "a protocol of concept probing, instead of --task or --data")
     strict: bool = _setting(
         False, "exit with 7 when the audit of the prompts finds a leak", allowed="true or false"

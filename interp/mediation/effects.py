@@ -20,14 +20,20 @@ from probes.statistics import Estimate, benjamini_hochberg, bootstrap
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["DIRECTIONS", "Effects"]
+__all__ = ["DIRECTIONS", "RANKINGS", "Effects"]
 
 SCHEMA = "interp.effects/1"
 DIRECTIONS: dict[str, str] = {
     "denoising": "corrupt prompt, mediator from the clean one: is it enough to bring the answer back?",
     "noising": "clean prompt, mediator from the corrupt one: is it needed for the answer?",
 }
+RANKINGS: dict[str, str] = {
+    "absolute": "the largest first, whichever way they work",
+    "signed": "those that work towards the clean answer first, those against it last",
+}
 FLOORS = 3.0
+LISTED = 2000
+"""Rows of the table that have an interval, and that ``to_dict`` gives: the largest effects."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,9 +115,21 @@ class Effects:
             )
         return self.mean(direction) / total
 
-    def top(self, k: int = 10, *, direction: str = "") -> tuple[Any, ...]:
-        """Give the k mediators with the largest absolute mean effect."""
-        order = np.argsort(-np.abs(self.mean(direction)), kind="stable")
+    def top(self, k: int = 10, *, direction: str = "", ranking: str = "absolute") -> tuple[Any, ...]:
+        """Give the k mediators with the largest mean effect.
+
+        Args:
+            k: how many.
+            direction: one of them, or over both where left out.
+            ranking: a key of ``RANKINGS``.
+
+        Raises:
+            ConfigError: an unknown ranking, or a direction that was not run.
+        """
+        if ranking not in RANKINGS:
+            raise ConfigError(f"ranking {ranking!r} asked; there are: {', '.join(RANKINGS)}.")
+        mean = self.mean(direction)
+        order = np.argsort(-(np.abs(mean) if ranking == "absolute" else mean), kind="stable")
         return tuple(self.mediators[at] for at in order[:k])
 
     def place(self, mediator: Mediator | Edge | str) -> int:
@@ -129,15 +147,18 @@ class Effects:
 
     def estimate(self, mediator: Mediator | Edge | str, direction: str = "") -> Estimate:
         """Give one mediator's mean effect with its interval over groups."""
-        at = self.place(mediator)
+        return self._estimate(self.place(mediator), direction)
+
+    def _estimate(self, at: int, direction: str = "") -> Estimate:
         values = np.mean([self._values(one)[at] for one in self._chosen(direction)], axis=0)
         return bootstrap(values, groups=self.groups, seed=self.seed)
 
     def table(self, k: int | None = None) -> pandas.DataFrame:
         """Give one row per mediator, the largest effect first.
 
-        Columns: mediator, layer, position, effect (mean over pairs and directions), low, high, share (of the
-        total effect; missing where that is not told from zero), one column per direction, interaction, q
+        Columns: mediator, layer, position, effect (mean over pairs and directions), low, high (its interval;
+        missing beyond the 2,000 largest effects), share (of the total effect; missing where that is not told
+        from zero), one column per direction, interaction, q
         (false discovery rate of a sign-flip test, Benjamini-Hochberg over all mediators), clear (whether the
         effect is above three times the noise floor).
 
@@ -147,25 +168,26 @@ class Effects:
         import pandas
 
         mean, total = self.mean(), float(self.total.mean())
-        order = np.argsort(-np.abs(mean), kind="stable")[:k]
+        order = np.argsort(-np.abs(mean), kind="stable")[:k].tolist()
         usable = self.differs
         q = benjamini_hochberg(_p_values(self))
         rows: list[dict[str, Any]] = []
-        for at in order:
-            mediator, found = self.mediators[at], self.estimate(self.mediators[at])
+        for rank, at in enumerate(order):
+            mediator, value = self.mediators[at], float(mean[at])
+            interval = self._estimate(at).interval if rank < LISTED else None
             row = {
                 "mediator": str(mediator),
                 "layer": mediator.layer,
                 "position": mediator.position,
-                "effect": found.value,
-                "low": found.interval.low,
-                "high": found.interval.high,
-                "share": found.value / total if usable else None,
+                "effect": value,
+                "low": None if interval is None else interval.low,
+                "high": None if interval is None else interval.high,
+                "share": value / total if usable else None,
             }
             row |= {one: float(self._values(one)[at].mean()) for one in self.directions}
             if len(self.directions) == 2:
                 row["interaction"] = row["noising"] - row["denoising"]
-            rows.append(row | {"q": float(q[at]), "clear": abs(found.value) > FLOORS * self.noise})
+            rows.append(row | {"q": float(q[at]), "clear": abs(value) > FLOORS * self.noise})
         return pandas.DataFrame(rows)
 
     def _chosen(self, direction: str) -> tuple[str, ...]:
@@ -177,8 +199,8 @@ class Effects:
         return self.values[direction]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the per-pair values as JSON types."""
-        table = self.table()
+        """Give everything but the per-pair values as JSON types; of many mediators, the largest."""
+        table = self.table(LISTED)
         plain, _ = results.jsonable(
             {
                 "schema": SCHEMA,
@@ -186,6 +208,7 @@ class Effects:
                 "metric": self.metric,
                 "unit": self.unit,
                 "replacement": self.replacement,
+                "n_mediators": len(self.mediators),
                 "n_pairs": len(self.clean),
                 "n_groups": len(set(self.groups)),
                 "clean": float(self.clean.mean()),
@@ -248,5 +271,8 @@ def _p_values(effects: Effects, flips: int = 999) -> np.ndarray:
     codes = np.array([names[group] for group in effects.groups])
     sums = np.stack([np.bincount(codes, row, minlength=len(names)) for row in values])
     signs = np.random.default_rng(effects.seed).choice((-1.0, 1.0), size=(flips, len(names)))
-    null, seen = np.abs(sums @ signs.T), np.abs(sums.sum(axis=1))
-    return (1 + (null >= seen[:, None] - 1e-12).sum(axis=1)) / (1 + flips)
+    seen = np.abs(sums.sum(axis=1))
+    larger = np.zeros(len(sums))
+    for sign in signs:  # one at a time: a table of all would be large where there are many mediators
+        larger += np.abs(sums @ sign) >= seen - 1e-12
+    return (1 + larger) / (1 + flips)

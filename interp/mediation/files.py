@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from interp import results
 from interp.errors import ArtifactError
+from interp.mediation.edges.edge import ARROW, Edge
 from interp.mediation.mediators import Mediator
 from interp.mediation.subspaces import Subspace
 
@@ -59,7 +61,7 @@ def read_effects(folder: str | Path) -> dict[str, Any]:
         }
         found: dict[str, Any] = {name: facts[name] for name in PLAIN}
         return found | {
-            "mediators": tuple(Mediator.parse(name, spaces) for name in facts["mediators"]),
+            "mediators": tuple(_mediator(name, spaces) for name in facts["mediators"]),
             "groups": tuple(facts["groups"]),
             "warnings": tuple(facts["warnings"]),
             "clean": tensors["clean"].numpy(),
@@ -75,3 +77,7 @@ def read_effects(folder: str | Path) -> dict[str, Any]:
             f"'{folder}' does not hold effects saved by this toolkit ({error}). Save them again with "
             "effects.save(folder)."
         ) from error
+
+
+def _mediator(name: str, spaces: Mapping[str, Subspace]) -> Mediator | Edge:
+    return Edge.parse(name) if ARROW in name else Mediator.parse(name, spaces)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from interp.errors import ConfigError, SiteError
+from interp.mediation.edges.asked import refuse_edges
 from interp.mediation.subspaces import Subspace
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
@@ -216,6 +217,12 @@ _ROWS = (
         "testing whether a direction is used; needs a supervised guess, and controls of equal rank",
         _subspaces,
     ),
+    MediatorType(
+        "edge",
+        "edge.* or edge.head.3.*->q.5.2",
+        "what one part adds to the stream, as one other part reads it",
+        "circuits and mechanisms: who is heard by whom? There are many, so estimate first (attribution)",
+    ),
 )
 
 MEDIATORS: dict[str, MediatorType] = {row.kind: row for row in _ROWS}
@@ -240,10 +247,12 @@ def mediators_of(
 
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.
-        ConfigError: pairs of several lengths with ``"each"``, or a subspace of another width than its site.
+        ConfigError: pairs of several lengths with ``"each"``, a subspace of another width than its site, or
+            edges, which :func:`chosen` expands.
         DataError: a subspace's file cannot be read.
     """
     model = as_model(model)
+    refuse_edges(mediators)
     given = [mediators] if isinstance(mediators, str | Site | Mediator) else list(mediators)
     found: list[Mediator] = []
     for item in given:

@@ -49,14 +49,14 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
         return None
     found, rows = circuit["evaluation"], []
     for row in found["runs"]:
-        between = f"[{row['difference_low']:.2f}, {row['difference_high']:.2f}]"
+        between = _between(row["difference_low"], row["difference_high"])
         rows.append((row["what"], row["share"], _interval(row), row["difference"], between))
     for name, (own, control) in circuit["areas"].items():
         rows.append((AREAS.get(name, f"faithfulness {name}"), own, f"random order {control:.3f}", None, ""))
     needed = found["minimality"]
     small = (
-        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change is "
-        f"clear of zero and larger than what 95% of the mediators outside would change if put in. "
+        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change "
+        "is clear of zero and larger than what 95% of the mediators outside would change if put in. "
         if needed
         else ""
     )
@@ -66,7 +66,8 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
         "Size chosen on the ranking pairs: the smallest that keeps "
         f"{circuit['target']:.0%} of the behaviour. "
         f"Measured on {circuit['n_pairs']:,} {where}. {small}Where there is nothing to find (random weights, "
-        f"arbitrary labels) there is no share, only m(...) - m(none). Members: {named}."
+        f"arbitrary labels) there is no share, only m(...) - m(none). Areas are over the {circuit['x']}. "
+        f"Members: {named}."
     )
     columns = (
         "what",
@@ -89,7 +90,10 @@ def circuit_figures(result: dict[str, Any]) -> dict[str, Figure]:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    low, high = row["low"], row["high"]
+    return _between(row["low"], row["high"])
+
+
+def _between(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None or low != low else f"[{low:.2f}, {high:.2f}]"
 
 
@@ -110,15 +114,18 @@ def _curve(circuit: dict[str, Any]) -> Figure:
         pandas.DataFrame(rows, columns=["x", "series", "value", "low", "high"]),
         "Faithfulness by size of the circuit",
         f"Mean over {circuit['n_pairs']:,} pairs; all outside the circuit comes from the corrupt prompt.",
-        x="mediators in the circuit",
+        x=f"{circuit['members']} in the circuit",
         y="share of the behaviour kept",
         reference=1.0,
         reference_name="the whole model",
     )
 
 
-def _place(name: str, top: float) -> tuple[float, float] | None:
-    """Give the place of a node by its layer and head; MLPs stand to the right of the heads."""
+def _place(name: str, top: float, group: int) -> tuple[float, float] | None:
+    """Give the place of a node by its layer and head; MLPs stand to the left of the heads.
+
+    A key-value group of several heads stands below the middle of them.
+    """
     kind, *numbers = name.split(".")
     if name == "embed":
         return 0.0, -1.0
@@ -129,6 +136,8 @@ def _place(name: str, top: float) -> tuple[float, float] | None:
     layer = float(numbers[0])
     if kind in ("mlp_out", "mlp"):
         return -1.5, layer + 0.4
+    if kind == "kv":
+        return (float(numbers[1]) + 0.5) * group - 0.5, layer - 0.3
     return (float(numbers[1]) if len(numbers) > 1 else -2.5), layer
 
 
@@ -136,31 +145,36 @@ def _drawing(result: dict[str, Any]) -> Figure | None:
     """Draw nodes at layer and head, and arrows where the circuit is of edges."""
     import pandas
 
-    nodes = result["circuit"]["nodes"]
     values = {row["mediator"]: float(row["effect"]) for row in result["effects"]}
+    whole = result["circuit"]["nodes"]
+    nodes = sorted(whole, key=lambda name: -abs(values.get(name, 0.0)))[:DRAWN_EDGES]
+    group = int(result["circuit"].get("heads_per_group", 1))
     layers = [
         int(part) for name in nodes for part in name.replace("->", ".").split(".")[1:2] if part.isdigit()
     ]
     top = max(layers, default=0) + 1.5
     rows: list[tuple[str, float, float, float | None, float | None, float]] = []
     weights: dict[str, float] = {}
-    for name in nodes[:DRAWN_EDGES]:
+    for name in nodes:
         if "->" not in name:
             weights[name] = values.get(name, 0.0)
             continue
-        writer, reader = (_node(end) for end in name.split("->"))
-        here, there = _place(writer, top), _place(reader, top)
+        writer, reader = (_node(end, group) for end in name.split("->"))
+        here, there = _place(writer, top, group), _place(reader, top, group)
         if here is None or there is None:
             return None
         rows.append((name, *here, *there, values.get(name, 0.0)))
         for end in (writer, reader):
             weights[end] = weights.get(end, 0.0) + values.get(name, 0.0)
     for name, value in sorted(weights.items(), key=lambda item: -abs(item[1]))[:DRAWN_NODES]:
-        place = _place(name, top)
+        place = _place(name, top, group)
         if place is None:
             return None
         rows.append((name, *place, None, None, value))
-    caption = f"Up is later. The larger the dot, the larger the effect on {result['metric']}; blue works"
+    part = f"The {len(nodes)} largest of {len(whole):,}. " if len(nodes) < len(whole) else ""
+    caption = (
+        f"{part}Up is later. The larger the dot, the larger the effect on {result['metric']}; blue works"
+    )
     return Figure(
         "graph",
         pandas.DataFrame(rows, columns=["name", "x", "y", "to_x", "to_y", "value"]),
@@ -171,9 +185,11 @@ def _drawing(result: dict[str, Any]) -> Figure | None:
     )
 
 
-def _node(name: str) -> str:
-    """Give the node of an edge's end: queries, keys and values belong to their head."""
+def _node(name: str, group: int) -> str:
+    """Give the node of an edge's end: queries, keys and values belong to their head or their group."""
     kind, *rest = name.split(".")
+    if kind in ("k", "v") and group > 1:
+        return ".".join(["kv", *rest])
     if kind in ("q", "k", "v"):
         return ".".join(["head", *rest])
     return f"mlp_out.{rest[0]}" if kind == "mlp" else name

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from interp.report.causal import causal_figures, causal_tables, causal_words, sentences
 from interp.report.certificate import certificate_table, identity, short_name
 from interp.report.figures import Figure
-from interp.report.probing import audit_lead
+from interp.report.probing import audit_lead, not_use
 from interp.report.story import Example, Number, Story, Table
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ __all__ = ["SCHEMA", "figures", "main_figure", "story"]
 SCHEMA = "interp.concepts/1"
 MOST_CONFUSED = 15
 CAUTIONS = (
-    "That a concept can be read here does not show that the model uses it: to show that, change the "
-    "activation and "
-    "watch the output.",
     "Baselines (ridge, linear classifier, logit lens) read the model too: they compete with the probe and "
     "refute "
     "nothing.",
@@ -52,25 +50,30 @@ WORDS = (
 
 def story(facts: dict[str, Any], result: dict[str, Any], rows: pandas.DataFrame | None) -> Story:
     """Say what a finished ``interp probe --protocol`` found."""
-    verdict = str(result.get("verdict", ""))
-    tables = [scores_table(result), metrics_table(result), cells_table(result), *belief_tables(result)]
+    tables = [
+        scores_table(result),
+        *causal_tables(result),
+        metrics_table(result),
+        cells_table(result),
+        *belief_tables(result),
+    ]
     tables += [relations_table(result), confused_table(rows), layers_table(result)]
     wrong, right = _examples(result)
     return Story(
         kicker=f"interp probe \u00b7 {facts.get('path', '')}",
         title=f"{_sentence(result)} ({result.get('protocol')}, {short_name(facts)})",
-        verdict=verdict[:1].upper() + verdict[1:] + "." * bool(verdict),
+        verdict=sentences(result),
         lead=_lead(facts, result),
         numbers=_numbers(result),
         tables=[table for table in tables if table is not None],
         figures=list(figures(result).values()),
         wrong=wrong,
         right=right,
-        cautions=(*CAUTIONS, *result.get("warnings", [])),
+        cautions=(*not_use(result), *CAUTIONS, *result.get("warnings", [])),
         certificate=certificate_table(facts.get("certificate")),
         command=str(facts.get("command_line", "")),
         facts=identity(facts),
-        words=WORDS,
+        words=(*WORDS, *causal_words(result)),
     )
 
 
@@ -237,7 +240,7 @@ def layers_table(result: dict[str, Any]) -> Table | None:
 
 def figures(result: dict[str, Any]) -> dict[str, Figure]:
     """Give the figures by file name, the curve over layers first."""
-    scores = {"scores": _scores_figure(result)}
+    scores = {"scores": _scores_figure(result), **causal_figures(result)}
     return {"layers": _curve_figure(result), **scores} if len(result.get("curve", {})) > 1 else scores
 
 

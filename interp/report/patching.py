@@ -73,15 +73,20 @@ def _verdict(result: dict[str, Any]) -> str:
     if not clear:
         few = result["n_groups"] < FEW
         why = f": {result['n_groups']} groups of pairs are too few to tell, give more" if few else ""
-        return f"No mediator of {len(rows):,} has an effect above the noise floor and chance{why}."
+        return f"No mediator of {_count(result):,} has an effect above the noise floor and chance{why}."
     best, share = clear[0], clear[0]["share"]
-    how = "estimated" if result["search"] == "attribution" else "exact"
+    how = "exact" if result["search"] in ("exhaustive", "direct") else "estimated"
     return (
         f"{best['mediator']} has the largest effect: {best['effect']:.2f} {_interval(best)} "
-        f"{result['unit']}, {share:.0%} of the total ({how}); {len(clear):,} of {len(rows):,} mediators "
+        f"{result['unit']}, {share:.0%} of the total ({how}); {len(clear):,} of {_count(result):,} mediators "
         f"are above "
         "the noise floor with q at most 0.05."
     )
+
+
+def _count(result: dict[str, Any]) -> int:
+    """Give the number of mediators; the effects listed are the largest of them."""
+    return int(result.get("n_mediators", len(result["effects"])))
 
 
 def _cost(result: dict[str, Any]) -> list[str]:
@@ -135,7 +140,7 @@ def _table(result: dict[str, Any]) -> Table:
         )
         for row in rows
     )
-    more = len(result["effects"]) - len(rows)
+    more = _count(result) - len(rows)
     note = f"Intervals: 95%, over {result['n_groups']:,} groups of pairs." + (
         f" {more:,} mediators with smaller effects are in effects.parquet." if more else ""
     )
@@ -207,6 +212,8 @@ def _map(result: dict[str, Any]) -> Figure | None:
     for row in result["effects"]:
         name, _, position = row["mediator"].partition("@")
         parts = name.split(".")
+        if "->" in name:
+            return None
         if len(parts) == 3 and not position:
             cells.append((int(parts[2]), int(parts[1]), float(row["effect"]), bool(row["clear"])))
             kinds.add(f"{parts[0]} ")

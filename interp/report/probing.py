@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.report.causal import causal_figures, causal_tables, causal_words, sentences
 from interp.report.certificate import certificate_table, identity, short_name
 from interp.report.confusion import confusion_figure, confusion_table, examples
 from interp.report.figures import Figure
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["curve_figure", "main_figure", "scores_figure", "story"]
 
 NOT_USE = (
-    "That a label can be read here does not show that the model uses it: to show that, change the "
-    "activation and "
-    "watch the output."
+    "That something can be read here does not show that the model uses it: to show that, change the "
+    "activation and watch the output (`--causal` does)."
 )
 WORDS = (
     ("layer", "One of the model's blocks, counted from 0."),
@@ -70,25 +70,47 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: pandas.DataFrame 
     """Say what a finished ``interp probe`` found."""
     asked = str(facts.get("data", {}).get("description", "")).split(";")[0]
     wrong, right = examples(rows)
-    verdict = str(result.get("verdict", ""))
     return Story(
         kicker=f"interp probe \u00b7 {facts.get('path', '')}",
         title=f"Reading \u201c{asked}\u201d from layer {result.get('layer')} of {short_name(facts)}",
-        verdict=verdict[:1].upper() + verdict[1:] + "." * bool(verdict),
+        verdict=sentences(result),
         lead=_lead(facts, result),
         numbers=_numbers(result),
         tables=[
-            table for table in (scores_table(result), layers_table(result), confusion_table(rows)) if table
+            table
+            for table in (
+                scores_table(result),
+                *causal_tables(result),
+                layers_table(result),
+                confusion_table(rows),
+            )
+            if table
         ],
-        figures=[figure for figure in (*_score_figures(result), confusion_figure(rows)) if figure],
+        figures=[
+            figure
+            for figure in (
+                *_score_figures(result),
+                *causal_figures(result).values(),
+                confusion_figure(rows),
+            )
+            if figure
+        ],
         wrong=wrong,
         right=right,
-        cautions=[NOT_USE, *dict.fromkeys([*result.get("warnings", []), *facts.get("warnings", [])])],
+        cautions=[
+            *not_use(result),
+            *dict.fromkeys([*result.get("warnings", []), *facts.get("warnings", [])]),
+        ],
         certificate=certificate_table(facts.get("certificate")),
         command=str(facts.get("command_line", "")),
         facts=identity(facts),
-        words=(*WORDS, *facts.get("controls", {}).items()),
+        words=(*WORDS, *causal_words(result), *facts.get("controls", {}).items()),
     )
+
+
+def not_use(result: dict[str, Any]) -> list[str]:
+    """Say what reading does not show, where no causal test was made."""
+    return [] if result.get("causal") else [NOT_USE]
 
 
 def _lead(facts: dict[str, Any], result: dict[str, Any]) -> list[str]:

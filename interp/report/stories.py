@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from interp import results, runs
 from interp.errors import ConfigError
 from interp.report import capturing, concepts, confusion, patching, probing
+from interp.report.causal import causal_figures
 from interp.report.figures import Figure
 from interp.report.story import Story
 
@@ -66,7 +67,11 @@ def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None)
         return {}
     if result.get("schema") == concepts.SCHEMA:
         return concepts.figures(result)
-    found = {"scores": probing.scores_figure(result), "confusion": confusion.confusion_figure(rows)}
+    found = {
+        "scores": probing.scores_figure(result),
+        **causal_figures(result),
+        "confusion": confusion.confusion_figure(rows),
+    }
     if len(result.get("layers", [])) > 1:
         found["layers"] = probing.curve_figure(result)
     return {name: figure for name, figure in found.items() if figure is not None}

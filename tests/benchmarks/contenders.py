@@ -20,7 +20,7 @@ from subjects import Shape, Subject, open_raw, token_ids
 from timing import Contender
 from torch import Tensor
 
-__all__ = ["LIBRARIES", "RAW", "RAW_DEFAULT", "Bench"]
+__all__ = ["LIBRARIES", "RAW", "RAW_DEFAULT", "Bench", "twin"]
 
 RAW_DEFAULT = "raw forward, default call"
 RAW = "raw forward, like for like"
@@ -125,7 +125,7 @@ def _stream(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def _twin(model: Any) -> Any:
+def twin(model: Any) -> Any:
     """Copy the modules and share the weights."""
     return copy.deepcopy(model, {id(t): t for t in [*model.parameters(), *model.buffers()]})
 
@@ -197,7 +197,7 @@ def transformer_lens(subject: Subject, folder: Path, shape: Shape) -> list[Conte
 
     raw = open_raw(folder)
     bridge = TransformerBridge.boot_transformers(
-        str(folder), hf_model=_twin(raw), tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu"
+        str(folder), hf_model=twin(raw), tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu"
     )
     bench = Bench(subject, raw, token_ids(raw.config.vocab_size, shape))
 
@@ -224,7 +224,7 @@ def nnsight(subject: Subject, folder: Path, shape: Shape) -> list[Contender]:
 
     raw = open_raw(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    traced = TransformersModel(_twin(raw), tokenizer=tokenizer, task="text-generation")
+    traced = TransformersModel(twin(raw), tokenizer=tokenizer, task="text-generation")
     bench = Bench(subject, raw, token_ids(raw.config.vocab_size, shape))
     blocks = traced
     for part in subject.blocks.split("."):

@@ -4,96 +4,211 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float
 
+from interp import results
 from interp.errors import ConfigError
-from interp.mediation.circuits.runs import NODES, Circuit, Members, members_of, refuse_no_effect, run_all
-from interp.mediation.mediators import Mediator
+from interp.mediation.circuits.runs import (
+    NODES,
+    Circuit,
+    Members,
+    members_of,
+    refuse_no_effect,
+    run_all,
+    what_are,
+)
+from interp.mediation.edges.graph import Edge, Graph
+from interp.mediation.edges.pruning import on_a_path
 from interp.models.accept import ModelLike, as_model
+from interp.models.model import Model
 from interp.pairs import PairSet
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["COMPAT", "FRACTIONS", "Curve", "curve"]
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Of all nodes or edges: the sizes at which MIB measures (Mueller et al. 2025, 2504.13151)."""
 COMPAT: dict[str, str] = {
-    "": "sizes 0, 1, 2, 4, ... and all; the areas are over size / total",
-    "mib": "the sizes, the pruning and the axis of the MIB benchmark, which starts at 0.001",
+    "": "sizes 0, 1, 2, 4, ... and all; areas over the fraction of nodes or edges, from 0 to 1",
+    "mib": "the largest 0.1% to 100%, rounded down; areas over these fractions, from 0.001 to 1",
 }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Curve:
-    """Hold faithfulness by circuit size, nodes added in the order of a ranking.
+    """Hold faithfulness by circuit size, nodes or edges added in the order of a ranking.
 
     Attributes:
-        sizes: numbers of nodes, ascending.
+        sizes: numbers of nodes or edges, ascending.
         faithfulness: one per size.
-        total: number of nodes in all.
+        total: number of nodes or edges in all.
         order: the ranking.
+        fractions: the axis of the areas, one per size; sizes over ``total`` where left out.
+        kept: how many of each size lie on a path from the embedding to the logits (edges only); the others
+            change nothing.
+        metric: its name.
     """
 
     sizes: tuple[int, ...]
     faithfulness: Float[np.ndarray, " size"]
     total: int
     order: Members
+    fractions: tuple[float, ...] = ()
+    kept: tuple[int, ...] = ()
+    metric: str = "logit-diff"
+
+    @property
+    def axis(self) -> Float[np.ndarray, " size"]:
+        """Give the fraction of all nodes or edges that each size stands for."""
+        return np.array(self.fractions) if self.fractions else np.array(self.sizes) / self.total
+
+    @property
+    def members(self) -> str:
+        """Say what is added: ``nodes`` or ``edges``."""
+        return f"{what_are(self.order)}s"
+
+    @property
+    def axis_words(self) -> str:
+        """Say in words what the areas are over."""
+        parts = f"share of the {self.total:,} {self.members} that is in the circuit"
+        start = f"{self.axis[0]:g} to {self.axis[-1]:g}, linear"
+        return f"{parts}, in the order of the ranking ({start})"
 
     @property
     def cpr(self) -> float:
-        """Give the area under faithfulness over the fraction of nodes (MIB's CPR; higher is better)."""
-        return float(np.trapezoid(self.faithfulness, np.array(self.sizes) / self.total))
+        """Give the area under faithfulness over the fraction kept (MIB's CPR; higher is better)."""
+        return float(np.trapezoid(self.faithfulness, self.axis))
 
     @property
     def cmd(self) -> float:
         """Give the area between faithfulness and 1 (MIB's CMD; 0 is best)."""
-        return float(np.trapezoid(np.abs(1 - self.faithfulness), np.array(self.sizes) / self.total))
+        return float(np.trapezoid(np.abs(1 - self.faithfulness), self.axis))
 
     def at(self, fraction: float) -> float:
-        """Give the faithfulness at a fraction of the nodes, between measured sizes by a straight line."""
+        """Give the faithfulness at a fraction, between measured sizes by a straight line."""
         return float(np.interp(fraction * self.total, self.sizes, self.faithfulness))
+
+    def table(self) -> pandas.DataFrame:
+        """Give one row per size.
+
+        Columns: fraction (see ``axis_words``), size, on_a_path (edges only: how many of them lie on a path
+        from the embedding to the logits), faithfulness (share of the behaviour).
+        """
+        import pandas
+
+        columns: dict[str, Any] = {"fraction": self.axis, "size": self.sizes}
+        columns |= {"on_a_path": self.kept} if self.kept else {}
+        return pandas.DataFrame({**columns, "faithfulness": self.faithfulness})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the table, the areas and what they are over, as JSON types."""
+        plain, _ = results.jsonable(
+            {
+                "x": self.axis_words,
+                "members": self.members,
+                "total": self.total,
+                "metric": self.metric,
+                "rows": self.table().to_dict("records"),
+                "cpr": self.cpr,
+                "cmd": self.cmd,
+            }
+        )
+        return plain
+
+    def diff(self, reference: Curve) -> pandas.DataFrame:
+        """Give the change of faithfulness at every fraction from another curve.
+
+        Raises:
+            ConfigError: another metric.
+            DataError: the two have no fraction in common.
+        """
+        if self.metric != reference.metric:
+            raise ConfigError(f"a curve of {self.metric} cannot be compared with one of {reference.metric}.")
+        return results.difference(self.table(), reference.table(), ["fraction"])
+
+    def _repr_html_(self) -> str:
+        """Give the table, escaped, for notebooks."""
+        return results.table_html(self.table(), caption=f"{self!r}; fraction: {self.axis_words}")
 
     def __repr__(self) -> str:
         """Say in one line what was found."""
-        return f"Curve({len(self.sizes)} sizes to {self.total} nodes, CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
+        size = f"{len(self.sizes)} sizes to {self.total:,} {self.members}"
+        return f"Curve({size}, CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
 
 
 def curve(
     model: ModelLike,
     pairs: PairSet,
-    order: Members | Sequence[Mediator],
+    order: Sequence[Any],
     *,
     universe: Circuit = NODES,
     sizes: Sequence[int] | None = None,
+    compat: str = "",
     metric: str = "logit-diff",
     seed: int = 0,
 ) -> Curve:
-    """Give faithfulness by size, nodes added from the front of a ranking.
+    """Give faithfulness by size, nodes or edges added from the front of a ranking.
 
     Args:
         model: what is run.
         pairs: better others than those the ranking was found on.
-        order: the ranking, such as ``effects.top(len(effects.mediators))``; nodes it leaves out come last.
-        universe: what is inside or outside.
-        sizes: numbers of nodes; 0, 1, 2, 4, ... and all where left out.
+        order: the ranking, such as ``effects.top(len(effects.mediators))``; what it leaves out comes last.
+            MIB ranks by signed effects for CPR (``ranking="signed"``) and by their size for CMD.
+        universe: what is inside or outside: nodes, or edges (``"edge.*"``).
+        sizes: numbers of nodes or edges; as ``compat`` says where left out.
+        compat: a key of ``COMPAT``: which sizes, and over which axis the areas are.
         metric: a key of ``METRICS``.
         seed: of the rows that are checked.
+
+    Raises:
+        ConfigError: a size that there is not, an unknown compat, sizes besides a compat, an unknown metric.
+        DataError: the model behaves the same with everything replaced.
+        SiteError: a node or edge that the model does not have.
     """
     model = as_model(model)
     every = members_of(model, pairs, universe)
     known = set(every)
-    ranked = [node for node in dict.fromkeys([*order, *every]) if node in known]
-    steps = sorted({0, len(every), *(sizes or _doubling(len(every)))})
-    if steps[0] < 0 or steps[-1] > len(every):
-        raise ConfigError(f"sizes from {steps[0]} to {steps[-1]} asked, but there are {len(every)} nodes.")
-    values = run_all(model, pairs, every, [set(ranked[:size]) for size in steps], metric, seed)
-    none, whole = values[0].mean(), values[-1].mean()
-    refuse_no_effect(whole, none, "node")
-    shares = np.array([(value.mean() - none) / (whole - none) for value in values])
-    members: Any = tuple(ranked)
-    return Curve(tuple(steps), shares, len(every), members)
+    ranked = cast("Members", tuple(one for one in dict.fromkeys([*order, *every]) if one in known))
+    steps, fractions = _steps(len(every), sizes, compat, what_are(every))
+    measured = sorted({0, len(every), *steps})
+    parts = [set(ranked[:size]) for size in measured]
+    means = [one.mean() for one in run_all(model, pairs, every, parts, metric, seed)]
+    none, whole = means[0], means[-1]
+    refuse_no_effect(whole, none, what_are(every))
+    share = dict(zip(measured, [(one - none) / (whole - none) for one in means], strict=True))
+    found = np.array([share[size] for size in steps])
+    return Curve(tuple(steps), found, len(every), ranked, fractions, _kept(model, ranked, steps), metric)
+
+
+def _steps(
+    n: int, sizes: Sequence[int] | None, compat: str, what: str
+) -> tuple[list[int], tuple[float, ...]]:
+    """Give the sizes, and the axis of the areas where it is not size over number."""
+    if compat not in COMPAT:
+        raise ConfigError(f"compat {compat!r} asked; there are: {', '.join(map(repr, COMPAT))}.")
+    if compat and sizes is not None:
+        raise ConfigError(f"compat {compat!r} has sizes of its own; leave sizes out.")
+    if compat:
+        return [int(fraction * n + 1e-9) for fraction in FRACTIONS], FRACTIONS
+    steps = sorted({0, n, *(sizes or _doubling(n))})
+    if steps[0] < 0 or steps[-1] > n:
+        raise ConfigError(f"sizes from {steps[0]} to {steps[-1]} asked, but there are {n} {what}s.")
+    return steps, ()
 
 
 def _doubling(n: int) -> list[int]:
     return [2**at for at in range(n.bit_length()) if 2**at < n]
+
+
+def _kept(model: Model, ranked: Members, steps: Sequence[int]) -> tuple[int, ...]:
+    """Count the edges of each size that lie on a path; of nodes, nothing."""
+    edges = [one for one in ranked if isinstance(one, Edge)]
+    if not edges:
+        return ()
+    graph = Graph.of(model)
+    return tuple(len(on_a_path(graph, edges[:size])) for size in steps)

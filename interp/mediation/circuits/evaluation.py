@@ -21,7 +21,15 @@ from interp import results
 from interp.errors import ConfigError
 from interp.mediation.circuits.controls import UNMATCHED
 from interp.mediation.circuits.knockouts import Knockouts, Removals, cuts_of, extras_of
-from interp.mediation.circuits.runs import NODES, Circuit, Members, members_of, refuse_no_effect, run_all
+from interp.mediation.circuits.runs import (
+    NODES,
+    Circuit,
+    Members,
+    members_of,
+    refuse_no_effect,
+    run_all,
+    what_are,
+)
 from interp.mediation.edges.graph import Edge
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
@@ -238,8 +246,7 @@ def evaluate(
     _check_inside(inside, every, universe)
     plan = _Plan.of(every, inside, random_circuits, knockouts, removals, seed)
     runs = plan.measured(model, pairs, metric, seed)
-    what = "edge" if isinstance(every[0], Edge) else "node"
-    refuse_no_effect(runs.values["all"].mean(), runs.values["none"].mean(), what)
+    refuse_no_effect(runs.values["all"].mean(), runs.values["none"].mean(), what_are(every))
     notes = list(pairs.notes)
     unmatched: dict[str, dict[str, np.ndarray]] = {}
     for name in controls:

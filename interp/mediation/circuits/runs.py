@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, DataError
-from interp.mediation.edges.asked import Edges, are_edges
+from interp.mediation.chosen import Members, chosen
+from interp.mediation.edges.asked import Edges
 from interp.mediation.edges.engine import CutRow, EdgeEngine
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.run import carriers_of
@@ -26,16 +27,15 @@ __all__ = [
     "NODES",
     "Circuit",
     "Members",
-    "check_metric",
     "members_of",
     "nodes_of",
     "refuse_no_effect",
     "run_all",
+    "what_are",
 ]
 
 Nodes = Sequence[str | Site | Mediator]
 Circuit = str | Sequence[str | Site | Mediator] | Edges
-Members = tuple[Mediator, ...] | tuple[Edge, ...]
 NODES = ("head.*", "mlp_out.*")
 
 
@@ -56,20 +56,12 @@ def members_of(model: Model, pairs: PairSet, asked: Circuit) -> Members:
         SiteError: there is no such node or edge.
         ConfigError: edges and nodes together.
     """
-    if are_edges(asked):
-        return Graph.of(model).select(asked)
-    given: Any = [asked] if isinstance(asked, str | Edge) else list(asked)
-    return nodes_of(model, pairs, given)
+    return chosen(model, pairs, asked, positions="all")
 
 
-def check_metric(metric: str) -> None:
-    """Refuse a metric that there is not.
-
-    Raises:
-        ConfigError: names those there are.
-    """
-    if metric not in METRICS:
-        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
+def what_are(members: Members) -> str:
+    """Give the word for one of them: ``edge`` or ``node``."""
+    return "edge" if members and isinstance(members[0], Edge) else "node"
 
 
 def refuse_no_effect(whole: float, none: float, what: str) -> None:
@@ -106,10 +98,14 @@ def run_all(
         circuits: those inside.
         metric: a key of ``METRICS``.
         seed: of the rows that are checked.
+
+    Raises:
+        ConfigError: an unknown metric; names those there are.
     """
-    check_metric(metric)
+    if metric not in METRICS:
+        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
     n = len(pairs)
-    if isinstance(every[0], Edge):
+    if what_are(every) == "edge":
         logits = _edges(model, pairs, every, circuits)
     else:
         logits = _nodes(model, pairs, every, circuits, seed)
@@ -132,6 +128,11 @@ def _edges(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]
     graph = Graph.of(model)
     carriers = carriers_of(graph.writers)
     read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
-    outside = [graph.indices([edge for edge in every if edge not in circuit]) for circuit in circuits]
-    rows = [CutRow(at, cut) for cut in outside for at in range(len(pairs))]
+    places, number = graph.indices(every), {edge: at for at, edge in enumerate(every)}
+    rows: list[CutRow] = []
+    for circuit in circuits:
+        outside = torch.ones(len(every), dtype=torch.bool)
+        outside[[number[edge] for edge in circuit]] = False
+        cut = places[outside]
+        rows += [CutRow(at, cut) for at in range(len(pairs))]
     return EdgeEngine(model, pairs.clean, graph).logits(rows, {site: read[str(site)] for site in carriers})

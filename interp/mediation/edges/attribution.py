@@ -36,6 +36,8 @@ SLOPES: dict[str, str] = {
     "inputs": "averaged along the line from one prompt's embeddings to the other's (EAP-IG, inputs)",
     "activations": "averaged along the line of each writer's own value (EAP-IG, activations)",
 }
+NAMES = {"point": "attribution", "inputs": "eap-ig", "activations": "eap-ig, activations"}
+"""What the search is called in its effects."""
 COMPAT: dict[str, str] = {
     "": "points in the middle of each step, whose error falls with the square of the number of steps",
     "mib": "points at the corrupt end of each step, as the MIB benchmark's code has them",
@@ -89,8 +91,7 @@ def edge_attribution(
     plan = _Plan(job, targets, slope, steps, compat)
     values = {direction: plan.estimates(direction) for direction in job.job.directions}
     cost: dict[str, Any] = {"forwards": round(2 + plan.passes / len(pairs), 2), "off": plan.off}
-    name = {"point": "attribution", "inputs": "eap-ig", "activations": "eap-ig-activations"}[slope]
-    found = job.effects(values, clean, corrupt, search=name, noise=0.0, cost=cost)
+    found = job.effects(values, clean, corrupt, search=NAMES[slope], noise=0.0, cost=cost)
     return verified(found, job.job, verify, progress) if verify else found
 
 

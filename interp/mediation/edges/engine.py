@@ -162,7 +162,8 @@ class EdgeEngine:
         ids = [self.tokens.token_ids[at] for at in examples]
         if length not in self._blocks:
             self._blocks[length] = Blocks.of(self.model, ids[0])
-            self._check(self._blocks[length], ids[0])
+            if len(self._blocks) == 1:
+                self._check(self._blocks[length], ids[0])
         index = torch.tensor(examples)
         short = {site: value[index.to(value.device), :length] for site, value in other.items()}
         return Runner.of(self.model, self.graph, self._blocks[length], ids, short)

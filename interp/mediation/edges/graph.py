@@ -8,11 +8,10 @@ are read once per key-value group.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property, total_ordering
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,98 +19,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from interp.errors import SiteError
+from interp.mediation.edges.edge import ARROW, PREFIX, Edge, Reader
 from interp.models.model import Model
 from interp.sites import Site
 
 __all__ = ["PREFIX", "Edge", "Graph", "Reader", "heads_add_up"]
-
-PREFIX = "edge."
-ARROW = "->"
-READERS = {"q": 0, "k": 1, "v": 2, "mlp": 3, "logits": 4}
-"""Kinds of reader, in the order in which a block reads."""
-_LAST = 1 << 30
-
-
-@total_ordering
-@dataclass(frozen=True)
-class Reader:
-    """Name what takes its input from the residual stream.
-
-    Attributes:
-        kind: ``q``, ``k``, ``v``, ``mlp`` or ``logits``.
-        layer: of the block; None for ``logits``.
-        index: query head for ``q``, key-value group for ``k`` and ``v``, else None.
-    """
-
-    kind: str
-    layer: int | None = None
-    index: int | None = None
-
-    def __str__(self) -> str:
-        """Write ``q.5.2``, ``mlp.5`` or ``logits``."""
-        return ".".join(str(part) for part in (self.kind, self.layer, self.index) if part is not None)
-
-    def __lt__(self, other: object) -> bool:
-        """Order readers as a forward pass meets them."""
-        if not isinstance(other, Reader):
-            return NotImplemented
-        return self._key() < other._key()
-
-    def _key(self) -> tuple[int, int, int]:
-        return (
-            _LAST if self.layer is None else self.layer,
-            READERS[self.kind],
-            -1 if self.index is None else self.index,
-        )
-
-
-@total_ordering
-@dataclass(frozen=True)
-class Edge:
-    """Name what is replaced: one writer's part of what one reader reads, at all positions.
-
-    Attributes:
-        writer: ``embed``, ``head.l.h``, ``attn_out.l`` or ``mlp_out.l``.
-        reader: what reads it.
-    """
-
-    writer: Site
-    reader: Reader
-
-    @property
-    def site(self) -> Site:
-        """Give the site that is written."""
-        return self.writer
-
-    @property
-    def carrier(self) -> Site:
-        """Give the site whose value the other prompt supplies: ``z.l`` for a head."""
-        return Site("z", self.writer.layer) if self.writer.kind == "head" else self.writer
-
-    @property
-    def carriers(self) -> tuple[Site, ...]:
-        """Give the same, as mediators do."""
-        return (self.carrier,)
-
-    @property
-    def layer(self) -> int | None:
-        """Give the block of the reader; None for ``logits``."""
-        return self.reader.layer
-
-    @property
-    def position(self) -> None:
-        """Say that an edge is replaced at all positions."""
-        return
-
-    def __str__(self) -> str:
-        """Write ``head.3.1->q.5.2``."""
-        return f"{self.writer}{ARROW}{self.reader}"
-
-    def __lt__(self, other: object) -> bool:
-        """Order edges as a forward pass meets their readers, then their writers."""
-        if not isinstance(other, Edge):
-            return NotImplemented
-        return (self.reader, self.writer) < (other.reader, other.writer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +118,9 @@ class Graph:
         table[self.indices(edges)] = True
         return table.view(len(self.readers), len(self.writers))
 
-    def before(self, layer: int) -> int:
-        """Give how many writers come before a block."""
-        return bisect_left(self.writers, Site("resid_pre", layer))
+    def reaching(self, reader: Reader) -> tuple[Site, ...]:
+        """Give the writers that a reader sees, in order of execution."""
+        return self.writers[: self.reach[self._rows[reader]]]
 
     def at(self, layer: int, *kinds: str) -> list[int]:
         """Give the numbers of a block's readers of some kinds."""
@@ -336,6 +248,11 @@ def heads_add_up(model: Model) -> bool:
 
 
 def _check(model: Model) -> None:
+    if model.backend is not None:
+        raise SiteError(
+            f"edges are run block by block, and the backend of {model.name!r} runs the whole model only. "
+            "Load it without a backend."
+        )
     needed = ["q", "k", "v", "z", "attn_out", "mlp_out", "final_norm"]
     if not model.anatomy.parallel:
         needed.append("resid_mid")

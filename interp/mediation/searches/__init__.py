@@ -9,6 +9,7 @@ from functools import partial
 from interp.mediation.effects import Effects
 from interp.mediation.searches.attribution import attribution
 from interp.mediation.searches.direct import direct_effects
+from interp.mediation.searches.edges import EDGE_STEPS, integrated_edges
 from interp.mediation.searches.exhaustive import exhaustive
 from interp.mediation.searches.integrated import STEPS, integrated_gradients
 from interp.mediation.searches.job import Job
@@ -21,6 +22,7 @@ __all__ = [
     "attribution_star",
     "direct_effects",
     "exhaustive",
+    "integrated_edges",
     "integrated_gradients",
 ]
 
@@ -37,6 +39,7 @@ class SearchMethod:
         exact: whether its effects are those of real replacements.
         passes: how often every pair passes through the model, a backward pass counted as one; None where the
             engine plans it.
+        over: what it takes: ``sites`` (and parts of them), ``edges``, or both.
     """
 
     name: str
@@ -44,6 +47,7 @@ class SearchMethod:
     run: Callable[..., Effects]
     exact: bool
     passes: Callable[[Job], int] | None = None
+    over: tuple[str, ...] = ("sites",)
 
 
 def _attribution(job: Job) -> int:
@@ -66,14 +70,19 @@ def _direct(job: Job) -> int:
     return 2 + 2 * len(job.directions)
 
 
+def _edges(job: Job) -> int:
+    return 2 + len(job.directions) * 2 * EDGE_STEPS
+
+
 _ROWS = (
-    SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True),
+    SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True, over=("sites", "edges")),
     SearchMethod(
         "attribution",
         "estimate each effect from one gradient, verify the largest",
         attribution,
         False,
         _attribution,
+        over=("sites", "edges"),
     ),
     SearchMethod(
         "atp-star",
@@ -95,6 +104,14 @@ _ROWS = (
         partial(integrated_gradients, path="activations"),
         False,
         _activations,
+    ),
+    SearchMethod(
+        "eap-ig",
+        "as ig-inputs, for edges: slower than attribution, and less misled where it is flat (EAP-IG)",
+        integrated_edges,
+        False,
+        _edges,
+        over=("edges",),
     ),
     SearchMethod(
         "direct",

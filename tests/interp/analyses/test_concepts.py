@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import interp
+from interp.analyses.causal import causal_use
 from interp.analyses.concepts import CONTROLS, ConceptResult, probe_concepts, trained_probe
 from interp.analyses.concepts.vocabulary import concept_tokens
 from interp.errors import ConfigError, SiteError
@@ -34,6 +35,14 @@ def test_several_layers_come_with_a_curve_and_the_price_of_looking(model: Model)
     assert set(result.curve) == {2, 23}
     assert result.looks["best"] == 23 and result.looks["p_value"] < 0.01
     assert "best of 2 layers on test is layer 23" in result.to_dict()["looks"]["sentence"]
+
+
+def test_what_the_default_probe_reads_is_used_by_the_bundled_model(
+    found: ConceptResult, model: Model
+) -> None:
+    result = causal_use(model, found, prompts=12)
+    assert result.measure == "preference" and result.kind == "hyperdimensional"
+    assert result.used and result.verdict.startswith("the model uses these directions (one for each prompt)")
 
 
 def test_the_prompts_are_audited(found: ConceptResult, model: Model) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import interp
-from interp.analyses.patching import SAME, pairs_for
+from interp.analyses.patching import EDGES, SAME, pairs_for
 from interp.errors import ConfigError, DataError
 from interp.pairs import PairSet
 from interp.report import plot, stories
@@ -32,6 +32,26 @@ def test_the_planted_circuit_is_found_and_holds_on_other_pairs() -> None:
     names = figures["circuit"].data["name"].tolist()
     assert set(names) == truth.heads and "head.0.2" in figures["circuit"].svg()
     assert str(figures["circuit"].plotly().data[-1].text).count("head") == 2
+
+
+def test_a_circuit_of_edges_is_evaluated_on_other_pairs_and_drawn_with_arrows() -> None:
+    truth = planted("induction")
+    found = interp.patch(truth.model, truth.pairs, "edge.*", search="exhaustive")
+    assert found.trace is not None and found.trace.held_out
+    assert EDGES in found.effects.warnings
+    circuit = set(map(str, found.trace.evaluation.circuit))
+    assert {"head.0.2->k.1.3", "head.1.3->logits"} <= circuit and len(circuit) < 0.6 * 110
+    assert found.trace.evaluation.faithfulness.value > found.trace.evaluation.random.value + 0.5
+    assert found.trace.curve.cmd < found.trace.random_curve.cmd - 0.1
+    shown = found.to_dict()["circuit"]
+    assert shown["members"] == "edges" and shown["x"].endswith("(0.001 to 1, linear)")
+    assert "at 5% of the edges" in shown["areas"]
+    figures = stories.figures("patch", found.to_dict(), None)
+    assert set(figures) == {"effects", "faithfulness", "circuit"}
+    rows = figures["circuit"].data
+    arrows = rows[rows["to_x"].notna()]
+    assert len(arrows) == min(60, len(circuit)) and set(arrows["name"]) <= circuit
+    assert (arrows["to_y"] > arrows["y"]).all()
 
 
 def test_ranking_and_evaluation_share_no_group() -> None:

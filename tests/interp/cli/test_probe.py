@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from html.parser import HTMLParser
@@ -257,3 +258,37 @@ def test_strict_fails_on_a_leak_and_passes_without_one(call: Call) -> None:
     facts = json.loads(Path("run/metrics.json").read_text())["leakage"]
     assert facts["counts"]["duplicate"] == 1
     assert "leaks: 1 of 17" in Path("run/report.html").read_text()
+
+
+def test_causal_says_in_every_form_whether_the_model_uses_what_is_read(call: Call) -> None:
+    fast = ("--kind", "nearest-centroid", "--controls", "majority", "--layer", "1", "--out", "run", "-q")
+    answer = call(*ARGUMENTS, *fast, "--causal", "--json")
+    assert answer.code == 0, answer.err
+    found = answer.envelope["data"]["causal"]
+    assert {row["edit"] for row in found["effects"]} == {"ablate", "patch", "steer"} and found["draws"] >= 20
+    assert [row["dose"] for row in found["doses"]] == [-2, -1, 0, 1, 2] and found["rank"] == 1
+    assert json.loads(Path("run/metrics.json").read_text())["causal"] == found
+    verdict = found["verdict"][:1].upper() + found["verdict"][1:]
+    page, shown = Path("run/report.html").read_text(), call("show", "run").out
+    assert "Does the model use it?" in page and html.escape(verdict, quote=False) in html.unescape(page)
+    assert "Does the model use it?" in shown and "does not show that the model uses it" not in shown
+    assert Path("run/figures/steering.svg").is_file()
+
+
+def test_without_causal_nothing_is_said_about_use(made: tuple[Path, dict]) -> None:
+    assert "causal" not in made[1]["data"] and not (made[0] / "figures/steering.svg").exists()
+    assert "does not show that the model uses it" in (made[0] / "report.html").read_text()
+
+
+def test_causal_refuses_a_probe_without_directions_before_any_work(call: Call) -> None:
+    answer = call(*ARGUMENTS, "--kind", "mlp", "--causal", "--out", "run")
+    assert answer.code == 2 and "has no directions to change" in answer.err
+    assert not Path("run").exists()
+
+
+def test_causal_is_counted_in_the_plan(call: Call) -> None:
+    plans = [
+        call(*ARGUMENTS, "--layer", "1", "--dry-run", "--json", *extra).envelope["data"]
+        for extra in ((), ("--causal",))
+    ]
+    assert plans[1]["forward_equivalents"] - plans[0]["forward_equivalents"] == 60 * 22 * 6

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from interp.errors import ModelError
 from interp.mediation.edits import Patch, Row
@@ -24,6 +26,27 @@ from tests.interp.mediation.test_walk import cells, loaded, prompts, values
 from tests.tiny import FAMILIES, build, tokenizer
 
 SINCE, LENGTH = 4, 14
+STATE_SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+STATES: dict[str, dict[str, Any]] = {
+    "recurrent_gemma": {"lru_width": 32, "attention_window_size": 16},
+    "mamba": {"state_size": 4},
+    "lfm2": {
+        "layer_types": ["conv", "full_attention", "conv"],
+        "block_ff_dim": 48,
+        "block_auto_adjust_ff_dim": False,
+    },
+}
+"""Kinds of layers that carry a state from token to token, alone or beside attention."""
 
 
 def alike(model: Model, n: int = 3, length: int = LENGTH) -> tuple[list[list[int]], list[list[int]]]:
@@ -169,6 +192,33 @@ def test_a_model_whose_blocks_cannot_be_walked_is_patched_by_whole_passes(
     assert torch.equal(engine.logits(rows, given), naive_logits(model, base, rows, Patch(given)))
     assert engine.bill.fallback.startswith("patched by whole forward passes: a walk differs")
     assert engine.bill.forwards == 2
+
+
+def test_experts_are_walked_with_lent_keys_like_any_other_block() -> None:
+    """Which expert a token goes to is decided anew in every copy."""
+    model = loaded("mixtral")
+    base, source = alike(model)
+    rows = cases(model)
+    given = values(model, source, [m for row in rows for m in row.mediators])
+    whole = naive_logits(model, base, rows, Patch(given))
+    for engine in engines(model, base).values():
+        assert off(engine.logits(rows, given), whole) <= 1e-5
+        assert engine.bill.fallback == ""
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_models_with_a_running_state_fall_back_and_say_so(kind: str) -> None:
+    config = AutoConfig.for_model(kind, **STATE_SIZES, **STATES[kind])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = load(AutoModelForCausalLM.from_config(config).eval(), tokenizer=tokenizer())
+    base, source = alike(model)
+    rows = [Row(0, (Mediator(Site("resid_pre", 1), 6),)), Row(2)]
+    given = values(model, source, list(rows[0].mediators))
+    engine = Engine(model, model.tokenize(base), since=[SINCE] * 3)
+    assert off(engine.logits(rows, given), naive_logits(model, base, rows, Patch(given))) <= 1e-5
+    way = "from the first position on" if kind == "mamba" else "by whole forward passes"
+    assert engine.bill.fallback.startswith(f"patched {way}: its blocks cannot be run one by one")
 
 
 def test_nothing_of_the_model_is_changed() -> None:

@@ -40,7 +40,7 @@ def values_of(model: Model, tokens: Tokens, writers: tuple[Site, ...]) -> dict[S
 
 
 def micro() -> Model:
-    """The two-layer model whose runs can be worked out by hand, as a GPT-2.
+    """MicroModel: two layers whose runs can be worked out by hand, as a GPT-2.
 
     Each layer adds ``(1, 2) * x`` by its head 0 and ``(3, 4) * x`` by its head 1, so that a stream ``(1, 1)``
     becomes ``(5, 7)`` and then ``(25, 49)``. Token 3 is the stream (1, 1), token 4 is (-1, -1); the first two

@@ -1,4 +1,4 @@
-"""One edge, patched by plain PyTorch hooks: slow, and with nothing of the runner in it."""
+"""Edges and paths patched by plain PyTorch hooks: slow, and with nothing of the runner in it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.mediation.edges.graph import Edge
+from interp.mediation.edges.graph import Edge, Reader
 from interp.models.model import Model
+from interp.sites import Site
 
-__all__ = ["patched_edge"]
+__all__ = ["patched_edge", "patched_paths"]
 
 # family: blocks, norm before attention, attention, its output projection, norm before the MLP, last norm
 PATHS: dict[str, tuple[str, str, str, str, str, str]] = {
@@ -126,3 +127,90 @@ def _written(hf: Any, family: str, ids: Sequence[int], edge: Edge) -> Tensor:
     alone[..., columns] = seen[0][..., columns]
     with torch.no_grad():
         return out.forward(alone) - out.forward(torch.zeros_like(alone))
+
+
+def patched_paths(
+    model: Model, own: Sequence[int], other: Sequence[int], sender: Site, readers: Sequence[Reader], mlps: str
+) -> Tensor:
+    """Give the last logits of ``own`` with its readers as a sender of ``other`` makes them.
+
+    Two runs: with the outputs of attention (and of MLPs where ``mlps`` is ``frozen``) held to those of
+    ``own``, and the sender's change added where it is made; then with what the readers gave in that run.
+    """
+    hf, family = model.hf, model.hf.config.model_type
+    blocks, _, attention, _, _, _ = PATHS[family]
+    delta = _change(hf, family, own, other, sender)
+    parts = [f"{blocks}.{at}.{part}" for at in range(model.n_layers) for part in (attention, "mlp")]
+    plain = _outputs(hf, own, parts, {})
+    held = {name: plain[name] for name in parts if mlps == "frozen" or not name.endswith(".mlp")}
+    handles = []
+    if sender.kind == "embed":
+        first = hf.get_submodule(f"{blocks}.0")
+        handles.append(first.register_forward_pre_hook(lambda module, args: (args[0] + delta, *args[1:])))
+    else:
+        name = f"{blocks}.{sender.layer}.{'mlp' if sender.kind == 'mlp_out' else attention}"
+        held[name] = plain[name] + delta
+    noted = [_projection(model, reader) for reader in readers if reader.kind != "logits"]
+    names = [name for name, _ in noted]
+    try:
+        seen = _outputs(hf, own, names, held)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if any(reader.kind == "logits" for reader in readers):
+        return seen[""][0, -1].float()
+    written: dict[str, list[tuple[slice, Tensor]]] = {}
+    for name, columns in noted:
+        written.setdefault(name, []).append((columns, seen[name][..., columns]))
+    return _outputs(hf, own, [], {}, written)[""][0, -1].float()
+
+
+def _outputs(
+    hf: Any,
+    ids: Sequence[int],
+    names: Sequence[str],
+    held: dict[str, Tensor],
+    written: dict[str, list[tuple[slice, Tensor]]] | None = None,
+) -> dict[str, Tensor]:
+    """Run once and give the outputs of some modules, as they are before they are overwritten."""
+    found: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Any:
+        def changed(module: Any, args: Any, output: Any) -> Any:
+            first = output if isinstance(output, Tensor) else output[0]
+            found[name] = first
+            if name in held:
+                first = held[name]
+            for columns, value in (written or {}).get(name, []):
+                first = first.clone()
+                first[..., columns] = value
+            return first if isinstance(output, Tensor) else (first, *output[1:])
+
+        return changed
+
+    wanted = {*names, *held, *(written or {})} - {""}
+    handles = [hf.get_submodule(name).register_forward_hook(hook(name)) for name in wanted]
+    try:
+        with torch.no_grad():
+            found[""] = hf(torch.tensor([list(ids)])).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _projection(model: Model, reader: Reader) -> tuple[str, slice]:
+    """Name the module that gives a reader's value, and which of its outputs those are."""
+    family = model.hf.config.model_type
+    blocks, _, attention, _, _, _ = PATHS[family]
+    if reader.kind == "mlp":
+        return f"{blocks}.{reader.layer}.mlp", slice(None)
+    module = model.hf.get_submodule(f"{blocks}.{reader.layer}.{attention}")
+    projection, columns = _columns(module, family, Edge(Site("embed"), reader), model)
+    [name] = [name for name, one in module.named_modules() if one is projection]
+    return f"{blocks}.{reader.layer}.{attention}.{name}", columns
+
+
+def _change(hf: Any, family: str, own: Sequence[int], other: Sequence[int], sender: Site) -> Tensor:
+    edge = Edge(sender, Reader("logits"))
+    return _written(hf, family, other, edge) - _written(hf, family, own, edge)

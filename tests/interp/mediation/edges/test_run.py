@@ -18,7 +18,7 @@ from tests.tiny import FAMILIES
 
 
 def test_the_micro_model_by_hand() -> None:
-    """Oracle 10: clean (25, 49), corrupt (-25, -49); with 1, 2, 3 edges from the clean prompt."""
+    """Oracle 10, MicroModel: clean (25, 49), corrupt (-25, -49); with 1, 2, 3 edges from the clean prompt."""
     model = micro()
     clean, corrupt = model.tokenize([[3]]), model.tokenize([[4]])
     assert model.logits(clean)[0, :2].tolist() == [25, 49]
@@ -35,6 +35,14 @@ def test_the_micro_model_by_hand() -> None:
     rows = [CutRow(0, edges[:count]) for count in range(4)]
     found = engine.logits(rows, values_of(model, clean, graph.writers))[:, :2]
     assert found.tolist() == [[-25, -49], [-19, -41], [-13, -25], [-9, -13]]
+    names = ["head.0.1->logits", "head.0.0->v.1.1", "embed->v.0.0"]
+    other = values_of(
+        model, corrupt, graph.writers
+    )  # the same from the other side: what is kept of the clean run
+    kept = edge_logits(model, clean, other, [graph.select(names[:count]) for count in (1, 2, 3)])
+    assert kept[:, 0, :2].tolist() == [[-19, -41], [-13, -25], [-9, -13]]
+    wrong = edge_logits(model, clean, other, [graph.select("head.0.0->logits")])
+    assert wrong[0, 0, :2].tolist() == [-23, -45]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

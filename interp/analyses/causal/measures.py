@@ -1,0 +1,123 @@
+"""What is watched of the model's output: how much it prefers the right word, or how far it moves at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.analyses.concepts.vocabulary import concept_tokens
+from interp.errors import DataError
+from interp.models.model import Model
+
+__all__ = ["Divergence", "Measure", "Preference", "say", "spoken"]
+
+SPOKEN = 0.1
+"""The least share of the next token's probability that the labels' words must hold to be the measure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Preference:
+    """Watch the log-probability of the right label's first token less another label's.
+
+    Attributes:
+        right: ``[example]``, token of the prompt's label.
+        other: ``[example]``, token of the label it is compared with.
+        before: ``[example]``, the difference in the unchanged run.
+    """
+
+    right: Int[Tensor, " example"]
+    other: Int[Tensor, " example"]
+    before: Float[Tensor, " example"]
+    name: str = "preference"
+    words: str = "the log-probability of the right label's word over another label's"
+
+    @classmethod
+    def of(
+        cls,
+        logits: Float[Tensor, "example vocab"],
+        right: Int[Tensor, " example"],
+        other: Int[Tensor, " example"],
+    ) -> Preference:
+        """Measure the unchanged run."""
+        return cls(right, other, _gap(logits, right, other))
+
+    def change(self, logits: Float[Tensor, "row vocab"], rows: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+        """Give the fall of the difference; negative where it rose."""
+        at = rows.to(self.before.device)
+        return (self.before[at] - _gap(logits, self.right[at], self.other[at])).to(logits.device)
+
+    def level(self, change: float) -> float:
+        """Give the mean difference of log-probabilities."""
+        return float(self.before.mean()) - change
+
+    def fold(
+        self, changes: Float[Tensor, "dose example"], doses: Sequence[float]
+    ) -> Float[Tensor, " example"]:
+        """Give the fall per dose: the slope of a line through the unchanged run."""
+        at = torch.tensor(doses, dtype=changes.dtype)[:, None]
+        return (at * changes).sum(dim=0) / (at**2).sum()
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence:
+    """Watch the whole distribution of the next token.
+
+    Attributes:
+        before: ``[example vocab]``, log-probabilities in the unchanged run.
+    """
+
+    before: Float[Tensor, "example vocab"]
+    name: str = "divergence"
+    words: str = "how far the distribution of the next token moves (KL divergence)"
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "example vocab"]) -> Divergence:
+        """Keep the unchanged run."""
+        return cls(torch.log_softmax(logits, dim=1))
+
+    def change(self, logits: Float[Tensor, "row vocab"], rows: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+        """Give the divergence of the changed run from the unchanged one."""
+        before = self.before[rows.to(self.before.device)].to(logits.device)
+        return (before.exp() * (before - torch.log_softmax(logits, dim=1))).sum(dim=1)
+
+    def level(self, change: float) -> float:
+        """Give the mean divergence."""
+        return change
+
+    def fold(
+        self, changes: Float[Tensor, "dose example"], doses: Sequence[float]
+    ) -> Float[Tensor, " example"]:
+        """Give the mean over doses."""
+        return changes.mean(dim=0)
+
+
+Measure = Preference | Divergence
+"""Both give the change of a run (nats, 0 where nothing changed), and the level after it."""
+
+
+def _gap(logits: Tensor, right: Tensor, other: Tensor) -> Tensor:
+    """Subtract logits, which is to subtract log-probabilities."""
+    pair = torch.stack([right, other], dim=1).to(logits.device)
+    return torch.diff(logits.gather(1, pair).flip(1), dim=1)[:, 0].cpu()
+
+
+def say(model: Model, labels: Sequence[str]) -> dict[str, int]:
+    """Give the first token of each label as it stands after another word; {} where one cannot be said."""
+    if model.tokenizer is None:
+        return {}
+    try:
+        found = [ids[0] for ids in concept_tokens(model, labels)]
+    except DataError:
+        return {}
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    return {} if unknown in found else dict(zip(labels, found, strict=True))
+
+
+def spoken(logits: Float[Tensor, "example vocab"], tokens: Mapping[str, int]) -> float:
+    """Give the share of the next token's probability that the labels' words hold, on average."""
+    chosen = torch.tensor(sorted(set(tokens.values())), device=logits.device)
+    return float(torch.softmax(logits, dim=1)[:, chosen].sum(dim=1).mean())

@@ -1,0 +1,67 @@
+"""The verdict in plain words: is what the probe reads used by the model?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from interp.analyses.causal.edits import EDITS
+
+if TYPE_CHECKING:
+    from interp.analyses.causal.result import Effect
+
+__all__ = ["LEVEL", "NEEDED", "verdict"]
+
+LEVEL = 0.05
+NEEDED = ("ablate", "patch")
+DONE = {
+    "preference": "lowers the right word's lead over another label's word by",
+    "divergence": "moves the distribution of the next token by",
+}
+"""Measure -> what an edit does to it."""
+
+
+def verdict(effects: Sequence[Effect], named: str, reading: str, *, measure: str) -> str:
+    """Say whether the model uses the directions.
+
+    Args:
+        effects: of every edit.
+        named: the directions, such as "this direction".
+        reading: the probe's own verdict; one that begins with "not" was not shown to read anything.
+        measure: a key of ``DONE``.
+    """
+    by_name = {effect.edit: effect for effect in effects}
+    readable = not reading.startswith("not")
+    it = "them" if named.startswith("these") else "it"
+    missing = [name for name in NEEDED if not by_name[name].stands_out]
+    measured = _measured([by_name[name] for name in missing or NEEDED], it, measure)
+    if not missing:
+        aside = "" if readable else ", though the label was not shown to be readable from it"
+        return f"the model uses {named}{aside}: {measured}"
+    start = "readable, but not shown to be used" if readable else "neither shown to be readable nor used"
+    return f"{start}: {measured}{_alone(by_name, it)}"
+
+
+def _measured(effects: Sequence[Effect], it: str, measure: str) -> str:
+    first, *rest = effects
+    return ", ".join(
+        [
+            f"{EDITS[first.edit].words} {it} {DONE[measure]} {_number(first)}",
+            *(f"{EDITS[effect.edit].words} {it} by {_number(effect)}" for effect in rest),
+        ]
+    )
+
+
+def _number(effect: Effect) -> str:
+    own = effect.estimate
+    interval = f"[{own.interval.low:.3g}, {own.interval.high:.3g}]"
+    return f"{own.value:.3g} nats {interval} (random directions moved as far: {effect.random:.3g})"
+
+
+def _alone(effects: Mapping[str, Effect], it: str) -> str:
+    """Name what does stand out where not everything that is needed does."""
+    shown = [f"{EDITS[name].words} {it}" for name, effect in effects.items() if effect.stands_out]
+    if not shown:
+        return ""
+    does = "does" if len(shown) == 1 else "do"
+    return f"; {' and '.join(shown)} {does} stand out, which alone does not show use"

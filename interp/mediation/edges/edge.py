@@ -1,0 +1,123 @@
+"""Names of edges: what a writer adds to the residual stream, as one reader reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import total_ordering
+
+from interp.errors import SiteError
+from interp.sites import Site
+
+__all__ = ["ARROW", "PREFIX", "Edge", "Reader"]
+
+PREFIX = "edge."
+ARROW = "->"
+READERS = {"q": (0, 2), "k": (1, 2), "v": (2, 2), "mlp": (3, 1), "logits": (4, 0)}
+"""Kinds of reader: their place in the order in which a block reads, and how many numbers name one."""
+_LAST = 1 << 30
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Reader:
+    """Name what takes its input from the residual stream.
+
+    Attributes:
+        kind: ``q``, ``k``, ``v``, ``mlp`` or ``logits``.
+        layer: of the block; None for ``logits``.
+        index: query head for ``q``, key-value group for ``k`` and ``v``, else None.
+    """
+
+    kind: str
+    layer: int | None = None
+    index: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reader:
+        """Read what ``str`` wrote.
+
+        Raises:
+            SiteError: there is no such kind of reader, or a part is no number.
+        """
+        kind, *rest = text.split(".")
+        if READERS.get(kind, (0, -1))[1] != len(rest) or not all(part.isdecimal() for part in rest):
+            raise SiteError(f"cannot read the reader {text!r}; write q.5.2, k.5.0, v.5.0, mlp.5 or logits.")
+        return cls(kind, *map(int, rest))
+
+    def __str__(self) -> str:
+        """Write ``q.5.2``, ``mlp.5`` or ``logits``."""
+        return ".".join(str(part) for part in (self.kind, self.layer, self.index) if part is not None)
+
+    def __lt__(self, other: object) -> bool:
+        """Order readers as a forward pass meets them."""
+        if not isinstance(other, Reader):
+            return NotImplemented
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[int, int, int]:
+        return (
+            _LAST if self.layer is None else self.layer,
+            READERS[self.kind][0],
+            -1 if self.index is None else self.index,
+        )
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Edge:
+    """Name what is replaced: one writer's part of what one reader reads, at all positions.
+
+    Attributes:
+        writer: ``embed``, ``head.l.h``, ``attn_out.l`` or ``mlp_out.l``.
+        reader: what reads it.
+    """
+
+    writer: Site
+    reader: Reader
+
+    @property
+    def site(self) -> Site:
+        """Give the site that is written."""
+        return self.writer
+
+    @property
+    def carrier(self) -> Site:
+        """Give the site whose value the other prompt supplies: ``z.l`` for a head."""
+        return Site("z", self.writer.layer) if self.writer.kind == "head" else self.writer
+
+    @property
+    def carriers(self) -> tuple[Site, ...]:
+        """Give the same, as mediators do."""
+        return (self.carrier,)
+
+    @property
+    def layer(self) -> int | None:
+        """Give the block of the reader; None for ``logits``."""
+        return self.reader.layer
+
+    @property
+    def position(self) -> None:
+        """Say that an edge is replaced at all positions."""
+        return
+
+    @classmethod
+    def parse(cls, text: str) -> Edge:
+        """Read what ``str`` wrote.
+
+        Raises:
+            SiteError: there is no arrow, or no such writer or reader.
+        """
+        writer, arrow, reader = text.strip().removeprefix(PREFIX).partition(ARROW)
+        if not arrow:
+            raise SiteError(f"cannot read the edge {text!r}; an edge is written head.3.1->q.5.2.")
+        return cls(Site.parse(writer), Reader.parse(reader))
+
+    def __str__(self) -> str:
+        """Write ``head.3.1->q.5.2``."""
+        return f"{self.writer}{ARROW}{self.reader}"
+
+    def __lt__(self, other: object) -> bool:
+        """Order edges as a forward pass meets their readers, then their writers."""
+        if not isinstance(other, Edge):
+            return NotImplemented
+        return (self.reader, self.writer) < (other.reader, other.writer)

@@ -1,0 +1,264 @@
+"""Path patching: what a part of the model does by way of chosen readers, and by no other way.
+
+Three steps (Wang et al. 2022, 2211.00593, section 3.1): both prompts are run; the sender gets the other
+prompt's value while all else keeps its own, and what the receivers then read is noted; the prompt is run
+again with the receivers reading that, and everything after them responds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, SiteError
+from interp.mediation.edges.blocks import Blocks, contribution
+from interp.mediation.edges.engine import CutRow, EdgeEngine
+from interp.mediation.edges.exhaustive import billed
+from interp.mediation.edges.graph import Edge, Graph, Reader
+from interp.mediation.edges.job import EdgeJob
+from interp.mediation.edges.run import carriers_of
+from interp.mediation.effects import Effects
+from interp.mediation.mediators import Mediator
+from interp.mediation.metrics import Targets
+from interp.mediation.planner import TOKENS
+from interp.mediation.searches.gradients import SIGNS
+from interp.models.accept import ModelLike, as_model
+from interp.models.batches import in_batches
+from interp.models.hooks import evaluating
+from interp.pairs import PairSet
+from interp.sites import Site
+
+__all__ = ["THROUGH", "path_patching"]
+
+THROUGH: dict[str, str] = {
+    "mlp": "MLPs after the sender respond to what reaches them, so paths through any number of them count",
+}
+Senders = str | Site | Sequence[str | Site]
+Receivers = str | Reader | Sequence[str | Reader]
+Values = Mapping[Site, Tensor]
+
+
+def path_patching(
+    model: ModelLike,
+    pairs: PairSet,
+    senders: Senders,
+    receivers: Receivers,
+    *,
+    through: Sequence[str] = (),
+    metric: str = "logit-diff",
+    replacement: str = "interchange",
+    directions: str = "both",
+    seed: int = 0,
+    progress: bool = False,
+) -> Effects:
+    """Let the receivers read each sender as it is in the other prompt, exactly; no one else sees the change.
+
+    What comes after the receivers responds. A receiver after another one does not: it reads its prompt's own
+    stream and the sender's change, so that all paths start with one of the edges asked.
+
+    Args:
+        model: what is patched.
+        pairs: clean and corrupt prompts.
+        senders: names and globs of writers: ``embed``, ``head.3.*``, ``mlp_out.*``; each is one row of the
+            result, at all positions.
+        receivers: names and globs of readers: ``logits``, ``q.5.*``, ``k.5.0``, ``mlp.7``; all together.
+        through: keys of ``THROUGH``: what may lie between a sender and the receivers; nothing where left out.
+        metric: a key of ``METRICS``.
+        replacement: a key of ``REPLACEMENTS``, of what the sender adds.
+        directions: ``both``, ``denoising`` or ``noising``; see ``DIRECTIONS``.
+        seed: of resampling and of intervals.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: an unknown metric, replacement, direction or way; ``logits`` beside other receivers.
+        SiteError: an unknown sender or receiver, none that a sender comes before, or a model without edges.
+        ModelError: the model's edges do not add up to its own runs.
+    """
+    model = as_model(model)
+    graph = Graph.of(model)
+    unknown = [way for way in through if way not in THROUGH]
+    if unknown or isinstance(through, str):
+        raise ConfigError(f"paths through {through!r} asked; give a sequence of: {', '.join(THROUGH)}.")
+    writers = graph.writers_of(senders)
+    readers = _receivers(graph, receivers)
+    edges = [edge for r in readers for w in writers if (edge := Edge(w, r)) in graph]
+    if not edges:
+        raise SiteError(f"no path from {_list(writers)} to {_list(readers)}: those readers come first.")
+    job = EdgeJob.of(model, pairs, edges, metric, replacement, directions, seed)
+    targets, clean, corrupt = job.job.unpatched()
+    paths = _Paths(job, tuple(sorted({edge.writer for edge in edges})), readers, tuple(through))
+    values: dict[str, np.ndarray] = {}
+    cost: dict[str, Any] = {}
+    noise = 0.0
+    for direction in job.job.directions:
+        start = corrupt if direction == "denoising" else clean
+        values[direction], plain, cost[direction] = paths.sweep(direction, targets, progress)
+        noise = max(noise, float(np.abs(plain - start).max()))
+    found = job.effects(values, clean, corrupt, search="path-patching", noise=noise, cost=cost)
+    notes = (*found.warnings, *paths.notes(writers))
+    return replace(found, mediators=tuple(map(Mediator, paths.senders)), warnings=notes)
+
+
+def _receivers(graph: Graph, asked: Receivers) -> tuple[Reader, ...]:
+    given = [asked] if isinstance(asked, str | Reader) else asked
+    found = graph.readers_of([str(one) for one in given])
+    if len(found) > 1 and found[-1].kind == "logits":
+        raise ConfigError(
+            f"receivers {_list(found)} asked: with the input of the logits fixed, no other counts. "
+            "Ask for 'logits' and for the others one after the other."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Paths:
+    """Hold whose paths into what are patched.
+
+    Attributes:
+        job: its edges are those from a sender to a receiver.
+        senders: in order of execution.
+        receivers: likewise.
+        through: keys of ``THROUGH``.
+    """
+
+    job: EdgeJob
+    senders: tuple[Site, ...]
+    receivers: tuple[Reader, ...]
+    through: tuple[str, ...]
+
+    def sweep(
+        self, direction: str, targets: Targets, progress: bool
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Give effects ``[sender pair]``, the metric with nothing patched, and the bill."""
+        job = self.job
+        n, tokens = len(job.job.pairs), job.job.base(direction)[0]
+        engine = EdgeEngine(job.job.model, tokens, job.graph)
+        source = job.sources(direction)
+        none = torch.zeros(0, dtype=torch.long)
+        plain = job.measure(engine, [CutRow(at, none) for at in range(n)], source, targets, False)
+        rows = [[CutRow(at, cut) for at in range(n)] for cut in map(self._cut, self.senders)]
+        if not self.through and not self._after_the_first():
+            flat = [row for one in rows for row in one]
+            measured = job.measure(engine, flat, source, targets, progress).reshape(-1, n)
+        else:
+            noted = _Noted(job, direction, source)
+            carried = (noted.values(sender, self.through) for sender in self.senders)
+            found = [
+                job.measure(engine, one, other, targets, progress)
+                for one, other in zip(rows, carried, strict=True)
+            ]
+            measured = np.stack(found)
+            engine.bill.forwards += noted.forwards
+        return SIGNS[direction] * (measured - plain), plain, billed(engine)
+
+    def _after_the_first(self) -> set[Site]:
+        """Give the writers between the receivers, which respond to the first of them."""
+        first, last = (self.job.graph.reaching(reader) for reader in (self.receivers[0], self.receivers[-1]))
+        return set(last) - set(first)
+
+    def _cut(self, sender: Site) -> Tensor:
+        """Number the edges that carry a value of their own: the sender's, and what holds the rest fixed."""
+        graph, responding = self.job.graph, self._after_the_first()
+        edges: list[Edge] = []
+        for reader in self.receivers:
+            seen = graph.reaching(reader)
+            if sender not in seen:
+                continue
+            later = seen[seen.index(sender) + 1 :]
+            ways = {one for one in later if "mlp" in self.through and one.kind == "mlp_out"}
+            edges += [Edge(one, reader) for one in seen if one == sender or one in responding | ways]
+        return graph.indices(edges)
+
+    def notes(self, asked: Iterable[Site]) -> list[str]:
+        """Say which paths were patched, and which senders have none."""
+        ways = f"directly or through {' and '.join(self.through)}" if self.through else "directly"
+        found = [f"effects of what {_list(self.receivers)} read of each sender {ways}, and of nothing else"]
+        without = [one for one in asked if one not in self.senders]
+        if without:
+            found.append(f"left out, because no receiver comes after them: {_list(without)}")
+        return found
+
+
+class _Noted:
+    """Note what every writer adds when one sender has the other prompt's value and attention is held fixed.
+
+    Attributes:
+        forwards: passes of all pairs so far.
+    """
+
+    def __init__(self, job: EdgeJob, direction: str, source: Values) -> None:
+        model, tokens = job.job.model, job.job.base(direction)[0]
+        carriers = carriers_of(job.graph.writers)
+        streams = [Site("resid_pre", layer) for layer in range(model.n_layers)]
+        read = model.capture(tokens, [str(site) for site in (*carriers, *streams)], "all")
+        self.own: Values = {site: read[str(site)] for site in carriers}
+        self.forwards = float(len(tokens))
+        self._streams = [read[str(site)] for site in streams]
+        self._model, self._graph, self._tokens, self._source = model, job.graph, tokens, source
+        self._groups: dict[int, list[int]] = {}
+        for at, length in enumerate(tokens.lengths):
+            self._groups.setdefault(length, []).append(at)
+        self._blocks = {
+            length: Blocks.of(model, tokens.token_ids[rows[0]]) for length, rows in self._groups.items()
+        }
+
+    def values(self, sender: Site, through: Sequence[str]) -> dict[Site, Tensor]:
+        """Give what cut edges carry: carrier -> ``[pair pos ...]``.
+
+        Args:
+            sender: which has the other prompt's value.
+            through: keys of ``THROUGH``; all else has its own.
+        """
+        [carrier] = carriers_of([sender])
+        found = dict(self.own)
+        moved = self._source[carrier].clone()
+        if sender.kind == "head":
+            moved = self.own[carrier].clone()
+            moved[:, :, sender.index] = self._source[carrier][:, :, sender.index].to(moved)
+        found[carrier] = moved
+        if "mlp" in through:
+            self._respond(sender, found)
+        return found
+
+    def _respond(self, sender: Site, found: dict[Site, Tensor]) -> None:
+        """Run the MLPs after a sender, one after the other, and put what they add into ``found``."""
+        mlps = [r for r in self._graph.readers if r.kind == "mlp" and sender in self._graph.reaching(r)]
+        later = [Site("mlp_out", reader.layer) for reader in mlps]
+        found |= {site: self.own[site].clone() for site in later}
+        most = TOKENS.get(self._model.device.type, TOKENS["cpu"])
+
+        def run(rows: Sequence[int]) -> None:
+            length = self._tokens.lengths[rows[0]]
+            index = torch.tensor(rows)
+            here, there = ({s: v[index, :length] for s, v in values.items()} for values in (self.own, found))
+            shift = contribution(self._model, sender, there, here)
+            for site in later:
+                assert site.layer is not None
+                out = self._mlp(length, site.layer, self._streams[site.layer][index, :length], shift)
+                found[site][index, :length] = out.to(found[site])
+                shift = shift + out - here[site]
+            self.forwards += len(rows) * len(later) / self._model.n_layers
+
+        batches = [
+            rows[at : at + max(1, most // length)]
+            for length, rows in self._groups.items()
+            for at in range(0, len(rows), max(1, most // length))
+        ]
+        with torch.no_grad(), evaluating(self._model.anatomy.modules):
+            in_batches(batches, run, progress=False)
+
+    def _mlp(self, length: int, layer: int, stream: Tensor, shift: Tensor) -> Tensor:
+        """Run an MLP on its own input and a shift; attention gets the prompt's own stream."""
+        found = self._blocks[length].parts(layer, stream, ["attn_out"], [], lambda read: shift)
+        return found[Site("mlp_out", layer)]
+
+
+def _list(items: Sequence[Site | Reader]) -> str:
+    """Write a few names, and how many more there are."""
+    names = [str(one) for one in items]
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -1,0 +1,154 @@
+"""Circuits of edges: by size as the MIB benchmark has it, pruned, saved, searched and evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interp import mediation
+from interp.errors import ConfigError
+from interp.mediation import SEARCHES, Effects
+from interp.mediation.circuits.curve import FRACTIONS, Curve, curve
+from interp.mediation.edges.asked import EDGE_SEARCHES
+from interp.mediation.edges.edge import Edge
+from interp.mediation.edges.engine import edge_logits
+from interp.mediation.edges.graph import Graph
+from interp.mediation.edges.pruning import on_a_path
+from interp.results import Result
+from tests.interp.mediation.edges.models import made, pairs_of, values_of
+
+
+def given(*faithfulness: float) -> Curve:
+    """A curve over MIB's fractions of 1,000 edges."""
+    sizes = tuple(round(1000 * fraction) for fraction in FRACTIONS)
+    return Curve(sizes, np.array(faithfulness), 1000, (Edge.parse("embed->logits"),), FRACTIONS)
+
+
+def test_areas_over_the_fractions_of_mib() -> None:
+    """Section 7, oracle 13; the last one by hand: (0.002 - 0.001) / 2 + (0.005 - 0.002) / 2 = 0.002."""
+    perfect, late = given(*[1.0] * 10), given(*[0.0] * 9, 1.0)
+    assert (perfect.cpr, perfect.cmd) == (pytest.approx(0.999), pytest.approx(0))
+    assert (late.cpr, late.cmd) == (pytest.approx(0.25), pytest.approx(0.749))
+    assert given(0.0, 1.0, *[0.0] * 8).cpr == pytest.approx(0.002)
+    beyond = given(*[1.5] * 10)  # a circuit may do more than the model: CPR rewards it, CMD does not
+    assert (beyond.cpr, beyond.cmd) == (pytest.approx(1.4985), pytest.approx(0.4995))
+
+
+def test_sizes_are_floors_of_the_fractions_and_their_faithfulness_that_of_runs() -> None:
+    model = made("llama")
+    pairs = pairs_of(model)
+    graph = Graph.of(model)
+    order = mediation.attribution(model, pairs, "edge.*", verify=0).top(graph.n_edges)
+    found = curve(model, pairs, order, universe="edge.*", compat="mib")
+    n = graph.n_edges
+    assert found.sizes == tuple(int(n * k) for k in FRACTIONS) and found.sizes[-1] == n
+    assert found.axis.tolist() == list(FRACTIONS)
+    assert found.order == order
+
+    other = values_of(model, pairs.corrupt, graph.writers)
+    runs = edge_logits(model, pairs.clean, other, [[], order[: found.sizes[7]], graph.edges])
+    answer, foil = pairs.pairs[0].answers[0], pairs.pairs[0].foils[0]
+    a, f = (model.tokenizer(one)["input_ids"][-1] for one in (answer, foil))
+    none, part, whole = (runs[..., a] - runs[..., f]).mean(dim=1).tolist()
+    assert found.faithfulness[7] == pytest.approx((part - none) / (whole - none), abs=1e-4)
+    assert found.faithfulness[-1] == pytest.approx(1)
+    backwards = curve(model, pairs, order[::-1], universe="edge.*", compat="mib")
+    assert backwards.cmd > found.cmd + 0.05
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "gemma2"])
+def test_edges_on_no_path_change_nothing(family: str) -> None:
+    model = made(family)
+    pairs = pairs_of(model)
+    graph = Graph.of(model)
+    rng = np.random.default_rng(0)
+    some = [graph.edges[at] for at in sorted(rng.choice(graph.n_edges, graph.n_edges // 3, replace=False))]
+    kept = on_a_path(graph, some)
+    assert 0 < len(kept) < len(some)
+    assert on_a_path(graph, kept) == kept
+    less = sorted(kept)[: len(kept) // 2]
+    other = values_of(model, pairs.corrupt, graph.writers)
+    whole, pruned, fewer = edge_logits(model, pairs.clean, other, [some, sorted(kept), less])
+    assert (whole - pruned).abs().max() < 1e-5
+    assert (whole - fewer).abs().max() > 1e-4
+
+
+def test_a_path_is_from_the_embedding_to_the_logits() -> None:
+    graph = Graph.of(made("llama"))  # 4 heads, 2 of them share each key-value group
+
+    def kept(*names: str) -> set[str]:
+        return set(map(str, on_a_path(graph, graph.select(list(names)))))
+
+    path = ["embed->k.0.1", "head.0.2->mlp.1", "mlp_out.1->logits"]
+    assert kept(*path) == set(path)
+    assert kept(*path, "head.0.1->logits", "embed->q.2.0", "head.0.3->mlp.2") == set(path)
+    assert kept(*path[:2]) == kept(*path[1:]) == set()
+    assert kept("embed->k.0.0", "head.0.2->mlp.1", "mlp_out.1->logits") == set()
+
+
+def test_curves_are_results_and_say_what_their_axis_is() -> None:
+    found = given(*np.linspace(0, 1, 10))
+    assert isinstance(found, Result)
+    assert found.axis_words.startswith("share of the 1,000 edges that is in the circuit")
+    assert found.axis_words.endswith("(0.001 to 1, linear)")
+    plain = found.to_dict()
+    assert plain["x"] == found.axis_words and plain["members"] == "edges"
+    assert [row["fraction"] for row in plain["rows"]] == list(FRACTIONS)
+    assert plain["cpr"] == found.cpr and plain["cmd"] == found.cmd
+    change = given(*[1.0] * 10).diff(found)
+    assert change["faithfulness_change"].tolist() == pytest.approx(list(1 - np.linspace(0, 1, 10)))
+    assert "<table" in found._repr_html_() and "0.001 to 1, linear" in found._repr_html_()
+    with pytest.raises(ConfigError, match="cannot be compared"):
+        found.diff(replace(found, metric="log-prob"))
+
+
+def test_effects_of_edges_come_back_from_disk_and_their_largest_are_evaluated(tmp_path: Path) -> None:
+    model = made("llama")
+    pairs = pairs_of(model, 4)
+    found = mediation.attribution(model, pairs, "edge.*", verify=0)
+    again = Effects.load(found.save(tmp_path / "effects"))
+    assert again.mediators == found.mediators and isinstance(again.mediators[0], Edge)
+    assert again.table(5).equals(found.table(5))
+    small = {"random_circuits": 1, "knockouts": 0, "removals": 0, "controls": ()}
+    top = again.top(len(again.mediators) // 2)
+    result = mediation.evaluate(model, pairs, top, universe="edge.*", **small)  # type: ignore[arg-type]
+    assert abs(1 - result.faithfulness.value) < abs(1 - result.random.value)
+    whole = mediation.evaluate(model, pairs, again.mediators, universe="edge.*", **small)  # type: ignore[arg-type]
+    assert whole.faithfulness.value == pytest.approx(1, abs=1e-5)
+    signed = found.top(len(found.mediators), ranking="signed")
+    means = dict(zip(found.mediators, found.mean(), strict=True))
+    assert all(means[one] >= means[two] for one, two in pairwise(signed))
+    with pytest.raises(ConfigError, match="ranking 'size' asked; there are: absolute, signed"):
+        found.top(ranking="size")
+
+
+def test_searches_that_cannot_do_edges_say_which_can() -> None:
+    model = made("llama")
+    pairs = pairs_of(model, 2)
+    over = {name for name, row in SEARCHES.items() if "edges" in row.over}
+    assert over == set(EDGE_SEARCHES) == {"exhaustive", "attribution", "eap-ig"}
+    for name in set(SEARCHES) - over:
+        with pytest.raises(ConfigError, match=r"edges were asked for .* exhaustive, attribution, eap-ig"):
+            SEARCHES[name].run(model, pairs, "edge.*->logits")
+    for name in over:
+        found = SEARCHES[name].run(model, pairs, ["edge.mlp_out.*->logits"])
+        assert found.search == name and len(found.mediators) == model.n_layers
+        with pytest.raises(ConfigError, match=r"positions -1 asked"):
+            SEARCHES[name].run(model, pairs, "edge.*->logits", positions=-1)
+    with pytest.raises(ConfigError, match=r"'eap-ig' ranks edges, .* use ig-inputs"):
+        SEARCHES["eap-ig"].run(model, pairs, "head.*")
+    with pytest.raises(ConfigError, match="edges and other mediators"):
+        SEARCHES["attribution"].run(model, pairs, ["head.*", "edge.*->logits"])
+
+
+def test_what_a_curve_does_not_have_is_refused() -> None:
+    model = made("llama")
+    pairs = pairs_of(model, 2)
+    with pytest.raises(ConfigError, match="compat 'eap' asked; there are: '', 'mib'"):
+        curve(model, pairs, [], universe="edge.*", compat="eap")
+    with pytest.raises(ConfigError, match="compat 'mib' has sizes of its own"):
+        curve(model, pairs, [], universe="edge.*", compat="mib", sizes=[1])
