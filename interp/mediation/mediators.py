@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from interp.errors import ConfigError, SiteError
 from interp.mediation.edges.asked import refuse_edges
+from interp.mediation.edges.edge import Edge
 from interp.mediation.subspaces import Subspace
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
@@ -232,7 +234,7 @@ GRID = ("resid_pre", "resid_mid", "resid_post", "embed")
 def mediators_of(
     model: ModelLike,
     pairs: PairSet,
-    mediators: str | Site | Mediator | Sequence[str | Site | Mediator],
+    mediators: str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge],
     *,
     positions: str | int = "auto",
 ) -> tuple[Mediator, ...]:
@@ -253,7 +255,8 @@ def mediators_of(
     """
     model = as_model(model)
     refuse_edges(mediators)
-    given = [mediators] if isinstance(mediators, str | Site | Mediator) else list(mediators)
+    one = isinstance(mediators, str | Site | Mediator | Edge)
+    given: list[Any] = [mediators] if one else list(mediators)
     found: list[Mediator] = []
     for item in given:
         if isinstance(item, Mediator):

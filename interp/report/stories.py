@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import capturing, concepts, confusion, patching, probing
+from interp.report import capturing, circuits, concepts, confusion, patching, probing
 from interp.report.causal import causal_figures
 from interp.report.figures import Figure
 from interp.report.story import Story
@@ -30,6 +30,7 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "interp.probe/1": probing.main_figure,
     concepts.SCHEMA: concepts.main_figure,
     patching.SCHEMA: patching.main_figure,
+    circuits.CURVE: circuits.curve_figure,
 }
 """Schema of a result -> its main figure."""
 

@@ -72,7 +72,7 @@ _ROWS = (
     ),
     Edit(
         "steer",
-        "pushing",
+        "pushing along",
         "the state is pushed along it towards another label; dose 1 is the mean distance between prompts",
         lambda states, dose: dose * states.distance * states.towards,
         doses=(-2.0, -1.0, 1.0, 2.0),

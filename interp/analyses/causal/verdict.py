@@ -34,19 +34,21 @@ def verdict(effects: Sequence[Effect], named: str, reading: str, *, measure: str
     readable = not reading.startswith("not")
     it = "them" if named.startswith("these") else "it"
     missing = [name for name in NEEDED if not by_name[name].stands_out]
-    measured = _measured([by_name[name] for name in missing or NEEDED], it, measure)
     if not missing:
+        measured = _measured([by_name[name] for name in NEEDED], (it, it), measure)
         aside = "" if readable else ", though the label was not shown to be readable from it"
         return f"the model uses {named}{aside}: {measured}"
+    measured = _measured([by_name[name] for name in missing], (named, it), measure)
     start = "readable, but not shown to be used" if readable else "neither shown to be readable nor used"
     return f"{start}: {measured}{_alone(by_name, it)}"
 
 
-def _measured(effects: Sequence[Effect], it: str, measure: str) -> str:
-    first, *rest = effects
+def _measured(effects: Sequence[Effect], names: tuple[str, str], measure: str) -> str:
+    """List effects; what is changed has a name where it is mentioned first, and one afterwards."""
+    (first, *rest), (name, it) = effects, names
     return ", ".join(
         [
-            f"{EDITS[first.edit].words} {it} {DONE[measure]} {_number(first)}",
+            f"{EDITS[first.edit].words} {name} {DONE[measure]} {_number(first)}",
             *(f"{EDITS[effect.edit].words} {it} by {_number(effect)}" for effect in rest),
         ]
     )

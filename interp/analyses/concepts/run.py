@@ -90,8 +90,7 @@ def probe_concepts(
     stand = Stand(trial, states, probe, untrained, layer)
     scores = tuple(_scores(stand, found, names, progress))
     said, preferred, right = _own_answers(trial, batch_size)
-    tested = [names[0] for names in read.names]
-    believed = _beliefs(stand, edited, tested, preferred, right)
+    believed = _beliefs(stand, edited, [names[0] for names in read.names], preferred, right)
     leakage = leakage_of(trial, row)
     notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage))
     return ConceptResult(

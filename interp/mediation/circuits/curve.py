@@ -29,8 +29,9 @@ from interp.pairs import PairSet
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COMPAT", "FRACTIONS", "Curve", "curve"]
+__all__ = ["COMPAT", "CURVE", "FRACTIONS", "Curve", "curve"]
 
+CURVE = "interp.mediation.curve/1"
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Of all nodes or edges: the sizes at which MIB measures (Mueller et al. 2025, 2504.13151)."""
 COMPAT: dict[str, str] = {
@@ -109,6 +110,7 @@ class Curve:
         """Give the table, the areas and what they are over, as JSON types."""
         plain, _ = results.jsonable(
             {
+                "schema": CURVE,
                 "x": self.axis_words,
                 "members": self.members,
                 "total": self.total,

@@ -51,7 +51,7 @@ def test_a_circuit_of_edges_is_evaluated_on_other_pairs_and_drawn_with_arrows() 
     rows = figures["circuit"].data
     arrows = rows[rows["to_x"].notna()]
     assert len(arrows) == min(60, len(circuit)) and set(arrows["name"]) <= circuit
-    assert (arrows["to_y"] > arrows["y"]).all()
+    assert all(up > down for up, down in zip(arrows["to_y"].tolist(), arrows["y"].tolist(), strict=True))
 
 
 def test_ranking_and_evaluation_share_no_group() -> None:

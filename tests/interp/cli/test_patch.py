@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.interp.cli.conftest import Call
 PAIR = {"clean": "w01 w02 w03", "corrupt": "w01 w05 w03", "answer": "w10", "foil": "w11"}
 
 
-def written(*rows: dict[str, object]) -> str:
+def written(*rows: Mapping[str, object]) -> str:
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return "pairs.jsonl"
 
@@ -58,9 +59,34 @@ def test_pairs_of_a_file_and_every_position(call: Call) -> None:
     assert plan.code == 0 and "2 pairs" in plan.out and "nothing was run" in plan.out
 
 
-@pytest.mark.parametrize("what", ["mediators", "pairs", "metrics", "replacements"])
+def test_edges_are_ranked_and_their_circuit_is_evaluated_on_other_pairs(call: Call) -> None:
+    same = {"answer": "w32", "foil": "w50"}
+    rows = [
+        same | {"clean": f"w{at:02d} w02 w44", "corrupt": f"w{at:02d} w02 w03", "group": str(at)}
+        for at in range(20)
+    ]
+    file = written(*rows)
+    asked = ("patch", "--model", "TINY", "--data", file, "--mediators", "edge.*", "--out", "run")
+    plan = call(*asked, "--search", "eap-ig", "--dry-run")
+    assert plan.code == 0 and "mediators, about 220 forward" in plan.out
+    answer = call(*asked, "--search", "attribution", "--json")
+    assert answer.code == 0, answer.err
+    result = json.loads(Path("run/metrics.json").read_text())
+    assert result["search"] == "attribution" and "->" in result["effects"][0]["mediator"]
+    assert result["circuit"]["held_out"] and result["circuit"]["n_pairs"] == 10
+    assert any("2 random circuits" in text for text in result["warnings"])
+    page = Path("run/report.html").read_text()
+    assert "edges in the circuit" in page and "share of the" in page
+    refused = call(*asked, "--search", "direct", "--overwrite")
+    assert refused.code != 0 and "exhaustive, attribution, eap-ig" in refused.err
+
+
+@pytest.mark.parametrize("what", ["mediators", "searches", "pairs", "metrics", "replacements"])
 def test_what_there_is_can_be_listed(call: Call, what: str) -> None:
-    assert call("ls", what).code == 0
+    answer = call("ls", what)
+    assert answer.code == 0
+    assert ("edge.*" in answer.out) == (what == "mediators")
+    assert ("eap-ig" in answer.out) == (what == "searches")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from interp.mediation.edges.graph import Graph
 from interp.mediation.edges.pruning import on_a_path
 from interp.results import Result
 from tests.interp.mediation.edges.models import made, pairs_of, values_of
+from tests.tiny import tokenizer
 
 
 def given(*faithfulness: float) -> Curve:
@@ -52,7 +53,7 @@ def test_sizes_are_floors_of_the_fractions_and_their_faithfulness_that_of_runs()
     other = values_of(model, pairs.corrupt, graph.writers)
     runs = edge_logits(model, pairs.clean, other, [[], order[: found.sizes[7]], graph.edges])
     answer, foil = pairs.pairs[0].answers[0], pairs.pairs[0].foils[0]
-    a, f = (model.tokenizer(one)["input_ids"][-1] for one in (answer, foil))
+    a, f = (tokenizer()(one)["input_ids"][-1] for one in (answer, foil))
     none, part, whole = (runs[..., a] - runs[..., f]).mean(dim=1).tolist()
     assert found.faithfulness[7] == pytest.approx((part - none) / (whole - none), abs=1e-4)
     assert found.faithfulness[-1] == pytest.approx(1)
@@ -134,6 +135,8 @@ def test_searches_that_cannot_do_edges_say_which_can() -> None:
     for name in set(SEARCHES) - over:
         with pytest.raises(ConfigError, match=r"edges were asked for .* exhaustive, attribution, eap-ig"):
             SEARCHES[name].run(model, pairs, "edge.*->logits")
+        with pytest.raises(ConfigError, match=r"edges were asked for \(embed->logits\)"):
+            SEARCHES[name].run(model, pairs, list(Graph.of(model).select("edge.*->logits")))
     for name in over:
         found = SEARCHES[name].run(model, pairs, ["edge.mlp_out.*->logits"])
         assert found.search == name and len(found.mediators) == model.n_layers

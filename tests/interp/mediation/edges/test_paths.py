@@ -70,9 +70,7 @@ def test_a_path_into_the_logits_is_the_direct_effect(family: str) -> None:
     assert list(map(str, found.mediators)) == list(map(str, direct.mediators))
     for direction in found.values:
         assert np.abs(found.values[direction] - direct.values[direction]).max() < 1e-5
-    assert (
-        np.abs(found.mean()[1:]).min() > 1e-5
-    )  # the first is the embedding, of a last token that is the same
+    assert np.median(np.abs(found.mean())) > 1e-3
     assert np.abs(np.roll(found.mean(), 1) - direct.mean()).max() > 1e-2
 
 

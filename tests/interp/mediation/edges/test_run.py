@@ -33,16 +33,22 @@ def test_the_micro_model_by_hand() -> None:
     )
     engine = EdgeEngine(model, corrupt, graph)
     rows = [CutRow(0, edges[:count]) for count in range(4)]
-    found = engine.logits(rows, values_of(model, clean, graph.writers))[:, :2]
+    values = values_of(model, clean, graph.writers)
+    found = engine.logits(rows, values)[:, :2]
     assert found.tolist() == [[-25, -49], [-19, -41], [-13, -25], [-9, -13]]
-    names = ["head.0.1->logits", "head.0.0->v.1.1", "embed->v.0.0"]
-    other = values_of(
-        model, corrupt, graph.writers
-    )  # the same from the other side: what is kept of the clean run
-    kept = edge_logits(model, clean, other, [graph.select(names[:count]) for count in (1, 2, 3)])
-    assert kept[:, 0, :2].tolist() == [[-19, -41], [-13, -25], [-9, -13]]
-    wrong = edge_logits(model, clean, other, [graph.select("head.0.0->logits")])
-    assert wrong[0, 0, :2].tolist() == [-23, -45]
+    aside = engine.logits([CutRow(0, graph.indices(graph.select("head.0.0->logits")))], values)[0, :2]
+    assert aside.tolist() == [-23, -45]
+
+
+def test_the_micro_model_by_hand_as_circuits() -> None:
+    """Oracle 10, MicroModel: clean edges count once the whole path to the logits is kept."""
+    model = micro()
+    clean, corrupt = model.tokenize([[3]]), model.tokenize([[4]])
+    graph = Graph.of(model)
+    path = ["embed->v.0.0", "head.0.0->v.1.1", "head.1.1->logits"]
+    circuits = [graph.select(path[:count]) for count in (1, 2, 3)]
+    found = edge_logits(model, clean, values_of(model, corrupt, graph.writers), circuits)
+    assert found[:, 0, :2].tolist() == [[-25, -49], [-25, -49], [-19, -33]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
