@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from by_hand import attribution_by_hand
 from contenders import LEAN, twin
 from subjects import Subject
 from torch import Tensor
@@ -122,7 +123,7 @@ class Case:
         return self.differs(values.double().numpy() - base, wanted)
 
 
-def case(subject: Subject, folder: Path, *, quick: bool) -> Case:
+def case(subject: Subject, folder: Path, pairs: int, *, quick: bool) -> Case:
     """Load a subject and draw its pairs: on the bundled model names in a story, else random words."""
     import interp
     from interp.pairs import PairSet
@@ -132,17 +133,17 @@ def case(subject: Subject, folder: Path, *, quick: bool) -> Case:
         model = interp.load("demo")
         drawn = draw(model, "indirect-object", 64)
         picked = [at for at, length in enumerate(drawn.clean.lengths) if length == WIDTH]
-        return Case(subject, folder, model, drawn[picked[:8]], 4 if quick else 12)
+        return Case(subject, folder, model, drawn[picked[:pairs]], 4 if quick else 12)
     model = interp.load(folder)
-    return Case(subject, folder, model, PairSet.build(model, _random_pairs()), 2 if quick else 4)
+    return Case(subject, folder, model, PairSet.build(model, _random_pairs(pairs)), 2 if quick else 4)
 
 
-def _random_pairs() -> list[Any]:
+def _random_pairs(count: int) -> list[Any]:
     """Draw prompts that differ in one token; no word begins with a special one, which are w0 to w2."""
     from interp.pairs import Pair
 
     rng, found = random.Random(0), []
-    for at in range(2):
+    for at in range(count):
         words = [f"w{rng.randrange(3000, 10000)}" for _ in range(WIDTH)]
         other = [*words[:DIFFERS], f"w{rng.randrange(3000, 10000)}", *words[DIFFERS + 1 :]]
         found.append(Pair(" ".join(words), " ".join(other), ("w4001",), ("w4002",), group=f"g{at}"))
@@ -170,7 +171,11 @@ def native(one: Case, jobs: Sequence[str]) -> list[Method]:
         HEADS: Method("interp, exhaustive", HEADS, partial(exhaustive, HEADS, "head.*", "all")),
         "attribution": Method("interp, attribution", "attribution", attribution, goal=3.5),
     }
-    return [Method("forward of the corrupt prompts", "", one.whole), *[rows[job] for job in jobs]]
+    found = [Method("forward of the corrupt prompts", "", one.whole), *[rows[job] for job in jobs]]
+    if "attribution" in jobs:
+        hand = Method("hooks by hand and autograd.grad", "attribution", partial(attribution_by_hand, one))
+        found.append(replace(hand, check=lambda values: one.differs(values, one.found["attribution"])))
+    return found
 
 
 def _by_node(found: Any) -> np.ndarray:

@@ -122,15 +122,16 @@ class _Sides:
         """Give ``[mediator pair]`` first-order changes of the metric on one side."""
         job, direction = self.job, "noising" if side == "clean" else "denoising"
         found = np.zeros((len(job.mediators), len(job.pairs)))
-        read = {site: torch.zeros_like(value) for site, value in sources.items()}
+        other = {site: torch.zeros_like(value) for site, value in sources.items() if len(job.directions) > 1}
         metric = np.zeros(len(job.pairs))
         for rows in chunks(job):
             part = sloped(job, direction, rows, self.targets, job.carriers)
             estimates = first_order(job, rows, job.mediators, part.nodes, part.gradients, sources)
             found[:, rows], metric[rows] = estimates.numpy(), part.metric.double().cpu().numpy()
-            for site, node in part.nodes.items():
-                read[site][rows, : node.shape[1]] = node.to(read[site])
-        self.read.setdefault(side, read)
+            for site, kept in other.items():
+                kept[rows, : part.nodes[site].shape[1]] = part.nodes[site].to(kept)
+        if other:
+            self.read.setdefault(side, other)
         self.measured.setdefault(side, metric)
         self.passes += 2
         return found

@@ -138,24 +138,24 @@ def first_order(
     """
     products: dict[Any, Tensor] = {}
     part = job.pairs[list(rows)]
+    index = torch.tensor(list(rows))
     found: list[Tensor] = []
     for mediator in mediators:
-        total = torch.zeros(len(rows), dtype=torch.float64)
+        terms: list[Tensor] = []
         for place in mediator.places:
             site = place.carrier
             given = (fixed or {}).get((place, mediator.position is not None))
             if given is not None:
-                total = total + _at(given, mediator.position, part).cpu()
+                terms.append(_at(given, mediator.position, part).cpu())
                 continue
             key = (site, place.subspace)
             if key not in products:
-                there = sources[site][list(rows), : nodes[site].shape[1]].to(nodes[site])
+                there = sources[site][index.to(sources[site].device), : nodes[site].shape[1]].to(nodes[site])
                 products[key] = _product(job, place, nodes[site], gradients[site], there)
-            whole = products[key]
             if (key, mediator.position) not in products:
-                products[key, mediator.position] = _at(whole, mediator.position, part).cpu()
-            total = total + _picked(products[key, mediator.position], place.index)
-        found.append(total)
+                products[key, mediator.position] = _at(products[key], mediator.position, part).cpu()
+            terms.append(_picked(products[key, mediator.position], place.index))
+        found.append(terms[0].double() if len(terms) == 1 else torch.stack(terms).double().sum(dim=0))
     return torch.stack(found)
 
 
@@ -171,6 +171,8 @@ def _product(job: Job, place: Place, node: Tensor, slope: Tensor, there: Tensor)
 
 def _at(product: Tensor, position: int | None, pairs: PairSet) -> Tensor:
     """Pick the position, or add up those inside each prompt: ``[row ...]``."""
+    if position is None and min(pairs.lengths) == product.shape[1]:
+        return product.sum(dim=1)
     lengths = torch.tensor(pairs.lengths, device=product.device)
     if position is None:
         inside = torch.arange(product.shape[1], device=product.device) < lengths[:, None]
@@ -182,4 +184,4 @@ def _at(product: Tensor, position: int | None, pairs: PairSet) -> Tensor:
 def _picked(values: Tensor, index: int | tuple[int, ...] | None) -> Tensor:
     if index is not None:
         values = values[:, list(index) if isinstance(index, tuple) else index]
-    return values.reshape(len(values), -1).sum(dim=1)
+    return values if values.ndim == 1 else values.flatten(1).sum(dim=1)
