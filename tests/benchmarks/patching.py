@@ -37,13 +37,14 @@ JOBS = ("transformer_lens", "nnsight")
 PAIRS = {"demo": (8,), "gpt2-small": (1, 4)}
 ROUNDS, QUICK = 3, 1
 NOTES = (
-    "Attribution on demo: 24 thin layers, where a backward pass costs 1.7 forward passes or more. The same passes",
-    "with the shortest hooks there are take what the row 'by hand' says, which is above the goal by itself; the",
-    "rest is the Python of reading and writing 48 sites. On gpt2-small the two differ by a few percent.",
-    "Heads on gpt2-small: the helper runs whole passes of all pairs, one per head. With more pairs it reads the",
-    "weights less often per prompt, and the ratio falls towards that of the work alone: this toolkit runs 0.37 of",
-    "a pass per head and pair (from the head's own layer, from the first token that differs). The goal was set",
-    "on one pair.",
+    "Attribution on demo: 24 thin layers, where a backward pass costs 1.7 forward passes or more.",
+    "The same passes with the shortest hooks there are take what the row 'by hand' says, which is",
+    "above the goal by itself; the rest is the Python of reading and writing 48 sites. On gpt2-small",
+    "the two differ by a few percent.",
+    "Heads on gpt2-small: the helper runs whole passes of all pairs, one per head. With more pairs it",
+    "reads the weights less often per prompt, and the ratio falls towards that of the work alone: this",
+    "toolkit runs 0.37 of a pass per head and pair (from the head's own layer, from the first token",
+    "that differs). The goal was set on one pair.",
 )
 
 
