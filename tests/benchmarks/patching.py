@@ -44,7 +44,7 @@ NOTES = (
     "Heads on gpt2-small: the helper runs whole passes of all pairs, one per head. With more pairs it",
     "reads the weights less often per prompt, and the ratio falls towards that of the work alone: this",
     "toolkit runs 0.37 of a pass per head and pair (from the head's own layer, from the first token",
-    "that differs). The goal was set on one pair.",
+    "that differs). With one pair the goal is met.",
 )
 
 
