@@ -43,7 +43,13 @@ FLAGS: dict[str, Flag] = {
         "many",
     ),
     "layer": Flag(("--layer",), "The layer to read, counted from 0: 20   -1   50%.", "What", "20", "LAYER"),
-    "task": Flag(("--task",), "A bundled task (`interp ls tasks`).", "What", "analogy-relation", "NAME"),
+    "task": Flag(
+        ("--task",),
+        "A bundled task (`interp ls tasks`; for patch `interp ls pairs`).",
+        "What",
+        "analogy-relation; capitals for patch",
+        "NAME",
+    ),
     "data": Flag(
         ("--data",), "Your own prompts: a CSV, TSV or JSONL file of text,label[,group].", "What", "", "FILE"
     ),
@@ -113,7 +119,7 @@ FLAGS: dict[str, Flag] = {
         ("--mediators",), "What is replaced (`interp ls mediators`).", "What", "head.*", "SITES"
     ),
     "search": Flag(
-        ("--search",), "How effects are found: exhaustive or attribution.", "What", "exhaustive", "NAME"
+        ("--search",), "How effects are found (`interp ls searches`).", "What", "exhaustive", "NAME"
     ),
     "metric": Flag(("--metric",), "What is measured (`interp ls metrics`).", "What", "logit-diff", "NAME"),
     "replacement": Flag(

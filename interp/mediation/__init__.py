@@ -25,16 +25,17 @@ if TYPE_CHECKING:
         selectivity,
     )
     from interp.mediation.contributions import Contributions, direct_logit_attribution
+    from interp.mediation.decomposition import ESTIMANDS, estimands
     from interp.mediation.edges import Edge, Graph, Reader, edge_attribution, edge_effects, edge_logits
     from interp.mediation.edges.paths import THROUGH, path_patching
     from interp.mediation.effects import DIRECTIONS, Effects
-    from interp.mediation.estimands import ESTIMANDS, estimands
     from interp.mediation.lens import Lens, logit_lens
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
     from interp.mediation.plans import Forecast, plan
     from interp.mediation.proposals import mean_difference, pca
+    from interp.mediation.rankings import stability
     from interp.mediation.replacements import REPLACEMENTS, replacement_of
     from interp.mediation.searches import (
         SEARCHES,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         exhaustive,
         integrated_gradients,
     )
-    from interp.mediation.stability import stability
     from interp.mediation.subspaces import Subspace
 
 _HOME = {
@@ -52,7 +52,7 @@ _HOME = {
     "Contributions": "contributions",
     "Curve": "circuits",
     "DIRECTIONS": "effects",
-    "ESTIMANDS": "estimands",
+    "ESTIMANDS": "decomposition",
     "Edge": "edges",
     "Effects": "effects",
     "Elsewhere": "circuits",
@@ -78,7 +78,7 @@ _HOME = {
     "edge_attribution": "edges",
     "edge_effects": "edges",
     "edge_logits": "edges",
-    "estimands": "estimands",
+    "estimands": "decomposition",
     "evaluate": "circuits",
     "exhaustive": "searches",
     "generality": "circuits",
@@ -93,7 +93,7 @@ _HOME = {
     "plan": "plans",
     "replacement_of": "replacements",
     "selectivity": "circuits",
-    "stability": "stability",
+    "stability": "rankings",
 }
 
 __all__ = [

@@ -126,8 +126,10 @@ class Effects:
             ranking: a key of ``RANKINGS``.
 
         Raises:
-            ConfigError: an unknown ranking, or a direction that was not run.
+            ConfigError: an unknown ranking, a direction that was not run, or a negative k.
         """
+        if k < 0:
+            raise ConfigError(f"k={k} asked; it is how many mediators to give, from 0 on.")
         if ranking not in RANKINGS:
             raise ConfigError(f"ranking {ranking!r} asked; there are: {', '.join(RANKINGS)}.")
         mean = self.mean(direction)

@@ -145,7 +145,10 @@ def _table(result: dict[str, Any]) -> Table:
     note = f"Intervals: 95%, over {result['n_groups']:,} groups of pairs." + (
         f" {more:,} mediators with smaller effects are in effects.parquet." if more else ""
     )
-    columns = ("mediator", "effect", "interval", "of the total", *ways, "q", "")
+    kind = "estimate" if result.get("cost", {}).get("exact") else "effect"
+    if kind == "estimate":
+        note += " They are of the estimates over pairs: the exact effect may lie outside; see the next table."
+    columns = ("mediator", kind, "interval", "of the total", *ways, "q", "")
     return Table(f"Effects ({result['unit']})", columns, body, note=note, main=0 if rows else None)
 
 

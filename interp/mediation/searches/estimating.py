@@ -35,7 +35,7 @@ def estimated(
         warnings: what a reader should know about these estimates.
 
     Raises:
-        ConfigError: a metric without a gradient.
+        ConfigError: a metric without a gradient, or a negative ``verify``.
     """
     need_gradient(job)
     targets, clean, corrupt = job.unpatched()

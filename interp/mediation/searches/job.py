@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.activations import Activations
-from interp.errors import ConfigError
+from interp.errors import ConfigError, DataError
 from interp.mediation.edges.graph import Edge
 from interp.mediation.effects import DIRECTIONS, Effects
 from interp.mediation.mediators import Mediator, mediators_of
@@ -70,6 +70,9 @@ class Job:
             SiteError: a mediator that the model does not have.
         """
         model = as_model(model)
+        if not isinstance(pairs, PairSet) or not len(pairs):
+            found = "an empty PairSet" if isinstance(pairs, PairSet) else f"a {type(pairs).__name__}"
+            raise DataError(f"{found} given; give a PairSet of at least one pair, such as interp.tasks.draw.")
         if metric not in METRICS:
             raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
         rule = replacement_of(replacement)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from interp.errors import ConfigError
 from interp.mediation.effects import Effects
 from interp.mediation.searches.exhaustive import exhaustive
 from interp.mediation.searches.job import Job
@@ -20,7 +21,13 @@ TOP, SAMPLE = 10, 24
 
 
 def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
-    """Replace the largest exactly, and a random sample of all, and say how well the estimates rank them."""
+    """Replace the largest exactly, and a random sample of all, and say how well the estimates rank them.
+
+    Raises:
+        ConfigError: a negative count.
+    """
+    if k < 0:
+        raise ConfigError(f"verify={k} asked; it is how many of the largest to verify, 0 for none.")
     top = list(found.top(k))
     rest = [m for m in found.mediators if m not in top]
     order = np.random.default_rng(job.seed).permutation(len(found.mediators))[:SAMPLE]

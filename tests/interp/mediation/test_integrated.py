@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from interp import mediation
-from interp.errors import ConfigError
+from interp.errors import ConfigError, DataError
 from interp.mediation.searches import SEARCHES
 from interp.models.loading import load
 from interp.models.model import Model
@@ -131,3 +133,22 @@ def test_paths_and_steps_that_there_are_not() -> None:
         mediation.integrated_gradients(model, pairs, "head.*", steps=0)
     with pytest.raises(ConfigError, match="metric 'accuracy' has no gradient"):
         mediation.integrated_gradients(model, pairs, "head.*", metric="accuracy")
+
+
+def test_counts_below_zero_and_no_pairs_are_refused() -> None:
+    model = made()
+    pairs = pairs_of(model)
+    with pytest.raises(ConfigError, match="verify=-1 asked"):
+        mediation.attribution(model, pairs, "head.*", verify=-1)
+    with pytest.raises(ConfigError, match="k=-1 asked"):
+        mediation.exhaustive(model, pairs, "head.0.*").top(-1)
+    with pytest.raises(DataError, match="an empty PairSet given"):
+        mediation.exhaustive(model, pairs[:0], "head.0.*")
+
+
+def test_a_function_is_not_hidden_by_a_file_of_its_name() -> None:
+    """In a fresh process, after the table of the same file was read."""
+    code = "from interp import mediation as m; m.ESTIMANDS; m.plan; m.stability; assert callable(m.estimands)"
+    names = "[getattr(m, n) for n in m.__all__]; import types"
+    check = "assert not [n for n in m.__all__ if isinstance(getattr(m, n), types.ModuleType)]"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", f"{code}; {names}; {check}"], check=True)
