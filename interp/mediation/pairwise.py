@@ -122,7 +122,7 @@ class Interactions:
 def interactions(
     model: ModelLike,
     pairs: PairSet,
-    mediators: Sequence[str | Site | Mediator],
+    mediators: str | Sequence[str | Site | Mediator],
     *,
     direction: str = "denoising",
     metric: str = "logit-diff",
@@ -148,7 +148,8 @@ def interactions(
         raise ConfigError(f"direction {direction!r} asked; use {' or '.join(DIRECTIONS)}.")
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
-    found = mediators_of(model, pairs, list(mediators), positions=positions)
+    asked = [mediators] if isinstance(mediators, str) else list(mediators)
+    found = mediators_of(model, pairs, asked, positions=positions)
     if not 2 <= len(found) <= MOST:
         raise ConfigError(
             f"{len(found)} mediators asked; interactions are measured of 2 to {MOST}, "

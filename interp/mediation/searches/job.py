@@ -26,6 +26,11 @@ from interp.sites import Site
 
 __all__ = ["Job", "Mediators", "by_site"]
 
+KL = (
+    "kl: distances from the clean run, not a line: the two directions differ in size, so that their mean and "
+    "their interaction say little, and a gradient at the clean run is 0; read the denoising direction"
+)
+
 Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge]
 
 
@@ -159,6 +164,8 @@ class Job:
     ) -> Effects:
         """Wrap the numbers of a search."""
         notes = [*self.pairs.notes, *warnings]
+        if self.metric.name == "kl":
+            notes.append(KL)
         if self.replacement.off_distribution:
             put = f"replacement {self.replacement.name} ({self.replacement.description})"
             notes.append(f"{put}: values that the model never has; read with care")
