@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from interp.errors import ConfigError
+from interp.models.batches import most_prompts
 from interp.models.model import Model
 
 __all__ = ["DIVISIONS", "Costs", "Need", "Plan", "Walk", "planned"]
@@ -26,6 +27,8 @@ CALL = 5e6
 """Parameters times tokens whose products take as long as the Python of a block's call: measured."""
 READ = 25
 """Tokens whose products take as long as reading a block's weights from memory: measured."""
+FEWER = 8
+"""By what a walk is smaller in another layout of batches."""
 LENT = 0.05
 """What a position whose keys and values are lent costs, as a share of one that is run."""
 MOST = 48
@@ -49,7 +52,9 @@ class Costs:
     def of(cls, model: Model) -> Costs:
         """Estimate them from the number of parameters of a block and the kind of device."""
         size = sum(p.numel() for p in model.anatomy.blocks[0].parameters())
-        return cls(model.n_layers, READ + CALL / max(size, 1), TOKENS.get(model.device.type, 4096))
+        tokens = TOKENS.get(model.device.type, 4096)
+        tokens = tokens if most_prompts() is None else max(1, tokens // FEWER)
+        return cls(model.n_layers, READ + CALL / max(size, 1), tokens)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
@@ -11,10 +12,34 @@ from interp.errors import ConfigError, OutOfMemoryError
 from interp.models.positions import Batch
 from interp.models.tokens import Tokens, pad
 
-__all__ = ["in_batches", "make_batch", "plan_batches"]
+__all__ = ["in_batches", "layout", "make_batch", "most_prompts", "plan_batches"]
 
 _TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 16384}
 _LOGITS_PER_BATCH = 1 << 27
+_MOST: ContextVar[int | None] = ContextVar("most prompts of an automatic batch", default=None)
+
+
+@contextmanager
+def layout(prompts: int) -> Iterator[None]:
+    """Let automatic batches inside the block hold at most so many prompts.
+
+    The numbers of a run differ between layouts by rounding alone, which is one measure of its noise.
+
+    Raises:
+        ConfigError: fewer than one prompt.
+    """
+    if prompts < 1:
+        raise ConfigError(f"layout({prompts}) asked; a batch holds 1 prompt or more.")
+    token = _MOST.set(prompts)
+    try:
+        yield
+    finally:
+        _MOST.reset(token)
+
+
+def most_prompts() -> int | None:
+    """Give the limit that :func:`layout` has set here; None outside of one."""
+    return _MOST.get()
 
 
 def plan_batches(
@@ -37,11 +62,14 @@ def plan_batches(
         raise ConfigError(f"batch_size {batch_size!r} asked; use 'auto' or a number of prompts, 1 or more.")
     budget = _TOKENS_PER_BATCH.get(device, 4096)
     budget = min(budget, max(1, _LOGITS_PER_BATCH // logits_width)) if logits_width else budget
+    most = _MOST.get() or len(lengths)
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
     batches: list[list[int]] = []
     for row in order:
         size = len(batches[-1]) + 1 if batches else 1
-        full = size > batch_size if isinstance(batch_size, int) else size * lengths[row] > budget
+        full = (
+            size > batch_size if isinstance(batch_size, int) else size * lengths[row] > budget or size > most
+        )
         if full or not batches:
             batches.append([])
         batches[-1].append(row)

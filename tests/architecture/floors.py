@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "interp.store": 1,
     "interp.pairs": 1,
     "interp.results": 1,
+    "interp.findings": 1,
     "interp.runs": 1,
     "interp.config": 1,
     "interp.__version__": 0,

@@ -1,0 +1,143 @@
+"""One number of a result with the values it is made of, so that it can be compared item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.errors import DataError
+from probes.statistics import Estimate, bootstrap
+
+__all__ = ["Finding", "Findings", "named"]
+
+Statistic = Callable[[Float[np.ndarray, " item"]], float]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Finding:
+    """Hold one number that an analysis found, item by item, with what it has to beat.
+
+    A finding is what ``values`` say beyond ``control``. Two findings of the same name, from two models, are
+    compared over the same items in the same order; intervals draw whole groups.
+
+    Attributes:
+        name: unique in its result, in words: ``"accuracy: capital"``, ``"EntRec at layer 3"``.
+        values: one number per item, whose mean is the finding. With a ``statistic`` only its length counts.
+        groups: the fact or template of each item.
+        control: what the number would be with nothing there: chance, or one number per item.
+        unit: such as ``"nats"`` or ``"share"``.
+        statistic: for what is no mean: from the weight of each item (how often it was drawn; all ones for the
+            value itself) to the number.
+        curve: findings of one curve share this name, such as ``"EntRec"``; "" outside a curve.
+        layer: where on the curve.
+        about: one sentence for the reader.
+    """
+
+    name: str
+    values: Float[np.ndarray, " item"]
+    groups: tuple[str, ...]
+    control: float | Float[np.ndarray, " ..."] = 0.0
+    unit: str = ""
+    statistic: Statistic | None = None
+    curve: str = ""
+    layer: int | None = None
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be averaged.
+
+        Raises:
+            DataError: no items, values that are not finite, or not one group and one control per item.
+        """
+        for what, found in (("values", self.values), ("control", np.atleast_1d(self.control))):
+            if not np.isfinite(found).all():
+                raise DataError(
+                    f"finding {self.name!r}: {what} hold {int((~np.isfinite(found)).sum())} numbers that are "
+                    "not finite. Leave such items out, in all models alike, and say so."
+                )
+        n = len(self.values)
+        if n == 0 or len(self.groups) != n or (np.ndim(self.control) == 1 and len(self._controls) != n):
+            raise DataError(
+                f"finding {self.name!r}: {n} values, {len(self.groups)} groups and "
+                f"{np.size(self.control)} controls; give at least one value, and one group for each."
+            )
+
+    @property
+    def _controls(self) -> np.ndarray:
+        return np.asarray(self.control, dtype=np.float64)
+
+    @property
+    def value(self) -> float:
+        """Give the number itself."""
+        if self.statistic is not None:
+            return float(self.statistic(np.ones(len(self.values))))
+        return float(np.mean(self.values))
+
+    @property
+    def floor(self) -> float:
+        """Give the mean of the control."""
+        return float(np.mean(self._controls))
+
+    @property
+    def excess(self) -> float:
+        """Give the value less its control."""
+        return self.value - self.floor
+
+    @property
+    def n_groups(self) -> int:
+        """Count the independent groups."""
+        return len(set(self.groups))
+
+    def estimate(self, seed: int = 0) -> Estimate | None:
+        """Give the value with its interval over groups; None for a statistic, which needs a comparison."""
+        if self.statistic is not None:
+            return None
+        return bootstrap(self.values, groups=self.groups, seed=seed)
+
+    def __repr__(self) -> str:
+        """Say name, value and control in one line."""
+        unit = f" {self.unit}" if self.unit else ""
+        number = f"{self.value:.3g}{unit} against {self.floor:.3g}"
+        return f"Finding({self.name!r}: {number}, {len(self.values)} items)"
+
+
+@runtime_checkable
+class Findings(Protocol):
+    """Describe a result whose numbers can be compared item by item."""
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give every number that a comparison should judge."""
+        ...
+
+
+def named(findings: Iterable[Finding]) -> dict[str, Finding]:
+    """Give findings by name.
+
+    Raises:
+        DataError: two have the same name.
+    """
+    found: dict[str, Finding] = {}
+    for one in findings:
+        if one.name in found:
+            raise DataError(f"two findings are called {one.name!r}; give each a name of its own.")
+        found[one.name] = one
+    return found
+
+
+def row(finding: Finding, seed: int = 0) -> dict[str, Any]:
+    """Give the row of a table: finding, value, low, high, control, unit, n, n_groups."""
+    estimate = finding.estimate(seed)
+    return {
+        "finding": finding.name,
+        "value": finding.value,
+        "low": None if estimate is None else estimate.interval.low,
+        "high": None if estimate is None else estimate.interval.high,
+        "control": finding.floor,
+        "unit": finding.unit,
+        "n": len(finding.values),
+        "n_groups": finding.n_groups,
+    }
