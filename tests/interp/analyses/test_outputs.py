@@ -120,7 +120,7 @@ def test_flips_are_counted_and_tested() -> None:
     assert flips["right_to_wrong"] == sum(old & ~new) > 0 and flips["wrong_to_right"] == sum(~old & new)
     p = stats.binomtest(flips["right_to_wrong"], flips["right_to_wrong"] + flips["wrong_to_right"]).pvalue
     assert flips["mcnemar_p"] == pytest.approx(p) and n == N
-    assert len(flips["examples"]) == flips["right_to_wrong"] + flips["wrong_to_right"]
+    assert len(flips["examples"]) == min(20, flips["right_to_wrong"] + flips["wrong_to_right"])
     tasks = after().facts["tasks"]
     assert sum(row["n"] for row in tasks) == N
     assert np.average(
