@@ -1,0 +1,1 @@
+"""The same model at another precision: schemes, quantized copies, and what survives in them."""
