@@ -6,7 +6,7 @@
 Bytes are those of the weights of the whole model, measured for packed modules (what the library stores) and
 counted for dense ones (what the scheme needs: codes, scales and offsets). Times are CPU time of the process
 on one thread, interleaved in random order with full precision, as ratios of medians with a 95% bootstrap
-interval: prefill is one pass of all prompts, decode one token more with a key-value cache. KL is the mean over
+interval: prefill is one pass of all prompts, decode one token more with a cache. KL is the mean over
 all positions of KL(full || scheme), in nats, of the dense twin; *packed off* is the largest difference of its
 logits from those of the library's own modules. Schemes whose library is missing are listed with the reason.
 """
@@ -207,8 +207,9 @@ def show(result: dict[str, Any]) -> None:
     """Print the table."""
     print("machine: " + ", ".join(f"{key} {value}" for key, value in result["machine"].items()))
     print(
-        f"\nbytes: of all weights, as the scheme needs them and as the library stores them; times: one thread,\n"
-        f"ratio to full precision over {result['rounds']} interleaved rounds, packed modules; KL in nats,\n"
+        "\nbytes: of all weights, as the scheme needs them and as the library stores them; times: one\n"
+        f"thread, ratio to full precision over {result['rounds']} interleaved rounds, packed modules; KL in\n"
+        "nats, over "
         f"{result['prompts']} prompts of {result['width']} tokens\n"
     )
     form = "{:<11}{:<7}{:>8}{:>9}{:>9}{:>9}{:>10}{:>8}{:>8}  {:<18}{:<18}{:>10}"

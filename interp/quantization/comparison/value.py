@@ -204,7 +204,7 @@ class Comparison:
     def __repr__(self) -> str:
         """Say in one line what survives."""
         table = self.summary()
-        counts = {name: int(table[name].sum()) for name in VERDICTS} if len(table) else {}
+        counts = {name: sum(map(int, table[name])) for name in VERDICTS} if len(table) else {}
         said = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no verdicts"
         against = f" against {self.other['name']}" if self.other is not None else ""
         return f"Comparison({self.model['name']}{against} at {', '.join(self.schemes)}: {said})"
