@@ -26,7 +26,7 @@ from interp.quantization.libraries import Job, Library, Packed, library_of
 from interp.quantization.libraries.library import stored
 from interp.quantization.schemes import Scheme
 
-__all__ = ["MODES", "quantize"]
+__all__ = ["MODES", "quantize", "refuse"]
 
 MODES: dict[str, str] = {
     "dense": "the scheme's numbers in the model's own modules: exact gradients, every site and backend",
@@ -65,7 +65,7 @@ def quantize(
         168
     """
     model, scheme = as_model(model), Scheme.parse(scheme)
-    _check(model, scheme, mode, calibration)
+    refuse(model, scheme, mode=mode, calibration=calibration)
     started, base = time.perf_counter(), model.fingerprint
     report = Quantization(str(scheme), mode, (), {}, 0, _bytes(model.hf), 0, 0.0, scheme.group, base=base)
     if not scheme.library:
@@ -93,7 +93,8 @@ def quantize(
     return _wrapped(model, hf, replace(report, bytes_after=after), started)
 
 
-def _check(model: Model, scheme: Scheme, mode: str, calibration: Any) -> None:
+def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: Any = None) -> None:
+    """Raise what :func:`quantize` would raise, before anything is computed."""
     if mode not in MODES:
         raise ConfigError(f"mode {mode!r} asked; use {' or '.join(map(repr, MODES))}.")
     if model.quantization is not None and model.quantization.scheme != "fp32":

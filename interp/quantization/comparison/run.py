@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from interp.errors import ConfigError, DataError, InterpError
 from interp.findings import Finding, Findings, named
@@ -17,7 +17,7 @@ from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.value import Comparison
 from interp.quantization.comparison.verdicts import judge
-from interp.quantization.quantizing import quantize
+from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
 from interp.results import Result, jsonable
 
@@ -30,6 +30,7 @@ NOISE: dict[str, str] = {
 LAYOUT = 7
 
 
+@runtime_checkable
 class Analysis(Protocol):
     """Describe what can be compared: a model in, a result out.
 
@@ -115,6 +116,8 @@ def compare(
     model, found = as_model(model), tuple(Scheme.parse(str(one)) for one in schemes)
     second = None if other is None else as_model(other)
     _check(model, found, second, noise)
+    for scheme in found:
+        refuse(model, scheme, mode=mode, calibration=calibration if scheme.needs_calibration else None)
     analyses = dict(analysis) if isinstance(analysis, Mapping) else {_name(analysis): analysis}
     labels = [str(one) for one in found] + ([_label(second)] if second is not None else [])
     cells = {(one.analysis, one.scheme): one for one in done}
