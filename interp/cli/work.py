@@ -17,7 +17,7 @@ from interp.errors import ConfigError
 if TYPE_CHECKING:
     import pandas
 
-    from interp.config.commands import ModelConfig, RunConfig
+    from interp.config.commands import FolderConfig, PlainConfig, RunConfig
     from interp.models import Model
     from interp.runs import RunFolder
     from interp.tasks import Labelled
@@ -27,6 +27,7 @@ __all__ = [
     "certify",
     "claim",
     "load_model",
+    "model_facts",
     "read_data",
     "read_position",
     "row_table",
@@ -58,7 +59,7 @@ def read_data(session: Session, settings: RunConfig) -> Labelled:
     return data
 
 
-def claim(session: Session, settings: RunConfig, command: str, task: str) -> RunFolder:
+def claim(session: Session, settings: FolderConfig, command: str, task: str) -> RunFolder:
     """Claim the run folder of a command; at a terminal, ask before a finished run is replaced."""
     from interp.runs import RunFolder
     from interp.runs.integrity import state
@@ -92,7 +93,7 @@ def read_position(flag: str, text: str, words: Sequence[str]) -> str | int:
         ) from None
 
 
-def load_model(session: Session, settings: ModelConfig) -> Model:
+def load_model(session: Session, settings: PlainConfig) -> Model:
     """Load the model that the settings name, and say what it is."""
     import interp.models
 
@@ -124,21 +125,26 @@ def certify(session: Session, model: Model) -> dict[str, Any]:
     return certificate.to_dict()
 
 
+def model_facts(model: Model) -> dict[str, Any]:
+    """Give what ``run.json`` says about a model."""
+    return {
+        "name": model.name,
+        "weights": model.weights,
+        "family": model.hf.config.model_type,
+        "layers": model.n_layers,
+        "width": model.d_model,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "fingerprint": model.fingerprint,
+        "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        "commit": getattr(model.hf.config, "_commit_hash", None),
+    }
+
+
 def run_facts(model: Model, data: Labelled, certificate: Any) -> dict[str, Any]:
     """Give what ``run.json`` says about the model and the data, beside the settings."""
     return {
-        "model": {
-            "name": model.name,
-            "weights": model.weights,
-            "family": model.hf.config.model_type,
-            "layers": model.n_layers,
-            "width": model.d_model,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(model.device),
-            "fingerprint": model.fingerprint,
-            "tokenizer_fingerprint": model.tokenizer_fingerprint,
-            "commit": getattr(model.hf.config, "_commit_hash", None),
-        },
+        "model": model_facts(model),
         "data": {
             "name": data.name,
             "description": data.description,

@@ -144,7 +144,9 @@ def compare(
         mode=mode,
         seed=seed,
         seconds=time.perf_counter() - started,
-        warnings=_warnings(model, second, noise, bases),
+        warnings=_warnings(
+            model, second, noise, [cells[name, ""] for name in analyses if (name, "") in cells]
+        ),
         results={key: result for key, result in results.items() if result is not None},
     )
 
@@ -281,7 +283,7 @@ def _described(model: Model) -> dict[str, Any]:
 
 
 def _warnings(
-    model: Model, other: Model | None, noise: Sequence[str], bases: Mapping[str, _Base]
+    model: Model, other: Model | None, noise: Sequence[str], references: Sequence[Cell]
 ) -> tuple[str, ...]:
     said = list(model.warnings)
     if other is not None:
@@ -291,6 +293,6 @@ def _warnings(
         )
     if missing := [kind for kind in NOISE if kind not in noise]:
         said.append(f"noise floors left out: {', '.join(missing)}; delta is smaller than it should be")
-    said += [text for base in bases.values() for text in base.warnings]
-    said += [f"{base.name}: {base.refused}" for base in bases.values() if base.refused]
+    said += [text for one in references for text in one.warnings]
+    said += [f"{one.analysis}: {one.refused}" for one in references if one.refused]
     return tuple(dict.fromkeys(said))
