@@ -29,7 +29,7 @@ def cell_name(analysis: str, scheme: str) -> str:
 
 
 def _word(text: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip(".-")[:40]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:40]
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

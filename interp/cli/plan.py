@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -155,16 +156,12 @@ def of_compare(
 
 def _modules(model: Model, scheme: Scheme) -> dict[str, Any]:
     """Count the modules that a scheme would quantize, by the group size that their width allows."""
-    from interp.models.linear import is_linear, linear_modules
+    from interp.models.linear import is_linear, linear_modules, width
     from interp.quantization.libraries.library import group_for
 
     found = linear_modules(model.anatomy).values() if scheme.library else ()
-    widths = [getattr(m, "in_features", None) or m.weight.shape[0] for m in found if is_linear(m)]
-    groups: dict[str, int] = {}
-    for width in widths:
-        name = str(group_for(int(width), scheme.group) or "row")
-        groups[name] = groups.get(name, 0) + 1
-    return {"scheme": str(scheme), "bits": scheme.bits, "modules": len(widths), "groups": groups}
+    groups = Counter(str(group_for(width(one), scheme.group) or "row") for one in found if is_linear(one))
+    return {"scheme": str(scheme), "bits": scheme.bits, "modules": groups.total(), "groups": dict(groups)}
 
 
 def show_compare(plan: dict[str, Any]) -> None:

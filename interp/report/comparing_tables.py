@@ -53,15 +53,17 @@ def terminal(result: dict[str, Any], rows: Sequence[Row]) -> list[Table | None]:
 
 def cell_warnings(result: dict[str, Any]) -> list[str]:
     """Give what the analyses of the other models warn of, each text once, with where it was said."""
-    places: dict[str, list[str]] = {}
+    places: dict[tuple[str, str], list[str]] = {}
     for cell in result["cells"]:
-        for text in cell["warnings"]:
-            places.setdefault(text, []).append(f"{cell['analysis']} at {cell['scheme']}")
-        for name in cell["missing"]:
-            text = f"the finding {name!r} of the reference is missing"
-            places.setdefault(text, []).append(f"{cell['analysis']} at {cell['scheme']}")
+        missing = [f"the finding {name!r} of the reference is missing" for name in cell["missing"]]
+        for text in [*cell["warnings"], *missing]:
+            places.setdefault((cell["analysis"], text), []).append(cell["scheme"])
     everywhere = set(result.get("warnings", []))
-    return [f"{', '.join(found)}: {text}" for text, found in places.items() if text not in everywhere]
+    return [
+        f"{analysis}, {', '.join(found)}: {text}"
+        for (analysis, text), found in places.items()
+        if text not in everywhere
+    ]
 
 
 def _side_by_side(result: dict[str, Any], findings: Sequence[Sequence[Row]], title: str) -> Table | None:
