@@ -122,7 +122,7 @@ def test_what_is_left_out_is_accounted_for() -> None:
 
 
 def test_gradients_of_a_dense_copy_are_exact() -> None:
-    model = made("llama").hf.double()
+    model = made("gpt2").hf.double()
     small = quantize(load(model, tokenizer=tokenizer()), "rtn4")
     ids = [[5, 9, 33, 21]]
     run = small.run(ids, capture=["resid_pre.1"], positions="all", grad=True)
