@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.models.fingerprints import parts
 from interp.quantization.schemes import Scheme
 
-__all__ = ["Job", "Library", "Packed", "group_for", "parts", "stored"]
+__all__ = ["Job", "Library", "Packed", "group_for", "stored"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +105,6 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 def stored(tensor: Tensor) -> int:
     """Measure the bytes of a tensor, of its parts where it is a subclass that holds several."""
     return sum(part.numel() * part.element_size() for part in parts(tensor))
-
-
-def parts(tensor: Tensor) -> list[Tensor]:
-    """List the plain tensors that a tensor is made of: itself, unless it is a subclass that holds several."""
-    flatten = getattr(tensor, "__tensor_flatten__", None)
-    if type(tensor) in (Tensor, nn.Parameter) or flatten is None:
-        return [tensor]
-    return [part for name in flatten()[0] for part in parts(getattr(tensor, name))]
 
 
 def group_for(width: int, asked: int) -> int:
