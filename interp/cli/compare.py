@@ -74,13 +74,13 @@ def _schemes(settings: CompareConfig) -> tuple[Scheme, ...]:
 
 
 def _models(session: Session, settings: CompareConfig) -> tuple[Model, Model | None]:
-    from interp.cli.work import load_model
+    from interp.cli.work import load_plain
 
-    model = load_model(session, settings)
+    model = load_plain(session, settings)
     if settings.other is None:
         return model, None
     changed = {"model": settings.other, "weights": settings.with_weights, "revision": None}
-    return model, load_model(session, settings.model_copy(update=changed))
+    return model, load_plain(session, settings.model_copy(update=changed))
 
 
 def _texts(settings: CompareConfig, schemes: Sequence[Scheme]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from interp.errors import ConfigError
 if TYPE_CHECKING:
     import pandas
 
-    from interp.config.commands import FolderConfig, PlainConfig, RunConfig
+    from interp.config.commands import FolderConfig, ModelConfig, PlainConfig, RunConfig
     from interp.models import Model
     from interp.runs import RunFolder
     from interp.tasks import Labelled
@@ -27,6 +27,7 @@ __all__ = [
     "certify",
     "claim",
     "load_model",
+    "load_plain",
     "model_facts",
     "read_data",
     "read_position",
@@ -93,8 +94,13 @@ def read_position(flag: str, text: str, words: Sequence[str]) -> str | int:
         ) from None
 
 
-def load_model(session: Session, settings: PlainConfig) -> Model:
-    """Load the model that the settings name, and say what it is."""
+def load_model(session: Session, settings: ModelConfig) -> Model:
+    """Load the model that the settings name, quantize it if asked, and say what it is."""
+    return load_plain(session, settings, settings.scheme)
+
+
+def load_plain(session: Session, settings: PlainConfig, scheme: str = "none") -> Model:
+    """Load the model that the settings name, at a scheme of its own, and say what it is."""
     import interp.models
 
     model = interp.models.load(
@@ -106,6 +112,11 @@ def load_model(session: Session, settings: PlainConfig) -> Model:
         trust_remote_code=settings.trust_remote_code,
         backend=settings.backend,
     )
+    if scheme != "none":
+        from interp.quantization import quantize
+
+        model = quantize(model, scheme)
+        session.note(f"quantized: {model.quantization!r}")
     session.note(f"model: {model!r}")
     for warning in model.warnings:
         session.warn(warning)
@@ -137,6 +148,8 @@ def model_facts(model: Model) -> dict[str, Any]:
         "device": str(model.device),
         "fingerprint": model.fingerprint,
         "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        "scheme": model.scheme,
+        "quantization": None if model.quantization is None else model.quantization.to_dict(),
         "commit": getattr(model.hf.config, "_commit_hash", None),
     }
 

@@ -27,7 +27,6 @@ __all__ = [
     "ShowConfig",
 ]
 
-LATER_SCHEMES = ("bf16", "int8", "int4", "nf4", "fp8", "int8-dynamic")
 FLAG_ONLY = frozenset({"trust_remote_code"})
 POSITIONAL = frozenset({"prompt", "run", "what"})
 
@@ -108,12 +107,16 @@ class PlainConfig(Config):
 class ModelConfig(PlainConfig):
     """Hold which model, at which precision, and how it is run."""
 
-    scheme: str = _setting("none", "quantization of the weights", allowed="none")
+    scheme: str = _setting(
+        "none", "precision of the weights", allowed="none, or a name of `interp ls schemes` such as int8"
+    )
 
     @field_validator("scheme")
     @classmethod
     def _scheme(cls, value: str) -> str:
-        return _available("scheme", value, ("none",), LATER_SCHEMES)
+        if not re.fullmatch(r"[a-z0-9]+(-g\d+)?", value):
+            raise ValueError("not a scheme")
+        return value
 
 
 class FolderConfig(Config):
@@ -242,11 +245,3 @@ COMMANDS: dict[str, type[Config]] = {
     "report": ReportConfig,
     "ls": ListConfig,
 }
-
-
-def _available(name: str, value: str, now: tuple[str, ...], later: tuple[str, ...]) -> str:
-    if value in now:
-        return value
-    if value in later:
-        raise ValueError("comes with a later version")
-    raise ValueError(f"not a {name}")
