@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from interp.report import comparing_tables as tables
@@ -110,10 +111,11 @@ def _said(result: dict[str, Any], judged: list[Row], scheme: str) -> str:
 
 
 def _named(rows: list[Row]) -> str:
-    """Name the first findings, those that are no layer of a curve before the others."""
-    ordered = sorted(rows, key=lambda row: bool(row.curve))
-    names = ", ".join(f"{row.analysis}: {row.finding}" for row in ordered[:NAMED])
-    return names + (", ..." if len(rows) > NAMED else "")
+    """Name the first findings, and after them curves with the number of their layers."""
+    curves = Counter((row.analysis, row.curve) for row in rows if row.curve)
+    names = [f"{row.analysis}: {row.finding}" for row in rows if not row.curve]
+    names += [f"{name}: {curve} at {_count(n, 'layer')}" for (name, curve), n in curves.items()]
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _count(n: int, one: str, many: str = "") -> str:

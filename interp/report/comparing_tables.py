@@ -98,13 +98,12 @@ def _signed(value: float) -> str:
 
 
 def _verdicts(rows: Sequence[Row]) -> Table | None:
-    """Give one row per verdict on the clear findings, the first few of each analysis that are no layers."""
+    """Give one row per verdict: each analysis's first clear findings, and of curves the layer that moves."""
     findings = grouped([row for row in rows if row.clear])
     if not findings:
         return None
-    heads = [found for found in findings if not found[0].curve] or findings
     shown: list[Sequence[Row]] = []
-    for found in heads:
+    for found in [*(one for one in findings if not one[0].curve), *_furthest(findings)]:
         if sum(one[0].analysis == found[0].analysis for one in shown) < MOST_TERMINAL:
             shown.append(found)
     columns = (
@@ -118,14 +117,29 @@ def _verdicts(rows: Sequence[Row]) -> Table | None:
         "noise",
         "delta",
     )
+    order = {name: at for at, name in enumerate(dict.fromkeys(found[0].analysis for found in findings))}
+    shown.sort(key=lambda found: order[found[0].analysis])
     body = tuple(_line(row) for found in shown for row in found)
     more = len(findings) - len(shown)
-    note = "Intervals: 95% of the paired difference, over groups of items." + (
-        f" {more:,} more clear findings, layers of curves among them, are in findings.parquet and the report."
-        if more
-        else ""
-    )
+    note = (
+        "Intervals: 95% of the paired difference, over groups of items. Of a curve over layers: the layer "
+        "that moves most."
+    ) + (f" {more:,} more clear findings are in findings.parquet and the report." if more else "")
     return Table("Verdicts", columns, body, note=note)
+
+
+def _furthest(findings: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """Give of each curve the layer that moves most in any of the models, in units of delta."""
+    found: dict[tuple[str, str], Sequence[Row]] = {}
+    for rows in findings:
+        key = (rows[0].analysis, rows[0].curve)
+        if rows[0].curve and (key not in found or _moved(rows) > _moved(found[key])):
+            found[key] = rows
+    return list(found.values())
+
+
+def _moved(rows: Sequence[Row]) -> float:
+    return max(abs(row.difference) / row.delta if row.delta else 0.0 for row in rows)
 
 
 def _line(row: Row) -> tuple[Cell, ...]:
