@@ -11,7 +11,7 @@ from interp.findings import Finding
 
 __all__ = ["curve", "shown"]
 
-MOST = 8
+MOST = 7
 
 
 def shown(layers: Sequence[int], most: int = MOST) -> tuple[int, ...]:
@@ -45,12 +45,13 @@ def curve(
         unit: of the values.
         about: one sentence for the reader.
     """
+    floors = np.broadcast_to(np.asarray(control, dtype=np.float64), np.shape(values))
     return tuple(
         Finding(
             f"{name} at layer {layer}",
             np.asarray(values[layer], dtype=np.float64),
             tuple(groups),
-            control if isinstance(control, float) else np.asarray(control[layer], dtype=np.float64),
+            floors[layer],
             unit,
             curve=name,
             layer=layer,

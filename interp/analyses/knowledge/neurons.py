@@ -82,7 +82,7 @@ def _columns(projection: nn.Module, width: int, dtype: torch.dtype) -> tuple[Ten
     plain = head_weights(projection, Whole())
     if plain is not None:
         weight, bias = plain
-        return weight.T, weight.new_zeros(len(weight)) if bias is None else bias
+        return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
     device = next(iter([*projection.parameters(), *projection.buffers()])).device
     one_each = torch.eye(width, dtype=dtype, device=device)
     with torch.no_grad():

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import torch
-
-from interp.activations import Activations
-from interp.analyses.curves import curve
-from interp.analyses.knowledge.attribution import Attribution, attribute, neuron_facts, neuron_findings
-from interp.analyses.knowledge.neurons import SITES, neuron_writes
-from interp.analyses.knowledge.questions import OwnFacts, Questions, ask
-from interp.analyses.knowledge.sublayers import Sublayers, sublayer_gains
+from interp.analyses.knowledge.answering import Answering, answering
+from interp.analyses.knowledge.inside import Inside, inside
+from interp.analyses.knowledge.questions import OwnFacts, ask
 from interp.analyses.measured import Measured
-from interp.analyses.readout import Readout
-from interp.errors import ConfigError, ModelError, SiteError
-from interp.findings import Finding
+from interp.analyses.provenance import earlier, origin
+from interp.errors import ConfigError
 from interp.models.accept import ModelLike, as_model
-from interp.models.model import Model
 
 __all__ = ["recall"]
 
 THRESHOLDS = ("per-prompt", "pooled")
-ENOUGH = 15
-"""Questions from which a relation has a finding of its own."""
-SATURATED = 0.9
-MOST_OF_ALL = 0.1
-"""The largest part of all neurons that can be called the top."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Hold the options of one run."""
-
-    threshold: str
-    top: int
-    prompts: int
-    seed: int
 
 
 def recall(
@@ -83,42 +58,54 @@ def recall(
         DataError: no question can be asked of this tokenizer.
         SiteError: the model's final norm is unknown.
     """
-    model, asked = as_model(model), _checked(threshold, top, prompts, seed)
+    _check(threshold, top, prompts)
+    model = as_model(model)
     questions = ask(model, data, relations, n=n, seed=seed)
-    if reference is not None:
-        _check_same(reference, questions, asked)
-    readout = Readout.of(model)
-    answers, extra = _answers(model, questions, seed)
-    layers, attribution, read, missing = _inside(model, readout, questions, asked, reference)
-    state = {
-        "questions": questions.fingerprint,
-        "options": asked,
-        "right": answers[0].values,
-        "log_probability": answers[1].values,
-        "layers": layers,
-        "attribution": attribution,
-    }
-    known: Mapping[str, Any] = state if reference is None else reference.state
-    found = [*answers]
-    facts: dict[str, Any] = {
+    key = {"questions": questions.fingerprint, "top": top, "prompts": prompts, "seed": seed}
+    before = None if reference is None else _same(reference, key)
+    answers = answering(model, questions)
+    within = inside(
+        model,
+        questions,
+        questions.wrong(seed),
+        top=top,
+        prompts=prompts,
+        reference=None if before is None else before[1],
+    )
+    known, other = (answers, within) if before is None else before
+    found = (
+        *answers.overall(),
+        *within.neuron_findings(other, threshold),
+        *answers.by_relation(),
+        *within.curves(),
+    )
+    facts = {
+        **answers.facts(known),
         "base of FFN neurons": "resid_pre" if model.anatomy.parallel else "resid_mid",
-        "relations": _by_relation(questions, state, known),
-        **extra,
+        **within.facts(other, threshold),
     }
-    if attribution is not None and known["attribution"] is not None:
-        groups = [questions.asked[row].group for row in _rows(questions, asked.prompts)]
-        found += neuron_findings(attribution, known["attribution"], groups, asked.threshold)
-        facts["neurons"] = neuron_facts(attribution, model.d_mlp, asked.threshold)
-    found += _relations(questions, answers[0])
-    if layers is not None:
-        found += _curves(questions, layers)
-        facts["layers"] = _layer_facts(layers, known["layers"])
-    facts_of_model = {
-        "name": model.name,
-        "weights": model.weights,
-        "fingerprint": model.fingerprint,
-        "tokenizer_fingerprint": model.tokenizer_fingerprint,
-        "scheme": read.scheme,
-    }
-    notes = (*model.warnings, *questions.notes, *missing)
-    return Measured("recall", tuple(found), facts_of_model, facts, state, seed, notes)
+    state = {"key": key, "answers": answers, "inside": within}
+    notes = (*model.warnings, *questions.notes, *within.missing)
+    return Measured("recall", found, origin(model), facts, state, seed, notes)
+
+
+def _check(threshold: str, top: int, prompts: int) -> None:
+    if threshold not in THRESHOLDS:
+        raise ConfigError(f"threshold {threshold!r} asked; use {' or '.join(THRESHOLDS)}.")
+    if top < 1 or prompts < 1:
+        raise ConfigError(f"top={top} neurons of prompts={prompts} asked; ask for at least 1 of each.")
+
+
+def _same(reference: Measured, key: dict[str, object]) -> tuple[Answering, Inside]:
+    """Take the reference's numbers.
+
+    Raises:
+        ConfigError: of another analysis, without state, or made with other questions or options.
+    """
+    theirs = earlier(reference, "recall", "key")
+    if other := [name for name, value in key.items() if theirs[name] != value]:
+        raise ConfigError(
+            f"recall: the reference was made with other {' and '.join(other)}. Use the same data, n, seed "
+            "and options for both, and models that share a tokenizer."
+        )
+    return reference.state["answers"], reference.state["inside"]

@@ -38,7 +38,7 @@ def sublayer_gains(
         tokens: whose log-probability is read, for each item its own.
         parallel: whether attention and FFN read the same stream.
     """
-    layers = sum(site.startswith("resid_pre.") for site in read.sites)
+    layers = sum(site.kind == "resid_pre" for site in read.sites)
     attention: list[Tensor] = []
     ffn: list[Tensor] = []
     for layer in range(layers):
