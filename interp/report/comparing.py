@@ -23,6 +23,7 @@ from interp.report.story import Number, Story
 __all__ = ["SCHEMA", "figures", "main_figure", "story"]
 
 NAMED = 3
+NAMING = ("weakened", "lost")
 CAUTIONS = (
     "A verdict is about these items, this model and this seed. That a finding survives says that the "
     "difference is smaller than delta, not that there is none.",
@@ -106,7 +107,8 @@ def _said(result: dict[str, Any], judged: list[Row], scheme: str) -> str:
     parts = [f"{place} {len(counts['survives'])} of {_count(n, 'clear finding')} survive"]
     for verdict in ORDER[1:]:
         if rows := counts[verdict]:
-            parts.append(f"{len(rows)} {'is' if len(rows) == 1 else 'are'} {verdict} ({_named(rows)})")
+            named = f" ({_named(rows)})" if verdict in NAMING else ""
+            parts.append(f"{len(rows)} {'is' if len(rows) == 1 else 'are'} {verdict}{named}")
     return ", ".join(parts)
 
 

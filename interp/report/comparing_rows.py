@@ -96,13 +96,17 @@ def where(result: dict[str, Any], scheme: str) -> str:
     return f"in {scheme}" if scheme == other_label(result) else f"at {scheme}"
 
 
-def number(value: float | None) -> str:
-    """Write a number with three figures; a missing one as a dash."""
+def number(value: float | None, figures: int = 3) -> str:
+    """Write a number with a few figures; a missing one as a dash."""
     if value is None or value != value:  # NaN
         return "\u2013"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{figures}g}"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None, figures: int = 3) -> str:
     """Write an interval; one with an open end is undetermined."""
-    return "[undetermined]" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+    return (
+        "[undetermined]"
+        if low is None or high is None
+        else f"[{number(low, figures)}, {number(high, figures)}]"
+    )

@@ -12,13 +12,26 @@ from interp.report.tables import of_rows
 
 __all__ = ["cell_warnings", "page", "terminal", "verdicts"]
 
+SIGNS = {
+    "survives": "\u2713",
+    "weakened": "\u25bd",
+    "strengthened": "\u25b3",
+    "lost": "\u2717",
+    "inconclusive": "?",
+}
 MOST_ROWS, MOST_TERMINAL, MOST_CHANGES, MOST_OPEN = 150, 8, 40, 12
 
 
 def verdicts(result: dict[str, Any], rows: Sequence[Row]) -> Table | None:
-    """Give the verdicts on clear findings, all schemes side by side; layers have a table of their own."""
-    findings = grouped([row for row in rows if row.clear])
-    return _side_by_side(result, [found for found in findings if not found[0].curve], "Verdicts")
+    """Give the verdicts on clear findings, all schemes side by side; of curves the layer that moves most."""
+    return _side_by_side(result, _heads(grouped([row for row in rows if row.clear])), "Verdicts")
+
+
+def _heads(findings: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """Give the findings that are no layer of a curve, and of each curve the layer that moves most."""
+    order = {name: at for at, name in enumerate(dict.fromkeys(found[0].analysis for found in findings))}
+    heads = [*(found for found in findings if not found[0].curve), *_furthest(findings)]
+    return sorted(heads, key=lambda found: order[found[0].analysis])
 
 
 def page(result: dict[str, Any], rows: Sequence[Row]) -> list[Table | None]:
@@ -84,17 +97,20 @@ def _side_by_side(result: dict[str, Any], findings: Sequence[Sequence[Row]], tit
     more = len(findings) - len(body)
     note = (
         "Each cell: the verdict, then the difference from the reference with its 95% interval over groups, "
-        "in the finding's unit. Verdicts compare that interval with delta."
+        "in the finding's unit. Verdicts compare that interval with delta. Of a curve over layers, the first "
+        "table has the layer that moves most."
     ) + (f" {more:,} more findings are in findings.parquet." if more else "")
     return Table(title, columns, tuple(body), note=note)
 
 
 def _told(row: Row) -> str:
-    return f"{row.verdict}: {_signed(row.difference)} {interval(row.low, row.high)}"
+    ends = interval(row.low, row.high, 2).replace(" ", "\u00a0")
+    difference = f"{_signed(row.difference, 2)} {ends}"
+    return f"{SIGNS.get(row.verdict, '')} {row.verdict}: {difference}"
 
 
-def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{number(value)}"
+def _signed(value: float, figures: int = 3) -> str:
+    return f"{'+' if value > 0 else ''}{number(value, figures)}"
 
 
 def _verdicts(rows: Sequence[Row]) -> Table | None:
@@ -103,7 +119,7 @@ def _verdicts(rows: Sequence[Row]) -> Table | None:
     if not findings:
         return None
     shown: list[Sequence[Row]] = []
-    for found in [*(one for one in findings if not one[0].curve), *_furthest(findings)]:
+    for found in _heads(findings):
         if sum(one[0].analysis == found[0].analysis for one in shown) < MOST_TERMINAL:
             shown.append(found)
     columns = (
@@ -117,8 +133,6 @@ def _verdicts(rows: Sequence[Row]) -> Table | None:
         "noise",
         "delta",
     )
-    order = {name: at for at, name in enumerate(dict.fromkeys(found[0].analysis for found in findings))}
-    shown.sort(key=lambda found: order[found[0].analysis])
     body = tuple(_line(row) for found in shown for row in found)
     more = len(findings) - len(shown)
     note = (
@@ -194,6 +208,7 @@ def _quantization(result: dict[str, Any]) -> Table | None:
                 "calibrated on": f"{found['calibration']['texts']} texts"
                 if found["calibration"]
                 else "nothing",
+                "checks": _checks(found.get("integrity")),
                 "seconds": f"{found['seconds']:.1f}",
             }
         )
@@ -202,10 +217,21 @@ def _quantization(result: dict[str, Any]) -> Table | None:
             notes.append(
                 f"{scheme} left {len(skipped)} modules as they were: {next(iter(skipped.values()))}."
             )
+        for check in found.get("integrity", {}).get("checks", []):
+            if not check["passed"]:
+                failed = f"{check['name']} ({check['detail'] or number(check['value'])})"
+                notes.append(f"{scheme} FAILS the check {failed}: do not trust its numbers.")
         if found["gradients"]:
             notes.append(f"Gradients at {scheme} are refused: {found['gradients']}.")
     note = "Weight error: |W - Wq| / |W| of each module. Embeddings and the head keep their precision."
     return of_rows(rows, "What was done to the weights", note=" ".join([note, *notes]))
+
+
+def _checks(integrity: dict[str, Any] | None) -> str:
+    if not integrity:
+        return "not made"
+    passed = sum(check["passed"] for check in integrity["checks"])
+    return f"{passed} of {len(integrity['checks'])} passed"
 
 
 def _changes(result: dict[str, Any]) -> list[Table]:
