@@ -157,11 +157,11 @@ class _Pair:
         return (self._directions(),) if self.kind == "linear" else self._readings()
 
     def _directions(self) -> Finding:
-        rows = [_contrasts(fit.probe) for fit in (self.own, self.ref)]
-        blind = _contrasts(self.ref.shuffled)
+        rows = [fit.probe.coef_ for fit in (self.own, self.ref)]
+        blind = self.ref.shuffled.coef_
         names = tuple(map(str, self.ref.probe.classes_.tolist()))
         about = (
-            "cosine between the two probes' directions of a label (less the mean direction); control: the "
+            "cosine between the two probes' directions of a label; control: the "
             "reference's probe of exchanged labels"
         )
         return self.finding("directions", row_cosine(*rows), row_cosine(rows[0], blind), about, groups=names)
@@ -178,11 +178,6 @@ class _Pair:
             self.finding("same concept", first == second, first == second[other], said),
             self.finding("codebook agreement", row_cosine(own, ref), row_cosine(own, ref[other]), alike),
         )
-
-
-def _contrasts(probe: LogisticProbe) -> Float[np.ndarray, "label dim"]:
-    """Give each label's direction less the mean of all, which no prediction depends on."""
-    return probe.coef_ - probe.coef_.mean(axis=0)
 
 
 def _similarities(probe: HyperdimensionalProbe, X: States) -> Float[np.ndarray, "test concept"]:
