@@ -14,8 +14,10 @@ import numpy as np
 
 from interp import results
 from interp.errors import ConfigError, DataError
+from interp.findings import Finding
 from interp.mediation import SEARCHES, Curve, Edge, Effects, Evaluation, curve, evaluate
 from interp.mediation.chosen import chosen
+from interp.mediation.itemised import of_curve, prefixed
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -88,6 +90,13 @@ class Patching:
     def table(self, k: int | None = None) -> pandas.DataFrame:
         """Give one row per mediator, the largest effect first; see ``Effects.table``."""
         return self.effects.table(k)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the effects, and of this model's own circuit the evaluation and the area by size."""
+        if self.trace is None:
+            return self.effects.findings()
+        circuit = self.trace.evaluation.findings() + of_curve(self.trace.curve, self.trace.random_curve)[:1]
+        return self.effects.findings() + prefixed(circuit, "circuit")
 
     def diff(self, reference: Patching) -> pandas.DataFrame:
         """Give the change of each mediator's mean effect from another result."""
