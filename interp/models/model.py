@@ -20,6 +20,7 @@ from interp.models.facts import Facts
 from interp.models.generation import Generation, generate
 from interp.models.interventions import Intervention
 from interp.models.positions import Positions
+from interp.models.quantized import Quantization
 from interp.models.running import Run
 from interp.models.tokens import Prompts, Tokens, tokenize
 from interp.sites import Site
@@ -44,6 +45,7 @@ class Model(Facts):
         certificate: what the validation at load measured.
         warnings: what a reader of any result should know.
         backend: what runs captures, interventions and gradients; None is the native hooks.
+        quantization: what was done to its weights by ``interp.quantization.quantize``; None for nothing.
     """
 
     hf: PreTrainedModel
@@ -54,10 +56,12 @@ class Model(Facts):
     certificate: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     backend: Backend | None = None
+    quantization: Quantization | None = None
 
     def __repr__(self) -> str:
         """Return one line: name, family and sizes."""
-        kind = f"{self.weights}, {self.hf.config.model_type}"
+        scheme = "" if self.quantization is None else f" at {self.quantization.scheme}"
+        kind = f"{self.weights}{scheme}, {self.hf.config.model_type}"
         sizes = f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads"
         return f"Model({self.name!r}, {kind}, {sizes}, {self.dtype}, {self.device})"
 
@@ -174,6 +178,8 @@ class Model(Facts):
         Raises:
             InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
         """
+        if grad and self.quantization is not None:
+            self.quantization.check_gradients(self.name)
         tokens = self.tokenize(prompts, padding_side=padding_side)
         found, tensors, recorded = running.run(
             self._backend,

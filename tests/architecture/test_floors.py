@@ -86,7 +86,7 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
 
 
 def test_floors_are_those_of_the_longest_row() -> None:
-    assert floor("interp.quantization.compare") == 3
+    assert floor("interp.quantization.comparison") == 3
     assert floor("interp.quantization.schemes") == 2
     assert floor("interp.models.doctor") == 1
     assert floor("interp.nowhere") is None

@@ -17,6 +17,7 @@ __all__ = ["PAIR_TASKS", "PairTask", "draw"]
 
 Draw = Callable[[World, random.Random, str], Iterator[Pair]]
 TRIES = 100
+STALE = 5000  # draws in a row that bring nothing new: then all there is has been seen
 MORE = 8  # so that enough are left where few line up
 
 
@@ -149,10 +150,12 @@ def draw(
     rng = random.Random(f"pairs:{row.name}:{kind}:{seed}")
     drawn: dict[tuple[str, str], Pair] = {}
     stream = row.stream(load_world() if world is None else world, rng, kind)
+    since = 0
     for _, pair in zip(range(TRIES * n), stream, strict=False):
         named = replace(pair, kind=kind if pair.kind != "null" else "null")
+        since = since + 1 if (pair.clean, pair.corrupt) in drawn else 0
         drawn.setdefault((pair.clean, pair.corrupt), named)
-        if len(drawn) == MORE * n:
+        if len(drawn) == MORE * n or since == STALE:
             break
     if not drawn:
         raise DataError(f"{row.name} gives no pair of kind {kind!r}.")

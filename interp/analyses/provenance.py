@@ -1,0 +1,59 @@
+"""What a result says about its model, and what a later result takes from an earlier one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interp.analyses.measured import Measured
+from interp.errors import ConfigError, DataError
+from interp.models.model import Model
+
+__all__ = ["check_same_tokens", "earlier", "origin"]
+
+
+def origin(model: Model) -> dict[str, Any]:
+    """Give name, weights, fingerprint, tokenizer_fingerprint and scheme of a model."""
+    return {
+        "name": model.name,
+        "weights": model.weights,
+        "fingerprint": model.fingerprint,
+        "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        "scheme": "none",
+    }
+
+
+def earlier(reference: Measured, analysis: str, key: str) -> Any:
+    """Give one entry of an earlier result's state.
+
+    Raises:
+        ConfigError: it is of another analysis, or holds no state (it was read from disk, or was itself
+            measured against another result).
+    """
+    if reference.analysis != analysis:
+        raise ConfigError(
+            f"the reference is a result of {reference.analysis!r}; give one of {analysis!r}, measured first."
+        )
+    if key not in reference.state:
+        raise ConfigError(
+            f"this result of {analysis!r} holds nothing to measure against: it was read from disk, or was "
+            f"measured against another. Give what {analysis}(model) returned for the reference model."
+        )
+    return reference.state[key]
+
+
+def check_same_tokens(
+    own: tuple[tuple[int, ...], ...], theirs: tuple[tuple[int, ...], ...], analysis: str
+) -> None:
+    """Refuse to compare two models that did not read the same tokens.
+
+    Raises:
+        DataError: other prompts, another seed, or another tokenizer.
+    """
+    if own == theirs:
+        return
+    at = next((i for i, pair in enumerate(zip(own, theirs, strict=False)) if pair[0] != pair[1]), None)
+    found = f"{len(own)} and {len(theirs)} prompts" if at is None else f"prompt {at} has other tokens"
+    raise DataError(
+        f"{analysis}: the reference read other tokens ({found}). Use the same prompts, n and seed, and "
+        "models that share a tokenizer."
+    )

@@ -1,0 +1,65 @@
+"""Linear modules of Hugging Face models, whichever way round they keep their weights."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from interp.errors import ModelError
+from interp.models.anatomy import Anatomy
+
+__all__ = ["as_linear", "is_linear", "linear_modules", "put_module", "put_weight"]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Tell whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed."""
+    return type(module) in (nn.Linear, Conv1D)
+
+
+def linear_modules(anatomy: Anatomy) -> dict[str, nn.Module]:
+    """Give the linear modules of the blocks by their name in the model; embeddings and head are elsewhere."""
+    inside = {id(module) for block in anatomy.blocks for module in block.modules()}
+    return {
+        name: module
+        for name, module in anatomy.hf.named_modules()
+        if id(module) in inside and (is_linear(module) or isinstance(module, nn.Linear))
+    }
+
+
+@torch.no_grad()
+def as_linear(module: nn.Module) -> nn.Linear:
+    """Give a linear layer ``[out, in]`` of its own that computes what a linear module does."""
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor)
+    table = weight.detach().T if type(module) is Conv1D else weight.detach()
+    made = nn.Linear(
+        table.shape[1], table.shape[0], bias=bias is not None, device=table.device, dtype=table.dtype
+    )
+    made.weight.copy_(table)
+    if bias is not None:
+        assert isinstance(bias, Tensor)
+        made.bias.copy_(bias)
+    return made.requires_grad_(False)
+
+
+def put_weight(module: nn.Module, weight: Float[Tensor, "out in"]) -> None:
+    """Give a linear module another parameter of the same type; the old one is left as it is."""
+    old = module.weight
+    assert isinstance(old, nn.Parameter)
+    table = (weight.T if type(module) is Conv1D else weight).to(old.device, old.dtype).contiguous()
+    module.weight = nn.Parameter(table, requires_grad=old.requires_grad)
+
+
+def put_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another.
+
+    Raises:
+        ModelError: there is no such place.
+    """
+    place, _, last = name.rpartition(".")
+    parent = root.get_submodule(place)
+    if last not in parent._modules:
+        raise ModelError(f"{type(root).__name__} has no module {name!r}.")
+    parent._modules[last] = module

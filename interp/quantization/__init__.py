@@ -1,0 +1,44 @@
+"""The same model at another precision: schemes, quantized copies, and what survives in them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Comparison": "comparison",
+    "Judgement": "comparison",
+    "MODES": "quantizing",
+    "SCHEMES": "schemes",
+    "Scheme": "schemes",
+    "VERDICTS": "comparison",
+    "compare": "comparison",
+    "judge": "comparison",
+    "quantize": "quantizing",
+}
+
+__all__ = [
+    "MODES",
+    "SCHEMES",
+    "VERDICTS",
+    "Comparison",
+    "Judgement",
+    "Scheme",
+    "compare",
+    "judge",
+    "quantize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(
+            f"module 'interp.quantization' has no attribute {name!r}; it has: {', '.join(__all__)}."
+        )
+    return getattr(import_module(f"interp.quantization.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Give the public names."""
+    return sorted(__all__)

@@ -1,0 +1,227 @@
+"""The verdict on one finding: does it survive in the other model?
+
+The rule, in terms of the *excess* of a finding over its control, turned so that the reference's is positive:
+
+``delta``
+    The larger of three noise floors and 10% of the reference's excess.
+``survives``
+    The interval of the paired difference lies within ``[-delta, delta]``.
+``lost``
+    The reference is clear of its control, the other's excess is not told from zero, and the upper end of its
+    interval is under ``delta``.
+``weakened``, ``strengthened``
+    The interval of the difference lies wholly below ``-delta`` (and the finding is not lost), or wholly
+    above ``delta``.
+``inconclusive``
+    Everything else. That a difference is not significant never makes a finding survive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+from interp.errors import DataError
+from interp.findings import Finding
+from probes.statistics import Interval, bootstrap, paired_difference
+
+__all__ = ["FLOORS", "SHARE", "VERDICTS", "Judgement", "judge"]
+
+VERDICTS: dict[str, str] = {
+    "survives": "the difference is within delta, the smallest change that would matter",
+    "weakened": "it is smaller by more than delta, but still there",
+    "strengthened": "it is larger by more than delta",
+    "lost": "it was clear of its control, and no longer is",
+    "inconclusive": "the data cannot tell these apart; more items may",
+}
+FLOORS = 3.0
+SHARE = 0.1
+LEVEL = 0.95
+DRAWS = 400
+"""Draws of groups for a finding that is no mean, whose statistic is computed for each."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Hold one finding in both models and the verdict.
+
+    Attributes:
+        finding: its name.
+        verdict: a key of ``VERDICTS``.
+        reference: its value in the reference.
+        value: its value in the other model.
+        control: what the reference has to beat.
+        difference: value less reference, over the same items.
+        low: lower end of its 95% interval over groups.
+        high: upper end.
+        noise: the larger noise floor: what another batch layout, or bf16, changes in the reference.
+        delta: the smallest change that would matter.
+        excess: of the other model over its own control.
+        excess_low: lower end of its 95% interval.
+        excess_high: upper end.
+        clear: whether the reference is told from its control: its interval excludes it, and the excess is
+            above three noise floors. A verdict on a finding that is not clear says little.
+        unit: of value, reference, control and difference.
+        n: items.
+        n_groups: independent groups of them.
+        curve: findings of one curve share it.
+        layer: where on the curve.
+        method: of the interval of the difference.
+        about: one sentence about the finding.
+    """
+
+    finding: str
+    verdict: str
+    reference: float
+    value: float
+    control: float
+    difference: float
+    low: float
+    high: float
+    noise: float
+    delta: float
+    excess: float
+    excess_low: float
+    excess_high: float
+    clear: bool
+    unit: str
+    n: int
+    n_groups: int
+    curve: str = ""
+    layer: int | None = None
+    method: str = ""
+    about: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as a dictionary."""
+        return asdict(self)
+
+
+def judge(
+    reference: Finding, other: Finding, *, noise: float = 0.0, same: bool = False, seed: int = 0
+) -> Judgement:
+    """Give the verdict on one finding.
+
+    Args:
+        reference: the finding in the full model.
+        other: the finding of the same name in the other model, over the same items.
+        noise: the noise floor, in the finding's unit.
+        same: whether both are the same weights in the same arithmetic, so that equal values are proof.
+        seed: of the draws of groups.
+
+    Raises:
+        DataError: the items differ.
+    """
+    if reference.groups != other.groups:
+        raise DataError(
+            f"finding {reference.name!r}: the two models were measured on other items "
+            f"({len(reference.groups)} and {len(other.groups)}, or other groups). An analysis has to draw "
+            "its items from its seed alone, whatever the model says."
+        )
+    sign = -1.0 if reference.excess < 0 else 1.0
+    delta = max(FLOORS * noise, SHARE * abs(reference.excess))
+    change = _difference(other, reference, same, seed)
+    own, before = _excess(other, seed), _excess(reference, seed)
+    clear = not before.contains(0.0) and abs(reference.excess) > FLOORS * noise
+    verdict = _verdict(_turned(change, sign), _turned(own, sign), delta, clear)
+    return Judgement(
+        finding=reference.name,
+        verdict=verdict,
+        reference=reference.value,
+        value=other.value,
+        control=reference.floor,
+        difference=other.value - reference.value,
+        low=change.low,
+        high=change.high,
+        noise=noise,
+        delta=delta,
+        excess=other.excess,
+        excess_low=own.low,
+        excess_high=own.high,
+        clear=clear,
+        unit=reference.unit,
+        n=len(reference.values),
+        n_groups=reference.n_groups,
+        curve=reference.curve,
+        layer=reference.layer,
+        method=change.method,
+        about=reference.about,
+    )
+
+
+def _verdict(change: Interval, excess: Interval, delta: float, clear: bool) -> str:
+    if -delta <= change.low and change.high <= delta:
+        return "survives"
+    if clear and excess.contains(0.0) and excess.high < delta:
+        return "lost"
+    if change.high < -delta:
+        return "weakened"
+    if change.low > delta:
+        return "strengthened"
+    return "inconclusive"
+
+
+def _turned(interval: Interval, sign: float) -> Interval:
+    """Turn an interval around zero, so that the reference's excess is positive."""
+    if sign > 0:
+        return interval
+    return Interval(-interval.high, -interval.low, interval.level, interval.method)
+
+
+def _difference(other: Finding, reference: Finding, same: bool, seed: int) -> Interval:
+    """Give the interval of the paired difference, other less reference."""
+    if reference.statistic is not None or other.statistic is not None:
+        return _drawn(lambda weights: _value(other, weights) - _value(reference, weights), reference, seed)
+    change = other.values - reference.values
+    if not change.any() and (same or not _shares(other, reference)):
+        return Interval(0.0, 0.0, LEVEL, "every item the same")
+    return paired_difference(other.values, reference.values, groups=reference.groups, seed=seed).interval
+
+
+def _shares(*findings: Finding) -> bool:
+    """Tell whether items are only right or wrong: equal answers do not prove equal models."""
+    return all(bool(np.isin(one.values, (0.0, 1.0)).all()) for one in findings)
+
+
+def _excess(finding: Finding, seed: int) -> Interval:
+    """Give the interval of a finding's excess over its control."""
+    if finding.statistic is not None:
+        control = np.broadcast_to(np.asarray(finding.control, dtype=np.float64), len(finding.values))
+        return _drawn(lambda w: _value(finding, w) - float(np.average(control, weights=w)), finding, seed)
+    if np.ndim(finding.control) == 1:
+        control = np.asarray(finding.control, dtype=np.float64)
+        return paired_difference(finding.values, control, groups=finding.groups, seed=seed).interval
+    found = bootstrap(finding.values, groups=finding.groups, seed=seed).interval
+    return Interval(found.low - finding.floor, found.high - finding.floor, found.level, found.method)
+
+
+def _value(finding: Finding, weights: Float[np.ndarray, " item"]) -> float:
+    if finding.statistic is None:
+        return float(np.average(finding.values, weights=weights))
+    return float(finding.statistic(weights))
+
+
+def _drawn(statistic: Callable[[Float[np.ndarray, " item"]], float], finding: Finding, seed: int) -> Interval:
+    """Give the interval of a function of the items' weights, over draws of groups.
+
+    It is the percentile interval, made wider for few groups (Hesterberg 2015, section 4.5).
+    """
+    names = {group: code for code, group in enumerate(dict.fromkeys(finding.groups))}
+    if len(names) < 2:
+        return Interval(-math.inf, math.inf, LEVEL, "undetermined")
+    codes = np.array([names[group] for group in finding.groups])
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS).astype(np.float64)
+    found = np.array([statistic(row[codes]) for row in times])
+    found = found[np.isfinite(found)]
+    if len(found) < DRAWS / 2:
+        return Interval(-math.inf, math.inf, LEVEL, "undetermined")
+    wide = math.sqrt(len(names) / (len(names) - 1)) * float(special.stdtrit(len(names) - 1, (1 + LEVEL) / 2))
+    low, high = np.quantile(found, [float(special.ndtr(-wide)), float(special.ndtr(wide))]).tolist()
+    return Interval(float(low), float(high), LEVEL, "expanded percentile bootstrap")

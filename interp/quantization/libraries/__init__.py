@@ -1,0 +1,22 @@
+"""The libraries that quantize, one file each; imported on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from interp.quantization.libraries.library import Job, Library, Packed
+from interp.quantization.schemes import Scheme
+
+__all__ = ["LIBRARIES", "Job", "Library", "Packed", "library_of"]
+
+LIBRARIES: dict[str, str] = {
+    "builtin": "interp.quantization.libraries.rounding",
+    "torchao": "interp.quantization.libraries.torchao",
+    "bitsandbytes": "interp.quantization.libraries.bitsandbytes",
+    "gptqmodel": "interp.quantization.libraries.gptqmodel",
+}
+
+
+def library_of(scheme: Scheme) -> Library:
+    """Give the library of a scheme, without importing the package behind it."""
+    return import_module(LIBRARIES[scheme.library]).library()

@@ -1,0 +1,50 @@
+"""torchao: weight-only int8 per row, and int4 in groups."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.quantization.libraries.library import Job, Library, Packed
+
+__all__ = ["Torchao", "library"]
+
+
+class Torchao(Library):
+    """Quantize with torchao's tensor subclasses; the modules stay ``nn.Linear``."""
+
+    package: ClassVar[str] = "torchao"
+
+    def packed(self, job: Job) -> Packed:
+        """Give each layer with a weight of torchao's."""
+        from torchao.quantization import quantize_
+
+        modules: dict[str, nn.Module] = {}
+        for name, layer in job.layers.items():
+            holder = nn.ModuleList([layer])
+            quantize_(holder, _config(job.scheme.bits, job.group(name)))
+            modules[name] = holder[0]
+        return Packed(modules)
+
+    def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
+        """Give the dequantized weights."""
+        weight: Any = module.weight
+        return weight.dequantize().float()
+
+
+def _config(bits: int, group: int) -> Any:
+    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig
+    from torchao.quantization.granularity import PerAxis, PerGroup
+
+    if bits == 8:
+        return Int8WeightOnlyConfig()
+    four: Any = getattr(torch, "int4")  # noqa: B009  (missing from torch's own type stubs)
+    return IntxWeightOnlyConfig(weight_dtype=four, granularity=PerGroup(group) if group else PerAxis(0))
+
+
+def library() -> Torchao:
+    """Give the library."""
+    return Torchao()

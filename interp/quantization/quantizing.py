@@ -1,0 +1,219 @@
+"""From a model and a scheme to a new model, with a report of what was done."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp.errors import ConfigError, ModelError
+from interp.models.accept import ModelLike, as_model
+from interp.models.backends import BACKENDS
+from interp.models.linear import as_linear, is_linear, linear_modules, put_module, put_weight
+from interp.models.loading import load
+from interp.models.model import Model
+from interp.models.quantized import Quantization, QuantizedModule
+from interp.models.twin import twin
+from interp.quantization.libraries import Job, Library, Packed, library_of
+from interp.quantization.libraries.library import stored
+from interp.quantization.schemes import Scheme
+
+__all__ = ["MODES", "quantize", "refuse"]
+
+MODES: dict[str, str] = {
+    "dense": "the scheme's numbers in the model's own modules: exact gradients, every site and backend",
+    "packed": "the library's own modules: their memory and speed",
+}
+
+
+def quantize(
+    model: ModelLike,
+    scheme: str | Scheme = "int8",
+    *,
+    mode: str = "dense",
+    skip: Sequence[str] = (),
+    calibration: Sequence[str] | Sequence[Sequence[int]] | None = None,
+) -> Model:
+    """Give a model whose linear layers in the blocks are held at a scheme's precision.
+
+    Embeddings and the head keep theirs. The model given is left as it is, and whatever is not quantized is
+    shared with it. ``.quantization`` of the new model reports what was done.
+
+    Args:
+        model: at full precision.
+        scheme: a key of ``SCHEMES``, with a group size such as ``int4-g32`` where it has one.
+        mode: a key of ``MODES``.
+        skip: names or globs of modules to leave as they are, such as ``"*.down_proj"``.
+        calibration: texts or token ids, for schemes that need them.
+
+    Raises:
+        ConfigError: an unknown scheme or mode, or calibration missing or given in vain.
+        ModelError: the library is missing, the model is quantized already, or no module could be quantized.
+
+    Example:
+        >>> import interp
+        >>> small = quantize(interp.load("demo"), "rtn4")
+        >>> len(small.quantization.quantized)
+        168
+    """
+    model, scheme = as_model(model), Scheme.parse(scheme)
+    refuse(model, scheme, mode=mode, calibration=calibration)
+    started, base = time.perf_counter(), model.fingerprint
+    report = Quantization(str(scheme), mode, (), {}, 0, _bytes(model.hf), 0, 0.0, scheme.group, base=base)
+    if not scheme.library:
+        hf = twin(model.hf) if scheme.name == "fp32" else _converted(model.hf)
+        return _wrapped(model, hf, replace(report, bytes_after=_bytes(hf)), started)
+    hf, library = twin(model.hf), library_of(scheme)
+    copied = replace(model.anatomy, hf=hf)
+    modules = linear_modules(copied)
+    skipped = {name: why for name, module in modules.items() if (why := _why_not(name, module, skip))}
+    layers = {name: as_linear(module) for name, module in modules.items() if name not in skipped}
+    job = Job(hf, layers, scheme, _texts(model, calibration))
+    plain = {name: as_linear(module) for name, module in modules.items() if name in layers}
+    packed = library.packed(job)
+    done = _put(hf, packed, plain, library, job, mode)
+    _check_done(model, scheme, modules, done, skipped | dict(packed.skipped))
+    report = replace(
+        report,
+        modules=done,
+        skipped={**skipped, **packed.skipped},
+        expected=len(modules),
+        calibration=_provenance(job.texts),
+        gradients="" if mode == "dense" or scheme.gradient_safe else _unsafe(library),
+    )
+    after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
+    return _wrapped(model, hf, replace(report, bytes_after=after), started)
+
+
+def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: Any = None) -> None:
+    """Raise what :func:`quantize` would raise, before anything is computed."""
+    if mode not in MODES:
+        raise ConfigError(f"mode {mode!r} asked; use {' or '.join(map(repr, MODES))}.")
+    if model.quantization is not None and model.quantization.scheme != "fp32":
+        raise ModelError(
+            f"{model.name!r} is held at {model.quantization.scheme} already. Quantize the model it was "
+            "made from."
+        )
+    if scheme.needs_calibration and not calibration:
+        raise ConfigError(
+            f"{scheme} chooses its rounding on texts: give calibration=texts (or token ids), such as "
+            "interp.quantization.calibration_texts() for the bundled model."
+        )
+    if calibration and not scheme.needs_calibration:
+        raise ConfigError(f"calibration given, but {scheme} uses none. Leave it out.")
+    if mode == "packed" and not scheme.packs:
+        raise ConfigError(f"mode 'packed' asked, but {scheme} is offered as mode='dense' only.")
+    if scheme.library:
+        library_of(scheme).check(scheme)
+
+
+def _why_not(name: str, module: nn.Module, skip: Collection[str]) -> str:
+    if any(fnmatchcase(name, pattern) for pattern in skip):
+        return "left out on request"
+    return "" if is_linear(module) else f"a {type(module).__name__}, which is no plain linear layer"
+
+
+def _texts(model: Model, calibration: Any) -> tuple[tuple[int, ...], ...]:
+    return model.tokenize(list(calibration)).token_ids if calibration else ()
+
+
+def _converted(hf: Any) -> Any:
+    """Copy a model with its parameters in bfloat16; buffers such as rotary frequencies keep their type."""
+    made = copy.deepcopy(twin(hf))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+    made.config.dtype = torch.bfloat16
+    return made
+
+
+def _put(
+    hf: Any, packed: Packed, plain: Mapping[str, nn.Linear], library: Library, job: Job, mode: str
+) -> tuple[QuantizedModule, ...]:
+    """Put the quantized weights or modules into the copy, and measure how far they are from the base's."""
+    parameters = dict(hf.named_parameters())
+    for name, value in packed.others.items():
+        place, _, last = name.rpartition(".")
+        old = parameters[name]
+        setattr(
+            hf.get_submodule(place), last, nn.Parameter(value.to(old.device, old.dtype), old.requires_grad)
+        )
+    done: list[QuantizedModule] = []
+    for name, module in packed.modules.items():
+        weight, before = library.weight(module), plain[name].weight.float()
+        error = float((weight - before).norm() / before.norm().clamp_min(1e-30))
+        group = job.group(name)
+        if mode == "dense":
+            put_weight(hf.get_submodule(name), weight)
+        else:
+            put_module(hf, name, module.eval().requires_grad_(False))
+        size = library.needed(plain[name], job.scheme, group) if mode == "dense" else library.stored(module)
+        done.append(QuantizedModule(name, group, size, error))
+    return tuple(done)
+
+
+def _check_done(
+    model: Model,
+    scheme: Scheme,
+    modules: Mapping[str, Any],
+    done: Sequence[QuantizedModule],
+    skipped: Mapping[str, str],
+) -> None:
+    """Refuse a copy in which nothing, or less than is accounted for, was quantized."""
+    if not done:
+        why = next(iter(skipped.values()), f"its blocks hold no linear module ({model.hf.config.model_type})")
+        raise ModelError(f"{scheme} quantized no module of {model.name!r}: {why}.")
+    lost = [name for name in modules if name not in skipped and name not in {one.name for one in done}]
+    if lost:
+        raise ModelError(
+            f"{scheme} left {len(lost)} of {len(modules)} modules of {model.name!r} as they were and gave no "
+            f"reason, {lost[0]!r} first. Name them in skip= if that is what you want."
+        )
+
+
+def _unsafe(library: Library) -> str:
+    return f"{type(library).__name__}'s kernels here lose them without a word"
+
+
+def _bytes(hf: Any) -> int:
+    """Count the bytes of all parameters, shared ones once."""
+    return sum(stored(parameter) for parameter in hf.parameters())
+
+
+def _bytes_left(hf: Any, names: Collection[str]) -> int:
+    """Count the bytes of everything but the weights that were quantized; biases stay."""
+    return sum(
+        stored(parameter)
+        for name, parameter in hf.named_parameters()
+        if name.rpartition(".")[0] not in names or name.endswith(".bias")
+    )
+
+
+def _provenance(texts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    if not texts:
+        return {}
+    digest = hashlib.sha256(json.dumps([list(text) for text in texts]).encode()).hexdigest()
+    return {"texts": len(texts), "tokens": sum(map(len, texts)), "sha256": digest}
+
+
+def _wrapped(model: Model, hf: Any, report: Quantization, started: float) -> Model:
+    """Make a ``Model`` of the copy, validated like any other."""
+    backend = "native" if model.backend is None else model.backend.name
+    assert backend in BACKENDS
+    made = load(hf, tokenizer=model.tokenizer, family=model.family, backend=backend)
+    return replace(
+        made,
+        tokenizer=model.tokenizer,
+        name=model.name,
+        weights=model.weights,
+        warnings=model.warnings,
+        quantization=replace(report, seconds=time.perf_counter() - started),
+    )

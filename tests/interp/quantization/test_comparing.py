@@ -1,0 +1,216 @@
+"""Comparing: any analysis, paired over the same items, with noise floors, resumed, refusals kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+
+from interp import load, quantization
+from interp.analyses.measured import Measured
+from interp.errors import ConfigError, DataError, ModelError
+from interp.findings import Finding
+from interp.models import Model
+from interp.models.batches import most_prompts
+from interp.quantization.comparison import Cell, Comparison, compare
+from interp.results import jsonable
+from tests.tiny import build, tokenizer
+
+PROMPTS = np.random.default_rng(0).integers(3, 60, (40, 6)).tolist()
+GROUPS = tuple(f"g{at // 2}" for at in range(len(PROMPTS)))
+
+
+def margins(model: Model, *, reference: Any = None, n: int = 40) -> Measured:
+    """Give the reference's own top logit less the mean logit, and its agreement with itself."""
+    logits = model.logits(PROMPTS[:n]).double().numpy()
+    favourite = logits.argmax(1) if reference is None else reference.state["favourite"]
+    rows = np.arange(n)
+    lead = logits[rows, favourite] - logits.mean(1)
+    same = (logits.argmax(1) == favourite).astype(float)
+    found = (
+        Finding("lead", lead, GROUPS[:n], unit="logits", curve="lead", layer=0),
+        Finding("agreement", same, GROUPS[:n], control=1 / 64),
+    )
+    return Measured("margins", found, {"name": model.name}, state={"favourite": favourite})
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load(build("llama"), tokenizer=tokenizer())
+
+
+def test_a_model_survives_itself(model: Model) -> None:
+    found = compare(margins, model, ["fp32"])
+    table = found.table()
+    assert list(table["verdict"]) == ["survives", "survives"]
+    assert (table["difference"].abs() <= table["noise"]).all()
+    assert (table["low"] == 0).all()
+    assert (table["high"] == 0).all()
+    assert (table["noise"] > 0).any(), "bf16 changes something, or the floor was not measured"
+    assert "2 survives" in repr(found)
+
+
+def test_eight_bits_are_closer_than_two(model: Model) -> None:
+    before = model.fingerprint
+    found = compare(margins, model, ["rtn8", "rtn2"])
+    eight, two = (found.judgement(scheme, "lead") for scheme in ("rtn8", "rtn2"))
+    assert abs(eight.difference) < abs(two.difference)
+    assert two.verdict in ("lost", "weakened")
+    assert eight.verdict in ("survives", "inconclusive")
+    assert two.n == 40
+    assert two.n_groups == 20
+    assert model.fingerprint == before
+
+
+def test_the_difference_is_that_of_the_items(model: Model) -> None:
+    found = compare(margins, model, ["rtn4"])
+    own = margins(model)
+    other = margins(quantization.quantize(model, "rtn4"), reference=own)
+    judged = found.judgement("rtn4", "lead")
+    assert judged.difference == pytest.approx(other.finding("lead").value - own.finding("lead").value)
+    assert judged.low < judged.difference < judged.high
+    assert found.results["margins", "rtn4"].finding("lead").value == judged.value
+
+
+def test_the_noise_floor_is_what_another_layout_and_bf16_change(model: Model) -> None:
+    seen: list[tuple[int | None, str]] = []
+
+    def analysis(model: Model, *, reference: Any = None) -> Measured:
+        seen.append((most_prompts(), str(model.dtype)))
+        return margins(model, reference=reference)
+
+    found = compare(analysis, model, ["rtn4", "bf16"])
+    assert seen[:3] == [(None, "torch.float32"), (7, "torch.float32"), (None, "torch.bfloat16")]
+    own = margins(model)
+    half = margins(quantization.quantize(model, "bf16"), reference=own)
+    expected = abs(half.finding("lead").value - own.finding("lead").value)
+    assert found.judgement("rtn4", "lead").noise == pytest.approx(expected)
+    assert found.judgement("bf16", "lead").noise < expected / 10, "bf16 is not its own noise"
+    none = compare(margins, model, ["rtn4"], noise=())
+    assert none.judgement("rtn4", "lead").noise == 0
+    assert any("noise floors left out" in text for text in none.warnings)
+
+
+def test_a_few_noisy_items_lose_nothing(model: Model) -> None:
+    found = compare(partial(margins, n=4), model, ["fp32", "rtn8"])
+    assert set(found.table()["verdict"]) <= {"survives", "inconclusive"}
+
+
+def test_cells_that_are_done_are_not_run_again(model: Model) -> None:
+    kept: list[Cell] = []
+    whole = compare({"one": margins, "two": margins}, model, ["rtn8", "rtn4"], keep=kept.append)
+    assert [(cell.analysis, cell.scheme) for cell in kept] == [
+        ("one", ""), ("two", ""), ("one", "rtn8"), ("two", "rtn8"), ("one", "rtn4"), ("two", "rtn4"),
+    ]  # fmt: skip
+    again = [Cell.from_dict(jsonable(cell.to_dict())[0]) for cell in kept]
+    calls: list[str] = []
+
+    def counted(model: Model, *, reference: Any = None) -> Measured:
+        calls.append(model.name)
+        return margins(model, reference=reference)
+
+    part = [cell for cell in again if cell.analysis == "one"]
+    rest = compare({"one": counted, "two": margins}, model, ["rtn8", "rtn4"], done=part)
+    assert not calls
+    pandas.testing.assert_frame_equal(rest.table(), whole.table())
+    assert set(rest.references) == {"one", "two"}
+    read = Comparison.from_dict(whole.to_dict())
+    pandas.testing.assert_frame_equal(read.table(), whole.table())
+    assert read.to_dict() == whole.to_dict()
+
+
+def test_an_analysis_that_refuses_is_told_and_the_others_go_on(model: Model) -> None:
+    def gradients(model: Model, *, reference: Any = None) -> Measured:
+        if model.quantization is not None:
+            raise ModelError("no gradients here.")
+        return margins(model)
+
+    def impossible(model: Model, *, reference: Any = None) -> Measured:
+        raise DataError("the model knows none of these facts.")
+
+    found = compare({"g": gradients, "i": impossible, "m": margins}, model, ["rtn8"], noise=("layout",))
+    assert found.cell("g", "rtn8").refused == "ModelError: no gradients here."
+    assert "knows none of these facts" in found.cell("i", "rtn8").refused
+    assert found.cell("m", "rtn8").judgements
+    refused = found.summary().set_index("analysis")["refused"]
+    assert refused["m"] == ""
+    assert any("knows none" in text for text in found.warnings)
+
+
+def test_a_result_without_findings_is_compared_by_its_diff(model: Model) -> None:
+    @dataclass(frozen=True)
+    class Plain:
+        value: float
+
+        def table(self) -> pandas.DataFrame:
+            return pandas.DataFrame([{"what": "norm", "value": self.value}])
+
+        def to_dict(self) -> dict[str, Any]:
+            return {"value": self.value}
+
+        def diff(self, reference: Plain) -> pandas.DataFrame:
+            return pandas.DataFrame([{"what": "norm", "change": self.value - reference.value}])
+
+        def _repr_html_(self) -> str:
+            return ""
+
+    def norm(model: Model, *, reference: Any = None) -> Plain:
+        return Plain(float(model.logits(PROMPTS[:2]).norm()))
+
+    found = compare(norm, model, ["rtn4"])
+    assert found.analyses == ("norm",)
+    assert found.table().empty
+    assert found.cell("norm", "rtn4").changes[0]["change"] != 0
+
+
+def test_two_checkpoints_are_compared_and_it_says_so(model: Model) -> None:
+    other = load(build("llama", seed=1), tokenizer=tokenizer())
+    other = replace(other, name="tuned")
+    found = compare(margins, model, [], other=other)
+    assert found.schemes == ("tuned (trained)",)
+    assert any("two checkpoints" in text for text in found.warnings)
+    assert "against tuned" in repr(found)
+    assert found.judgement("tuned (trained)", "agreement").verdict in ("lost", "weakened")
+    stranger = load(build("llama"), tokenizer=tokenizer(bos=True))
+    with pytest.raises(DataError, match="different tokenizers"):
+        compare(margins, model, [], other=stranger)
+
+
+def test_items_that_depend_on_the_model_are_refused(model: Model) -> None:
+    def filtered(model: Model, *, reference: Any = None) -> Measured:
+        return margins(model, n=40 if model.quantization is None else 38)
+
+    with pytest.raises(DataError, match="measured on other items"):
+        compare(filtered, model, ["rtn4"], noise=())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"schemes": []}, "nothing to compare with"),
+        ({"schemes": ["rtn4", "rtn4"]}, "named twice"),
+        ({"schemes": ["int3"]}, "scheme 'int3' asked; there are"),
+        ({"schemes": ["rtn4"], "noise": ("heat",)}, "noise 'heat' asked"),
+        ({"schemes": ["rtn4"], "mode": "loose"}, "mode 'loose' asked"),
+    ],
+)
+def test_wrong_questions_are_answered_before_anything_runs(
+    model: Model, given: dict[str, Any], message: str
+) -> None:
+    def never(model: Model, *, reference: Any = None) -> Measured:
+        raise AssertionError("it ran")
+
+    with pytest.raises(ConfigError, match=message):
+        compare(never, model, **given)
+
+
+def test_what_is_not_there_is_named(model: Model) -> None:
+    found = compare(margins, model, ["rtn8"], noise=())
+    with pytest.raises(ConfigError, match="no analysis has it; there are: lead, agreement"):
+        found.judgement("rtn8", "nonsense")
+    with pytest.raises(ConfigError, match="no 'margins' at 'int4' in this comparison"):
+        found.cell("margins", "int4")

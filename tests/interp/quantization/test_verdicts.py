@@ -1,0 +1,146 @@
+"""The rule of the verdict: every word can be reached, none by noise alone, whichever way a finding points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.errors import DataError
+from interp.findings import Finding
+from interp.quantization.comparison.verdicts import judge
+
+N = 120
+GROUPS = tuple(f"g{at // 2}" for at in range(N))
+
+
+def finding(values: np.ndarray, **more: Any) -> Finding:
+    groups = more.pop("groups", GROUPS)
+    return Finding("x", np.asarray(values, dtype=np.float64), groups, **more)
+
+
+def drawn(mean: float, spread: float = 0.1, seed: int = 0, n: int = N) -> np.ndarray:
+    return mean + spread * np.random.default_rng(seed).normal(size=n)
+
+
+BASE = drawn(1.0)
+CASES = {
+    "survives": BASE + drawn(0.0, 0.01, 1),
+    "weakened": BASE - 0.5 + drawn(0.0, 0.01, 1),
+    "strengthened": BASE + 0.5 + drawn(0.0, 0.01, 1),
+    "lost": drawn(0.0, 0.1, 2),
+    "inconclusive": BASE - 0.1 + drawn(0.0, 0.4, 3),
+}
+
+
+@pytest.mark.parametrize("verdict", CASES)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_every_verdict_is_reached_whichever_way_the_finding_points(verdict: str, sign: float) -> None:
+    found = judge(finding(sign * BASE), finding(sign * CASES[verdict]))
+    assert found.verdict == verdict
+    assert found.clear
+    assert found.low <= found.difference <= found.high
+    assert found.delta == pytest.approx(0.1 * abs(BASE.mean()))
+
+
+@pytest.mark.parametrize("verdict", CASES)
+def test_a_control_moves_the_origin_and_nothing_else(verdict: str) -> None:
+    shifted = judge(finding(BASE + 7, control=7.0), finding(CASES[verdict] + 7, control=7.0))
+    paired = judge(
+        finding(BASE + 7, control=np.full(N, 7.0)), finding(CASES[verdict] + 7, control=np.full(N, 7.0))
+    )
+    assert shifted.verdict == paired.verdict == verdict
+    assert shifted.excess == pytest.approx(float(CASES[verdict].mean()))
+
+
+def test_three_noise_floors_outweigh_a_tenth_and_hide_a_change() -> None:
+    changed = finding(CASES["weakened"])
+    assert judge(finding(BASE), changed, noise=0.1).verdict == "weakened"
+    found = judge(finding(BASE), changed, noise=0.2)
+    assert found.delta == pytest.approx(0.6)
+    assert found.verdict == "survives"
+
+
+def test_what_the_reference_does_not_show_cannot_be_lost() -> None:
+    nothing = finding(drawn(0.0, 1.0, 4))
+    found = judge(nothing, finding(drawn(0.0, 1.0, 5)))
+    assert not found.clear
+    assert found.verdict != "lost"
+    buried = judge(finding(BASE), finding(CASES["lost"]), noise=0.5)
+    assert not buried.clear
+    assert buried.verdict != "lost"
+
+
+def test_not_significant_is_not_survival() -> None:
+    few = finding(drawn(1.0, 0.5, 6, n=8), groups=tuple("abcdefgh"))
+    other = finding(drawn(1.0, 0.5, 7, n=8), groups=tuple("abcdefgh"))
+    found = judge(few, other)
+    assert found.low < 0 < found.high
+    assert found.verdict == "inconclusive"
+
+
+def test_equal_answers_prove_equality_of_the_same_weights_only() -> None:
+    right = finding((np.arange(24) % 8 > 0).astype(float), groups=tuple(map(str, range(24))))
+    assert judge(right, right, same=True).verdict == "survives"
+    assert judge(right, right).verdict == "inconclusive"
+    many = finding((np.arange(400) % 8 > 0).astype(float), groups=tuple(map(str, range(400))))
+    assert judge(many, many).verdict == "survives"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(2, 12),
+    spread=st.floats(0.05, 3.0),
+    share=st.booleans(),
+)
+def test_a_few_noisy_items_of_the_same_model_lose_nothing(
+    seed: int, n: int, spread: float, share: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(1.0, spread, n)
+    values = (values > 0.5).astype(float) if share else values
+    groups = tuple(map(str, range(n)))
+    jitter = rng.normal(0, 1e-4, n)
+    found = judge(finding(values, groups=groups), finding(values + (0 if share else jitter), groups=groups))
+    assert found.verdict in ("survives", "inconclusive")
+
+
+def test_a_statistic_is_judged_over_the_same_draws() -> None:
+    rng = np.random.default_rng(0)
+    effects = rng.normal(size=(20, 1)) + 0.1 * rng.normal(size=(20, N))
+    noisy, unrelated = effects + 0.05 * rng.normal(size=(20, N)), rng.normal(size=(20, N))
+
+    def agreement(values: np.ndarray) -> Finding:
+        def correlation(weights: np.ndarray) -> float:
+            return float(np.corrcoef(values @ weights, effects @ weights)[0, 1])
+
+        return finding(np.zeros(N), statistic=correlation)
+
+    assert judge(agreement(effects), agreement(effects)).verdict == "survives"
+    assert judge(agreement(effects), agreement(noisy)).verdict == "survives"
+    gone = judge(agreement(effects), agreement(unrelated))
+    assert gone.verdict in ("lost", "weakened")
+    assert gone.value == pytest.approx(np.corrcoef(effects.mean(axis=1), unrelated.mean(axis=1))[0, 1])
+
+
+def test_the_interval_of_a_statistic_covers_what_it_estimates() -> None:
+    rng, covered = np.random.default_rng(1), 0
+    for at in range(60):
+        change = rng.normal(0.3, 1.0, 12)
+        groups = tuple(map(str, range(12)))
+        one = finding(np.zeros(12), groups=groups, statistic=lambda w: 0.0)
+        two = finding(
+            np.zeros(12), groups=groups, statistic=lambda w, c=change: float(np.average(c, weights=w))
+        )
+        found = judge(one, two, seed=at)
+        covered += found.low <= 0.3 <= found.high
+    assert covered >= 52
+
+
+def test_other_items_are_refused() -> None:
+    with pytest.raises(DataError, match="measured on other items"):
+        judge(finding(BASE), finding(BASE[:10], groups=GROUPS[:10]))
