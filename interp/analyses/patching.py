@@ -26,7 +26,7 @@ from interp.tasks.pairs import draw
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["PairsFor", "Patching", "Trace", "pairs_for", "patch"]
+__all__ = ["SAME", "TARGET", "PairsFor", "Patching", "Trace", "no_circuit", "pairs_for", "patch"]
 
 TARGET = 0.8
 MOST_NODES = 512
@@ -233,7 +233,7 @@ def patch(
         seed=seed,
         progress=progress,
     )
-    note = _no_circuit(effects)
+    note = no_circuit(effects)
     if note:
         return Patching(effects, None, note)
     trace = _trace(model, parts, effects, metric, seed)
@@ -262,7 +262,7 @@ def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
         )
 
 
-def _no_circuit(effects: Effects) -> str:
+def no_circuit(effects: Effects) -> str:
     """Say why no circuit is evaluated; "" where one is."""
     if any(mediator.position is not None for mediator in effects.mediators):
         return "cells of single positions form no circuit of nodes"
