@@ -1,0 +1,203 @@
+"""Compare the residual streams of two models on the same prompts: directions, geometry, neighbours, rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from interp.analyses.alignment import Alignment, effective_rank, neighbours, overlap, row_cosine
+from interp.analyses.depths import Layers, depths
+from interp.analyses.material import Material, Own, material, partners
+from interp.analyses.measured import Measured
+from interp.analyses.provenance import check_same_tokens, earlier, origin
+from interp.errors import ConfigError, DataError
+from interp.findings import Finding
+from interp.models.accept import ModelLike, as_model
+
+__all__ = ["geometry"]
+
+MOST_LAYERS = 7
+CONTROLS = 5
+"""How often prompts are exchanged for the control of CKA."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Hold the states of both models at one layer."""
+
+    at: int
+    given: Material
+    own: Float[np.ndarray, "item dim"]
+    ref: Float[np.ndarray, "item dim"]
+    seed: int
+
+    def finding(
+        self,
+        curve: str,
+        values: Float[np.ndarray, " item"],
+        control: Any,
+        about: str,
+        *,
+        unit: str = "",
+        statistic: Callable[..., float] | None = None,
+    ) -> Finding:
+        """Make a finding of a curve."""
+        return Finding(
+            name=f"{curve} at layer {self.at}",
+            values=values,
+            groups=self.given.groups,
+            control=control,
+            unit=unit,
+            statistic=statistic,
+            curve=curve,
+            layer=self.at,
+            about=about,
+        )
+
+    def cosine(self) -> Finding:
+        """Compare each state with the reference's of the same prompt."""
+        control = row_cosine(self.ref, self.ref[self.given.partners])
+        about = "cosine with the reference's state; control: its own states of two prompts of a task"
+        return self.finding("cosine", row_cosine(self.own, self.ref), control, about)
+
+    def centred_cosine(self) -> Finding:
+        """Do the same after the mean over prompts is taken off each model's states."""
+        own, ref = self.own - self.own.mean(axis=0), self.ref - self.ref.mean(axis=0)
+        control = row_cosine(ref, ref[self.given.partners])
+        about = "the same after each model's mean state is taken off, which all prompts share"
+        return self.finding("centred cosine", row_cosine(own, ref), control, about)
+
+    def cka(self) -> Finding:
+        """Compare the geometry of all states, whatever turn or scale lies between the models."""
+        ones, given = np.ones(len(self.ref)), self.given
+        rings = [partners(given.groups, given.tasks, self.seed + turn) for turn in range(CONTROLS)]
+        exchanged = [Alignment.of(self.ref[ring], self.ref)(ones) for ring in rings]
+        about = "linear CKA with the reference; control: the reference, prompts exchanged within each task"
+        statistic = Alignment.of(self.own, self.ref)
+        return self.finding("CKA", ones, float(np.mean(exchanged)), about, statistic=statistic)
+
+    def neighbours(self, k: int) -> Finding:
+        """Count the nearest prompts that stay the nearest."""
+        ref = neighbours(self.ref, k)
+        control = overlap(ref[self.given.partners], ref)
+        about = (
+            f"share of the {k} nearest prompts (cosine, centred) that are the reference's; control: the "
+            "reference's nearest to another prompt of the task"
+        )
+        return self.finding(
+            "shared neighbours", overlap(neighbours(self.own, k), ref), control, about, unit="share"
+        )
+
+    def rank(self) -> Finding:
+        """Count the dimensions that the states fill."""
+        about = "exp of the entropy of the centred states' singular values; control: all on a line"
+        ones = np.ones(len(self.own))
+        statistic = partial(effective_rank, self.own)
+        return self.finding("effective rank", ones, 1.0, about, unit="dimensions", statistic=statistic)
+
+    def facts(self) -> dict[str, Any]:
+        """Give relative distance and ratio of lengths, means over prompts."""
+        lengths = np.linalg.norm(self.ref, axis=1)
+        apart = np.linalg.norm(self.own - self.ref, axis=1)
+        return {
+            "layer": self.at,
+            "relative_distance": float(np.mean(apart / lengths)),
+            "length_ratio": float(np.mean(np.linalg.norm(self.own, axis=1) / lengths)),
+        }
+
+
+def geometry(
+    model: ModelLike,
+    *,
+    reference: Measured | None = None,
+    n: int = 200,
+    seed: int = 0,
+    layers: Layers | None = None,
+    position: str | int = "last",
+    k: int = 10,
+    prompts: Own | None = None,
+) -> Measured:
+    """Measure the residual stream after several blocks, and how much of the reference's geometry it has.
+
+    Findings, each a curve over layers: centred cosine, linear CKA, shared nearest neighbours, cosine; and the
+    effective rank at the first, the middle and the last of them. Cosines depend on the basis, so they mean
+    something between copies of one checkpoint only; CKA and neighbours do not. The control of all but the
+    rank is the reference with its prompts exchanged within each task: what knowing the task alone gives.
+
+    Args:
+        model: what is measured.
+        reference: what this function returned for the reference model; the model itself where left out.
+        n: how many prompts.
+        seed: of the prompts and of the controls.
+        layers: which blocks' ``resid_post``; seven evenly spaced ones where left out.
+        position: the token that is read: ``"last"``, or an index that every prompt has.
+        k: how many neighbours; fewer where there are few prompts.
+        prompts: own texts, token ids, examples or labelled prompts, instead of the bundled tasks.
+
+    Raises:
+        ConfigError: fewer than two prompts or one neighbour asked, a position of several tokens, or a
+            reference that is none.
+        SiteError: a layer the model does not have.
+        DataError: states that are not finite, or a reference that read other tokens, layers or widths.
+    """
+    model = as_model(model)
+    if k < 1:
+        raise ConfigError(f"k={k} neighbours asked; ask for 1 or more.")
+    at = depths(model, layers, MOST_LAYERS)
+    given = material(model, n, seed, prompts)
+    acts = model.capture(
+        given.tokens, [f"resid_post.{layer}" for layer in at], position, device="cpu", dtype=torch.float32
+    )
+    if not acts.single:
+        raise ConfigError(f"position {position!r} asked; use 'last', or the index of one token.")
+    own = {layer: acts[f"resid_post.{layer}"].double().numpy() for layer in at}
+    ref = own if reference is None else _reference(reference, given, own, position)
+    both = [_Layer(layer, given, own[layer], ref[layer], seed) for layer in at]
+    nearest = max(1, min(k, (len(given) - 1) // 2))
+    ranks = sorted({0, len(both) // 2, len(both) - 1})
+    return Measured(
+        analysis="geometry",
+        found=(
+            *(one.centred_cosine() for one in both),
+            *(one.cka() for one in both),
+            *(one.neighbours(nearest) for one in both),
+            *(one.cosine() for one in both),
+            *(both[i].rank() for i in ranks),
+        ),
+        model=origin(model),
+        facts={
+            "prompts": len(given),
+            "source": given.source,
+            "layers": list(at),
+            "position": position,
+            "neighbours": nearest,
+            "distances": [one.facts() for one in both],
+        },
+        state={"states": own, "token_ids": given.tokens.token_ids, "position": position},
+        seed=seed,
+        warnings=(*model.warnings, *given.warnings),
+    )
+
+
+def _reference(
+    reference: Measured,
+    given: Material,
+    own: dict[int, Float[np.ndarray, "item dim"]],
+    position: str | int,
+) -> dict[int, np.ndarray]:
+    """Give the reference's states, if they are of the same tokens, layers and width."""
+    check_same_tokens(given.tokens.token_ids, earlier(reference, "geometry", "token_ids"), "geometry")
+    states: dict[int, np.ndarray] = earlier(reference, "geometry", "states")
+    shapes = [{layer: rows.shape for layer, rows in one.items()} for one in (own, states)]
+    if shapes[0] != shapes[1] or position != earlier(reference, "geometry", "position"):
+        raise DataError(
+            f"the reference was read at layers {list(states)}, this model at {list(own)}, or at another "
+            "position or width. Use the same layers and position, and models of one shape."
+        )
+    return states
