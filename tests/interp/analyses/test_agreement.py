@@ -169,6 +169,24 @@ def test_a_planted_circuit_is_kept_under_little_noise_and_lost_with_its_head(sea
     assert elsewhere.finding(FAITHFUL).value > 0.8
 
 
+def test_a_circuit_that_moved_to_another_head_is_not_the_references() -> None:
+    truth = planted("copy")
+    hf: Any = copy.deepcopy(truth.model.hf)
+    order = torch.arange(64).reshape(4, 16)[[0, 3, 2, 1]].flatten()
+    with torch.no_grad():
+        attention = hf.transformer.h[0].attn
+        attention.c_attn.weight.copy_(attention.c_attn.weight.reshape(64, 3, 64)[:, :, order].flatten(1))
+        attention.c_attn.bias.copy_(attention.c_attn.bias.reshape(3, 64)[:, order].flatten())
+        attention.c_proj.weight.copy_(attention.c_proj.weight[order])
+    moved = interp.load(hf, tokenizer=truth.model.tokenizer)
+    first = patch_agreement(truth.model, pairs=truth.pairs, k=1)
+    found = patch_agreement(moved, reference=first, pairs=truth.pairs, k=1)
+    assert found.finding("total effect").value == pytest.approx(first.finding("total effect").value)
+    assert found.facts["circuit"]["own_nodes"] == found.facts["top"] == ["head.0.3"]
+    assert found.finding(FAITHFUL).value < 0.1 < 0.8 < found.facts["circuit"]["faithfulness_of_own_circuit"]
+    assert found.finding(OVERLAP).value == found.finding(WEIGHTED).value == 0
+
+
 def test_compare_says_that_the_planted_circuit_is_lost_and_that_a_copy_keeps_it() -> None:
     truth = planted("copy")
     analysis = {"patch": partial(patch_agreement, pairs=truth.pairs, k=1)}
