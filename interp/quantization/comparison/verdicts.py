@@ -43,6 +43,8 @@ VERDICTS: dict[str, str] = {
 FLOORS = 3.0
 SHARE = 0.1
 LEVEL = 0.95
+ENOUGH = 6
+"""Groups that must agree before a number that is the same in all of them is taken as known."""
 DRAWS = 400
 """Draws of groups for a finding that is no mean, whose statistic is computed for each."""
 
@@ -204,6 +206,8 @@ def excess(finding: Finding, seed: int = 0) -> Interval:
     if np.ndim(finding.control) == 1:
         control = np.asarray(finding.control, dtype=np.float64)
         return paired_difference(finding.values, control, groups=finding.groups, seed=seed).interval
+    if finding.n_groups >= ENOUGH and not _shares(finding) and np.ptp(finding.values) == 0:
+        return Interval(finding.excess, finding.excess, LEVEL, "every item the same")
     found = bootstrap(finding.values, groups=finding.groups, seed=seed).interval
     return Interval(found.low - finding.floor, found.high - finding.floor, found.level, found.method)
 

@@ -82,6 +82,13 @@ def test_what_falls_below_its_control_is_lost_not_weakened() -> None:
     assert divergence.verdict == "lost"
 
 
+def test_a_number_that_is_the_same_for_every_item_is_known_from_six_groups_on() -> None:
+    for n, clear in ((12, True), (4, False)):
+        groups = tuple(map(str, range(n)))
+        counted = finding(np.full(n, 300.0), groups=groups)
+        assert judge(counted, counted).clear is clear
+
+
 def test_not_significant_is_not_survival() -> None:
     few = finding(drawn(1.0, 0.5, 6, n=8), groups=tuple("abcdefgh"))
     other = finding(drawn(1.0, 0.5, 7, n=8), groups=tuple("abcdefgh"))
