@@ -18,7 +18,7 @@ def origin(model: Model) -> dict[str, Any]:
         "weights": model.weights,
         "fingerprint": model.fingerprint,
         "tokenizer_fingerprint": model.tokenizer_fingerprint,
-        "scheme": "none" if model.quantization is None else model.quantization.scheme,
+        "scheme": model.scheme,
     }
 
 

@@ -150,7 +150,7 @@ FLAGS: dict[str, Flag] = {
     "backend": Flag(
         ("--backend",), "What runs the hooks: native, transformer-lens or nnsight.", "Model", "native", "NAME"
     ),
-    "scheme": Flag(("--scheme",), "Quantization of the weights: none.", "Model", "none", "NAME"),
+    "scheme": Flag(("--scheme",), "Precision of the weights: none, or a scheme.", "Model", "none", "NAME"),
     "device": Flag(("--device",), "auto, cpu, mps, cuda or cuda:N.", "Model", "auto", "DEVICE"),
     "dtype": Flag(("--dtype",), "Arithmetic: auto, float32, bfloat16 or float16.", "Model", "auto", "DTYPE"),
     "batch_size": Flag(("--batch-size",), "Prompts at a time: auto or a number.", "Model", "auto", "N"),

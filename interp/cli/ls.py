@@ -142,6 +142,23 @@ def estimands() -> list[dict[str, Any]]:
     ]
 
 
+def schemes() -> list[dict[str, Any]]:
+    """List the schemes of quantization, and what those that are not here need."""
+    from interp.quantization import SCHEMES
+    from interp.quantization.libraries import library_of
+
+    return [
+        {
+            "scheme": row.name if not row.regroups else f"{row.name}[-gN]",
+            "bits": row.bits,
+            "library": row.library or "-",
+            "here": (library_of(row).missing(row) if row.library else "") or "yes",
+            "description": row.description,
+        }
+        for row in SCHEMES.values()
+    ]
+
+
 def backends() -> list[dict[str, Any]]:
     """List what can run captures, interventions and gradients."""
     from interp.models import BACKENDS
@@ -152,6 +169,7 @@ def backends() -> list[dict[str, Any]]:
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": models,
     "backends": backends,
+    "schemes": schemes,
     "tasks": tasks,
     "protocols": protocols,
     "pairs": pairs,
@@ -172,7 +190,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     positional=(click.Argument(["what"], metavar="WHAT"),),
 )
 def command(session: Session, settings: Any) -> Outcome:
-    """List what there is: models, backends, tasks, pairs, mediators, sites, probes, runs and more."""
+    """List what there is: models, schemes, tasks, pairs, mediators, sites, probes, runs and more."""
     from interp.config import choose
 
     rows = LISTS[choose("WHAT", settings.what, LISTS)]()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.cli.surroundings import surroundings
-from interp.errors import InterpError
+from interp.errors import ConfigError, InterpError
 from interp.report.text import one_line
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Session:
         self.resolved = resolve(name, flags=flags, sets=params.get("set") or (), config=params.get("config"))
         settings = self.resolved.settings
         self.as_json, self.quiet, self.verbose = settings.as_json, settings.quiet, settings.verbose
+        _check_scheme(getattr(settings, "scheme", "none"))
         with surroundings(self, offline=getattr(settings, "offline", False)):
             outcome = run(self, settings)
         self._print(outcome)
@@ -151,6 +152,19 @@ class Session:
             problem = {"type": kind, "message": message, "exit_code": code}
             self.envelope(STATUS.get(code, "error"), {"error": problem})
         return code
+
+
+def _check_scheme(text: str) -> None:
+    """Refuse an unknown scheme before anything is read or written."""
+    if text == "none":
+        return
+    from interp.quantization.schemes import Scheme
+
+    if Scheme.parse(text).needs_calibration:
+        raise ConfigError(
+            f"--scheme {text!r} chooses its rounding on texts (calibration), which this command does not "
+            "take. Use `interp compare`, or interp.quantization.quantize(model, scheme, calibration=texts)."
+        )
 
 
 def _joined(key: str, value: Any) -> Any:

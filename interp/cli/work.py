@@ -105,6 +105,11 @@ def load_model(session: Session, settings: ModelConfig) -> Model:
         trust_remote_code=settings.trust_remote_code,
         backend=settings.backend,
     )
+    if settings.scheme != "none":
+        from interp.quantization import quantize
+
+        model = quantize(model, settings.scheme)
+        session.note(f"quantized: {model.quantization!r}")
     session.note(f"model: {model!r}")
     for warning in model.warnings:
         session.warn(warning)
@@ -137,6 +142,8 @@ def run_facts(model: Model, data: Labelled, certificate: Any) -> dict[str, Any]:
             "device": str(model.device),
             "fingerprint": model.fingerprint,
             "tokenizer_fingerprint": model.tokenizer_fingerprint,
+            "scheme": model.scheme,
+            "quantization": None if model.quantization is None else model.quantization.to_dict(),
             "commit": getattr(model.hf.config, "_commit_hash", None),
         },
         "data": {

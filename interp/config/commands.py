@@ -25,7 +25,6 @@ __all__ = [
     "ShowConfig",
 ]
 
-LATER_SCHEMES = ("bf16", "int8", "int4", "nf4", "fp8", "int8-dynamic")
 FLAG_ONLY = frozenset({"trust_remote_code"})
 POSITIONAL = frozenset({"prompt", "run", "what"})
 
@@ -84,7 +83,9 @@ class ModelConfig(Config):
     revision: OptionalText = _setting(None, "branch, tag or commit on the hub")
     weights: Literal["trained", "random", "edited"] = _setting("trained", "which weights of the model")
     backend: Literal["native", "transformer-lens", "nnsight"] = _setting("native", "what runs the hooks")
-    scheme: str = _setting("none", "quantization of the weights", allowed="none")
+    scheme: str = _setting(
+        "none", "precision of the weights", allowed="none, or a name of `interp ls schemes` such as int8"
+    )
     device: str = _setting("auto", "where to compute", allowed="auto, cpu, mps, cuda or cuda:0")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting("auto", "arithmetic")
     batch_size: Literal["auto"] | Count = _setting(
@@ -99,7 +100,9 @@ class ModelConfig(Config):
     @field_validator("scheme")
     @classmethod
     def _scheme(cls, value: str) -> str:
-        return _available("scheme", value, ("none",), LATER_SCHEMES)
+        if not re.fullmatch(r"[a-z0-9]+(-g\d+)?", value):
+            raise ValueError("not a scheme")
+        return value
 
     @field_validator("device")
     @classmethod
@@ -212,11 +215,3 @@ COMMANDS: dict[str, type[Config]] = {
     "report": ReportConfig,
     "ls": ListConfig,
 }
-
-
-def _available(name: str, value: str, now: tuple[str, ...], later: tuple[str, ...]) -> str:
-    if value in now:
-        return value
-    if value in later:
-        raise ValueError("comes with a later version")
-    raise ValueError(f"not a {name}")

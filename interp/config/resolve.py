@@ -238,11 +238,9 @@ def _explained(error: ValidationError, model: type[Config], origins: Mapping[str
     choices = [str(c) for c in get_args(field.annotation) if isinstance(c, str)]
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     allowed = str(extra.get("allowed") or ", ".join(choices) or first["msg"].lower())
-    later = first["type"] == "value_error" and "later version" in first["msg"]
-    reason = "comes with a later version" if later else "is not allowed"
     value = first["input"] if isinstance(first["input"], str) else str(first["input"])
     origin = "" if origins.get(key) in ("flag", "default", None) else f" (from {origins[key]})"
     return ConfigError(
-        f"{name} {value!r}{origin} {reason}; allowed: "
+        f"{name} {value!r}{origin} is not allowed; allowed: "
         f"{allowed}.{suggestion(value, choices or allowed.split(', '))}"
     )

@@ -152,7 +152,7 @@ def direct_logit_attribution(
         readout.total.cpu().numpy(),
         tuple(pairs.groups),
         prompts,
-        {"name": model.name, "weights": model.weights, "fingerprint": model.fingerprint},
+        model.described,
         seed,
         pairs.notes,
     )

@@ -136,7 +136,7 @@ def logit_lens(model: Model, pairs: PairSet, *, prompts: str = "clean", seed: in
         {name: np.stack([one[name] for one in measured]) for name in MEASURES},
         tuple(pairs.groups),
         prompts,
-        {"name": model.name, "weights": model.weights, "fingerprint": model.fingerprint},
+        model.described,
         seed,
         pairs.notes,
     )

@@ -15,6 +15,7 @@ from interp.activations import Activations
 from interp.models import fingerprints
 from interp.models.anatomy import Anatomy
 from interp.models.families import Family
+from interp.models.quantized import Quantization
 from interp.models.tokens import Tokens
 from interp.sites import Site
 
@@ -32,6 +33,22 @@ class Facts(ABC):
     name: str
     weights: str
     warnings: tuple[str, ...]
+    quantization: Quantization | None
+
+    @property
+    def scheme(self) -> str:
+        """The precision its weights are held at; "none" for the checkpoint's own."""
+        return "none" if self.quantization is None else self.quantization.scheme
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Give name, weights, fingerprint and scheme: what a result says about its model."""
+        return {
+            "name": self.name,
+            "weights": self.weights,
+            "fingerprint": self.fingerprint,
+            "scheme": self.scheme,
+        }
 
     @property
     def family(self) -> Family:
@@ -122,5 +139,6 @@ class Facts(ABC):
             fingerprints.of_weights(self.hf, self.anatomy.tree.parameters()),
             self.name,
             self.weights,
+            self.scheme,
             warnings=(*self.warnings, *tokens.warnings, *eager),
         )

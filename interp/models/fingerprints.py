@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-__all__ = ["of_tokenizer", "of_weights"]
+__all__ = ["of_tokenizer", "of_weights", "parts"]
 
 _VERSION = attrgetter("_version")
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[int, str]] = WeakKeyDictionary()
@@ -42,9 +42,18 @@ def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str:
 
 def _digest(name: str, tensor: Tensor) -> bytes:
     found = hashlib.sha256(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-    plain = tensor.detach().cpu().contiguous().reshape(-1)
-    found.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
+    for part in parts(tensor):
+        plain = part.detach().cpu().contiguous().reshape(-1)
+        found.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
     return found.digest()
+
+
+def parts(tensor: Tensor) -> list[Tensor]:
+    """List the plain tensors that a tensor is made of: itself, unless it is a subclass that holds several."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if type(tensor) in (Tensor, nn.Parameter) or flatten is None:
+        return [tensor]
+    return [part for name in flatten()[0] for part in parts(getattr(tensor, name))]
 
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 _HOME = {
     "Comparison": "comparison",
+    "Integrity": "integrity",
+    "examine": "integrity",
     "Judgement": "comparison",
     "MODES": "quantizing",
     "SCHEMES": "schemes",
@@ -22,9 +24,11 @@ __all__ = [
     "SCHEMES",
     "VERDICTS",
     "Comparison",
+    "Integrity",
     "Judgement",
     "Scheme",
     "compare",
+    "examine",
     "judge",
     "quantize",
 ]

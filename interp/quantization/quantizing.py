@@ -22,6 +22,7 @@ from interp.models.loading import load
 from interp.models.model import Model
 from interp.models.quantized import Quantization, QuantizedModule
 from interp.models.twin import twin
+from interp.quantization.gradients import gradient_fault
 from interp.quantization.libraries import Job, Library, Packed, library_of
 from interp.quantization.libraries.library import stored
 from interp.quantization.schemes import Scheme
@@ -87,7 +88,7 @@ def quantize(
         skipped={**skipped, **packed.skipped},
         expected=len(modules),
         calibration=_provenance(job.texts),
-        gradients="" if mode == "dense" or scheme.gradient_safe else _unsafe(library),
+        gradients="" if mode == "dense" else gradient_fault(packed.modules, library),
     )
     after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
     return _wrapped(model, hf, replace(report, bytes_after=after), started)
@@ -177,10 +178,6 @@ def _check_done(
             f"{scheme} left {len(lost)} of {len(modules)} modules of {model.name!r} as they were and gave no "
             f"reason, {lost[0]!r} first. Name them in skip= if that is what you want."
         )
-
-
-def _unsafe(library: Library) -> str:
-    return f"{type(library).__name__}'s kernels here lose them without a word"
 
 
 def _bytes(hf: Any) -> int:

@@ -140,7 +140,7 @@ def _result(found: Probed, subject: Subject, job: Job, note: str, *, progress: b
     effects = tuple(job.effect(EDITS[name], table) for name, table in changes.items())
     notes = dict.fromkeys((note, *(effect.estimate.note for effect in effects)))
     return CausalUse(
-        model={key: found.model[key] for key in ("name", "weights", "fingerprint")},
+        model={key: found.model[key] for key in ("name", "weights", "fingerprint", "scheme")},
         site=str(job.site),
         position=subject.position,
         kind=subject.probe.kind,

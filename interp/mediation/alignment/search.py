@@ -97,7 +97,7 @@ def das(
         curve=curve,
         among=among,
         sizes=(len(division.train), len(division.validation), len(division.test)),
-        model={"name": model.name, "weights": model.weights, "fingerprint": model.fingerprint},
+        model=model.described,
         seed=seed,
         warnings=tuple(dict.fromkeys(note for one in variables.values() for note in one.notes)),
     )

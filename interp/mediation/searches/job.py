@@ -169,11 +169,6 @@ class Job:
         if self.replacement.off_distribution:
             put = f"replacement {self.replacement.name} ({self.replacement.description})"
             notes.append(f"{put}: values that the model never has; read with care")
-        model = {
-            "name": self.model.name,
-            "weights": self.model.weights,
-            "fingerprint": self.model.fingerprint,
-        }
         return Effects(
             mediators=self.mediators,
             values=values,
@@ -183,7 +178,7 @@ class Job:
             metric=self.metric.name,
             unit=self.metric.unit,
             replacement=self.replacement.name,
-            model=model,
+            model=self.model.described,
             seed=self.seed,
             warnings=tuple(notes),
             **facts,

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.models.fingerprints import parts
 from interp.quantization.schemes import Scheme
 
 __all__ = ["Job", "Library", "Packed", "group_for", "stored"]
@@ -103,10 +104,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def stored(tensor: Tensor) -> int:
     """Measure the bytes of a tensor, of its parts where it is a subclass that holds several."""
-    parts = getattr(tensor, "__tensor_flatten__", None)
-    if type(tensor) in (Tensor, nn.Parameter) or parts is None:
-        return tensor.numel() * tensor.element_size()
-    return sum(stored(getattr(tensor, name)) for name in parts()[0])
+    return sum(part.numel() * part.element_size() for part in parts(tensor))
 
 
 def group_for(width: int, asked: int) -> int:

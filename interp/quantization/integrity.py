@@ -1,0 +1,178 @@
+"""The examination of a quantized model, before any number of it is believed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from interp import results
+from interp.errors import ConfigError
+from interp.models.accept import ModelLike, as_model
+from interp.models.fingerprints import parts
+from interp.models.model import Model
+from interp.models.tokens import Prompts
+from interp.quantization.gradients import ALIKE
+from interp.quantization.quantizing import quantize
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Check", "Integrity", "examine"]
+
+LOGITS = 2e-2
+"""By how much packed and dense logits may differ, of the largest: kernels that multiply in half precision."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Hold one check: its name, whether it passed, what was measured, the limit, and what it means."""
+
+    name: str
+    passed: bool
+    value: float
+    limit: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Integrity:
+    """Hold the checks of one quantized model.
+
+    Attributes:
+        scheme: its scheme.
+        mode: ``dense`` or ``packed``.
+        checks: in the order in which they were made.
+    """
+
+    scheme: str
+    mode: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Say whether no check failed."""
+        return all(check.passed for check in self.checks)
+
+    def table(self) -> pandas.DataFrame:
+        """Give one row per check: name, passed, value, limit, detail."""
+        import pandas
+
+        return pandas.DataFrame([asdict(check) for check in self.checks])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the checks as JSON types."""
+        checks = [asdict(check) for check in self.checks]
+        plain, _ = results.jsonable({"scheme": self.scheme, "mode": self.mode, "passed": self.passed})
+        return {**plain, "checks": results.jsonable(checks)[0]}
+
+    def _repr_html_(self) -> str:
+        """Give the checks as an escaped table for notebooks."""
+        return results.table_html(self.table(), caption=repr(self))
+
+    def __repr__(self) -> str:
+        """Say in one line what failed."""
+        failed = [f"{one.name} ({one.detail or one.value})" for one in self.checks if not one.passed]
+        said = f"failed: {'; '.join(failed)}" if failed else f"all {len(self.checks)} checks passed"
+        return f"Integrity({self.scheme}, {self.mode}: {said})"
+
+
+def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) -> Integrity:
+    """Check what makes numbers from a quantized model trustworthy; both models are left as they are.
+
+    Every linear module of the blocks is accounted for; it comes from this base, which is as it was; gradients
+    through it point where those of its dense twin do, after a pass without gradients; packed and dense logits
+    agree; and writing its tensors to disk and reading them back changes neither them nor the live model.
+
+    Args:
+        model: from :func:`interp.quantization.quantize`.
+        base: the model it was made from.
+        prompts: texts or token ids; None draws ids.
+        seed: of that draw.
+
+    Raises:
+        ConfigError: the model is not quantized, or was made from another base.
+    """
+    model, base = as_model(model), as_model(base)
+    report = model.quantization
+    if report is None:
+        raise ConfigError(f"{model.name!r} is not quantized; examine what interp.quantization.quantize gave.")
+    if report.base != base.fingerprint:
+        raise ConfigError(
+            f"{model.name!r} at {report.scheme} was made from other weights than those of the base given. "
+            "Give the model that was quantized, as it was."
+        )
+    ids = _ids(base, seed) if prompts is None else model.tokenize(prompts).token_ids
+    dense = model
+    if report.mode == "packed":
+        dense = quantize(base, report.scheme, skip=tuple(report.skipped))
+    checks = [_modules(model), _logits(model, dense, ids), _gradients(model, dense, ids), _saved(model, ids)]
+    return Integrity(report.scheme, report.mode, tuple(checks))
+
+
+def _ids(model: Model, seed: int) -> tuple[tuple[int, ...], ...]:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(model.vocab_size, (4, 12), generator=generator)
+    return tuple(tuple(row) for row in drawn.tolist())
+
+
+def _modules(model: Model) -> Check:
+    report = model.quantization
+    assert report is not None
+    done, left = len(report.modules), len(report.skipped)
+    missing = report.expected - done - left
+    detail = f"{done} of {report.expected} quantized, {left} left out with a reason"
+    return Check("every module is accounted for", missing == 0, float(missing), 0.0, detail)
+
+
+def _logits(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Check:
+    ours, theirs = model.logits(ids), dense.logits(ids)
+    off = float((ours - theirs).abs().max() / theirs.abs().max())
+    detail = "its logits less those of its dense twin, of the largest"
+    return Check("packed logits are the dense ones", off <= LOGITS, off, LOGITS, detail)
+
+
+def _gradients(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Check:
+    name = "gradients are those of the dense twin"
+    report = model.quantization
+    if report is not None and report.gradients:
+        return Check(name, False, 0.0, ALIKE, report.gradients)
+    ours, theirs = (_slope(one, ids) for one in (model, dense))
+    found = float(torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0))
+    return Check(name, found >= ALIKE, found, ALIKE, "cosine, with respect to the stream that enters block 0")
+
+
+def _slope(model: Model, ids: Sequence[Sequence[int]]) -> Tensor:
+    """Give the gradient of the answers' log-probability at the first site, after a pass without gradients."""
+    favourite = model.logits(ids).argmax(-1)
+    run = model.run(ids, capture=["resid_pre.0"], positions="all", grad=True)
+    assert run.logits is not None
+    assert run.activations is not None
+    chosen = run.logits.float().log_softmax(-1).gather(1, favourite[:, None].to(run.logits.device))
+    (found,) = torch.autograd.grad(chosen.sum(), run.activations["resid_pre.0"])
+    return found.float()
+
+
+def _saved(model: Model, ids: Sequence[Sequence[int]]) -> Check:
+    """Write every tensor, read it back, and run the live model again."""
+    before = model.logits(ids)
+    tensors = dict(enumerate(_flat(model)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file({str(at): tensor.detach().clone().contiguous() for at, tensor in tensors.items()}, path)
+        again = load_file(path)
+    changed = sum(not torch.equal(again[str(at)], tensor.cpu()) for at, tensor in tensors.items())
+    off = float((model.logits(ids) - before).abs().max())
+    detail = f"{len(tensors)} tensors, {changed} of them other after reading; live logits differ by {off:.1g}"
+    return Check("saving changes nothing", not changed and off == 0, changed + off, 0.0, detail)
+
+
+def _flat(model: Model) -> list[Tensor]:
+    """List all tensors, and the parts of those that are made of several."""
+    return [part for tensor in model.hf.state_dict().values() for part in parts(tensor)]
