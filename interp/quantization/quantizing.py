@@ -56,7 +56,7 @@ def quantize(
         calibration: texts or token ids, for schemes that need them.
 
     Raises:
-        ConfigError: an unknown scheme or mode, calibration missing or given in vain, or a ``skip`` of nothing.
+        ConfigError: an unknown scheme or mode, calibration missing or in vain, or a ``skip`` of nothing.
         ModelError: the library is missing, the model is quantized already, or no module could be quantized.
 
     Example:
