@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,10 +16,11 @@ from interp.models.batches import layout
 from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.value import Comparison
-from interp.quantization.comparison.verdicts import judge
+from interp.quantization.comparison.verdicts import excess, judge
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
 from interp.results import Result, jsonable
+from probes.statistics import Interval
 
 __all__ = ["NOISE", "Analysis", "compare"]
 
@@ -54,6 +55,7 @@ class _Base:
         noise: name -> kind -> by how much that changes the finding.
         refused: why it gave nothing, or "".
         warnings: what a reader should know.
+        known: name -> interval of the finding's excess, filled when needed.
     """
 
     name: str
@@ -63,6 +65,13 @@ class _Base:
     noise: Mapping[str, Mapping[str, float]]
     refused: str = ""
     warnings: tuple[str, ...] = ()
+    known: dict[str, Interval] = field(default_factory=dict)
+
+    def before(self, name: str, seed: int) -> Interval:
+        """Give the interval of a finding's excess, computed once."""
+        if name not in self.known:
+            self.known[name] = excess(self.findings[name], seed)
+        return self.known[name]
 
     @property
     def cell(self) -> Cell:
@@ -245,7 +254,14 @@ def _cell(
     theirs = named(_findings(result))
     same = made.dtype == model.dtype and made.fingerprint == model.fingerprint
     judgements = tuple(
-        judge(one, theirs[name], noise=_floor(base.noise[name], label), same=same, seed=seed)
+        judge(
+            one,
+            theirs[name],
+            noise=_floor(base.noise[name], label),
+            same=same,
+            seed=seed,
+            before=base.before(name, seed),
+        )
         for name, one in base.findings.items()
         if name in theirs
     )
