@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from interp.quantization import SCHEMES
 from tests.interp.cli.conftest import Call
 
 PROBE = ("probe", "--model", "TINY", "--data", "DATA", "--layer", "1", "-q")
@@ -41,11 +40,3 @@ def test_a_scheme_that_is_none_is_answered_before_anything_is_loaded(call: Call)
     answer = call("probe", "--model", "nowhere", "--scheme", "rtn8-g32")
     assert answer.code == 2
     assert "rtn8 has no group size" in answer.err
-
-
-def test_all_schemes_are_listed_with_what_they_need(call: Call) -> None:
-    answer = call("ls", "schemes", "--json")
-    assert answer.code == 0, answer.err
-    text = json.dumps(answer.envelope)
-    assert all(name in text for name in SCHEMES)
-    assert '"here": "yes"' in text
