@@ -14,8 +14,11 @@ __all__ = ["as_linear", "is_linear", "linear_modules", "put_module", "put_weight
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Tell whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed."""
-    return type(module) in (nn.Linear, Conv1D)
+    """Tell whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed.
+
+    One whose weight is of a class of its own is not: torchao's modules stay ``nn.Linear``.
+    """
+    return type(module) in (nn.Linear, Conv1D) and type(module.weight) in (Tensor, nn.Parameter)
 
 
 def linear_modules(anatomy: Anatomy) -> dict[str, nn.Module]:
