@@ -166,7 +166,7 @@ def _slope(model: Model, ids: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _saved(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
-    """Write every tensor after a pass, run the live model again, and put what was written into a fresh copy."""
+    """Write every tensor after a pass, run the live model again, and put what was written into a copy."""
     name, before = "saving changes nothing", model.logits(ids)
     tensors = _flat(model.hf.state_dict())
     with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +187,7 @@ def _saved(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
         return Check(name, False, 0.0, 0.0, "what would be saved is not what it computes with")
     _fill(fresh, again)
     reloaded = _apart(fresh.logits(ids), before)
-    detail = f"{len(tensors)} tensors; live logits differ by {live:.1g}, those of a reloaded copy by {reloaded:.1g}"
+    detail = f"{len(tensors)} tensors; live logits differ by {live:.1g}, a reloaded copy's by {reloaded:.1g}"
     return Check(name, not live and not reloaded, max(live, reloaded), 0.0, detail)
 
 
