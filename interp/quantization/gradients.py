@@ -15,15 +15,23 @@ ALIKE = 0.99
 ROWS = 4
 
 
-def gradient_fault(modules: Mapping[str, nn.Module], library: Library, *, seed: int = 0) -> str:
+def gradient_fault(
+    modules: Mapping[str, nn.Module], library: Library, *, dtype: torch.dtype, seed: int = 0
+) -> str:
     """Say what is wrong with the gradients of the first module whose are, or "".
 
     Each module first runs without gradients, as in any evaluation, because some kernels repack their weights
     then. After that the gradient of a random projection of its output with respect to its input must point
     where that of the dequantized weights does: a cosine of at least 0.99.
+
+    Args:
+        modules: what the library made.
+        library: which knows the weights they stand for.
+        dtype: of the model's activations.
+        seed: of the inputs.
     """
     for name, module in modules.items():
-        found = cosine(module, library, seed=seed)
+        found = cosine(module, library, dtype=dtype, seed=seed)
         if found is None:
             return f"the output of {name!r} is cut off from its input, without an error"
         if found < ALIKE:
@@ -33,7 +41,7 @@ def gradient_fault(modules: Mapping[str, nn.Module], library: Library, *, seed: 
     return ""
 
 
-def cosine(module: nn.Module, library: Library, *, seed: int = 0) -> float | None:
+def cosine(module: nn.Module, library: Library, *, dtype: torch.dtype, seed: int = 0) -> float | None:
     """Give the cosine between a module's gradient and that of its dequantized weights.
 
     Returns:
@@ -41,7 +49,6 @@ def cosine(module: nn.Module, library: Library, *, seed: int = 0) -> float | Non
     """
     weight = library.weight(module)
     generator = torch.Generator().manual_seed(seed)
-    dtype = next((t.dtype for t in (module.bias,) if isinstance(t, torch.Tensor)), torch.float32)
     states = torch.randn(ROWS, weight.shape[1], generator=generator).to(weight.device, dtype)
     toward = torch.randn(ROWS, weight.shape[0], generator=generator).to(weight.device, dtype)
     with torch.no_grad():
