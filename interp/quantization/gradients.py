@@ -23,7 +23,10 @@ def gradient_fault(modules: Mapping[str, nn.Module], library: Library, *, seed: 
     where that of the dequantized weights does: a cosine of at least 0.99.
     """
     for name, module in modules.items():
-        found = cosine(module, library, seed=seed)
+        try:
+            found = cosine(module, library, seed=seed)
+        except RuntimeError as error:
+            return f"{name!r} fails with them ({error})"
         if found is None:
             return f"the output of {name!r} is cut off from its input, without an error"
         if found < ALIKE:

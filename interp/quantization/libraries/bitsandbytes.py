@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,10 +43,9 @@ class Bitsandbytes(Library):
     @torch.no_grad()
     def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
         """Give the dequantized weights."""
-        functional: Any = import_module("bitsandbytes.functional")
-        weight: Any = module.weight
         if _is_four(module):
-            return functional.dequantize_4bit(weight.data, weight.quant_state).float()
+            return _dequantized(module).float()
+        weight: Any = module.weight
         return weight.data.float() * _row_scales(module).float()[:, None] / 127
 
     def group(self, job: Job, name: str) -> int:
@@ -83,7 +83,20 @@ def without_repacking(root: nn.Module) -> int:
 
 
 def _is_four(module: nn.Module) -> bool:
-    return type(module).__name__ == "Linear4bit"
+    return any(one.__name__ == "Linear4bit" for one in type(module).__mro__)
+
+
+def _dequantized(module: nn.Module) -> Float[Tensor, "out in"]:
+    """Give the weights of a 4-bit layer, read as one long row.
+
+    Version 0.50.2 reads ``[out, in]`` on a CPU as if blocks started anew with each row, which is wrong where
+    64 does not divide ``in`` (width 96: a relative error of 0.26 instead of 0.09).
+    """
+    functional: Any = import_module("bitsandbytes.functional")
+    weight: Any = module.weight
+    state = copy.copy(weight.quant_state)
+    shape, state.shape = state.shape, torch.Size([state.shape.numel()])
+    return functional.dequantize_4bit(weight.data, state).view(shape)
 
 
 @contextmanager
@@ -100,7 +113,7 @@ def quiet() -> Iterator[None]:
 
 def _four(layer: nn.Linear, scheme: Scheme) -> nn.Module:
     library: Any = import_module("bitsandbytes.nn")
-    made = library.Linear4bit(
+    made = (library.Linear4bit if layer.in_features % BLOCK == 0 else _long_linear())(
         layer.in_features,
         layer.out_features,
         bias=layer.bias is not None,
@@ -135,6 +148,20 @@ def _int8(layer: nn.Linear, scheme: Scheme) -> nn.Module:
     made.weight = library.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
     made.bias = layer.bias
     return made.to(layer.weight.device).eval()
+
+
+@cache
+def _long_linear() -> Any:
+    """Make the class of 4-bit layers whose width 64 does not divide: on a CPU the library misreads them."""
+    parent: Any = import_module("bitsandbytes.nn").Linear4bit
+
+    class LongLinear4bit(parent):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.device.type != "cpu":
+                return super().forward(x)
+            return nn.functional.linear(x, _dequantized(self).to(x.dtype), self.bias)
+
+    return LongLinear4bit
 
 
 @cache
