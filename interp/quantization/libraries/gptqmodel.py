@@ -133,11 +133,11 @@ def _run(folder: Path, job: Job) -> None:
         errors="replace",
     )
     if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "nothing")
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip(" ^~")]
+        said = " ".join(lines[-2:]) or f"nothing (exit code {done.returncode})"
         raise ModelError(
             f"scheme {str(job.scheme)!r} asked for a {job.hf.config.model_type!r} model, but gptqmodel "
-            f"failed, saying {said.strip()[:300]!r}. Built in, with other numbers: rtn{job.scheme.bits}."
+            f"failed, saying {said[-300:]!r}. Built in, with other numbers: rtn{job.scheme.bits}."
         )
 
 

@@ -63,7 +63,7 @@ def _config(job: dict[str, Any]) -> Any:
     sizes = list(job["groups"].values())
     common = max(set(sizes), key=sizes.count)
     others: dict[str, Any] = {
-        f"+:^{re.escape(name)}$": {"group_size": size}
+        f"+:^{re.escape(name)}$": {"group_size": size, "act_group_aware": size > 0}
         for name, size in job["groups"].items()
         if size != common
     }
@@ -76,7 +76,7 @@ def _config(job: dict[str, Any]) -> Any:
         "fallback": None,  # the default rounds to nearest, silently, where too few tokens arrive
     }
     if job["method"] == "gptq":
-        return gptqmodel.QuantizeConfig(**shared)
+        return gptqmodel.QuantizeConfig(**shared, act_group_aware=common > 0)
     awq = {"quant_method": names.METHOD.AWQ, "format": names.FORMAT.GEMM, "sym": False}
     return gptqmodel.QuantizeConfig(**shared, **awq)
 
