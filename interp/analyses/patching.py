@@ -14,8 +14,10 @@ import numpy as np
 
 from interp import results
 from interp.errors import ConfigError, DataError
+from interp.findings import Finding
 from interp.mediation import SEARCHES, Curve, Edge, Effects, Evaluation, curve, evaluate
 from interp.mediation.chosen import chosen
+from interp.mediation.itemised import of_curve, prefixed
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -24,7 +26,7 @@ from interp.tasks.pairs import draw
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["PairsFor", "Patching", "Trace", "pairs_for", "patch"]
+__all__ = ["SAME", "TARGET", "PairsFor", "Patching", "Trace", "no_circuit", "pairs_for", "patch"]
 
 TARGET = 0.8
 MOST_NODES = 512
@@ -88,6 +90,13 @@ class Patching:
     def table(self, k: int | None = None) -> pandas.DataFrame:
         """Give one row per mediator, the largest effect first; see ``Effects.table``."""
         return self.effects.table(k)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the effects, and of this model's own circuit the evaluation and the area by size."""
+        if self.trace is None:
+            return self.effects.findings()
+        circuit = self.trace.evaluation.findings() + of_curve(self.trace.curve, self.trace.random_curve)[:1]
+        return self.effects.findings() + prefixed(circuit, "circuit")
 
     def diff(self, reference: Patching) -> pandas.DataFrame:
         """Give the change of each mediator's mean effect from another result."""
@@ -224,7 +233,7 @@ def patch(
         seed=seed,
         progress=progress,
     )
-    note = _no_circuit(effects)
+    note = no_circuit(effects)
     if note:
         return Patching(effects, None, note)
     trace = _trace(model, parts, effects, metric, seed)
@@ -253,7 +262,7 @@ def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
         )
 
 
-def _no_circuit(effects: Effects) -> str:
+def no_circuit(effects: Effects) -> str:
     """Say why no circuit is evaluated; "" where one is."""
     if any(mediator.position is not None for mediator in effects.mediators):
         return "cells of single positions form no circuit of nodes"

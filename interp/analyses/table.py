@@ -49,7 +49,7 @@ _ROWS = (
         "interp.analyses.knowledge",
         "recall",
         "one-hop facts by relation, and the neurons and layers that raise the answer's log-probability",
-        200,
+        400,
     ),
     AnalysisRow(
         "two-hop",

@@ -12,8 +12,10 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError, DataError
+from interp.findings import Finding
 from interp.mediation.edges.graph import Edge
 from interp.mediation.files import read_effects, write_effects
+from interp.mediation.itemised import of_effects
 from interp.mediation.mediators import Mediator
 from probes.statistics import Estimate, benjamini_hochberg, bootstrap
 
@@ -227,6 +229,10 @@ class Effects:
             }
         )
         return plain
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the total effect and every mediator's, pair by pair; see ``itemised.of_effects``."""
+        return of_effects(self)
 
     def diff(self, reference: Effects) -> pandas.DataFrame:
         """Give the change of each mediator's mean effect from another result.

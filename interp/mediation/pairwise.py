@@ -13,8 +13,10 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError
+from interp.findings import Finding
 from interp.mediation.effects import DIRECTIONS
 from interp.mediation.engine import Engine
+from interp.mediation.itemised import of_interactions
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.walk import Row
@@ -98,6 +100,10 @@ class Interactions:
             }
         )
         return plain
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the interaction of every two, pair by pair."""
+        return of_interactions(self)
 
     def diff(self, reference: Interactions) -> pandas.DataFrame:
         """Give the change of each interaction from another result.

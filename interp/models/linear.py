@@ -10,12 +10,15 @@ from transformers.pytorch_utils import Conv1D
 from interp.errors import ModelError
 from interp.models.anatomy import Anatomy
 
-__all__ = ["as_linear", "is_linear", "linear_modules", "put_module", "put_weight"]
+__all__ = ["as_linear", "is_linear", "linear_modules", "put_module", "put_weight", "width"]
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Tell whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed."""
-    return type(module) in (nn.Linear, Conv1D)
+    """Tell whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed.
+
+    One whose weight is of a class of its own is not: torchao's modules stay ``nn.Linear``.
+    """
+    return type(module) in (nn.Linear, Conv1D) and type(module.weight) in (Tensor, nn.Parameter)
 
 
 def linear_modules(anatomy: Anatomy) -> dict[str, nn.Module]:
@@ -26,6 +29,12 @@ def linear_modules(anatomy: Anatomy) -> dict[str, nn.Module]:
         for name, module in anatomy.hf.named_modules()
         if id(module) in inside and (is_linear(module) or isinstance(module, nn.Linear))
     }
+
+
+def width(module: nn.Module) -> int:
+    """Count the inputs of a linear module."""
+    assert isinstance(module.weight, Tensor)
+    return int(module.weight.shape[0 if type(module) is Conv1D else 1])
 
 
 @torch.no_grad()

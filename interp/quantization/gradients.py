@@ -15,16 +15,24 @@ ALIKE = 0.99
 ROWS = 4
 
 
-def gradient_fault(modules: Mapping[str, nn.Module], library: Library, *, seed: int = 0) -> str:
+def gradient_fault(
+    modules: Mapping[str, nn.Module], library: Library, *, dtype: torch.dtype, seed: int = 0
+) -> str:
     """Say what is wrong with the gradients of the first module whose are, or "".
 
     Each module first runs without gradients, as in any evaluation, because some kernels repack their weights
     then. After that the gradient of a random projection of its output with respect to its input must point
     where that of the dequantized weights does: a cosine of at least 0.99.
+
+    Args:
+        modules: what the library made.
+        library: which knows the weights they stand for.
+        dtype: of the model's activations.
+        seed: of the inputs.
     """
     for name, module in modules.items():
         try:
-            found = cosine(module, library, seed=seed)
+            found = cosine(module, library, dtype=dtype, seed=seed)
         except RuntimeError as error:
             return f"{name!r} fails with them ({error})"
         if found is None:
@@ -36,7 +44,7 @@ def gradient_fault(modules: Mapping[str, nn.Module], library: Library, *, seed: 
     return ""
 
 
-def cosine(module: nn.Module, library: Library, *, seed: int = 0) -> float | None:
+def cosine(module: nn.Module, library: Library, *, dtype: torch.dtype, seed: int = 0) -> float | None:
     """Give the cosine between a module's gradient and that of its dequantized weights.
 
     Returns:
@@ -44,7 +52,6 @@ def cosine(module: nn.Module, library: Library, *, seed: int = 0) -> float | Non
     """
     weight = library.weight(module)
     generator = torch.Generator().manual_seed(seed)
-    dtype = next((t.dtype for t in (module.bias,) if isinstance(t, torch.Tensor)), torch.float32)
     states = torch.randn(ROWS, weight.shape[1], generator=generator).to(weight.device, dtype)
     toward = torch.randn(ROWS, weight.shape[0], generator=generator).to(weight.device, dtype)
     with torch.no_grad():

@@ -56,7 +56,7 @@ def quantize(
         calibration: texts or token ids, for schemes that need them.
 
     Raises:
-        ConfigError: an unknown scheme or mode, or calibration missing or given in vain.
+        ConfigError: an unknown scheme or mode, calibration missing or in vain, or a ``skip`` of nothing.
         ModelError: the library is missing, the model is quantized already, or no module could be quantized.
 
     Example:
@@ -70,12 +70,14 @@ def quantize(
     started, base = time.perf_counter(), model.fingerprint
     report = Quantization(str(scheme), mode, (), {}, 0, _bytes(model.hf), 0, 0.0, scheme.group, base=base)
     if not scheme.library:
+        if skip:
+            raise ConfigError(f"skip={list(skip)!r} asked, but {scheme} is of whole models. Leave it out.")
         hf = twin(model.hf) if scheme.name == "fp32" else _converted(model.hf)
         return _wrapped(model, hf, replace(report, bytes_after=_bytes(hf)), started)
     hf, library = twin(model.hf), library_of(scheme)
     copied = replace(model.anatomy, hf=hf)
     modules = linear_modules(copied)
-    skipped = {name: why for name, module in modules.items() if (why := _why_not(name, module, skip))}
+    skipped = _skipped(model, modules, skip)
     layers = {name: as_linear(module) for name, module in modules.items() if name not in skipped}
     job = Job(hf, layers, scheme, _texts(model, calibration))
     plain = {name: as_linear(module) for name, module in modules.items() if name in layers}
@@ -88,7 +90,7 @@ def quantize(
         skipped={**skipped, **packed.skipped},
         expected=len(modules),
         calibration=_provenance(job.texts),
-        gradients="" if mode == "dense" else gradient_fault(packed.modules, library),
+        gradients="" if mode == "dense" else gradient_fault(packed.modules, library, dtype=model.dtype),
     )
     after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
     return _wrapped(model, hf, replace(report, bytes_after=after), started)
@@ -116,10 +118,24 @@ def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: An
         library_of(scheme).check(scheme)
 
 
+def _skipped(model: Model, modules: Mapping[str, nn.Module], skip: Sequence[str]) -> dict[str, str]:
+    """Give the modules that are left as they are, and why; a name that fits none of them is an error."""
+    for pattern in skip:
+        if not any(fnmatchcase(name, pattern) for name in modules):
+            raise ConfigError(
+                f"skip={pattern!r} asked, but no linear module in the blocks of {model.name!r} is called so. "
+                f"They are called, for example: {', '.join(list(modules)[:7])}."
+            )
+    return {name: why for name, module in modules.items() if (why := _why_not(name, module, skip))}
+
+
 def _why_not(name: str, module: nn.Module, skip: Collection[str]) -> str:
     if any(fnmatchcase(name, pattern) for pattern in skip):
         return "left out on request"
-    return "" if is_linear(module) else f"a {type(module).__name__}, which is no plain linear layer"
+    if is_linear(module):
+        return ""
+    kinds = f"a {type(module).__name__} whose weight is a {type(module.weight).__name__}"
+    return f"{kinds}: no plain linear layer, or quantized already"
 
 
 def _texts(model: Model, calibration: Any) -> tuple[tuple[int, ...], ...]:

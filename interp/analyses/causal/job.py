@@ -98,6 +98,9 @@ class Job:
             permutation_p(float(own.mean()), means),
             None if np.allclose(own, whole) else bootstrap(whole, support="real", **given),
             self._size(edit),
+            tuple(own.tolist()),
+            tuple(table.mean(axis=0).tolist()),
+            tuple(self.groups),
         )
 
     def _size(self, edit: Edit) -> float:

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from interp import results
 from interp.analyses.causal.verdict import LEVEL, verdict
 from interp.errors import DataError
+from interp.findings import Finding
 from probes.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ class Effect:
         p_value: how often a random draw does at least as much, the probe's own counted as one.
         whole: the same edit of the whole state; None where it lies along the directions anyway.
         size: mean length of the edit, as a share of the mean length of the states.
+        changes: along the probe's directions, prompt by prompt.
+        random_changes: the mean over random directions, likewise.
+        groups: of the prompts.
     """
 
     edit: str
@@ -44,6 +50,9 @@ class Effect:
     p_value: float
     whole: Estimate | None
     size: float
+    changes: tuple[float, ...] = ()
+    random_changes: tuple[float, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def stands_out(self) -> bool:
@@ -160,6 +169,21 @@ class CausalUse:
         import pandas
 
         return pandas.DataFrame([effect.row() for effect in self.effects])
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the effect of every edit, prompt by prompt, against random directions (nats)."""
+        return tuple(
+            Finding(
+                f"{effect.edit}: {self.measure}",
+                np.array(effect.changes),
+                effect.groups,
+                control=np.array(effect.random_changes),
+                unit="nats",
+                about=f"the change of {self.measured}, beside random directions",
+            )
+            for effect in self.effects
+            if effect.changes
+        )
 
     def response(self) -> pandas.DataFrame:
         """Give the dose-response of steering: dose, value (nats), low, high, random and its quantiles."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import results
+from interp.analyses.concepts.itemised import of_concepts
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError
+from interp.findings import Finding
 from interp.tasks.protocols import Item
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate
@@ -132,6 +134,10 @@ class ConceptResult:
         return kept.assign(
             reference=theirs.loc[both, "value"], change=own.loc[both, "value"] - theirs.loc[both, "value"]
         ).reset_index()
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the probe's and the model's own right answers on test, prompt by prompt."""
+        return of_concepts(self)
 
     def predictions(self) -> pandas.DataFrame:
         """Give one row per test prompt: what was asked, read and said."""

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import results
+from interp.analyses.probing.itemised import of_probe
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError, DataError
+from interp.findings import Finding
 from interp.tasks import Labelled
 from probes.base import Probe
 from probes.cards import ProbeCard
@@ -175,6 +177,10 @@ class ProbeResult:
             found.loc[probe, "change_low"] = change.interval.low
             found.loc[probe, "change_high"] = change.interval.high
         return found
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the accuracy on test at the chosen layer, prompt by prompt, against its hardest floor."""
+        return of_probe(self)
 
     def _tested(self) -> list[tuple[str, str]]:
         return [(self.data.texts[i], self.data.labels[i]) for i in self.split.test]

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError
+from interp.findings import Finding
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
@@ -22,6 +23,7 @@ from interp.mediation.circuits.runs import (
 )
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.pruning import on_a_path
+from interp.mediation.itemised import of_curve
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -53,6 +55,9 @@ class Curve:
         kept: how many of each size lie on a path from the embedding to the logits (edges only); the others
             change nothing.
         metric: its name.
+        runs: the metric of each pair at each size; None where it was not kept.
+        ends: the metric of each pair with everything replaced, and with nothing.
+        groups: of the pairs.
     """
 
     sizes: tuple[int, ...]
@@ -62,6 +67,9 @@ class Curve:
     fractions: tuple[float, ...] = ()
     kept: tuple[int, ...] = ()
     metric: str = "logit-diff"
+    runs: Float[np.ndarray, "size pair"] | None = None
+    ends: Float[np.ndarray, "end pair"] | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def axis(self) -> Float[np.ndarray, " size"]:
@@ -122,6 +130,10 @@ class Curve:
         )
         return plain
 
+    def findings(self) -> tuple[Finding, ...]:
+        """Give the area and the faithfulness by size; with a control, see ``itemised.of_curve``."""
+        return of_curve(self)
+
     def diff(self, reference: Curve) -> pandas.DataFrame:
         """Give the change of faithfulness at every fraction from another curve.
 
@@ -179,12 +191,25 @@ def curve(
     steps, fractions = _steps(len(every), sizes, compat, what_are(every))
     measured = sorted({0, len(every), *steps})
     parts = [set(ranked[:size]) for size in measured]
-    means = [one.mean() for one in run_all(model, pairs, every, parts, metric, seed)]
+    runs = run_all(model, pairs, every, parts, metric, seed)
+    means = [one.mean() for one in runs]
     none, whole = means[0], means[-1]
     refuse_no_effect(whole, none, what_are(every))
     share = dict(zip(measured, [(one - none) / (whole - none) for one in means], strict=True))
     found = np.array([share[size] for size in steps])
-    return Curve(tuple(steps), found, len(every), ranked, fractions, _kept(model, ranked, steps), metric)
+    by_size = dict(zip(measured, runs, strict=True))
+    return Curve(
+        tuple(steps),
+        found,
+        len(every),
+        ranked,
+        fractions,
+        _kept(model, ranked, steps),
+        metric,
+        np.stack([by_size[size] for size in steps]),
+        np.stack([runs[0], runs[-1]]),
+        tuple(pairs.groups),
+    )
 
 
 def _steps(

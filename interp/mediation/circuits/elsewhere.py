@@ -13,8 +13,10 @@ import numpy as np
 
 from interp import results
 from interp.errors import DataError
+from interp.findings import Finding
 from interp.mediation.circuits.evaluation import Evaluation, evaluate
 from interp.mediation.circuits.runs import NODES, Circuit
+from interp.mediation.itemised import prefixed
 from interp.models.accept import ModelLike, as_model
 from interp.pairs import PairSet
 from probes.statistics import Estimate
@@ -94,6 +96,11 @@ class Elsewhere:
             }
         )
         return plain
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give those of every evaluation, after the name of its pairs."""
+        given = self.evaluations.items()
+        return tuple(one for name, found in given for one in prefixed(found.findings(), name))
 
     def diff(self, reference: Elsewhere) -> pandas.DataFrame:
         """Give the change of every share from another result."""

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError
+from interp.findings import Finding
 from interp.mediation.circuits.controls import UNMATCHED
 from interp.mediation.circuits.knockouts import Knockouts, Removals, cuts_of, extras_of
 from interp.mediation.circuits.runs import (
@@ -31,6 +32,7 @@ from interp.mediation.circuits.runs import (
     what_are,
 )
 from interp.mediation.edges.graph import Edge
+from interp.mediation.itemised import of_evaluation
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -177,6 +179,10 @@ class Evaluation:
             }
         )
         return plain
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Give faithfulness and what is lost without the circuit; see ``itemised.of_evaluation``."""
+        return of_evaluation(self)
 
     def diff(self, reference: Evaluation) -> pandas.DataFrame:
         """Give the change of every share and difference from another result.

@@ -7,8 +7,8 @@ The rule, in terms of the *excess* of a finding over its control, turned so that
 ``survives``
     The interval of the paired difference lies within ``[-delta, delta]``.
 ``lost``
-    The reference is clear of its control, the other's excess is not told from zero, and the upper end of its
-    interval is under ``delta``.
+    The reference is clear of its control, the other's excess is not above zero (its interval includes 0 or
+    lies below it), and the upper end of its interval is under ``delta``.
 ``weakened``, ``strengthened``
     The interval of the difference lies wholly below ``-delta`` (and the finding is not lost), or wholly
     above ``delta``.
@@ -31,7 +31,7 @@ from interp.errors import DataError
 from interp.findings import Finding
 from probes.statistics import Interval, bootstrap, paired_difference
 
-__all__ = ["FLOORS", "SHARE", "VERDICTS", "Judgement", "judge"]
+__all__ = ["FLOORS", "SHARE", "VERDICTS", "Judgement", "excess", "judge"]
 
 VERDICTS: dict[str, str] = {
     "survives": "the difference is within delta, the smallest change that would matter",
@@ -43,6 +43,8 @@ VERDICTS: dict[str, str] = {
 FLOORS = 3.0
 SHARE = 0.1
 LEVEL = 0.95
+ENOUGH = 6
+"""Groups that must agree before a number that is the same in all of them is taken as known."""
 DRAWS = 400
 """Draws of groups for a finding that is no mean, whose statistic is computed for each."""
 
@@ -104,7 +106,13 @@ class Judgement:
 
 
 def judge(
-    reference: Finding, other: Finding, *, noise: float = 0.0, same: bool = False, seed: int = 0
+    reference: Finding,
+    other: Finding,
+    *,
+    noise: float = 0.0,
+    same: bool = False,
+    seed: int = 0,
+    before: Interval | None = None,
 ) -> Judgement:
     """Give the verdict on one finding.
 
@@ -114,6 +122,7 @@ def judge(
         noise: the noise floor, in the finding's unit.
         same: whether both are the same weights in the same arithmetic, so that equal values are proof.
         seed: of the draws of groups.
+        before: what :func:`excess` gives for the reference, where it is known already.
 
     Raises:
         DataError: the items differ.
@@ -127,9 +136,9 @@ def judge(
     sign = -1.0 if reference.excess < 0 else 1.0
     delta = max(FLOORS * noise, SHARE * abs(reference.excess))
     change = _difference(other, reference, same, seed)
-    own, before = _excess(other, seed), _excess(reference, seed)
+    own, before = excess(other, seed), excess(reference, seed) if before is None else before
     clear = not before.contains(0.0) and abs(reference.excess) > FLOORS * noise
-    verdict = _verdict(_turned(change, sign), _turned(own, sign), delta, clear)
+    verdict = _verdict(_turned(change, sign), _turned(own, sign), delta, clear=clear)
     return Judgement(
         finding=reference.name,
         verdict=verdict,
@@ -155,10 +164,10 @@ def judge(
     )
 
 
-def _verdict(change: Interval, excess: Interval, delta: float, clear: bool) -> str:
+def _verdict(change: Interval, left: Interval, delta: float, *, clear: bool) -> str:
     if -delta <= change.low and change.high <= delta:
         return "survives"
-    if clear and excess.contains(0.0) and excess.high < delta:
+    if clear and left.low <= 0.0 and left.high < delta:
         return "lost"
     if change.high < -delta:
         return "weakened"
@@ -189,14 +198,16 @@ def _shares(*findings: Finding) -> bool:
     return all(bool(np.isin(one.values, (0.0, 1.0)).all()) for one in findings)
 
 
-def _excess(finding: Finding, seed: int) -> Interval:
-    """Give the interval of a finding's excess over its control."""
+def excess(finding: Finding, seed: int = 0) -> Interval:
+    """Give the 95% interval, over groups, of a finding's excess over its control."""
     if finding.statistic is not None:
         control = np.broadcast_to(np.asarray(finding.control, dtype=np.float64), len(finding.values))
         return _drawn(lambda w: _value(finding, w) - float(np.average(control, weights=w)), finding, seed)
     if np.ndim(finding.control) == 1:
         control = np.asarray(finding.control, dtype=np.float64)
         return paired_difference(finding.values, control, groups=finding.groups, seed=seed).interval
+    if finding.n_groups >= ENOUGH and not _shares(finding) and np.ptp(finding.values) == 0:
+        return Interval(finding.excess, finding.excess, LEVEL, "every item the same")
     found = bootstrap(finding.values, groups=finding.groups, seed=seed).interval
     return Interval(found.low - finding.floor, found.high - finding.floor, found.level, found.method)
 
@@ -210,7 +221,8 @@ def _value(finding: Finding, weights: Float[np.ndarray, " item"]) -> float:
 def _drawn(statistic: Callable[[Float[np.ndarray, " item"]], float], finding: Finding, seed: int) -> Interval:
     """Give the interval of a function of the items' weights, over draws of groups.
 
-    It is the percentile interval, made wider for few groups (Hesterberg 2015, section 4.5).
+    It is the percentile interval, made wider for few groups (Hesterberg 2015, section 4.5) and moved so that
+    its middle draw is the value itself: items drawn twice are alike, which moves many statistics one way.
     """
     names = {group: code for code, group in enumerate(dict.fromkeys(finding.groups))}
     if len(names) < 2:
@@ -224,4 +236,5 @@ def _drawn(statistic: Callable[[Float[np.ndarray, " item"]], float], finding: Fi
         return Interval(-math.inf, math.inf, LEVEL, "undetermined")
     wide = math.sqrt(len(names) / (len(names) - 1)) * float(special.stdtrit(len(names) - 1, (1 + LEVEL) / 2))
     low, high = np.quantile(found, [float(special.ndtr(-wide)), float(special.ndtr(wide))]).tolist()
-    return Interval(float(low), float(high), LEVEL, "expanded percentile bootstrap")
+    shift = statistic(np.ones(len(codes))) - float(np.median(found))
+    return Interval(float(low) + shift, float(high) + shift, LEVEL, "centred percentile bootstrap")

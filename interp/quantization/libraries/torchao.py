@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.errors import ModelError
 from interp.quantization.libraries.library import Job, Library, Packed
 
 __all__ = ["Torchao", "library"]
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Torchao(Library):
@@ -19,11 +22,20 @@ class Torchao(Library):
     package: ClassVar[str] = "torchao"
 
     def packed(self, job: Job) -> Packed:
-        """Give each layer with a weight of torchao's."""
+        """Give each layer with a weight of torchao's.
+
+        Raises:
+            ModelError: torchao does not take the model's type of number.
+        """
         from torchao.quantization import quantize_
 
         modules: dict[str, nn.Module] = {}
         for name, layer in job.layers.items():
+            if layer.weight.dtype not in TYPES:
+                raise ModelError(
+                    f"{job.scheme} of a model in {layer.weight.dtype} asked, but torchao takes "
+                    f"{', '.join(map(str, TYPES))}. Load it in float32, or use rtn{job.scheme.bits}."
+                )
             holder = nn.ModuleList([layer])
             quantize_(holder, _config(job.scheme.bits, job.group(name)))
             modules[name] = holder[0]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from interp.tasks.pairs.table import PAIR_TASKS, PairTask, draw
+from interp.tasks.pairs.table import PAIR_TASKS, PairTask, draw, lined_up
 
-__all__ = ["PAIR_TASKS", "PairTask", "draw"]
+__all__ = ["PAIR_TASKS", "PairTask", "draw", "lined_up"]

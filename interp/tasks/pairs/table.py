@@ -13,7 +13,7 @@ from interp.models.accept import ModelLike, as_model
 from interp.pairs import Pair, PairSet
 from interp.tasks.world import World, load_world
 
-__all__ = ["PAIR_TASKS", "PairTask", "draw"]
+__all__ = ["PAIR_TASKS", "PairTask", "draw", "lined_up"]
 
 Draw = Callable[[World, random.Random, str], Iterator[Pair]]
 TRIES = 100
@@ -141,6 +141,36 @@ def draw(
         DataError: too few pairs line up, or the model answers none.
     """
     model = as_model(model)
+    found = PairSet.build(model, _drawn(task, n, seed, counterfactual, world), misaligned="drop")
+    return (found[: 2 * n].right(model) if right else found)[:n]
+
+
+def lined_up(
+    model: ModelLike, task: str, n: int = 64, *, seed: int = 0, counterfactual: str | None = None
+) -> float:
+    """Give the share of the pairs drawn for a task that line up for the model's tokenizer.
+
+    The model itself is not run.
+
+    Args:
+        model: whose tokenizer decides.
+        task: as for :func:`draw`; likewise the others.
+        n: how many pairs are wanted; eight times as many are drawn.
+        seed: of the draw.
+        counterfactual: one of the task's kinds.
+
+    Raises:
+        ConfigError: no such task or counterfactual, or ``n`` below 1.
+    """
+    drawn = _drawn(task, n, seed, counterfactual, None)
+    try:
+        return len(PairSet.build(as_model(model), drawn, misaligned="drop")) / len(drawn)
+    except DataError:
+        return 0.0
+
+
+def _drawn(task: str, n: int, seed: int, counterfactual: str | None, world: World | None) -> list[Pair]:
+    """Draw the texts of more pairs than are wanted, each once."""
     row = _row(task)
     kind = next(iter(row.kinds)) if counterfactual is None else counterfactual
     if kind not in row.kinds:
@@ -159,8 +189,7 @@ def draw(
             break
     if not drawn:
         raise DataError(f"{row.name} gives no pair of kind {kind!r}.")
-    found = PairSet.build(model, list(drawn.values()), misaligned="drop")
-    return (found[: 2 * n].right(model) if right else found)[:n]
+    return list(drawn.values())
 
 
 def _row(task: str) -> PairTask:

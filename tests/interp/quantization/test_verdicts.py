@@ -74,6 +74,21 @@ def test_what_the_reference_does_not_show_cannot_be_lost() -> None:
     assert buried.verdict != "lost"
 
 
+def test_what_falls_below_its_control_is_lost_not_weakened() -> None:
+    found = judge(finding(BASE), finding(BASE - 3))
+    assert found.excess_high < 0
+    assert found.verdict == "lost"
+    divergence = judge(finding(0 * BASE, control=2.0), finding(drawn(9.0, 0.1, 8), control=2.0))
+    assert divergence.verdict == "lost"
+
+
+def test_a_number_that_is_the_same_for_every_item_is_known_from_six_groups_on() -> None:
+    for n, clear in ((12, True), (4, False)):
+        groups = tuple(map(str, range(n)))
+        counted = finding(np.full(n, 300.0), groups=groups)
+        assert judge(counted, counted).clear is clear
+
+
 def test_not_significant_is_not_survival() -> None:
     few = finding(drawn(1.0, 0.5, 6, n=8), groups=tuple("abcdefgh"))
     other = finding(drawn(1.0, 0.5, 7, n=8), groups=tuple("abcdefgh"))
@@ -124,6 +139,7 @@ def test_a_statistic_is_judged_over_the_same_draws() -> None:
     assert judge(agreement(effects), agreement(noisy)).verdict == "survives"
     gone = judge(agreement(effects), agreement(unrelated))
     assert gone.verdict in ("lost", "weakened")
+    assert gone.low <= gone.difference <= gone.high
     assert gone.value == pytest.approx(np.corrcoef(effects.mean(axis=1), unrelated.mean(axis=1))[0, 1])
 
 

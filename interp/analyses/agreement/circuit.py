@@ -1,0 +1,135 @@
+"""The reference's circuit inside another model: does it still carry the behaviour, beside random ones?"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.analyses.agreement.rankings import Rankings, by_luck, overlap, weighted_jaccard
+from interp.analyses.patching import TARGET, PairsFor, no_circuit
+from interp.findings import Finding
+from interp.mediation import Effects, curve
+from interp.mediation.circuits.runs import run_all
+from interp.mediation.itemised import share_kept
+from interp.models.model import Model
+from interp.pairs import PairSet
+
+__all__ = ["Circuit", "circuit_of", "judged"]
+
+RANDOM = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """Hold a circuit that was found in the reference.
+
+    Attributes:
+        nodes: the largest effects, as many as keep 80% of the behaviour on the ranking pairs; none where
+            there is no circuit.
+        universe: all mediators.
+        note: why there is none, or "".
+    """
+
+    nodes: tuple[Any, ...]
+    universe: tuple[Any, ...]
+    note: str = ""
+
+
+def circuit_of(model: Model, parts: PairsFor, effects: Effects, seed: int) -> Circuit:
+    """Take the largest effects until they keep 80% of the behaviour on the pairs they were ranked on."""
+    universe: tuple[Any, ...] = tuple(effects.mediators)
+    note = no_circuit(effects)
+    if note:
+        return Circuit((), universe, note)
+    order = effects.top(len(universe))
+    found = curve(model, parts.ranking, order, universe=list(universe), metric=effects.metric, seed=seed)
+    enough = np.flatnonzero(found.faithfulness >= TARGET)
+    size = found.sizes[int(enough[0])] if len(enough) else len(universe)
+    if size >= len(universe):
+        return Circuit((), universe, f"no part of the mediators keeps {TARGET:.0%} of the behaviour")
+    return Circuit(tuple(order[:size]), universe)
+
+
+def judged(
+    model: Model, pairs: PairSet, circuit: Circuit, rankings: Rankings, seed: int
+) -> tuple[tuple[Finding, ...], dict[str, Any]]:
+    """Run the reference's circuit in a model, random ones of its size, and the model's own.
+
+    Args:
+        model: what is run.
+        pairs: that the ranking has not seen.
+        circuit: the reference's.
+        rankings: both models' effects.
+        seed: of the random circuits.
+
+    Returns:
+        Findings, and facts as JSON types: only the reason where the reference has no circuit.
+    """
+    if not circuit.nodes:
+        return (), {"note": circuit.note}
+    size, every, metric = len(circuit.nodes), set(circuit.universe), rankings.own.metric
+    own = set(rankings.own.top(size))
+    rng = random.Random(f"circuits:{seed}")
+    lucky = [set(rng.sample(circuit.universe, size)) for _ in range(RANDOM)]
+    sets = [every, set(), set(circuit.nodes), own, *lucky]
+    members: Any = circuit.universe
+    whole, none, inside, mine, *others = run_all(model, pairs, members, sets, metric, seed)
+    chance = np.mean(others, axis=0)
+    ones = np.ones(len(pairs))
+    luck = share_kept(chance, none, whole)(ones)
+    faithful = share_kept(inside, none, whole)
+    findings = (
+        Finding(
+            "faithfulness of the reference's circuit",
+            inside,
+            tuple(pairs.groups),
+            control=luck,
+            unit="share",
+            statistic=faithful,
+            about="share of this model's behaviour that it keeps alone; random circuits are the control",
+        ),
+        Finding(
+            "kept by the reference's circuit",
+            inside - none,
+            tuple(pairs.groups),
+            control=chance - none,
+            unit=rankings.own.unit,
+            about=f"{metric} of it alone, beyond that with everything replaced",
+        ),
+        *_overlaps(rankings, size, seed),
+    )
+    facts = {
+        "nodes": [str(one) for one in circuit.nodes],
+        "size": size,
+        "universe": len(every),
+        "target": TARGET,
+        "n_pairs": len(pairs),
+        "own_nodes": [str(one) for one in rankings.own.top(size)],
+        "faithfulness": faithful(ones),
+        "faithfulness_of_own_circuit": share_kept(mine, none, whole)(ones),
+        "faithfulness_of_random_circuits": luck,
+        "effect_of_all": float((whole - none).mean()),
+    }
+    return findings, facts
+
+
+def _overlaps(rankings: Rankings, size: int, seed: int) -> tuple[Finding, ...]:
+    n = len(rankings.own.mediators)
+    weighted = weighted_jaccard(size)
+    return (
+        rankings.finding(
+            "circuit overlap",
+            overlap(size),
+            by_luck(size, n),
+            f"Jaccard index of both models' {size} largest, the size of the reference's circuit",
+        ),
+        rankings.finding(
+            "circuit overlap, weighted by effect",
+            weighted,
+            rankings.luck(weighted, seed),
+            "each mediator by its share of the circuit's effects; the effects shuffled are the control",
+        ),
+    )

@@ -1,0 +1,159 @@
+"""What happens on the way to the answers: sublayers for all questions, neurons for some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp.analyses.curves import curve
+from interp.analyses.knowledge.attribution import Attribution, attribute, neuron_facts, neuron_findings
+from interp.analyses.knowledge.neurons import SITES, neuron_writes
+from interp.analyses.knowledge.questions import Questions
+from interp.analyses.knowledge.sublayers import Sublayers, sublayer_gains
+from interp.analyses.readout import Readout
+from interp.errors import ModelError
+from interp.findings import Finding
+from interp.models.model import Model
+
+__all__ = ["Inside", "inside"]
+
+MOST_OF_ALL = 0.1
+"""The largest part of all neurons that can be called the top."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """Hold what sublayers and neurons of one model add to the answers.
+
+    Attributes:
+        layers: of every question, for the answer (token 0) and a wrong answer (token 1).
+        neurons: of the questions ``rows``; None where they cannot be taken apart.
+        rows: which questions.
+        groups: the fact of every question.
+        width: neurons per layer.
+        missing: why something is left out.
+    """
+
+    layers: Sublayers | None
+    neurons: Attribution | None
+    rows: tuple[int, ...]
+    groups: tuple[str, ...]
+    width: int
+    missing: tuple[str, ...] = ()
+
+    def neuron_findings(self, reference: Inside, threshold: str) -> tuple[Finding, ...]:
+        """Compare the neurons with the reference's; nothing where either has none."""
+        if self.neurons is None or reference.neurons is None:
+            return ()
+        groups = [self.groups[row] for row in self.rows]
+        return neuron_findings(self.neurons, reference.neurons, groups, threshold)
+
+    def curves(self) -> tuple[Finding, ...]:
+        """Give what attention and FFN add to the answer's log-probability, layer by layer."""
+        if self.layers is None:
+            return ()
+        found: list[Finding] = []
+        for name, gains in (("attention", self.layers.attention), ("FFN", self.layers.ffn)):
+            values = gains.double().cpu().numpy()
+            found += curve(
+                f"{name} contribution",
+                values[..., 0],
+                np.zeros_like(values[..., 0]),
+                groups=self.groups,
+                unit="nats",
+                about=f"increase of the answer's log-probability by all that {name} adds at that layer; "
+                "control: nothing added",
+            )
+        return tuple(found)
+
+    def facts(self, reference: Inside, threshold: str) -> dict[str, Any]:
+        """Give the full curves with their drops from the reference, and where the top neurons are."""
+        found: dict[str, Any] = {}
+        if self.neurons is not None:
+            found["neurons"] = neuron_facts(self.neurons, self.width, threshold)
+        if self.layers is not None and reference.layers is not None:
+            own, other = self.layers, reference.layers
+            pairs = {"attention": (own.attention, other.attention), "FFN": (own.ffn, other.ffn)}
+            for name, (here, there) in pairs.items():
+                found[f"{name} contribution by layer"] = here[..., 0].mean(dim=1).tolist()
+                found[f"{name} contribution to another answer by layer"] = here[..., 1].mean(dim=1).tolist()
+                found[f"{name} drop by layer"] = (there - here)[..., 0].mean(dim=1).tolist()
+        return found
+
+
+def inside(
+    model: Model,
+    questions: Questions,
+    wrong: Sequence[int],
+    *,
+    top: int,
+    prompts: int,
+    reference: Inside | None,
+) -> Inside:
+    """Read every sublayer and the neurons of some questions, in one pass each.
+
+    Args:
+        model: what is run.
+        questions: what is asked.
+        wrong: the token of a wrong answer to each, or -1.
+        top: how many neurons count as the top, at most a tenth of all.
+        prompts: for how many questions neurons are taken apart.
+        reference: of another model, whose top neurons are measured too.
+    """
+    asked = questions.asked
+    rows = _spread(len(asked), prompts)
+    found = Inside(None, None, rows, tuple(one.group for one in asked), model.d_mlp)
+    off = [kind for kind in ("attn_out", "mlp_out") if kind in model.disabled]
+    if off:
+        why = f"contributions of layers and neurons were left out: {model.disabled[off[0]]}"
+        return replace(found, missing=(why,))
+    readout = Readout.of(model)
+    right = torch.tensor([one.token for one in asked])
+    tokens = torch.stack([right, torch.tensor([w if w >= 0 else 0 for w in wrong])], dim=1)
+    read = model.capture([one.prompt for one in asked], [f"{kind}.*" for kind in SITES[:3]], "last")
+    layers = sublayer_gains(readout, read, tokens.to(model.device), parallel=model.anatomy.parallel)
+    none = torch.tensor([w < 0 for w in wrong], device=layers.ffn.device)
+    for gains in (layers.attention, layers.ffn):
+        gains[..., 1].masked_fill_(none, 0.0)
+    neurons, missing = _neurons(model, readout, questions, found, top, reference)
+    return replace(found, layers=layers, neurons=neurons, missing=missing)
+
+
+def _spread(total: int, wanted: int) -> tuple[int, ...]:
+    """Choose rows evenly from the list, whose relations are in turn."""
+    count = min(total, wanted)
+    return tuple(np.unique(np.linspace(0, total - 1, count).round().astype(int)).tolist())
+
+
+def _neurons(
+    model: Model,
+    readout: Readout,
+    questions: Questions,
+    plan: Inside,
+    top: int,
+    reference: Inside | None,
+) -> tuple[Attribution | None, tuple[str, ...]]:
+    if "mlp_act" in model.disabled:
+        return None, (f"neurons were left out: {model.disabled['mlp_act']}",)
+    asked = [questions.asked[row] for row in plan.rows]
+    read = model.capture([one.prompt for one in asked], [f"{kind}.*" for kind in SITES], "last")
+    try:
+        writes = neuron_writes(model, readout, read)
+    except ModelError as error:
+        return None, (f"neurons were left out: {error}",)
+    k = max(1, min(top, int(MOST_OF_ALL * model.d_mlp * model.n_layers)))
+    tokens = torch.tensor([one.token for one in asked], device=model.device)
+    known = None if reference is None else reference.neurons
+    found = attribute(readout, writes, tokens, k, reference=known)
+    notes = () if found.exact else (_CANDIDATES,)
+    return found, (notes if k == top else (*notes, f"the top {k} neurons, a tenth of all, instead of {top}"))
+
+
+_CANDIDATES = (
+    "neurons were put forward by the slope of the log-probability, and only those were measured; others "
+    "count as below the threshold"
+)

@@ -1,0 +1,197 @@
+"""The facts that are asked: bundled ones, a few relations in equal parts, or the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from interp.analyses.answers import answer_token, known_ids
+from interp.errors import ConfigError, DataError
+from interp.models.model import Model
+from interp.tasks import one_hop
+from interp.tasks.prompts import Labelled
+from interp.tasks.relations import RELATIONS
+from interp.tasks.world import load_world
+
+__all__ = ["RELATIONS_ASKED", "OwnFacts", "Question", "Questions", "ask"]
+
+RELATIONS_ASKED = (
+    "capital",
+    "currency",
+    "language",
+    "nationality",
+    "country_of",
+    "plural",
+    "past",
+    "comparative",
+    "antonym",
+    "category",
+)
+OwnFacts = Labelled | Sequence[tuple[str, ...]]
+"""Prompts labelled with their answers, or tuples of prompt, answer and, if wanted, relation."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Hold one prompt with its answer.
+
+    Attributes:
+        prompt: the text before the answer.
+        answer: one or more words, of which the first token counts.
+        relation: what is asked; "" where there is one kind only.
+        group: the fact, over which intervals are.
+        token: the first token of the answer.
+    """
+
+    prompt: str
+    answer: str
+    relation: str
+    group: str
+    token: int
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Hold what is asked of every model alike.
+
+    Attributes:
+        asked: the questions, relations in turn.
+        usual: relation to the token that answers it most often.
+        notes: what a reader should know.
+    """
+
+    asked: tuple[Question, ...]
+    usual: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Give the sha256 of prompts, answers and tokens."""
+        rows = [(one.prompt, one.answer, one.relation, one.token) for one in self.asked]
+        return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """Give the relations in the order in which they first occur."""
+        return tuple(dict.fromkeys(one.relation for one in self.asked))
+
+    def others(self, row: int) -> tuple[int, ...]:
+        """Give the tokens of other answers to the relation of one question."""
+        own = self.asked[row]
+        found = {one.token for one in self.asked if one.relation == own.relation} - {own.token}
+        return tuple(sorted(found))
+
+    def wrong(self, seed: int) -> tuple[int, ...]:
+        """Draw for each question the token of another answer to its relation; -1 where there is none."""
+        rng = random.Random(f"wrong:{seed}")
+        rows = (self.others(row) for row in range(len(self.asked)))
+        return tuple(rng.choice(others) if others else -1 for others in rows)
+
+
+def ask(
+    model: Model, data: OwnFacts | None, relations: Sequence[str] | None, *, n: int, seed: int
+) -> Questions:
+    """Draw the questions, which depend on the seed and the tokenizer alone.
+
+    Args:
+        model: whose tokenizer decides which facts can be asked.
+        data: the user's own; the bundled facts where left out.
+        relations: which of the bundled relations.
+        n: how many at most.
+        seed: of the draw.
+
+    Raises:
+        ConfigError: n below 1, unknown relations, or relations for data of one's own.
+        DataError: nothing that this tokenizer can ask.
+    """
+    if n < 1:
+        raise ConfigError(f"n={n} questions asked; ask for at least 1.")
+    if data is not None and relations is not None:
+        raise ConfigError("relations choose among the bundled facts; leave them out with data of your own.")
+    if data is not None:
+        return _own(model, data, n, seed)
+    names = RELATIONS_ASKED if relations is None else tuple(relations)
+    if unknown := [name for name in names if name not in RELATIONS]:
+        raise ConfigError(f"relation {unknown[0]!r} asked, but there are: {', '.join(RELATIONS)}.")
+    return _bundled(model, names, n, seed)
+
+
+def _bundled(model: Model, names: Sequence[str], n: int, seed: int) -> Questions:
+    """Take facts of the relations in turn, each fact in one of its templates."""
+    sources = [_facts(model, name, seed) for name in names]
+    asked: list[Question] = []
+    while sources and len(asked) < n:
+        taken = [next(source, None) for source in sources]
+        asked += [one for one in taken if one is not None]
+        sources = [source for source, one in zip(sources, taken, strict=True) if one is not None]
+    asked = asked[:n]
+    if not asked:
+        raise DataError(
+            f"the tokenizer of {model.name!r} knows no word of the bundled facts, so none can be asked. "
+            "Give data=[(prompt, answer), ...] in words that it knows."
+        )
+    facts = load_world().facts
+    usual = {name: _usual(model, [f.object for f in facts[name]], asked, name) for name in names}
+    short = f"{len(asked)} of {n} facts can be asked of this tokenizer"
+    return Questions(tuple(asked), usual, (short,) if len(asked) < n else ())
+
+
+def _facts(model: Model, relation: str, seed: int) -> Iterator[Question]:
+    rng = random.Random(f"recall:{relation}:{seed}")
+    facts = list(load_world().facts[relation])
+    rng.shuffle(facts)
+    for fact in facts:
+        example = one_hop.example(fact, rng.randrange(len(RELATIONS[relation].templates)))
+        token = answer_token(model, example.prompt, example.answer)
+        if token is not None:
+            yield Question(example.prompt, example.answer, relation, fact.key, token)
+
+
+def _usual(model: Model, objects: Sequence[str], asked: Sequence[Question], relation: str) -> int:
+    """Give the first token of the relation's most frequent object; -1 where it cannot be asked."""
+    prompt = next((one.prompt for one in asked if one.relation == relation), None)
+    if prompt is None:
+        return -1
+    token = answer_token(model, prompt, Counter(objects).most_common(1)[0][0])
+    return -1 if token is None else token
+
+
+def _own(model: Model, data: OwnFacts, n: int, seed: int) -> Questions:
+    rows = _rows(data)
+    if not rows:
+        raise DataError("data holds no questions; give at least one prompt with its answer.")
+    if n < len(rows):
+        rows = [rows[at] for at in sorted(random.Random(f"recall:{seed}").sample(range(len(rows)), n))]
+    asked: list[Question] = []
+    for number, (prompt, answer, relation, group) in enumerate(rows):
+        token = answer_token(model, prompt, answer) if answer.strip() else None
+        if token is None:
+            known = known_ids(model, f"{prompt} {answer}") is not None
+            why = "changes the tokens before it" if known else "holds words the tokenizer does not know"
+            raise DataError(
+                f"question {number}: the answer {answer!r} behind {prompt!r} is empty or {why}; end the "
+                "prompt at a word's end and use words of the model's vocabulary."
+            )
+        asked.append(Question(prompt, answer, relation, group, token))
+    names = dict.fromkeys(one.relation for one in asked)
+    usual = {
+        name: Counter(one.token for one in asked if one.relation == name).most_common(1)[0][0]
+        for name in names
+    }
+    return Questions(tuple(asked), usual, ("the most frequent answers are those of the questions asked",))
+
+
+def _rows(data: OwnFacts) -> list[tuple[str, str, str, str]]:
+    if isinstance(data, Labelled):
+        rows = zip(data.texts, data.labels, data.groups, strict=True)
+        return [(text, label, data.name, group) for text, label, group in rows]
+    found: list[tuple[str, str, str, str]] = []
+    for number, row in enumerate(data):
+        if len(row) not in (2, 3):
+            raise DataError(f"question {number} has {len(row)} parts; give prompt, answer[, relation].")
+        found.append((row[0], row[1], row[2] if len(row) == 3 else "", row[0]))
+    return found

@@ -1,0 +1,301 @@
+"""Fit probes on two models, and read each model with the other's probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from interp.analyses.alignment import row_cosine
+from interp.analyses.depths import Layers, depths
+from interp.analyses.material import partners
+from interp.analyses.measured import Measured
+from interp.analyses.probing.splitting import check_labels, split_of
+from interp.analyses.probing.states import captured
+from interp.analyses.provenance import check_same_tokens, earlier, origin
+from interp.errors import ConfigError, DataError
+from interp.findings import Finding
+from interp.models.accept import ModelLike, as_model
+from interp.tasks import Labelled, labelled
+from probes import HyperdimensionalProbe, LogisticProbe
+from probes.controls import shuffled_labels
+from probes.evaluation import Split
+from probes.fitting import STRENGTHS
+from probes.vsa import MAP, Codebook
+
+__all__ = ["probe_transfer"]
+
+States = Float[torch.Tensor, "example dim"]
+KINDS = ("linear", "hyperdimensional")
+DIMENSION = 4096
+FRACTIONS = (0.6, 0.2, 0.2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """Hold what all probes learn from: labels, parts, seed."""
+
+    data: Labelled
+    split: Split
+    seed: int
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Give the groups of the test prompts."""
+        return tuple(self.data.groups[i] for i in self.split.test)
+
+    def shuffled(self) -> list[str]:
+        """Exchange labels between groups of training, and between groups of validation."""
+        names = list(self.data.labels)
+        for rows in (self.split.train, self.split.validation):
+            groups = [self.data.groups[i] for i in rows]
+            given = shuffled_labels([names[i] for i in rows], groups=groups, seed=self.seed)
+            for i, label in zip(rows, given, strict=True):
+                names[i] = label
+        return names
+
+    def fit(self, kind: str, X: States, names: Sequence[str], penalty: float | None) -> Any:
+        """Fit a probe of a kind; without a penalty it is chosen on validation."""
+        train, held = self.split.train, self.split.validation
+        probe: Any
+        if kind == "linear":
+            probe = LogisticProbe(seed=self.seed, regularisation=STRENGTHS if penalty is None else penalty)
+        else:
+            codes = Codebook.random(MAP(DIMENSION), sorted(set(self.data.labels)), seed=self.seed)
+            probe = HyperdimensionalProbe(codes, seed=self.seed, regularisation=penalty)
+        groups = [self.data.groups[i] for i in train]
+        later = (X[held], [names[i] for i in held])
+        return probe.fit(X[train], [names[i] for i in train], groups=groups, validation=later)
+
+    def right(self, probe: Any, X: States) -> Bool[np.ndarray, " test"]:
+        """Say which test prompts a probe reads right."""
+        read = probe.predict(X[self.split.test])
+        return np.array([a == self.data.labels[i] for a, i in zip(read, self.split.test, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Hold one kind of probe at one layer of one model.
+
+    Attributes:
+        states: ``[example dim]`` of all prompts.
+        probe: fitted on the labels.
+        shuffled: the control, fitted on exchanged labels with the same penalty.
+        penalty: of both.
+    """
+
+    states: States
+    probe: Any
+    shuffled: Any
+    penalty: float
+
+
+def _fitted(lesson: _Lesson, kind: str, X: States, penalty: float | None) -> _Fit:
+    """Fit a probe and its control, with the penalty given or with the one that validation prefers."""
+    names = list(lesson.data.labels)
+    if penalty is None:
+        first = lesson.fit(kind, X, names, None)
+        notes = first.notes_ if kind == "linear" else first.fitted_.notes
+        penalty = float(notes["regularisation"])
+    return _Fit(
+        X,
+        lesson.fit(kind, X, names, penalty),
+        lesson.fit(kind, X, lesson.shuffled(), penalty),
+        penalty,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Compare one kind of probe at one layer of this model and of the reference."""
+
+    lesson: _Lesson
+    kind: str
+    layer: int
+    own: _Fit
+    ref: _Fit
+
+    def finding(
+        self, what: str, values: Any, control: Any, about: str, *, groups: tuple[str, ...] | None = None
+    ) -> Finding:
+        """Make a finding of a curve."""
+        return Finding(
+            name=f"{self.kind} probe, {what}, layer {self.layer}",
+            values=np.asarray(values, dtype=np.float64),
+            groups=self.lesson.groups if groups is None else groups,
+            control=np.asarray(control, dtype=np.float64),
+            unit="" if "cosine" in about else "share",
+            curve=f"{self.kind} probe, {what}",
+            layer=self.layer,
+            about=about,
+        )
+
+    def accuracies(self) -> tuple[Finding, ...]:
+        """Read each model with its own probe, and with the other's."""
+        own, ref = self.own, self.ref
+        plan = (
+            ("retrained", own, own, "fitted and tested on this model"),
+            ("from the reference", ref, own, "fitted on the reference, tested on this model"),
+            ("to the reference", own, ref, "fitted on this model, tested on the reference"),
+        )
+        return tuple(
+            self.finding(
+                what,
+                self.lesson.right(taught.probe, read.states),
+                self.lesson.right(taught.shuffled, read.states),
+                f"accuracy on test, {words}; control: the same with exchanged labels",
+            )
+            for what, taught, read, words in plan
+        )
+
+    def agreements(self) -> tuple[Finding, ...]:
+        """Compare what the two probes are made of, or say."""
+        return (self._directions(),) if self.kind == "linear" else self._readings()
+
+    def _directions(self) -> Finding:
+        rows = [fit.probe.coef_ for fit in (self.own, self.ref)]
+        blind = self.ref.shuffled.coef_
+        names = tuple(map(str, self.ref.probe.classes_.tolist()))
+        about = (
+            "cosine between the two probes' directions of a label; control: the "
+            "reference's probe of exchanged labels"
+        )
+        return self.finding("directions", row_cosine(*rows), row_cosine(rows[0], blind), about, groups=names)
+
+    def _readings(self) -> tuple[Finding, ...]:
+        test, groups = self.lesson.split.test, self.lesson.groups
+        other = partners(groups, [""] * len(groups), self.lesson.seed)
+        own, ref = (_similarities(fit.probe, fit.states[test]) for fit in (self.own, self.ref))
+        first, second = own.argmax(axis=1), ref.argmax(axis=1)
+        end = "each model read with its own probe; control: the reference's reading of another prompt"
+        said = f"the first concept is the same, {end}"
+        alike = f"cosine between the similarities to all concepts (less their mean), {end}"
+        return (
+            self.finding("same concept", first == second, first == second[other], said),
+            self.finding("codebook agreement", row_cosine(own, ref), row_cosine(own, ref[other]), alike),
+        )
+
+
+def _similarities(probe: HyperdimensionalProbe, X: States) -> Float[np.ndarray, "test concept"]:
+    found = np.asarray(probe.decision_function(X), dtype=np.float64)
+    return found - found.mean(axis=1, keepdims=True)
+
+
+def probe_transfer(
+    model: ModelLike,
+    *,
+    reference: Measured | None = None,
+    n: int = 400,
+    seed: int = 0,
+    data: str | Labelled = "analogy-relation",
+    layers: Layers = "50%,75%,100%",
+) -> Measured:
+    """Fit linear and hyperdimensional probes on this model, and carry probes over in both directions.
+
+    Both models are given the same prompts, split by group, codebook, seed and penalty (the one that the
+    reference's validation prompts prefer), so that only the states differ. Findings, each a curve over layers
+    and for both kinds of probe: accuracy when retrained, of the reference's probe on this model, and of this
+    model's on the reference; the cosine between the directions of the linear probes; whether the two
+    hyperdimensional probes read the same concept, and the cosine between what they read.
+
+    A probe that transfers says that the states still mean the same to a fixed reader; one that does well only
+    when retrained, that they moved. What a probe has to beat besides exchanged labels is measured by
+    ``interp.analyses.probe``.
+
+    Args:
+        model: what is read.
+        reference: what this function returned for the reference model; the model itself where left out.
+        n: how many prompts, at most.
+        seed: of prompts, split, codebook and fits.
+        data: a key of ``interp.tasks.LABELLED``, or labelled prompts.
+        layers: which blocks' ``resid_post`` at the last token.
+
+    Raises:
+        ConfigError: an unknown task, fewer than one prompt asked, or a reference that is none.
+        SiteError: a layer the model does not have.
+        DataError: labels that cannot be split by group, states that are not finite, or a reference of other
+            prompts, layers or width.
+    """
+    model = as_model(model)
+    lesson, notes = _lesson(data, n, seed)
+    at = depths(model, layers, 3)
+    tokens = model.tokenize(list(lesson.data.texts))
+    acts = captured(model, tokens, lesson.data, at, "last", "auto", False)
+    states = {layer: acts[f"resid_post.{layer}"] for layer in at}
+    known = None if reference is None else _known(reference, lesson, tokens.token_ids, states)
+    own = {
+        (kind, layer): _fitted(lesson, kind, states[layer], known[kind, layer].penalty if known else None)
+        for kind in KINDS
+        for layer in at
+    }
+    both = {key: _Pair(lesson, *key, fit, (known or own)[key]) for key, fit in own.items()}
+    found = [one for pair in both.values() for one in (*pair.accuracies(), *pair.agreements())]
+    return Measured(
+        analysis="probe",
+        found=_by_curve(found),
+        model=origin(model),
+        facts={
+            "data": lesson.data.name,
+            "labels": len(set(lesson.data.labels)),
+            "train": len(lesson.split.train),
+            "validation": len(lesson.split.validation),
+            "test": len(lesson.split.test),
+            "layers": list(at),
+            "penalties": [
+                {"kind": kind, "layer": layer, "penalty": fit.penalty} for (kind, layer), fit in own.items()
+            ],
+        },
+        state={"fits": own, "token_ids": tokens.token_ids, "data": lesson.data.fingerprint},
+        seed=seed,
+        warnings=(*model.warnings, *notes),
+    )
+
+
+def _by_curve(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    curves = list(dict.fromkeys(one.curve for one in found))
+    return tuple(sorted(found, key=lambda one: curves.index(one.curve)))
+
+
+def _lesson(data: str | Labelled, n: int, seed: int) -> tuple[_Lesson, tuple[str, ...]]:
+    """Draw prompts and split them; labels that lack a part are left out, whatever any model says."""
+    if n < 1:
+        raise ConfigError(f"n={n} prompts asked; ask for at least 1.")
+    drawn = labelled(data, n=n, seed=seed) if isinstance(data, str) else data.limit(n, seed=seed)
+    check_labels(drawn)
+    kept = drawn
+    if any(drawn.splits):
+        parts = [
+            {b for a, b in zip(drawn.splits, drawn.labels, strict=True) if a == part}
+            for part in ("train", "test")
+        ]
+        kept = drawn.select([i for i, label in enumerate(drawn.labels) if label in parts[0] & parts[1]])
+        check_labels(kept)
+    split, notes = split_of(kept, FRACTIONS, seed)
+    lost = sorted(set(drawn.labels) - set(kept.labels))
+    if lost:
+        words = f"{len(lost)} labels such as {lost[0]!r} have no training or no test prompt and were left out"
+        notes = (*notes, words)
+    return _Lesson(kept, split, seed), notes
+
+
+def _known(
+    reference: Measured, lesson: _Lesson, token_ids: tuple[tuple[int, ...], ...], states: dict[int, States]
+) -> dict[tuple[str, int], _Fit]:
+    """Give the reference's fits, if they are of the same prompts, labels, layers and width."""
+    check_same_tokens(token_ids, earlier(reference, "probe", "token_ids"), "probe")
+    fits: dict[tuple[str, int], _Fit] = earlier(reference, "probe", "fits")
+    theirs = {layer: fit.states.shape for (_, layer), fit in fits.items()}
+    if theirs != {layer: rows.shape for layer, rows in states.items()}:
+        raise DataError(
+            f"the reference was probed at layers {list(theirs)}, this model at {list(states)}, or its width "
+            "is another. Use the same layers, and models of one shape."
+        )
+    if earlier(reference, "probe", "data") != lesson.data.fingerprint or reference.seed != lesson.seed:
+        raise DataError(
+            "the reference was probed for other labels, groups or splits; use the same data and seed."
+        )
+    return fits

@@ -1,0 +1,295 @@
+"""Agreement of two models' effects and circuits: laws, oracles by hand, a planted circuit lost."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import interp
+from interp import mediation, quantization
+from interp.analyses.agreement import choosing, patch_agreement
+from interp.analyses.agreement.choosing import drawn
+from interp.analyses.agreement.rankings import by_luck, kendall, spearman, weighted_jaccard
+from interp.analyses.measured import Measured
+from interp.errors import ConfigError, DataError, ModelError
+from interp.findings import Finding
+from interp.models.model import Model
+from interp.pairs import Pair, PairSet
+from interp.tasks.pairs import draw, lined_up
+from tests.noisy import demo, noisy
+from tests.planted_heads import Planted, planted
+from tests.tiny import WORDS, tiny
+
+SPEARMAN, KENDALL = "rank correlation of effects (Spearman)", "rank correlation of effects (Kendall)"
+FAITHFUL, KEPT = "faithfulness of the reference's circuit", "kept by the reference's circuit"
+OVERLAP, WEIGHTED = "circuit overlap", "circuit overlap, weighted by effect"
+
+
+@pytest.fixture(scope="module")
+def reference() -> Measured:
+    return patch_agreement(demo(), n=12)
+
+
+@pytest.fixture(scope="module")
+def other(reference: Measured) -> Measured:
+    return patch_agreement(noisy(demo(), 0.4), reference=reference, n=12)
+
+
+def agreements(found: Measured) -> dict[str, Finding]:
+    words = ("rank correlation", "top-", "circuit overlap")
+    return {one.name: one for one in found.found if one.name.startswith(words)}
+
+
+def test_a_model_agrees_with_itself_by_one_in_every_draw_of_pairs(
+    reference: Measured, other: Measured
+) -> None:
+    same = patch_agreement(demo(), reference=reference, n=12)
+    assert [one.name for one in same.found] == [one.name for one in reference.found]
+    rng = np.random.default_rng(0)
+    for one, two in zip(reference.found, same.found, strict=True):
+        assert np.array_equal(one.values, two.values) and one.value == two.value
+    for name, one in agreements(same).items():
+        weights = rng.multinomial(12, np.full(12, 1 / 12)).astype(float)
+        assert one.statistic is not None
+        assert one.value == one.statistic(weights) == 1.0
+        assert one.floor < 0.2 and agreements(other)[name].value < 1
+
+
+def test_more_noise_lowers_every_agreement(reference: Measured, other: Measured) -> None:
+    little = patch_agreement(noisy(demo(), 0.05), reference=reference, n=12)
+    much = patch_agreement(noisy(demo(), 1.5), reference=reference, n=12)
+    for name in agreements(reference):
+        values = [found.finding(name).value for found in (little, other, much)]
+        assert values[0] >= values[1] >= values[2] and values[0] > values[2] + 0.1, name
+    assert much.finding(KEPT).value < 0.5 * other.finding(KEPT).value
+
+
+def test_rank_correlations_are_those_of_scipy_over_the_pairs_drawn(
+    reference: Measured, other: Measured
+) -> None:
+    base = reference.state["base"]
+    own = mediation.attribution(noisy(demo(), 0.4), base.given.parts.ranking, ["head.*", "mlp_out.*"])
+    rows = np.random.default_rng(1).integers(12, size=12)
+    weights = np.bincount(rows, minlength=12).astype(float)
+    means = [
+        np.mean([found.values["denoising"], found.values["noising"]], axis=0)[:, rows].mean(axis=1)
+        for found in (own, base.effects)
+    ]
+    for name, oracle in ((SPEARMAN, stats.spearmanr), (KENDALL, stats.kendalltau)):
+        found = other.finding(name)
+        expected: Any = oracle(*means)
+        assert found.statistic is not None
+        assert found.statistic(weights) == pytest.approx(expected.statistic, abs=1e-6)
+        assert abs(found.statistic(weights) - found.value) > 1e-6
+    tops = [set(np.argsort(-np.abs(one))[:10].tolist()) for one in means]
+    top = other.finding("top-10 overlap")
+    assert top.statistic is not None
+    assert top.statistic(weights) == pytest.approx(len(tops[0] & tops[1]) / len(tops[0] | tops[1]))
+
+
+def test_correlations_with_nothing_in_them_are_zero_and_ties_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    one = np.arange(12.0)
+    for _ in range(20):
+        one, two = rng.integers(0, 5, size=(2, 12)).astype(float)
+        expected: list[Any] = [stats.spearmanr(one, two), stats.kendalltau(one, two)]
+        assert spearman(one, two) == pytest.approx(expected[0].statistic)
+        assert kendall(one, two) == pytest.approx(expected[1].statistic)
+    flat = np.zeros(12)
+    assert spearman(one, flat) == kendall(one, flat) == 0
+    assert spearman(flat, flat) == kendall(flat, flat) == 1
+    assert spearman(one, -one) == pytest.approx(-1)
+
+
+def test_the_luck_of_two_lists_is_that_of_random_lists() -> None:
+    rng = np.random.default_rng(0)
+    lists = [[set(rng.permutation(120)[:10].tolist()) for _ in range(2)] for _ in range(4000)]
+    found = np.mean([len(one & two) / len(one | two) for one, two in lists])
+    assert by_luck(10, 120) == pytest.approx(found, abs=0.004)
+    assert by_luck(10, 10) == 1
+
+
+def test_the_weighted_overlap_is_that_of_shares() -> None:
+    one, two = np.array([3.0, -1.0, 0.5, 0.0]), np.array([1.0, 0.1, -3.0, 0.0])
+    # shares of the two largest: 3/4, 1/4, 0 and 1/4, 0, 3/4
+    assert weighted_jaccard(2)(one, two) == pytest.approx(0.25 / (0.75 + 0.25 + 0.75))
+    assert weighted_jaccard(2)(one, 0.1 * one) == pytest.approx(1)
+    assert weighted_jaccard(2)(one, np.zeros(4)) == 0
+
+
+def test_effects_and_facts_stand_beside_the_references(reference: Measured, other: Measured) -> None:
+    base = reference.state["base"]
+    names = [str(one) for one in base.effects.top(10)]
+    assert [one.name for one in other.found][-10:] == [f"effect of {name}" for name in names]
+    rows = {row["mediator"]: row for row in other.facts["scatter"]}
+    assert len(rows) == 120 and len(json.dumps(other.to_dict())) > 1000
+    for name in names:
+        assert other.finding(f"effect of {name}").value == pytest.approx(rows[name]["value"])
+        assert reference.finding(f"effect of {name}").value == pytest.approx(rows[name]["reference"])
+    between = other.facts["between_draws"]
+    assert between["groups drawn again"]["top overlap"]["value"] <= 1
+    assert 0 < between["other pairs"]["top overlap"] <= 1
+    assert "between draws of pairs" in between["words"]
+    assert between["overlap_now"] == other.finding("top-10 overlap").value
+    assert not other.state and reference.facts["task"] == "capitals"
+
+
+def _without(truth: Planted, head: tuple[int, int]) -> Model:
+    """Take what one head writes out of a model."""
+    hf: Any = copy.deepcopy(truth.model.hf)
+    layer, at = head
+    with torch.no_grad():
+        hf.transformer.h[layer].attn.c_proj.weight[16 * at : 16 * (at + 1)] = 0.0
+    return interp.load(hf, tokenizer=truth.model.tokenizer)
+
+
+@pytest.mark.parametrize("search", ["exhaustive", "attribution"])
+def test_a_planted_circuit_is_kept_under_little_noise_and_lost_with_its_head(search: str) -> None:
+    truth = planted("copy")
+    analysis = partial(patch_agreement, pairs=truth.pairs, search=search, k=1)
+    first = analysis(truth.model)
+    assert set(first.facts["circuit"]["nodes"]) == truth.heads == set(first.facts["top"])
+    quiet = noisy(truth.model, 0.01)
+    kept = analysis(quiet, reference=first)
+    assert kept.finding(FAITHFUL).value == pytest.approx(1, abs=0.1)
+    assert kept.finding("top-1 overlap").value == kept.finding(OVERLAP).value == 1
+    lost = analysis(_without(truth, (0, 1)), reference=first)
+    assert lost.finding(FAITHFUL).value == pytest.approx(0, abs=0.05)
+    assert lost.finding(KEPT).value == pytest.approx(0, abs=0.05)
+    assert lost.finding(OVERLAP).value == 0
+    elsewhere = analysis(_without(truth, (0, 0)), reference=first)
+    assert elsewhere.finding(FAITHFUL).value > 0.8
+
+
+def test_a_circuit_that_moved_to_another_head_is_not_the_references() -> None:
+    truth = planted("copy")
+    hf: Any = copy.deepcopy(truth.model.hf)
+    order = torch.arange(64).reshape(4, 16)[[0, 3, 2, 1]].flatten()
+    with torch.no_grad():
+        attention = hf.transformer.h[0].attn
+        attention.c_attn.weight.copy_(attention.c_attn.weight.reshape(64, 3, 64)[:, :, order].flatten(1))
+        attention.c_attn.bias.copy_(attention.c_attn.bias.reshape(3, 64)[:, order].flatten())
+        attention.c_proj.weight.copy_(attention.c_proj.weight[order])
+    moved = interp.load(hf, tokenizer=truth.model.tokenizer)
+    first = patch_agreement(truth.model, pairs=truth.pairs, k=1)
+    found = patch_agreement(moved, reference=first, pairs=truth.pairs, k=1)
+    assert found.finding("total effect").value == pytest.approx(first.finding("total effect").value)
+    assert found.facts["circuit"]["own_nodes"] == found.facts["top"] == ["head.0.3"]
+    assert found.finding(FAITHFUL).value < 0.1 < 0.8 < found.facts["circuit"]["faithfulness_of_own_circuit"]
+    assert found.finding(OVERLAP).value == found.finding(WEIGHTED).value == 0
+
+
+def test_compare_says_that_the_planted_circuit_is_lost_and_that_a_copy_keeps_it() -> None:
+    truth = planted("copy")
+    analysis = {"patch": partial(patch_agreement, pairs=truth.pairs, k=1)}
+    verdicts: list[dict[str, str]] = []
+    for model in (_without(truth, (0, 1)), noisy(truth.model, 0.0)):
+        found = quantization.compare(analysis, truth.model, [], other=model, noise=())
+        (cell,) = found.cells
+        verdicts.append({one.finding: one.verdict for one in cell.judgements})
+    assert {verdicts[0][name] for name in (KEPT, "total effect", "effect of head.0.1")} == {"lost"}
+    assert set(verdicts[1].values()) == {"survives"}
+
+
+def test_pairs_depend_on_the_seed_and_the_tokenizer_and_not_on_the_model() -> None:
+    untrained = interp.load("demo", weights="random")
+    one, two = (drawn(model, "capitals", 8, 3).parts for model in (demo(), untrained))
+    assert one.held_out is not None and two.held_out is not None
+    assert one.ranking.pairs == two.ranking.pairs and one.held_out.pairs == two.held_out.pairs
+    assert not set(one.ranking.groups) & set(one.held_out.groups)
+    assert drawn(demo(), "capitals", 8, 4).parts.ranking.pairs != one.ranking.pairs
+    # control: what a model answers would choose other pairs
+    filtered = [draw(model, "capitals", 16, seed=3).pairs for model in (demo(), untrained)]
+    assert filtered[0] != filtered[1]
+
+
+def test_a_task_is_chosen_by_what_lines_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drawn(demo(), None, 4, 0).task == "capitals" and not drawn(demo(), None, 4, 0).notes
+    shares = {"capitals": 0.1, "facts": 0.2}
+    monkeypatch.setattr(choosing, "lined_up", lambda model, task, n, seed: shares.get(task, 0.0))
+    found = drawn(demo(), None, 4, 0)
+    assert found.task == "facts" and len(found.shares) == 8
+    assert "20% of its pairs line up, and 10% of those of 'capitals'" in found.notes[-1]
+    monkeypatch.setattr(choosing, "lined_up", lambda model, task, n, seed: 0.0)
+    with pytest.raises(DataError, match=r"no pairs of any task line up .* Give pairs of your own"):
+        drawn(demo(), None, 4, 0)
+
+
+def test_the_share_that_lines_up_is_counted_without_running_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hf, words = tiny("llama")
+    strange = interp.load(hf, tokenizer=words)
+    monkeypatch.setattr(Model, "run", None)
+    monkeypatch.setattr(Model, "logits", None)
+    assert lined_up(demo(), "capitals", 4) == 1
+    assert lined_up(strange, "capitals", 4) == 0
+
+
+def _own_pairs(model: Model) -> PairSet:
+    rng = np.random.default_rng(0)
+    rows = [rng.permutation(40)[:6].tolist() for _ in range(8)]
+    return PairSet.build(
+        model,
+        [
+            Pair(
+                f"{WORDS[a]} {WORDS[b]} {WORDS[c]}", f"{WORDS[d]} {WORDS[b]} {WORDS[c]}",
+                (WORDS[e],), (WORDS[f],), "own", str(at),
+            )
+            for at, (a, b, c, d, e, f) in enumerate(rows)
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gemma2", "qwen3", "bloom"])
+def test_every_family_is_patched(family: str) -> None:
+    hf, words = tiny(family)
+    model = interp.load(hf, tokenizer=words)
+    first = patch_agreement(model, pairs=_own_pairs(model), k=3)
+    twin: Any = copy.deepcopy(hf)
+    half = interp.load(twin.to(torch.bfloat16), tokenizer=words)
+    found = patch_agreement(half, reference=first, pairs=_own_pairs(half), k=3)
+    assert found.finding(SPEARMAN).value > 0.9
+    assert [one.name for one in found.found] == [one.name for one in first.found]
+
+
+def test_without_a_total_effect_there_is_no_circuit_and_it_is_said() -> None:
+    pairs = draw(demo(), "capitals", 12, counterfactual="null", right=False)
+    found = patch_agreement(demo(), pairs=pairs)
+    assert not [one for one in found.found if "circuit" in one.name]
+    assert found.facts["circuit"]["note"].startswith("the total effect is not told from zero")
+    assert any(text.startswith("no circuit was compared") for text in found.warnings)
+
+
+def test_gradients_that_must_not_be_believed_are_refused_and_exhaustive_is_named() -> None:
+    truth = planted("copy")
+    packed = quantization.quantize(truth.model, "rtn8")
+    assert packed.quantization is not None
+    packed = replace(packed, quantization=replace(packed.quantization, gradients="its kernel detaches"))
+    with pytest.raises(ModelError, match=r"its kernel detaches.*'exhaustive'"):
+        patch_agreement(packed, pairs=truth.pairs, k=1)
+    found = patch_agreement(packed, pairs=truth.pairs, k=1, search="exhaustive")
+    assert found.model["scheme"] == "rtn8"
+
+
+def test_what_cannot_be_compared_is_refused(reference: Measured) -> None:
+    model = demo()
+    with pytest.raises(ConfigError, match="ask both the same"):
+        patch_agreement(model, reference=reference, n=12, k=5)
+    with pytest.raises(ConfigError, match="one of 'patch'"):
+        patch_agreement(model, reference=replace(reference, analysis="recall"), n=12)
+    with pytest.raises(ConfigError, match="search 'guess' asked"):
+        patch_agreement(model, search="guess")
+    with pytest.raises(ConfigError, match="k=120 asked, of 120 mediators"):
+        patch_agreement(model, n=4, k=120)
+    small = planted("copy")
+    with pytest.raises(DataError, match="the reference read other tokens"):
+        patch_agreement(small.model, reference=reference, n=12)
