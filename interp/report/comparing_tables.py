@@ -122,10 +122,7 @@ def _verdicts(rows: Sequence[Row]) -> Table | None:
         return None
     groups = {(row.analysis, row.scheme) for found in findings for row in found}
     most = max(2, min(MOST_EACH, MOST_LINES // len(groups)))
-    shown: list[Sequence[Row]] = []
-    for found in _heads(findings):
-        if sum(one[0].analysis == found[0].analysis for one in shown) < most:
-            shown.append(found)
+    shown = _few(_heads(findings), most)
     columns = (
         "analysis",
         "finding",
@@ -140,10 +137,20 @@ def _verdicts(rows: Sequence[Row]) -> Table | None:
     body = tuple(_line(row) for found in shown for row in found)
     more = len(findings) - len(shown)
     note = (
-        "Intervals: 95% of the paired difference, over groups of items. Of a curve over layers: the layer "
-        "that moves most."
+        "Intervals: 95% of the paired difference, over groups of items. Of each analysis: its first "
+        "findings, and those that move most; of a curve over layers, one layer."
     ) + (f" {more:,} more clear findings are in findings.parquet and the report." if more else "")
     return Table("Verdicts", columns, body, note=note)
+
+
+def _few(heads: Sequence[Sequence[Row]], most: int) -> list[Sequence[Row]]:
+    """Give so many findings of each analysis: half of them its first ones, the others those that move most."""
+    chosen: set[int] = set()
+    for analysis in dict.fromkeys(found[0].analysis for found in heads):
+        own = [found for found in heads if found[0].analysis == analysis]
+        first, rest = own[: (most + 1) // 2], own[(most + 1) // 2 :]
+        chosen |= {id(found) for found in [*first, *sorted(rest, key=_moved, reverse=True)[: most // 2]]}
+    return [found for found in heads if id(found) in chosen]
 
 
 def _furthest(findings: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:

@@ -32,7 +32,7 @@ STYLE: Any = {
     "savefig.facecolor": "none",
     "axes.unicode_minus": True,
 }
-LABEL, WIDE = 28, 56
+LABEL, WIDE = 28, 64
 NUMBERED = 14
 MARKS = ("o", "x", "^", "+", "s", "v")
 

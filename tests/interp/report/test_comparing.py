@@ -145,13 +145,15 @@ def named(tables: Any, title: str) -> Table:
 
 
 def test_a_terminal_is_shown_a_few_findings_and_of_a_curve_the_layer_that_moves_most() -> None:
-    many = [judgement(f"f{at}", "survives") for at in range(30)]
+    many = [judgement(f"f{at}", "survives", difference=0.01 * (at > 25)) for at in range(30)]
     layers = [
         judgement(f"r at layer {at}", "survives", curve="r", layer=at, difference=0.01 * (at == 2))
         for at in range(4)
     ]
     table = named(of(comparison(cell("a", "int8", *many), cell("b", "int8", *layers))).terminal, "Verdicts")
-    assert [row[1] for row in table.rows] == [*(f"f{at}" for at in range(8)), "r at layer 2"]
+    assert [row[1] for row in table.rows] == [f"f{at}" for at in (0, 1, 2, 3, 26, 27, 28, 29)] + [
+        "r at layer 2"
+    ]
     assert "25 more clear findings are in findings.parquet" in table.note
 
 
