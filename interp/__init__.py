@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from interp import mediation as mediation
+    from interp import quantization as quantization
     from interp import tasks as tasks
     from interp.activations import Activations as Activations
     from interp.analyses.concepts import probe_concepts as probe_concepts
@@ -38,7 +39,7 @@ _HOME = {
     "probe": "interp.analyses.probing",
     "probe_concepts": "interp.analyses.concepts",
 }
-_MODULES = ("mediation", "tasks")
+_MODULES = ("mediation", "quantization", "tasks")
 
 __all__ = ["__version__", *sorted([*_HOME, *_MODULES])]  # pyright: ignore[reportUnsupportedDunderAll]
 

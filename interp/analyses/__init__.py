@@ -6,31 +6,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.analyses.agreement import patch_agreement
     from interp.analyses.causal import CausalUse, causal_use
     from interp.analyses.concepts import ConceptResult, probe_concepts
+    from interp.analyses.costs import cost
+    from interp.analyses.hops import two_hop
+    from interp.analyses.knowledge import recall
+    from interp.analyses.measured import Measured
+    from interp.analyses.outputs import behaviour
     from interp.analyses.patching import Patching, patch
     from interp.analyses.probing import ProbeResult, probe
+    from interp.analyses.similarity import geometry
+    from interp.analyses.table import ANALYSES
+    from interp.analyses.transfer import probe_transfer
 
 __all__ = [
+    "ANALYSES",
     "CausalUse",
     "ConceptResult",
+    "Measured",
     "Patching",
     "ProbeResult",
+    "behaviour",
     "causal_use",
+    "cost",
+    "geometry",
     "patch",
+    "patch_agreement",
     "probe",
     "probe_concepts",
+    "probe_transfer",
+    "recall",
+    "two_hop",
 ]
 
 _HOME = {
+    "ANALYSES": "table",
     "CausalUse": "causal",
     "ConceptResult": "concepts",
+    "Measured": "measured",
     "Patching": "patching",
     "ProbeResult": "probing",
+    "behaviour": "outputs",
     "causal_use": "causal",
+    "cost": "costs",
+    "geometry": "similarity",
     "patch": "patching",
+    "patch_agreement": "agreement",
     "probe": "probing",
     "probe_concepts": "concepts",
+    "probe_transfer": "transfer",
+    "recall": "knowledge",
+    "two_hop": "hops",
 }
 
 

@@ -13,13 +13,7 @@ __all__ = ["check_same_tokens", "earlier", "origin"]
 
 def origin(model: Model) -> dict[str, Any]:
     """Give name, weights, fingerprint, tokenizer_fingerprint and scheme of a model."""
-    return {
-        "name": model.name,
-        "weights": model.weights,
-        "fingerprint": model.fingerprint,
-        "tokenizer_fingerprint": model.tokenizer_fingerprint,
-        "scheme": model.scheme,
-    }
+    return {**model.described, "tokenizer_fingerprint": model.tokenizer_fingerprint}
 
 
 def earlier(reference: Measured, analysis: str, key: str) -> Any:

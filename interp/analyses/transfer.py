@@ -189,10 +189,10 @@ def probe_transfer(
     model: ModelLike,
     *,
     reference: Measured | None = None,
-    n: int = 400,
+    n: int = 1200,
     seed: int = 0,
     data: str | Labelled = "analogy-relation",
-    layers: Layers = "50%,75%,100%",
+    layers: Layers = "50%,70%,85%",
 ) -> Measured:
     """Fit linear and hyperdimensional probes on this model, and carry probes over in both directions.
 

@@ -135,7 +135,39 @@ FLAGS: dict[str, Flag] = {
         ("--misaligned",), "Pairs of --data that do not line up: refuse or drop.", "What", "refuse", "WHICH"
     ),
     "where": Flag(("--where",), "At which tokens: auto, all, each, or an index.", "What", "auto", "WHICH"),
-    "limit": Flag(("--limit",), "Use at most so many prompts.", "What", "", "N"),
+    "schemes": Flag(
+        ("--schemes", "--scheme"),
+        "Precisions (`interp ls schemes`), or none.",
+        "What",
+        "int8,int4; none with --with",
+        "NAMES",
+        "many",
+    ),
+    "analyses": Flag(
+        ("--analyses",),
+        "What is run again (`interp ls analyses`), or all.",
+        "What",
+        "probe,patch,recall,two-hop",
+        "NAMES",
+        "many",
+    ),
+    "with": Flag(("--with",), "Another checkpoint of the same tokenizer to compare.", "What", "", "MODEL"),
+    "with_weights": Flag(("--with-weights",), "Which weights of it.", "What", "trained", "WHICH"),
+    "mode": Flag(
+        ("--mode",),
+        "dense (the scheme's numbers in the model's own modules) or packed (the library's modules).",
+        "What",
+        "dense",
+        "WHICH",
+    ),
+    "calibration": Flag(
+        ("--calibration",),
+        "Texts, one per line, for schemes that need them; the bundled model has its own.",
+        "What",
+        "",
+        "FILE",
+    ),
+    "limit": Flag(("--limit",), "Use so many prompts (compare: items per analysis).", "What", "", "N"),
     "model": Flag(
         ("--model",), "demo (bundled), a Hugging Face name, or a folder.", "Model", "demo", "MODEL"
     ),
@@ -197,6 +229,8 @@ _MODEL = (
     "trust_remote_code",
     "seed",
 )
+_PLAIN = tuple(key for key in _MODEL if key != "scheme")
+_FOLDER = ("out", "overwrite", "resume", "dry_run", "yes")
 _RUN = ("out", "overwrite", "resume", "dry_run", "text", "yes")
 _GIVEN = ("config", "set")
 _TALK = ("json", "quiet", "verbose")
@@ -235,6 +269,19 @@ KEYS: dict[str, tuple[str, ...]] = {
         "limit",
         *_MODEL,
         *_RUN,
+        *_GIVEN,
+        *_TALK,
+    ),
+    "compare": (
+        "schemes",
+        "analyses",
+        "with",
+        "with_weights",
+        "mode",
+        "calibration",
+        "limit",
+        *_PLAIN,
+        *_FOLDER,
         *_GIVEN,
         *_TALK,
     ),

@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "capture": "Save a model's activations, sharded and resumable.",
     "decode": "Read concepts out of a prompt.",
     "patch": "Rank parts of a model by their causal effect on the answer.",
+    "compare": "Run analyses again at other precisions, and judge what survives.",
     "doctor": "Check the environment and a model; exit 4 when a check fails.",
     "show": "Print a run.",
     "report": "Write a run as one self-contained HTML page.",
@@ -28,6 +29,7 @@ EXAMPLES = (
     "interp probe --layers all --task analogy-relation",
     "interp probe --model gpt2 --layer 50% --data reviews.csv",
     'interp decode --layer 20 "Denmark : krone = Japan :"',
+    "interp compare --schemes int8,int4 --analyses probe,patch",
     "interp doctor --model gpt2",
     "interp ls tasks",
 )

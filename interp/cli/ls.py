@@ -133,6 +133,16 @@ def searches() -> list[dict[str, Any]]:
     ]
 
 
+def analyses() -> list[dict[str, Any]]:
+    """List the analyses that can be run again at other precisions."""
+    from interp.analyses.table import ANALYSES
+
+    return [
+        {"analysis": row.name, "items": row.n or None, "description": row.description}
+        for row in ANALYSES.values()
+    ]
+
+
 def estimands() -> list[dict[str, Any]]:
     """List what an effect can be an estimate of."""
     from interp.mediation import ESTIMANDS
@@ -178,6 +188,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "replacements": replacements,
     "searches": searches,
     "estimands": estimands,
+    "analyses": analyses,
     "sites": sites,
     "probes": probes,
     "runs": runs,

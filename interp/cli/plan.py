@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.models import Model
+    from interp.quantization import Scheme
 
-__all__ = ["Plan", "of_capture", "of_probe", "show_plan"]
+__all__ = ["Plan", "of_capture", "of_compare", "of_probe", "show_compare", "show_plan"]
 
 REPORT_BYTES = 5_500_000
 BATCH_TOKENS = 8_192
@@ -121,6 +123,65 @@ def _width(model: Model, site: Any) -> int:
     if site.kind in heads:
         return model.d_head * (1 if site.index is not None else heads[site.kind])
     return {"mlp_act": model.d_mlp, "neuron": 1, "logits": model.vocab_size}.get(site.kind, model.d_model)
+
+
+def of_compare(
+    model: Model,
+    other: Model | None,
+    analyses: Sequence[str],
+    schemes: Sequence[Scheme],
+    *,
+    limit: int | None,
+) -> dict[str, Any]:
+    """List what ``interp compare`` would run, and what each scheme would quantize.
+
+    Args:
+        model: the reference.
+        other: the other checkpoint.
+        analyses: keys of ``ANALYSES``.
+        schemes: that the reference is quantized with.
+        limit: items per analysis; each one's own number where left out.
+    """
+    from interp.analyses.table import ANALYSES
+
+    labels = [*map(str, schemes), *([] if other is None else [f"{other.name} ({other.weights})"])]
+    items = {name: ANALYSES[name].n and (limit or ANALYSES[name].n) for name in analyses}
+    return {
+        "model": f"{model.name} ({model.weights})",
+        "cells": [{"analysis": name, "scheme": at, "n": items[name]} for name in analyses for at in labels],
+        "noise_runs": 2 * len(analyses),
+        "schemes": [_modules(model, scheme) for scheme in schemes],
+    }
+
+
+def _modules(model: Model, scheme: Scheme) -> dict[str, Any]:
+    """Count the modules that a scheme would quantize, by the group size that their width allows."""
+    from interp.models.linear import is_linear, linear_modules, width
+    from interp.quantization.libraries.library import group_for
+
+    found = linear_modules(model.anatomy).values() if scheme.library else ()
+    groups = Counter(str(group_for(width(one), scheme.group) or "row") for one in found if is_linear(one))
+    return {"scheme": str(scheme), "bits": scheme.bits, "modules": groups.total(), "groups": dict(groups)}
+
+
+def show_compare(plan: dict[str, Any]) -> None:
+    """Print what ``interp compare`` would run."""
+    import click
+
+    from interp.report.tables import console, of_rows, to_rich
+
+    out = console()
+    click.echo(f"The plan for {plan['model']} (nothing is written):")
+    out.print(to_rich(of_rows(plan["cells"])))
+    click.echo(
+        f"Before that: each analysis of the reference, and {plan['noise_runs']} runs for noise floors."
+    )
+    if plan["schemes"]:
+        rows = [
+            row | {"groups": ", ".join(f"{n} of {size}" for size, n in row["groups"].items()) or "none"}
+            for row in plan["schemes"]
+        ]
+        out.print(to_rich(of_rows(rows)))
 
 
 def show_plan(plan: Plan) -> None:

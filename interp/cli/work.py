@@ -17,7 +17,7 @@ from interp.errors import ConfigError
 if TYPE_CHECKING:
     import pandas
 
-    from interp.config.commands import ModelConfig, RunConfig
+    from interp.config.commands import FolderConfig, ModelConfig, PlainConfig, RunConfig
     from interp.models import Model
     from interp.runs import RunFolder
     from interp.tasks import Labelled
@@ -27,6 +27,8 @@ __all__ = [
     "certify",
     "claim",
     "load_model",
+    "load_plain",
+    "model_facts",
     "read_data",
     "read_position",
     "row_table",
@@ -58,7 +60,7 @@ def read_data(session: Session, settings: RunConfig) -> Labelled:
     return data
 
 
-def claim(session: Session, settings: RunConfig, command: str, task: str) -> RunFolder:
+def claim(session: Session, settings: FolderConfig, command: str, task: str) -> RunFolder:
     """Claim the run folder of a command; at a terminal, ask before a finished run is replaced."""
     from interp.runs import RunFolder
     from interp.runs.integrity import state
@@ -93,7 +95,12 @@ def read_position(flag: str, text: str, words: Sequence[str]) -> str | int:
 
 
 def load_model(session: Session, settings: ModelConfig) -> Model:
-    """Load the model that the settings name, and say what it is."""
+    """Load the model that the settings name, quantize it if asked, and say what it is."""
+    return load_plain(session, settings, settings.scheme)
+
+
+def load_plain(session: Session, settings: PlainConfig, scheme: str = "none") -> Model:
+    """Load the model that the settings name, at a scheme of its own, and say what it is."""
     import interp.models
 
     model = interp.models.load(
@@ -105,10 +112,10 @@ def load_model(session: Session, settings: ModelConfig) -> Model:
         trust_remote_code=settings.trust_remote_code,
         backend=settings.backend,
     )
-    if settings.scheme != "none":
+    if scheme != "none":
         from interp.quantization import quantize
 
-        model = quantize(model, settings.scheme)
+        model = quantize(model, scheme)
         session.note(f"quantized: {model.quantization!r}")
     session.note(f"model: {model!r}")
     for warning in model.warnings:
@@ -129,23 +136,28 @@ def certify(session: Session, model: Model) -> dict[str, Any]:
     return certificate.to_dict()
 
 
+def model_facts(model: Model) -> dict[str, Any]:
+    """Give what ``run.json`` says about a model."""
+    return {
+        "name": model.name,
+        "weights": model.weights,
+        "family": model.hf.config.model_type,
+        "layers": model.n_layers,
+        "width": model.d_model,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "fingerprint": model.fingerprint,
+        "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        "scheme": model.scheme,
+        "quantization": None if model.quantization is None else model.quantization.to_dict(),
+        "commit": getattr(model.hf.config, "_commit_hash", None),
+    }
+
+
 def run_facts(model: Model, data: Labelled, certificate: Any) -> dict[str, Any]:
     """Give what ``run.json`` says about the model and the data, beside the settings."""
     return {
-        "model": {
-            "name": model.name,
-            "weights": model.weights,
-            "family": model.hf.config.model_type,
-            "layers": model.n_layers,
-            "width": model.d_model,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(model.device),
-            "fingerprint": model.fingerprint,
-            "tokenizer_fingerprint": model.tokenizer_fingerprint,
-            "scheme": model.scheme,
-            "quantization": None if model.quantization is None else model.quantization.to_dict(),
-            "commit": getattr(model.hf.config, "_commit_hash", None),
-        },
+        "model": model_facts(model),
         "data": {
             "name": data.name,
             "description": data.description,

@@ -9,6 +9,7 @@ from interp.config.choices import choose, suggestion
 from interp.config.commands import (
     COMMANDS,
     CaptureConfig,
+    CompareConfig,
     Config,
     DecodeConfig,
     DoctorConfig,
@@ -23,6 +24,7 @@ from interp.config.resolve import Resolved, resolve
 __all__ = [
     "COMMANDS",
     "CaptureConfig",
+    "CompareConfig",
     "Config",
     "DecodeConfig",
     "DoctorConfig",

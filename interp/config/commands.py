@@ -15,9 +15,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 __all__ = [
     "COMMANDS",
     "CaptureConfig",
+    "CompareConfig",
     "Config",
     "DecodeConfig",
     "DoctorConfig",
+    "FolderConfig",
     "ListConfig",
     "PatchConfig",
     "ProbeConfig",
@@ -76,16 +78,13 @@ class Config(BaseModel):
     verbose: bool = _setting(False, "more notes, and tracebacks", allowed="true or false")
 
 
-class ModelConfig(Config):
-    """Hold which model, and how it is run."""
+class PlainConfig(Config):
+    """Hold which model, and how it is run, at its own precision."""
 
     model: str = Field("demo", min_length=1, description="demo, a Hugging Face name, or a folder")
     revision: OptionalText = _setting(None, "branch, tag or commit on the hub")
     weights: Literal["trained", "random", "edited"] = _setting("trained", "which weights of the model")
     backend: Literal["native", "transformer-lens", "nnsight"] = _setting("native", "what runs the hooks")
-    scheme: str = _setting(
-        "none", "precision of the weights", allowed="none, or a name of `interp ls schemes` such as int8"
-    )
     device: str = _setting("auto", "where to compute", allowed="auto, cpu, mps, cuda or cuda:0")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting("auto", "arithmetic")
     batch_size: Literal["auto"] | Count = _setting(
@@ -97,13 +96,6 @@ class ModelConfig(Config):
     offline: bool = _setting(False, "never use the network", allowed="true or false")
     trust_remote_code: bool = _setting(False, "run code that comes with the model", allowed="true or false")
 
-    @field_validator("scheme")
-    @classmethod
-    def _scheme(cls, value: str) -> str:
-        if not re.fullmatch(r"[a-z0-9]+(-g\d+)?", value):
-            raise ValueError("not a scheme")
-        return value
-
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
@@ -112,17 +104,37 @@ class ModelConfig(Config):
         return value
 
 
-class RunConfig(ModelConfig):
-    """Hold what a command that leaves a run folder knows."""
+class ModelConfig(PlainConfig):
+    """Hold which model, at which precision, and how it is run."""
 
-    task: OptionalText = _setting(None, "a bundled task")
-    data: OptionalText = _setting(None, "a CSV, TSV or JSONL file of text,label[,group]")
+    scheme: str = _setting(
+        "none", "precision of the weights", allowed="none, or a name of `interp ls schemes` such as int8"
+    )
+
+    @field_validator("scheme")
+    @classmethod
+    def _scheme(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9]+(-g\d+)?", value):
+            raise ValueError("not a scheme")
+        return value
+
+
+class FolderConfig(Config):
+    """Hold what a command that leaves a run folder does with it."""
+
     limit: OptionalCount = _setting(None, "use at most so many prompts", allowed="a whole number from 1")
     out: OptionalText = _setting(None, "the run folder")
     overwrite: bool = _setting(False, "replace the run in --out", allowed="true or false")
     resume: bool = _setting(False, "continue the unfinished run in --out", allowed="true or false")
     dry_run: bool = _setting(False, "print the plan and write nothing", allowed="true or false")
     yes: bool = _setting(False, "answer yes to every question", allowed="true or false")
+
+
+class RunConfig(ModelConfig, FolderConfig):
+    """Hold what a command that reads prompts and leaves a run folder knows."""
+
+    task: OptionalText = _setting(None, "a bundled task")
+    data: OptionalText = _setting(None, "a CSV, TSV or JSONL file of text,label[,group]")
     text: bool = _setting(
         True, "keep the prompts' text in the run (--no-text: only its hash)", allowed="true or false"
     )
@@ -181,6 +193,23 @@ class PatchConfig(RunConfig):
     where: str = _setting("auto", "at which tokens", allowed="auto, all, each, or a token's index")
 
 
+class CompareConfig(PlainConfig, FolderConfig):
+    """Hold the settings of ``interp compare``."""
+
+    schemes: Words = _setting((), "at which precisions", allowed="schemes with commas, or none")
+    analyses: Words = _setting(
+        ("probe", "patch", "recall", "two-hop"), "what is run again", allowed="names with commas, or all"
+    )
+    other: OptionalText = _setting(
+        None, "another checkpoint: demo, a Hugging Face name, or a folder", alias="with"
+    )
+    with_weights: Literal["trained", "random", "edited"] = _setting(
+        "trained", "which weights of the other checkpoint"
+    )
+    mode: Literal["dense", "packed"] = _setting("dense", "what holds the quantized weights")
+    calibration: OptionalText = _setting(None, "a file of texts, one per line, for schemes that need them")
+
+
 class DoctorConfig(ModelConfig):
     """Hold the settings of ``interp doctor``."""
 
@@ -210,6 +239,7 @@ COMMANDS: dict[str, type[Config]] = {
     "capture": CaptureConfig,
     "decode": DecodeConfig,
     "patch": PatchConfig,
+    "compare": CompareConfig,
     "doctor": DoctorConfig,
     "show": ShowConfig,
     "report": ReportConfig,

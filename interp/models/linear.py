@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from interp.errors import ModelError
 from interp.models.anatomy import Anatomy
 
-__all__ = ["as_linear", "is_linear", "linear_modules", "put_module", "put_weight"]
+__all__ = ["as_linear", "is_linear", "linear_modules", "put_module", "put_weight", "width"]
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -29,6 +29,12 @@ def linear_modules(anatomy: Anatomy) -> dict[str, nn.Module]:
         for name, module in anatomy.hf.named_modules()
         if id(module) in inside and (is_linear(module) or isinstance(module, nn.Linear))
     }
+
+
+def width(module: nn.Module) -> int:
+    """Count the inputs of a linear module."""
+    assert isinstance(module.weight, Tensor)
+    return int(module.weight.shape[0 if type(module) is Conv1D else 1])
 
 
 @torch.no_grad()

@@ -31,7 +31,10 @@ def gradient_fault(
         seed: of the inputs.
     """
     for name, module in modules.items():
-        found = cosine(module, library, dtype=dtype, seed=seed)
+        try:
+            found = cosine(module, library, dtype=dtype, seed=seed)
+        except RuntimeError as error:
+            return f"{name!r} fails with them ({error})"
         if found is None:
             return f"the output of {name!r} is cut off from its input, without an error"
         if found < ALIKE:

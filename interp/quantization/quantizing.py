@@ -167,7 +167,7 @@ def _put(
     for name, module in packed.modules.items():
         weight, before = library.weight(module), plain[name].weight.float()
         error = float((weight - before).norm() / before.norm().clamp_min(1e-30))
-        group = job.group(name)
+        group = library.group(job, name)
         if mode == "dense":
             put_weight(hf.get_submodule(name), weight)
         else:

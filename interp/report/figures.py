@@ -18,19 +18,20 @@ from interp.results import write_atomically
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COLUMNS", "INK", "PALETTE", "Figure", "Mark", "graph_parts"]
+__all__ = ["COLUMNS", "INK", "PALETTE", "Figure", "Mark", "ends", "graph_parts", "interval_colours"]
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK = "#1d232b"
 FAINT = "#8a939e"
 
-Form = Literal["curve", "intervals", "counts", "map", "graph"]
+Form = Literal["curve", "intervals", "counts", "map", "graph", "scatter"]
 COLUMNS: dict[str, tuple[str, ...]] = {
     "curve": ("x", "series", "value", "low", "high"),
     "intervals": ("name", "value", "low", "high"),
     "counts": ("actual", "predicted", "n", "share"),
     "map": ("x", "y", "value"),
     "graph": ("name", "x", "y", "to_x", "to_y", "value"),
+    "scatter": ("name", "series", "x", "y"),
 }
 
 
@@ -53,14 +54,31 @@ def graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:
     return [mark for mark in marks if mark.to_x != mark.to_x], [m for m in marks if m.to_x == m.to_x]
 
 
+def interval_colours(figure: Figure) -> list[str]:
+    """Give the colour of each row of intervals: the first stands out unless the rows say otherwise."""
+    given = figure.data.get("colour")
+    chosen = [0] + [-1] * (len(figure.data) - 1) if given is None else given.astype(int).tolist()
+    return [FAINT if index < 0 else PALETTE[index] for index in chosen]
+
+
+def ends(figure: Figure) -> tuple[float, float]:
+    """Give the ends of both axes of a scatter, a little outside of what is drawn."""
+    values = figure.data[["x", "y"]].to_numpy(dtype=float)
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    edge = 0.05 * (high - low) or 0.5
+    return low - edge, high + edge
+
+
 @dataclass(frozen=True, eq=False)
 class Figure:
     """Hold one figure: its numbers, its words, and two ways to draw it.
 
     Attributes:
         form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
-            with its interval per row), ``counts`` (actual against predicted), ``map`` (value over x and y) or
-            ``graph`` (a node where ``to_x`` is missing, an arrow from one place to another where it is not).
+            with its interval per row; a column ``colour`` gives indices of the palette, -1 for faint),
+            ``counts`` (actual against predicted), ``map`` (value over x and y), ``graph`` (a node where
+            ``to_x`` is missing, an arrow from one place to another where it is not) or ``scatter`` (one mark
+            per row, with the line on which x is y).
         data: the numbers, a pandas DataFrame with the columns of ``COLUMNS[form]``.
         title: what is drawn.
         caption: what n and the interval are.
@@ -69,6 +87,7 @@ class Figure:
         reference: a value to mark with a dashed line, such as chance.
         reference_name: what it is.
         limits: ends of the axis the values are on; left to the data where not given.
+        band: of intervals: ends of a shaded strip, such as what counts as no change.
     """
 
     form: Form
@@ -80,6 +99,7 @@ class Figure:
     reference: float | None = None
     reference_name: str = "chance"
     limits: tuple[float, float] | None = None
+    band: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a table without the form's columns."""

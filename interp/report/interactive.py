@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from interp.report.figures import FAINT, INK, PALETTE, Figure, graph_parts
+from interp.report.figures import FAINT, INK, PALETTE, Figure, ends, graph_parts, interval_colours
 from interp.report.text import printable
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
+MARKS = ("circle", "x-thin-open", "triangle-up", "cross-thin-open", "square", "triangle-down")
 HOVER = "%{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
 
 
@@ -52,7 +53,7 @@ def _height(figure: Figure) -> int:
     down = {"counts": "actual", "map": "y"}.get(figure.form)
     rows = len(set(figure.data[down])) if down else len(figure.data)
     heights = {"curve": 380, "intervals": 150 + 44 * rows, "counts": 200 + 34 * rows, "map": 200 + 20 * rows}
-    heights |= {"graph": 560}
+    heights |= {"graph": 560, "scatter": 520}
     return heights[figure.form]
 
 
@@ -98,8 +99,8 @@ def _curve(figure: Figure, go: Any) -> list[Any]:
 
 def _intervals(figure: Figure, go: Any) -> list[Any]:
     rows = figure.data
-    colours = [PALETTE[0] if i == 0 else FAINT for i in range(len(rows))]
-    ends = {"array": list(rows["high"] - rows["value"]), "arrayminus": list(rows["value"] - rows["low"])}
+    colours = interval_colours(figure)
+    above, below = list(rows["high"] - rows["value"]), list(rows["value"] - rows["low"])
     return [
         go.Scatter(
             x=list(rows["value"][i : i + 1]),
@@ -110,8 +111,8 @@ def _intervals(figure: Figure, go: Any) -> list[Any]:
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [ends["array"][i]],
-                "arrayminus": [ends["arrayminus"][i]],
+                "array": [above[i]],
+                "arrayminus": [below[i]],
                 "color": colours[i],
                 "thickness": 2.4,
                 "width": 0,
@@ -202,6 +203,36 @@ def _graph(figure: Figure, go: Any) -> list[Any]:
     return [*lines, dots]
 
 
+def _scatter(figure: Figure, go: Any) -> list[Any]:
+    low, high = ends(figure)
+    same = go.Scatter(
+        x=[low, high],
+        y=[low, high],
+        mode="lines",
+        name="the same",
+        hoverinfo="skip",
+        line={"color": FAINT, "dash": "dash", "width": 1},
+    )
+    dots = [
+        go.Scatter(
+            x=list(part["x"]),
+            y=list(part["y"]),
+            text=[_safe(label) for label in part["name"]],
+            name=_safe(name),
+            mode="markers",
+            marker={"size": 8, "color": PALETTE[i % len(PALETTE)], "symbol": MARKS[i % len(MARKS)]},
+            hovertemplate="%{text}: %{x:.3f}, %{y:.3f}<extra></extra>",
+        )
+        for i, (name, part) in enumerate(figure.data.groupby("series", sort=False))
+    ]
+    return [same, *dots]
+
+
+def _scatter_axes(figure: Figure, drawn: Any) -> None:
+    drawn.update_xaxes(range=ends(figure))
+    drawn.update_yaxes(range=ends(figure))
+
+
 def _graph_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_xaxes(visible=False)
     drawn.update_yaxes(showgrid=False)
@@ -226,6 +257,8 @@ def _curve_axes(figure: Figure, drawn: Any) -> None:
 def _interval_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_xaxes(range=figure.limits)
     drawn.update_yaxes(autorange="reversed", showgrid=False)
+    if figure.band is not None:
+        drawn.add_vrect(*figure.band, fillcolor=FAINT, opacity=0.16, line_width=0)
     if figure.reference is not None:
         drawn.add_vline(
             x=figure.reference,
@@ -240,11 +273,19 @@ def _count_axes(figure: Figure, drawn: Any) -> None:
     drawn.update_xaxes(showgrid=False)
 
 
-FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map, "graph": _graph}
+FORMS = {
+    "curve": _curve,
+    "intervals": _intervals,
+    "counts": _counts,
+    "map": _map,
+    "graph": _graph,
+    "scatter": _scatter,
+}
 AXES = {
     "curve": _curve_axes,
     "intervals": _interval_axes,
     "counts": _count_axes,
     "map": _map_axes,
     "graph": _graph_axes,
+    "scatter": _scatter_axes,
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from interp.report.figures import COLUMNS, FAINT, INK, PALETTE, Figure, graph_parts
+from interp.report.figures import COLUMNS, FAINT, INK, PALETTE, Figure, ends, graph_parts, interval_colours
 from interp.report.text import printable
 
 __all__ = ["draw"]
@@ -32,8 +32,9 @@ STYLE: Any = {
     "savefig.facecolor": "none",
     "axes.unicode_minus": True,
 }
-LABEL = 28
+LABEL, WIDE = 28, 56
 NUMBERED = 14
+MARKS = ("o", "x", "^", "+", "s", "v")
 
 
 def draw(figure: Figure) -> str:
@@ -71,6 +72,8 @@ def _size(figure: Figure) -> tuple[float, float]:
     if figure.form == "map":
         across, down = (len(set(figure.data[axis])) for axis in ("x", "y"))
         return min(max(1.4 + 0.3 * across, 3.0), 9.0), min(max(1.2 + 0.22 * down, 2.4), 9.0)
+    if figure.form == "scatter":
+        return 6.4, 4.4
     return (7.2, 3.6) if figure.form == "curve" else (7.2, 0.8 + 0.42 * len(figure.data))
 
 
@@ -99,9 +102,11 @@ def _curve(figure: Figure, axes: Any) -> None:
 
 
 def _intervals(figure: Figure, axes: Any) -> None:
-    rows = figure.data.reset_index(drop=True)
-    for i, row in rows.iterrows():
-        colour = PALETTE[0] if i == 0 else FAINT
+    rows, colours = figure.data.reset_index(drop=True), interval_colours(figure)
+    if figure.band is not None:
+        axes.axvspan(*figure.band, color=FAINT, alpha=0.16, linewidth=0)
+    for i, row in enumerate(rows.to_dict("records")):
+        colour = colours[i]
         axes.plot([row["low"], row["high"]], [i, i], color=colour, linewidth=2.4, solid_capstyle="round")
         axes.plot([row["value"]], [i], color=colour, marker="o", markersize=6.5)
     if figure.reference is not None:
@@ -115,7 +120,7 @@ def _intervals(figure: Figure, axes: Any) -> None:
             fontsize=8.5,
             color=FAINT,
         )
-    axes.set_yticks(range(len(rows)), [_label(name) for name in rows["name"]])
+    axes.set_yticks(range(len(rows)), [_label(name, WIDE) for name in rows["name"]])
     axes.set_xlim(figure.limits)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -210,13 +215,34 @@ def _graph(figure: Figure, axes: Any) -> None:
     axes.set_ylabel(printable(figure.y))
 
 
+def _scatter(figure: Figure, axes: Any) -> None:
+    """Draw one mark per row, of another shape and colour for each series, and the line where x is y."""
+    low, high = ends(figure)
+    axes.plot([low, high], [low, high], color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label="the same")
+    for i, (name, part) in enumerate(figure.data.groupby("series", sort=False)):
+        look = {"marker": MARKS[i % len(MARKS)], "color": PALETTE[i % len(PALETTE)], "alpha": 0.75, "s": 22}
+        axes.scatter(part["x"], part["y"], label=_label(name), linewidths=0.8, **look)
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def _hue(value: float) -> str:
     return PALETTE[0] if value >= 0 else PALETTE[1]
 
 
-def _label(name: object) -> str:
+def _label(name: object, most: int = LABEL) -> str:
     text = printable(name)
-    return text if len(text) <= LABEL else text[: LABEL - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
-FORMS = {"curve": _curve, "intervals": _intervals, "counts": _counts, "map": _map, "graph": _graph}
+FORMS = {
+    "curve": _curve,
+    "intervals": _intervals,
+    "counts": _counts,
+    "map": _map,
+    "graph": _graph,
+    "scatter": _scatter,
+}

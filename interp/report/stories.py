@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import capturing, circuits, concepts, confusion, patching, probing
+from interp.report import capturing, circuits, comparing, concepts, confusion, patching, probing
 from interp.report.causal import causal_figures
 from interp.report.figures import Figure
 from interp.report.story import Story
@@ -22,6 +22,7 @@ STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
     "probe": probing.story,
     "capture": capturing.story,
     "patch": patching.story,
+    "compare": comparing.story,
     concepts.SCHEMA: concepts.story,
 }
 """Command, or the result's schema -> (run.json, metrics.json, data.parquet or None) -> story."""
@@ -31,6 +32,7 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     concepts.SCHEMA: concepts.main_figure,
     patching.SCHEMA: patching.main_figure,
     circuits.CURVE: circuits.curve_figure,
+    comparing.SCHEMA: comparing.main_figure,
 }
 """Schema of a result -> its main figure."""
 
@@ -64,6 +66,8 @@ def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None)
     """Give the figures of a command's result by file name."""
     if result.get("schema") == patching.SCHEMA:
         return patching.figures(result)
+    if result.get("schema") == comparing.SCHEMA:
+        return comparing.figures(result)
     if command != "probe":
         return {}
     if result.get("schema") == concepts.SCHEMA:

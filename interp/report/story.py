@@ -24,13 +24,17 @@ class Number:
 
 @dataclass(frozen=True)
 class Table:
-    """Hold a table: its columns, its rows, which row is the main one, and a note under it."""
+    """Hold a table: its columns, its rows, which row is the main one, and a note under it.
+
+    A ``folded`` table is long, and opened by the reader.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     main: int | None = None
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Story:
         lead: what was done, as paragraphs.
         numbers: the headline numbers.
         tables: the numbers behind them.
+        first: a table that is the answer, right under the verdict.
+        terminal: tables for a terminal, where those of the page are too wide; else it shows the page's.
         figures: figures, each with its caption.
         wrong: prompts the probe got wrong.
         right: prompts it got right.
@@ -70,6 +76,8 @@ class Story:
     lead: Sequence[str] = ()
     numbers: Sequence[Number] = ()
     tables: Sequence[Table] = ()
+    first: Table | None = None
+    terminal: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     wrong: Sequence[Example] = ()
     right: Sequence[Example] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import TextIOBase
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,8 @@ def write(story: Story, stream: TextIOBase | None = None) -> None:
     out.print(rich_text(story.title, style="bold"))
     out.print(rich_text(story.verdict))
     out.print()
-    for table in story.tables:
+    first = () if story.first is None else (story.first,)
+    for table in story.terminal or (*first, *story.tables):
         out.print(to_rich(table))
         if table.note:
             out.print(rich_text(table.note, style="dim"))
@@ -73,7 +74,7 @@ def of_frame(frame: pandas.DataFrame, title: str = "", *, note: str = "") -> Tab
     return Table(title, tuple(map(str, frame.columns)), rows, note)
 
 
-def of_rows(rows: Iterable[dict[str, Cell]], title: str = "", *, note: str = "") -> Table:
+def of_rows(rows: Iterable[Mapping[str, Cell]], title: str = "", *, note: str = "") -> Table:
     """Turn dictionaries with the same keys into a story's table."""
     rows = list(rows)
     columns = tuple(rows[0]) if rows else ()

@@ -26,8 +26,16 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 RUN = "run.json"
-FILES = (RUN, "data.parquet", "metrics.json", "metrics.parquet", "report.html", "log.jsonl")
-FOLDERS = ("activations", "probes", "figures")
+FILES = (
+    RUN,
+    "data.parquet",
+    "metrics.json",
+    "metrics.parquet",
+    "findings.parquet",
+    "report.html",
+    "log.jsonl",
+)
+FOLDERS = ("activations", "probes", "figures", "cells")
 LAYOUT = (*FILES, *FOLDERS)
 
 
@@ -192,12 +200,17 @@ def listing(root: str | Path = "runs") -> list[dict[str, Any]]:
                 "run": path.parent.as_posix(),
                 "command": facts.get("command", ""),
                 "status": status,
-                "task": settings.get("task") or settings.get("data") or "",
+                "task": _about(settings),
                 "model": settings.get("model", ""),
                 "started": facts.get("started", ""),
             }
         )
     return sorted(rows, key=lambda row: row["started"], reverse=True)
+
+
+def _about(settings: dict[str, Any]) -> str:
+    """Say in a word what a run was of: its task, its data, or its analyses."""
+    return settings.get("task") or settings.get("data") or ",".join(settings.get("analyses") or ())
 
 
 def remove_run(path: Path) -> None:

@@ -46,6 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "nnsight": ("interp.models.nnsight",),
     "torchao": ("interp.quantization.libraries",),
     "bitsandbytes": ("interp.quantization.libraries",),
+    "gptqmodel": ("interp.quantization.libraries",),
     "rich": ("interp.report", "interp.cli"),
     "plotly": ("interp.report", "interp.cli"),
     "matplotlib": ("interp.report", "interp.cli"),
@@ -74,7 +75,7 @@ BARE: dict[str, tuple[str, ...]] = {  # rooms that may use these third-party pac
     "probes.vsa": ("torch", "numpy", "einops", "jaxtyping", "safetensors"),
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-INDIRECT = ("bitsandbytes", "huggingface_hub", "markupsafe")  # an extra; parts of transformers and of jinja2
+INDIRECT = ("bitsandbytes", "gptqmodel", "huggingface_hub", "markupsafe")  # extras; parts of others
 
 
 def inside(module: str, room: str) -> bool:

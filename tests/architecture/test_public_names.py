@@ -24,6 +24,7 @@ NAMES = {
         "plot",
         "probe",
         "probe_concepts",
+        "quantization",
         "tasks",
     ],
     "probes": [

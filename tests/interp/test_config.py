@@ -86,8 +86,8 @@ def test_the_python_call_is_the_same_model() -> None:
 WRONG = {
     "unknown in --set": ({"sets": ["lim=3"]}, "unknown setting 'lim' in --set", "Did you mean 'limit'?"),
     "unknown in the environment": (
-        {"environment": {"INTERP_MODLE": "x"}},
-        "'modle' in the environment",
+        {"environment": {"INTERP_MODELL": "x"}},
+        "'modell' in the environment",
         "Did you mean 'model'?",
     ),
     "unknown flag value": ({"flags": {"colour": "x"}}, "unknown setting 'colour'", "allowed: json"),

@@ -53,7 +53,7 @@ class Inside:
         return neuron_findings(self.neurons, reference.neurons, groups, threshold)
 
     def curves(self) -> tuple[Finding, ...]:
-        """Give what attention and FFN add, layer by layer, against what they add for a wrong answer."""
+        """Give what attention and FFN add to the answer's log-probability, layer by layer."""
         if self.layers is None:
             return ()
         found: list[Finding] = []
@@ -62,11 +62,11 @@ class Inside:
             found += curve(
                 f"{name} contribution",
                 values[..., 0],
-                values[..., 1],
+                np.zeros_like(values[..., 0]),
                 groups=self.groups,
                 unit="nats",
                 about=f"increase of the answer's log-probability by all that {name} adds at that layer; "
-                "control: the increase for another answer to the relation",
+                "control: nothing added",
             )
         return tuple(found)
 
@@ -80,6 +80,7 @@ class Inside:
             pairs = {"attention": (own.attention, other.attention), "FFN": (own.ffn, other.ffn)}
             for name, (here, there) in pairs.items():
                 found[f"{name} contribution by layer"] = here[..., 0].mean(dim=1).tolist()
+                found[f"{name} contribution to another answer by layer"] = here[..., 1].mean(dim=1).tolist()
                 found[f"{name} drop by layer"] = (there - here)[..., 0].mean(dim=1).tolist()
         return found
 

@@ -17,6 +17,7 @@ from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.value import Comparison
 from interp.quantization.comparison.verdicts import excess, judge
+from interp.quantization.integrity import examine
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
 from interp.results import Result, jsonable
@@ -139,8 +140,12 @@ def compare(
     for label, make in _others(model, found, second, mode, calibration):
         asked = [base for name, base in bases.items() if (name, label) not in cells]
         made = make() if any(not base.refused for base in asked) else None
+        report = {} if made is None else _report(made, model)
         for base in asked:
-            cell, result = _cell(base, label, made, model, seed, say)
+            empty = Cell(base.name, label, quantization=report, warnings=_failures(report))
+            if made is not None and not base.refused:
+                say(f"{base.name}: {label}")
+            cell, result = _cell(base, empty, made, model, seed)
             cells[base.name, label] = cell
             results[base.name, label] = result
             keep(cell)
@@ -153,7 +158,9 @@ def compare(
         mode=mode,
         seed=seed,
         seconds=time.perf_counter() - started,
-        warnings=_warnings(model, second, noise, bases),
+        warnings=_warnings(
+            model, second, noise, [cells[name, ""] for name in analyses if (name, "") in cells]
+        ),
         results={key: result for key, result in results.items() if result is not None},
     )
 
@@ -237,16 +244,11 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     return result.findings() if isinstance(result, Findings) else ()
 
 
-def _cell(
-    base: _Base, label: str, made: Model | None, model: Model, seed: int, say: Callable[[str], object]
-) -> tuple[Cell, Any]:
+def _cell(base: _Base, empty: Cell, made: Model | None, model: Model, seed: int) -> tuple[Cell, Any]:
     """Run one analysis of one other model, and judge it."""
-    empty = Cell(base.name, label)
     if made is None or base.refused:
         return replace(empty, refused=base.refused), None
-    say(f"{base.name}: {label}")
-    report = {} if made.quantization is None else made.quantization.to_dict()
-    empty, started = replace(empty, quantization=report), time.perf_counter()
+    label, started = empty.scheme, time.perf_counter()
     try:
         result = base.run(made, reference=base.result)
     except InterpError as error:
@@ -273,9 +275,29 @@ def _cell(
         result=jsonable(result.to_dict())[0],
         missing=tuple(name for name in base.findings if name not in theirs),
         seconds=time.perf_counter() - started,
-        warnings=(*base.warnings, *getattr(result, "warnings", ())),
+        warnings=(*empty.warnings, *base.warnings, *getattr(result, "warnings", ())),
     )
     return cell, result
+
+
+def _report(made: Model, model: Model) -> dict[str, Any]:
+    """Examine a quantized model before any number of it is believed, and give what was done to it."""
+    if made.quantization is None:
+        return {}
+    report = made.quantization.to_dict()
+    if made.quantization.base != model.fingerprint:  # a checkpoint that was made from something else
+        return report
+    return report | {"integrity": examine(made, model).to_dict()}
+
+
+def _failures(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say which checks a quantized model fails."""
+    return tuple(
+        f"the quantized model fails the check '{one['name']}' ({one['detail'] or one['value']}): do not "
+        "trust these numbers"
+        for one in report.get("integrity", {}).get("checks", [])
+        if not one["passed"]
+    )
 
 
 def _floor(noise: Mapping[str, float], label: str) -> float:
@@ -297,7 +319,7 @@ def _described(model: Model) -> dict[str, Any]:
 
 
 def _warnings(
-    model: Model, other: Model | None, noise: Sequence[str], bases: Mapping[str, _Base]
+    model: Model, other: Model | None, noise: Sequence[str], references: Sequence[Cell]
 ) -> tuple[str, ...]:
     said = list(model.warnings)
     if other is not None:
@@ -307,6 +329,6 @@ def _warnings(
         )
     if missing := [kind for kind in NOISE if kind not in noise]:
         said.append(f"noise floors left out: {', '.join(missing)}; delta is smaller than it should be")
-    said += [text for base in bases.values() for text in base.warnings]
-    said += [f"{base.name}: {base.refused}" for base in bases.values() if base.refused]
+    said += [text for one in references for text in one.warnings]
+    said += [f"{one.analysis}: {one.refused}" for one in references if one.refused]
     return tuple(dict.fromkeys(said))

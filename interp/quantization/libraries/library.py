@@ -88,6 +88,10 @@ class Library(ABC):
     def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
         """Give the weights that a module of :meth:`packed` stands for, in float32."""
 
+    def group(self, job: Job, name: str) -> int:
+        """Give the group size that a layer gets; 0 for a row."""
+        return job.group(name)
+
     def needed(self, layer: nn.Linear, scheme: Scheme, group: int) -> int:
         """Count the bytes that a layer's weights need: codes, and for each group a scale of two bytes."""
         groups = layer.out_features * (layer.in_features // group if group else 1)

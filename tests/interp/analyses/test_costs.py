@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,31 @@ def test_the_peak_holds_what_a_packed_weight_is_unpacked_into() -> None:
     with torch.no_grad():
         assert most_bytes(lambda: plain(given), CPU) == 192 * 4
         assert most_bytes(lambda: packed(given), CPU) >= 192 * 64 * 4
+
+
+class Halves(torch.Tensor):
+    """Stand for a float tensor that is kept in half precision and unpacked by every operation."""
+
+    kept: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, kept: torch.Tensor) -> Halves:
+        made = torch.Tensor._make_wrapper_subclass(cls, kept.shape, dtype=torch.float32)
+        made.kept = kept
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        plain = [one.kept.float() if isinstance(one, Halves) else one for one in args]
+        return func(*plain, **(kwargs or {}))
+
+
+def test_the_peak_holds_what_a_tensor_of_another_class_unpacks() -> None:
+    packed = Halves(torch.ones(100, 10, dtype=torch.float16))
+    assert most_bytes(lambda: packed @ torch.ones(10, 1), CPU) == 4000 + 40 + 400
+    assert most_bytes(lambda: torch.ones(100, 10) @ torch.ones(10, 1), CPU) == 4000 + 40 + 400
 
 
 def test_the_peak_grows_with_the_prompts() -> None:

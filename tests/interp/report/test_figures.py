@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from interp.errors import DataError
-from interp.report.figures import PALETTE, Figure
+from interp.report.figures import FAINT, PALETTE, Figure
 
 EVIL = "<script>alert(1)</script> [/red] $x_1$ \x1b &amp;"
 
@@ -59,7 +60,14 @@ def counts() -> Figure:
     )
 
 
-FIGURES = {"curve": curve, "intervals": intervals, "counts": counts}
+def scatter() -> Figure:
+    rows = [(EVIL, name, x, x + 0.1 * i) for i, name in enumerate(("int8", EVIL)) for x in (0.1, 0.5, 0.9)]
+    return Figure(
+        "scatter", pd.DataFrame(rows, columns=["name", "series", "x", "y"]), "effects", "n", x="full", y=EVIL
+    )
+
+
+FIGURES = {"curve": curve, "intervals": intervals, "counts": counts, "scatter": scatter}
 
 
 @pytest.mark.parametrize("form", FIGURES)
@@ -97,6 +105,25 @@ def test_plotly_draws_the_numbers_of_the_table() -> None:
     ]
     assert np.allclose(ends, intervals().data[["low", "high"]])
     assert np.asarray(counts().plotly().data[0].customdata).tolist() == [[11, 1, 1], [1, 11, 1], [1, 1, 11]]
+
+
+def test_a_scatter_has_the_line_on_which_both_are_the_same_and_equal_axes() -> None:
+    drawn = scatter().plotly()
+    same, *dots = drawn.data
+    assert list(same.x) == list(same.y) == list(drawn.layout.xaxis.range) == list(drawn.layout.yaxis.range)
+    assert same.x[0] < 0.1 and same.x[1] > 1.0
+    assert [list(one.y) for one in dots] == [[0.1, 0.5, 0.9], [0.2, 0.6, 1.0]]
+    assert len({one.marker.symbol for one in dots}) == 2, "series are told apart by more than colour"
+
+
+def test_intervals_can_have_a_strip_and_colours_of_their_own() -> None:
+    plain = intervals()
+    told = replace(plain, data=plain.data.assign(colour=[-1, 2]), band=(0.3, 0.5))
+    shapes = [shape for shape in told.plotly().layout.shapes if shape.type == "rect"]
+    assert [(one.x0, one.x1) for one in shapes] == [(0.3, 0.5)] and "fill-opacity" not in plain.svg()
+    assert [t.marker.color for t in told.plotly().data] == [FAINT, PALETTE[2]]
+    assert [t.marker.color for t in plain.plotly().data] == [PALETTE[0], FAINT]
+    assert PALETTE[2] in told.svg() and PALETTE[2] not in plain.svg()
 
 
 @pytest.mark.parametrize("form", FIGURES)

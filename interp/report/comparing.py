@@ -1,0 +1,158 @@
+"""The story of a comparison: what survives at which precision, and what that stands on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from interp.report import comparing_tables as tables
+from interp.report.certificate import certificate_table, identity, short_name
+from interp.report.comparing_figures import figures, main_figure
+from interp.report.comparing_rows import (
+    ORDER,
+    SCHEMA,
+    Row,
+    clear_rows,
+    other_label,
+    rows_of,
+    scheme_names,
+    where,
+)
+from interp.report.story import Number, Story
+
+__all__ = ["SCHEMA", "figures", "main_figure", "story"]
+
+NAMED = 3
+NAMING = ("weakened", "lost")
+CAUTIONS = (
+    "A verdict is about these items, this model and this seed. That a finding survives says that the "
+    "difference is smaller than delta, not that there is none.",
+    "Findings of one analysis share items, and neighbouring layers share what they carry: their verdicts "
+    "are not independent, and no correction is made for their number. One lost finding among many may be "
+    "chance.",
+    "In mode dense the model computes with the scheme's numbers in full precision arithmetic: its speed and "
+    "memory are those of the full model. Bytes are counted, not measured.",
+)
+WORDS = (
+    ("finding", "One number of an analysis, measured item by item, with a control that it has to beat."),
+    ("control", "What the number would be with nothing there: chance, a shuffled label, another prompt."),
+    ("excess", "How far a finding is from its control."),
+    ("clear", "The reference's interval excludes its control, and its excess is above three noise floors."),
+    ("noise floor", "What another batch layout, or arithmetic in bfloat16, changes in the reference itself."),
+    ("delta", "The smallest change that would matter: three noise floors, or 10% of the excess if larger."),
+    ("difference", "Value in the other model less the reference's, over the same items; 95% interval."),
+    ("survives", "The whole interval of the difference lies within delta of zero."),
+    ("weakened", "The whole interval lies below minus delta: smaller, but still there."),
+    ("strengthened", "The whole interval lies above delta."),
+    ("lost", "Clear of its control in the reference, and no longer told from it in the other model."),
+    (
+        "inconclusive",
+        "The data cannot tell these apart. That a difference is not significant proves nothing.",
+    ),
+    ("dense, packed", "The scheme's numbers in the model's own modules, or the library's modules."),
+)
+
+
+def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
+    """Say what a finished ``interp compare`` found."""
+    judged = rows_of(result)
+    more = [*result.get("warnings", []), *facts.get("warnings", []), *tables.cell_warnings(result)]
+    return Story(
+        kicker=f"interp compare \u00b7 {facts.get('path', '')}",
+        title=_title(result, short_name({"model": result["model"]})),
+        verdict=_verdict(result, judged),
+        lead=_lead(result, judged),
+        numbers=_numbers(result, judged),
+        first=tables.verdicts(result, judged),
+        tables=[table for table in tables.page(result, judged) if table is not None],
+        terminal=[table for table in tables.terminal(result, judged) if table is not None],
+        figures=list(figures(result).values()),
+        cautions=(*CAUTIONS, *dict.fromkeys(more)),
+        certificate=certificate_table(facts.get("certificate")),
+        command=str(facts.get("command_line", "")),
+        facts=identity(facts),
+        words=WORDS,
+    )
+
+
+def _title(result: dict[str, Any], name: str) -> str:
+    other = result.get("other")
+    schemes = [scheme for scheme in scheme_names(result) if scheme != other_label(result)]
+    at = f"at {', '.join(schemes)}" if schemes else ""
+    against = f"in {other_label(result)}" if other else ""
+    return f"What of {name} survives {' and '.join(part for part in (at, against) if part)}?"
+
+
+def _verdict(result: dict[str, Any], judged: list[Row]) -> str:
+    said = "; ".join(_said(result, judged, scheme) for scheme in scheme_names(result))
+    refused = len({cell["analysis"] for cell in result["cells"] if cell["refused"]})
+    more = (
+        f" {_count(refused, 'analysis', 'analyses')} could not be run everywhere: see below."
+        if refused
+        else ""
+    )
+    return f"{said[:1].upper()}{said[1:]}.{more}" if said else f"Nothing was compared.{more}"
+
+
+def _said(result: dict[str, Any], judged: list[Row], scheme: str) -> str:
+    """Say in one clause what becomes of the clear findings."""
+    clear = [row for row in clear_rows(judged) if row.scheme == scheme]
+    place = where(result, scheme)
+    if not clear:
+        return f"{place} there is no clear finding to judge"
+    counts = {verdict: [row for row in clear if row.verdict == verdict] for verdict in ORDER}
+    n = len(clear)
+    if len(counts["survives"]) == n:
+        return f"{place} {'the one clear finding survives' if n == 1 else f'all {n} clear findings survive'}"
+    parts = [f"{place} {len(counts['survives'])} of {_count(n, 'clear finding')} survive"]
+    for verdict in ORDER[1:]:
+        if rows := counts[verdict]:
+            named = f" ({_named(rows)})" if verdict in NAMING else ""
+            parts.append(f"{len(rows)} {'is' if len(rows) == 1 else 'are'} {verdict}{named}")
+    return ", ".join(parts)
+
+
+def _named(rows: list[Row]) -> str:
+    """Name the first findings, and after them curves with the number of their layers."""
+    curves = Counter((row.analysis, row.curve) for row in rows if row.curve)
+    names = [f"{row.analysis}: {row.finding}" for row in rows if not row.curve]
+    names += [f"{name}: {curve} at {_count(n, 'layer')}" for (name, curve), n in curves.items()]
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def _lead(result: dict[str, Any], judged: list[Row]) -> list[str]:
+    analyses = list(dict.fromkeys(cell["analysis"] for cell in result["cells"]))
+    unclear = len({(row.analysis, row.finding) for row in judged if not row.clear})
+    said = [
+        f"{_count(len(analyses), 'analysis', 'analyses')} ({', '.join(analyses)}) of "
+        f"{result['model']['name']} ({result['model']['weights']} weights, {result['model']['dtype']}) were "
+        "run again on the same items in each other model. Differences are taken item by item; intervals draw "
+        f"whole groups of items. Mode: {result['mode']}. Seed: {result['seed']}. It took "
+        f"{result['seconds']:,.0f} seconds.",
+    ]
+    if result.get("other"):
+        said.append(
+            f"{other_label(result)} is another checkpoint: what differs there comes from other weights, and "
+            "is no effect of precision."
+        )
+    if unclear:
+        said.append(
+            f"{_count(unclear, 'finding')} the reference itself does not show clearly: listed apart, and "
+            "not counted."
+        )
+    return said
+
+
+def _numbers(result: dict[str, Any], judged: list[Row]) -> list[Number]:
+    found = []
+    for scheme in scheme_names(result):
+        clear = [row for row in clear_rows(judged) if row.scheme == scheme]
+        counts = {verdict: sum(row.verdict == verdict for row in clear) for verdict in ORDER}
+        rest = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != "survives")
+        value = f"{counts['survives']} of {len(clear)}" if clear else "\u2013"
+        found.append(Number(scheme, value, "survive", rest or ("nothing else" if clear else "none clear")))
+    return found

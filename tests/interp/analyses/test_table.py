@@ -1,0 +1,30 @@
+"""The analyses of the table: each loads, is public, and is the function that its row names."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from interp import analyses
+from interp.analyses import ANALYSES
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_row_names_a_public_analysis(name: str) -> None:
+    row = ANALYSES[name]
+    function = getattr(analyses, row.function)
+    parameters = inspect.signature(function).parameters
+    assert {"model", "reference", "n", "seed"} <= set(parameters)
+    assert parameters["reference"].default is None
+    assert function.__doc__
+    assert row.bound(n=3, seed=5).keywords == {"n": 3, "seed": 5}  # type: ignore[attr-defined]
+    assert row.bound().keywords["n"] == row.n  # type: ignore[attr-defined]
+    assert row.description
+
+
+def test_public_names_of_the_room_load() -> None:
+    for name in analyses.__all__:
+        assert getattr(analyses, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'; it has: ANALYSES"):
+        _ = analyses.nonsense
