@@ -16,6 +16,8 @@ from interp.errors import ConfigError
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.quantization.libraries.library import stored
+from interp.quantization.quantizing import quantize
+from interp.quantization.schemes import Scheme
 
 if TYPE_CHECKING:
     import pandas
@@ -120,8 +122,9 @@ def cost(
 
     Rows: bytes of the weights at their scheme (counted for dense copies, whose modules hold plain floats;
     measured for packed ones), bytes of the weights in memory here, peak memory of a pass beyond the weights,
-    prefill (ms for all prompts) and decoding (ms per token for all prompts, with a cache). Times of a dense
-    copy are those of the full model's kernels: measure speed on ``mode="packed"``.
+    prefill (ms for all prompts) and decoding (ms per token for all prompts, with a cache). A dense copy runs
+    the full model's kernels on plain floats, so what is measured in its place, beside its reference, is the
+    same scheme in the library's own modules, where the scheme has such.
 
     Args:
         model: what is measured.
@@ -142,11 +145,13 @@ def cost(
         )
     model = as_model(model)
     beside = _reference(reference) or model
+    given = model
+    model, notes = _packed(given, beside)
     ids = _ids(model, prompts, width, seed)
     rounds = n or ROUNDS
     own, ref = run_in_turns([model, beside], ids, rounds=rounds, tokens=TOKENS, seed=seed)
     rows = [
-        _row("weights at the scheme", "bytes", _needed(model), _needed(beside)),
+        _row("weights at the scheme", "bytes", _needed(given), _needed(beside)),
         _row("weights in memory", "bytes", _held(model), _held(beside)),
         _row("peak memory of a pass", "bytes", peak_memory(model, ids), peak_memory(beside, ids)),
         _timed("prefill", "ms", own.prefill, ref.prefill, seed),
@@ -171,7 +176,7 @@ def cost(
         },
         state={"model": model},
         seed=seed,
-        warnings=(*model.warnings, *_warnings(model)),
+        warnings=(*model.warnings, *notes),
     )
 
 
@@ -221,11 +226,18 @@ def _timed(measure: str, unit: str, own: list[float], ref: list[float], seed: in
     return row | {"ratio": ratio, "low": low, "high": high, "n": len(own)}
 
 
-def _warnings(model: Model) -> tuple[str, ...]:
+def _packed(model: Model, beside: Model) -> tuple[Model, tuple[str, ...]]:
+    """Give the scheme's own modules in place of a dense copy, and what is to be said about it."""
     report = model.quantization
     if report is None or report.mode != "dense" or not report.modules:
-        return ()
-    return (
+        return model, ()
+    dense = (
         "a dense copy runs the full model's kernels on plain floats: its times and its memory are not those "
-        f"of {report.scheme}. Measure them on quantize(model, {report.scheme!r}, mode='packed').",
+        f"of {report.scheme}"
     )
+    if not Scheme.parse(report.scheme).packs:
+        return model, (f"{dense}, which is offered as a dense copy only",)
+    if report.base != beside.fingerprint:
+        return model, (f"{dense}; give the result of the model it was made from as reference",)
+    made = quantize(beside, report.scheme, mode="packed", skip=tuple(report.skipped))
+    return made, (f"cost was measured on the library's own modules of {report.scheme} (mode packed)",)

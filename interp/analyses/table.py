@@ -63,7 +63,7 @@ _ROWS = (
         "interp.analyses.transfer",
         "probe_transfer",
         "linear and hyperdimensional probes fitted anew, and carried over in both directions",
-        400,
+        1200,
     ),
     AnalysisRow(
         "patch",

@@ -90,7 +90,7 @@ def quantize(
         skipped={**skipped, **packed.skipped},
         expected=len(modules),
         calibration=_provenance(job.texts),
-        gradients="" if mode == "dense" else gradient_fault(packed.modules, library, dtype=model.dtype),
+        gradients="" if mode == "dense" else _fault(scheme, packed, library, model.dtype),
     )
     after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
     return _wrapped(model, hf, replace(report, bytes_after=after), started)
@@ -194,6 +194,15 @@ def _check_done(
             f"{scheme} left {len(lost)} of {len(modules)} modules of {model.name!r} as they were and gave no "
             f"reason, {lost[0]!r} first. Name them in skip= if that is what you want."
         )
+
+
+def _fault(scheme: Scheme, packed: Packed, library: Library, dtype: torch.dtype) -> str:
+    """Say why gradients of packed modules must not be believed: measured first, then what is known."""
+    if found := gradient_fault(packed.modules, library, dtype=dtype):
+        return found
+    if scheme.weight_only or scheme.gradient_safe:
+        return ""
+    return "it rounds activations, and gradients pass through the rounding as if it were not there"
 
 
 def _bytes(hf: Any) -> int:

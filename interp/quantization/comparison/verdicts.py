@@ -68,7 +68,8 @@ class Judgement:
         excess_low: lower end of its 95% interval.
         excess_high: upper end.
         clear: whether the reference is told from its control: its interval excludes it, and the excess is
-            above three noise floors. A verdict on a finding that is not clear says little.
+            above six noise floors, so that delta is at most half of it. A verdict on a finding that is not
+            clear says little.
         unit: of value, reference, control and difference.
         n: items.
         n_groups: independent groups of them.
@@ -137,7 +138,7 @@ def judge(
     delta = max(FLOORS * noise, SHARE * abs(reference.excess))
     change = _difference(other, reference, same, seed)
     own, before = excess(other, seed), excess(reference, seed) if before is None else before
-    clear = not before.contains(0.0) and abs(reference.excess) > FLOORS * noise
+    clear = not before.contains(0.0) and abs(reference.excess) > 2 * FLOORS * noise
     verdict = _verdict(_turned(change, sign), _turned(own, sign), delta, clear=clear)
     return Judgement(
         finding=reference.name,
