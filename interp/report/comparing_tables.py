@@ -144,7 +144,7 @@ def _verdicts(rows: Sequence[Row]) -> Table | None:
 
 
 def _few(heads: Sequence[Sequence[Row]], most: int) -> list[Sequence[Row]]:
-    """Give so many findings of each analysis: half of them its first ones, the others those that move most."""
+    """Give so many findings of each analysis: half of them its first ones, then those that move most."""
     chosen: set[int] = set()
     for analysis in dict.fromkeys(found[0].analysis for found in heads):
         own = [found for found in heads if found[0].analysis == analysis]
