@@ -174,7 +174,7 @@ def show_compare(plan: dict[str, Any]) -> None:
     click.echo(f"The plan for {plan['model']} (nothing is written):")
     out.print(to_rich(of_rows(plan["cells"])))
     click.echo(
-        f"Before that: each analysis of the reference, and {plan['noise_runs']} runs for noise floors."
+        f"Before that: each analysis of the reference, and up to {plan['noise_runs']} runs for noise floors."
     )
     if plan["schemes"]:
         rows = [
