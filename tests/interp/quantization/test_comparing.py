@@ -17,6 +17,7 @@ from interp.findings import Finding
 from interp.models import Model
 from interp.models.batches import most_prompts
 from interp.quantization.comparison import Cell, Comparison, compare
+from interp.quantization.integrity import Check, Integrity
 from interp.results import jsonable
 from tests.tiny import build, tokenizer
 
@@ -121,6 +122,31 @@ def test_cells_that_are_done_are_not_run_again(model: Model) -> None:
     read = Comparison.from_dict(whole.to_dict())
     pandas.testing.assert_frame_equal(read.table(), whole.table())
     assert read.to_dict() == whole.to_dict()
+
+
+def test_what_the_references_warn_of_is_kept_when_all_is_done(model: Model) -> None:
+    def picky(model: Model, *, reference: Any = None) -> Measured:
+        if str(model.dtype) == "torch.bfloat16":
+            raise DataError("not in bf16")
+        return margins(model, reference=reference)
+
+    kept: list[Cell] = []
+    whole = compare({"one": picky}, model, ["rtn8"], keep=kept.append)
+    assert any("no noise floor from bf16: not in bf16" in text for text in whole.warnings)
+    assert compare({"one": picky}, model, ["rtn8"], done=kept).warnings == whole.warnings
+
+
+def test_a_quantized_model_is_examined_and_a_failed_check_is_told(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = compare(margins, model, ["rtn8"]).cells[0]
+    assert sound.quantization["integrity"]["passed"] and not sound.warnings
+    from interp.quantization.comparison import run
+
+    broken = Integrity("rtn8", "dense", (Check("modules", False, 1.0, 0.0, "one is missing"),))
+    monkeypatch.setattr(run, "examine", lambda made, base: broken)
+    (told,) = compare(margins, model, ["rtn8"]).cells[0].warnings
+    assert "fails the check 'modules' (one is missing)" in told
 
 
 def test_an_analysis_that_refuses_is_told_and_the_others_go_on(model: Model) -> None:
