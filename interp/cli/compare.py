@@ -87,7 +87,7 @@ def _texts(settings: CompareConfig, schemes: Sequence[Scheme]) -> tuple[str, ...
     """Give the texts to calibrate on, where a scheme needs them; the bundled model has its own."""
     needed = any(scheme.needs_calibration for scheme in schemes)
     if settings.calibration is None:
-        return _own_texts() if needed and settings.model == "demo" else ()
+        return _own_texts(settings.seed) if needed and settings.model == "demo" else ()
     if not needed:
         raise ConfigError(
             f"--calibration {settings.calibration!r} given, but none of the schemes uses texts. Leave it out."
@@ -105,10 +105,10 @@ def _texts(settings: CompareConfig, schemes: Sequence[Scheme]) -> tuple[str, ...
     return texts
 
 
-def _own_texts() -> tuple[str, ...]:
+def _own_texts(seed: int) -> tuple[str, ...]:
     from interp import quantization
 
-    return tuple(quantization.calibration_texts())
+    return tuple(quantization.calibration_texts(seed=seed))
 
 
 def _refuse(settings: CompareConfig, model: Model, schemes: Sequence[Scheme], texts: Sequence[str]) -> None:

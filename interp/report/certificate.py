@@ -61,6 +61,13 @@ def short_name(facts: dict[str, Any]) -> str:
     return PurePath(name).name if name.startswith((".", "/", "~")) else name
 
 
+def _other(model: Any) -> str:
+    """Name the other checkpoint of a comparison; "" where there is none."""
+    if not model:
+        return ""
+    return f"{model['name']} ({model['weights']} weights, {model['family']}), sha256 {model['fingerprint']}"
+
+
 def identity(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Give (name, value) of everything that identifies a run: model, data, settings, versions, time."""
     model, data = facts.get("model", {}), facts.get("data", {})
@@ -78,10 +85,11 @@ def identity(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{model.get('layers', '?')} layers)",
         ),
         ("weights, sha256", model.get("fingerprint", "")),
+        ("the other model", _other(facts.get("other"))),
         ("tokenizer, sha256", model.get("tokenizer_fingerprint", "")),
         ("commit", model.get("commit") or ""),
         ("arithmetic", f"{model.get('dtype', '')} on {model.get('device', '')}"),
-        ("data", f"{data.get('name', '')}: {data.get('description', '')}"),
+        ("data", f"{data.get('name', '')}: {data.get('description', '')}" if data else ""),
         ("data, sha256", data.get("fingerprint", "")),
         ("seed", str(settings.get("seed", ""))),
         ("settings given", chosen or "none: all defaults"),

@@ -18,6 +18,7 @@ from interp.report.comparing_rows import (
     scheme_names,
     where,
 )
+from interp.report.comparing_weights import quantized
 from interp.report.story import Number, Story
 
 __all__ = ["SCHEMA", "figures", "main_figure", "story"]
@@ -30,8 +31,10 @@ CAUTIONS = (
     "Findings of one analysis share items, and neighbouring layers share what they carry: their verdicts "
     "are not independent, and no correction is made for their number. One lost finding among many may be "
     "chance.",
+)
+DENSE = (
     "In mode dense the model computes with the scheme's numbers in full precision arithmetic: its speed and "
-    "memory are those of the full model. Bytes are counted, not measured.",
+    "memory are those of the full model. Bytes are counted, not measured."
 )
 WORDS = (
     ("finding", "One number of an analysis, measured item by item, with a control that it has to beat."),
@@ -57,6 +60,7 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
     """Say what a finished ``interp compare`` found."""
     judged = rows_of(result)
     more = [*result.get("warnings", []), *facts.get("warnings", []), *tables.cell_warnings(result)]
+    dense = [DENSE] if result["mode"] == "dense" and quantized(result) else []
     return Story(
         kicker=f"interp compare \u00b7 {facts.get('path', '')}",
         title=_title(result, short_name({"model": result["model"]})),
@@ -67,7 +71,7 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
         tables=[table for table in tables.page(result, judged) if table is not None],
         terminal=[table for table in tables.terminal(result, judged) if table is not None],
         figures=list(figures(result).values()),
-        cautions=(*CAUTIONS, *dict.fromkeys(more)),
+        cautions=(*CAUTIONS, *dense, *dict.fromkeys(more)),
         certificate=certificate_table(facts.get("certificate")),
         command=str(facts.get("command_line", "")),
         facts=identity(facts),

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from interp.report.comparing_rows import Row, grouped, rows_of
 from interp.report.figures import Figure
+from interp.report.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 __all__ = ["figures", "main_figure"]
 
-MOST_DRAWN, MOST_CURVES, EDGE = 28, 16, 15.0
+MOST_DRAWN, MOST_CURVES, MOST_NAME, EDGE = 28, 16, 36, 15.0
 COLOURS = {"survives": 0, "weakened": 4, "strengthened": 2, "lost": 1, "inconclusive": -1}
 SCATTER = {"mediator", "reference", "value"}
 
@@ -60,7 +61,11 @@ def _differences(rows: Sequence[Row]) -> Figure | None:
     drawn = [row for found in grouped(clear) for row in found if id(row) in shown]
     data = pandas.DataFrame(
         [
-            (f"{row.finding} \u00b7 {row.scheme}: {row.verdict}", *_scaled(row), COLOURS[row.verdict])
+            (
+                f"{one_line(row.finding, MOST_NAME)} \u00b7 {row.scheme}: {row.verdict}",
+                *_scaled(row),
+                COLOURS[row.verdict],
+            )
             for row in drawn
         ],
         columns=["name", "value", "low", "high", "colour"],
@@ -135,7 +140,7 @@ def _curve(result: dict[str, Any], analysis: str, curve: str, rows: Sequence[Row
         f"{rows[0].n:,} items in {rows[0].n_groups:,} groups. "
         + ("Bands: 95% intervals over groups." if banded else "No band: these are no means of items."),
         x="layer",
-        y=f"{curve}{f' ({rows[0].unit})' if rows[0].unit else ''}",
+        y=rows[0].unit or "value",
         reference=one,
         reference_name="control",
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from interp.report.comparing_rows import ORDER, Row, grouped, interval, number, scheme_names
+from interp.report.comparing_weights import changes, weights
 from interp.report.story import Cell, Table
 from interp.report.tables import of_rows
 
@@ -19,7 +20,8 @@ SIGNS = {
     "lost": "\u2717",
     "inconclusive": "?",
 }
-MOST_ROWS, MOST_TERMINAL, MOST_CHANGES, MOST_OPEN = 150, 8, 40, 12
+MOST_ROWS, MOST_OPEN = 150, 12
+MOST_EACH, MOST_LINES = 8, 50
 
 
 def verdicts(result: dict[str, Any], rows: Sequence[Row]) -> Table | None:
@@ -40,8 +42,8 @@ def page(result: dict[str, Any], rows: Sequence[Row]) -> list[Table | None]:
     layers = _side_by_side(result, [found for found in findings if found[0].curve], "Verdicts layer by layer")
     return [
         _counts(result),
-        _quantization(result),
-        *_changes(result),
+        weights(result),
+        *changes(result),
         _refused(result),
         _folded(layers),
         _folded(_unclear(result, rows)),
@@ -58,8 +60,8 @@ def terminal(result: dict[str, Any], rows: Sequence[Row]) -> list[Table | None]:
     return [
         _verdicts(rows),
         _counts(result),
-        _quantization(result),
-        *_changes(result),
+        weights(result),
+        *changes(result),
         _refused(result),
     ]
 
@@ -118,9 +120,11 @@ def _verdicts(rows: Sequence[Row]) -> Table | None:
     findings = grouped([row for row in rows if row.clear])
     if not findings:
         return None
+    groups = {(row.analysis, row.scheme) for found in findings for row in found}
+    most = max(2, min(MOST_EACH, MOST_LINES // len(groups)))
     shown: list[Sequence[Row]] = []
     for found in _heads(findings):
-        if sum(one[0].analysis == found[0].analysis for one in shown) < MOST_TERMINAL:
+        if sum(one[0].analysis == found[0].analysis for one in shown) < most:
             shown.append(found)
     columns = (
         "analysis",
@@ -176,6 +180,7 @@ def _counts(result: dict[str, Any]) -> Table | None:
         | {name: row[name] for name in (*ORDER, "unclear")}
         | {"": "not run" if row["refused"] else ""}
         for row in result["summary"]
+        if row["refused"] or any(row[name] for name in (*ORDER, "unclear"))
     ]
     if not rows:
         return None
@@ -183,77 +188,6 @@ def _counts(result: dict[str, Any]) -> Table | None:
         "Clear findings by verdict; unclear ones, which the reference itself does not show, are not judged."
     )
     return of_rows(rows, "How many findings", note=note)
-
-
-def _quantization(result: dict[str, Any]) -> Table | None:
-    """Say what each scheme did to the weights."""
-    reports = {cell["scheme"]: cell["quantization"] for cell in result["cells"] if cell["quantization"]}
-    if not reports:
-        return None
-    rows, notes = [], []
-    for scheme, found in reports.items():
-        before, after = found["bytes_before"], found["bytes_after"]
-        groups = ", ".join(f"{n} of {size}" for size, n in found["groups"].items())
-        rows.append(
-            {
-                "scheme": scheme,
-                "mode": found["mode"],
-                "modules": f"{found['quantized']} of {found['expected']}",
-                "groups": groups or "none",
-                "bytes before": f"{before:,}",
-                "bytes after": f"{after:,}",
-                "ratio": f"{after / max(1, before):.2f}",
-                "mean weight error": number(found["weight_error"]),
-                "largest": number(found["largest_error"]),
-                "calibrated on": f"{found['calibration']['texts']} texts"
-                if found["calibration"]
-                else "nothing",
-                "checks": _checks(found.get("integrity")),
-                "seconds": f"{found['seconds']:.1f}",
-            }
-        )
-        skipped = found["skipped"]
-        if skipped:
-            notes.append(
-                f"{scheme} left {len(skipped)} modules as they were: {next(iter(skipped.values()))}."
-            )
-        for check in found.get("integrity", {}).get("checks", []):
-            if not check["passed"]:
-                failed = f"{check['name']} ({check['detail'] or number(check['value'])})"
-                notes.append(f"{scheme} FAILS the check {failed}: do not trust its numbers.")
-        if found["gradients"]:
-            notes.append(f"Gradients at {scheme} are refused: {found['gradients']}.")
-    note = "Weight error: |W - Wq| / |W| of each module. Embeddings and the head keep their precision."
-    return of_rows(rows, "What was done to the weights", note=" ".join([note, *notes]))
-
-
-def _checks(integrity: dict[str, Any] | None) -> str:
-    if not integrity:
-        return "not made"
-    passed = sum(check["passed"] for check in integrity["checks"])
-    return f"{passed} of {len(integrity['checks'])} passed"
-
-
-def _changes(result: dict[str, Any]) -> list[Table]:
-    """Give what analyses without findings changed: no verdict is given on these."""
-    found: dict[str, list[dict[str, Cell]]] = {}
-    for cell in result["cells"]:
-        for row in cell["changes"]:
-            plain = {key: value if _plain(value) else str(value) for key, value in row.items()}
-            found.setdefault(cell["analysis"], []).append({"scheme": cell["scheme"], **plain})
-    tables = []
-    for name, rows in found.items():
-        more = len(rows) - MOST_CHANGES
-        note = "No verdicts: these numbers have no control." + (
-            f" {more} more are in metrics.json." if more > 0 else ""
-        )
-        body = [{key: number(v) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
-        tables.append(of_rows(body[:MOST_CHANGES], f"{name}: what changes", note=note))
-    return tables
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
 
 
 def _unclear(result: dict[str, Any], rows: Sequence[Row]) -> Table | None:

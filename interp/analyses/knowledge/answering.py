@@ -15,8 +15,8 @@ from interp.models.model import Model
 
 __all__ = ["Answering", "answering"]
 
-ENOUGH = 15
-"""Questions from which a relation has a finding of its own."""
+ENOUGH = 40
+"""Questions from which a relation has a finding of its own: of fewer, the interval alone decides nothing."""
 SATURATED = 0.9
 
 

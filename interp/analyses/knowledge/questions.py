@@ -19,18 +19,8 @@ from interp.tasks.world import load_world
 
 __all__ = ["RELATIONS_ASKED", "OwnFacts", "Question", "Questions", "ask"]
 
-RELATIONS_ASKED = (
-    "capital",
-    "currency",
-    "language",
-    "nationality",
-    "country_of",
-    "plural",
-    "past",
-    "comparative",
-    "antonym",
-    "category",
-)
+RELATIONS_ASKED = ("capital", "currency", "plural", "antonym")
+"""Few, so that each has enough questions to be judged alone."""
 OwnFacts = Labelled | Sequence[tuple[str, ...]]
 """Prompts labelled with their answers, or tuples of prompt, answer and, if wanted, relation."""
 

@@ -42,7 +42,7 @@ def recall(
         n: how many questions, relations in equal parts.
         seed: of the draw, and of the wrong answers that serve as control.
         data: your own questions: prompts labelled with their answers, or (prompt, answer[, relation]).
-        relations: which of the bundled relations; ten of them where left out.
+        relations: which of the bundled relations; four of them where left out.
         threshold: the k-th best neuron of each prompt, or ``pooled`` over prompts.
         top: k, at most a tenth of all neurons.
         prompts: for how many of the questions neurons are measured.

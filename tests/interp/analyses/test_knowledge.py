@@ -119,7 +119,7 @@ def test_first_order_is_the_slope_at_the_base() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_agrees_with_itself(family: str) -> None:
-    found = recall(wrapped(family), data=questions(), n=30, prompts=3)
+    found = recall(wrapped(family), data=questions(80), prompts=3)
     named = {one.name: one for one in found.findings()}
     assert not [note for note in found.warnings if "left out" in note]
     k = found.facts["neurons"]["top"]
@@ -236,3 +236,9 @@ def test_what_cannot_be_asked_is_refused(demo: Model, small: Measured) -> None:
         recall(demo, threshold="median")
     with pytest.raises(ConfigError, match="reference was made with other questions and prompts"):
         recall(demo, n=10, prompts=3, reference=small)
+
+
+def test_fewer_facts_than_asked_is_said(demo: Model) -> None:
+    few = recall(demo, n=60, prompts=1, relations=["sound"])
+    assert len(few.finding("accuracy").values) == 33 and "33 of 60 facts can be asked" in few.warnings[0]
+    assert not recall(demo, n=33, prompts=1, relations=["sound"]).warnings

@@ -256,3 +256,16 @@ def test_numbers_are_short() -> None:
         "\u2013",
     ]
     assert len(clear_rows(rows_of(BOTH))) == 6 and len(rows_of(BOTH)) == 7
+
+
+def test_costs_stand_side_by_side_with_their_ratio() -> None:
+    row = {"measure": "prefill", "unit": "ms", "value": 5.0, "value_reference": 10.0, "value_change": -5.0}
+    timed = row | {"ratio": 0.5, "low": 0.4, "high": 0.6}
+    still = row | {"measure": "bytes", "value": 1234567, "ratio": 1.0, "low": None, "high": None}
+    cells = [cell("cost", scheme, changes=[timed, still]) for scheme in ("int8", "int4")]
+    table = named(of(comparison(*cells)).tables, "cost: beside the reference")
+    assert table.columns == ("measure", "unit", "reference", "int8", "int4")
+    assert table.rows[0][3:] == ("5, \u00d7 0.5 [0.4,\u00a00.6]",) * 2
+    assert table.rows[1][3] == "1,234,567, \u00d7 1"
+    plain = named(of(comparison(cell("cost", "int8", changes=[row]))).tables, "cost: what changes")
+    assert plain.columns[:2] == ("scheme", "measure")
