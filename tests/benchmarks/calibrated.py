@@ -3,7 +3,7 @@
     python tests/benchmarks/calibrated.py           the table; writes results/calibrated-cpu.json and .txt
     python tests/benchmarks/calibrated.py --quick   one seed, few texts; writes where --json says
 
-Needs gptqmodel, the extra [gptq]. Version 7.7 asks for a newer torch than constraints.txt has, and runs with it:
+Needs gptqmodel, the extra [gptq]. Version 7.7 asks for a newer torch than constraints.txt has, but runs:
     pip install --no-deps gptqmodel==7.7.0 defuser device-smi logbar tokenicer pypcre
 
 The bundled model, dense mode, every weight matrix of the blocks.
