@@ -179,6 +179,22 @@ def test_a_packed_model_passes_every_check(family: str, scheme: str) -> None:
     assert cosines[0] > 0.9999
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_int8_is_examined_module_by_module_because_it_rounds_activations(family: str) -> None:
+    model = made(family)
+    small = quantize(model, "bnb8", mode="packed")
+    found = examine(small, model)
+    assert found.passed, found
+    values = {check.name: check.value for check in found.checks}
+    assert 1e-3 < values["each module multiplies by its weights"] < 0.015
+    ours, theirs = small.logits(IDS), quantize(model, "bnb8").logits(IDS)
+    assert (ours - theirs).abs().max() > 0.02 * theirs.abs().max(), "over a whole model it adds up"
+    assert small.quantization is not None
+    one = small.hf.get_submodule(small.quantization.quantized[3])
+    one.register_forward_hook(lambda module, given, output: output * 1.1)
+    assert not examine(small, model).passed, "one module that multiplies by something else is found"
+
+
 @pytest.mark.parametrize("scheme", ALL)
 def test_saving_leaves_the_live_model_as_it_was(scheme: str) -> None:
     small = quantize(wide("llama"), scheme, mode="packed")
