@@ -18,7 +18,8 @@ from interp.models.accept import ModelLike, as_model
 from interp.models.fingerprints import parts
 from interp.models.model import Model
 from interp.models.tokens import Prompts
-from interp.quantization.gradients import ALIKE
+from interp.quantization.gradients import ALIKE, cosine
+from interp.quantization.libraries import library_of
 from interp.quantization.quantizing import quantize
 from interp.quantization.schemes import Scheme
 
@@ -92,7 +93,8 @@ def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None
     Every linear module of the blocks is accounted for; it comes from this base, which is as it was; gradients
     through it point where those of its dense twin do, after a pass without gradients; packed and dense logits
     agree; and writing its tensors to disk after a pass leaves the live model as it was, and what was written
-    makes a fresh copy compute the same.
+    makes a fresh copy compute the same. Where a scheme rounds activations too, gradients and products are
+    compared module by module.
 
     Args:
         model: from :func:`interp.quantization.quantize`.
@@ -116,12 +118,9 @@ def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None
     dense = model
     if report.mode == "packed":
         dense = quantize(base, report.scheme, skip=tuple(report.skipped))
-    checks = [
-        _modules(model),
-        _logits(model, dense, ids),
-        _gradients(model, dense, ids),
-        _saved(model, base, ids),
-    ]
+    rounds = report.mode == "packed" and not Scheme.parse(report.scheme).weight_only
+    same = _one_by_one(model) if rounds else [_logits(model, dense, ids), _gradients(model, dense, ids)]
+    checks = [_modules(model), *same, _saved(model, base, ids)]
     return Integrity(report.scheme, report.mode, tuple(checks))
 
 
@@ -138,6 +137,32 @@ def _modules(model: Model) -> Check:
     missing = report.expected - done - left
     detail = f"{done} of {report.expected} quantized, {left} left out with a reason"
     return Check("every module is accounted for", missing == 0, float(missing), 0.0, detail)
+
+
+def _one_by_one(model: Model, *, seed: int = 0) -> list[Check]:
+    """Hold each module against the product with its weights, where activations are rounded too.
+
+    Over a whole model such differences add up to whatever its depth makes of them, and say nothing about a
+    kernel.
+    """
+    report = model.quantization
+    assert report is not None
+    library = library_of(Scheme.parse(report.scheme))
+    generator = torch.Generator().manual_seed(seed)
+    apart, slopes = [], []
+    for module in map(model.hf.get_submodule, report.quantized):
+        weight, bias = library.weight(module), module.bias
+        states = torch.randn(8, weight.shape[1], generator=generator).to(weight.device, model.dtype)
+        with torch.no_grad():
+            found = module(states).float() - (0.0 if bias is None else bias.float())
+        expected = states.float() @ weight.T
+        apart.append(float((found - expected).norm() / expected.norm()))
+        slopes.append(cosine(module, library, dtype=model.dtype, seed=seed) or 0.0)
+    off, slope = max(apart), min(slopes)
+    return [
+        Check("each module multiplies by its weights", off <= LOGITS, off, LOGITS, "the furthest off"),
+        Check("each module's gradient is that of its weights", slope >= ALIKE, slope, ALIKE, "least cosine"),
+    ]
 
 
 def _logits(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Check:

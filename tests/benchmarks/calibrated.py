@@ -3,7 +3,10 @@
     python tests/benchmarks/calibrated.py           the table; writes results/calibrated-cpu.json and .txt
     python tests/benchmarks/calibrated.py --quick   one seed, few texts; writes where --json says
 
-Needs the extra [gptq] (gptqmodel). The bundled model, dense mode, every weight matrix of the blocks.
+Needs gptqmodel, the extra [gptq]. Version 7.7 asks for a newer torch than constraints.txt has, but runs:
+    pip install --no-deps gptqmodel==7.7.0 defuser device-smi logbar tokenicer pypcre
+
+The bundled model, dense mode, every weight matrix of the blocks.
 Calibration: sentences of its own corpus with answers, training split, drawn with each seed. Measured on
 sentences of the held-out split: KL(full || scheme) in nats and top-1 agreement, the mean over all positions
 of all prompts, with a 95% interval from resampling prompts. The error is |W - Wq| / |W|, mean over matrices.
