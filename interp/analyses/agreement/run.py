@@ -106,7 +106,7 @@ def patch_agreement(
     seed: int = 0,
     pairs: PairSet | str | None = None,
     mediators: str | Sequence[str] = NODES,
-    search: str = "attribution",
+    search: str = "exhaustive",
     k: int = 10,
 ) -> Measured:
     """Measure the effects of heads and MLPs, how they rank, and the reference's circuit inside the model.
@@ -126,7 +126,8 @@ def patch_agreement(
         pairs: a task of ``interp.tasks.PAIR_TASKS``, or your own pairs; where left out, the first task of
             which half of the pairs line up for the tokenizer. Pairs that a model gets wrong are kept.
         mediators: names and globs; see ``interp.mediation.MEDIATORS``.
-        search: a key of ``SEARCHES``; ``exhaustive`` needs no gradients.
+        search: a key of ``SEARCHES``: ``exhaustive`` is exact and needs no gradients, ``attribution`` is
+            quicker on large models.
         k: size of the top list.
 
     Raises:

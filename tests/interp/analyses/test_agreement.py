@@ -28,6 +28,8 @@ from tests.noisy import demo, noisy
 from tests.planted_heads import Planted, planted
 from tests.tiny import WORDS, tiny
 
+agree = partial(patch_agreement, search="attribution")
+
 SPEARMAN, KENDALL = "rank correlation of effects (Spearman)", "rank correlation of effects (Kendall)"
 FAITHFUL, KEPT = "faithfulness of the reference's circuit", "kept by the reference's circuit"
 OVERLAP, WEIGHTED = "circuit overlap", "circuit overlap, weighted by effect"
@@ -35,12 +37,12 @@ OVERLAP, WEIGHTED = "circuit overlap", "circuit overlap, weighted by effect"
 
 @pytest.fixture(scope="module")
 def reference() -> Measured:
-    return patch_agreement(demo(), n=12)
+    return agree(demo(), n=12)
 
 
 @pytest.fixture(scope="module")
 def other(reference: Measured) -> Measured:
-    return patch_agreement(noisy(demo(), 0.4), reference=reference, n=12)
+    return agree(noisy(demo(), 0.4), reference=reference, n=12)
 
 
 def agreements(found: Measured) -> dict[str, Finding]:
@@ -51,7 +53,7 @@ def agreements(found: Measured) -> dict[str, Finding]:
 def test_a_model_agrees_with_itself_by_one_in_every_draw_of_pairs(
     reference: Measured, other: Measured
 ) -> None:
-    same = patch_agreement(demo(), reference=reference, n=12)
+    same = agree(demo(), reference=reference, n=12)
     assert [one.name for one in same.found] == [one.name for one in reference.found]
     rng = np.random.default_rng(0)
     for one, two in zip(reference.found, same.found, strict=True):
@@ -64,8 +66,8 @@ def test_a_model_agrees_with_itself_by_one_in_every_draw_of_pairs(
 
 
 def test_more_noise_lowers_every_agreement(reference: Measured, other: Measured) -> None:
-    little = patch_agreement(noisy(demo(), 0.05), reference=reference, n=12)
-    much = patch_agreement(noisy(demo(), 1.5), reference=reference, n=12)
+    little = agree(noisy(demo(), 0.05), reference=reference, n=12)
+    much = agree(noisy(demo(), 1.5), reference=reference, n=12)
     for name in agreements(reference):
         values = [found.finding(name).value for found in (little, other, much)]
         assert values[0] >= values[1] >= values[2] and values[0] > values[2] + 0.1, name
@@ -179,8 +181,8 @@ def test_a_circuit_that_moved_to_another_head_is_not_the_references() -> None:
         attention.c_attn.bias.copy_(attention.c_attn.bias.reshape(3, 64)[:, order].flatten())
         attention.c_proj.weight.copy_(attention.c_proj.weight[order])
     moved = interp.load(hf, tokenizer=truth.model.tokenizer)
-    first = patch_agreement(truth.model, pairs=truth.pairs, k=1)
-    found = patch_agreement(moved, reference=first, pairs=truth.pairs, k=1)
+    first = agree(truth.model, pairs=truth.pairs, k=1)
+    found = agree(moved, reference=first, pairs=truth.pairs, k=1)
     assert found.finding("total effect").value == pytest.approx(first.finding("total effect").value)
     assert found.facts["circuit"]["own_nodes"] == found.facts["top"] == ["head.0.3"]
     assert found.finding(FAITHFUL).value < 0.1 < 0.8 < found.facts["circuit"]["faithfulness_of_own_circuit"]
@@ -253,17 +255,17 @@ def _own_pairs(model: Model) -> PairSet:
 def test_every_family_is_patched(family: str) -> None:
     hf, words = tiny(family)
     model = interp.load(hf, tokenizer=words)
-    first = patch_agreement(model, pairs=_own_pairs(model), k=3)
+    first = agree(model, pairs=_own_pairs(model), k=3)
     twin: Any = copy.deepcopy(hf)
     half = interp.load(twin.to(torch.bfloat16), tokenizer=words)
-    found = patch_agreement(half, reference=first, pairs=_own_pairs(half), k=3)
+    found = agree(half, reference=first, pairs=_own_pairs(half), k=3)
     assert found.finding(SPEARMAN).value > 0.9
     assert [one.name for one in found.found] == [one.name for one in first.found]
 
 
 def test_without_a_total_effect_there_is_no_circuit_and_it_is_said() -> None:
     pairs = draw(demo(), "capitals", 12, counterfactual="null", right=False)
-    found = patch_agreement(demo(), pairs=pairs)
+    found = agree(demo(), pairs=pairs)
     assert not [one for one in found.found if "circuit" in one.name]
     assert found.facts["circuit"]["note"].startswith("the total effect is not told from zero")
     assert any(text.startswith("no circuit was compared") for text in found.warnings)
@@ -275,21 +277,21 @@ def test_gradients_that_must_not_be_believed_are_refused_and_exhaustive_is_named
     assert packed.quantization is not None
     packed = replace(packed, quantization=replace(packed.quantization, gradients="its kernel detaches"))
     with pytest.raises(ModelError, match=r"its kernel detaches.*'exhaustive'"):
-        patch_agreement(packed, pairs=truth.pairs, k=1)
-    found = patch_agreement(packed, pairs=truth.pairs, k=1, search="exhaustive")
+        agree(packed, pairs=truth.pairs, k=1)
+    found = agree(packed, pairs=truth.pairs, k=1, search="exhaustive")
     assert found.model["scheme"] == "rtn8"
 
 
 def test_what_cannot_be_compared_is_refused(reference: Measured) -> None:
     model = demo()
     with pytest.raises(ConfigError, match="ask both the same"):
-        patch_agreement(model, reference=reference, n=12, k=5)
+        agree(model, reference=reference, n=12, k=5)
     with pytest.raises(ConfigError, match="one of 'patch'"):
-        patch_agreement(model, reference=replace(reference, analysis="recall"), n=12)
+        agree(model, reference=replace(reference, analysis="recall"), n=12)
     with pytest.raises(ConfigError, match="search 'guess' asked"):
-        patch_agreement(model, search="guess")
+        agree(model, search="guess")
     with pytest.raises(ConfigError, match="k=120 asked, of 120 mediators"):
-        patch_agreement(model, n=4, k=120)
+        agree(model, n=4, k=120)
     small = planted("copy")
     with pytest.raises(DataError, match="the reference read other tokens"):
-        patch_agreement(small.model, reference=reference, n=12)
+        agree(small.model, reference=reference, n=12)
