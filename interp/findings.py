@@ -35,6 +35,8 @@ class Finding:
         curve: findings of one curve share this name, such as ``"EntRec"``; "" outside a curve.
         layer: where on the curve.
         about: one sentence for the reader.
+        direction: +1 where only a value above its control is a finding (accuracy), -1 where only one below it
+            is (surprise), 0 where either may be (the effect of a head).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Finding:
     curve: str = ""
     layer: int | None = None
     about: str = ""
+    direction: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be averaged.

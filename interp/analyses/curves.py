@@ -34,6 +34,7 @@ def curve(
     groups: Sequence[str],
     unit: str,
     about: str,
+    direction: int = 0,
 ) -> tuple[Finding, ...]:
     """Make one finding of each layer that is shown, named ``"NAME at layer L"``.
 
@@ -44,6 +45,7 @@ def curve(
         groups: of the items.
         unit: of the values.
         about: one sentence for the reader.
+        direction: of the findings.
     """
     floors = np.broadcast_to(np.asarray(control, dtype=np.float64), np.shape(values))
     return tuple(
@@ -56,6 +58,7 @@ def curve(
             curve=name,
             layer=layer,
             about=about,
+            direction=direction,
         )
         for layer in shown(range(len(values)))
     )

@@ -40,7 +40,8 @@ class _Sight:
 
     def finding(self, name: str, values: Any, control: Any, unit: str, about: str) -> Finding:
         """Make a finding with one value per prompt."""
-        return Finding(name, values, self.given.groups, control, unit, about=about)
+        direction = 1 if unit == "share" else -1  # agreement is more, divergence and surprise are less
+        return Finding(name, values, self.given.groups, control, unit, about=about, direction=direction)
 
 
 def behaviour(
@@ -176,6 +177,7 @@ def _answers(sight: _Sight, model: Model) -> tuple[tuple[Finding, ...], dict[str
             _majority(given, rows),
             "share",
             about="the most probable next token is an answer; control: the task's commonest answer",
+            direction=1,
         ),
         Finding(
             "log-probability of the answer",
@@ -184,6 +186,7 @@ def _answers(sight: _Sight, model: Model) -> tuple[tuple[Finding, ...], dict[str
             blind,
             "nats",
             about="control: the same answer in the model's average prediction over the task's prompts",
+            direction=1,
         ),
     )
     return found, {"answers": len(rows), "flips": _flips(sight, model, rows, before, now)}

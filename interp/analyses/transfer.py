@@ -132,6 +132,7 @@ class _Pair:
             curve=f"{self.kind} probe, {what}",
             layer=self.layer,
             about=about,
+            direction=1,
         )
 
     def accuracies(self) -> tuple[Finding, ...]:

@@ -41,6 +41,7 @@ def of_concepts(found: ConceptResult) -> tuple[Finding, ...]:
             unit="share",
             layer=found.layer,
             about=f"top-1 of the probe on test at layer {found.layer}, beside {hardest}",
+            direction=1,
         ),
         Finding(
             "answered by the model itself",

@@ -144,7 +144,9 @@ def _accuracies(hops: _Hops) -> list[Finding]:
     )
     tail = "; control: always the usual answer"
     return [
-        Finding(f"accuracy: {name}", values, hops.chains.groups, control, "share", about=about + tail)
+        Finding(
+            f"accuracy: {name}", values, hops.chains.groups, control, "share", about=about + tail, direction=1
+        )
         for name, values, control, about in rows
     ]
 
@@ -155,7 +157,13 @@ def _tests(hops: _Hops) -> list[Finding]:
         rows.append(("second-hop test", hops.second, "more recall would make the answer more like one hop's"))
     return [
         Finding(
-            name, values.mean(axis=0), hops.chains.groups, 0.5, "share", about=f"{about}; mean over layers"
+            name,
+            values.mean(axis=0),
+            hops.chains.groups,
+            0.5,
+            "share",
+            about=f"{about}; mean over layers",
+            direction=1,
         )
         for name, values, about in rows
     ]
@@ -169,6 +177,7 @@ def _alike(hops: _Hops) -> Finding:
         hops.answers.consistency_other,
         "nats",
         about="how alike two-hop and one-hop answers are; control: one hop about another bridge",
+        direction=1,
     )
 
 
@@ -189,12 +198,14 @@ def _joint(hops: _Hops) -> list[Finding]:
 def _curves(hops: _Hops) -> list[Finding]:
     groups = hops.chains.groups
     about = "the bridge's log-probability where its description ends; control: another bridge is described"
-    found = [*curve("EntRec", hops.recall, hops.recall_other, groups=groups, unit="nats", about=about)]
+    found = [
+        *curve("EntRec", hops.recall, hops.recall_other, groups=groups, unit="nats", about=about, direction=1)
+    ]
     rows = [("first-hop test", hops.first, "EntRec is higher than where another bridge is described")]
     if hops.second is not None:
         rows.append(("second-hop test", hops.second, "CnstScore rises along EntRec's gradient"))
     for name, values, about in rows:
-        found += curve(name, values, 0.5, groups=groups, unit="share", about=about)
+        found += curve(name, values, 0.5, groups=groups, unit="share", about=about, direction=1)
     return found
 
 

@@ -58,6 +58,7 @@ class Answering:
                 self.others,
                 "nats",
                 about="of the answer's first token; control: other answers to the same relation",
+                direction=1,
             ),
         )
 
@@ -78,6 +79,7 @@ class Answering:
             self.usual[at],
             "share",
             about="the answer's first token is the likeliest; control: always the relation's usual answer",
+            direction=1,
         )
 
     def facts(self, reference: Answering) -> dict[str, Any]:

@@ -44,5 +44,6 @@ def of_probe(found: ProbeResult) -> tuple[Finding, ...]:
             unit="share",
             layer=found.layer,
             about=f"of a {found.kind} probe on test at layer {found.layer}, beside {hardest}",
+            direction=1,
         ),
     )

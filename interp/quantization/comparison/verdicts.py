@@ -1,6 +1,7 @@
 """The verdict on one finding: does it survive in the other model?
 
-The rule, in terms of the *excess* of a finding over its control, turned so that the reference's is positive:
+The rule, in terms of the *excess* of a finding over its control, turned so that more of the finding is more:
+by the finding's own direction, or else so that the reference's is positive.
 
 ``delta``
     The larger of three noise floors and 10% of the reference's excess.
@@ -67,9 +68,9 @@ class Judgement:
         excess: of the other model over its own control.
         excess_low: lower end of its 95% interval.
         excess_high: upper end.
-        clear: whether the reference is told from its control: its interval excludes it, and the excess is
-            above six noise floors, so that delta is at most half of it. A verdict on a finding that is not
-            clear says little.
+        clear: whether the reference is told from its control, in the finding's direction: its interval
+            excludes it, and the excess is above six noise floors, so that delta is at most half of it. A
+            verdict on a finding that is not clear says little.
         unit: of value, reference, control and difference.
         n: items.
         n_groups: independent groups of them.
@@ -134,11 +135,11 @@ def judge(
             f"({len(reference.groups)} and {len(other.groups)}, or other groups). An analysis has to draw "
             "its items from its seed alone, whatever the model says."
         )
-    sign = -1.0 if reference.excess < 0 else 1.0
+    sign = float(reference.direction) or (-1.0 if reference.excess < 0 else 1.0)
     delta = max(FLOORS * noise, SHARE * abs(reference.excess))
     change = _difference(other, reference, same, seed)
     own, before = excess(other, seed), excess(reference, seed) if before is None else before
-    clear = not before.contains(0.0) and abs(reference.excess) > 2 * FLOORS * noise
+    clear = _turned(before, sign).low > 0.0 and abs(reference.excess) > 2 * FLOORS * noise
     verdict = _verdict(_turned(change, sign), _turned(own, sign), delta, clear=clear)
     return Judgement(
         finding=reference.name,
@@ -189,8 +190,9 @@ def _difference(other: Finding, reference: Finding, same: bool, seed: int) -> In
     if reference.statistic is not None or other.statistic is not None:
         return _drawn(lambda weights: _value(other, weights) - _value(reference, weights), reference, seed)
     change = other.values - reference.values
-    if not change.any() and (same or not _shares(other, reference)):
-        return Interval(0.0, 0.0, LEVEL, "every item the same")
+    known = not change.any() or (np.ptp(change) == 0 and reference.n_groups >= ENOUGH)
+    if known and (same or not _shares(other, reference)):
+        return Interval(float(change[0]), float(change[0]), LEVEL, "every item the same")
     return paired_difference(other.values, reference.values, groups=reference.groups, seed=seed).interval
 
 

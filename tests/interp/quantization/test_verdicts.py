@@ -82,6 +82,19 @@ def test_what_falls_below_its_control_is_lost_not_weakened() -> None:
     assert divergence.verdict == "lost"
 
 
+def test_a_finding_that_points_the_wrong_way_is_none_where_only_one_way_counts() -> None:
+    worse = finding(BASE + 4, control=4.0, direction=-1)  # a surprise above that of no model at all
+    found = judge(worse, finding(BASE + 7, control=4.0, direction=-1))
+    assert not found.clear
+    assert found.verdict == "weakened"
+    free = judge(finding(BASE + 4, control=4.0), finding(BASE + 7, control=4.0))
+    assert free.clear
+    assert free.verdict == "strengthened"
+    better = judge(finding(BASE, control=4.0, direction=-1), finding(BASE + 1, control=4.0, direction=-1))
+    assert better.clear
+    assert better.verdict == "weakened"
+
+
 def test_a_number_that_is_the_same_for_every_item_is_known_from_six_groups_on() -> None:
     for n, clear in ((12, True), (4, False)):
         groups = tuple(map(str, range(n)))
