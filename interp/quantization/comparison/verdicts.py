@@ -190,10 +190,15 @@ def _difference(other: Finding, reference: Finding, same: bool, seed: int) -> In
     if reference.statistic is not None or other.statistic is not None:
         return _drawn(lambda weights: _value(other, weights) - _value(reference, weights), reference, seed)
     change = other.values - reference.values
-    known = not change.any() or (np.ptp(change) == 0 and reference.n_groups >= ENOUGH)
+    known = not change.any() or (_constant(change) and reference.n_groups >= ENOUGH)
     if known and (same or not _shares(other, reference)):
         return Interval(float(change[0]), float(change[0]), LEVEL, "every item the same")
     return paired_difference(other.values, reference.values, groups=reference.groups, seed=seed).interval
+
+
+def _constant(values: np.ndarray) -> bool:
+    """Tell whether all values are the same up to the rounding of their sums."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
 def _shares(*findings: Finding) -> bool:
@@ -209,7 +214,7 @@ def excess(finding: Finding, seed: int = 0) -> Interval:
     if np.ndim(finding.control) == 1:
         control = np.asarray(finding.control, dtype=np.float64)
         return paired_difference(finding.values, control, groups=finding.groups, seed=seed).interval
-    if finding.n_groups >= ENOUGH and not _shares(finding) and np.ptp(finding.values) == 0:
+    if finding.n_groups >= ENOUGH and not _shares(finding) and _constant(finding.values):
         return Interval(finding.excess, finding.excess, LEVEL, "every item the same")
     found = bootstrap(finding.values, groups=finding.groups, seed=seed).interval
     return Interval(found.low - finding.floor, found.high - finding.floor, found.level, found.method)
