@@ -29,7 +29,7 @@ def weights(result: dict[str, Any]) -> Table | None:
     rows, notes = [], []
     for scheme, found in reports.items():
         before, after = found["bytes_before"], found["bytes_after"]
-        groups = ", ".join(f"{n} of {size}" for size, n in found["groups"].items())
+        groups = ", ".join(f"{n} by {size}" for size, n in found["groups"].items())
         rows.append(
             {
                 "scheme": scheme,

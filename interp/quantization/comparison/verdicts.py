@@ -36,9 +36,9 @@ __all__ = ["FLOORS", "SHARE", "VERDICTS", "Judgement", "excess", "judge"]
 
 VERDICTS: dict[str, str] = {
     "survives": "the difference is within delta, the smallest change that would matter",
-    "weakened": "it is smaller by more than delta, but still there",
+    "weakened": "it is smaller by more than delta, and not shown to be gone",
     "strengthened": "it is larger by more than delta",
-    "lost": "it was clear of its control, and no longer is",
+    "lost": "it was clear of its control, and is not above it any more",
     "inconclusive": "the data cannot tell these apart; more items may",
 }
 FLOORS = 3.0
