@@ -212,7 +212,7 @@ def show(result: dict[str, Any]) -> None:
         "nats, over "
         f"{result['prompts']} prompts of {result['width']} tokens\n"
     )
-    form = "{:<11}{:<7}{:>8}{:>9}{:>9}{:>9}{:>10}{:>8}{:>8}  {:<18}{:<18}{:>10}"
+    form = "{:<11}{:<7}{:>8}{:>9}{:>11}{:>9}{:>10}{:>8}{:>8}  {:<18}{:<18}{:>10}"
     heads = ("model", "scheme", "modules", "MB", "MB packed", "seconds", "KL", "top-1", "error")
     print(form.format(*heads, "prefill x [95%]", "decode x [95%]", "packed off"))
     for row in result["rows"]:
