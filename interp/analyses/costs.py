@@ -204,6 +204,8 @@ def _needed(model: Model) -> int:
 
 def _held(model: Model) -> int:
     """Measure the bytes of all weights, those of tied ones once, and of library buffers that hold codes."""
+    if model.quantization is not None and model.quantization.mode == "packed":
+        return model.quantization.bytes_after
     tensors = [*model.hf.parameters(), *_saved_buffers(model)]
     return sum(stored(tensor) for tensor in {id(one): one for one in tensors}.values())
 
@@ -239,5 +241,5 @@ def _packed(model: Model, beside: Model) -> tuple[Model, tuple[str, ...]]:
         return model, (f"{dense}, which is offered as a dense copy only",)
     if report.base != beside.fingerprint:
         return model, (f"{dense}; give the result of the model it was made from as reference",)
-    made = quantize(beside, report.scheme, mode="packed", skip=tuple(report.skipped))
+    made = quantize(beside, report.scheme, mode="packed", skip=report.requested)
     return made, (f"cost was measured on the library's own modules of {report.scheme} (mode packed)",)

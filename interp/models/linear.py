@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from interp.errors import ModelError
 from interp.models.anatomy import Anatomy
 
-__all__ = ["as_linear", "is_linear", "linear_modules", "put_module", "put_weight", "width"]
+__all__ = ["as_linear", "is_linear", "linear_modules", "other_weights", "put_module", "put_weight", "width"]
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -28,6 +28,17 @@ def linear_modules(anatomy: Anatomy) -> dict[str, nn.Module]:
         name: module
         for name, module in anatomy.hf.named_modules()
         if id(module) in inside and (is_linear(module) or isinstance(module, nn.Linear))
+    }
+
+
+def other_weights(anatomy: Anatomy) -> dict[str, nn.Parameter]:
+    """Give the matrices of the blocks that belong to no linear module, such as stacked experts, by name."""
+    linear = {id(module.weight) for module in linear_modules(anatomy).values()}
+    inside = {id(weight) for block in anatomy.blocks for weight in block.parameters()}
+    return {
+        name: weight
+        for name, weight in anatomy.hf.named_parameters()
+        if id(weight) in inside and id(weight) not in linear and weight.ndim >= 2
     }
 
 

@@ -13,7 +13,10 @@ from interp.errors import ModelError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Quantization", "QuantizedModule"]
+__all__ = ["REQUESTED", "Quantization", "QuantizedModule"]
+
+REQUESTED = "left out on request"
+"""Why a module was skipped that the caller named."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Quantization:
         mode: ``dense`` (the scheme's numbers in the model's own modules) or ``packed`` (the library's).
         modules: what was quantized, in the model's order.
         skipped: linear modules of the blocks that were not -> why.
-        expected: linear modules in the blocks.
+        expected: linear modules in the blocks, and other matrices there, such as stacked experts.
         bytes_before: of all weights of the base.
         bytes_after: of all weights now: measured for packed modules, counted for dense ones (codes, scales
             and offsets as the scheme needs them).
@@ -70,6 +73,11 @@ class Quantization:
     def quantized(self) -> tuple[str, ...]:
         """Give the names of the modules that were quantized."""
         return tuple(one.name for one in self.modules)
+
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """Give the names of the modules that were left out on request."""
+        return tuple(name for name, why in self.skipped.items() if why == REQUESTED)
 
     @property
     def weight_error(self) -> float:

@@ -117,7 +117,7 @@ def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None
     ids = _ids(base, seed) if prompts is None else model.tokenize(prompts).token_ids
     dense = model
     if report.mode == "packed":
-        dense = quantize(base, report.scheme, skip=tuple(report.skipped))
+        dense = quantize(base, report.scheme, skip=report.requested)
     rounds = report.mode == "packed" and not Scheme.parse(report.scheme).weight_only
     same = _one_by_one(model) if rounds else [_logits(model, dense, ids), _gradients(model, dense, ids)]
     checks = [_modules(model), *same, _saved(model, base, ids)]
@@ -209,7 +209,7 @@ def _saved(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
     report = model.quantization
     if report is None or report.mode != "packed":
         return Check(name, live == 0, live, 0.0, f"{len(tensors)} tensors; by how much live logits differ")
-    fresh = quantize(base, report.scheme, mode="packed", skip=tuple(report.skipped))
+    fresh = quantize(base, report.scheme, mode="packed", skip=report.requested)
     _fill(fresh, {key: torch.zeros_like(tensor) for key, tensor in again.items()})
     if (
         fresh.quantization is not None

@@ -17,10 +17,17 @@ from torch import nn
 from interp.errors import ConfigError, ModelError
 from interp.models.accept import ModelLike, as_model
 from interp.models.backends import BACKENDS
-from interp.models.linear import as_linear, is_linear, linear_modules, put_module, put_weight
+from interp.models.linear import (
+    as_linear,
+    is_linear,
+    linear_modules,
+    other_weights,
+    put_module,
+    put_weight,
+)
 from interp.models.loading import load
 from interp.models.model import Model
-from interp.models.quantized import Quantization, QuantizedModule
+from interp.models.quantized import REQUESTED, Quantization, QuantizedModule
 from interp.models.twin import twin
 from interp.quantization.gradients import gradient_fault
 from interp.quantization.libraries import Job, Library, Packed, library_of
@@ -79,6 +86,7 @@ def quantize(
     modules = linear_modules(copied)
     skipped = _skipped(model, modules, skip)
     layers = {name: as_linear(module) for name, module in modules.items() if name not in skipped}
+    others = {name: _matrix(weight) for name, weight in other_weights(copied).items()}
     job = Job(hf, layers, scheme, _texts(model, calibration))
     plain = {name: as_linear(module) for name, module in modules.items() if name in layers}
     packed = library.packed(job)
@@ -87,13 +95,30 @@ def quantize(
     report = replace(
         report,
         modules=done,
-        skipped={**skipped, **packed.skipped},
-        expected=len(modules),
+        skipped={**skipped, **packed.skipped, **others},
+        expected=len(modules) + len(others),
         calibration=_provenance(job.texts),
         gradients="" if mode == "dense" else _fault(scheme, packed, library, model.dtype),
     )
+    notes = _coverage(model, sum(plain[one.name].weight.numel() for one in done), report)
     after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
-    return _wrapped(model, hf, replace(report, bytes_after=after), started)
+    return _wrapped(model, hf, replace(report, bytes_after=after), started, notes)
+
+
+def _matrix(weight: nn.Parameter) -> str:
+    return f"a parameter of shape {tuple(weight.shape)} that belongs to no linear module"
+
+
+def _coverage(model: Model, held: int, report: Quantization) -> tuple[str, ...]:
+    """Say how much of the blocks keeps its precision, where that is half of it or more."""
+    matrices = {w for block in model.anatomy.blocks for w in block.parameters() if w.ndim >= 2}
+    share = held / sum(weight.numel() for weight in matrices)
+    if share > 0.5 or report.requested:
+        return ()
+    return (
+        f"only {share:.0%} of the weights in the blocks are held at {report.scheme}; "
+        f"{len(report.skipped)} modules or matrices keep their precision: see model.quantization.table()",
+    )
 
 
 def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: Any = None) -> None:
@@ -131,7 +156,7 @@ def _skipped(model: Model, modules: Mapping[str, nn.Module], skip: Sequence[str]
 
 def _why_not(name: str, module: nn.Module, skip: Collection[str]) -> str:
     if any(fnmatchcase(name, pattern) for pattern in skip):
-        return "left out on request"
+        return REQUESTED
     if is_linear(module):
         return ""
     kinds = f"a {type(module).__name__} whose weight is a {type(module.weight).__name__}"
@@ -166,7 +191,8 @@ def _put(
     done: list[QuantizedModule] = []
     for name, module in packed.modules.items():
         weight, before = library.weight(module), plain[name].weight.float()
-        error = float((weight - before).norm() / before.norm().clamp_min(1e-30))
+        held = weight.to(job.hf.dtype).float() if mode == "dense" else weight
+        error = float((held - before).norm() / before.norm().clamp_min(1e-30))
         group = library.group(job, name)
         if mode == "dense":
             put_weight(hf.get_submodule(name), weight)
@@ -226,7 +252,9 @@ def _provenance(texts: Sequence[Sequence[int]]) -> dict[str, Any]:
     return {"texts": len(texts), "tokens": sum(map(len, texts)), "sha256": digest}
 
 
-def _wrapped(model: Model, hf: Any, report: Quantization, started: float) -> Model:
+def _wrapped(
+    model: Model, hf: Any, report: Quantization, started: float, warnings: tuple[str, ...] = ()
+) -> Model:
     """Make a ``Model`` of the copy, validated like any other."""
     backend = "native" if model.backend is None else model.backend.name
     assert backend in BACKENDS
@@ -236,6 +264,6 @@ def _wrapped(model: Model, hf: Any, report: Quantization, started: float) -> Mod
         tokenizer=model.tokenizer,
         name=model.name,
         weights=model.weights,
-        warnings=model.warnings,
+        warnings=(*model.warnings, *warnings),
         quantization=replace(report, seconds=time.perf_counter() - started),
     )

@@ -73,11 +73,15 @@ def attribute(
     if not exact:
         best = first_order(readout, writes, tokens).topk(min(CANDIDATES * k, total)).indices.cpu()
         wanted.scatter_(1, best, True)
-        known = best[:, :k] if reference is None else torch.from_numpy(reference.top)
-        wanted.scatter_(1, known, True)
-        wanted.scatter_(1, known[partners(n)], True)
+        if reference is not None:
+            wanted.scatter_(1, torch.from_numpy(reference.top), True)
     values = importances(readout, writes, tokens, wanted.to(tokens.device)).double().cpu().numpy()
     top = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    if not exact:  # the control asks each item about the top neurons of the one whose partner it is
+        asked = torch.from_numpy(top if reference is None else reference.top)
+        more = torch.zeros_like(wanted).scatter_(1, asked[np.argsort(partners(n))], True) & ~wanted
+        found = importances(readout, writes, tokens, more.to(tokens.device)).double().cpu().numpy()
+        values = np.where(more.numpy(), found, values)
     return Attribution(values, top, k, exact)
 
 
@@ -110,7 +114,7 @@ def neuron_findings(
             tuple(groups),
             unit="neurons",
             about=f"FFN neurons that raise the answer's log-probability by at least what the reference's "
-            f"neuron number {k} {where} does",
+            f"neuron number {k} {where} does; a count rises with noise too: read it with the overlap",
         ),
         Finding(
             f"top {k} neurons shared",

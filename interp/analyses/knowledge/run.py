@@ -40,7 +40,7 @@ def recall(
         reference: the same analysis of another model, whose top neurons and threshold are taken; itself where
             left out.
         n: how many questions, relations in equal parts.
-        seed: of the draw, and of the wrong answers that serve as control.
+        seed: of the draw, and of the wrong answers that are asked about too.
         data: your own questions: prompts labelled with their answers, or (prompt, answer[, relation]).
         relations: which of the bundled relations; four of them where left out.
         threshold: the k-th best neuron of each prompt, or ``pooled`` over prompts.
@@ -51,7 +51,7 @@ def recall(
         Accuracy (against always saying the relation's most frequent answer), log-probability of the answer in
         nats (against other answers to the relation), neurons above the threshold, overlap and rank
         correlation of neurons, accuracy by relation, and what attention and FFN of each layer add, in nats
-        (against what they add for a wrong answer).
+        (what they add for a wrong answer stands in ``facts``).
 
     Raises:
         ConfigError: an option out of range, or a reference that asked other questions.

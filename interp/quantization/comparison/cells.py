@@ -23,6 +23,7 @@ class Cell:
         changes: rows of ``result.diff(reference)``, where the result has no findings to judge.
         result: what the analysis returned, as a dictionary.
         quantization: the report of the quantized model; {} for another checkpoint.
+        model: fingerprint of the reference.
         refused: why the analysis gave nothing, or "".
         missing: findings of the reference that the other model's result lacks.
         seconds: how long the analysis took.
@@ -35,6 +36,7 @@ class Cell:
     changes: tuple[Mapping[str, Any], ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
     refused: str = ""
     missing: tuple[str, ...] = ()
     seconds: float = 0.0

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
+
 from interp.errors import ConfigError, DataError, InterpError
 from interp.findings import Finding, Findings, named
 from interp.models.accept import ModelLike, as_model
@@ -30,6 +33,8 @@ NOISE: dict[str, str] = {
     "bf16": "the same weights and arithmetic in bfloat16",
 }
 LAYOUT = 7
+REPEATS, ALIKE = 12, 0.5
+"""From how many items on two runs of one model must agree item by item, and how well (correlation)."""
 
 
 @runtime_checkable
@@ -131,6 +136,7 @@ def compare(
     analyses = dict(analysis) if isinstance(analysis, Mapping) else {_name(analysis): analysis}
     labels = [str(one) for one in found] + ([_label(second)] if second is not None else [])
     cells = {(one.analysis, one.scheme): one for one in done}
+    _check_done(model, cells.values())
     open_ = {name: run for name, run in analyses.items() if any((name, at) not in cells for at in labels)}
     bases = {name: _base(name, run, model, noise, say) for name, run in open_.items()}
     results: dict[tuple[str, str], Any] = {(name, ""): base.result for name, base in bases.items()}
@@ -142,7 +148,9 @@ def compare(
         made = make() if any(not base.refused for base in asked) else None
         report = {} if made is None else _report(made, model)
         for base in asked:
-            empty = Cell(base.name, label, quantization=report, warnings=_failures(report))
+            empty = Cell(
+                base.name, label, model=model.fingerprint, quantization=report, warnings=_failures(report)
+            )
             if made is not None and not base.refused:
                 say(f"{base.name}: {label}")
             cell, result = _cell(base, empty, made, model, seed)
@@ -154,7 +162,7 @@ def compare(
         other=None if second is None else _described(second),
         cells=tuple(cells[name, label] for name in analyses for label in labels),
         references={name: cells[name, ""].result for name in analyses if (name, "") in cells},
-        noise={name: "; ".join(NOISE[kind] for kind in noise) for name in analyses},
+        noise={name: _measured(bases.get(name), noise) for name in analyses},
         mode=mode,
         seed=seed,
         seconds=time.perf_counter() - started,
@@ -191,6 +199,16 @@ def _check(model: Model, schemes: Sequence[Scheme], other: Model | None, noise: 
         )
 
 
+def _check_done(model: Model, done: Iterable[Cell]) -> None:
+    """Refuse cells that were measured on another reference."""
+    for one in done:
+        if one.model and one.model != model.fingerprint:
+            raise ConfigError(
+                f"the cell given as done ({one.analysis} at {one.scheme or 'the reference'}) was measured "
+                f"against another model than {model.name!r}. Give cells of this one, or leave done out."
+            )
+
+
 def _others(
     model: Model, schemes: Sequence[Scheme], other: Model | None, mode: str, calibration: Any
 ) -> Iterator[tuple[str, Callable[[], Model]]]:
@@ -218,6 +236,9 @@ def _base(
     floors: dict[str, dict[str, float]] = {one: {} for one in findings}
     warnings: list[str] = []
     for kind in noise if findings else ():
+        if kind == "bf16" and model.dtype == torch.bfloat16:
+            warnings.append(f"{name}: no noise floor from bf16, in which the reference computes itself")
+            continue
         say(f"{name}: its noise floor, {NOISE[kind]}")
         try:
             with _noisy(kind, model) as again:
@@ -225,10 +246,40 @@ def _base(
         except InterpError as error:
             warnings.append(f"{name}: no noise floor from {kind}: {error}")
             continue
+        if kind == "layout":
+            _check_repeats(name, findings, values)
+        if lacking := [one for one in findings if one not in values]:
+            few = ", ".join(lacking[:3])
+            warnings.append(f"{name}: no noise floor from {kind} for {few}, which was not measured then")
         for one, finding in findings.items():
             if one in values:
-                floors[one][kind] = abs(values[one].value - finding.value)
+                floors[one][kind] = abs(values[one].excess - finding.excess)
     return _Base(name, run, result, findings, floors, warnings=tuple(warnings))
+
+
+def _measured(base: _Base | None, noise: Sequence[str]) -> str:
+    """Say which noise floors there are; of an analysis that was not run again, those that were asked."""
+    kinds = noise if base is None else [k for k in NOISE if any(k in one for one in base.noise.values())]
+    return "; ".join(NOISE[kind] for kind in kinds)
+
+
+def _check_repeats(name: str, first: Mapping[str, Finding], again: Mapping[str, Finding]) -> None:
+    """Refuse an analysis that gives other values for the same items when the same model is analysed again.
+
+    Raises:
+        DataError: values of items are not even correlated with themselves.
+    """
+    for one, finding in first.items():
+        if finding.statistic is not None or one not in again:
+            continue
+        ours, theirs = finding.values, again[one].values
+        if len(ours) != len(theirs) or len(ours) < REPEATS or not ours.std() or not theirs.std():
+            continue
+        if np.corrcoef(ours, theirs)[0, 1] < ALIKE:
+            raise DataError(
+                f"{name}: the same model was analysed twice, and {one!r} has other values item by item. Draw "
+                "the items, and whatever else is random, from a seed."
+            )
 
 
 @contextmanager

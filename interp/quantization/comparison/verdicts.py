@@ -6,7 +6,9 @@ by the finding's own direction, or else so that the reference's is positive.
 ``delta``
     The larger of three noise floors and 10% of the reference's excess.
 ``survives``
-    The interval of the paired difference lies within ``[-delta, delta]``.
+    The interval of the paired difference lies within ``[-delta, delta]``. What the reference does not show
+    clearly survives only where the interval lies within the noise floor itself: else "survives" would say
+    nothing.
 ``lost``
     The reference is clear of its control, the other's excess is not above zero (its interval includes 0 or
     lies below it), and the upper end of its interval is under ``delta``.
@@ -45,8 +47,10 @@ FLOORS = 3.0
 SHARE = 0.1
 LEVEL = 0.95
 ENOUGH = 6
-"""Groups that must agree before a number that is the same in all of them is taken as known."""
-DRAWS = 400
+"""Groups that there must be before a number that is the same in all of them is taken as known, or drawn."""
+SHARES = ("share", "Jaccard")
+"""Units of values that lie between 0 and 1."""
+DRAWS = 1000
 """Draws of groups for a finding that is no mean, whose statistic is computed for each."""
 
 
@@ -60,7 +64,8 @@ class Judgement:
         reference: its value in the reference.
         value: its value in the other model.
         control: what the reference has to beat.
-        difference: value less reference, over the same items.
+        difference: of the excesses, over the same items: value less reference, and where the control is
+            measured in each model, less what that changes.
         low: lower end of its 95% interval over groups.
         high: upper end.
         noise: the larger noise floor: what another batch layout, or bf16, changes in the reference.
@@ -140,14 +145,16 @@ def judge(
     change = _difference(other, reference, same, seed)
     own, before = excess(other, seed), excess(reference, seed) if before is None else before
     clear = _turned(before, sign).low > 0.0 and abs(reference.excess) > 2 * FLOORS * noise
-    verdict = _verdict(_turned(change, sign), _turned(own, sign), delta, clear=clear)
+    verdict = _verdict(
+        _turned(change, sign), _turned(own, sign), delta, delta if clear else noise, clear=clear
+    )
     return Judgement(
         finding=reference.name,
         verdict=verdict,
         reference=reference.value,
         value=other.value,
         control=reference.floor,
-        difference=other.value - reference.value,
+        difference=other.excess - reference.excess,
         low=change.low,
         high=change.high,
         noise=noise,
@@ -166,8 +173,8 @@ def judge(
     )
 
 
-def _verdict(change: Interval, left: Interval, delta: float, *, clear: bool) -> str:
-    if -delta <= change.low and change.high <= delta:
+def _verdict(change: Interval, left: Interval, delta: float, bound: float, *, clear: bool) -> str:
+    if -bound <= change.low and change.high <= bound:
         return "survives"
     if clear and left.low <= 0.0 and left.high < delta:
         return "lost"
@@ -186,19 +193,35 @@ def _turned(interval: Interval, sign: float) -> Interval:
 
 
 def _difference(other: Finding, reference: Finding, same: bool, seed: int) -> Interval:
-    """Give the interval of the paired difference, other less reference."""
+    """Give the interval of the paired difference of the excesses, other less reference."""
     if reference.statistic is not None or other.statistic is not None:
-        return _drawn(lambda weights: _value(other, weights) - _value(reference, weights), reference, seed)
-    change = other.values - reference.values
+        return _drawn(lambda weights: _over(other, weights) - _over(reference, weights), reference, seed)
+    theirs, ours = other.values, reference.values
+    moved = _controls(other) - _controls(reference)
+    if moved.any():
+        theirs = theirs - moved
+    change = theirs - ours
+    change[np.abs(change) <= 1e-12 * (np.abs(other.values) + np.abs(ours))] = 0.0  # rounding of the controls
     known = not change.any() or (_constant(change) and reference.n_groups >= ENOUGH)
     if known and (same or not _shares(other, reference)):
         return Interval(float(change[0]), float(change[0]), LEVEL, "every item the same")
-    return paired_difference(other.values, reference.values, groups=reference.groups, seed=seed).interval
+    bounded = not moved.any() and _bounded(other, reference)
+    support = "share" if bounded else "auto"
+    return paired_difference(theirs, ours, groups=reference.groups, seed=seed, support=support).interval
 
 
 def _constant(values: np.ndarray) -> bool:
     """Tell whether all values are the same up to the rounding of their sums."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+def _bounded(*findings: Finding) -> bool:
+    """Tell whether values are shares by their unit: no item can be below 0 or above 1."""
+    return all(one.unit in SHARES and one.values.min() >= 0 and one.values.max() <= 1 for one in findings)
+
+
+def _controls(finding: Finding) -> Float[np.ndarray, " item"]:
+    return np.broadcast_to(np.asarray(finding.control, dtype=np.float64), len(finding.values))
 
 
 def _shares(*findings: Finding) -> bool:
@@ -209,31 +232,34 @@ def _shares(*findings: Finding) -> bool:
 def excess(finding: Finding, seed: int = 0) -> Interval:
     """Give the 95% interval, over groups, of a finding's excess over its control."""
     if finding.statistic is not None:
-        control = np.broadcast_to(np.asarray(finding.control, dtype=np.float64), len(finding.values))
-        return _drawn(lambda w: _value(finding, w) - float(np.average(control, weights=w)), finding, seed)
+        return _drawn(lambda weights: _over(finding, weights), finding, seed)
     if np.ndim(finding.control) == 1:
         control = np.asarray(finding.control, dtype=np.float64)
         return paired_difference(finding.values, control, groups=finding.groups, seed=seed).interval
     if finding.n_groups >= ENOUGH and not _shares(finding) and _constant(finding.values):
         return Interval(finding.excess, finding.excess, LEVEL, "every item the same")
-    found = bootstrap(finding.values, groups=finding.groups, seed=seed).interval
+    support = "share" if _bounded(finding) else "auto"
+    found = bootstrap(finding.values, groups=finding.groups, seed=seed, support=support).interval
     return Interval(found.low - finding.floor, found.high - finding.floor, found.level, found.method)
 
 
-def _value(finding: Finding, weights: Float[np.ndarray, " item"]) -> float:
+def _over(finding: Finding, weights: Float[np.ndarray, " item"]) -> float:
+    """Give a finding's excess over its control where items have weights."""
+    control = float(np.average(_controls(finding), weights=weights))
     if finding.statistic is None:
-        return float(np.average(finding.values, weights=weights))
-    return float(finding.statistic(weights))
+        return float(np.average(finding.values, weights=weights)) - control
+    return float(finding.statistic(weights)) - control
 
 
 def _drawn(statistic: Callable[[Float[np.ndarray, " item"]], float], finding: Finding, seed: int) -> Interval:
     """Give the interval of a function of the items' weights, over draws of groups.
 
     It is the percentile interval, made wider for few groups (Hesterberg 2015, section 4.5) and moved so that
-    its middle draw is the value itself: items drawn twice are alike, which moves many statistics one way.
+    its middle draw is the value itself: items drawn twice are alike, which moves many statistics one way. It
+    does not pass the furthest draws, which stand for what the statistic cannot pass. Few groups tell nothing.
     """
     names = {group: code for code, group in enumerate(dict.fromkeys(finding.groups))}
-    if len(names) < 2:
+    if len(names) < ENOUGH:
         return Interval(-math.inf, math.inf, LEVEL, "undetermined")
     codes = np.array([names[group] for group in finding.groups])
     rng = np.random.default_rng(seed)
@@ -244,5 +270,7 @@ def _drawn(statistic: Callable[[Float[np.ndarray, " item"]], float], finding: Fi
         return Interval(-math.inf, math.inf, LEVEL, "undetermined")
     wide = math.sqrt(len(names) / (len(names) - 1)) * float(special.stdtrit(len(names) - 1, (1 + LEVEL) / 2))
     low, high = np.quantile(found, [float(special.ndtr(-wide)), float(special.ndtr(wide))]).tolist()
-    shift = statistic(np.ones(len(codes))) - float(np.median(found))
-    return Interval(float(low) + shift, float(high) + shift, LEVEL, "centred percentile bootstrap")
+    value = statistic(np.ones(len(codes)))
+    shift = value - float(np.median(found))
+    low, high = max(low + shift, min(found.min(), value)), min(high + shift, max(found.max(), value))
+    return Interval(float(low), float(high), LEVEL, "centred percentile bootstrap")

@@ -206,6 +206,28 @@ def test_two_checkpoints_are_compared_and_it_says_so(model: Model) -> None:
         compare(margins, model, [], other=stranger)
 
 
+def test_items_drawn_anew_in_each_run_are_refused(model: Model) -> None:
+    rng = np.random.default_rng(0)
+
+    def restless(model: Model, *, reference: Any = None) -> Measured:
+        picked = [PROMPTS[at] for at in rng.permutation(len(PROMPTS))]
+        values = model.logits(picked).double().numpy()[:, 7]
+        return Measured("restless", (Finding("logit", values, GROUPS),), {})
+
+    with pytest.raises(DataError, match="'logit' has other values item by item"):
+        compare(restless, model, ["fp32"])
+
+
+def test_cells_of_another_model_and_floors_that_were_not_measured_are_told(model: Model) -> None:
+    done = compare(margins, model, ["rtn8"], noise=()).cells
+    with pytest.raises(ConfigError, match="measured against another model"):
+        compare(margins, load(build("llama", seed=3), tokenizer=tokenizer()), ["rtn8"], done=done)
+    half = load(build("llama").bfloat16(), tokenizer=tokenizer())
+    found = compare(margins, half, ["rtn8"])
+    assert "bfloat16" not in found.noise["margins"]
+    assert any("computes itself" in text for text in found.warnings)
+
+
 def test_items_that_depend_on_the_model_are_refused(model: Model) -> None:
     def filtered(model: Model, *, reference: Any = None) -> Measured:
         return margins(model, n=40 if model.quantization is None else 38)

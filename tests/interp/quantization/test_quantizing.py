@@ -107,6 +107,17 @@ def test_widths_that_a_group_does_not_divide(width: int, scheme: str) -> None:
     assert torch.allclose(dense.logits(IDS), packed.logits(IDS), atol=1e-4)
 
 
+def test_stacked_experts_are_told_not_passed_over() -> None:
+    model = made("mixtral")
+    small = quantize(model, "int4")
+    report = small.quantization
+    assert report is not None
+    assert report.expected == len(report.modules) + len(report.skipped) > len(report.modules)
+    assert any("experts" in name for name in report.skipped)
+    assert any("of the weights in the blocks are held at int4" in text for text in small.warnings)
+    assert not quantize(made("llama"), "int4").warnings
+
+
 def test_what_is_left_out_is_accounted_for() -> None:
     model = made("llama")
     small = quantize(model, "rtn4", skip=["*.down_proj"])

@@ -57,11 +57,32 @@ def test_a_control_moves_the_origin_and_nothing_else(verdict: str) -> None:
 
 
 def test_three_noise_floors_outweigh_a_tenth_and_hide_a_change() -> None:
-    changed = finding(CASES["weakened"])
-    assert judge(finding(BASE), changed, noise=0.1).verdict == "weakened"
-    found = judge(finding(BASE), changed, noise=0.2)
-    assert found.delta == pytest.approx(0.6)
+    changed = finding(BASE - 0.3 + drawn(0.0, 0.01, 1))
+    assert judge(finding(BASE), changed, noise=0.05).verdict == "weakened"
+    found = judge(finding(BASE), changed, noise=0.12)
+    assert found.delta == pytest.approx(0.36)
+    assert found.clear
     assert found.verdict == "survives"
+
+
+def test_a_delta_as_large_as_the_finding_lets_nothing_survive_but_noise() -> None:
+    gone, shaken = finding(BASE - 0.8), finding(BASE - 0.1)
+    for other, verdict in ((gone, "inconclusive"), (shaken, "survives")):
+        found = judge(finding(BASE), other, noise=0.3)
+        assert not found.clear
+        assert found.verdict == verdict
+
+
+def test_a_control_that_rises_to_the_value_takes_the_finding_away() -> None:
+    noise = drawn(0.0, 0.2, 9)
+    full = finding(BASE, control=np.zeros(N))
+    other = finding(BASE + 0.001, control=BASE + noise)
+    found = judge(full, other)
+    assert found.difference == pytest.approx(other.excess - full.excess)
+    assert found.low < found.difference < found.high
+    assert found.verdict == "lost"
+    together = judge(full, finding(BASE - 7, control=np.full(N, -7.0)))
+    assert together.verdict == "survives", "value and control moved by the same"
 
 
 def test_what_the_reference_does_not_show_cannot_be_lost() -> None:
@@ -168,6 +189,36 @@ def test_the_interval_of_a_statistic_covers_what_it_estimates() -> None:
         found = judge(one, two, seed=at)
         covered += found.low <= 0.3 <= found.high
     assert covered >= 52
+
+
+@pytest.mark.parametrize("few", [1, 2, 3, 4])
+def test_a_share_that_moves_in_a_few_items_has_a_finite_interval(few: int) -> None:
+    moved = np.ones(N)
+    moved[: 2 * few : 2] = 0.9
+    found = judge(finding(np.ones(N), control=0.1, unit="share"), finding(moved, control=0.1, unit="share"))
+    assert np.isfinite([found.low, found.high]).all()
+    assert found.verdict == "survives"
+
+
+def test_few_groups_tell_nothing_about_a_statistic() -> None:
+    groups = tuple("aabbccddee")
+    one = finding(np.zeros(10), groups=groups, statistic=lambda w: 1.0)
+    two = finding(np.zeros(10), groups=groups, statistic=lambda w: float(w[0] + 2))
+    assert judge(one, two).verdict == "inconclusive"
+
+
+def test_a_statistic_does_not_pass_what_it_cannot_pass() -> None:
+    rng = np.random.default_rng(3)
+    table, other = rng.normal(size=(12, N)), rng.normal(size=(12, N))
+
+    def overlap(values: np.ndarray) -> Finding:
+        def shared(weights: np.ndarray) -> float:
+            tops = [set(np.argsort(one @ weights)[-4:].tolist()) for one in (table, values)]
+            return len(tops[0] & tops[1]) / len(tops[0] | tops[1])
+
+        return finding(np.zeros(N), statistic=shared)
+
+    assert judge(overlap(table), overlap(table + 0.5 * other)).high <= 0
 
 
 def test_other_items_are_refused() -> None:
