@@ -24,6 +24,7 @@ class Cell:
         result: what the analysis returned, as a dictionary.
         quantization: the report of the quantized model; {} for another checkpoint.
         model: fingerprint of the reference.
+        noise: of the reference's cell: finding -> kind -> noise floor.
         refused: why the analysis gave nothing, or "".
         missing: findings of the reference that the other model's result lacks.
         seconds: how long the analysis took.
@@ -37,6 +38,7 @@ class Cell:
     result: Mapping[str, Any] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     refused: str = ""
     missing: tuple[str, ...] = ()
     seconds: float = 0.0

@@ -4,86 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-import torch
-
-from interp.errors import ConfigError, DataError, InterpError
-from interp.findings import Finding, Findings, named
+from interp.errors import ConfigError, DataError
+from interp.findings import named
 from interp.models.accept import ModelLike, as_model
-from interp.models.batches import layout
 from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
+from interp.quantization.comparison.reference import (
+    NOISE,
+    Analysis,
+    Reference,
+    analysed,
+    by_name,
+    findings_of,
+)
 from interp.quantization.comparison.value import Comparison
-from interp.quantization.comparison.verdicts import excess, judge
+from interp.quantization.comparison.verdicts import judge
 from interp.quantization.integrity import examine
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
-from interp.results import Result, jsonable
-from probes.statistics import Interval
+from interp.results import jsonable
 
 __all__ = ["NOISE", "Analysis", "compare"]
-
-NOISE: dict[str, str] = {
-    "layout": "the same model, 7 prompts in a batch",
-    "bf16": "the same weights and arithmetic in bfloat16",
-}
-LAYOUT = 7
-REPEATS, ALIKE = 12, 0.5
-"""From how many items on two runs of one model must agree item by item, and how well (correlation)."""
-
-
-@runtime_checkable
-class Analysis(Protocol):
-    """Describe what can be compared: a model in, a result out.
-
-    The analysis of a second model is given the result of the first as ``reference``.
-    """
-
-    def __call__(self, model: Any, *, reference: Any = None) -> Result:
-        """Analyse a model."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Base:
-    """Hold one analysis of the reference.
-
-    Attributes:
-        name: of the analysis.
-        run: the analysis.
-        result: what it gave; None where it refused.
-        findings: by name.
-        noise: name -> kind -> by how much that changes the finding.
-        refused: why it gave nothing, or "".
-        warnings: what a reader should know.
-        known: name -> interval of the finding's excess, filled when needed.
-    """
-
-    name: str
-    run: Analysis
-    result: Any
-    findings: Mapping[str, Finding]
-    noise: Mapping[str, Mapping[str, float]]
-    refused: str = ""
-    warnings: tuple[str, ...] = ()
-    known: dict[str, Interval] = field(default_factory=dict)
-
-    def before(self, name: str, seed: int) -> Interval:
-        """Give the interval of a finding's excess, computed once."""
-        if name not in self.known:
-            self.known[name] = excess(self.findings[name], seed)
-        return self.known[name]
-
-    @property
-    def cell(self) -> Cell:
-        """Give what is kept of the reference: a cell without a scheme."""
-        plain = {} if self.result is None else jsonable(self.result.to_dict())[0]
-        return Cell(self.name, "", result=plain, refused=self.refused, warnings=self.warnings)
 
 
 def compare(
@@ -127,22 +71,22 @@ def compare(
             run here.
         DataError: two models were measured on other items, or ``other`` has another tokenizer.
     """
-    started = time.perf_counter()
-    model, found = as_model(model), tuple(Scheme.parse(str(one)) for one in schemes)
+    started, analyses = time.perf_counter(), by_name(analysis)
+    model, found = as_model(model), _schemes(schemes)
     second = None if other is None else as_model(other)
     _check(model, found, second, noise)
     for scheme in found:
         refuse(model, scheme, mode=mode, calibration=calibration if scheme.needs_calibration else None)
-    analyses = dict(analysis) if isinstance(analysis, Mapping) else {_name(analysis): analysis}
     labels = [str(one) for one in found] + ([_label(second)] if second is not None else [])
     cells = {(one.analysis, one.scheme): one for one in done}
     _check_done(model, cells.values())
     open_ = {name: run for name, run in analyses.items() if any((name, at) not in cells for at in labels)}
-    bases = {name: _base(name, run, model, noise, say) for name, run in open_.items()}
-    results: dict[tuple[str, str], Any] = {(name, ""): base.result for name, base in bases.items()}
-    for name, base in bases.items():
-        cells[name, ""] = base.cell
-        keep(base.cell)
+    bases: dict[str, Reference] = {}
+    results: dict[tuple[str, str], Any] = {}
+    for name, run in open_.items():
+        base = analysed(name, run, model, noise, earlier=cells.get((name, "")), say=say)
+        bases[name], results[name, ""], cells[name, ""] = base, base.result, base.cell(model)
+        keep(cells[name, ""])
     for label, make in _others(model, found, second, mode, calibration):
         asked = [base for name, base in bases.items() if (name, label) not in cells]
         made = make() if any(not base.refused for base in asked) else None
@@ -162,7 +106,10 @@ def compare(
         other=None if second is None else _described(second),
         cells=tuple(cells[name, label] for name in analyses for label in labels),
         references={name: cells[name, ""].result for name in analyses if (name, "") in cells},
-        noise={name: _measured(bases.get(name), noise) for name in analyses},
+        noise={
+            name: bases[name].measured if name in bases else "; ".join(NOISE[kind] for kind in noise)
+            for name in analyses
+        },
         mode=mode,
         seed=seed,
         seconds=time.perf_counter() - started,
@@ -173,16 +120,14 @@ def compare(
     )
 
 
-def _name(analysis: Any) -> str:
-    """Give a function's own name, through ``functools.partial``."""
-    inner = analysis
-    while isinstance(inner, partial):
-        inner = inner.func
-    return getattr(inner, "__name__", type(inner).__name__)
-
-
 def _label(model: Model) -> str:
     return f"{model.name} ({model.weights})"
+
+
+def _schemes(given: Sequence[str | Scheme]) -> tuple[Scheme, ...]:
+    if isinstance(given, str):
+        raise ConfigError(f"schemes {given!r} asked; give a list, such as [{given!r}].")
+    return tuple(Scheme.parse(str(one)) for one in given)
 
 
 def _check(model: Model, schemes: Sequence[Scheme], other: Model | None, noise: Sequence[str]) -> None:
@@ -223,94 +168,22 @@ def _others(
         yield _label(other), lambda: other
 
 
-def _base(
-    name: str, run: Analysis, model: Model, noise: Sequence[str], say: Callable[[str], object]
-) -> _Base:
-    """Analyse the reference, and measure its noise floors."""
-    say(f"{name}: the reference")
-    try:
-        result = run(model)
-    except InterpError as error:
-        return _Base(name, run, None, {}, {}, f"the reference could not be analysed: {error}")
-    findings = named(_findings(result))
-    floors: dict[str, dict[str, float]] = {one: {} for one in findings}
-    warnings: list[str] = []
-    for kind in noise if findings else ():
-        if kind == "bf16" and model.dtype == torch.bfloat16:
-            warnings.append(f"{name}: no noise floor from bf16, in which the reference computes itself")
-            continue
-        say(f"{name}: its noise floor, {NOISE[kind]}")
-        try:
-            with _noisy(kind, model) as again:
-                values = named(_findings(run(again, reference=result)))
-        except InterpError as error:
-            warnings.append(f"{name}: no noise floor from {kind}: {error}")
-            continue
-        if kind == "layout":
-            _check_repeats(name, findings, values)
-        if lacking := [one for one in findings if one not in values]:
-            few = ", ".join(lacking[:3])
-            warnings.append(f"{name}: no noise floor from {kind} for {few}, which was not measured then")
-        for one, finding in findings.items():
-            if one in values:
-                floors[one][kind] = abs(values[one].excess - finding.excess)
-    return _Base(name, run, result, findings, floors, warnings=tuple(warnings))
-
-
-def _measured(base: _Base | None, noise: Sequence[str]) -> str:
-    """Say which noise floors there are; of an analysis that was not run again, those that were asked."""
-    kinds = noise if base is None else [k for k in NOISE if any(k in one for one in base.noise.values())]
-    return "; ".join(NOISE[kind] for kind in kinds)
-
-
-def _check_repeats(name: str, first: Mapping[str, Finding], again: Mapping[str, Finding]) -> None:
-    """Refuse an analysis that gives other values for the same items when the same model is analysed again.
-
-    Raises:
-        DataError: values of items are not even correlated with themselves.
-    """
-    for one, finding in first.items():
-        if finding.statistic is not None or one not in again:
-            continue
-        ours, theirs = finding.values, again[one].values
-        if len(ours) != len(theirs) or len(ours) < REPEATS or not ours.std() or not theirs.std():
-            continue
-        if np.corrcoef(ours, theirs)[0, 1] < ALIKE:
-            raise DataError(
-                f"{name}: the same model was analysed twice, and {one!r} has other values item by item. Draw "
-                "the items, and whatever else is random, from a seed."
-            )
-
-
-@contextmanager
-def _noisy(kind: str, model: Model) -> Iterator[Model]:
-    """Give a model whose numbers differ from the reference's by noise alone."""
-    with ExitStack() as stack:
-        if kind == "layout":
-            stack.enter_context(layout(LAYOUT))
-        yield model if kind == "layout" else quantize(model, "bf16")
-
-
-def _findings(result: Any) -> tuple[Finding, ...]:
-    return result.findings() if isinstance(result, Findings) else ()
-
-
-def _cell(base: _Base, empty: Cell, made: Model | None, model: Model, seed: int) -> tuple[Cell, Any]:
+def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: int) -> tuple[Cell, Any]:
     """Run one analysis of one other model, and judge it."""
     if made is None or base.refused:
         return replace(empty, refused=base.refused), None
     label, started = empty.scheme, time.perf_counter()
     try:
         result = base.run(made, reference=base.result)
-    except InterpError as error:
+        theirs = named(findings_of(base.name, result))
+    except Exception as error:  # of a user's function too: what the other cells found is worth keeping
         return replace(empty, refused=f"{type(error).__name__}: {error}"), None
-    theirs = named(_findings(result))
     same = made.dtype == model.dtype and made.fingerprint == model.fingerprint
     judgements = tuple(
         judge(
             one,
             theirs[name],
-            noise=_floor(base.noise[name], label),
+            noise=base.floor(name, label),
             same=same,
             seed=seed,
             before=base.before(name, seed),
@@ -349,11 +222,6 @@ def _failures(report: Mapping[str, Any]) -> tuple[str, ...]:
         for one in report.get("integrity", {}).get("checks", [])
         if not one["passed"]
     )
-
-
-def _floor(noise: Mapping[str, float], label: str) -> float:
-    """Give the larger noise floor; bf16 is not its own noise."""
-    return max((value for kind, value in noise.items() if kind != label), default=0.0)
 
 
 def _described(model: Model) -> dict[str, Any]:

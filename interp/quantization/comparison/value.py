@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import results
-from interp.errors import ConfigError
+from interp.errors import ArtifactError, ConfigError
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.verdicts import FLOORS, SHARE, VERDICTS, Judgement
 
@@ -182,6 +183,22 @@ class Comparison:
         )
         return plain
 
+    def save(self, path: str | Path) -> tuple[str, ...]:
+        """Write everything but the live results as one JSON file, for :meth:`load`."""
+        return results.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, or of something else.
+        """
+        content = results.load(path)
+        if content.get("schema") != SCHEMA:
+            raise ArtifactError(f"{path} holds no comparison (schema {content.get('schema')!r}).")
+        return cls.from_dict(content)
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Comparison:
         """Read what :meth:`to_dict` gave."""
@@ -205,6 +222,10 @@ class Comparison:
         """Say in one line what survives."""
         table = self.summary()
         counts = {name: sum(map(int, table[name])) for name in VERDICTS} if len(table) else {}
+        refused = "; ".join(dict.fromkeys(f"{c.analysis}: {c.refused}" for c in self.cells if c.refused))
+        plain = [c.analysis for c in self.cells if c.changes]
         said = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no verdicts"
+        said += f", {len(dict.fromkeys(plain))} compared without verdicts" if plain else ""
+        said += f"; refused: {refused}" if refused else ""
         against = f" against {self.other['name']}" if self.other is not None else ""
         return f"Comparison({self.model['name']}{against} at {', '.join(self.schemes)}: {said})"

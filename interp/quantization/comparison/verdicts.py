@@ -16,7 +16,8 @@ by the finding's own direction, or else so that the reference's is positive.
     The interval of the difference lies wholly below ``-delta`` (and the finding is not lost), or wholly
     above ``delta``.
 ``inconclusive``
-    Everything else. That a difference is not significant never makes a finding survive.
+    Everything else, and whatever the reference itself does not show clearly. That a difference is not
+    significant never makes a finding survive.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ VERDICTS: dict[str, str] = {
     "weakened": "it is smaller by more than delta, and not shown to be gone",
     "strengthened": "it is larger by more than delta",
     "lost": "it was clear of its control, and is not above it any more",
-    "inconclusive": "the data cannot tell these apart; more items may",
+    "inconclusive": "the data cannot tell, or the reference does not show it clearly itself",
 }
 FLOORS = 3.0
 SHARE = 0.1
@@ -75,7 +76,7 @@ class Judgement:
         excess_high: upper end.
         clear: whether the reference is told from its control, in the finding's direction: its interval
             excludes it, and the excess is above six noise floors, so that delta is at most half of it. A
-            verdict on a finding that is not clear says little.
+            finding that is not clear survives or is inconclusive.
         unit: of value, reference, control and difference.
         n: items.
         n_groups: independent groups of them.
@@ -176,7 +177,9 @@ def judge(
 def _verdict(change: Interval, left: Interval, delta: float, bound: float, *, clear: bool) -> str:
     if -bound <= change.low and change.high <= bound:
         return "survives"
-    if clear and left.low <= 0.0 and left.high < delta:
+    if not clear:
+        return "inconclusive"
+    if left.low <= 0.0 and left.high < delta:
         return "lost"
     if change.high < -delta:
         return "weakened"

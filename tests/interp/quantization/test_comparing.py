@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from interp import load, quantization
 from interp.analyses.measured import Measured
-from interp.errors import ConfigError, DataError, ModelError
+from interp.errors import ArtifactError, ConfigError, DataError, ModelError
 from interp.findings import Finding
 from interp.models import Model
 from interp.models.batches import most_prompts
@@ -21,6 +22,7 @@ from interp.quantization.integrity import Check, Integrity
 from interp.results import jsonable
 from tests.tiny import build, tokenizer
 
+unchecked: Any = compare.__wrapped__ if hasattr(compare, "__wrapped__") else compare
 PROMPTS = np.random.default_rng(0).integers(3, 60, (40, 6)).tolist()
 GROUPS = tuple(f"g{at // 2}" for at in range(len(PROMPTS)))
 
@@ -165,6 +167,59 @@ def test_an_analysis_that_refuses_is_told_and_the_others_go_on(model: Model) -> 
     refused = found.summary().set_index("analysis")["refused"]
     assert refused["m"] == ""
     assert any("knows none" in text for text in found.warnings)
+
+
+def test_a_function_that_breaks_at_one_scheme_leaves_the_others(model: Model) -> None:
+    def fragile(model: Model, *, reference: Any = None) -> Measured:
+        if model.scheme == "rtn2":
+            raise RuntimeError("singular")
+        return margins(model, reference=reference)
+
+    found = compare(fragile, model, ["rtn8", "rtn2"], noise=())
+    assert found.cell("fragile", "rtn8").judgements
+    assert found.cell("fragile", "rtn2").refused == "RuntimeError: singular"
+    assert "refused: fragile: RuntimeError: singular" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("analysis", "message"),
+    [
+        ("recall", "analysis 'recall' asked; give a function"),
+        ([margins], "give a function"),
+        (lambda model: margins(model), "cannot be called as"),
+        (lambda model, *, reference=None: 3.5, "returned a float, which is no result"),
+        (lambda model, *, reference=None: None, "returned a NoneType, which is no result"),
+    ],
+)
+def test_what_is_no_analysis_is_told_so(model: Model, analysis: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        unchecked(analysis, model, ["rtn8"])
+
+
+def test_one_scheme_as_text_is_no_list(model: Model) -> None:
+    with pytest.raises(ConfigError, match=r"schemes 'rtn4' asked; give a list, such as \['rtn4'\]"):
+        unchecked(margins, model, "rtn4")
+
+
+def test_a_comparison_is_written_and_read(model: Model, tmp_path: Path) -> None:
+    found = compare(margins, model, ["rtn4"], noise=())
+    found.save(tmp_path / "compared.json")
+    again = Comparison.load(tmp_path / "compared.json")
+    assert again.to_dict() == found.to_dict()
+    assert repr(again) == repr(found)
+    (tmp_path / "other.json").write_text('{"schema": "interp.probe/1"}')
+    with pytest.raises(ArtifactError, match="holds no comparison"):
+        Comparison.load(tmp_path / "other.json")
+
+
+def test_noise_floors_of_an_earlier_run_are_not_measured_again(model: Model) -> None:
+    kept: list[Cell] = []
+    whole = compare(margins, model, ["rtn8", "rtn4"], keep=kept.append)
+    part = [Cell.from_dict(jsonable(one.to_dict())[0]) for one in kept if one.scheme in ("", "rtn8")]
+    said: list[str] = []
+    again = compare(margins, model, ["rtn8", "rtn4"], done=part, say=said.append)
+    assert said == ["margins: the reference", "margins: rtn4"]
+    pandas.testing.assert_frame_equal(again.table(), whole.table())
 
 
 def test_a_result_without_findings_is_compared_by_its_diff(model: Model) -> None:
