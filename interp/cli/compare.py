@@ -51,7 +51,7 @@ def _analyses(settings: CompareConfig) -> dict[str, Callable[..., Any]]:
     from interp.analyses.table import ANALYSES
     from interp.config import choose
 
-    asked = tuple(ANALYSES) if settings.analyses == ("all",) else settings.analyses
+    asked = tuple(ANALYSES) if "all" in settings.analyses else settings.analyses
     if not asked:
         raise ConfigError(f"--analyses is empty; allowed: all, {', '.join(ANALYSES)}.")
     rows = [ANALYSES[choose("--analyses", name, ANALYSES)] for name in dict.fromkeys(asked)]
@@ -62,7 +62,14 @@ def _schemes(settings: CompareConfig) -> tuple[Scheme, ...]:
     """Read --schemes; without it the default ones, or none where there is another checkpoint."""
     from interp.quantization import Scheme
 
-    given = settings.schemes or (SCHEMES if settings.other is None else ("none",))
+    given = settings.schemes
+    if given is None:
+        given = SCHEMES if settings.other is None else ("none",)
+    if not given or ("none" in given and len(given) > 1):
+        raise ConfigError(
+            f"--schemes {','.join(given)!r} names {'none beside schemes' if given else 'no scheme'}; give "
+            "schemes such as int8,int4 (`interp ls schemes`), or none alone with --with."
+        )
     if given == ("none",):
         if settings.other is None:
             raise ConfigError(
@@ -167,8 +174,12 @@ def _compare(
         report.write(story)
         session.say(f"run: {run.path}   report: {page}")
 
-    data = {**found.to_dict(), "certificate": {"passed": certificate["passed"]}}
-    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name))
+    refused = [cell for cell in found.cells if cell.refused]
+    data = {**found.to_dict(), "certificate": {"passed": certificate["passed"]}, "refused": len(refused)}
+    error = (
+        DataError(f"nothing was compared: {refused[0].refused}") if len(refused) == len(found.cells) else None
+    )
+    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name), error=error)
 
 
 def _identity(model: Model, other: Model | None, texts: Sequence[str]) -> dict[str, Any]:

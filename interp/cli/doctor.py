@@ -17,6 +17,7 @@ from interp.errors import ModelError
 
 if TYPE_CHECKING:
     from interp.config import DoctorConfig
+    from interp.models import Model
 
 __all__ = ["command", "environment"]
 
@@ -61,13 +62,51 @@ def command(session: Session, settings: DoctorConfig) -> Outcome:
     failed = [row["item"] for row in surroundings if row["status"] == "fail"] + [
         check.name for check in certificate.failures
     ]
+    integrity = _integrity(session, settings, model)
+    failed += [f"{check['name']} ({check['mode']})" for check in integrity if not check["passed"]]
     error = (
         ModelError(f"{model.name}: {len(failed)} checks failed: {', '.join(failed)}. {_remedy(certificate)}")
         if failed
         else None
     )
-    data = {"environment": surroundings, "certificate": certificate.to_dict(), "passed": not failed}
-    return Outcome(data, lambda: _show(surroundings, data["certificate"], certificate.verdict), error=error)
+    data = {"environment": surroundings, "certificate": certificate.to_dict(), "integrity": integrity}
+
+    def show() -> None:
+        _show(surroundings, certificate.to_dict(), certificate.verdict)
+        if integrity:
+            _show_integrity(integrity)
+
+    return Outcome({**data, "passed": not failed}, show, error=error)
+
+
+def _integrity(session: Session, settings: DoctorConfig, model: Model) -> list[dict[str, Any]]:
+    """Examine a quantized model against its base, and its scheme in the library's own modules."""
+    if settings.scheme in ("none", "fp32", "bf16"):
+        return []
+    from interp.cli.work import load_plain
+    from interp.quantization import Scheme, examine, quantize
+
+    base = load_plain(session, settings)
+    models = [model]
+    if Scheme.parse(settings.scheme).packs:
+        models.append(quantize(base, settings.scheme, mode="packed"))
+    found = [examine(one, base).to_dict() for one in models]
+    return [{"mode": one["mode"], **check} for one in found for check in one["checks"]]
+
+
+def _show_integrity(checks: list[dict[str, Any]]) -> None:
+    from interp.report.tables import console, of_rows, to_rich
+
+    rows = [
+        {
+            "mode": check["mode"],
+            "check of the quantized weights": check["name"],
+            "outcome": "passed" if check["passed"] else "FAILED",
+            "detail": check["detail"],
+        }
+        for check in checks
+    ]
+    console().print(to_rich(of_rows(rows)))
 
 
 def _remedy(certificate: Any) -> str:

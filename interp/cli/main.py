@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -133,4 +134,6 @@ def _again(session: Session) -> str:
         return (
             f"finished parts are in {folder}; continue with: {session.resolved.command_line(resume=folder)}"
         )
-    return f"nothing was kept; run again: {session.resolved.command_line()}"
+    out = getattr(session.resolved.settings, "out", None)
+    place = f" --out {shlex.quote(out)}" if out else ""
+    return f"nothing was kept; run again: {session.resolved.command_line()}{place}"

@@ -66,6 +66,8 @@ def claim(session: Session, settings: FolderConfig, command: str, task: str) -> 
     from interp.runs.integrity import state
 
     assert session.resolved is not None
+    if settings.resume and settings.out is None:
+        raise ConfigError("--resume needs --out, the folder of the unfinished run (`interp ls runs`).")
     replaces = settings.overwrite and settings.out is not None and state(Path(settings.out)) == "finished"
     asks = replaces and not settings.yes and sys.stdin.isatty()
     if asks and not click.confirm(f"Replace the run in {settings.out}?", err=True):

@@ -58,6 +58,7 @@ def _not_boolean(value: Any) -> Any:
 
 Grammar = Annotated[str, BeforeValidator(_comma_text), Field(min_length=1)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+OptionalWords = Annotated[tuple[str, ...] | None, BeforeValidator(_words)]
 Whole = Annotated[int, BeforeValidator(_not_boolean)]
 Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent)]
@@ -196,7 +197,7 @@ class PatchConfig(RunConfig):
 class CompareConfig(PlainConfig, FolderConfig):
     """Hold the settings of ``interp compare``."""
 
-    schemes: Words = _setting((), "at which precisions", allowed="schemes with commas, or none")
+    schemes: OptionalWords = _setting(None, "at which precisions", allowed="schemes with commas, or none")
     analyses: Words = _setting(
         ("probe", "patch", "recall", "two-hop"), "what is run again", allowed="names with commas, or all"
     )

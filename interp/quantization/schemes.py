@@ -65,7 +65,9 @@ class Scheme:
                 f"scheme {text!r} asked, but {name} has no group size; those that do: {grouped}."
             )
         if not re.fullmatch(r"[1-9]\d{0,4}", size):
-            raise ConfigError(f"scheme {text!r} asked; the group size is a whole number, as in {name}-g32.")
+            raise ConfigError(
+                f"scheme {text!r} asked; the group size is a whole number up to 99999, as in {name}-g32."
+            )
         return replace(row, group=int(size))
 
     def __str__(self) -> str:

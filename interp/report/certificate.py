@@ -57,8 +57,10 @@ def _noise(certificate: dict[str, Any]) -> str:
 
 def short_name(facts: dict[str, Any]) -> str:
     """Name the model for a title: of a folder its last part, of anything else what the user typed."""
-    name = str(facts.get("model", {}).get("name", "?"))
-    return PurePath(name).name if name.startswith((".", "/", "~")) else name
+    model = facts.get("model", {})
+    name, scheme = str(model.get("name", "?")), str(model.get("scheme", "none"))
+    name = PurePath(name).name if name.startswith((".", "/", "~")) else name
+    return name if scheme == "none" else f"{name} at {scheme}"
 
 
 def _other(model: Any) -> str:

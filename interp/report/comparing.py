@@ -34,7 +34,8 @@ CAUTIONS = (
 )
 DENSE = (
     "In mode dense the model computes with the scheme's numbers in full precision arithmetic: its speed and "
-    "memory are those of the full model. Bytes are counted, not measured."
+    "memory are those of the full model. Bytes are those that the scheme needs, counted; a library may store "
+    "more (mode packed measures them)."
 )
 WORDS = (
     ("finding", "One number of an analysis, measured item by item, with a control that it has to beat."),
@@ -46,7 +47,10 @@ WORDS = (
     ("difference", "Value in the other model less the reference's, over the same items; 95% interval."),
     ("survives", "The whole interval of the difference lies within delta of zero."),
     ("weakened", "The whole interval lies below minus delta: smaller, and not shown to be gone."),
-    ("strengthened", "The whole interval lies above delta."),
+    (
+        "strengthened",
+        "The whole interval lies above delta: further from its control, not always better.",
+    ),
     ("lost", "Clear of its control in the reference, and not above it in the other model."),
     (
         "inconclusive",

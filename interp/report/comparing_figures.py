@@ -56,13 +56,18 @@ def _differences(rows: Sequence[Row]) -> Figure | None:
     clear = [row for row in rows if row.clear and row.delta > 0]
     if not clear:
         return None
+    several = len({row.analysis for row in clear}) > 1
+
+    def prefix(row: Row) -> str:
+        return f"{row.analysis}: " if several and not row.finding.startswith(row.analysis) else ""
+
     ordered = sorted(clear, key=lambda row: (bool(row.curve), -abs(row.difference) / row.delta))
     shown = {id(row) for row in ordered[:MOST_DRAWN]}
     drawn = [row for found in grouped(clear) for row in found if id(row) in shown]
     data = pandas.DataFrame(
         [
             (
-                f"{one_line(row.finding, MOST_NAME)} \u00b7 {row.scheme}: {row.verdict}",
+                f"{one_line(prefix(row) + row.finding, MOST_NAME)} \u00b7 {row.scheme}: {row.verdict}",
                 *_scaled(row),
                 COLOURS[row.verdict],
             )

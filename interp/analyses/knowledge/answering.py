@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +30,15 @@ class Answering:
         right: 1 where the answer's first token is the likeliest, else 0.
         usual: 1 where the relation's most frequent answer is right, else 0.
         log_probability: of the answer's first token, in nats.
-        others: the mean of other answers to the relation, in nats; chance in the vocabulary without others.
+        guess: what guessing among the relation's answers, as often as each is asked, gives it, in nats; at
+            least chance in the vocabulary.
     """
 
     questions: Questions
     right: Float[np.ndarray, " item"]
     usual: Float[np.ndarray, " item"]
     log_probability: Float[np.ndarray, " item"]
-    others: Float[np.ndarray, " item"]
+    guess: Float[np.ndarray, " item"]
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -55,9 +57,9 @@ class Answering:
                 "log-probability of the answer",
                 self.log_probability,
                 self.groups,
-                self.others,
+                self.guess,
                 "nats",
-                about="of the answer's first token; control: other answers to the same relation",
+                about="of the answer's first token; control: a guess among the answers to the relation",
                 direction=1,
             ),
         )
@@ -129,13 +131,18 @@ def answering(model: Model, questions: Questions) -> Answering:
     logits = model.logits([one.prompt for one in asked])
     tokens = torch.tensor([one.token for one in asked], device=logits.device)
     logs = logits.double().log_softmax(dim=1)
-    others = [questions.others(row) for row in range(len(asked))]
-    chance = -float(np.log(logits.shape[1]))
-    wrong = [float(logs[row, list(ids)].mean()) if ids else chance for row, ids in enumerate(others)]
+    pairs = Counter((one.relation, one.token) for one in asked)
+    sizes, chance = Counter(one.relation for one in asked), 1 / logits.shape[1]
+    guess = [
+        max(chance, pairs[one.relation, one.token] / sizes[one.relation])
+        if sizes[one.relation] > 1
+        else chance
+        for one in asked
+    ]
     return Answering(
         questions,
         (logits.argmax(dim=1) == tokens).double().cpu().numpy(),
         np.array([float(one.token == questions.usual[one.relation]) for one in asked]),
         logs.gather(1, tokens[:, None])[:, 0].cpu().numpy(),
-        np.array(wrong),
+        np.log(guess),
     )
