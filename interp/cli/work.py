@@ -66,7 +66,7 @@ def claim(session: Session, settings: FolderConfig, command: str, task: str) -> 
     from interp.runs.integrity import state
 
     assert session.resolved is not None
-    if settings.resume and settings.out is None:
+    if settings.resume and settings.out is None and not settings.overwrite:
         raise ConfigError("--resume needs --out, the folder of the unfinished run (`interp ls runs`).")
     replaces = settings.overwrite and settings.out is not None and state(Path(settings.out)) == "finished"
     asks = replaces and not settings.yes and sys.stdin.isatty()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["figures", "main_figure"]
 
-MOST_DRAWN, MOST_CURVES, MOST_NAME, EDGE = 28, 16, 36, 15.0
+MOST_DRAWN, MOST_CURVES, MOST_NAME, EDGE = 28, 16, 44, 15.0
 COLOURS = {"survives": 0, "weakened": 4, "strengthened": 2, "lost": 1, "inconclusive": -1}
 SCATTER = {"mediator", "reference", "value"}
 

@@ -189,7 +189,8 @@ def test_another_checkpoint_is_compared_and_said_to_be_one(call: Call) -> None:
 
 def test_what_is_refused_is_told_with_its_reason(call: Call) -> None:
     answer = call(*MODEL, "--schemes", "rtn8", "--analyses", "refusing", "--out", "run")
-    assert answer.code == 0, answer.err
+    assert answer.code == 3, answer.err
+    assert "nothing was compared" in answer.err
     assert "Not run" in answer.out and f"no {EVIL} here" in answer.out
     assert "1 analysis could not be run everywhere" in answer.out
     page = Path("run/report.html").read_text()

@@ -36,7 +36,7 @@ def test_a_group_size_is_read_and_written(name: str, group: int) -> None:
         ("int3", "scheme 'int3' asked; there are: fp32"),
         ("in4", r"Did you mean 'int4'\?"),
         ("nf4-g32", "nf4 has no group size; those that do: rtn4"),
-        ("int4-g0", "the group size is a whole number, as in int4-g32"),
+        ("int4-g0", "the group size is a whole number up to 99999, as in int4-g32"),
         ("int4-g", "the group size is a whole number"),
         ("int4-gx", "the group size is a whole number"),
         ("", "scheme '' asked"),
