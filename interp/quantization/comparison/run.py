@@ -106,10 +106,7 @@ def compare(
         other=None if second is None else _described(second),
         cells=tuple(cells[name, label] for name in analyses for label in labels),
         references={name: cells[name, ""].result for name in analyses if (name, "") in cells},
-        noise={
-            name: bases[name].measured if name in bases else "; ".join(NOISE[kind] for kind in noise)
-            for name in analyses
-        },
+        noise={name: _noise(bases.get(name), noise) for name in analyses},
         mode=mode,
         seed=seed,
         seconds=time.perf_counter() - started,
@@ -118,6 +115,11 @@ def compare(
         ),
         results={key: result for key, result in results.items() if result is not None},
     )
+
+
+def _noise(base: Reference | None, asked: Sequence[str]) -> str:
+    """Say which noise floors there are; of an analysis that was not run again, those that were asked."""
+    return "; ".join(NOISE[kind] for kind in asked) if base is None else base.measured
 
 
 def _label(model: Model) -> str:
