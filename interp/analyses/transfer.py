@@ -143,12 +143,15 @@ class _Pair:
             ("from the reference", ref, own, "fitted on the reference, tested on this model"),
             ("to the reference", own, ref, "fitted on this model, tested on the reference"),
         )
+        blind = self.lesson.right(
+            ref.shuffled, ref.states
+        )  # one for both, or its own noise would be compared
         return tuple(
             self.finding(
                 what,
                 self.lesson.right(taught.probe, read.states),
-                self.lesson.right(taught.shuffled, read.states),
-                f"accuracy on test, {words}; control: the same with exchanged labels",
+                blind,
+                f"accuracy on test, {words}; control: the reference's probe of exchanged labels",
             )
             for what, taught, read, words in plan
         )
@@ -165,7 +168,7 @@ class _Pair:
             "cosine between the two probes' directions of a label; control: the "
             "reference's probe of exchanged labels"
         )
-        return self.finding("directions", row_cosine(*rows), row_cosine(rows[0], blind), about, groups=names)
+        return self.finding("directions", row_cosine(*rows), row_cosine(rows[1], blind), about, groups=names)
 
     def _readings(self) -> tuple[Finding, ...]:
         test, groups = self.lesson.split.test, self.lesson.groups
@@ -176,8 +179,8 @@ class _Pair:
         said = f"the first concept is the same, {end}"
         alike = f"cosine between the similarities to all concepts (less their mean), {end}"
         return (
-            self.finding("same concept", first == second, first == second[other], said),
-            self.finding("codebook agreement", row_cosine(own, ref), row_cosine(own, ref[other]), alike),
+            self.finding("same concept", first == second, second == second[other], said),
+            self.finding("codebook agreement", row_cosine(own, ref), row_cosine(ref, ref[other]), alike),
         )
 
 

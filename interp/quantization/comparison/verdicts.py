@@ -200,17 +200,20 @@ def _difference(other: Finding, reference: Finding, same: bool, seed: int) -> In
     if reference.statistic is not None or other.statistic is not None:
         return _drawn(lambda weights: _over(other, weights) - _over(reference, weights), reference, seed)
     theirs, ours = other.values, reference.values
-    moved = _controls(other) - _controls(reference)
-    if moved.any():
+    moved, shift = _controls(other) - _controls(reference), 0.0
+    if _constant(moved):
+        shift = float(moved[0])
+    else:
         theirs = theirs - moved
     change = theirs - ours
     change[np.abs(change) <= 1e-12 * (np.abs(other.values) + np.abs(ours))] = 0.0  # rounding of the controls
     known = not change.any() or (_constant(change) and reference.n_groups >= ENOUGH)
     if known and (same or not _shares(other, reference)):
-        return Interval(float(change[0]), float(change[0]), LEVEL, "every item the same")
-    bounded = not moved.any() and _bounded(other, reference)
-    support = "share" if bounded else "auto"
-    return paired_difference(theirs, ours, groups=reference.groups, seed=seed, support=support).interval
+        value = float(change[0]) - shift
+        return Interval(value, value, LEVEL, "every item the same")
+    support = "share" if theirs is other.values and _bounded(other, reference) else "auto"
+    found = paired_difference(theirs, ours, groups=reference.groups, seed=seed, support=support).interval
+    return Interval(found.low - shift, found.high - shift, found.level, found.method)
 
 
 def _constant(values: np.ndarray) -> bool:
