@@ -118,6 +118,16 @@ def _own_texts(seed: int) -> tuple[str, ...]:
     return tuple(quantization.calibration_texts(seed=seed))
 
 
+def _ready(
+    session: Session, settings: CompareConfig, schemes: Sequence[Scheme]
+) -> tuple[Model, Model | None, tuple[str, ...]]:
+    """Load what is compared and the texts for it, and refuse what cannot run here."""
+    texts = _texts(settings, schemes)
+    model, other = _models(session, settings)
+    _refuse(settings, model, schemes, texts)
+    return model, other, texts
+
+
 def _refuse(settings: CompareConfig, model: Model, schemes: Sequence[Scheme], texts: Sequence[str]) -> None:
     """Refuse a scheme that cannot run here, before anything is computed."""
     from interp.quantization.quantizing import refuse
@@ -144,9 +154,7 @@ def _compare(
     from interp.cli.work import certify
     from interp.quantization import compare
 
-    texts = _texts(settings, schemes)
-    model, other = _models(session, settings)
-    _refuse(settings, model, schemes, texts)
+    model, other, texts = _ready(session, settings, schemes)
     of = _identity(model, other, texts)
     done, faults = read_cells(run, of)
     certificate = certify(session, model)
@@ -279,8 +287,6 @@ def _plan(
     """Say what would be run, and which modules each scheme would quantize."""
     from interp.cli.plan import of_compare, show_compare
 
-    texts = _texts(settings, schemes)
-    model, other = _models(session, settings)
-    _refuse(settings, model, schemes, texts)
+    model, other, _ = _ready(session, settings, schemes)
     plan = of_compare(model, other, list(analyses), schemes, limit=settings.limit)
     return Outcome(plan, lambda: show_compare(plan), status="planned")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from interp.mediation.effects import Effects
 
-__all__ = ["stability"]
+__all__ = ["jaccard", "stability"]
 
 
 def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0) -> pandas.DataFrame:
@@ -53,9 +53,9 @@ def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0)
         again = sums @ times / float(sizes @ times)
         ranked: Any = stats.spearmanr(own, again)
         found["rank correlation"].append(float(ranked.statistic))
-        found["top overlap"].append(_overlap(_top(own, k), _top(again, k)))
+        found["top overlap"].append(jaccard(_top(own, k), _top(again, k)))
         lucky = [set(rng.permutation(len(values))[:k].tolist()) for _ in range(2)]
-        found["top overlap by luck"].append(_overlap(*lucky))
+        found["top overlap by luck"].append(jaccard(*lucky))
     rows = [
         {
             "what": what,
@@ -72,5 +72,6 @@ def _top(means: np.ndarray, k: int) -> set[int]:
     return set(np.argsort(-np.abs(means), kind="stable")[:k].tolist())
 
 
-def _overlap(one: set[int], two: set[int]) -> float:
+def jaccard(one: set[int], two: set[int]) -> float:
+    """Give the size of what two sets share over that of both together."""
     return len(one & two) / len(one | two)

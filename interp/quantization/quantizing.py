@@ -87,10 +87,10 @@ def quantize(
     skipped = _skipped(model, modules, skip)
     layers = {name: as_linear(module) for name, module in modules.items() if name not in skipped}
     others = {name: _matrix(weight) for name, weight in other_weights(copied).items()}
+    sizes = {name: layer.weight.numel() for name, layer in layers.items()}
     job = Job(hf, layers, scheme, _texts(model, calibration))
-    plain = {name: as_linear(module) for name, module in modules.items() if name in layers}
     packed = library.packed(job)
-    done = _put(hf, packed, plain, library, job, mode)
+    done = _put(hf, packed, library, job, mode)
     _check_done(model, scheme, modules, done, skipped | dict(packed.skipped))
     report = replace(
         report,
@@ -100,7 +100,7 @@ def quantize(
         calibration=_provenance(job.texts),
         gradients="" if mode == "dense" else _fault(scheme, packed, library, model.dtype),
     )
-    notes = _coverage(model, sum(plain[one.name].weight.numel() for one in done), report)
+    notes = _coverage(model, sum(sizes[one.name] for one in done), report)
     after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
     return _wrapped(model, hf, replace(report, bytes_after=after), started, notes)
 
@@ -177,9 +177,7 @@ def _converted(hf: Any) -> Any:
     return made
 
 
-def _put(
-    hf: Any, packed: Packed, plain: Mapping[str, nn.Linear], library: Library, job: Job, mode: str
-) -> tuple[QuantizedModule, ...]:
+def _put(hf: Any, packed: Packed, library: Library, job: Job, mode: str) -> tuple[QuantizedModule, ...]:
     """Put the quantized weights or modules into the copy, and measure how far they are from the base's."""
     parameters = dict(hf.named_parameters())
     for name, value in packed.others.items():
@@ -190,7 +188,8 @@ def _put(
         )
     done: list[QuantizedModule] = []
     for name, module in packed.modules.items():
-        weight, before = library.weight(module), plain[name].weight.float()
+        layer, weight = as_linear(hf.get_submodule(name)), library.weight(module)
+        before = layer.weight.float()
         held = weight.to(job.hf.dtype).float() if mode == "dense" else weight
         error = float((held - before).norm() / before.norm().clamp_min(1e-30))
         group = library.group(job, name)
@@ -198,7 +197,7 @@ def _put(
             put_weight(hf.get_submodule(name), weight)
         else:
             put_module(hf, name, module.eval().requires_grad_(False))
-        size = library.needed(plain[name], job.scheme, group) if mode == "dense" else library.stored(module)
+        size = library.needed(layer, job.scheme, group) if mode == "dense" else library.stored(module)
         done.append(QuantizedModule(name, group, size, error))
     return tuple(done)
 
@@ -226,7 +225,7 @@ def _fault(scheme: Scheme, packed: Packed, library: Library, dtype: torch.dtype)
     """Say why gradients of packed modules must not be believed: measured first, then what is known."""
     if found := gradient_fault(packed.modules, library, dtype=dtype):
         return found
-    if scheme.weight_only or scheme.gradient_safe:
+    if scheme.gradient_safe:
         return ""
     return "it rounds activations, and gradients pass through the rounding as if it were not there"
 

@@ -192,7 +192,7 @@ def _counts(result: dict[str, Any]) -> Table | None:
     if not rows:
         return None
     note = (
-        "Clear findings by verdict; unclear ones, which the reference itself does not show, are not judged."
+        "Clear findings by verdict; unclear ones, which the reference itself does not show, are not counted."
     )
     return of_rows(rows, "How many findings", note=note)
 

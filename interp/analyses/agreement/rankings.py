@@ -16,11 +16,11 @@ from scipy import stats
 
 from interp.findings import Finding
 from interp.mediation import Effects, stability
+from interp.mediation.rankings import jaccard
 
 __all__ = [
     "Rankings",
     "by_luck",
-    "jaccard",
     "kendall",
     "largest",
     "overlap",
@@ -55,11 +55,6 @@ def kendall(one: Means, two: Means) -> float:
 def largest(means: Means, k: int) -> list[int]:
     """Give the places of the k largest effects, whichever way they work."""
     return np.argsort(-np.abs(means), kind="stable")[:k].tolist()
-
-
-def jaccard(one: set[int], two: set[int]) -> float:
-    """Give the size of what two sets share over that of both together."""
-    return len(one & two) / len(one | two)
 
 
 def by_luck(k: int, n: int) -> float:

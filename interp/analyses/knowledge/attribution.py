@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.analyses.knowledge.neurons import Writes, first_order, importances
 from interp.analyses.readout import Readout
 from interp.findings import Finding
+from interp.mediation.rankings import jaccard
 
 __all__ = ["Attribution", "attribute", "neuron_findings"]
 
@@ -103,7 +104,7 @@ def neuron_findings(
     """
     k, total = own.k, own.values.shape[1]
     above = (own.values >= reference.tau(threshold)[:, None]).sum(axis=1)
-    shared = [_jaccard(*pair) for pair in zip(own.top, reference.top, strict=True)]
+    shared = [jaccard(set(a), set(b)) for a, b in zip(own.top.tolist(), reference.top.tolist(), strict=True)]
     ranks = [_rank_correlation(own, reference, row, row) for row in range(len(groups))]
     strangers = [_rank_correlation(own, reference, row, at) for row, at in enumerate(partners(len(groups)))]
     where = "of each prompt" if threshold == "per-prompt" else "on average over the prompts"
@@ -153,10 +154,6 @@ def neuron_facts(own: Attribution, width: int, threshold: Threshold) -> Mapping[
         "measured neurons per prompt": float(np.isfinite(own.values).sum(axis=1).mean()),
         "share of the top by layer": (layers / own.top.size).tolist(),
     }
-
-
-def _jaccard(one: np.ndarray, two: np.ndarray) -> float:
-    return len(np.intersect1d(one, two)) / len(np.union1d(one, two))
 
 
 def _rank_correlation(own: Attribution, reference: Attribution, row: int, asked: int) -> float:

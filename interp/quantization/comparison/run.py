@@ -228,9 +228,7 @@ def _failures(report: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _described(model: Model) -> dict[str, Any]:
     return {
-        "name": model.name,
-        "weights": model.weights,
-        "fingerprint": model.fingerprint,
+        **model.described,
         "tokenizer_fingerprint": model.tokenizer_fingerprint,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
