@@ -11,7 +11,7 @@ import pytest
 
 from tests.architecture.syntax import Module, none, plant, read
 
-LONGEST_FUNCTION, LONGEST_CLASS, LONGEST_FILE = 60, 200, 350
+LONGEST_FUNCTION, LONGEST_CLASS, LONGEST_FILE = 60, 300, 600
 MEDIAN_FUNCTION, NINETIETH_FUNCTION = 8, 35
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"torch.load", "torch.save", "eval", "exec"}
@@ -127,8 +127,8 @@ def test_a_docstring_is_not_counted(tmp_path: Path) -> None:
 def test_docstrings_of_methods_are_not_counted_in_a_class(tmp_path: Path) -> None:
     method = '    def f{}(self):\n        """Say it.\n\n        More.\n        """\n        return 1\n'
     text = "class C:\n" + "".join(method.format(i) for i in range(LONGEST_CLASS // 2 - 1))
-    assert too_long(plant(tmp_path, {"probes/x.py": text})) == ["probes.x: 595 lines"]
-    assert "probes.x.C: 201 lines" in too_long(
+    assert too_long(plant(tmp_path, {"probes/x.py": text})) == ["probes.x: 895 lines"]
+    assert "probes.x.C: 301 lines" in too_long(
         plant(tmp_path, {"probes/x.py": text + "    x = 1\n    y = 2\n"})
     )
 
