@@ -8,6 +8,7 @@ the circuit have random weights, read everything and write into the junk, which 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -203,3 +204,63 @@ PLANTED = {"copy": copy, "induction": induction, "composition": composition}
 def planted(name: str, seed: int = 0) -> Planted:
     """Build one of them."""
     return PLANTED[name](seed)
+
+
+ON, OFF, LAST, STRENGTH, STEEP = 1, 2, 3, 4.0, 30.0
+
+
+def _neuron(model: GPT2LMHeadModel, layer: int, at: int, reads: dict[int, float], bias: float) -> None:
+    """Set one neuron to ``relu(sum of reads + bias)``, scaled so that the GELU's bend does not show."""
+    mlp = model.transformer.h[layer].mlp
+    with torch.no_grad():
+        mlp.c_fc.weight[:, at] = 0.0
+        for dim, weight in reads.items():
+            mlp.c_fc.weight[dim, at] = STEEP * weight
+        mlp.c_fc.weight[FOUND.stop - 1, at] = -STEEP * sum(reads.values())  # the norm's mean cancels
+        mlp.c_fc.bias[at] = STEEP * bias
+        mlp.c_proj.weight[at] = 0.0
+
+
+def _bit(model: GPT2LMHeadModel, head: int, place: int, outputs: dict[int, float]) -> None:
+    """Let a head of layer 0 say whether the token at a place is ON."""
+    q, k = _to_place(place)
+    v, out = torch.zeros(WIDTH, WIDTH // HEADS), torch.zeros(WIDTH // HEADS, WIDTH)
+    v[TOKEN.start + ON, 0], v[FOUND.stop - 1, 0] = 1.0, -1.0
+    for dim, weight in outputs.items():
+        out[0, dim] = weight
+    _head(model, 0, head, q, k, v, out)
+
+
+def gate(kind: str) -> Planted:
+    """Two heads that say whether the tokens at places 1 and 2 are ON, joined by what ``kind`` says.
+
+    ``and``, ``or``: an MLP joins ``head.0.0`` and ``head.0.1``. ``backup``: ``head.0.0`` answers, and
+    ``head.1.1`` answers instead only where ``head.0.0`` found nothing. ``chain``: ``head.1.1`` passes on what
+    ``head.0.0`` found. The answer's logit is 4 where the gate is on and 0 elsewhere.
+    """
+    hf, a, b, free, answer = _blank(1), FOUND.start, FOUND.start + 1, FOUND.start + 2, ANSWER.start
+    _bit(hf, 0, 1, {a: 1.0} | ({answer: STRENGTH} if kind == "backup" else {}))
+    _bit(hf, 1, 2, {b: 1.0})
+    project = hf.transformer.h[0 if kind == "backup" else 1].mlp.c_proj.weight
+    if kind in ("and", "or"):
+        _neuron(hf, 1, 0, {a: 1.0, b: 1.0}, -1.0)
+        _neuron(hf, 1, 1, {a: 1.0, b: 1.0}, 0.0)
+        with torch.no_grad():
+            project[0, answer] = (STRENGTH if kind == "and" else -STRENGTH) / STEEP
+            project[1, answer] = (0.0 if kind == "and" else STRENGTH) / STEEP
+    if kind == "backup":
+        _neuron(hf, 0, 0, {b: 1.0, a: -1.0}, 0.0)
+        with torch.no_grad():
+            project[0, free] = 1.0 / STEEP
+    if kind in ("backup", "chain"):
+        q, k = _to_place(LAST)
+        v, out = torch.zeros(WIDTH, WIDTH // HEADS), torch.zeros(WIDTH // HEADS, WIDTH)
+        v[free if kind == "backup" else a, 0], v[FOUND.stop - 1, 0] = 1.0, -1.0
+        out[0, answer] = STRENGTH
+        _head(hf, 1, 1, q, k, v, out)
+    pairs = [
+        _pair([c, ON, ON, d], [c, OFF, OFF, d], 0, 9, f"{at}")
+        for at, (c, d) in enumerate(product((3, 5, 7, 10, 12, 13), (6, 8)))
+    ]
+    heads = {"head.0.0", "head.1.1" if kind in ("backup", "chain") else "head.0.1"}
+    return _finish(hf, pairs, heads, set())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp import results
 from interp.errors import ConfigError
@@ -38,13 +38,20 @@ MOST = 24
 class Interactions:
     """Hold the interaction of every two of some mediators on each pair.
 
-    ``f(S)`` is the metric with the mediators of S replaced together; all others respond to what they get. Two
-    mediators interact by ``f(ij) - f(i) - f(j) + f()``, in the direction of the clean answer: above zero each
-    needs the other (AND), below zero one can stand in for the other (OR, backup).
+    ``f(S)`` is the metric with the mediators of S as in the clean run and the rest of the listed ones as in
+    the corrupt run; whatever is not listed responds to what it gets. By *denoising* two mediators interact by
+    ``f(ij) - f(i) - f(j) + f()`` from the corrupt prompt, by *noising* by
+    ``f(N) - f(N without i) - f(N without j) + f(N without both)`` from the clean one. Both are positive where
+    each needs the other (AND) and negative where either is enough, or one covers for the other (OR, backup).
+
+    That reading holds only between mediators of which neither is upstream of the other. Of a chain ``i -> j``
+    denoising gives a negative number, because ``j`` answers to a clean ``i``, and noising a positive one;
+    :meth:`reading` says so. A backup that is silent while its principal works is seen by noising alone.
 
     Attributes:
         mediators: which.
         values: ``[one two pair]``, symmetric; the diagonal is zero.
+        upstream: ``[one two]``, whether what the first writes can reach the second.
         direction: ``denoising`` or ``noising``.
         metric: its name.
         groups: of the pairs.
@@ -53,6 +60,7 @@ class Interactions:
 
     mediators: tuple[Mediator, ...]
     values: Float[np.ndarray, "one two pair"]
+    upstream: Bool[np.ndarray, "one two"]
     direction: str
     metric: str
     groups: tuple[str, ...]
@@ -65,7 +73,24 @@ class Interactions:
 
     def estimate(self, one: int, two: int) -> Estimate:
         """Give the mean interaction of two mediators, by their place, with its interval over groups."""
-        return bootstrap(self.values[one, two], groups=self.groups, seed=self.seed)
+        values = self.values[one, two]
+        return bootstrap(values, groups=self.groups, seed=self.seed, support="real")
+
+    def reading(self, one: int, two: int) -> str:
+        """What the sign of an interaction says about two mediators, by their place."""
+        interval, value = self.estimate(one, two).interval, self.matrix[one, two]
+        if interval.contains(0.0):
+            return "not told from none"
+        chain = self.upstream[one, two] or self.upstream[two, one]
+        if value > 0:
+            may = (
+                ", or a chain: one is upstream of the other" if chain and self.direction == "noising" else ""
+            )
+            return f"each needs the other (AND){may}"
+        if self.direction == "noising":
+            return "one covers for the other (OR, backup)"
+        may = ", or a chain: one is upstream of the other" if chain else ""
+        return f"either is enough (OR){may}"
 
     def table(self, k: int | None = None) -> pandas.DataFrame:
         """Give one row per two mediators, the strongest interaction first."""
@@ -82,9 +107,10 @@ class Interactions:
                     "interaction": value.value,
                     "low": value.interval.low,
                     "high": value.interval.high,
+                    "reading": self.reading(one, two),
                 }
             )
-        return pandas.DataFrame(rows, columns=["one", "two", "interaction", "low", "high"])
+        return pandas.DataFrame(rows, columns=["one", "two", "interaction", "low", "high", "reading"])
 
     def to_dict(self) -> dict[str, Any]:
         """Give the table and what it is of as JSON types."""
@@ -164,12 +190,37 @@ def interactions(
     places = range(len(found))
     sets: list[tuple[int, ...]] = [(), *((at,) for at in places), *combinations(places, 2)]
     measured = dict(zip(sets, _measured(model, pairs, found, sets, direction, metric, seed), strict=True))
-    sign = 1.0 if direction == "denoising" else -1.0
     values = np.zeros((len(found), len(found), len(pairs)))
     for one, two in combinations(range(len(found)), 2):
         together = measured[one, two] - measured[one,] - measured[two,] + measured[()]
-        values[one, two] = values[two, one] = sign * together
-    return Interactions(found, values, direction, metric, tuple(pairs.groups), seed)
+        values[one, two] = values[two, one] = together
+    upstream = np.array([[is_upstream(model, one, two) for two in found] for one in found])
+    return Interactions(found, values, upstream, direction, metric, tuple(pairs.groups), seed)
+
+
+_STAGES = (
+    ("embed", "resid_pre"),
+    ("q", "k", "v"),
+    ("z", "head"),
+    ("attn_out",),
+    ("resid_mid",),
+    ("neuron", "mlp_act"),
+    ("mlp_out",),
+    ("resid_post",),
+)
+_STAGE = {kind: at for at, kinds in enumerate(_STAGES) for kind in kinds}
+_OF_ATTENTION, _OF_MLP = ("q", "k", "v", "z", "head", "attn_out"), ("neuron", "mlp_act", "mlp_out")
+
+
+def is_upstream(model: Model, one: Mediator, two: Mediator) -> bool:
+    """Whether what the first writes can reach the second: earlier in the pass, and at no later token."""
+    if one.position is not None and two.position is not None and one.position > two.position:
+        return False
+    layers = [-1 if mediator.layer is None else mediator.layer for mediator in (one, two)]
+    if layers[0] != layers[1]:
+        return layers[0] < layers[1]
+    side_by_side = model.anatomy.parallel and one.site.kind in _OF_ATTENTION and two.site.kind in _OF_MLP
+    return _STAGE[one.site.kind] < _STAGE[two.site.kind] and not side_by_side
 
 
 def _measured(

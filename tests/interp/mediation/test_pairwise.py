@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,12 @@ import interp
 from interp import mediation
 from interp.errors import ConfigError
 from interp.mediation import interactions
+from interp.mediation.pairwise import is_upstream
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.tasks.pairs import draw
+from tests.planted_heads import gate
 from tests.tiny import build, tokenizer
 
 
@@ -37,10 +41,55 @@ def test_two_mediators_against_four_whole_runs(direction: str) -> None:
         return np.array([float(logits[at, a[0]] - logits[at, f[0]]) for at, a, f in rows])
 
     wanted = run("attn_out.0", "mlp_out.1") - run("attn_out.0") - run("mlp_out.1") + run()
-    wanted = wanted if direction == "denoising" else -wanted
     assert np.allclose(found.values[0, 1], wanted, atol=1e-5)
     assert np.abs(wanted).max() > 1e-6
     assert np.array_equal(found.matrix, found.matrix.T) and not found.matrix.diagonal().any()
+
+
+TRUTH = {  # the gate's output where head one and head two are (clean, clean), (clean, corrupt), ...
+    "and": {(1, 1): 4.0, (1, 0): 0.0, (0, 1): 0.0, (0, 0): 0.0},
+    "or": {(1, 1): 4.0, (1, 0): 4.0, (0, 1): 4.0, (0, 0): 0.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "value", "words"),
+    [
+        *[
+            (kind, direction, f[1, 1] - f[1, 0] - f[0, 1] + f[0, 0], words)
+            for kind, words in (("and", r"each needs the other \(AND\)$"), ("or", "OR"))
+            for direction in ("denoising", "noising")
+            for f in (TRUTH[kind],)
+        ],
+        # Clean, the backup is silent: its clean value adds nothing to a corrupt run, and without its corrupt
+        # value (silent too) it answers as soon as the first head is corrupt.
+        ("backup", "denoising", 4.0 - 4.0 - 0.0 + 0.0, "not told from none"),
+        ("backup", "noising", 4.0 - 4.0 - 4.0 + 0.0, r"one covers for the other \(OR, backup\)"),
+        # Behind a clean first head the second responds, so that either alone brings the answer back.
+        ("chain", "denoising", 4.0 - 4.0 - 4.0 + 0.0, "or a chain: one is upstream of the other"),
+        ("chain", "noising", 4.0 - 0.0 - 0.0 + 0.0, "or a chain: one is upstream of the other"),
+    ],
+)
+def test_planted_gates_have_the_sign_of_their_truth_table(
+    kind: str, direction: str, value: float, words: str
+) -> None:
+    truth = gate(kind)
+    found = interactions(truth.model, truth.pairs, sorted(truth.heads), direction=direction)
+    assert found.matrix[0, 1] == pytest.approx(value, abs=0.5)
+    assert re.search(words, found.table()["reading"][0])
+
+
+def test_what_is_upstream_of_what() -> None:
+    sequential, parallel = (load(build(name), tokenizer=tokenizer()) for name in ("llama", "gpt_neox"))
+
+    def ordered(model: Model, one: str, two: str) -> bool:
+        return is_upstream(model, mediation.Mediator.parse(one), mediation.Mediator.parse(two))
+
+    assert ordered(sequential, "head.0.1", "head.1.0") and not ordered(sequential, "head.1.0", "head.0.1")
+    assert not ordered(sequential, "head.1.0", "head.1.3") and not ordered(sequential, "q.1.0", "k.1.0")
+    assert ordered(sequential, "head.1.0", "mlp_out.1") and not ordered(parallel, "head.1.0", "mlp_out.1")
+    assert ordered(parallel, "head.1.0", "mlp_out.2") and ordered(parallel, "embed", "head.0.0")
+    assert not ordered(sequential, "head.0.1@3", "head.1.0@2") and ordered(sequential, "k.1.0", "head.1.0")
 
 
 def test_what_carries_nothing_interacts_with_nothing() -> None:
