@@ -6,6 +6,7 @@ Some take an amount, written after a colon: ``noise:3``, ``steering:2``, ``inter
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -105,11 +106,41 @@ def _without_own(found: Material, values: Tensor) -> Tensor:
 
 
 def _resample(found: Material) -> Tensor:
-    """Take another example's value: a random cycle, so that none keeps its own."""
-    order = torch.randperm(len(found.other), generator=found.generator)
-    following = torch.empty_like(order)
-    following[order] = order.roll(-1)
-    return found.other[following.to(found.other.device)]
+    """Another example's value, of one of the same length where there is one; see :func:`partners`."""
+    lengths = found.inside.sum(dim=1).tolist()
+    rows = partners(lengths, found.generator)
+    values = found.other[torch.tensor(rows, device=found.other.device)]
+    for at, (own, partner) in enumerate(zip(lengths, (lengths[row] for row in rows), strict=True)):
+        if partner != own:  # a longer prompt: its last tokens stand for these
+            values[at, :own] = found.other[rows[at], partner - own : partner]
+    return values
+
+
+def partners(lengths: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Which example each example takes its values from: a random cycle among those of its length.
+
+    An example that shares its length with no other takes those of a longer one, aligned at the last token: a
+    shorter one has no value for some of its tokens.
+
+    Raises:
+        ConfigError: the longest prompt has no other of its length.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    found = dict.fromkeys(range(len(lengths)), 0)
+    for length in set(lengths):
+        same = [at for at in order if lengths[at] == length]
+        if len(same) == 1:
+            later = order.index(same[0]) + 1
+            same += [at for at in (*order[later:], *order[:later]) if lengths[at] > length][:1]
+            if len(same) == 1:
+                raise ConfigError(
+                    f"replacement 'resample': one prompt alone has {length} tokens, the most of all, so no "
+                    "other has a value for each of them. Give prompts of one length, or use interchange."
+                )
+            found[same[0]] = same[1]
+        else:
+            found |= dict(zip(same, [*same[1:], same[0]], strict=True))
+    return [found[at] for at in range(len(lengths))]
 
 
 def _noise(found: Material) -> Tensor:
@@ -192,8 +223,23 @@ class Replacement:
 
     @property
     def kind(self) -> str:
-        """Give the name without the amount: a key of ``REPLACEMENTS``."""
+        """The name without the amount: a key of ``REPLACEMENTS``."""
         return self.name.partition(":")[0]
+
+    def cautions(self, lengths: Sequence[int]) -> tuple[str, ...]:
+        """What a reader should know of it, for prompts of these lengths."""
+        found: list[str] = []
+        alone = sum(n == 1 for n in Counter(lengths).values())
+        if self.source is _resample and alone:
+            found.append(
+                f"replacement resample: {alone} of {len(lengths)} prompts share their length with no other; "
+                "they take the values of a longer prompt, aligned at the last token"
+            )
+        if self.off_distribution:
+            found.append(
+                f"replacement {self.name} ({self.description}): values that the model never has; read with care"
+            )
+        return tuple(found)
 
 
 _ROWS = (
@@ -207,7 +253,7 @@ _ROWS = (
         "the mean over all positions of the other prompts of all other groups (never its own)",
         _pooled_mean,
     ),
-    Replacement("resample", "the value of another example's other prompt", _resample),
+    Replacement("resample", "the value of another example's other prompt, of the same length", _resample),
     Replacement(
         "noise",
         "noise:3 adds Gaussian noise of 3 times the standard deviation of each site's own values (over "

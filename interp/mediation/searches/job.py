@@ -166,9 +166,7 @@ class Job:
         notes = [*self.pairs.notes, *warnings]
         if self.metric.name == "kl":
             notes.append(KL)
-        if self.replacement.off_distribution:
-            put = f"replacement {self.replacement.name} ({self.replacement.description})"
-            notes.append(f"{put}: values that the model never has; read with care")
+        notes += self.replacement.cautions(self.pairs.lengths)
         return Effects(
             mediators=self.mediators,
             values=values,

@@ -221,3 +221,56 @@ def test_resampling_takes_keys_and_values_from_the_same_example() -> None:
     )
     assert torch.equal(10 * one, two)
     assert not (one == values).any()
+
+
+def hooked(model: Model, ids: list[int], value: Tensor) -> Tensor:
+    """Logits after the last token with the MLP of block 1 giving a value, by a plain PyTorch hook."""
+    handle = model.hf.model.layers[1].mlp.register_forward_hook(lambda *_: value[None])
+    try:
+        with torch.no_grad():
+            return model.hf(torch.tensor([ids])).logits[0, -1]
+    finally:
+        handle.remove()
+
+
+def test_resampling_ragged_prompts_takes_whole_values_of_prompts_at_least_as_long() -> None:
+    """Every effect is that of one other prompt's value, of the same length where there is one; never of zero."""
+    model = made()
+    pairs = pairs_of(model, 12, ragged=True)
+    pairs = pairs[[0, 1, 2, 3, 5, 6, 8, 9, 11]]  # lengths 6, 7, 8, 6, 8, 6, 8, 6, 8: one alone has 7
+    found = by_noising(model, pairs, "resample")
+    read: list[Tensor] = []
+    keep = model.hf.model.layers[1].mlp.register_forward_hook(lambda m, a, out: read.append(out[0]))
+    with torch.no_grad():
+        for ids in pairs.corrupt.token_ids:
+            model.hf(torch.tensor([list(ids)]))
+    keep.remove()
+    right, wrong = pairs.answer_ids[0][0], pairs.foil_ids[0][0]
+    taken: list[int] = []
+    for at, (ids, length) in enumerate(zip(pairs.clean.token_ids, pairs.lengths, strict=True)):
+        with torch.no_grad():
+            plain = model.hf(torch.tensor([list(ids)])).logits[0, -1]
+        values = {other: value[-length:] for other, value in enumerate(read) if len(value) >= length}
+        runs = {other: plain - hooked(model, list(ids), value) for other, value in values.items()}
+        effects = {other: float(run[right] - run[wrong]) for other, run in runs.items()}
+        nearest = min(effects, key=lambda other: abs(effects[other] - found[at]))
+        assert abs(effects[nearest] - found[at]) < 1e-5
+        taken.append(nearest)
+        zeroed = plain - hooked(model, list(ids), torch.zeros_like(read[at]))
+        assert abs(float(zeroed[right] - zeroed[wrong]) - found[at]) > 1e-3
+    assert all(at != other for at, other in enumerate(taken))
+    lengths = pairs.lengths
+    assert [at for at, other in enumerate(taken) if lengths[at] != lengths[other]] == [1]
+    assert lengths[taken[1]] > 7
+    kept = mediation.exhaustive(
+        model, pairs, "mlp_out.1", replacement="resample", directions="noising", seed=5
+    )
+    assert any("1 of 9 prompts share their length with no other" in text for text in kept.warnings)
+
+
+def test_resampling_refuses_the_longest_prompt_of_all() -> None:
+    model = made()
+    pairs = pairs_of(model, 12, ragged=True)[[0, 3, 2]]
+    for mediators in ("mlp_out.1", "edge.mlp_out.1->logits"):
+        with pytest.raises(ConfigError, match="one prompt alone has 8 tokens, the most of all"):
+            mediation.exhaustive(model, pairs, mediators, replacement="resample")
