@@ -34,6 +34,8 @@ RANKINGS: dict[str, str] = {
     "signed": "those that work towards the clean answer first, those against it last",
 }
 FLOORS = 3.0
+BOUNDED = ("share", "probability")
+"""Units of metrics whose values are between 0 and 1."""
 FLIPS, MORE_FLIPS, NEAR = 999, 49_999, 5
 """Sign flips for every mediator, and for those again that at most four of these flips equal."""
 LISTED = 2000
@@ -92,7 +94,7 @@ class Effects:
 
         Otherwise a share of it means nothing.
         """
-        found = bootstrap(self.total, groups=self.groups, seed=self.seed).interval
+        found = self._interval(self.total).interval
         clear = abs(float(self.total.mean())) > max(FLOORS * self.noise, 1e-12)
         return clear and not found.contains(0.0)
 
@@ -157,7 +159,12 @@ class Effects:
 
     def _estimate(self, at: int, direction: str = "") -> Estimate:
         values = np.mean([self._values(one)[at] for one in self._chosen(direction)], axis=0)
-        return bootstrap(values, groups=self.groups, seed=self.seed)
+        return self._interval(values)
+
+    def _interval(self, values: Float[np.ndarray, " pair"]) -> Estimate:
+        """Estimate a mean over pairs; effects of exactly 0 or 1 logits are no shares."""
+        support = "auto" if self.unit in BOUNDED else "real"
+        return bootstrap(values, groups=self.groups, seed=self.seed, support=support)
 
     def table(self, k: int | None = None) -> pandas.DataFrame:
         """Give one row per mediator, the largest effect first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,18 @@ def of_values(values: np.ndarray) -> Effects:
         names, {"noising": values}, np.ones(n), np.zeros(n), groups, "exhaustive", "logit-diff", "logits",
         "interchange", 0.0, {}, {},
     )  # fmt: skip
+
+
+def test_effects_of_exactly_zero_logits_are_no_shares() -> None:
+    """Zeros and ones in logits got the interval of a share, such as 0.0 [0.0, 0.52]."""
+    found = of_values(np.stack([np.zeros(5), np.array([1.0, 0.0, 1.0, 1.0, 0.0]), np.ones(5)]))
+    for name in ("head.0.0", "head.1.0", "head.2.0"):
+        interval = found.estimate(name).interval
+        assert "clopper" not in interval.method and "score" not in interval.method
+    mixed = found.estimate("head.1.0").interval
+    assert mixed.low < 0 < mixed.high  # t = 0.6 / 0.245 = 2.4 with 4 degrees of freedom: p = 0.07
+    shares = replace(found, metric="accuracy", unit="share").estimate("head.0.0").interval
+    assert (shares.low, shares.high) == pytest.approx((0.0, 1 - 0.025**0.2))  # 5 of 5 by Clopper and Pearson
 
 
 def test_a_few_real_effects_are_told_from_chance_among_thousands() -> None:
