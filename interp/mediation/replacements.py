@@ -237,7 +237,8 @@ class Replacement:
             )
         if self.off_distribution:
             found.append(
-                f"replacement {self.name} ({self.description}): values that the model never has; read with care"
+                f"replacement {self.name} ({self.description}): values that the model never has; "
+                "read with care"
             )
         return tuple(found)
 

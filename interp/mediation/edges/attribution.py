@@ -40,7 +40,7 @@ NAMES = {"point": "attribution", "inputs": "eap-ig", "activations": "eap-ig, act
 """What the search is called in its effects."""
 COMPAT: dict[str, str] = {
     "": "points in the middle of each step, whose error falls with the square of the number of steps",
-    "mib": "points at the corrupt end of each step, as the MIB benchmark's code has them",
+    "mib": "what the code of EAP-IG does, which the MIB benchmark ranks by; see edge_attribution",
 }
 
 
@@ -60,6 +60,11 @@ def edge_attribution(
     progress: bool = False,
 ) -> Effects:
     """Estimate the exact effect of every edge from gradients (EAP, EAP-IG).
+
+    ``compat="mib"`` gives the scores of hannamw/EAP-IG, noising (negated: there a score is what the corrupt
+    value adds). With m steps, its gradients along the *inputs* are taken at ``0 .. (m-1)/m`` of the way from
+    the corrupt to the clean prompt; along the *activations* at ``1/m .. 1`` of the way of each writer in turn
+    (embedding, a layer's heads, an MLP), and the gradients of all these runs are averaged for every edge.
 
     Args:
         model: what is patched.
@@ -152,15 +157,28 @@ class _Plan:
         if self.slope == "point":
             self._add(total, self._run(direction, rows, []), own, other, asked, 1.0)
             return total
-        carriers = [Site("embed")] if self.slope == "inputs" else carriers_of(asked)
-        for carrier in carriers:
-            mine = [one for one in asked if carriers_of([one]) == [carrier]]
-            writers = asked if self.slope == "inputs" else mine
-            for alpha in _points(self.steps, self.compat, direction):
+        for carrier, writers in self._lines(asked):
+            for alpha in _points(self.steps, self.compat, self.slope, direction):
                 value = own[carrier] + alpha * (other[carrier] - own[carrier])
                 run = self._run(direction, rows, [Intervention(carrier, value)])
                 self._add(total, run, own, other, writers, 1 / self.steps)
-        return total
+        return total / len(own) if self._shared else total
+
+    @property
+    def _shared(self) -> bool:
+        """Whether the gradients along every writer's line are averaged for each edge, as in EAP-IG."""
+        return self.slope == "activations" and self.compat == "mib"
+
+    def _lines(self, asked: list[Site]) -> list[tuple[Site, list[Site]]]:
+        """What is moved in turn, and the writers whose edges are scored by the gradients on its way."""
+        if self.slope == "inputs":
+            return [(Site("embed"), asked)]
+        if self._shared:
+            return [(carrier, asked) for carrier in carriers_of(self.job.graph.writers)]
+        carried: dict[Site, list[Site]] = {}
+        for writer in asked:
+            carried.setdefault(carriers_of([writer])[0], []).append(writer)
+        return list(carried.items())
 
     def _run(self, direction: str, rows: Sequence[int], edits: Sequence[Intervention]) -> ReaderSlopes:
         """Run some pairs and take the gradients that the readers' slopes are made of."""
@@ -171,7 +189,8 @@ class _Plan:
         sites = needed(self.job.graph, model.n_layers, "parallel" if model.anatomy.parallel else "sequential")
         self.passes += 2 * len(rows)
         nodes, gradients = slopes(job, direction, rows, self.targets, sites, edits)
-        return ReaderSlopes(self._blocks[length], self.job.graph, nodes, gradients)
+        held = frozenset(edit.site for edit in edits)
+        return ReaderSlopes(self._blocks[length], self.job.graph, nodes, gradients, held)
 
     @torch.no_grad()
     def _add(
@@ -205,9 +224,10 @@ class _Plan:
         self.off = max(self.off, run.off)
 
 
-def _points(steps: int, compat: str, direction: str) -> list[float]:
-    """Give how far along the line from the run to the other prompt each gradient is taken."""
-    if compat == "mib":  # counted from the corrupt end, which is included; the clean end is not
-        from_corrupt = [at / steps for at in range(steps)]
-        return from_corrupt if direction == "denoising" else [1 - at for at in from_corrupt]
-    return [(at + 0.5) / steps for at in range(steps)]
+def _points(steps: int, compat: str, slope: str, direction: str) -> list[float]:
+    """How far along the line from the run to the other prompt each gradient is taken."""
+    if compat != "mib":
+        return [(at + 0.5) / steps for at in range(steps)]
+    first = 1 if slope == "activations" else 0  # EAP-IG's two functions count their steps differently
+    from_corrupt = [(at + first) / steps for at in range(steps)]
+    return from_corrupt if direction == "denoising" else [1 - at for at in from_corrupt]

@@ -46,6 +46,7 @@ class ReaderSlopes:
         graph: its readers.
         nodes: site -> value ``[row pos ...]`` of the pass.
         gradients: site -> the metric's gradient with respect to it.
+        held: sites that were written in the pass: what a block computed there had no effect on it.
         off: largest difference between the stream's gradient and the sum of its readers', relative to it.
     """
 
@@ -53,6 +54,7 @@ class ReaderSlopes:
     graph: Graph
     nodes: Mapping[Site, Tensor]
     gradients: Mapping[Site, Tensor]
+    held: frozenset[Site] = frozenset()
     off: float = 0.0
 
     def each(self, first: int = 0) -> Iterator[tuple[list[int], Tensor]]:
@@ -97,6 +99,8 @@ class ReaderSlopes:
         after = self._after(layer)
         if not self.blocks.model.anatomy.parallel:
             return self.gradients[Site("resid_mid", layer)] - after
+        if Site("mlp_out", layer) in self.held:
+            return torch.zeros_like(after)
         stream = self.nodes[Site("resid_pre", layer)].clone().requires_grad_()
         with torch.enable_grad():
             out = self.blocks.read(layer, stream, ["mlp_out"])[Site("mlp_out", layer)]

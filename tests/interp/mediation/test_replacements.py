@@ -234,7 +234,7 @@ def hooked(model: Model, ids: list[int], value: Tensor) -> Tensor:
 
 
 def test_resampling_ragged_prompts_takes_whole_values_of_prompts_at_least_as_long() -> None:
-    """Every effect is that of one other prompt's value, of the same length where there is one; never of zero."""
+    """Every effect is that of one other prompt's value, of the same length if possible; never of zero."""
     model = made()
     pairs = pairs_of(model, 12, ragged=True)
     pairs = pairs[[0, 1, 2, 3, 5, 6, 8, 9, 11]]  # lengths 6, 7, 8, 6, 8, 6, 8, 6, 8: one alone has 7
