@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from interp.mediation.circuits.runs import (
     Circuit,
     Members,
     members_of,
+    ranked_of,
     refuse_no_effect,
     run_all,
     what_are,
@@ -171,8 +172,8 @@ def curve(
     Args:
         model: what is run.
         pairs: better others than those the ranking was found on.
-        order: the ranking, such as ``effects.top(len(effects.mediators))``; what it leaves out comes last.
-            MIB ranks by signed effects for CPR (``ranking="signed"``) and by their size for CMD.
+        order: the ranking, such as ``effects.top(len(effects.mediators))`` or names; what it leaves out comes
+            last. MIB ranks by signed effects for CPR (``ranking="signed"``) and by their size for CMD.
         universe: what is inside or outside: nodes, or edges (``"edge.*"``).
         sizes: numbers of nodes or edges; as ``compat`` says where left out.
         compat: a key of ``COMPAT``: which sizes, and over which axis the areas are.
@@ -180,14 +181,14 @@ def curve(
         seed: of the rows that are checked.
 
     Raises:
-        ConfigError: a size that there is not, an unknown compat, sizes besides a compat, an unknown metric.
+        ConfigError: a size that there is not, an unknown compat, sizes besides a compat, an unknown metric,
+            or something ranked that is not in the universe.
         DataError: the model behaves the same with everything replaced.
         SiteError: a node or edge that the model does not have.
     """
     model = as_model(model)
     every = members_of(model, pairs, universe)
-    known = set(every)
-    ranked = cast("Members", tuple(one for one in dict.fromkeys([*order, *every]) if one in known))
+    ranked = ranked_of(model, pairs, order, every)
     steps, fractions = _steps(len(every), sizes, compat, what_are(every))
     measured = sorted({0, len(every), *steps})
     parts = [set(ranked[:size]) for size in measured]

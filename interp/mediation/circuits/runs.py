@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ __all__ = [
     "Members",
     "members_of",
     "nodes_of",
+    "ranked_of",
     "refuse_no_effect",
     "run_all",
     "what_are",
@@ -57,6 +58,35 @@ def members_of(model: Model, pairs: PairSet, asked: Circuit) -> Members:
         ConfigError: edges and nodes together.
     """
     return chosen(model, pairs, asked, positions="all")
+
+
+def ranked_of(model: Model, pairs: PairSet, order: Sequence[Any], every: Members) -> Members:
+    """The universe in the order of a ranking; what the ranking leaves out comes last.
+
+    Args:
+        model: which nodes and edges there are.
+        pairs: how long the prompts are.
+        order: nodes or edges: values, names or globs.
+        every: the universe.
+
+    Raises:
+        ConfigError: a member that the universe does not have, or something that is no member.
+        SiteError: there is no such node or edge.
+    """
+    known: dict[Any, Any] = {one: one for one in every} | {str(one): one for one in every}
+    found: list[Any] = []
+    for one in order:
+        if isinstance(one, str | Mediator | Edge) and one in known:
+            found.append(known[one])
+            continue
+        if not isinstance(one, str | Site | Mediator | Edge):
+            raise ConfigError(f"{one!r} in a ranking is no node and no edge; give names or effects.top(k).")
+        named = members_of(model, pairs, [one])
+        stray = [other for other in named if other not in known]
+        if stray:
+            raise ConfigError(f"{stray[0]} is ranked, but it is not in the universe; add it there.")
+        found += named
+    return cast("Members", tuple(dict.fromkeys([*found, *every])))
 
 
 def what_are(members: Members) -> str:

@@ -8,7 +8,7 @@ import torch
 
 import interp
 from interp import mediation
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, SiteError
 from interp.mediation import circuits
 from interp.mediation.circuits import Curve
 from interp.models.loading import load
@@ -98,6 +98,29 @@ def test_the_bundled_models_capitals_need_few_nodes() -> None:
     assert found.faithfulness.value > 0.7
     assert found.random.value < 0.5 * found.faithfulness.value
     assert "faithfulness" in repr(found) and len(found.table()) == 8
+
+
+def test_a_ranking_of_names_is_a_ranking_and_what_is_unknown_in_it_is_refused() -> None:
+    model = made()
+    pairs, universe = pairs_of(model), ["head.*", "mlp_out.*"]
+    order = circuits.nodes_of(model, pairs)[::-2]
+    values = circuits.curve(model, pairs, order, universe=universe)
+    names = circuits.curve(model, pairs, [str(one) for one in order], universe=universe)
+    sites = circuits.curve(model, pairs, [one.site for one in order], universe=universe)
+    assert values.order == names.order == sites.order and values.order[: len(order)] == order
+    assert np.array_equal(values.faithfulness, names.faithfulness)
+    # By hand: the first two of the ranking clean, everything else corrupt.
+    first = circuits.evaluate(model, pairs, list(order[:2]), knockouts=0, removals=0, controls=())
+    assert values.runs is not None
+    assert np.allclose(values.runs[2], first.values["circuit"], atol=1e-5)
+    globbed = circuits.curve(model, pairs, ["mlp_out.*"], universe=universe)
+    assert [str(one) for one in globbed.order[:3]] == ["mlp_out.0", "mlp_out.1", "mlp_out.2"]
+    with pytest.raises(SiteError, match="nonsense"):
+        circuits.curve(model, pairs, ["head.0.0", "nonsense"], universe=universe)
+    with pytest.raises(ConfigError, match="7 in a ranking is no node and no edge"):
+        circuits.curve(model, pairs, [7], universe=universe)
+    with pytest.raises(ConfigError, match=r"mlp_out\.0 is ranked, but it is not in the universe"):
+        circuits.curve(model, pairs, ["mlp_out.0"], universe="head.*")
 
 
 def test_what_there_is_not_is_refused() -> None:
