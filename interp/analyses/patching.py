@@ -30,6 +30,8 @@ __all__ = ["SAME", "TARGET", "PairsFor", "Patching", "Trace", "no_circuit", "pai
 
 TARGET = 0.8
 MOST_NODES = 512
+SMALL = 0.05
+"""The share of all nodes or edges that a small circuit may have."""
 FEWER = {"random_circuits": 2, "knockouts": 1, "removals": 4}
 """What is run beside a circuit of edges, of which there are many."""
 SAME = "the circuit is evaluated on the pairs it was found on: expect less on other pairs"
@@ -135,11 +137,21 @@ def _trace_dict(trace: Trace) -> dict[str, Any]:
             "areas": {
                 "CPR": [found.cpr, control.cpr],
                 "CMD": [found.cmd, control.cmd],
-                f"at 5% of the {found.members}": [found.at(0.05), control.at(0.05)],
+                **_small(found, control),
             },
         }
     )
     return plain
+
+
+def _small(found: Curve, control: Curve) -> dict[str, list[float]]:
+    """Faithfulness at the largest size that was measured within 5% of all; nothing where there is none."""
+    at = found.largest_within(SMALL)
+    if at is None:
+        return {}
+    size = found.sizes[at]
+    name = f"of the first {size:,} of {found.total:,} {found.members} ({size / found.total:.1%})"
+    return {name: [float(found.faithfulness[at]), float(control.faithfulness[at])]}
 
 
 def pairs_for(

@@ -99,9 +99,10 @@ class Curve:
         """Give the area between faithfulness and 1 (MIB's CMD; 0 is best)."""
         return float(np.trapezoid(np.abs(1 - self.faithfulness), self.axis))
 
-    def at(self, fraction: float) -> float:
-        """Give the faithfulness at a fraction, between measured sizes by a straight line."""
-        return float(np.interp(fraction * self.total, self.sizes, self.faithfulness))
+    def largest_within(self, fraction: float) -> int | None:
+        """The place of the largest measured size of at most a fraction of all; None where it is size 0."""
+        fitting = [at for at, size in enumerate(self.sizes) if 0 < size <= fraction * self.total]
+        return max(fitting, key=lambda at: self.sizes[at], default=None)
 
     def table(self) -> pandas.DataFrame:
         """Give one row per size.

@@ -45,7 +45,7 @@ def test_a_circuit_of_edges_is_evaluated_on_other_pairs_and_drawn_with_arrows() 
     assert found.trace.curve.cmd < found.trace.random_curve.cmd - 0.1
     shown = found.to_dict()["circuit"]
     assert shown["members"] == "edges" and shown["x"].endswith("(0.001 to 1, linear)")
-    assert "at 5% of the edges" in shown["areas"]
+    assert "of the first 5 of 110 edges (4.5%)" in shown["areas"]
     figures = stories.figures("patch", found.to_dict(), None)
     assert set(figures) == {"effects", "faithfulness", "circuit"}
     rows = figures["circuit"].data

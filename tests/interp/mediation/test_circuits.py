@@ -87,7 +87,15 @@ def test_areas_of_given_curves() -> None:
     assert (line.cpr, line.cmd) == (pytest.approx(0.5), pytest.approx(0.5))
     late = Curve((0, 50, 100), np.array([0.0, 0.0, 1.0]), 100, ())
     assert (late.cpr, late.cmd) == (pytest.approx(0.25), pytest.approx(0.75))
-    assert line.at(0.25) == pytest.approx(0.25)
+
+
+def test_only_sizes_that_were_measured_are_told() -> None:
+    few = Curve((0, 1, 2, 4, 10), np.array([0.0, -6.0, 0.5, 0.8, 1.0]), 10, ())
+    assert few.largest_within(0.05) is None  # half a node: nothing was run
+    assert few.largest_within(0.3) == 2
+    assert few.largest_within(0.4) == 3
+    many = Curve((0, 1, 2, 4, 8, 96), np.zeros(6), 96, ())
+    assert many.largest_within(0.05) == 3  # 4 of 96, not a line to 4.8
 
 
 def test_the_bundled_models_capitals_need_few_nodes() -> None:
