@@ -122,7 +122,7 @@ def read_facts(path: Path, schema: str) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is missing, damaged, or follows another schema.
     """
-    facts = results.load(path)
+    facts = results.read_json(path)
     if facts.get("schema") != schema:
         raise ArtifactError(
             f"{path} has schema {facts.get('schema')!r}; this version reads {schema!r}. {AGAIN}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from interp.findings import Finding
+from interp.results.findings import Finding
 
 __all__ = ["curve", "shown"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results
 from interp.errors import ConfigError
-from interp.findings import Finding, named, row
+from interp.results.findings import Finding, named, row
 
 if TYPE_CHECKING:
     import pandas

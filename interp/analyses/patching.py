@@ -14,13 +14,13 @@ import numpy as np
 
 from interp import results
 from interp.errors import ConfigError, DataError
-from interp.findings import Finding
 from interp.mediation import SEARCHES, Curve, Edge, Effects, Evaluation, curve, evaluate
 from interp.mediation.chosen import chosen
 from interp.mediation.itemised import of_curve, prefixed
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.findings import Finding
 from interp.tasks.pairs import draw
 
 if TYPE_CHECKING:

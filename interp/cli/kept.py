@@ -80,7 +80,7 @@ def _take(run: RunFolder, names: Collection[str]) -> None:
 def _read(path: Path, of: Mapping[str, Any]) -> Cell:
     from interp.quantization.comparison import Cell
 
-    content = results.load(path)
+    content = results.read_json(path)
     if content.get("schema") != SCHEMA or content.get("sha256") != _digest(content.get("cell")):
         raise ArtifactError("its content is not what was written")
     for name, before in content["of"].items():

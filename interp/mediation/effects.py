@@ -12,11 +12,11 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError, DataError
-from interp.findings import Finding
 from interp.mediation.edges.graph import Edge
 from interp.mediation.files import read_effects, write_effects
 from interp.mediation.itemised import of_effects
 from interp.mediation.mediators import Mediator
+from interp.results.findings import Finding
 from probes.statistics import Estimate, benjamini_hochberg, bootstrap
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ def write_effects(effects: Effects, folder: str | Path) -> Path:
         "mediators": list(map(str, effects.mediators)),
         "groups": list(effects.groups),
     }
-    results.save(facts, folder / FACTS)
+    results.write_json(facts, folder / FACTS)
     return folder
 
 
@@ -51,7 +51,7 @@ def read_effects(folder: str | Path) -> dict[str, Any]:
         ArtifactError: a file is missing, damaged, or of something else.
     """
     folder = Path(folder)
-    facts = results.load(folder / FACTS)
+    facts = results.read_json(folder / FACTS)
     try:
         tensors = load_file(folder / NUMBERS)
         spaces = {

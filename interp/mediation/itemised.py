@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import DataError
-from interp.findings import Finding, Statistic
 from interp.mediation.metrics import METRICS
+from interp.results.findings import Finding, Statistic
 
 if TYPE_CHECKING:
     from interp.mediation.circuits.curve import Curve

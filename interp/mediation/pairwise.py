@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 
 from interp import results
 from interp.errors import ConfigError
-from interp.findings import Finding
 from interp.mediation.effects import DIRECTIONS
 from interp.mediation.engine import Engine
 from interp.mediation.itemised import of_interactions
@@ -23,6 +22,7 @@ from interp.mediation.walk import Row
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.findings import Finding
 from interp.sites import Site
 from probes.statistics import Estimate, bootstrap
 

@@ -135,7 +135,7 @@ class Certificate:
         Raises:
             ConfigError: the place cannot be written.
         """
-        results.save(self.to_dict(), path)
+        results.write_json(self.to_dict(), path)
         return Path(path)
 
     @classmethod
@@ -145,7 +145,7 @@ class Certificate:
         Raises:
             ArtifactError: the file is missing, damaged or something else.
         """
-        facts = results.load(path)
+        facts = results.read_json(path)
         if facts.pop("schema", None) != SCHEMA:
             raise ArtifactError(f"{path} is not a certificate ({SCHEMA}). Run `interp doctor` again.")
         facts.pop("passed", None)

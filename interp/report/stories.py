@@ -53,7 +53,7 @@ def of_run(path: Path) -> Story:
 
 def result_of(path: Path) -> dict[str, Any]:
     """Read ``metrics.json`` of a run, where it has one."""
-    return results.load(path / "metrics.json") if (path / "metrics.json").is_file() else {}
+    return results.read_json(path / "metrics.json") if (path / "metrics.json").is_file() else {}
 
 
 def _rows(path: Path) -> pandas.DataFrame | None:
@@ -88,7 +88,7 @@ def figure(result: Any) -> Figure:
         content = result_of(Path(result))
     elif isinstance(result, dict):
         content = result
-    elif isinstance(result, results.Result):
+    elif isinstance(result, results.OldResult):
         content = result.to_dict()
     else:
         raise ConfigError(

@@ -258,11 +258,11 @@ def _refuse_taken(path: Path, found: str, command: str, *, overwrite: bool, resu
 
 
 def _command_of(path: Path) -> str:
-    return str(results.load(path / RUN).get("command", "")) if (path / RUN).is_file() else ""
+    return str(results.read_json(path / RUN).get("command", "")) if (path / RUN).is_file() else ""
 
 
 def _refuse_other_settings(path: Path, configuration: Mapping[str, Any]) -> None:
-    before = results.load(path / RUN).get("configuration", {})
+    before = results.read_json(path / RUN).get("configuration", {})
     now_asked = results.jsonable(configuration)[0]
     for name in sorted({*before, *now_asked} - NOT_IDENTITY):
         if before.get(name) != now_asked.get(name):

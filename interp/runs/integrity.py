@@ -96,7 +96,7 @@ def open_run(path: str | Path) -> dict[str, Any]:
                 f"{file} has {file.stat().st_size:,} bytes, the manifest says {known['bytes']:,}. "
                 "The run is damaged: make it again with --overwrite."
             )
-    return results.load(member(path, RUN))
+    return results.read_json(member(path, RUN))
 
 
 def verify(path: str | Path) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def manifest(path: Path) -> dict[str, dict[str, Any]]:
         raise ArtifactError(
             f"{str(path)!r} is not a finished run: {remedy.get(found, 'it was not made by this toolkit')}."
         )
-    files = results.load(path / MANIFEST).get("files")
+    files = results.read_json(path / MANIFEST).get("files")
     if not isinstance(files, dict) or RUN not in files or not all(_sound(entry) for entry in files.values()):
         raise ArtifactError(
             f"{path / MANIFEST} is damaged: it does not list files with sha256 and bytes. Make the run again."
@@ -190,7 +190,7 @@ def listing(root: str | Path = "runs") -> list[dict[str, Any]]:
     for path in sorted(Path(root).glob("*/" + RUN)):
         facts: dict[str, Any] = {"status": "damaged"}
         with contextlib.suppress(ArtifactError):
-            facts = results.load(path)
+            facts = results.read_json(path)
         settings = facts.get("configuration", {})
         status = facts.get("status", "")
         if status == "finished" and state(path.parent) != "finished":

@@ -7,7 +7,7 @@ import pytest
 
 from interp.analyses.measured import Measured
 from interp.errors import ConfigError, DataError
-from interp.findings import Finding, Findings
+from interp.results.findings import Finding, Findings
 
 VALUES = np.array([0.5, 1.5, -0.25, 2.0])
 GROUPS = ("a", "a", "b", "c")

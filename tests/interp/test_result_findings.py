@@ -15,9 +15,9 @@ import interp
 from interp import mediation, quantization
 from interp.analyses import causal_use, probe, probe_concepts
 from interp.errors import DataError
-from interp.findings import Finding, Findings, named
 from interp.mediation import itemised
 from interp.models.model import Model
+from interp.results.findings import Finding, Findings, named
 from interp.tasks import Labelled, draw
 from tests.noisy import demo, noisy
 from tests.planted import planted_subspace

@@ -71,8 +71,8 @@ def test_an_object_that_is_not_data_is_refused_by_place() -> None:
 
 
 def test_saved_results_come_back_with_their_warnings(tmp_path: Path) -> None:
-    warnings = results.save({"value": math.nan, "text": "é \ud800"}, tmp_path / "r.json")
-    found = results.load(tmp_path / "r.json")
+    warnings = results.write_json({"value": math.nan, "text": "é \ud800"}, tmp_path / "r.json")
+    found = results.read_json(tmp_path / "r.json")
     assert found == {"value": None, "text": "é \ud800", "warnings": list(warnings)}
     assert "NaN" not in (tmp_path / "r.json").read_text(encoding="utf-8")
 
@@ -84,7 +84,7 @@ def test_loading_what_is_no_result_says_so(tmp_path: Path, content: str | None, 
     if content is not None:
         (tmp_path / "r.json").write_text(content)
     with pytest.raises(ArtifactError, match=message):
-        results.load(tmp_path / "r.json")
+        results.read_json(tmp_path / "r.json")
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
@@ -145,5 +145,5 @@ def test_the_protocol_tells_results_from_other_things() -> None:
         def diff(self, reference: object) -> object: ...
         def _repr_html_(self) -> str: ...
 
-    assert isinstance(Made(), results.Result)
-    assert not isinstance({}, results.Result)
+    assert isinstance(Made(), results.OldResult)
+    assert not isinstance({}, results.OldResult)

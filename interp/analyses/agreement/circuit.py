@@ -10,12 +10,12 @@ import numpy as np
 
 from interp.analyses.agreement.rankings import Rankings, by_luck, overlap, weighted_jaccard
 from interp.analyses.patching import TARGET, PairsFor, no_circuit
-from interp.findings import Finding
 from interp.mediation import Effects, curve
 from interp.mediation.circuits.runs import run_all
 from interp.mediation.itemised import share_kept
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.findings import Finding
 
 __all__ = ["Circuit", "circuit_of", "judged"]
 

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from interp.findings import Finding
 from interp.mediation import Effects, stability
 from interp.mediation.rankings import jaccard
+from interp.results.findings import Finding
 
 __all__ = [
     "Rankings",

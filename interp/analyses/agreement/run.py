@@ -12,11 +12,11 @@ from interp.analyses.agreement.rankings import Rankings
 from interp.analyses.measured import Measured
 from interp.analyses.provenance import check_same_tokens, earlier, origin
 from interp.errors import ConfigError, DataError
-from interp.findings import Finding
 from interp.mediation import SEARCHES, Effects
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.findings import Finding
 
 __all__ = ["patch_agreement"]
 

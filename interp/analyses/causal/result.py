@@ -11,7 +11,7 @@ import numpy as np
 from interp import results
 from interp.analyses.causal.verdict import LEVEL, verdict
 from interp.errors import DataError
-from interp.findings import Finding
+from interp.results.findings import Finding
 from probes.statistics import Estimate
 
 if TYPE_CHECKING:

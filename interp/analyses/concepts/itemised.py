@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.analyses.concepts.controls import CONTROLS
-from interp.findings import Finding
+from interp.results.findings import Finding
 
 if TYPE_CHECKING:
     from interp.analyses.concepts.result import ConceptResult

@@ -11,7 +11,7 @@ from interp import results
 from interp.analyses.concepts.itemised import of_concepts
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError
-from interp.findings import Finding
+from interp.results.findings import Finding
 from interp.tasks.protocols import Item
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate
@@ -162,7 +162,7 @@ class ConceptResult:
         from interp.analyses.concepts.cards import card_of
 
         folder = Path(folder)
-        results.save(self, folder / "metrics.json")
+        results.write_json(self, folder / "metrics.json")
         self.predictions().to_parquet(folder / "predictions.parquet", index=False)
         self.probe.save(folder / "probes" / f"resid_post.{self.layer}", card=card_of(self))
         return folder

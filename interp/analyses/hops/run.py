@@ -17,9 +17,9 @@ from interp.analyses.measured import Measured
 from interp.analyses.provenance import earlier, origin
 from interp.analyses.readout import Readout
 from interp.errors import ConfigError, ModelError
-from interp.findings import Finding
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
+from interp.results.findings import Finding
 
 __all__ = ["two_hop"]
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 
 from interp.analyses.knowledge.questions import Questions
-from interp.findings import Finding
 from interp.models.model import Model
+from interp.results.findings import Finding
 
 __all__ = ["Answering", "answering"]
 

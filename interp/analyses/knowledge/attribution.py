@@ -14,8 +14,8 @@ from torch import Tensor
 
 from interp.analyses.knowledge.neurons import Writes, first_order, importances
 from interp.analyses.readout import Readout
-from interp.findings import Finding
 from interp.mediation.rankings import jaccard
+from interp.results.findings import Finding
 
 __all__ = ["Attribution", "attribute", "neuron_findings"]
 

@@ -16,8 +16,8 @@ from interp.analyses.knowledge.questions import Questions
 from interp.analyses.knowledge.sublayers import Sublayers, sublayer_gains
 from interp.analyses.readout import Readout
 from interp.errors import ModelError
-from interp.findings import Finding
 from interp.models.model import Model
+from interp.results.findings import Finding
 
 __all__ = ["Inside", "inside"]
 

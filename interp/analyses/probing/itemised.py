@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.analyses.probing.controls import CONTROLS
-from interp.findings import Finding
+from interp.results.findings import Finding
 from probes.evaluation import majority_label, right
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from interp import results
 from interp.analyses.probing.itemised import of_probe
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError, DataError
-from interp.findings import Finding
+from interp.results.findings import Finding
 from interp.tasks import Labelled
 from probes.base import Probe
 from probes.cards import ProbeCard
@@ -233,7 +233,7 @@ class ProbeResult:
     def save(self, folder: str | Path) -> Path:
         """Write ``metrics.json``, ``predictions.parquet`` and one probe with its card per layer."""
         folder = Path(folder)
-        results.save(self, folder / "metrics.json")
+        results.write_json(self, folder / "metrics.json")
         self.predictions().to_parquet(folder / "predictions.parquet", index=False)
         for layer, probe in self.probes.items():
             probe.save(folder / "probes" / f"resid_post.{layer}", card=self.card(layer))

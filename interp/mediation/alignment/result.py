@@ -180,7 +180,7 @@ class Alignment:
     def save(self, folder: str | Path) -> Path:
         """Write ``alignment.json``, and per variable a file that ``subspace:FILE@SITE`` reads."""
         folder = Path(folder)
-        results.save(self.to_dict(), folder / "alignment.json")
+        results.write_json(self.to_dict(), folder / "alignment.json")
         for name, subspace in self.subspaces.items():
             subspace.save(folder / f"{name}.safetensors")
         return folder

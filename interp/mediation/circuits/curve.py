@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError
-from interp.findings import Finding
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
@@ -28,6 +27,7 @@ from interp.mediation.itemised import of_curve
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.findings import Finding
 
 if TYPE_CHECKING:
     import pandas

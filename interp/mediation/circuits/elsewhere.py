@@ -13,12 +13,12 @@ import numpy as np
 
 from interp import results
 from interp.errors import DataError
-from interp.findings import Finding
 from interp.mediation.circuits.evaluation import Evaluation, evaluate
 from interp.mediation.circuits.runs import NODES, Circuit
 from interp.mediation.itemised import prefixed
 from interp.models.accept import ModelLike, as_model
 from interp.pairs import PairSet
+from interp.results.findings import Finding
 from probes.statistics import Estimate
 
 if TYPE_CHECKING:

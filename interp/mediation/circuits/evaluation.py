@@ -19,7 +19,6 @@ from jaxtyping import Float
 
 from interp import results
 from interp.errors import ConfigError
-from interp.findings import Finding
 from interp.mediation.circuits.controls import UNMATCHED
 from interp.mediation.circuits.knockouts import Knockouts, Removals, cuts_of, extras_of
 from interp.mediation.circuits.runs import (
@@ -36,6 +35,7 @@ from interp.mediation.itemised import of_evaluation
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.findings import Finding
 from probes.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:

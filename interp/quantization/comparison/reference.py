@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from interp.errors import ConfigError, DataError, InterpError
-from interp.findings import Finding, Findings, named
 from interp.models.batches import layout
 from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.verdicts import excess
 from interp.quantization.quantizing import quantize
-from interp.results import Result, jsonable
+from interp.results import OldResult, Result, jsonable
+from interp.results.findings import Finding, Findings, named
 from probes.statistics import Interval
 
 __all__ = ["NOISE", "Analysis", "Reference", "analysed", "by_name", "findings_of"]
@@ -41,7 +41,7 @@ class Analysis(Protocol):
     The analysis of a second model is given the result of the first as ``reference``.
     """
 
-    def __call__(self, model: Any, *, reference: Any = None) -> Result:
+    def __call__(self, model: Any, *, reference: Any = None) -> Result | OldResult:
         """Analyse a model."""
         ...
 
@@ -193,7 +193,7 @@ def findings_of(name: str, result: Any) -> tuple[Finding, ...]:
     Raises:
         ConfigError: it is no result.
     """
-    if not isinstance(result, Result):
+    if not isinstance(result, Result | OldResult):
         raise ConfigError(
             f"analysis {name!r} returned a {type(result).__name__}, which is no result: it needs table(), "
             "to_dict(), diff(reference) and _repr_html_(). Wrap your numbers in interp.analyses.Measured."

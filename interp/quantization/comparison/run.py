@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from interp.errors import ConfigError, DataError
-from interp.findings import named
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
@@ -26,6 +25,7 @@ from interp.quantization.integrity import examine
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
 from interp.results import jsonable
+from interp.results.findings import named
 
 __all__ = ["NOISE", "Analysis", "compare"]
 

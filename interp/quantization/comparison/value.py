@@ -185,7 +185,7 @@ class Comparison:
 
     def save(self, path: str | Path) -> tuple[str, ...]:
         """Write everything but the live results as one JSON file, for :meth:`load`."""
-        return results.save(self, path)
+        return results.write_json(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
@@ -194,7 +194,7 @@ class Comparison:
         Raises:
             ArtifactError: the file is missing, damaged, or of something else.
         """
-        content = results.load(path)
+        content = results.read_json(path)
         if content.get("schema") != SCHEMA:
             raise ArtifactError(f"{path} holds no comparison (schema {content.get('schema')!r}).")
         return cls.from_dict(content)

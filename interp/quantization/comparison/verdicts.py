@@ -32,7 +32,7 @@ from jaxtyping import Float
 from scipy import special
 
 from interp.errors import DataError
-from interp.findings import Finding
+from interp.results.findings import Finding
 from probes.statistics import Interval, bootstrap, paired_difference
 
 __all__ = ["FLOORS", "SHARE", "VERDICTS", "Judgement", "excess", "judge"]

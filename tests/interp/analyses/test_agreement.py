@@ -20,9 +20,9 @@ from interp.analyses.agreement.choosing import drawn
 from interp.analyses.agreement.rankings import by_luck, kendall, spearman, weighted_jaccard
 from interp.analyses.measured import Measured
 from interp.errors import ConfigError, DataError, ModelError
-from interp.findings import Finding
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
+from interp.results.findings import Finding
 from interp.tasks.pairs import draw, lined_up
 from tests.noisy import demo, noisy
 from tests.planted_heads import Planted, planted

@@ -16,8 +16,8 @@ from interp.analyses.clocks import peak_memory, ratio_of_medians
 from interp.analyses.costs import Cost, cost
 from interp.analyses.memory import most_bytes
 from interp.errors import ConfigError
-from interp.findings import Findings
 from interp.quantization import compare, quantize
+from interp.results.findings import Findings
 from tests.noisy import demo
 from tests.tiny import build, tokenizer
 

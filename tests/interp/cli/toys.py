@@ -8,8 +8,8 @@ import numpy as np
 
 from interp.analyses.measured import Measured
 from interp.errors import DataError
-from interp.findings import Finding
 from interp.models import Model
+from interp.results.findings import Finding
 
 __all__ = ["CALLS", "EVIL", "flat", "margins", "refusing"]
 

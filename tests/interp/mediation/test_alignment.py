@@ -98,8 +98,8 @@ def test_a_search_reproduces_and_leaves_the_model_alone(tmp_path: Path) -> None:
     assert not torch.allclose(other.subspace.basis, found[0].subspace.basis, atol=1e-3)
     folder = found[0].save(tmp_path / "aligned")
     assert Subspace.load(folder / "answer.safetensors").dim == 3
-    assert results.load(folder / "alignment.json")["verdict"] == found[0].verdict
-    assert isinstance(found[0], results.Result)
+    assert results.read_json(folder / "alignment.json")["verdict"] == found[0].verdict
+    assert isinstance(found[0], results.OldResult)
     assert (found[0].diff(found[1])["accuracy_change"] == 0).all()
     assert "answer" in found[0]._repr_html_()
 

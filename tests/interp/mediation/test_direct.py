@@ -11,7 +11,7 @@ import torch
 from interp import mediation
 from interp.errors import ConfigError, ModelError, SiteError
 from interp.models.loading import load
-from interp.results import Result
+from interp.results import OldResult
 from tests.interp.mediation.test_search import made, pairs_of
 from tests.tiny import build, tokenizer
 
@@ -62,7 +62,7 @@ def test_a_contribution_is_the_formula_of_the_frozen_layer_norm() -> None:
 def test_contributions_are_a_result() -> None:
     model = made()
     found = mediation.direct_logit_attribution(model, pairs_of(model))
-    assert isinstance(found, Result)
+    assert isinstance(found, OldResult)
     assert found.table(3)["writer"].tolist() == list(found.top(3))
     assert found.diff(found)["contribution_change"].abs().max() == 0
     assert found.to_dict()["total"] == pytest.approx(found.total.mean())
@@ -129,7 +129,7 @@ def test_a_lens_is_a_result() -> None:
     model = made()
     pairs = pairs_of(model)
     found = mediation.logit_lens(model, pairs, prompts="corrupt")
-    assert isinstance(found, Result)
+    assert isinstance(found, OldResult)
     assert found.table()["site"].tolist() == list(found.sites)
     assert found.diff(found)["kl_change"].abs().max() == 0
     assert not math.isclose(

@@ -18,7 +18,7 @@ from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.engine import edge_logits
 from interp.mediation.edges.graph import Graph
 from interp.mediation.edges.pruning import on_a_path
-from interp.results import Result
+from interp.results import OldResult
 from tests.interp.mediation.edges.models import made, pairs_of, values_of
 from tests.tiny import tokenizer
 
@@ -93,7 +93,7 @@ def test_a_path_is_from_the_embedding_to_the_logits() -> None:
 
 def test_curves_are_results_and_say_what_their_axis_is() -> None:
     found = given(*np.linspace(0, 1, 10))
-    assert isinstance(found, Result)
+    assert isinstance(found, OldResult)
     assert found.axis_words.startswith("share of the 1,000 edges that is in the circuit")
     assert found.axis_words.endswith("(0.001 to 1, linear)")
     plain = found.to_dict()

@@ -12,7 +12,7 @@ from interp import mediation
 from interp.errors import ConfigError, DataError
 from interp.mediation.circuits import UNMATCHED, Elsewhere, Evaluation
 from interp.mediation.circuits.knockouts import Knockouts, Removals
-from interp.results import Result
+from interp.results import OldResult
 from tests.interp.mediation.test_circuits import made, pairs_of
 from tests.interp.mediation.test_planted import made as planted
 from tests.planted_heads import PLANTED
@@ -168,7 +168,7 @@ def test_a_circuit_carries_other_pairs_of_its_task() -> None:
 
 def test_evaluations_are_results() -> None:
     found = composition()
-    assert isinstance(found, Result)
+    assert isinstance(found, OldResult)
     plain = found.to_dict()
     assert plain["minimality"]["needed"] == 2
     assert plain["sparsity"] == pytest.approx(1 - 2 / 10)

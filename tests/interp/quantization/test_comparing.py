@@ -14,12 +14,12 @@ import pytest
 from interp import load, quantization
 from interp.analyses.measured import Measured
 from interp.errors import ArtifactError, ConfigError, DataError, ModelError
-from interp.findings import Finding
 from interp.models import Model
 from interp.models.batches import most_prompts
 from interp.quantization.comparison import Cell, Comparison, compare
 from interp.quantization.integrity import Check, Integrity
 from interp.results import jsonable
+from interp.results.findings import Finding
 from tests.tiny import build, tokenizer
 
 unchecked: Any = compare.__wrapped__ if hasattr(compare, "__wrapped__") else compare

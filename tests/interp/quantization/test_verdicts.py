@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import DataError
-from interp.findings import Finding
 from interp.quantization.comparison.verdicts import judge
+from interp.results.findings import Finding
 
 N = 120
 GROUPS = tuple(f"g{at // 2}" for at in range(N))

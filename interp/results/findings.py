@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,14 +12,34 @@ from jaxtyping import Float
 from interp.errors import DataError
 from probes.statistics import Estimate, bootstrap
 
-__all__ = ["Finding", "Findings", "named"]
+__all__ = ["Finding", "Findings", "FixedStatistic", "named"]
 
 Statistic = Callable[[Float[np.ndarray, " item"]], float]
 
 
+@dataclass(frozen=True)
+class FixedStatistic:
+    """What is left of a statistic on disk: its value over all items, without the function that gave it."""
+
+    value: float
+
+    def __call__(self, weights: Float[np.ndarray, " item"]) -> float:
+        """The value, for equal weights alone.
+
+        Raises:
+            DataError: other weights: an interval would need the function itself.
+        """
+        if np.ptp(weights) == 0:
+            return self.value
+        raise DataError(
+            "a finding that was read from disk keeps its value, not the function behind it, so it has no "
+            "interval. Run the analysis again to compare it."
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Finding:
-    """Hold one number that an analysis found, item by item, with what it has to beat.
+    """One number that an analysis found, item by item, with what it has to beat.
 
     A finding is what ``values`` say beyond ``control``. Two findings of the same name, from two models, are
     compared over the same items in the same order; intervals draw whole groups.
@@ -44,7 +64,7 @@ class Finding:
     groups: tuple[str, ...]
     control: float | Float[np.ndarray, " ..."] = 0.0
     unit: str = ""
-    statistic: Statistic | None = None
+    statistic: FixedStatistic | Statistic | None = None
     curve: str = ""
     layer: int | None = None
     about: str = ""
@@ -75,34 +95,40 @@ class Finding:
 
     @property
     def value(self) -> float:
-        """Give the number itself."""
+        """The number itself."""
         if self.statistic is not None:
             return float(self.statistic(np.ones(len(self.values))))
         return float(np.mean(self.values))
 
     @property
     def floor(self) -> float:
-        """Give the mean of the control."""
+        """The mean of the control."""
         return float(np.mean(self._controls))
 
     @property
     def excess(self) -> float:
-        """Give the value less its control."""
+        """The value less its control."""
         return self.value - self.floor
 
     @property
     def n_groups(self) -> int:
-        """Count the independent groups."""
+        """How many independent groups there are."""
         return len(set(self.groups))
 
+    def saved(self) -> Finding:
+        """What is written in its place: a function becomes the number it gives."""
+        if self.statistic is None or isinstance(self.statistic, FixedStatistic):
+            return self
+        return replace(self, statistic=FixedStatistic(self.value))
+
     def estimate(self, seed: int = 0) -> Estimate | None:
-        """Give the value with its interval over groups; None for a statistic, which needs a comparison."""
+        """The value with its interval over groups; None for a statistic, which needs a comparison."""
         if self.statistic is not None:
             return None
         return bootstrap(self.values, groups=self.groups, seed=seed)
 
     def __repr__(self) -> str:
-        """Say name, value and control in one line."""
+        """Name, value and control in one line."""
         unit = f" {self.unit}" if self.unit else ""
         number = f"{self.value:.3g}{unit} against {self.floor:.3g}"
         return f"Finding({self.name!r}: {number}, {len(self.values)} items)"
@@ -110,15 +136,15 @@ class Finding:
 
 @runtime_checkable
 class Findings(Protocol):
-    """Describe a result whose numbers can be compared item by item."""
+    """A result whose numbers can be compared item by item."""
 
     def findings(self) -> tuple[Finding, ...]:
-        """Give every number that a comparison should judge."""
+        """Every number that a comparison should judge."""
         ...
 
 
 def named(findings: Iterable[Finding]) -> dict[str, Finding]:
-    """Give findings by name.
+    """Findings by name.
 
     Raises:
         DataError: two have the same name.
@@ -132,7 +158,7 @@ def named(findings: Iterable[Finding]) -> dict[str, Finding]:
 
 
 def row(finding: Finding, seed: int = 0) -> dict[str, Any]:
-    """Give the row of a table: finding, value, low, high, control, unit, n, n_groups."""
+    """The row of a table: finding, value, low, high, control, unit, n, n_groups."""
     estimate = finding.estimate(seed)
     return {
         "finding": finding.name,

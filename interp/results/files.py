@@ -1,8 +1,4 @@
-"""What every analysis returns, and how it is written to disk.
-
-A result is a frozen value with four readings: a table, a JSON-able dictionary, a difference from a reference
-result and an escaped HTML table. Nothing here needs torch; pandas is imported when a table is asked for.
-"""
+"""JSON without NaN, atomic writes and escaped HTML. Nothing here needs torch, and pandas only for tables."""
 
 from __future__ import annotations
 
@@ -20,11 +16,20 @@ from interp.errors import ArtifactError, ConfigError, DataError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Result", "difference", "jsonable", "load", "save", "table_html", "write_atomically"]
+__all__ = [
+    "OldResult",
+    "difference",
+    "encode",
+    "jsonable",
+    "read_json",
+    "table_html",
+    "write_atomically",
+    "write_json",
+]
 
 
 @runtime_checkable
-class Result(Protocol):
+class OldResult(Protocol):
     """Describe what an analysis returns: anything with these four methods is a result."""
 
     def table(self) -> Any:
@@ -165,7 +170,7 @@ def encode(value: Any) -> bytes:
     )
 
 
-def save(result: Result | Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
+def write_json(result: OldResult | Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
     """Write a result (or a dictionary) as JSON, atomically.
 
     Numbers that JSON cannot hold are written as null, and listed under ``"warnings"`` in the file.
@@ -181,8 +186,8 @@ def save(result: Result | Mapping[str, Any], path: str | Path) -> tuple[str, ...
     return warnings
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """Read what :func:`save` wrote.
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote.
 
     Raises:
         ArtifactError: when the file is missing, is not JSON, or does not hold an object.

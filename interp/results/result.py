@@ -1,0 +1,185 @@
+"""The base class of every result: a frozen value that names its numbers once.
+
+A subclass says what was found: ``verdict``, ``tables``, ``numbers``, ``figures``, ``findings``. Printing,
+notebooks, saving, loading, gates, comparisons and reports are written once and read only these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from interp.errors import ConfigError
+from interp.results import codec
+from interp.results.files import jsonable, table_html
+from interp.results.findings import Finding, named
+from interp.results.shapes import About, Figure, Number, Table
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Result", "load"]
+
+LISTED = 200
+"""Rows of each table that the JSON document holds."""
+Named = TypeVar("Named", Number, Table, Figure)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Result:
+    """Base of every result.
+
+    Attributes:
+        about: what it is of.
+        seed: of draws and intervals.
+        warnings: what a reader should know before believing it.
+    """
+
+    schema: ClassVar[str]
+    about: About = field(default_factory=About)
+    seed: int = 0
+    warnings: tuple[str, ...] = ()
+
+    # What a subclass says ---------------------------------------------------------------------------------
+
+    def verdict(self) -> str:
+        """What the numbers allow one to say, in plain words."""
+        raise NotImplementedError
+
+    def tables(self) -> tuple[Table, ...]:
+        """The numbers; the first table is the main one."""
+        raise NotImplementedError
+
+    def numbers(self) -> tuple[Number, ...]:
+        """The headline numbers, which a run can be gated on."""
+        return ()
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures, the best first."""
+        return ()
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The numbers item by item, for a comparison of two models."""
+        return ()
+
+    def question(self) -> str:
+        """The question that was asked: the title of a report."""
+        return type(self).__name__
+
+    def lead(self) -> tuple[str, ...]:
+        """What was done, one paragraph each."""
+        return ()
+
+    def cautions(self) -> tuple[str, ...]:
+        """What the numbers do not show."""
+        return ()
+
+    # What is written once ---------------------------------------------------------------------------------
+
+    def table(self, name: str = "") -> pandas.DataFrame:
+        """One table as a pandas DataFrame, the main one where no name is given.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        return pick(self.tables(), name).frame()
+
+    def number(self, name: str) -> Number:
+        """One headline number.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        return pick(self.numbers(), name)
+
+    def figure(self, name: str = "") -> Figure:
+        """One figure, the best where no name is given.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        return pick(self.figures(), name)
+
+    def finding(self, name: str) -> Finding:
+        """One finding.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        known = named(self.findings())
+        if name not in known:
+            raise ConfigError(f"no finding {name!r}; there are: {', '.join(list(known)[:12]) or 'none'}.")
+        return known[name]
+
+    def summary(self) -> dict[str, Any]:
+        """Verdict, numbers and tables as JSON types: what ``--json`` prints and ``metrics.json`` holds.
+
+        Of each table the first 200 rows; ``n_rows`` counts all. NaN and infinities are null.
+        """
+        content = {
+            "schema": self.schema,
+            "question": self.question(),
+            "verdict": self.verdict(),
+            "numbers": {one.name: dataclasses.asdict(one) for one in self.numbers()},
+            "tables": {one.name: _plain(one) for one in self.tables()},
+            "about": dataclasses.asdict(self.about),
+            "seed": self.seed,
+            "cautions": list(self.cautions()),
+            "warnings": list(self.warnings),
+        }
+        return jsonable(content)[0]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write everything that :func:`load` needs: ``result.json``, with its arrays and probes beside it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: when the place cannot be written.
+            DataError: when a field holds what cannot be written.
+        """
+        return codec.write(self, Path(folder))
+
+    def __repr__(self) -> str:
+        """The verdict in one line."""
+        return f"{type(self).__name__}({self.verdict()})"
+
+    def _repr_html_(self) -> str:
+        """The first rows of the main table, escaped, under the verdict."""
+        table = self.tables()[0]
+        return table_html(table.frame().head(table.shown), caption=self.verdict())
+
+
+def load(folder: str | Path) -> Result:
+    """Read what ``Result.save`` wrote.
+
+    The file names a row of ``SCHEMAS``; nothing that it names is imported or run.
+
+    Raises:
+        ArtifactError: nothing is there, it is damaged, or of a schema that this version does not know.
+    """
+    found = codec.read(Path(folder))
+    assert isinstance(found, Result)
+    return found
+
+
+def pick(things: Sequence[Named], name: str) -> Named:
+    """The thing of that name, the first where no name is given.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for one in things:
+        if name in ("", one.name):
+            return one
+    known = ", ".join(one.name for one in things) or "none"
+    raise ConfigError(f"there is no {name!r}; there are: {known}." if name else "there is nothing to show.")
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows[:LISTED]]
+    return {"title": table.title, "note": table.note, "n_rows": len(table.rows), "rows": rows}

@@ -1,0 +1,8 @@
+"""Which class reads a saved result: the only names that a file can call up."""
+
+from __future__ import annotations
+
+__all__ = ["SCHEMAS"]
+
+SCHEMAS: dict[str, str] = {}
+"""Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

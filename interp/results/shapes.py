@@ -1,0 +1,176 @@
+"""The shapes in which a result speaks: numbers, tables, figures. Plain data, drawn and printed elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from interp.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["FORMS", "About", "Cell", "Figure", "Form", "Number", "Table"]
+
+Cell = str | float | int | bool | None
+Form = Literal["curve", "intervals", "counts", "map", "graph", "scatter"]
+
+FORMS: dict[str, tuple[str, ...]] = {
+    "curve": ("x", "series", "value", "low", "high"),
+    "intervals": ("name", "value", "low", "high"),
+    "counts": ("actual", "predicted", "n", "share"),
+    "map": ("x", "y", "value"),
+    "graph": ("name", "x", "y", "to_x", "to_y", "value"),
+    "scatter": ("name", "series", "x", "y"),
+}
+"""Form of a figure -> the columns its data must have."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a result is of, as JSON types.
+
+    Attributes:
+        model: name, weights, fingerprint, tokenizer_fingerprint, scheme.
+        data: name, n, groups, fingerprint.
+        versions: of the packages that computed it.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A headline number.
+
+    Attributes:
+        name: in lower case with hyphens, unique in its result; ``--fail-under NAME=VALUE`` takes it.
+        value: None where it is undetermined.
+        low: lower end of its 95% interval, where it has one.
+        high: upper end.
+        unit: such as ``"nats"`` or ``"logits"``; "" for shares and counts.
+        meaning: one clause for the reader.
+        label: the name as a reader sees it; made from ``name`` where left out.
+        decimals: digits behind the point.
+    """
+
+    name: str
+    value: float | int | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    meaning: str = ""
+    label: str = ""
+    decimals: int = 3
+
+    @property
+    def title(self) -> str:
+        """The name as a reader sees it."""
+        return self.label or self.name.replace("-", " ").capitalize()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Columns ``low`` and ``high`` (or ``x_low`` and ``x_high``) are the ends of an interval, shown as one cell.
+
+    Attributes:
+        name: in lower case with hyphens, unique in its result.
+        title: above the table.
+        columns: their names.
+        rows: one tuple of cells for each row.
+        note: below the table.
+        main: the row that stands out.
+        folded: whether a page shows it only when it is opened.
+        shown: how many rows a terminal shows.
+        formats: column -> format of its numbers, such as ``".0%"``; three significant digits where left out.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    note: str = ""
+    main: int | None = None
+    folded: bool = False
+    shown: int = 10
+    formats: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse rows that do not fill the columns.
+
+        Raises:
+            DataError: a row of another length, or two columns of one name.
+        """
+        if len(set(self.columns)) != len(self.columns):
+            raise DataError(f"table {self.name!r}: two columns have one name: {', '.join(self.columns)}.")
+        wrong = [row for row in self.rows if len(row) != len(self.columns)]
+        if wrong:
+            raise DataError(
+                f"table {self.name!r}: a row has {len(wrong[0])} cells for {len(self.columns)} columns."
+            )
+
+    def frame(self) -> pandas.DataFrame:
+        """The same as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame(list(self.rows), columns=list(self.columns))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The numbers of a figure and its words; ``interp.plot`` draws it.
+
+    Attributes:
+        name: in lower case with hyphens, unique in its result: the file's name.
+        form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
+            with its interval per row; a column ``colour`` gives indices of the palette, -1 for faint),
+            ``counts`` (actual against predicted), ``map`` (value over x and y), ``graph`` (a node where
+            ``to_x`` is missing, else an arrow) or ``scatter`` (one mark per row, with the line x = y).
+        data: column -> its values; the columns of ``FORMS[form]`` and more.
+        title: what is drawn.
+        caption: what n and the interval are.
+        x: label of the horizontal axis, with its unit.
+        y: label of the vertical axis, with its unit.
+        reference: a value to mark with a dashed line, such as chance.
+        reference_name: what that is.
+        limits: ends of the axis the values are on (of a map: of its scale); left to the data where not given.
+        band: of intervals: ends of a shaded strip, such as what counts as no change.
+    """
+
+    name: str
+    form: Form
+    data: Mapping[str, Sequence[Any]]
+    title: str
+    caption: str
+    x: str = ""
+    y: str = ""
+    reference: float | None = None
+    reference_name: str = "chance"
+    limits: tuple[float, float] | None = None
+    band: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse data without the form's columns, or with columns of several lengths.
+
+        Raises:
+            DataError: naming the column.
+        """
+        missing = [column for column in FORMS[self.form] if column not in self.data]
+        if missing:
+            raise DataError(
+                f"a figure of the form {self.form!r} needs the column {missing[0]!r}: {list(self.data)}."
+            )
+        lengths = {column: len(values) for column, values in self.data.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"figure {self.name!r}: its columns have several lengths: {lengths}.")
+
+    def frame(self) -> pandas.DataFrame:
+        """The numbers as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame({column: list(values) for column, values in self.data.items()})
