@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["html", "plot", "read", "result", "write"]
 
 
-def plot(result: Any) -> Figure:
+def plot(result: Any, name: str = "") -> Figure:
     """Give the figure that shows a result best.
 
     Args:
-        result: what an analysis returned, or the path of a run folder.
+        result: what an analysis returned, one of its figures, or the path of a run folder.
+        name: which of its figures; the best where not given.
 
     Returns:
         A figure with ``.data``, ``.plotly()``, ``.svg()`` and ``.save(folder, name)``; a notebook displays
@@ -30,7 +31,7 @@ def plot(result: Any) -> Figure:
     """
     from interp.report import stories
 
-    return stories.figure(result)
+    return stories.figure(result, name)
 
 
 def read(run: str | Path) -> Story:

@@ -18,7 +18,19 @@ from interp.results import write_atomically
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COLUMNS", "INK", "PALETTE", "Figure", "Mark", "ends", "graph_parts", "interval_colours"]
+    from interp import results
+
+__all__ = [
+    "COLUMNS",
+    "INK",
+    "PALETTE",
+    "Figure",
+    "Mark",
+    "drawing",
+    "ends",
+    "graph_parts",
+    "interval_colours",
+]
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK = "#1d232b"
@@ -44,6 +56,22 @@ class Mark(NamedTuple):
     to_x: float
     to_y: float
     value: float
+
+
+def drawing(figure: results.Figure) -> Figure:
+    """A figure of a result, ready to be drawn."""
+    return Figure(
+        figure.form,
+        figure.frame(),
+        figure.title,
+        figure.caption,
+        x=figure.x,
+        y=figure.y,
+        reference=figure.reference,
+        reference_name=figure.reference_name,
+        limits=figure.limits,
+        band=figure.band,
+    )
 
 
 def graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:

@@ -173,7 +173,9 @@ def _map(figure: Figure, axes: Any) -> None:
 
     half, rows = 0.48, list(figure.data[list(COLUMNS["map"])].itertuples(index=False))
     clear = figure.data["clear"] if "clear" in figure.data else [True] * len(rows)
-    most = max((abs(value) for _, _, value in rows), default=0.0) or 1.0
+    told_from_noise = [abs(value) for (_, _, value), told in zip(rows, clear, strict=True) if told]
+    most = max(told_from_noise, default=0.0) or 1.0
+    most = most if figure.limits is None else max(map(abs, figure.limits))
     corners = [
         [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
         for x, y, _ in rows

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import capturing, circuits, comparing, concepts, confusion, patching, probing
+from interp.report import capturing, circuits, comparing, concepts, confusion, document, patching, probing
 from interp.report.causal import causal_figures
-from interp.report.figures import Figure
+from interp.report.figures import Figure, drawing
 from interp.report.story import Story
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
 def of_run(path: Path) -> Story:
     """Read a finished run and give its story."""
     facts = runs.open_run(path)
+    found = document.of_run(path, facts)
+    if found is not None:
+        return found
     command = str(facts.get("command"))
     if command not in STORIES:
         raise ConfigError(
@@ -82,8 +85,14 @@ def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None)
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def figure(result: Any) -> Figure:
+def figure(result: Any, name: str = "") -> Figure:
     """Give the figure of a result, of its dictionary, or of a run folder."""
+    if isinstance(result, str | Path) and (Path(result) / "result" / "result.json").is_file():
+        result = results.load(Path(result) / "result")
+    if isinstance(result, results.Figure):
+        return drawing(result)
+    if isinstance(result, results.Result):
+        return drawing(result.figure(name))
     if isinstance(result, str | Path):
         content = result_of(Path(result))
     elif isinstance(result, dict):

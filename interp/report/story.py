@@ -26,7 +26,7 @@ class Number:
 class Table:
     """Hold a table: its columns, its rows, which row is the main one, and a note under it.
 
-    A ``folded`` table is long, and opened by the reader.
+    A ``folded`` table is long, and opened by the reader. ``numeric`` columns are set to the right.
     """
 
     title: str
@@ -35,6 +35,7 @@ class Table:
     note: str = ""
     main: int | None = None
     folded: bool = False
+    numeric: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

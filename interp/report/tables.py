@@ -45,7 +45,7 @@ def to_rich(table: Table) -> rich.table.Table:
         pad_edge=False,
     )
     for i, column in enumerate(table.columns):
-        numeric = any(isinstance(row[i], int | float) for row in table.rows)
+        numeric = i in table.numeric or any(isinstance(row[i], int | float) for row in table.rows)
         drawn.add_column(rich_text(column), justify="right" if numeric else "left", overflow="fold")
     for i, row in enumerate(table.rows):
         drawn.add_row(*(rich_text(_shown(value)) for value in row), style="bold" if i == table.main else "")

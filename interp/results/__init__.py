@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interp.results.result import load as load
     from interp.results.schemas import SCHEMAS as SCHEMAS
     from interp.results.shapes import About as About
+    from interp.results.shapes import Cell as Cell
     from interp.results.shapes import Figure as Figure
     from interp.results.shapes import Number as Number
     from interp.results.shapes import Table as Table

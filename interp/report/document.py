@@ -1,0 +1,150 @@
+"""A result as a document: numbers become text, intervals one cell, and the terms that it uses are explained.
+
+Nothing here knows an analysis: everything comes from what every ``Result`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from interp import results
+from interp.report import figures
+from interp.report.certificate import certificate_table, identity, short_name
+from interp.report.glossary import terms_in
+from interp.report.story import Number, Story, Table
+from interp.report.text import printable
+from interp.results import Result
+
+__all__ = ["document", "shown_table", "value_text"]
+
+LONG = 30
+"""Rows of a table that a page shows; the run's folder has all of them."""
+
+
+def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
+    """What a report shows of a result.
+
+    Args:
+        result: what was found.
+        facts: ``run.json`` of its run, for the command line, the certificate and what identifies the run.
+    """
+    facts = dict(facts or {})
+    cautions = [*result.cautions(), *result.warnings, *facts.get("warnings", [])]
+    main, *others = [shown_table(table) for table in result.tables()] or [None]
+    found = Story(
+        kicker=_kicker(facts),
+        title=result.question(),
+        verdict=result.verdict(),
+        lead=result.lead(),
+        numbers=[_number(one) for one in result.numbers()],
+        first=main,
+        tables=[one for one in others if one is not None],
+        figures=[figures.drawing(one) for one in result.figures()],
+        cautions=list(dict.fromkeys(cautions)),
+        certificate=certificate_table(facts.get("certificate")),
+        command=str(facts.get("command_line", "")),
+        facts=identity(facts) if facts else (),
+    )
+    return _explained(found)
+
+
+def _kicker(facts: Mapping[str, Any]) -> str:
+    if not facts:
+        return "interp"
+    parts = (f"interp {facts.get('command', '')}", short_name(dict(facts)), str(facts.get("path", "")))
+    return " \u00b7 ".join(part for part in parts if part and part != "?")
+
+
+def _number(number: results.Number) -> Number:
+    value, unit = value_text(number.value, number.decimals), number.unit
+    known = number.low is not None and number.high is not None
+    interval = interval_text(number.low, number.high, number.decimals) if known else ""
+    return Number(number.title, value, f"{unit} {interval}".strip(), number.meaning)
+
+
+def value_text(value: results.Cell, decimals: int = 3) -> str:
+    """A value as text: thousands separated, small numbers by their power of ten, nothing as a dash."""
+    if value is None or value != value:  # NaN
+        return "\u2013"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, int) or (abs(value) >= 10_000 and float(value).is_integer()):
+        return f"{value:,.0f}"
+    small = value != 0 and abs(value) < 0.5 * 10.0**-decimals
+    return f"{value:.1e}" if small else f"{value:,.{decimals}f}"
+
+
+def interval_text(low: Any, high: Any, decimals: int = 3) -> str:
+    """An interval as text; a dash where it is undetermined."""
+    if low is None or high is None or low != low or high != high:
+        return "\u2013"
+    return f"[{value_text(low, decimals)}, {value_text(high, decimals)}]"
+
+
+def shown_table(table: results.Table, most: int | None = LONG) -> Table:
+    """A table as it is shown: interval ends in one cell, columns in their format, at most so many rows."""
+    pairs = _interval_columns(table.columns)
+    columns = [(at, name) for at, name in enumerate(table.columns) if at not in pairs.values()]
+    formats = dict(table.formats)
+    rows = tuple(
+        tuple(
+            interval_text(row[at], row[pairs[at]]) if at in pairs else _cell(row[at], formats.get(name))
+            for at, name in columns
+        )
+        for row in (table.rows if most is None else table.rows[:most])
+    )
+    titles = tuple(_interval_title(name) if at in pairs else name for at, name in columns)
+    left = len(table.rows) - len(rows)
+    more = f"{left:,} more rows are in tables/{table.name}.parquet of the run's folder." if left else ""
+    note = " ".join(part for part in (table.note, more) if part)
+    numeric = tuple(at for at, (column, _) in enumerate(columns) if _numeric(table, column))
+    return Table(table.title, titles, rows, note, table.main, table.folded, numeric)
+
+
+def _numeric(table: results.Table, column: int) -> bool:
+    cells = [row[column] for row in table.rows if row[column] is not None]
+    return bool(cells) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in cells)
+
+
+def _interval_columns(columns: tuple[str, ...]) -> dict[int, int]:
+    """Place of each lower end -> place of its upper end."""
+    places = {name: at for at, name in enumerate(columns)}
+    lows = {name: name[: -len("low")] + "high" for name in columns if name == "low" or name.endswith("_low")}
+    return {places[low]: places[high] for low, high in lows.items() if high in places}
+
+
+def _interval_title(low: str) -> str:
+    return f"{low.removesuffix('low').strip('_')} interval".strip()
+
+
+def _cell(value: results.Cell, form: str | None) -> str:
+    if form and isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        return format(value, form)
+    return value_text(value)
+
+
+def _explained(found: Story) -> Story:
+    tables = [one for one in (found.first, *found.tables) if one is not None]
+    texts: Iterable[str] = (
+        found.title,
+        found.verdict,
+        *found.lead,
+        *found.cautions,
+        *(f"{one.name} {one.interval} {one.meaning}" for one in found.numbers),
+        *(f"{one.title} {' '.join(one.columns)} {one.note}" for one in tables),
+        *(str(cell) for one in tables for row in one.rows for cell in row if isinstance(cell, str)),
+        *(f"{one.title} {one.caption} {one.x} {one.y}" for one in found.figures),
+    )
+    return replace(found, words=terms_in(texts))
+
+
+def of_run(path: Path, facts: dict[str, Any]) -> Story | None:
+    """The document of a finished run; None where it holds no result that this module can read."""
+    if not (path / "result" / "result.json").is_file():
+        return None
+    return document(results.load(path / "result"), {**facts, "path": path.as_posix()})

@@ -1,0 +1,80 @@
+"""Terms of art and what they mean, for the foot of a report. A report lists those that it uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["GLOSSARY", "terms_in"]
+
+GLOSSARY: dict[str, str] = {
+    "accuracy": "The share of test prompts whose label is read correctly; 1 is all of them.",
+    "belief": "What the model itself says, true or not.",
+    "bag of words": "A probe that reads the words of the prompt and never the model.",
+    "chance": "What guessing all labels equally often would score.",
+    "circuit": "A few parts of a model that are claimed to carry a behaviour together.",
+    "claimed": "The share of prompts where the best similarity is above what 95% of null states reach.",
+    "clear": "Told from its control: the interval of the reference excludes it, beyond the noise floor.",
+    "completeness": "Whether the model without the circuit fails as the circuit without its members.",
+    "concept": "A name with a vector of its own; the probe says whose vector a state resembles most.",
+    "control": "The same measurement without what is claimed; a number is worth what it has over it.",
+    "cosine": "How alike two vectors are, from -1 to 1; to be read against its floor.",
+    "delta": "The smallest change that would matter: three noise floors, or 10% of the finding if larger.",
+    "denoising": "The corrupt prompt, with the mediator's value from the clean one: is it enough?",
+    "dose": (
+        "How far the state is pushed towards another label; 1 is the mean distance between two prompts of "
+        "different labels, along the direction from one to the other."
+    ),
+    "faithfulness": "The share of the behaviour kept when only the circuit is as in the clean run.",
+    "finding": "One number of an analysis, measured item by item, with a control that it has to beat.",
+    "floor": "What the best constant prediction scores.",
+    "group": (
+        "Prompts that share what is asked about (a word, a fact). All prompts of a group are in the same "
+        "split, so that nothing that is tested has been seen in training."
+    ),
+    "hypervector": "A vector of thousands of coordinates; two random ones hardly resemble each other.",
+    "inconclusive": "The data cannot tell. That a difference is not significant proves nothing.",
+    "interaction": "Noising less denoising: how much the effect depends on the state of everything else.",
+    "interval": (
+        "Where the number would lie if other groups of the same kind had been drawn, in 95% of draws. It is "
+        "computed over groups, because prompts of one group are not independent."
+    ),
+    "layer": "One of the model's blocks, counted from 0.",
+    "left without it": "What remains when only the circuit is as in the corrupt run: 0 if nothing else does.",
+    "logit lens": "The model's own last step applied to an earlier layer.",
+    "lost": "Clear of its control in the reference, and not above it in the other model.",
+    "mean reciprocal rank": "One over the right concept's place in the ranking, averaged; 1 is always first.",
+    "mediator": "A part of the model whose value is replaced: a layer's stream, a head, a neuron.",
+    "minimality": "Whether every member of the circuit is needed, one by one.",
+    "nats": "The unit of differences of log-probability; a factor of e, about 2.7, in probability.",
+    "noise floor": "What the same numbers change when they are computed in another batch, or in bfloat16.",
+    "noising": "The clean prompt, with the mediator's value from the corrupt one: is it needed?",
+    "permuted codebook": "The same vectors under exchanged names: what can be read is then not the concept.",
+    "probe": (
+        "A small classifier that is trained to read a label off vectors. The model itself is not trained."
+    ),
+    "q": "False discovery rate: the share of those with so small a q that would be there by luck.",
+    "random directions": "What changing the state by as much does anyway, whatever the direction.",
+    "residual stream": (
+        "The vector a model carries along at each token; every layer reads it and adds to it. It is read "
+        "after the layer."
+    ),
+    "scheme": "At what precision a model is run, such as int8 or int4, and with which library.",
+    "shuffled labels": "The same probe fitted on labels in a random order: what it reads then is luck.",
+    "strengthened": "Larger by more than delta: further from its control, which is not always better.",
+    "survives": "Shown to differ by less than delta.",
+    "top-1": "The share of test prompts whose most similar concept is the right one; 1 is all of them.",
+    "total effect": "What exchanging the whole clean prompt for the corrupt one changes.",
+    "weakened": "Smaller by more than delta, and not shown to be gone.",
+}
+"""Term, in the singular and lower case -> one or two sentences."""
+
+
+def terms_in(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The terms that some texts use, in alphabetical order, each with its meaning."""
+    text = " ".join(texts).lower()
+    return tuple(
+        (term, meaning)
+        for term, meaning in sorted(GLOSSARY.items())
+        if re.search(rf"(?<![\w-]){re.escape(term)}(s|es)?(?![\w-])", text)
+    )

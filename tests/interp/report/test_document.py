@@ -1,0 +1,100 @@
+"""Any result as a document: what it says is shown, escaped and explained, and nothing else is needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import interp
+from interp.report import page
+from interp.report.document import document, interval_text, shown_table, value_text
+from interp.results import Figure, Number, Result, Table
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Found(Result):
+    schema: ClassVar[str] = "tests.document/1"
+
+    def verdict(self) -> str:
+        return "The <b>heads</b> are read; faithfulness is high."
+
+    def question(self) -> str:
+        return "Which \x1b[31mheads?"
+
+    def numbers(self) -> tuple[Number, ...]:
+        total = Number("total-effect", 1.23456, 1.0, 1.5, "nats", "clean less corrupt")
+        return (total, Number("pairs", 12000))
+
+    def tables(self) -> tuple[Table, ...]:
+        rows = [(f"head.{i}", 0.5, 0.4, 0.6, 0.25, 3) for i in range(40)]
+        columns = ("mediator", "effect", "low", "high", "share", "n")
+        return (
+            Table("effects", "Effects", columns, rows, "Over groups.", formats={"share": ".0%"}),
+            Table("more", "More", ("x", "a_low", "a_high"), [(1, None, None)], folded=True),
+        )
+
+    def figures(self) -> tuple[Figure, ...]:
+        data = {"name": ["a"], "value": [1.0], "low": [0.5], "high": [1.5]}
+        return (
+            Figure("effects", "intervals", data, "Largest", "95% over groups", x="nats", reference=0.0),
+            Figure("map", "map", {"x": [0, 1], "y": [0, 0], "value": [1.0, -1.0]}, "Map", ""),
+        )
+
+    def cautions(self) -> tuple[str, ...]:
+        return ("Only these pairs.",)
+
+
+def test_everything_that_a_result_says_is_on_the_page_and_nothing_runs() -> None:
+    found = document(Found(warnings=("Few pairs.",)), {"command": "patch", "command_line": "interp patch"})
+    text = page.render(found, interactive=False)
+    for part in (
+        "&lt;b&gt;heads&lt;/b&gt;",
+        "Which \\x1b[31mheads?",
+        "Total effect",
+        "nats [1.000, 1.500]",
+        "12,000",
+        "Only these pairs.",
+        "Few pairs.",
+        "[0.400, 0.600]",
+        "25%",
+        "10 more rows are in tables/effects.parquet",
+        "Largest",
+        "Map",
+        "interp patch",
+    ):
+        assert part in text, part
+    assert "<b>heads</b>" not in text
+    assert text.count("<svg") == 2
+
+
+def test_a_report_explains_the_terms_that_it_uses_and_no_others() -> None:
+    terms = dict(document(Found()).words)
+    assert {"faithfulness", "mediator", "nats", "group"} <= set(terms)
+    assert "hypervector" not in terms
+    assert "q" not in terms
+
+
+def test_intervals_are_one_cell_and_columns_of_numbers_are_set_right() -> None:
+    table = shown_table(Found().tables()[0])
+    assert table.columns == ("mediator", "effect", "interval", "share", "n")
+    assert table.rows[0] == ("head.0", "0.500", "[0.400, 0.600]", "25%", "3")
+    assert table.numeric == (1, 2, 3, 4)
+    assert len(table.rows) == 30
+    assert len(shown_table(Found().tables()[0], None).rows) == 40
+    assert shown_table(Found().tables()[1]).columns == ("x", "a interval")
+
+
+def test_numbers_as_text() -> None:
+    assert value_text(None) == value_text(math.nan) == interval_text(None, 1.0) == "\u2013"
+    assert value_text(0.0) == "0.000"
+    assert value_text(0.00001234) == "1.2e-05"
+    assert value_text(12345) == "12,345"
+    assert value_text(True) == "yes"
+    assert interval_text(-math.inf, 1.0) == "[-inf, 1.000]"
+
+
+def test_plot_draws_any_result_or_any_of_its_figures() -> None:
+    assert interp.plot(Found()).title == "Largest"
+    assert interp.plot(Found(), "map").title == "Map"
+    assert "<svg" in interp.plot(Found().figures()[1]).svg()
