@@ -18,21 +18,22 @@ class Control:
         name: what users type (``--controls``).
         words: what it is, in a sentence such as "... does as well".
         description: one line for tables and ``interp ls``.
-        floor: whether a probe that does not beat it has read nothing at all.
+        null: whether it is what a probe of no information scores, so that it belongs to the test of guessing;
+            the others are comparisons: what reads as much without the model, or without its training.
     """
 
     name: str
     words: str
     description: str
-    floor: bool = False
+    null: bool = False
 
 
 _ROWS = (
     Control(
         "shuffled",
-        "a probe trained on shuffled labels",
-        "the same probe, trained on labels exchanged between groups",
-        floor=True,
+        "probes of shuffled labels",
+        "the same probe, trained and tested on labels exchanged between groups, over 20 shuffles",
+        null=True,
     ),
     Control(
         "random-weights",
@@ -48,7 +49,6 @@ _ROWS = (
         "majority",
         "always guessing the commonest label",
         "the commonest label of the training split",
-        floor=True,
     ),
     Control(
         "embedding",

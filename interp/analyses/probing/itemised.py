@@ -19,8 +19,8 @@ __all__ = ["of_probe"]
 def of_probe(found: ProbeResult) -> tuple[Finding, ...]:
     """Give the accuracy on the test prompts at the chosen layer.
 
-    The control is the hardest of chance, the commonest training label (prompt by prompt) and those measured
-    controls that a probe must beat to have read anything, such as shuffled labels.
+    The control is the hardest of chance, the commonest training label (prompt by prompt) and the mean over
+    probes of shuffled labels, where they were measured.
     """
     rows = found.split.test
     labels = [found.data.labels[i] for i in rows]
@@ -30,9 +30,8 @@ def of_probe(found: ProbeResult) -> tuple[Finding, ...]:
         "chance": 1 / len(set(found.data.labels)),
         "always the commonest label": majority,
     }
-    floors_named = {name for name, row in CONTROLS.items() if row.floor} - {"majority"}
     for score in found.scores:
-        if score.layer == found.layer and score.name in floors_named:
+        if score.layer == found.layer and score.name in CONTROLS and CONTROLS[score.name].null:
             floors[CONTROLS[score.name].words] = score.value
     hardest = max(floors, key=lambda name: float(np.mean(floors[name])))
     return (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp import results
+from interp.analyses.guessing import Guessing
 from interp.analyses.probing.itemised import of_probe
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError, DataError
@@ -47,6 +48,7 @@ class ProbeResult:
         probability: its probability of that label; NaN for probes without probabilities.
         selection: how the layer was chosen, in words.
         verdict: what the numbers allow one to say.
+        guessing: the test against guessing, at the chosen layer.
         warnings: what a reader should know.
         leakage: what the audit of the prompts found.
         looks: the best layer on test and its p-value, corrected for the number of layers; {} for one layer.
@@ -65,6 +67,7 @@ class ProbeResult:
     probability: np.ndarray
     selection: str
     verdict: str
+    guessing: Guessing
     warnings: tuple[str, ...] = ()
     leakage: Mapping[str, Any] = field(default_factory=dict)
     looks: Mapping[str, Any] = field(default_factory=dict)
@@ -213,6 +216,7 @@ class ProbeResult:
             "n_test": len(self.split.test),
             "n_groups": self.accuracy.n_groups,
             "metrics": self.metrics,
+            "guessing": asdict(self.guessing),
             "scores": self.table().astype(object).where(self.table().notna(), None).to_dict("records"),
             "differences": differences,
             "selection": self.selection,

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from interp.activations import Activations
+from interp.analyses.guessing import Guessing, beyond_guessing
 from interp.analyses.looks import audited, leak_note, many_looks
 from interp.analyses.probing.controls import CONTROLS
 from interp.analyses.probing.result import ProbeResult
@@ -17,6 +18,7 @@ from interp.analyses.probing.scores import Score
 from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
 from interp.analyses.probing.states import captured, untrained_twin
 from interp.analyses.probing.verdict import verdict
+from interp.analyses.shuffles import SHUFFLES, refitted_alike, spread
 from interp.errors import ConfigError
 from interp.models.accept import ModelLike, as_model
 from interp.models.model import Model
@@ -172,15 +174,16 @@ class Job:
     def controls(self, layer: int, reading: Reading, acts: Activations, names: Sequence[str]) -> list[Score]:
         """Score the controls at the chosen layer, and chance."""
         scores = [
-            self.score(layer, name, self._control(name, layer, acts), against=reading) for name in names
+            self._shuffled(layer, reading, acts[f"resid_post.{layer}"])
+            if name == "shuffled"
+            else self.score(layer, name, self._control(name, layer, acts), against=reading)
+            for name in names
         ]
         return [*scores, Score(layer, "chance", 1 / len(set(self.data.labels)))]
 
     def _control(self, name: str, layer: int, acts: Activations) -> Reading:
         seen = [ids[: at + 1] for ids, at in zip(acts.token_ids, acts.positions, strict=True)]
         match name:
-            case "shuffled":
-                return self.read(acts[f"resid_post.{layer}"], labels=self._shuffled())
             case "bag-of-tokens":
                 known = sorted({token for i in self.split.train for token in seen[i]})
                 return self.read(bag_of_tokens(seen, vocabulary=known), kind="logistic")
@@ -211,12 +214,44 @@ class Job:
             seed=self.seed,
         )
 
-    def _shuffled(self) -> list[str]:
-        """Exchange labels between training groups, and between validation groups; test labels stay."""
+    def guessing(self, reading: Reading) -> Guessing:
+        """Test the reading of the test prompts against guessing."""
+        rows = self.split.test
+        labels, read, groups = (
+            [column[i] for i in rows] for column in (self.data.labels, reading.predicted, self.data.groups)
+        )
+        return beyond_guessing(labels, read, groups, seed=self.seed)
+
+    def _shuffled(self, layer: int, reading: Reading, X: Any) -> Score:
+        """Train and test the same probe, with its penalty, on labels exchanged between groups, many times."""
+        assert reading.probe is not None
+        train, held, test = self.split.train, self.split.validation, self.split.test
+        groups = [self.data.groups[i] for i in train]
+        hits = np.empty((SHUFFLES, len(test)))
+        for at in range(SHUFFLES):
+            labels = np.asarray(self._exchanged(self.seed * SHUFFLES + at))
+            later = (X[held], labels[held]) if len(held) else None
+            fitted = refitted_alike(reading.probe).fit(
+                X[train], labels[train], groups=groups, validation=later
+            )
+            hits[at] = right(labels[test], fitted.predict(X[test]))
+        return self.spread_score(layer, "shuffled", hits, reading)
+
+    def spread_score(self, layer: int, name: str, hits: np.ndarray, against: Reading) -> Score:
+        """Score a control that was drawn many times: its mean, its spread, and the probe's lead over it."""
+        rows = self.split.test
+        groups = [self.data.groups[i] for i in rows]
+        own = right([self.data.labels[i] for i in rows], [against.predicted[i] for i in rows])
+        found = spread(hits, groups)
+        difference = paired_difference(own, hits.mean(axis=0), groups=groups, seed=self.seed, support="share")
+        return Score(layer, name, found.value, found, difference)
+
+    def _exchanged(self, seed: int) -> list[str]:
+        """Exchange labels between groups, within each part."""
         labels = list(self.data.labels)
-        for rows in (self.split.train, self.split.validation):
+        for rows in (self.split.train, self.split.validation, self.split.test):
             own, groups = [labels[i] for i in rows], [self.data.groups[i] for i in rows]
-            for i, label in zip(rows, shuffled_labels(own, groups=groups, seed=self.seed), strict=True):
+            for i, label in zip(rows, shuffled_labels(own, groups=groups, seed=seed), strict=True):
                 labels[i] = label
         return labels
 
@@ -269,6 +304,7 @@ def _result(
     notes: tuple[str, ...],
 ) -> ProbeResult:
     best = readings[layer]
+    guessing = job.guessing(best)
     leakage, looks = job.leakage(), job.looks(readings)
     own = [score for score in scores if score.layer == layer and score.difference is not None]
     found = next(score.estimate for score in scores if (score.name, score.layer) == ("probe", layer))
@@ -299,7 +335,8 @@ def _result(
         predicted=best.predicted,
         probability=best.probability,
         selection=selection,
-        verdict=verdict(found, layer, 1 / len(set(job.data.labels)), own),
+        verdict=verdict(found, layer, guessing, own),
+        guessing=guessing,
         warnings=tuple(n for n in (*notes, *acts.warnings, found.note, late, leak_note(leakage)) if n),
         leakage=leakage,
         looks=looks,

@@ -13,10 +13,13 @@ import torch
 
 import interp
 import probes
-from interp.analyses.probing import CONTROLS, METRICS, ProbeResult, probe
+from interp.analyses.guessing import Guessing
+from interp.analyses.probing import CONTROLS, METRICS, ProbeResult, Score, probe
+from interp.analyses.probing.verdict import verdict
 from interp.errors import ConfigError, DataError, SiteError
 from interp.models import Model
 from interp.tasks import Labelled
+from probes.statistics import bootstrap, paired_difference
 from tests.tiny import WORDS, build, tokenizer
 
 KNOWN = dict(zip(WORDS, ["animal", "tool"] * 30, strict=True))
@@ -86,7 +89,9 @@ def test_what_stands_in_the_prompt_is_credited_to_a_bag_of_words() -> None:
     found = probe(planted(), about_marks(), layers=1)
     assert found.score("bag-of-tokens").value == 1.0
     assert "but " in found.verdict
-    assert "a bag of words does" in found.verdict
+    assert "a bag of words does better (1.00; difference -" in found.verdict or (
+        "a bag of words is not clearly beaten (1.00; difference" in found.verdict
+    )
     assert found.verdict.startswith("decodable at layer 1 (")
 
 
@@ -100,7 +105,79 @@ def about_nothing() -> Labelled:
 def test_labels_that_mean_nothing_are_not_decodable() -> None:
     found = probe(planted(), about_nothing(), layers=1)
     assert found.verdict.startswith("not shown to be decodable at layer 1 (")
-    assert "always guessing the commonest label does as well" in found.verdict
+    assert "that is not told from guessing, 0." in found.verdict and found.guessing.p_value > 0.05
+
+
+def of_seed(seed: int, *, mean: bool) -> ProbeResult:
+    """Probe few prompts about words, with the planted labels or with labels drawn anew for every word."""
+    data = about_words(120, seed=seed)
+    if not mean:
+        rng = random.Random(seed)
+        drawn = {word: rng.choice(["x", "y"]) for word in WORDS}
+        data = replaced(data, labels=tuple(drawn[group] for group in data.groups))
+    return probe(planted(), data, layers=0, seed=seed, controls=("shuffled",) if mean else ())
+
+
+def test_a_perfect_probe_is_never_refused() -> None:
+    """A single probe of shuffled labels is right about as often as the real one for 1 to 4 in 20 seeds."""
+    found = [of_seed(seed, mean=True) for seed in range(20)]
+    assert all(one.verdict.startswith("decodable at layer 0 (1.00") for one in found)
+    shuffled = [one.score("shuffled").value for one in found]
+    assert np.mean(shuffled) == pytest.approx(0.5, abs=0.03) and np.std(shuffled) < 0.06
+
+
+def test_labels_drawn_by_lot_are_called_decodable_in_five_percent() -> None:
+    found = [of_seed(seed, mean=False).guessing.beaten for seed in range(80)]
+    assert np.mean(found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 80)
+
+
+def test_the_shuffled_control_is_many_probes_fitted_by_hand() -> None:
+    """Twenty exchanges of the labels in every part, the penalty of the probe itself: mean and spread."""
+    from probes.controls import shuffled_labels
+
+    data, model = about_words(), planted()
+    found = probe(model, data, layers=1, seed=2, controls=("shuffled",))
+    X = model.capture(list(data.texts), "resid_post.1")["resid_post.1"]
+    split, penalty = found.split, found.probes[1].facts()["regularisation"]
+    scores = []
+    for seed in range(40, 60):
+        labels = np.array(data.labels)
+        for part in (split.train, split.validation, split.test):
+            groups = [data.groups[i] for i in part]
+            labels[part] = shuffled_labels(labels[part].tolist(), groups=groups, seed=seed)
+        fitted = probes.LogisticProbe(regularisation=penalty).fit(X[split.train], labels[split.train])
+        scores.append(fitted.score(X[split.test], labels[split.test]))
+    control = found.score("shuffled")
+    assert control.value == pytest.approx(np.mean(scores))
+    assert control.estimate is not None
+    assert control.estimate.interval.low == pytest.approx(np.quantile(scores, 0.05))
+    assert found.findings()[0].floor == pytest.approx(max(control.value, 0.5, found.findings()[0].floor))
+
+
+def test_the_verdict_names_the_worst_comparison_first() -> None:
+    """A bag of words that reads almost all is worse news than a majority that is not clearly beaten."""
+    rng = np.random.default_rng(0)
+    own = (rng.random(60) < 0.63).astype(int)
+    names = {"majority": 0.53, "random-weights": 0.73, "bag-of-tokens": 0.97}
+    rivals = []
+    for name, share in names.items():
+        right = (rng.random(60) < share).astype(int)
+        rivals.append(Score(20, name, right.mean(), bootstrap(right), paired_difference(own, right)))
+    found = verdict(bootstrap(own), 20, Guessing(0.5, 0.03), rivals)
+    first, *others = found.partition("but ")[2].split(" and ")
+    assert found.startswith("decodable at layer 20 (") and "p = 0.03" in found
+    less = paired_difference(own, (np.random.default_rng(0).random(240)[180:] < 0.97).astype(int))
+    assert (
+        first
+        == f"a bag of words does better ({rivals[2].value:.2f}; difference {less.value:+.2f} {less.interval})"
+    )
+    assert len(others) == 2 and others[-1].startswith(
+        "always guessing the commonest label is not clearly beaten"
+    )
+    refused = verdict(bootstrap(own), 20, Guessing(0.5, 0.2), rivals)
+    assert (
+        refused.startswith("not shown to be decodable") and "not told from guessing, 0.50; a bag" in refused
+    )
 
 
 def test_a_probe_on_random_weights_equals_one_on_that_model() -> None:
