@@ -28,9 +28,7 @@ def exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]
 
     def load(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(
-                f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}."
-            )
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}.")
         module, original = homes[name]
         # `from interp import tasks` names a module, `from interp.sites import Site` what is in one.
         value = import_module(f"{module}.{original}") if module == package else _in(module, original)

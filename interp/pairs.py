@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interp.errors import AlignmentError, ConfigError, DataError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 

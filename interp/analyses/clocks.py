@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 
 from interp.analyses.memory import most_bytes
-from interp.models.batches import make_batch
+from interp.models.forward import forward, make_batch, takes_cache
 from interp.models.hooks import evaluating
 from interp.models.model import Model
-from interp.models.passes import forward, takes_cache
 from interp.models.positions import Batch
 
 __all__ = ["Laps", "peak_memory", "ratio_of_medians", "run_in_turns"]
@@ -60,7 +59,7 @@ def run_in_turns(
     laps, rng = [Laps() for _ in models], random.Random(seed)
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(evaluating(model.anatomy.modules))
+            stack.enter_context(evaluating(model.architecture.modules))
         batches = [_batch(model, ids) for model in models]
         for turn in range(rounds + WARM_UP):
             for at in rng.sample(range(len(models)), len(models)):
@@ -74,17 +73,17 @@ def _batch(model: Model, ids: Sequence[Sequence[int]]) -> Batch:
 
 
 def _lap(model: Model, batch: Batch, tokens: int, laps: Laps) -> None:
-    anatomy = model.anatomy
-    caches = takes_cache(anatomy)
+    architecture = model.architecture
+    caches = takes_cache(architecture)
     start = _now(model)
-    found = forward(anatomy, batch, "last", use_cache=caches)
+    found = forward(architecture, batch, "last", use_cache=caches)
     laps.prefill.append(1000 * (_now(model) - start))
     if not caches:
         return
     newest = found.logits[:, -1].argmax(-1)[:, None]
     start = _now(model)
     for _ in range(tokens):
-        found = anatomy.hf(input_ids=newest, past_key_values=found.past_key_values, use_cache=True)
+        found = architecture.hf(input_ids=newest, past_key_values=found.past_key_values, use_cache=True)
         newest = found.logits[:, -1].argmax(-1)[:, None]
     laps.decode.append(1000 * (_now(model) - start) / tokens)
 
@@ -115,6 +114,6 @@ def ratio_of_medians(
 def peak_memory(model: Model, ids: Sequence[Sequence[int]]) -> int:
     """Measure the most bytes that one pass over all prompts holds at once, beyond the weights."""
     batch = _batch(model, ids)
-    with evaluating(model.anatomy.modules):
-        forward(model.anatomy, batch, "last", use_cache=False)
-        return most_bytes(lambda: forward(model.anatomy, batch, "last", use_cache=False), model.device)
+    with evaluating(model.architecture.modules):
+        forward(model.architecture, batch, "last", use_cache=False)
+        return most_bytes(lambda: forward(model.architecture, batch, "last", use_cache=False), model.device)

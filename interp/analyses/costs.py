@@ -13,7 +13,7 @@ from interp import results
 from interp.analyses.clocks import peak_memory, ratio_of_medians, run_in_turns
 from interp.analyses.provenance import origin
 from interp.errors import ConfigError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.quantization.libraries.library import stored
 from interp.quantization.quantizing import quantize

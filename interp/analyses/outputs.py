@@ -14,7 +14,7 @@ from interp.analyses.material import Material, Own, material
 from interp.analyses.measured import Measured
 from interp.analyses.predictions import Averages, Predictions, divergence, predictions
 from interp.analyses.provenance import check_same_tokens, earlier, origin
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results.findings import Finding
 from probes.statistics import mcnemar_exact

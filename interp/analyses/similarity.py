@@ -17,7 +17,7 @@ from interp.analyses.material import Material, Own, material, partners
 from interp.analyses.measured import Measured
 from interp.analyses.provenance import check_same_tokens, earlier, origin
 from interp.errors import ConfigError, DataError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.results.findings import Finding
 
 __all__ = ["geometry"]

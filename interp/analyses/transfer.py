@@ -18,7 +18,7 @@ from interp.analyses.probing.splitting import check_labels, split_of
 from interp.analyses.probing.states import captured
 from interp.analyses.provenance import check_same_tokens, earlier, origin
 from interp.errors import ConfigError, DataError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.results.findings import Finding
 from interp.tasks import Labelled, labelled
 from probes import HyperdimensionalProbe, LogisticProbe

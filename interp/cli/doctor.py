@@ -119,7 +119,7 @@ def environment() -> list[dict[str, str]]:
     """Check Python, the packages, the accelerators and the bundled model: one row each."""
     import torch
 
-    from interp.locations import assets
+    from interp.paths import assets
 
     rows = [{"item": "python", "status": "pass", "found": platform.python_version()}]
     rows += [_package(name) for name in NEEDED]

@@ -17,7 +17,7 @@ __all__ = ["LISTS", "command"]
 
 def models() -> list[dict[str, Any]]:
     """List the bundled model, and the models in the Hugging Face cache."""
-    from interp.locations import assets
+    from interp.paths import assets
 
     folder = assets("demo-24l")
     missing = "" if (folder / "config.json").is_file() else " (not in this checkout)"

@@ -159,7 +159,7 @@ def _modules(model: Model, scheme: Scheme) -> dict[str, Any]:
     from interp.models.linear import is_linear, linear_modules, width
     from interp.quantization.libraries.library import group_for
 
-    found = linear_modules(model.anatomy).values() if scheme.library else ()
+    found = linear_modules(model.architecture).values() if scheme.library else ()
     groups = Counter(str(group_for(width(one), scheme.group) or "row") for one in found if is_linear(one))
     return {"scheme": str(scheme), "bits": scheme.bits, "modules": groups.total(), "groups": dict(groups)}
 

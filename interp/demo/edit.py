@@ -25,7 +25,7 @@ from interp.demo.bars import last_logits, score
 from interp.demo.corpus import Mix, batches
 from interp.demo.optimisation import make_optimizers, set_rate, step
 from interp.demo.schedule import SCHEDULE
-from interp.locations import assets
+from interp.paths import assets
 from interp.tasks import analogy, one_hop
 from interp.tasks.examples import Example
 from interp.tasks.relations import RELATIONS

@@ -19,7 +19,7 @@ from interp.demo.architecture import open_model
 from interp.demo.bars import evaluate, format_rows
 from interp.demo.edit import belief, restore
 from interp.demo.publish import write_card
-from interp.locations import assets
+from interp.paths import assets
 
 __all__ = ["main"]
 

@@ -8,7 +8,7 @@ from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.graph import Graph
 from interp.mediation.mediators import Mediator, mediators_of
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 
 __all__ = ["Members", "chosen"]

@@ -15,7 +15,7 @@ from interp.mediation.mediators import Mediator
 from interp.mediation.naive import naive_logits
 from interp.mediation.planner import Costs, Need, Plan, planned
 from interp.mediation.walk import Patch, Row, Rule, Walker, interchange
-from interp.models.batches import in_batches
+from interp.models.forward import in_batches
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.sites import Site

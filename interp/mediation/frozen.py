@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
-from interp.models.validate import finished
+from interp.models.readout import finished
 from interp.sites import Site
 
 __all__ = ["FrozenNorm", "Readout"]
@@ -142,11 +142,11 @@ def _factor(model: Model) -> float:
     """Give the constant that logits are multiplied by: the slope at zero of all that follows the head."""
     raw = torch.zeros((), dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
-        out = finished(model.anatomy, raw)
+        out = finished(model.architecture, raw)
     return 1.0 if out is raw else float(torch.autograd.grad(out, raw)[0])
 
 
 def _normed(model: Model, states: Tensor) -> Tensor:
-    norm: Any = model.anatomy.locate(Site("final_norm")).module
+    norm: Any = model.architecture.locate(Site("final_norm")).module
     with torch.no_grad():
         return norm.forward(states.to(model.device, model.dtype)).double()

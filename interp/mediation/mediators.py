@@ -16,7 +16,7 @@ from interp.errors import ConfigError, SiteError
 from interp.mediation.edges.asked import refuse_edges
 from interp.mediation.edges.edge import Edge
 from interp.mediation.subspaces import Subspace
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -143,7 +143,7 @@ def _groups(model: Model, text: str) -> list[Mediator]:
     """Read ``kv.*``, ``kv.5.*`` or ``kv.5.1``: keys and values of a group together."""
     rest = text.removeprefix("kv")
     found = model.expand(f"k{rest}.*" if rest.count(".") < 2 else f"k{rest}")
-    model.anatomy.check(["k", "v"])
+    model.architecture.check(["k", "v"])
     return [Mediator(site, with_values=True) for site in found]
 
 
@@ -302,7 +302,7 @@ def _check(model: Model, mediator: Mediator) -> None:
         raise SiteError(f"'{site}' is no mediator; the types are: {', '.join(MEDIATORS)}.")
     if site.layer is not None and not 0 <= site.layer < model.n_layers:
         raise SiteError(f"layer {site.layer} asked, but {model.name!r} has layers 0..{model.n_layers - 1}.")
-    model.anatomy.check([site.kind, *(carrier.kind for carrier in mediator.carriers)])
+    model.architecture.check([site.kind, *(carrier.kind for carrier in mediator.carriers)])
     if mediator.subspace is not None and mediator.subspace.width != (width := _width(model, site)):
         raise ConfigError(
             f"subspace {mediator.subspace.name!r} has width {mediator.subspace.width}, but '{site}' of "

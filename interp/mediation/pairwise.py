@@ -19,7 +19,7 @@ from interp.mediation.itemised import of_interactions
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.walk import Row
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding
@@ -219,7 +219,7 @@ def is_upstream(model: Model, one: Mediator, two: Mediator) -> bool:
     layers = [-1 if mediator.layer is None else mediator.layer for mediator in (one, two)]
     if layers[0] != layers[1]:
         return layers[0] < layers[1]
-    side_by_side = model.anatomy.parallel and one.site.kind in _OF_ATTENTION and two.site.kind in _OF_MLP
+    side_by_side = model.architecture.parallel and one.site.kind in _OF_ATTENTION and two.site.kind in _OF_MLP
     return _STAGE[one.site.kind] < _STAGE[two.site.kind] and not side_by_side
 
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.models.batches import most_prompts
+from interp.models.forward import most_prompts
 from interp.models.model import Model
 
 __all__ = ["DIVISIONS", "Costs", "Need", "Plan", "Walk", "planned"]
@@ -51,7 +51,7 @@ class Costs:
     @classmethod
     def of(cls, model: Model) -> Costs:
         """Estimate them from the number of parameters of a block and the kind of device."""
-        size = sum(p.numel() for p in model.anatomy.blocks[0].parameters())
+        size = sum(p.numel() for p in model.architecture.blocks[0].parameters())
         tokens = TOKENS.get(model.device.type, 4096)
         tokens = tokens if most_prompts() is None else max(1, tokens // FEWER)
         return cls(model.n_layers, READ + CALL / max(size, 1), tokens)

@@ -11,7 +11,7 @@ from interp.mediation.searches import SEARCHES
 from interp.mediation.searches.exhaustive import prepared
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.searches.verify import SAMPLE, TOP
-from interp.models.accept import ModelLike
+from interp.models.loading import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["Forecast", "plan"]

@@ -135,7 +135,7 @@ def recorded(model: Model, token_ids: Sequence[Sequence[int]], *, past: str = "k
 
     sites = [Site("resid_pre", layer) for layer in range(model.n_layers)]
     sites.append(Site("resid_post", model.n_layers - 1))
-    handles = [block.register_forward_hook(look) for block in model.anatomy.blocks]
+    handles = [block.register_forward_hook(look) for block in model.architecture.blocks]
     if past == "kept":
         handles.append(model.hf.register_forward_pre_hook(lend, with_kwargs=True))
     try:
@@ -144,7 +144,9 @@ def recorded(model: Model, token_ids: Sequence[Sequence[int]], *, past: str = "k
         for handle in handles:
             handle.remove()
     found = _gathered(passes, token_ids, model.n_layers) if past == "kept" else None
-    return Recording([read[str(s)] for s in sites], [tuples[block] for block in model.anatomy.blocks], found)
+    return Recording(
+        [read[str(s)] for s in sites], [tuples[block] for block in model.architecture.blocks], found
+    )
 
 
 def _gathered(passes: Sequence[_Recorder], token_ids: Sequence[Sequence[int]], n_layers: int) -> Past:
@@ -186,8 +188,8 @@ def arguments(
     with ExitStack() as stack:
         stack.enter_context(suppress(_Enough))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(model.anatomy.modules))
-        stack.enter_context(_standing_in(model.anatomy.blocks, keep))
+        stack.enter_context(evaluating(model.architecture.modules))
+        stack.enter_context(_standing_in(model.architecture.blocks, keep))
         model.hf(input_ids=inputs, past_key_values=prefix, use_cache=False)
     return found
 

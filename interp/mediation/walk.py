@@ -120,7 +120,7 @@ class _Walk:
         joins = [min(row.layer, depth) for row in self.rows]
         hidden, frame, width = self.streams[0][:0, self.start :], Frame(), self.length - self.start
         with ExitStack() as stack:
-            stack.enter_context(evaluating(model.anatomy.modules))
+            stack.enter_context(evaluating(model.architecture.modules))
             stack.enter_context(writing(self._writers(), frame))
             for layer in range(joins[0], depth + 1):
                 if new := joins.count(layer):
@@ -146,7 +146,7 @@ class _Walk:
         return edited(current, values, entries, rule=self.patch.rule, start=self.start)
 
     def _writers(self) -> list[Writer]:
-        locate = self.walker.model.anatomy.locate
+        locate = self.walker.model.architecture.locate
         inside = [site for site in sorted(self.entries) if site.kind not in STREAM]
         return [Writer(site, locate(site, write=True), partial(self._edited, site)) for site in inside]
 
@@ -154,7 +154,7 @@ class _Walk:
         args, kwargs = self.arguments[layer]
         args = tuple(self._for_rows("", value, len(hidden)) for value in args)
         kwargs = {name: self._for_rows(name, value, len(hidden)) for name, value in kwargs.items()}
-        found = self.walker.model.anatomy.blocks[layer](hidden, *args, **kwargs)
+        found = self.walker.model.architecture.blocks[layer](hidden, *args, **kwargs)
         return found if isinstance(found, Tensor) else found[0]
 
     def _for_rows(self, name: str, value: Any, rows: int) -> Any:

@@ -113,6 +113,6 @@ def written_by_heads(model: Model, z: Site, parts: Mapping[int, Float[Tensor, "p
 
 
 def _projected(model: Model, layer: int, z: Tensor) -> Tensor:
-    projection = model.anatomy.locate(Site("head", layer, 0)).module
+    projection = model.architecture.locate(Site("head", layer, 0)).module
     with torch.no_grad():
-        return projection.forward(z.flatten(-2)) * model.anatomy.multiplier
+        return projection.forward(z.flatten(-2)) * model.architecture.multiplier

@@ -14,8 +14,8 @@ _HOME = {
     "Model": "model",
     "Run": "model",
     "Tokens": "tokens",
-    "ModelLike": "accept",
-    "as_model": "accept",
+    "ModelLike": "loading",
+    "as_model": "loading",
     "load": "loading",
 }
 

@@ -20,11 +20,11 @@ from transformers import PreTrainedModel
 
 from interp.errors import InterpError, ModelError
 from interp.models import families
-from interp.models.anatomy import Anatomy, in_features, out_features
+from interp.models.architecture import Architecture, in_features, out_features
+from interp.models.equations import attention_error, probe_batch, read_once, tolerance
 from interp.models.families import Family, overridden
+from interp.models.forward import forward
 from interp.models.hooks import evaluating
-from interp.models.passes import forward
-from interp.models.validate import attention_error, probe_batch, read_once, tolerance
 from interp.sites import Site
 
 __all__ = ["discover"]
@@ -105,8 +105,8 @@ def _below(block: nn.Module, root: str, names: Sequence[str]) -> str:
 
 def _with_writers(hf: PreTrainedModel, name: str, row: Family, known: Mapping[str, Any]) -> Family:
     """Choose the two modules whose outputs make up what the block adds, and the one that reads in between."""
-    anatomy = Anatomy(hf, row, name)
-    records = [_record(anatomy, layer) for layer in sorted({0, anatomy.n_layers - 1})]
+    architecture = Architecture(hf, row, name)
+    records = [_record(architecture, layer) for layer in sorted({0, architecture.n_layers - 1})]
     multipliers = ["", *(m for m in families.MULTIPLIER_NAMES if hasattr(hf.config.get_text_config(), m))]
     for multiplier in [known["multiplier"]] if "multiplier" in known else multipliers:
         factor = float(getattr(hf.config.get_text_config(), multiplier)) if multiplier else 1.0
@@ -121,12 +121,12 @@ def _with_writers(hf: PreTrainedModel, name: str, row: Family, known: Mapping[st
     return row
 
 
-def _record(anatomy: Anatomy, layer: int) -> _Record:
+def _record(architecture: Architecture, layer: int) -> _Record:
     """Record the first input and the first output of the block ("") and of its parts, in execution order."""
-    block = anatomy.blocks[layer]
-    extra = {anatomy.family.out_projection, anatomy.family.down_projection} - {""}
+    block = architecture.blocks[layer]
+    extra = {architecture.family.out_projection, architecture.family.down_projection} - {""}
     parts = {"": block, **dict(block.named_children()), **{path: block.get_submodule(path) for path in extra}}
-    batch = probe_batch(anatomy)
+    batch = probe_batch(architecture)
     found: _Record = {}
 
     with ExitStack() as stack:
@@ -137,8 +137,8 @@ def _record(anatomy: Anatomy, layer: int) -> _Record:
                 ).remove
             )
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(anatomy.modules))
-        forward(anatomy, batch, "all")
+        stack.enter_context(evaluating(architecture.modules))
+        forward(architecture, batch, "all")
     return found
 
 
@@ -212,12 +212,12 @@ def _with_layout(hf: PreTrainedModel, name: str, row: Family, known: Mapping[str
     if not row.qkv:
         return row
     for layout in ("thirds", "groups"):
-        anatomy = Anatomy(hf, replace(row, layout=layout), name)
+        architecture = Architecture(hf, replace(row, layout=layout), name)
         try:
-            places = {Site(kind, 0): anatomy.locate(Site(kind, 0)) for kind in ("pattern", "z", "v")}
-            found, _ = read_once(anatomy, places, eager=True)
+            places = {Site(kind, 0): architecture.locate(Site(kind, 0)) for kind in ("pattern", "z", "v")}
+            found, _ = read_once(architecture, places, eager=True)
         except (InterpError, RuntimeError, TypeError, AttributeError, IndexError):
             continue
         if attention_error(*(found[site] for site in places)) <= 10 * tolerance(hf.dtype):
-            return anatomy.family
+            return architecture.family
     return replace(row, qkv="")

@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from interp.errors import DataError, InterpError, OutOfMemoryError
-from interp.models.accept import ModelLike, as_model
 from interp.models.certificate import Certificate, Check
-from interp.models.checks import CHECKS, Case, Row
-from interp.models.checks.case import skipped
+from interp.models.checks import CHECKS, CheckRow
+from interp.models.checks.context import Context, skipped
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Prompts
 from interp.runs import versions
@@ -51,7 +51,7 @@ def examine(model: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) 
         OutOfMemoryError: one short prompt does not fit.
     """
     model = as_model(model)
-    case = Case(model, _usable(model, prompts, seed), seed)
+    case = Context(model, _usable(model, prompts, seed), seed)
     checks = [_tried(CHECKS[0], case)]
     finite = checks[0].status == "pass"
     checks += [
@@ -70,7 +70,7 @@ def examine(model: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) 
     )
 
 
-def _tried(row: Row, case: Case) -> Check:
+def _tried(row: CheckRow, case: Context) -> Check:
     """Run a check; an error in the middle of it is a failure of the model, not of the examination."""
     try:
         return row.run(case)

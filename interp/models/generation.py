@@ -12,12 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from interp.activations import Activations
 from interp.errors import ConfigError, DataError, SiteError
-from interp.models.anatomy import Anatomy
-from interp.models.backend import Backend, Forward
-from interp.models.batches import in_batches, make_batch
+from interp.models.architecture import Architecture
+from interp.models.backends.base import Backend, Forward
+from interp.models.forward import LOGITS, in_batches, make_batch
 from interp.models.hooks import Frame
 from interp.models.interventions import Intervention, Plan
-from interp.models.passes import LOGITS
 from interp.models.positions import Batch
 from interp.models.tokens import Tokens
 from interp.sites import Dimensions, Site
@@ -80,7 +79,7 @@ class _Job:
         """Walk one left-padded batch to its end; call it again with fewer rows when memory runs out."""
         state = {number: _Row() for number in numbers}
         rows = list(state.values())
-        batch = make_batch(self.tokens, numbers, self.backend.anatomy.device)
+        batch = make_batch(self.tokens, numbers, self.backend.architecture.device)
         cache: Any = None
         for step in range(self.max_new_tokens):
             self.plan.prepare(batch)
@@ -114,14 +113,14 @@ def generate(
     use_cache: bool,
 ) -> Generated:
     """Continue all prompts batch by batch; see ``Model.generate``."""
-    anatomy = backend.anatomy
-    _check(tokens, max_new_tokens, max_length, anatomy.name, sites)
+    architecture = backend.architecture
+    _check(tokens, max_new_tokens, max_length, architecture.name, sites)
     wanted = _wanted(steps, max_new_tokens)
     limits = [length + max_new_tokens - 1 for length in tokens.lengths]
     plan = Plan(interventions, dims, tokens.lengths, limits=limits)
     frame = Frame(gather=_newest)
     cached = use_cache and backend.caches
-    hooked, stops = [site for site in sites if site != LOGITS], _stop_ids(anatomy, tokenizer)
+    hooked, stops = [site for site in sites if site != LOGITS], _stop_ids(architecture, tokenizer)
     with torch.no_grad(), backend.session(frame, writes=[plan.edits()], reads=hooked) as call:
         job = _Job(backend, call, tokens, plan, frame, max_new_tokens, wanted, stops, cached)
         in_batches(batches, job.run)
@@ -159,8 +158,8 @@ def _wanted(steps: str | Sequence[int], max_new_tokens: int) -> list[int]:
     return sorted(set(steps))
 
 
-def _stop_ids(anatomy: Anatomy, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    settings = getattr(anatomy.hf, "generation_config", None)
+def _stop_ids(architecture: Architecture, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+    settings = getattr(architecture.hf, "generation_config", None)
     found: Any = getattr(settings, "eos_token_id", None)
     if found is None and tokenizer is not None:
         found = tokenizer.eos_token_id

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from interp.errors import ModelError
-from interp.models.anatomy import Location
-from interp.models.views import HeadOutput, Whole
+from interp.models.architecture import Location
+from interp.models.tensor_views import HeadOutput, Whole
 from interp.sites import Site
 
 __all__ = [

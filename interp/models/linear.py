@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from interp.errors import ModelError
-from interp.models.anatomy import Anatomy
+from interp.models.architecture import Architecture
 
 __all__ = ["as_linear", "is_linear", "linear_modules", "other_weights", "put_module", "put_weight", "width"]
 
@@ -21,23 +21,23 @@ def is_linear(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, Conv1D) and type(module.weight) in (Tensor, nn.Parameter)
 
 
-def linear_modules(anatomy: Anatomy) -> dict[str, nn.Module]:
+def linear_modules(architecture: Architecture) -> dict[str, nn.Module]:
     """Give the linear modules of the blocks by their name in the model; embeddings and head are elsewhere."""
-    inside = {id(module) for block in anatomy.blocks for module in block.modules()}
+    inside = {id(module) for block in architecture.blocks for module in block.modules()}
     return {
         name: module
-        for name, module in anatomy.hf.named_modules()
+        for name, module in architecture.hf.named_modules()
         if id(module) in inside and (is_linear(module) or isinstance(module, nn.Linear))
     }
 
 
-def other_weights(anatomy: Anatomy) -> dict[str, nn.Parameter]:
+def other_weights(architecture: Architecture) -> dict[str, nn.Parameter]:
     """Give the matrices of the blocks that belong to no linear module, such as stacked experts, by name."""
-    linear = {id(module.weight) for module in linear_modules(anatomy).values()}
-    inside = {id(weight) for block in anatomy.blocks for weight in block.parameters()}
+    linear = {id(module.weight) for module in linear_modules(architecture).values()}
+    inside = {id(weight) for block in architecture.blocks for weight in block.parameters()}
     return {
         name: weight
-        for name, weight in anatomy.hf.named_parameters()
+        for name, weight in architecture.hf.named_parameters()
         if id(weight) in inside and id(weight) not in linear and weight.ndim >= 2
     }
 

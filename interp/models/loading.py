@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import load_file
@@ -24,18 +25,18 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from interp.errors import ConfigError, ModelError
-from interp.locations import assets
-from interp.models.agreement import disagreements
-from interp.models.anatomy import Anatomy
-from interp.models.backend import Backend
+from interp.models.adapters import foreign, held, stamp
+from interp.models.architecture import Architecture
+from interp.models.backend_parity import disagreements
 from interp.models.backends import BACKENDS
+from interp.models.backends.base import Backend
 from interp.models.discovery import discover
+from interp.models.equations import validated
 from interp.models.families import Family, family_of, overridden
-from interp.models.foreign import foreign, held
 from interp.models.model import Model
-from interp.models.validate import validated
+from interp.paths import assets
 
-__all__ = ["load"]
+__all__ = ["ModelLike", "as_model", "load"]
 
 _log = logging.getLogger(__name__)
 _WEIGHTS = ("trained", "random", "edited")
@@ -106,13 +107,13 @@ def load(
         origin = str(assets("demo-24l")) if name == "demo" else name
         hf = _from_source(origin, name, weights, device, dtype, hub, warnings)
     tok = _tokenizer(tokenizer, origin, hub, warnings, local=isinstance(source, PreTrainedModel))
-    anatomy = Anatomy(hf, _family(hf, name, family), name)
+    architecture = Architecture(hf, _family(hf, name, family), name)
     certificate: dict[str, Any] = {}
     if check:
-        anatomy, report = validated(anatomy)
+        architecture, report = validated(architecture)
         certificate = report.as_dict()
-    anatomy, machinery = _machinery(backend, anatomy, check=check)
-    return Model(hf, tok, anatomy, name, weights, certificate, tuple(warnings), machinery)
+    architecture, machinery = _machinery(backend, architecture, check=check)
+    return Model(hf, tok, architecture, name, weights, certificate, tuple(warnings), machinery)
 
 
 def _check_source(source: Any, revision: str | None) -> None:
@@ -129,13 +130,15 @@ def _check_source(source: Any, revision: str | None) -> None:
         )
 
 
-def _machinery(backend: str, anatomy: Anatomy, *, check: bool) -> tuple[Anatomy, Backend | None]:
+def _machinery(
+    backend: str, architecture: Architecture, *, check: bool
+) -> tuple[Architecture, Backend | None]:
     """Build a backend; the sites where it differs from the native one are disabled."""
-    made: Any = BACKENDS[backend].make(anatomy)
+    made: Any = BACKENDS[backend].make(architecture)
     if made is None or not check:
-        return anatomy, made
-    anatomy = replace(anatomy, disabled={**disagreements(made), **anatomy.disabled})
-    return anatomy, replace(made, anatomy=anatomy)
+        return architecture, made
+    architecture = replace(architecture, disabled={**disagreements(made), **architecture.disabled})
+    return architecture, replace(made, architecture=architecture)
 
 
 def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> PreTrainedModel:
@@ -328,3 +331,57 @@ def _family(hf: PreTrainedModel, name: str, family: Family | Mapping[str, Any] |
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+ModelLike = Model | PreTrainedModel | object
+"""A ``Model``, or what ``interp.load`` takes from memory: a Hugging Face, bridge or nnsight model."""
+
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Hold what loading found, without the Hugging Face model, which would otherwise never be freed."""
+
+    stamp: Stamp
+    fields: dict[str, Any]
+    architecture: dict[str, Any]
+    hf: PreTrainedModel | None
+
+
+_KNOWN: MutableMapping[object, _Known] = WeakKeyDictionary()
+
+
+def as_model(source: ModelLike) -> Model:
+    """Give a ``Model`` itself, and load anything else; what loading found is remembered as long as it exists.
+
+    An object whose parameters were replaced since is loaded anew.
+
+    Args:
+        source: a ``Model``, a ``PreTrainedModel``, a TransformerLens bridge, or an nnsight model.
+
+    Raises:
+        ModelError: it is none of these, or cannot be used; the message says why.
+    """
+    if isinstance(source, Model):
+        return source
+    row = foreign(source)
+    if row is None and not isinstance(source, PreTrainedModel):
+        return load(source)
+    now = stamp(source, row) if row is not None else _parameters(source)
+    known = _KNOWN.get(source)
+    if known is None or known.stamp != now:
+        known = _KNOWN[source] = _known(load(source), now, own=row is None)
+    hf: Any = source if known.hf is None else known.hf
+    return Model(hf, architecture=Architecture(hf, **known.architecture), **known.fields)
+
+
+def _parameters(hf: Any) -> Stamp:
+    return tuple(id(parameter) for parameter in hf.parameters())
+
+
+def _known(model: Model, now: Stamp, *, own: bool) -> _Known:
+    names = ("tokenizer", "name", "weights", "certificate", "warnings")
+    fields = {name: getattr(model, name) for name in names}
+    architecture = {name: getattr(model.architecture, name) for name in ("family", "name", "disabled")}
+    return _Known(now, fields, architecture, None if own else model.hf)

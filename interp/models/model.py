@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,26 +13,43 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.activations import Activations
-from interp.models import running
-from interp.models.anatomy import Anatomy
-from interp.models.backend import Backend, Native
-from interp.models.batches import plan_batches
-from interp.models.facts import Facts
+from interp.errors import SiteError
+from interp.models import fingerprints, forward
+from interp.models.architecture import Architecture
+from interp.models.backends.base import Backend
+from interp.models.backends.native import Native
+from interp.models.families import Family
 from interp.models.generation import Generation, generate
 from interp.models.interventions import Intervention
 from interp.models.positions import Positions
 from interp.models.quantized import Quantization
-from interp.models.running import Run
+from interp.models.readout import Readout
 from interp.models.tokens import Prompts, Tokens, tokenize
-from interp.sites import Site
+from interp.sites import Site, expand
 
 __all__ = ["Model", "Run"]
+
+_EAGER = ("attention was computed eagerly in this run, to see its probabilities",)
 
 Sites = str | Site | Sequence[str | Site]
 
 
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one run gave.
+
+    Attributes:
+        logits: ``[prompt vocab]`` after the last token, ``[prompt pos vocab]`` for all (zeros beyond a
+            prompt's end), or None; in the model's own dtype.
+        activations: what was captured, or None.
+    """
+
+    logits: Tensor | None
+    activations: Activations | None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Model(Facts):
+class Model:
     """Read and change the inside of a Hugging Face causal language model that itself stays untouched.
 
     Make one with ``interp.load``. Nothing here changes the model outside a call.
@@ -39,7 +57,7 @@ class Model(Facts):
     Attributes:
         hf: the Hugging Face model.
         tokenizer: its tokenizer, or None.
-        anatomy: where its sites are.
+        architecture: where its sites are.
         name: what the user typed.
         weights: "trained", "random" or "edited".
         certificate: what the validation at load measured.
@@ -50,7 +68,7 @@ class Model(Facts):
 
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
-    anatomy: Anatomy
+    architecture: Architecture
     name: str
     weights: str = "trained"
     certificate: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +85,100 @@ class Model(Facts):
 
     @property
     def _backend(self) -> Backend:
-        return self.backend or Native(self.anatomy)
+        return self.backend or Native(self.architecture)
+
+    @property
+    def scheme(self) -> str:
+        """The precision its weights are held at; "none" for the checkpoint's own."""
+        return "none" if self.quantization is None else self.quantization.scheme
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Give name, weights, fingerprint and scheme: what a result says about its model."""
+        return {
+            "name": self.name,
+            "weights": self.weights,
+            "fingerprint": self.fingerprint,
+            "scheme": self.scheme,
+        }
+
+    @property
+    def family(self) -> Family:
+        """The family row in use."""
+        return self.architecture.family
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.architecture.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.architecture.d_model
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads per block."""
+        return self.architecture.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key-value heads per block."""
+        return self.architecture.n_kv_heads
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self.architecture.d_head
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons per block."""
+        return self.architecture.d_mlp
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens the model embeds."""
+        return self.architecture.vocab_size
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """Longest prompt the model reads, or None where its configuration sets no limit."""
+        config = self.hf.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+        return next((int(v) for name in names if isinstance(v := getattr(config, name, None), int)), None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input embedding is."""
+        return self.architecture.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's floating-point type."""
+        return self.hf.dtype
+
+    @property
+    def sites(self) -> list[str]:
+        """The kinds of site this model offers, in execution order."""
+        return list(self.architecture.kinds)
+
+    @property
+    def disabled(self) -> Mapping[str, str]:
+        """Kinds of site this model does not offer, each with the reason."""
+        return self.architecture.disabled
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the weights, computed on first use and again if the weights change."""
+        _ = self.architecture.modules
+        return fingerprints.of_weights(self.hf, self.architecture.tree.parameters())
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """The sha256 of the tokenizer's vocabulary and rules; "" without a tokenizer."""
+        return fingerprints.of_tokenizer(self.tokenizer)
 
     def tokenize(
         self, prompts: Prompts, *, padding_side: str = "right", add_bos: str | bool = "auto"
@@ -98,7 +209,18 @@ class Model(Facts):
         Raises:
             SiteError: nothing matches, or the model does not offer the site.
         """
-        return running.chosen_sites(self.anatomy, self, sites, self.certificate.get("embed_is_token", True))
+        found = expand(sites, self)
+        texts = [str(site) for site in ([sites] if isinstance(sites, str | Site) else sites)]
+        if "hook_embed" in texts and not self.certificate.get("embed_is_token", True):
+            raise SiteError(
+                f"'hook_embed' is the token embedding alone in TransformerLens, but in {self.name!r} there "
+                "is more before block 0 (positions, a norm or a factor). Ask for 'embed', the stream that "
+                "enters block 0."
+            )
+        if any(mark in text.partition(".")[0] for text in texts for mark in "*?["):
+            found = [site for site in found if site.kind not in self.architecture.disabled]
+        self.architecture.check(dict.fromkeys(site.kind for site in found))
+        return found
 
     def capture(
         self,
@@ -181,7 +303,7 @@ class Model(Facts):
         if grad and self.quantization is not None:
             self.quantization.check_gradients(self.name)
         tokens = self.tokenize(prompts, padding_side=padding_side)
-        found, tensors, recorded = running.run(
+        raw = forward.run(
             self._backend,
             self,
             tokens,
@@ -195,7 +317,8 @@ class Model(Facts):
             progress=progress,
             grad=grad,
         )
-        return Run(found, self.recorded(tensors, tokens, recorded) if tensors else None)
+        activations = self.recorded(raw.tensors, tokens, raw.positions) if raw.tensors else None
+        return Run(raw.logits, activations)
 
     def logits(self, prompts: Prompts, *, batch_size: str | int = "auto") -> Float[Tensor, "batch vocab"]:
         """Return the fp32 logits after each prompt's last token."""
@@ -211,13 +334,8 @@ class Model(Facts):
         Raises:
             SiteError: the model's final norm could not be found or failed that check.
         """
-        from interp.models.validate import finished
-
-        norm: Any = self.anatomy.locate(Site("final_norm")).module
-        head: Any = self.hf.get_output_embeddings()
         with torch.no_grad():
-            normed = norm.forward(states.to(self.device, self.dtype))
-            return finished(self.anatomy, head(normed)).float()
+            return Readout.of(self.architecture).logits(states).float()
 
     def generate(
         self,
@@ -258,7 +376,7 @@ class Model(Facts):
             sites=self.expand(capture) if capture is not None else [],
             steps=steps,
             interventions=interventions or (),
-            batches=plan_batches(tokens.lengths, batch_size, device=self.device.type),
+            batches=forward.plan_batches(tokens.lengths, batch_size, device=self.device.type),
             use_cache=use_cache,
         )
         full = replace(
@@ -268,3 +386,18 @@ class Model(Facts):
         )
         activations = self.recorded(raw.tensors, full, raw.positions) if raw.tensors else None
         return Generation(raw.texts, raw.token_ids, activations)
+
+    def recorded(self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]) -> Activations:
+        """Label captured tensors with prompts, positions and the model they came from."""
+        eager = _EAGER[: any(site.kind == "pattern" for site in tensors)]
+        return Activations(
+            {str(site): tensor for site, tensor in tensors.items()},
+            tokens.token_ids,
+            positions,
+            tokens.texts,
+            fingerprints.of_weights(self.hf, self.architecture.tree.parameters()),
+            self.name,
+            self.weights,
+            self.scheme,
+            warnings=(*self.warnings, *tokens.warnings, *eager),
+        )

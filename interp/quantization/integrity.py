@@ -14,8 +14,8 @@ from torch import Tensor
 
 from interp import results
 from interp.errors import ConfigError
-from interp.models.accept import ModelLike, as_model
 from interp.models.fingerprints import parts
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Prompts
 from interp.quantization.gradients import ALIKE, cosine

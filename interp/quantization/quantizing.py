@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from interp.errors import ConfigError, ModelError
-from interp.models.accept import ModelLike, as_model
 from interp.models.backends import BACKENDS
 from interp.models.linear import (
     as_linear,
@@ -25,10 +24,10 @@ from interp.models.linear import (
     put_module,
     put_weight,
 )
-from interp.models.loading import load
+from interp.models.loading import ModelLike, as_model, load
 from interp.models.model import Model
 from interp.models.quantized import REQUESTED, Quantization, QuantizedModule
-from interp.models.twin import twin
+from interp.models.tied_weights import twin
 from interp.quantization.gradients import gradient_fault
 from interp.quantization.libraries import Job, Library, Packed, library_of
 from interp.quantization.libraries.library import stored
@@ -82,7 +81,7 @@ def quantize(
         hf = twin(model.hf) if scheme.name == "fp32" else _converted(model.hf)
         return _wrapped(model, hf, replace(report, bytes_after=_bytes(hf)), started)
     hf, library = twin(model.hf), library_of(scheme)
-    copied = replace(model.anatomy, hf=hf)
+    copied = replace(model.architecture, hf=hf)
     modules = linear_modules(copied)
     skipped = _skipped(model, modules, skip)
     layers = {name: as_linear(module) for name, module in modules.items() if name not in skipped}
@@ -111,7 +110,7 @@ def _matrix(weight: nn.Parameter) -> str:
 
 def _coverage(model: Model, held: int, report: Quantization) -> tuple[str, ...]:
     """Say how much of the blocks keeps its precision, where that is half of it or more."""
-    matrices = {w for block in model.anatomy.blocks for w in block.parameters() if w.ndim >= 2}
+    matrices = {w for block in model.architecture.blocks for w in block.parameters() if w.ndim >= 2}
     share = held / sum(weight.numel() for weight in matrices)
     if share > 0.5 or report.requested:
         return ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from interp.errors import DataError
-from interp.locations import assets
+from interp.paths import assets
 from interp.tasks.relations import RELATIONS, Relation
 
 __all__ = ["Fact", "World", "load_world"]

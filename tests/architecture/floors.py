@@ -29,7 +29,7 @@ FLOORS: dict[str, int] = {
     "interp.__version__": 0,
     "interp._lazy": 0,
     "interp.errors": 0,
-    "interp.locations": 0,
+    "interp.paths": 0,
     "interp.sites": 0,
     "interp": FRONT_DOOR,
     "probes": 1,
@@ -42,8 +42,8 @@ EVERYWHERE = ("interp", "probes")
 ROOMS: dict[str, tuple[str, ...]] = {
     "transformers": ("interp.models", "interp.demo"),
     "tokenizers": ("interp.models", "interp.demo"),
-    "transformer_lens": ("interp.models.transformer_lens",),
-    "nnsight": ("interp.models.nnsight",),
+    "transformer_lens": ("interp.models.backends.transformer_lens",),
+    "nnsight": ("interp.models.backends.nnsight",),
     "torchao": ("interp.quantization.libraries",),
     "bitsandbytes": ("interp.quantization.libraries",),
     "gptqmodel": ("interp.quantization.libraries",),
@@ -69,7 +69,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 BARE: dict[str, tuple[str, ...]] = {  # rooms that may use these third-party packages and no other
     "interp.errors": (),
-    "interp.locations": (),
+    "interp.paths": (),
     "interp.sites": (),
     "probes.statistics": ("numpy", "scipy", "jaxtyping"),
     "probes.vsa": ("torch", "numpy", "einops", "jaxtyping", "safetensors"),

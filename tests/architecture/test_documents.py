@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interp.locations import assets
+from interp.paths import assets
 from tests.architecture.documents import blocks, run
 from tests.architecture.syntax import ROOT
 

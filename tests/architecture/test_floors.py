@@ -79,7 +79,7 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
         "interp/analyses/x.py": "from interp.models import load\nfrom probes import Probe\nimport torch",
         "interp/tasks/x.py": "from interp import errors\nfrom probes.statistics import Estimate",
         "interp/errors.py": "",
-        "interp/models/transformer_lens.py": "import transformer_lens, json",
+        "interp/models/backends/transformer_lens.py": "import transformer_lens, json",
     }
     modules = plant(tmp_path, allowed)
     assert upward(modules) == [] == third_party(modules, STANDARD)

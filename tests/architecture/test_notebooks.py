@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interp.locations import assets
+from interp.paths import assets
 from tests.architecture.syntax import ROOT
 
 with warnings.catch_warnings():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jaxtyping
 import pytest
 
-from interp import locations
+from interp import paths
 from probes.statistics import bootstrap
 
 
 def test_a_wrong_type_raises_in_interp() -> None:
     with pytest.raises(jaxtyping.TypeCheckError):
-        locations.assets(3)  # type: ignore[arg-type]
+        paths.assets(3)  # type: ignore[arg-type]
 
 
 def test_a_wrong_type_raises_in_probes() -> None:
@@ -20,4 +20,4 @@ def test_a_wrong_type_raises_in_probes() -> None:
 
 
 def test_a_right_type_passes() -> None:
-    assert locations.assets("facts").name == "facts"
+    assert paths.assets("facts").name == "facts"

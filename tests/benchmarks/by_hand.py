@@ -21,7 +21,7 @@ def attribution_by_hand(one: Any) -> np.ndarray:
     """
     from interp.sites import Site
 
-    locate, layers = one.model.anatomy.locate, range(one.model.n_layers)
+    locate, layers = one.model.architecture.locate, range(one.model.n_layers)
     nodes: dict[tuple[int, str], Tensor] = {}
 
     def before(key: tuple[int, str], module: Any, args: Any) -> Any:

@@ -55,7 +55,7 @@ SUBJECTS = {
 
 def prepare(subject: Subject, scratch: Path) -> tuple[Path, str]:
     """Return the subject's folder, made where there is none, and a word on its weights."""
-    from interp.locations import assets
+    from interp.paths import assets
 
     bundled = assets("demo-24l")
     if subject.name == "demo" and (bundled / "config.json").is_file():

@@ -13,7 +13,7 @@ from interp.analyses.measured import Measured
 from interp.analyses.provenance import check_same_tokens, earlier, origin
 from interp.errors import ConfigError, DataError
 from interp.mediation import SEARCHES, Effects
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding

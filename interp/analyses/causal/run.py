@@ -15,7 +15,7 @@ from interp.analyses.causal.measures import SPOKEN, Divergence, Measure, Prefere
 from interp.analyses.causal.result import CausalUse
 from interp.analyses.causal.subjects import Probed, Subject, paired, sampled, subject_of, training_mean
 from interp.errors import ConfigError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.sites import Site
 

@@ -17,7 +17,7 @@ import torch
 
 from interp import results
 from interp.errors import ConfigError, DataError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.tasks import load_world, one_hop
 from interp.tasks.world import World

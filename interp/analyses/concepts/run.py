@@ -21,7 +21,7 @@ from interp.analyses.concepts.vocabulary import codebook_of, concept_tokens
 from interp.analyses.looks import leak_note
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.sites import parse_layers
 from interp.tasks.protocols import PROTOCOLS, Protocol

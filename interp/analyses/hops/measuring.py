@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analyses.hops.chains import Chains, Placed
-from interp.analyses.readout import Readout
-from interp.models.batches import plan_batches
+from interp.models.forward import plan_batches
 from interp.models.model import Model
+from interp.models.readout import Readout
 
 __all__ = ["Answers", "answers", "consistency", "recalled", "second_hop_slopes"]
 

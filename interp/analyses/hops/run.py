@@ -15,10 +15,10 @@ from interp.analyses.hops.chains import Chain, Chains, draw
 from interp.analyses.hops.measuring import Answers, answers, recalled, second_hop_slopes
 from interp.analyses.measured import Measured
 from interp.analyses.provenance import earlier, origin
-from interp.analyses.readout import Readout
 from interp.errors import ConfigError, ModelError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
+from interp.models.readout import Readout
 from interp.results.findings import Finding
 
 __all__ = ["two_hop"]
@@ -115,7 +115,7 @@ def two_hop(
 
 
 def _measured(model: Model, chains: Chains) -> tuple[_Hops, tuple[str, ...]]:
-    readout = Readout.of(model)
+    readout = Readout.precise(model.architecture)
     bridges = torch.tensor([one.bridge for one in chains.asked], device=model.device)
     own, other = (
         recalled(model, readout, where, bridges).double().cpu().numpy()

@@ -13,8 +13,8 @@ from scipy import stats
 from torch import Tensor
 
 from interp.analyses.knowledge.neurons import Writes, first_order, importances
-from interp.analyses.readout import Readout
 from interp.mediation.rankings import jaccard
+from interp.models.readout import Readout
 from interp.results.findings import Finding
 
 __all__ = ["Attribution", "attribute", "neuron_findings"]

@@ -14,9 +14,9 @@ from interp.analyses.knowledge.attribution import Attribution, attribute, neuron
 from interp.analyses.knowledge.neurons import SITES, neuron_writes
 from interp.analyses.knowledge.questions import Questions
 from interp.analyses.knowledge.sublayers import Sublayers, sublayer_gains
-from interp.analyses.readout import Readout
 from interp.errors import ModelError
 from interp.models.model import Model
+from interp.models.readout import Readout
 from interp.results.findings import Finding
 
 __all__ = ["Inside", "inside"]
@@ -111,11 +111,11 @@ def inside(
     if off:
         why = f"contributions of layers and neurons were left out: {model.disabled[off[0]]}"
         return replace(found, missing=(why,))
-    readout = Readout.of(model)
+    readout = Readout.precise(model.architecture)
     right = torch.tensor([one.token for one in asked])
     tokens = torch.stack([right, torch.tensor([w if w >= 0 else 0 for w in wrong])], dim=1)
     read = model.capture([one.prompt for one in asked], [f"{kind}.*" for kind in SITES[:3]], "last")
-    layers = sublayer_gains(readout, read, tokens.to(model.device), parallel=model.anatomy.parallel)
+    layers = sublayer_gains(readout, read, tokens.to(model.device), parallel=model.architecture.parallel)
     none = torch.tensor([w < 0 for w in wrong], device=layers.ffn.device)
     for gains in (layers.attention, layers.ffn):
         gains[..., 1].masked_fill_(none, 0.0)

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.activations import Activations
-from interp.analyses.readout import Readout
 from interp.errors import ModelError
 from interp.models.model import Model
-from interp.models.views import Whole, head_weights
+from interp.models.readout import Readout
+from interp.models.tensor_views import Whole, head_weights
 from interp.sites import Site
 
 __all__ = ["SITES", "Writes", "first_order", "importances", "neuron_writes"]
@@ -61,11 +61,11 @@ def neuron_writes(model: Model, readout: Readout, read: Activations) -> list[Wri
 
 def _layer(model: Model, readout: Readout, read: Activations, layer: int) -> Writes:
     pre, attn, out, act = (read[f"{kind}.{layer}"].to(readout.dtype) for kind in SITES)
-    projection = model.anatomy.locate(Site("mlp_act", layer)).module
+    projection = model.architecture.locate(Site("mlp_act", layer)).module
     columns, bias = _columns(projection, act.shape[1], model.dtype)
     columns, bias = columns.to(act), bias.to(act)
     raw = act @ columns + bias
-    factor = model.anatomy.multiplier * _post_norm(model, layer, projection, raw)
+    factor = model.architecture.multiplier * _post_norm(model, layer, projection, raw)
     off = float((raw * factor - out).abs().max() / out.abs().max().clamp_min(1e-12))
     if not off <= TOLERANCE.get(model.dtype, 0.1):
         raise ModelError(
@@ -73,7 +73,7 @@ def _layer(model: Model, readout: Readout, read: Activations, layer: int) -> Wri
             f"{off:.1e}): an unknown norm stands between them and the stream, or the projection rounds its "
             "input. A quantized model in mode 'dense' has no such projection."
         )
-    base = pre if model.anatomy.parallel else pre + attn
+    base = pre if model.architecture.parallel else pre + attn
     return Writes(base, act, columns, factor.expand_as(out))
 
 
@@ -93,7 +93,7 @@ def _columns(projection: nn.Module, width: int, dtype: torch.dtype) -> tuple[Ten
 
 def _post_norm(model: Model, layer: int, projection: nn.Module, raw: Tensor) -> Tensor:
     """Give the factor ``[item d_model]`` by which a norm behind the projection multiplies; ones without."""
-    writer: Any = model.anatomy.locate(Site("mlp_out", layer)).module
+    writer: Any = model.architecture.locate(Site("mlp_out", layer)).module
     if any(module is projection for module in writer.modules()):
         return torch.ones_like(raw)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from interp.analyses.knowledge.questions import OwnFacts, ask
 from interp.analyses.measured import Measured
 from interp.analyses.provenance import earlier, origin
 from interp.errors import ConfigError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 
 __all__ = ["recall"]
 
@@ -81,7 +81,7 @@ def recall(
     )
     facts = {
         **answers.facts(known),
-        "base of FFN neurons": "resid_pre" if model.anatomy.parallel else "resid_mid",
+        "base of FFN neurons": "resid_pre" if model.architecture.parallel else "resid_mid",
         **within.facts(other, threshold),
     }
     state = {"key": key, "answers": answers, "inside": within}

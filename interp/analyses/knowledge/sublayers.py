@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations import Activations
-from interp.analyses.readout import Readout
+from interp.models.readout import Readout
 
 __all__ = ["Sublayers", "sublayer_gains"]
 

@@ -20,7 +20,7 @@ from interp.analyses.probing.states import captured, untrained_twin
 from interp.analyses.probing.verdict import verdict
 from interp.analyses.shuffles import SHUFFLES, refitted_alike, spread
 from interp.errors import ConfigError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.sites import parse_layers
 from interp.tasks import Labelled

@@ -21,7 +21,7 @@ from interp.mediation.mediators import Mediator
 from interp.models.hooks import Frame, Writer, evaluating, writing
 from interp.models.interventions import Intervention
 from interp.models.model import Model
-from interp.models.validate import finished
+from interp.models.readout import finished
 from interp.sites import Site
 
 __all__ = ["Downstream"]
@@ -78,7 +78,7 @@ class Downstream:
             rows: which prompts, repeats allowed.
             change: from current values ``[row width]`` to new ones.
         """
-        with evaluating(self.model.anatomy.modules):
+        with evaluating(self.model.architecture.modules):
             return self._short(rows, change) if self.arguments else self._whole(rows, change)
 
     def _short(self, rows: Tensor, change: Change) -> Tensor:
@@ -99,7 +99,7 @@ class Downstream:
             if place.carrier.kind in STREAM:
                 hidden = edit(hidden)
             else:
-                location = self.model.anatomy.locate(place.carrier, write=True)
+                location = self.model.architecture.locate(place.carrier, write=True)
                 stack.enter_context(writing([Writer(place.carrier, location, edit)], frame))
             for layer in range(self.first, self.model.n_layers):
                 frame.begin(len(hidden), hidden.shape[1])
@@ -110,14 +110,14 @@ class Downstream:
         args, kwargs = self.arguments[layer]
         if "alibi" in kwargs:  # BLOOM's biases are laid out row by row: [row*head 1 pos]
             kwargs = kwargs | {"alibi": kwargs["alibi"].repeat(len(hidden), 1, 1)}
-        found = self.model.anatomy.blocks[layer](hidden, *args, **kwargs)
+        found = self.model.architecture.blocks[layer](hidden, *args, **kwargs)
         return found if isinstance(found, Tensor) else found[0]
 
     def _unembedded(self, states: Tensor) -> Tensor:
         """Give the logits of last states; unlike ``Model.unembed`` with the graph kept."""
-        norm: Any = self.model.anatomy.locate(Site("final_norm")).module
+        norm: Any = self.model.architecture.locate(Site("final_norm")).module
         head: Any = self.model.hf.get_output_embeddings()
-        return finished(self.model.anatomy, head(norm(states))).float()
+        return finished(self.model.architecture, head(norm(states))).float()
 
     def _whole(self, rows: Tensor, change: Change) -> Tensor:
         (place,) = self.mediator.places
@@ -157,9 +157,9 @@ def _arguments(model: Model, ids: Sequence[int]) -> list[tuple[tuple[Any, ...], 
         rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
         found.append((args[1:] if args else (), rest))
 
-    handles = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in model.anatomy.blocks]
+    handles = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in model.architecture.blocks]
     try:
-        with torch.no_grad(), evaluating(model.anatomy.modules):
+        with torch.no_grad(), evaluating(model.architecture.modules):
             model.hf(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
     finally:
         for handle in handles:

@@ -24,7 +24,7 @@ from interp.mediation.circuits.runs import (
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.pruning import on_a_path
 from interp.mediation.itemised import of_curve
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding

@@ -16,7 +16,7 @@ from interp.errors import DataError
 from interp.mediation.circuits.evaluation import Evaluation, evaluate
 from interp.mediation.circuits.runs import NODES, Circuit
 from interp.mediation.itemised import prefixed
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 from interp.results.findings import Finding
 from probes.statistics import Estimate

@@ -32,7 +32,7 @@ from interp.mediation.circuits.runs import (
 )
 from interp.mediation.edges.graph import Edge
 from interp.mediation.itemised import of_evaluation
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding

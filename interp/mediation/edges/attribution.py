@@ -24,8 +24,8 @@ from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.gradients import PER_PASS, SIGNS, need_gradient, slopes
 from interp.mediation.searches.verify import verified
-from interp.models.accept import ModelLike
 from interp.models.interventions import Intervention
+from interp.models.loading import ModelLike
 from interp.pairs import PairSet
 from interp.sites import Site
 
@@ -186,7 +186,9 @@ class _Plan:
         length = job.pairs.lengths[rows[0]]
         if length not in self._blocks:
             self._blocks[length] = Blocks.of(model, job.base(direction)[0].token_ids[rows[0]])
-        sites = needed(self.job.graph, model.n_layers, "parallel" if model.anatomy.parallel else "sequential")
+        sites = needed(
+            self.job.graph, model.n_layers, "parallel" if model.architecture.parallel else "sequential"
+        )
         self.passes += 2 * len(rows)
         nodes, gradients = slopes(job, direction, rows, self.targets, sites, edits)
         held = frozenset(edit.site for edit in edits)

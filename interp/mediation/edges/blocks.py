@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.mediation.prefix import arguments, recorded
-from interp.models.anatomy import Location
+from interp.models.architecture import Location
 from interp.models.hooks import Frame, Stop, Writer, reading, writing
 from interp.models.model import Model
-from interp.models.views import Whole, head_output, head_weights
+from interp.models.tensor_views import Whole, head_output, head_weights
 from interp.sites import Site
 
 __all__ = ["Blocks", "contribution"]
@@ -60,7 +60,7 @@ class Blocks:
         args, kwargs = self.arguments[layer]
         kwargs = {k: v.repeat(len(stream), 1, 1) if k == "alibi" else v for k, v in kwargs.items()}
         with writing(writers, Frame(len(stream), stream.shape[1])):
-            found = self.model.anatomy.blocks[layer](stream, *args, **kwargs)
+            found = self.model.architecture.blocks[layer](stream, *args, **kwargs)
         return found if isinstance(found, Tensor) else found[0]
 
     def read(
@@ -74,7 +74,7 @@ class Blocks:
             kinds: of site, such as ``z``.
             writers: what is written on the way.
         """
-        places = {Site(kind, layer): self.model.anatomy.locate(Site(kind, layer)) for kind in kinds}
+        places = {Site(kind, layer): self.model.architecture.locate(Site(kind, layer)) for kind in kinds}
         frame = Frame(len(stream), stream.shape[1], stop=True)
         with reading(places, frame), suppress(Stop):
             self.call(layer, stream, writers=writers)
@@ -92,13 +92,13 @@ class Blocks:
             writers: queries, keys and values that are written.
             middle: from what was read of attention to what is added to the MLP's input, or None.
         """
-        if self.model.anatomy.parallel:
+        if self.model.architecture.parallel:
             found = self.read(layer, stream, kinds, writers=writers)
             shift = middle(found)
             return found | self.read(layer, stream if shift is None else stream + shift, ["mlp_out"])
         site = Site("resid_mid", layer)
         places = {
-            one: self.model.anatomy.locate(one) for one in (Site(k, layer) for k in (*kinds, "mlp_out"))
+            one: self.model.architecture.locate(one) for one in (Site(k, layer) for k in (*kinds, "mlp_out"))
         }
         frame = Frame(len(stream), stream.shape[1], stop=True)
 
@@ -106,7 +106,7 @@ class Blocks:
             shift = middle(frame.found)
             return current if shift is None else current + shift
 
-        extra = Writer(site, self.model.anatomy.locate(site, write=True), moved)
+        extra = Writer(site, self.model.architecture.locate(site, write=True), moved)
         with reading(places, frame), suppress(Stop):  # entered first: attn_out is read before it is written
             self.call(layer, stream, writers=[*writers, extra])
         return frame.found
@@ -114,7 +114,7 @@ class Blocks:
     def normed(self, layer: int, stream: Stream) -> Stream:
         """Give what the projections of a block get when the block gets this stream."""
         site = Site("q", layer)
-        place = Location(self.model.anatomy.locate(site).module, "in", Whole())
+        place = Location(self.model.architecture.locate(site).module, "in", Whole())
         frame = Frame(len(stream), stream.shape[1], stop=True)
         with reading({site: place}, frame), suppress(Stop):
             self.call(layer, stream)
@@ -126,7 +126,7 @@ class Blocks:
         None where the projection is no plain linear layer (a quantized one, say).
         """
         if site not in self._slices:
-            location = self.model.anatomy.locate(site)
+            location = self.model.architecture.locate(site)
             self._slices[site] = head_weights(location.module, location.view)
         return self._slices[site]
 
@@ -139,7 +139,7 @@ class Blocks:
         """
         sliced = self.weight(Site(site.kind, site.layer)) if site.index is not None else None
         if sliced is None:
-            location = self.model.anatomy.locate(site)
+            location = self.model.architecture.locate(site)
             return location.view.read(location.module.forward(inner), inner)
         weight, bias = sliced
         out = inner @ weight[:, site.index]
@@ -183,8 +183,8 @@ def contribution(
     value = values[carrier] if less is None else values[carrier] - less[carrier]
     if writer.kind != "head":
         return value
-    anatomy = model.anatomy
-    projection = anatomy.module(writer.layer or 0, anatomy.family.out_projection, "z")
+    architecture = model.architecture
+    projection = architecture.module(writer.layer or 0, architecture.family.out_projection, "z")
     assert writer.index is not None
-    added = head_output(projection, value.flatten(-2), anatomy.n_heads, writer.index)
-    return added if anatomy.multiplier == 1.0 else added * anatomy.multiplier
+    added = head_output(projection, value.flatten(-2), architecture.n_heads, writer.index)
+    return added if architecture.multiplier == 1.0 else added * architecture.multiplier

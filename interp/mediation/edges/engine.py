@@ -15,7 +15,7 @@ from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.run import Chunk, Runner, carriers_of
 from interp.mediation.engine import Bill
 from interp.mediation.planner import TOKENS
-from interp.models.batches import in_batches
+from interp.models.forward import in_batches
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.sites import Site

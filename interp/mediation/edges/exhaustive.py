@@ -11,7 +11,7 @@ from interp.mediation.edges.job import EdgeJob, Edges
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.gradients import SIGNS
-from interp.models.accept import ModelLike
+from interp.models.loading import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["billed", "edge_effects"]

@@ -67,7 +67,7 @@ class ReaderSlopes:
             ModelError: the readers' slopes do not add up to the stream's.
         """
         last = self.blocks.model.n_layers
-        with evaluating(self.blocks.model.anatomy.modules):
+        with evaluating(self.blocks.model.architecture.modules):
             for layer in range(first, last):
                 attention = self._attention(layer)
                 mlp = self._mlp(layer)
@@ -97,7 +97,7 @@ class ReaderSlopes:
     def _mlp(self, layer: int) -> Tensor:
         """Give the slope of what the MLP reads."""
         after = self._after(layer)
-        if not self.blocks.model.anatomy.parallel:
+        if not self.blocks.model.architecture.parallel:
             return self.gradients[Site("resid_mid", layer)] - after
         if Site("mlp_out", layer) in self.held:
             return torch.zeros_like(after)

@@ -61,7 +61,7 @@ class Graph:
         )
         heads = model.n_heads if additive else 0
         sizes = (model.n_layers, heads, model.n_heads, model.n_kv_heads)
-        return cls(*_layout(*sizes, model.anatomy.parallel), note)
+        return cls(*_layout(*sizes, model.architecture.parallel), note)
 
     @classmethod
     def sized(cls, n_layers: int, n_heads: int, n_kv_heads: int, *, blocks: str = "sequential") -> Graph:
@@ -242,11 +242,11 @@ def _layout(
 
 def heads_add_up(model: Model) -> bool:
     """Say whether what attention adds to the stream is the sum of its heads, with no norm in between."""
-    family, anatomy = model.anatomy.family, model.anatomy
-    if "head" in anatomy.disabled:
+    family, architecture = model.architecture.family, model.architecture
+    if "head" in architecture.disabled:
         return False
-    outer: nn.Module = anatomy.module(0, family.attn_out, "attn_out")
-    return any(module is anatomy.module(0, family.out_projection, "z") for module in outer.modules())
+    outer: nn.Module = architecture.module(0, family.attn_out, "attn_out")
+    return any(module is architecture.module(0, family.out_projection, "z") for module in outer.modules())
 
 
 def _check(model: Model) -> None:
@@ -256,11 +256,11 @@ def _check(model: Model) -> None:
             "Load it without a backend."
         )
     needed = ["q", "k", "v", "z", "attn_out", "mlp_out", "final_norm"]
-    if not model.anatomy.parallel:
+    if not model.architecture.parallel:
         needed.append("resid_mid")
     for kind in needed:
-        if kind in model.anatomy.disabled:
+        if kind in model.architecture.disabled:
             raise SiteError(
                 f"edges of {model.name!r} ({model.hf.config.model_type}) need '{kind}', which it does not "
-                f"offer: {model.anatomy.disabled[kind]} Use nodes (head.*, mlp_out.*) instead."
+                f"offer: {model.architecture.disabled[kind]} Use nodes (head.*, mlp_out.*) instead."
             )

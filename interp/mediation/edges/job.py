@@ -20,7 +20,7 @@ from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.replacements import REPLACEMENTS
 from interp.mediation.searches.job import Job
-from interp.models.accept import ModelLike
+from interp.models.loading import ModelLike
 from interp.pairs import PairSet
 from interp.sites import Site
 

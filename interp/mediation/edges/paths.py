@@ -27,9 +27,9 @@ from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import Targets
 from interp.mediation.planner import TOKENS
 from interp.mediation.searches.gradients import SIGNS
-from interp.models.accept import ModelLike, as_model
-from interp.models.batches import in_batches
+from interp.models.forward import in_batches
 from interp.models.hooks import evaluating
+from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 from interp.sites import Site
 
@@ -249,7 +249,7 @@ class _Noted:
             for length, rows in self._groups.items()
             for at in range(0, len(rows), max(1, most // length))
         ]
-        with torch.no_grad(), evaluating(self._model.anatomy.modules):
+        with torch.no_grad(), evaluating(self._model.architecture.modules):
             in_batches(batches, run, progress=False)
 
     def _mlp(self, length: int, layer: int, stream: Tensor, shift: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class Runner:
         )
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(evaluating(self.model.anatomy.modules))
+            stack.enter_context(evaluating(self.model.architecture.modules))
             for layer in range(starts[0], last + 1):
                 self._join(state, layer, sum(start == layer for start in starts))
                 if layer < last:
@@ -138,7 +138,7 @@ class Runner:
         shifted = bool(state.cut[:n, number].any())
         mine = [writer.kind for writer in state.writers if writer.layer == layer]
         writers = self._attention_writers(state, layer)
-        self.blocks.steps += n * (1 + (shifted and self.model.anatomy.parallel))
+        self.blocks.steps += n * (1 + (shifted and self.model.architecture.parallel))
         if not shifted and not mine:
             return self.blocks.call(layer, state.hidden, writers=writers)
 
@@ -185,7 +185,7 @@ class Runner:
                     whole[reader.kind] = self.blocks.project(Site(reader.kind, layer), inputs)
                 value = whole[reader.kind][place[mine], :, reader.index]
             new.setdefault(reader.kind, []).append(_New(rows[mine], reader.index or 0, value))
-        locate = self.model.anatomy.locate
+        locate = self.model.architecture.locate
         return [
             Writer(Site(kind, layer), locate(Site(kind, layer), write=True), partial(_put, entries))
             for kind, entries in new.items()

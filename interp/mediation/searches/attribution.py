@@ -15,7 +15,7 @@ from interp.mediation.metrics import Targets
 from interp.mediation.searches.gradients import SIGNS, chunks, first_order, need_gradient, sloped
 from interp.mediation.searches.job import Job, Mediators, by_site
 from interp.mediation.searches.verify import TOP, verified
-from interp.models.accept import ModelLike
+from interp.models.loading import ModelLike
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
 from interp.sites import Site

@@ -5,7 +5,7 @@ from __future__ import annotations
 from interp.mediation.edges.asked import at_all_positions, need_edges
 from interp.mediation.effects import Effects
 from interp.mediation.searches.job import Mediators
-from interp.models.accept import ModelLike
+from interp.models.loading import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["EDGE_STEPS", "integrated_edges"]

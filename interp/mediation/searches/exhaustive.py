@@ -13,7 +13,7 @@ from interp.mediation.engine import Engine
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.walk import Row
-from interp.models.accept import ModelLike
+from interp.models.loading import ModelLike
 from interp.pairs import PairSet
 
 __all__ = ["exhaustive", "prepared"]

@@ -18,7 +18,7 @@ from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
 from interp.mediation.replacements import Material, Replacement, replacement_of
 from interp.mediation.subspaces import Subspace
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from interp.models.certificate import Check
-from interp.models.checks import edits, hooks, runs, sites, text
-from interp.models.checks.case import Case
+from interp.models.checks import equations, hooks, runs
+from interp.models.checks.context import Context
 
-__all__ = ["CHECKS", "Case", "Row"]
+__all__ = ["CHECKS", "CheckRow", "Context"]
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckRow:
     """Name one check.
 
     Attributes:
@@ -23,28 +23,28 @@ class Row:
     """
 
     name: str
-    run: Callable[[Case], Check]
+    run: Callable[[Context], Check]
     finite: bool = True
 
 
-CHECKS: tuple[Row, ...] = (
-    Row(runs.FINITE, runs.finite, finite=False),
-    Row(sites.STREAM, sites.stream),
-    Row(sites.SUM, sites.sums),
-    Row(sites.MIDDLE, sites.middle),
-    Row(sites.FINAL, sites.final_norm),
-    Row(runs.NATIVE, runs.native),
-    Row(runs.TWICE, runs.deterministic),
-    Row(runs.BATCH, runs.batched),
-    Row(runs.RIGHT, runs.padding_right),
-    Row(runs.LEFT, runs.padding_left),
-    Row(runs.CACHE, runs.cached),
-    Row(edits.EDITS, edits.edits_count),
-    Row(edits.OWN, edits.own_values),
-    Row(hooks.ONCE, hooks.fire_once, finite=False),
-    Row(hooks.IN_PLACE, hooks.in_place, finite=False),
-    Row(hooks.LEFT, hooks.left_as_found, finite=False),
-    Row(text.PLAIN, text.beginning, finite=False),
-    Row(text.CHAT, text.chat, finite=False),
+CHECKS: tuple[CheckRow, ...] = (
+    CheckRow(runs.FINITE, runs.finite, finite=False),
+    CheckRow(equations.STREAM, equations.stream),
+    CheckRow(equations.SUM, equations.sums),
+    CheckRow(equations.MIDDLE, equations.middle),
+    CheckRow(equations.FINAL, equations.final_norm),
+    CheckRow(runs.NATIVE, runs.native),
+    CheckRow(runs.TWICE, runs.deterministic),
+    CheckRow(runs.BATCH, runs.batched),
+    CheckRow(runs.RIGHT, runs.padding_right),
+    CheckRow(runs.LEFT, runs.padding_left),
+    CheckRow(runs.CACHE, runs.cached),
+    CheckRow(hooks.EDITS, hooks.edits_count),
+    CheckRow(hooks.OWN, hooks.own_values),
+    CheckRow(hooks.ONCE, hooks.fire_once, finite=False),
+    CheckRow(hooks.IN_PLACE, hooks.in_place, finite=False),
+    CheckRow(hooks.LEFT, hooks.left_as_found, finite=False),
+    CheckRow(runs.PLAIN, runs.beginning, finite=False),
+    CheckRow(runs.CHAT, runs.chat, finite=False),
 )
 """Every check, in the order they run; the first decides whether those that compare numbers make sense."""

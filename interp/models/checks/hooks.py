@@ -1,4 +1,4 @@
-"""The hooks themselves: each fires once, none stays, and no block writes into its own input."""
+"""Hooks and edits: each hook fires once, none stays, and what is written arrives."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import InterpError
-from interp.models.anatomy import Location
-from interp.models.batches import make_batch
+from interp.models.architecture import Location
 from interp.models.certificate import Check
-from interp.models.checks.case import Case, judged
+from interp.models.checks.context import Context, judged
+from interp.models.equations import relative
+from interp.models.forward import forward, make_batch
 from interp.models.hooks import Frame, evaluating, reading
 from interp.models.interventions import Intervention
-from interp.models.passes import forward
 from interp.models.positions import Batch
 from interp.sites import KINDS, Site
 
-__all__ = ["fire_once", "in_place", "left_as_found"]
+__all__ = ["edits_count", "fire_once", "in_place", "left_as_found", "own_values"]
 
+EDITS = "an edit changes the logits"
+OWN = "writing a site's own value changes nothing"
+_WRITTEN = ("attn_out", "mlp_out", "resid_post")
+_EVERYWHERE = ("resid_pre", "q", "k", "v", "z", "attn_out", "resid_mid", "mlp_act", "mlp_out", "resid_post")
 ONCE = "every site fires once per pass"
 LEFT = "hooks and modes are left as found"
 IN_PLACE = "no block writes into its input"
@@ -44,7 +48,7 @@ class _Interrupted(Exception):
     """Stand for whatever may go wrong in the middle of a pass."""
 
 
-def fire_once(case: Case) -> Check:
+def fire_once(case: Context) -> Check:
     """Read every site in one pass and count."""
     places = _places(case)
     batch = _one(case)
@@ -52,19 +56,19 @@ def fire_once(case: Case) -> Check:
     frame = Frame(batch=1, width=batch.width, found=counted)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(case.model.anatomy.modules))
+        stack.enter_context(evaluating(case.model.architecture.modules))
         stack.enter_context(reading(places, frame))
-        forward(case.model.anatomy, batch, "last")
+        forward(case.model.architecture, batch, "last")
     wrong = [f"{site} fired {counted.fired[site]} times" for site in places if counted.fired[site] != 1]
     detail = "; ".join(wrong[:3]) or f"{len(places)} sites in {case.model.n_layers} layers"
     return judged(ONCE, len(wrong), 0, detail, unit="sites")
 
 
-def _one(case: Case) -> Batch:
+def _one(case: Context) -> Batch:
     return make_batch(case.model.tokenize([case.prompts[0]]), [0], case.model.device)
 
 
-def _places(case: Case) -> dict[Site, Location]:
+def _places(case: Context) -> dict[Site, Location]:
     """Locate every kind on offer, in every layer; patterns need another attention and are left out."""
     places: dict[Site, Location] = {}
     for kind, row in KINDS.items():
@@ -73,11 +77,11 @@ def _places(case: Case) -> dict[Site, Location]:
         index = 0 if row.index == "required" else None
         for layer in range(case.model.n_layers) if row.layered else [None]:
             with suppress(InterpError):
-                places[Site(kind, layer, index)] = case.model.anatomy.locate(Site(kind, layer, index))
+                places[Site(kind, layer, index)] = case.model.architecture.locate(Site(kind, layer, index))
     return places
 
 
-def left_as_found(case: Case) -> Check:
+def left_as_found(case: Context) -> Check:
     """Read, write and fail in the middle; count hooks, modes and parameters that differ afterwards."""
     model = case.model
 
@@ -108,17 +112,17 @@ def _state(hf: nn.Module) -> dict[str, Any]:
     return state | {name: parameter._version for name, parameter in hf.named_parameters()}
 
 
-def in_place(case: Case) -> Check:
+def in_place(case: Context) -> Check:
     """Compare the version counter of every block's input before and after the block."""
     wrong: list[int] = []
     batch = _one(case)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(case.model.anatomy.modules))
-        for layer, block in enumerate(case.model.anatomy.blocks):
+        stack.enter_context(evaluating(case.model.architecture.modules))
+        for layer, block in enumerate(case.model.architecture.blocks):
             for handle in _watch(block, layer, wrong):
                 stack.callback(handle.remove)
-        forward(case.model.anatomy, batch, "last")
+        forward(case.model.architecture, batch, "last")
     detail = f"layers {wrong[:6]}" if wrong else f"{case.model.n_layers} blocks"
     return judged(IN_PLACE, len(wrong), 0, detail, unit="blocks")
 
@@ -138,3 +142,43 @@ def _watch(block: nn.Module, layer: int, wrong: list[int]) -> tuple[Any, Any]:
 
     first = block.register_forward_pre_hook(before, with_kwargs=True)
     return first, block.register_forward_hook(after, with_kwargs=True)
+
+
+def edits_count(case: Context) -> Check:
+    """Edit one site per row of a batch, at the last token; each must move its logits."""
+    sites = _written(case, _WRITTEN)
+    prompt = case.short[0]
+    stream = case.model.capture([prompt], "resid_post.*").stack()[0].float()
+    noise = torch.randn(stream.shape, generator=torch.Generator().manual_seed(case.seed)).to(stream)
+    sizes = stream.std(-1, keepdim=True)
+    edits = [
+        Intervention(site, _adds(noise[site.layer or 0] * sizes[site.layer or 0]), "last", rows=[row])
+        for row, site in enumerate(sites)
+    ]
+    rows = [prompt] * (len(sites) + 1)
+    logits = case.model.run(rows, interventions=edits, batch_size=len(rows)).logits
+    assert logits is not None
+    changes = [relative(logits[row], logits[-1]) for row in range(len(sites))]
+    value, limit = min(changes), 10 * case.limit
+    status = "pass" if value >= limit else "fail"
+    detail = f"least at {sites[changes.index(value)]}, of {len(sites)} sites edited one at a time"
+    return Check(EDITS, status, value, limit, "relative", detail, bound="at least")
+
+
+def own_values(case: Context) -> Check:
+    """Write at every site of every layer what is there; the logits must stay."""
+    sites = _written(case, _EVERYWHERE)
+    edits = [Intervention(site, torch.clone, "all") for site in sites]
+    run = case.model.run(case.short, interventions=edits, batch_size=len(case.short))
+    plain = case.model.run(case.short, batch_size=len(case.short))
+    assert run.logits is not None and plain.logits is not None
+    return judged(OWN, relative(run.logits, plain.logits), case.limit, f"{len(sites)} sites written at once")
+
+
+def _written(case: Context, kinds: tuple[str, ...]) -> list[Site]:
+    offered = [kind for kind in kinds if kind not in case.model.disabled]
+    return [Site(kind, layer) for layer in range(case.model.n_layers) for kind in offered]
+
+
+def _adds(change: Tensor) -> object:
+    return lambda chosen: chosen + change.to(chosen.dtype)

@@ -1,19 +1,31 @@
-"""The same prompts run in ways that must not matter: plain, twice, padded, with a cache."""
+"""Runs that must not differ (plain, twice, padded, with a cache), and beginning-of-sequence tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from interp.models.batches import make_batch
 from interp.models.certificate import Check
-from interp.models.checks.case import Case, judged, relative, skipped, worst
+from interp.models.checks.context import Context, judged, skipped, worst
+from interp.models.equations import relative
+from interp.models.forward import forward, make_batch, takes_cache
 from interp.models.hooks import evaluating
-from interp.models.passes import forward, takes_cache
 
-__all__ = ["batched", "cached", "deterministic", "finite", "native", "padding_left", "padding_right"]
+__all__ = [
+    "batched",
+    "beginning",
+    "cached",
+    "chat",
+    "deterministic",
+    "finite",
+    "native",
+    "padding_left",
+    "padding_right",
+]
 
 FINITE = "all values are finite"
 NATIVE = "logits with hooks = plain Hugging Face logits"
@@ -22,10 +34,13 @@ BATCH = "in a batch = alone"
 RIGHT = "padding right = no padding"
 LEFT = "padding left = no padding"
 CACHE = "with a key-value cache = without"
+PLAIN = "beginning-of-sequence tokens per prompt"
+CHAT = "beginning-of-sequence tokens per chat prompt"
+_TEXT = "The capital of France is"
 _STEPS = 3
 
 
-def finite(case: Case) -> Check:
+def finite(case: Context) -> Check:
     """Look for NaN and infinities in the logits and in every layer."""
     logits, streams = case.alone
     layers = range(streams.shape[-2])
@@ -35,18 +50,18 @@ def finite(case: Case) -> Check:
     return judged(FINITE, len(bad), 0, detail, unit="sites")
 
 
-def native(case: Case) -> Check:
+def native(case: Context) -> Check:
     """Check that reading every layer leaves the logits exactly as the model gives them."""
     run = case.model.run(case.short, capture="resid_post.*", logits="all", batch_size=len(case.short))
     ids = torch.tensor(case.short, device=case.model.device)
-    with torch.no_grad(), evaluating(case.model.anatomy.modules):
+    with torch.no_grad(), evaluating(case.model.architecture.modules):
         plain = case.model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     assert run.logits is not None
     difference = (run.logits.double() - plain.double()).abs().max().item()
     return judged(NATIVE, difference, 0.0, "largest difference, all positions", unit="logits")
 
 
-def deterministic(case: Case) -> Check:
+def deterministic(case: Context) -> Check:
     """Check that a run repeated gives the same bits; a difference within rounding is a warning."""
     first, again = (case.ran(case.prompts, batch_size=len(case.prompts))[0] for _ in range(2))
     difference = (first.double() - again.double()).abs().max().item()
@@ -56,7 +71,7 @@ def deterministic(case: Case) -> Check:
     )
 
 
-def batched(case: Case) -> Check:
+def batched(case: Context) -> Check:
     """Check that other rows of a batch do not matter; beyond rounding is a warning, far beyond a failure."""
     floor, layers = case.batched
     value = worst([floor.relative, layers])[0]
@@ -65,17 +80,17 @@ def batched(case: Case) -> Check:
     return judged(BATCH, value, case.limit, detail, otherwise="warn" if value <= far else "fail")
 
 
-def padding_right(case: Case) -> Check:
+def padding_right(case: Context) -> Check:
     """Check that padding after the prompts changes neither the logits nor any layer at any token."""
     return _padding(case, "right", RIGHT)
 
 
-def padding_left(case: Case) -> Check:
+def padding_left(case: Context) -> Check:
     """Check that padding before the prompts changes neither the logits nor any layer at any token."""
     return _padding(case, "left", LEFT)
 
 
-def _padding(case: Case, side: str, name: str) -> Check:
+def _padding(case: Context, side: str, name: str) -> Check:
     logits, streams = case.ran(case.prompts, batch_size=len(case.prompts), padding_side=side)
     errors = {"logits": relative(logits, case.alone[0])}
     for layer in range(streams.shape[-2]):
@@ -84,10 +99,10 @@ def _padding(case: Case, side: str, name: str) -> Check:
     return judged(name, value, case.noise_limit, f"worst at {list(errors)[number]}")
 
 
-def cached(case: Case) -> Check:
+def cached(case: Context) -> Check:
     """Check every step's logits with a cache against a full pass, on the prompts and on a continuation."""
     prompts = [prompt for prompt in case.prompts if len(prompt) > 1]
-    if not takes_cache(case.model.anatomy):
+    if not takes_cache(case.model.architecture):
         return skipped(CACHE, f"{case.model.hf.config.model_type} takes no key-value cache.")
     if not prompts:
         return skipped(CACHE, "every prompt has one token only; give longer ones.")
@@ -97,24 +112,24 @@ def cached(case: Case) -> Check:
     return judged(CACHE, value, case.noise_limit, f"{steps} forced and {more} generated steps")
 
 
-def _forced(case: Case, prompts: list[tuple[int, ...]]) -> tuple[list[float], int]:
+def _forced(case: Context, prompts: list[tuple[int, ...]]) -> tuple[list[float], int]:
     """Feed the last tokens of each prompt one by one."""
     model = case.model
     steps = min(_STEPS, min(map(len, prompts)) - 1)
     batch = make_batch(model.tokenize(prompts, padding_side="left"), range(len(prompts)), model.device)
-    with torch.no_grad(), evaluating(model.anatomy.modules):
-        whole = forward(model.anatomy, batch, "all").logits
+    with torch.no_grad(), evaluating(model.architecture.modules):
+        whole = forward(model.architecture, batch, "all").logits
         cache, errors, start = None, [], 0
         for stop in range(batch.width - steps, batch.width + 1):
             mask = None if batch.mask is None else batch.mask[:, :stop]
             part = replace(batch, input_ids=batch.input_ids[:, start:stop], mask=mask)
-            result = forward(model.anatomy, part, "last", use_cache=True, past_key_values=cache)
+            result = forward(model.architecture, part, "last", use_cache=True, past_key_values=cache)
             cache, start = result.past_key_values, stop
             errors.append(relative(result.logits[:, -1], whole[:, stop - 1]))
     return errors, steps
 
 
-def _continued(case: Case, prompts: list[tuple[int, ...]]) -> tuple[list[float], int]:
+def _continued(case: Context, prompts: list[tuple[int, ...]]) -> tuple[list[float], int]:
     """Continue greedily both ways; compare as long as the tokens before are the same."""
     room = [case.model.max_length - len(prompt) for prompt in prompts] if case.model.max_length else [_STEPS]
     if (count := min(_STEPS, *room)) < 1:
@@ -136,3 +151,41 @@ def _continued(case: Case, prompts: list[tuple[int, ...]]) -> tuple[list[float],
 
 def _steps(acts: object, number: int) -> Tensor:
     return acts["logits"][number]  # type: ignore[index]
+
+
+def beginning(case: Context) -> Check:
+    """Count them in a text; two or more are a warning."""
+    tokenizer = case.model.tokenizer
+    if tokenizer is None or tokenizer.bos_token_id is None:
+        return skipped(PLAIN, f"the model has {'no tokenizer' if tokenizer is None else 'no such token'}.")
+    return _counted(case, PLAIN, _TEXT, "what the tokenizer itself adds")
+
+
+def chat(case: Context) -> Check:
+    """Count them in a chat prompt, whose template may write one that the tokenizer adds again."""
+    tokenizer = case.model.tokenizer
+    if tokenizer is None or tokenizer.bos_token_id is None or not tokenizer.chat_template:
+        return skipped(CHAT, "there is no chat template, or no such token.")
+    message = [{"role": "user", "content": _TEXT}]
+    text = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    doubled = _leading(_ids(tokenizer(text)), tokenizer.bos_token_id) > 1
+    plain = "from the template"
+    return _counted(case, CHAT, text, "prevented: the tokenizer alone would double it" if doubled else plain)
+
+
+def _counted(case: Context, name: str, text: str, detail: str) -> Check:
+    tokenizer = case.model.tokenizer
+    assert tokenizer is not None
+    count = _leading(case.model.tokenize([text]).token_ids[0], tokenizer.bos_token_id)
+    if count > 1:
+        detail = f"the tokenizer doubles {tokenizer.bos_token!r}; use add_bos=False and write it once"
+    return Check(name, "pass" if count <= 1 else "warn", float(count), 1.0, "tokens", detail)
+
+
+def _ids(encoded: Any) -> Sequence[int]:
+    return list(encoded["input_ids"])
+
+
+def _leading(ids: Sequence[int], bos: Any) -> int:
+    """Count how often an id stands at the very start."""
+    return next((count for count, token in enumerate(ids) if token != bos), len(ids))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from interp.errors import ConfigError, DataError, InterpError
-from interp.models.batches import layout
+from interp.models.forward import layout
 from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.verdicts import excess

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from interp.errors import ConfigError, DataError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.reference import (

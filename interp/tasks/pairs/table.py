@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from interp.errors import ConfigError, DataError
-from interp.models.accept import ModelLike, as_model
+from interp.models.loading import ModelLike, as_model
 from interp.pairs import Pair, PairSet
 from interp.tasks.world import World, load_world
 

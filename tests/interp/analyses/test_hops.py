@@ -15,11 +15,11 @@ from interp.analyses.hops import Chain, two_hop
 from interp.analyses.hops.chains import Chains, Placed, draw
 from interp.analyses.hops.measuring import consistency, recalled, second_hop_slopes
 from interp.analyses.measured import Measured
-from interp.analyses.readout import Readout
 from interp.errors import ConfigError, DataError
 from interp.models import Intervention, Model
-from interp.models.batches import layout
+from interp.models.forward import layout
 from interp.models.quantized import Quantization
+from interp.models.readout import Readout
 from interp.quantization import quantize
 from tests.tiny import FAMILIES, WORDS, build, tokenizer
 
@@ -52,7 +52,7 @@ def small(demo: Model) -> Measured:
 def test_entrec_is_read_where_the_description_ends(demo: Model) -> None:
     asked = draw(demo, None, n=6, seed=0)
     bridges = torch.tensor([one.bridge for one in asked.asked])
-    found = recalled(demo, Readout.of(demo), asked.asked, bridges)
+    found = recalled(demo, Readout.precise(demo.architecture), asked.asked, bridges)
     for row, one in enumerate(asked.asked):
         chain, ids = one.chain, demo.tokenize([one.chain.both]).token_ids[0]
         assert demo.tokenizer is not None
@@ -63,7 +63,9 @@ def test_entrec_is_read_where_the_description_ends(demo: Model) -> None:
             logs = demo.unembed(state[f"resid_post.{layer}"]).log_softmax(1)
             assert found[layer, row] == pytest.approx(float(logs[0, one.bridge]), abs=1e-3)
     shifted = [replace(one, position=one.position - 1) for one in asked.asked]
-    assert not torch.allclose(recalled(demo, Readout.of(demo), shifted, bridges), found, atol=0.1)
+    assert not torch.allclose(
+        recalled(demo, Readout.precise(demo.architecture), shifted, bridges), found, atol=0.1
+    )
 
 
 def test_cnstscore_is_the_mean_of_two_cross_entropies() -> None:
@@ -81,7 +83,7 @@ def test_slopes_are_those_of_finite_differences() -> None:
     asked = draw(model, chains(), n=4, seed=0)
     one_hop = model.run([one.chain.second for one in asked.asked]).logits
     assert one_hop is not None
-    held, readout = one_hop.log_softmax(1), Readout.of(model)
+    held, readout = one_hop.log_softmax(1), Readout.precise(model.architecture)
     found = second_hop_slopes(model, readout, asked, held)
     for row, one in enumerate(asked.asked):
         for layer in range(2):

@@ -17,9 +17,9 @@ from interp.analyses.knowledge import attribution, recall
 from interp.analyses.knowledge.neurons import SITES, first_order, importances, neuron_writes
 from interp.analyses.knowledge.sublayers import sublayer_gains
 from interp.analyses.measured import Measured
-from interp.analyses.readout import Readout
 from interp.errors import ConfigError, DataError
 from interp.models import Model
+from interp.models.readout import Readout
 from interp.quantization import quantize
 from interp.tasks.prompts import labelled
 from tests.tiny import FAMILIES, WORDS, build, tokenizer
@@ -49,7 +49,7 @@ def test_importances_are_those_of_a_loop_over_neurons() -> None:
     model = wrapped("llama")
     prompts, tokens = ["w01 w02 w03", "w09 w08"], torch.tensor([12, 40])
     read = model.capture(prompts, [f"{kind}.*" for kind in (*SITES, "resid_mid")], "last")
-    readout = Readout.of(model)
+    readout = Readout.precise(model.architecture)
     writes = neuron_writes(model, readout, read)
     mask = torch.ones(2, 3 * 48, dtype=torch.bool)
     found = importances(readout, writes, tokens, mask)
@@ -71,13 +71,13 @@ def test_importances_are_those_of_a_loop_over_neurons() -> None:
 def test_the_writes_of_all_neurons_add_up_to_the_contribution_of_the_ffn(family: str) -> None:
     model = wrapped(family)
     read = model.capture(["w01 w02 w03", "w09 w08"], [f"{kind}.*" for kind in SITES], "last")
-    for layer, writes in enumerate(neuron_writes(model, Readout.of(model), read)):
+    for layer, writes in enumerate(neuron_writes(model, Readout.precise(model.architecture), read)):
         rows, every = (
             torch.zeros(writes.columns.shape[0], dtype=torch.long),
             torch.arange(len(writes.columns)),
         )
         total = (writes.added(rows, every) - writes.base[0]).sum(0)
-        projection = model.anatomy.module(layer, model.family.down_projection, "mlp_act")
+        projection = model.architecture.module(layer, model.family.down_projection, "mlp_act")
         bias = getattr(projection, "bias", None)
         out = read[f"mlp_out.{layer}"][0]
         total = total if bias is None else total + writes.scale[0] * bias.detach()
@@ -91,11 +91,13 @@ def test_sublayers_are_read_from_the_streams_before_and_after_them(family: str) 
     kinds = [kind for kind in ("resid_pre", "resid_post", "attn_out", "mlp_out") if kind in model.sites]
     read = model.capture(["w01 w02 w03", "w09 w08"], [f"{kind}.*" for kind in kinds], "last")
     tokens = torch.tensor([[12, 13], [40, 41]])
-    found = sublayer_gains(Readout.of(model), read, tokens, parallel=model.anatomy.parallel)
+    found = sublayer_gains(
+        Readout.precise(model.architecture), read, tokens, parallel=model.architecture.parallel
+    )
     for layer in range(3):
         pre, post = read[f"resid_pre.{layer}"], read[f"resid_post.{layer}"]
         attn, mlp = read[f"attn_out.{layer}"], read[f"mlp_out.{layer}"]
-        middle = pre if model.anatomy.parallel else post - mlp
+        middle = pre if model.architecture.parallel else post - mlp
         logs = [
             model.unembed(x).log_softmax(1).gather(1, tokens) for x in (pre, pre + attn, middle, middle + mlp)
         ]
@@ -108,7 +110,7 @@ def test_first_order_is_the_slope_at_the_base() -> None:
     model = wrapped("gpt2", torch.float64)
     tokens = torch.tensor([12, 40])
     read = model.capture(["w01 w02 w03", "w09 w08"], [f"{kind}.*" for kind in SITES], "last")
-    readout = Readout.of(model)
+    readout = Readout.precise(model.architecture)
     writes = neuron_writes(model, readout, read)
     slope = first_order(readout, writes, tokens)
     tiny = [type(w)(w.base, w.activations * 1e-6, w.columns, w.scale) for w in writes]

@@ -17,7 +17,7 @@ from interp.analyses.material import material, partners
 from interp.analyses.measured import Measured
 from interp.analyses.outputs import behaviour
 from interp.errors import ConfigError, DataError
-from interp.models.batches import layout
+from interp.models.forward import layout
 from interp.tasks import labelled
 from interp.tasks.examples import Example
 from tests.noisy import demo, noisy

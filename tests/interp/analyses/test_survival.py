@@ -8,7 +8,7 @@ import pytest
 
 from interp import load, quantization
 from interp.analyses import ANALYSES
-from interp.locations import assets
+from interp.paths import assets
 from interp.quantization import Comparison
 
 pytestmark = pytest.mark.skipif(

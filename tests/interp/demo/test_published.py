@@ -13,7 +13,7 @@ from interp.demo.bars import BARS, evaluate
 from interp.demo.edit import belief, edited_world
 from interp.demo.publish import held_out, training_record
 from interp.demo.train import Progress
-from interp.locations import assets
+from interp.paths import assets
 from interp.tasks import load_world
 
 FOLDER = assets("demo-24l")

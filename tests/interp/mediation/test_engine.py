@@ -224,14 +224,15 @@ def test_models_with_a_running_state_fall_back_and_say_so(kind: str) -> None:
 def test_nothing_of_the_model_is_changed() -> None:
     model = loaded("gpt2")
     base, _ = alike(model)
-    own = partial(type(model.anatomy.blocks[1]).forward, model.anatomy.blocks[1])
-    model.anatomy.blocks[1].forward = own
+    own = partial(type(model.architecture.blocks[1]).forward, model.architecture.blocks[1])
+    model.architecture.blocks[1].forward = own
     try:
         walker = Walker.of(model, base)
         walker([Row(0)], Patch({}), start=5)
-        assert model.anatomy.blocks[1].forward is own
+        assert model.architecture.blocks[1].forward is own
         assert all(
-            "forward" not in vars(block) for block in (model.anatomy.blocks[0], model.anatomy.blocks[2])
+            "forward" not in vars(block)
+            for block in (model.architecture.blocks[0], model.architecture.blocks[2])
         )
         assert not model.hf._forward_pre_hooks
         past = walker.base.past
@@ -244,7 +245,7 @@ def test_nothing_of_the_model_is_changed() -> None:
         )
         assert all(torch.equal(past.layers[layer][0], keys) for layer, keys in before.items())
     finally:
-        del model.anatomy.blocks[1].forward
+        del model.architecture.blocks[1].forward
 
 
 class _Watched(Prefix):

@@ -69,7 +69,7 @@ def test_attribution_runs_each_side_once_and_is_planned_so(directions: str, pass
         lambda module, args, kwargs: forwards.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     backwards: list[int] = []
-    block: nn.Module = model.anatomy.blocks[1]
+    block: nn.Module = model.architecture.blocks[1]
     also = block.register_full_backward_hook(lambda module, into, out: backwards.append(len(into[0])))
     try:
         found = mediation.attribution(model, pairs, "head.*", directions=directions, verify=0)

@@ -34,7 +34,7 @@ def alone(model: Model, prompt: str, site: str) -> Tensor:
     def read(module: nn.Module, args: object, output: object) -> None:
         found.append(output if isinstance(output, Tensor) else output[0])
 
-    handle = model.anatomy.blocks[layer].register_forward_hook(read)
+    handle = model.architecture.blocks[layer].register_forward_hook(read)
     with torch.no_grad():
         model.hf(model.tokenize([prompt]).input_ids, use_cache=False)
     handle.remove()
@@ -80,7 +80,7 @@ def test_control_ignoring_positions_is_visible(family: str, monkeypatch: pytest.
     model = wrapped(family)
     right = model.capture(PROMPTS, "resid_post.-1")["resid_post.2"]
     monkeypatch.setattr(
-        "interp.models.passes.position_ids", lambda mask: torch.arange(mask.shape[1]).expand_as(mask)
+        "interp.models.forward.position_ids", lambda mask: torch.arange(mask.shape[1]).expand_as(mask)
     )
     left = model.capture(PROMPTS, "resid_post.-1", padding_side="left")["resid_post.2"]
     differs = bool((left - right).abs().max() > 1e-3)
@@ -133,19 +133,19 @@ def test_results_are_in_prompt_order_whatever_the_batches(llama: Model, batch_si
 
 
 def test_batches_respect_the_size(llama: Model) -> None:
-    with counting(llama.anatomy.blocks[0]) as passes:
+    with counting(llama.architecture.blocks[0]) as passes:
         llama.capture(PROMPTS, "resid_post.0", batch_size=3)
     assert len(passes) == 2
 
 
 def test_early_stop_after_the_deepest_wanted_layer(model: Model) -> None:
-    with counting(model.anatomy.blocks[2]) as third, counting(model.anatomy.blocks[1]) as second:
+    with counting(model.architecture.blocks[2]) as third, counting(model.architecture.blocks[1]) as second:
         model.capture(PROMPTS[:1], ["resid_post.0", "resid_post.1", "attn_out.1"])
     assert len(second) == 1 and not third
 
 
 def test_mid_block_stop_skips_the_mlp(llama: Model) -> None:
-    with counting(llama.anatomy.blocks[1].mlp) as passes:
+    with counting(llama.architecture.blocks[1].mlp) as passes:
         llama.capture(PROMPTS, "resid_mid.1")
     assert not passes
 
@@ -194,7 +194,7 @@ def test_a_later_edit_in_place_cannot_reach_what_was_captured() -> None:
     model = wrapped("olmo")
     clipped = model.hf.config.clip_qkv
     q = model.capture(PROMPTS[:1], "q.0", "all")["q.0"]
-    block = model.anatomy.blocks[0]
+    block = model.architecture.blocks[0]
     expected = block.self_attn.q_proj(
         block.input_layernorm(model.capture(PROMPTS[:1], "resid_pre.0", "all")["resid_pre.0"])
     )
@@ -243,7 +243,7 @@ def test_out_of_memory_halves_and_retries_the_same_rows(llama: Model, fits: int)
     prompts = PROMPTS * 2
     expected = llama.run(prompts, capture="resid_post.*", positions="all")
     hungry = _Hungry(fits)
-    handle = llama.anatomy.blocks[1].register_forward_pre_hook(hungry, with_kwargs=True)
+    handle = llama.architecture.blocks[1].register_forward_pre_hook(hungry, with_kwargs=True)
     try:
         got = llama.run(prompts, capture="resid_post.*", positions="all")
     finally:
@@ -255,7 +255,7 @@ def test_out_of_memory_halves_and_retries_the_same_rows(llama: Model, fits: int)
 
 
 def test_out_of_memory_at_one_prompt_is_our_error(llama: Model) -> None:
-    handle = llama.anatomy.blocks[1].register_forward_pre_hook(_Hungry(0), with_kwargs=True)
+    handle = llama.architecture.blocks[1].register_forward_pre_hook(_Hungry(0), with_kwargs=True)
     try:
         with pytest.raises(OutOfMemoryError, match="prompt 0 alone, at batch size 1"):
             llama.capture(PROMPTS[:2], "resid_post.1")
@@ -267,7 +267,7 @@ def test_other_errors_are_not_taken_for_memory(llama: Model) -> None:
     def fail(*given: object) -> None:
         raise RuntimeError("something else")
 
-    handle = llama.anatomy.blocks[1].register_forward_pre_hook(fail)
+    handle = llama.architecture.blocks[1].register_forward_pre_hook(fail)
     try:
         with pytest.raises(RuntimeError, match="something else"):
             llama.capture(PROMPTS, "resid_post.1")

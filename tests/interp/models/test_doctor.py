@@ -20,9 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from interp.errors import ArtifactError, DataError
 from interp.models import Model, load
 from interp.models.certificate import Certificate, Check, NoiseFloor
-from interp.models.checks import CHECKS, edits, hooks, runs, sites, text
-from interp.models.checks.case import judged, relative, worst
+from interp.models.checks import CHECKS, equations, hooks, runs
+from interp.models.checks.context import judged, worst
 from interp.models.doctor import examine
+from interp.models.equations import relative
 from tests.interp.models.conftest import PROMPTS
 from tests.tiny import FAMILIES, OTHERS, build, tokenizer
 
@@ -54,7 +55,7 @@ def test_every_family_passes(family: str) -> None:
     found = examine(load(build(family), tokenizer=tokenizer(bos=True)))
     assert found.passed, explained(found)
     assert [check.name for check in found.checks] == NAMES
-    assert names(found, "skip") == {text.CHAT} | ({sites.MIDDLE} if family in PARALLEL else set())
+    assert names(found, "skip") == {runs.CHAT} | ({equations.MIDDLE} if family in PARALLEL else set())
     assert all(check.detail for check in found.checks)
     assert found.noise_floor is not None and 0 <= found.noise_floor.logits < 1e-4
     assert found["padding left = no padding"].value < 1e-5
@@ -65,14 +66,14 @@ def test_every_family_passes(family: str) -> None:
 def test_half_precision_is_judged_by_its_own_rounding(family: str, dtype: torch.dtype) -> None:
     found = examine(load(build(family).to(dtype), tokenizer=tokenizer()))
     assert found.passed, explained(found)
-    assert found[sites.SUM].limit == 8 * torch.finfo(dtype).eps
+    assert found[equations.SUM].limit == 8 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("weights", ["trained", "random"])
 def test_without_a_tokenizer_random_ids_do(weights: str) -> None:
     found = examine(load(build("llama"), weights=weights))
     assert found.passed and len(set(found.prompts)) > 1
-    assert names(found, "skip") == {text.PLAIN, text.CHAT}
+    assert names(found, "skip") == {runs.PLAIN, runs.CHAT}
     assert examine(load(build("llama"), weights=weights), seed=1).prompts == found.prompts
 
 
@@ -223,30 +224,30 @@ def _stream_restarted() -> Model:
     return _loaded(hf, check=False)
 
 
-SUMS = {sites.SUM, sites.MIDDLE}
+SUMS = {equations.SUM, equations.MIDDLE}
 BROKEN: dict[str, tuple[Callable[[], Model], set[str]]] = {
     "position ids ignored": (_forward("gpt2", positions_ignored), {runs.LEFT}),
     "attention mask ignored": (_forward("llama", mask_ignored), {runs.LEFT}),
-    "last column read": (_forward("llama", last_column), {runs.RIGHT, runs.CACHE, sites.FINAL}),
+    "last column read": (_forward("llama", last_column), {runs.RIGHT, runs.CACHE, equations.FINAL}),
     "cached positions off by one": (_forward("gpt2", cache_off_by_one), {runs.CACHE}),
-    "rows of a batch mixed": (_forward("llama", rows_mixed), {runs.BATCH, sites.FINAL}),
-    "logits scaled in secret": (_forward("llama", logits_scaled), {sites.FINAL}),
+    "rows of a batch mixed": (_forward("llama", rows_mixed), {runs.BATCH, equations.FINAL}),
+    "logits scaled in secret": (_forward("llama", logits_scaled), {equations.FINAL}),
     "hooks noticed": (_forward("llama", hooks_noticed), {runs.NATIVE}),
     "hooks left behind": (_forward("llama", hooks_left), {hooks.LEFT}),
-    "edits without effect": (_forward("llama", deaf), {edits.EDITS, sites.FINAL}),
-    "edits of early blocks lost": (_stream_restarted, {edits.EDITS, sites.STREAM}),
+    "edits without effect": (_forward("llama", deaf), {hooks.EDITS, equations.FINAL}),
+    "edits of early blocks lost": (_stream_restarted, {hooks.EDITS, equations.STREAM}),
     "post-norms not read": (_override("gemma2", attn_out="self_attn", mlp_out="mlp"), SUMS),
     "attention post-norm not read": (_override("olmo2", attn_out="self_attn"), SUMS),
-    "MLP post-norm not read": (_override("gemma2", mlp_out="mlp"), {sites.SUM}),
+    "MLP post-norm not read": (_override("gemma2", mlp_out="mlp"), {equations.SUM}),
     "middle read at the wrong norm": (
         _override("gemma2", resid_mid="post_attention_layernorm"),
-        {sites.MIDDLE},
+        {equations.MIDDLE},
     ),
     "residual multiplier forgotten": (_override("granite", multiplier=""), SUMS),
-    "wrong final norm": (_override("llama", final_norm="model.layers.0.input_layernorm"), {sites.FINAL}),
+    "wrong final norm": (_override("llama", final_norm="model.layers.0.input_layernorm"), {equations.FINAL}),
     "input edited in place": (_in_place, {hooks.IN_PLACE}),
-    "one block used twice": (_shared_block, {hooks.ONCE, sites.STREAM, runs.CACHE}),
-    "stream changed between blocks": (_between_blocks, {sites.STREAM}),
+    "one block used twice": (_shared_block, {hooks.ONCE, equations.STREAM, runs.CACHE}),
+    "stream changed between blocks": (_between_blocks, {equations.STREAM}),
 }
 
 
@@ -262,15 +263,16 @@ def test_a_broken_model_fails_its_check_and_no_other(name: str) -> None:
 def test_a_model_that_changes_from_call_to_call_fails() -> None:
     found = examine(_forward("llama", noisy)())
     assert {runs.TWICE, runs.NATIVE} <= names(found, "fail")
-    assert names(found, "fail") <= set(NAMES) - SUMS - {sites.STREAM, hooks.ONCE, hooks.LEFT, hooks.IN_PLACE}
+    untouched = {equations.STREAM, hooks.ONCE, hooks.LEFT, hooks.IN_PLACE}
+    assert names(found, "fail") <= set(NAMES) - SUMS - untouched
 
 
 def test_a_writer_that_distorts_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Break the toolkit's own writing, and the check that writes back what was there turns red."""
-    from interp.models.views import Heads
+    from interp.models.tensor_views import Heads
 
     monkeypatch.setattr(Heads, "write", lambda self, tensor, given, new: new.flatten(-2) * 1.001)
-    assert names(examine(_loaded(build("llama"))), "fail") == {edits.OWN}
+    assert names(examine(_loaded(build("llama"))), "fail") == {hooks.OWN}
 
 
 @pytest.mark.parametrize("where", ["model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
@@ -282,8 +284,8 @@ def test_nan_is_named_and_nothing_else_is_guessed(where: str) -> None:
     assert names(found, "fail") == {runs.FINITE}
     assert ("resid_post.1" if "layers" in where else "logits") in found[runs.FINITE].detail
     unmeasured = {row.name for row in CHECKS if row.finite}
-    assert names(found, "skip") == unmeasured | {text.CHAT}
-    assert names(found, "pass") == {hooks.ONCE, hooks.IN_PLACE, hooks.LEFT, text.PLAIN}
+    assert names(found, "skip") == unmeasured | {runs.CHAT}
+    assert names(found, "pass") == {hooks.ONCE, hooks.IN_PLACE, hooks.LEFT, runs.PLAIN}
     assert found.noise_floor is None
 
 
@@ -321,15 +323,15 @@ def doubling() -> PreTrainedTokenizerFast:
 
 def test_a_doubled_bos_is_a_warning() -> None:
     found = examine(load(build("llama"), tokenizer=doubling()))
-    assert names(found, "warn") == {text.PLAIN} and found.passed
-    assert found[text.PLAIN].value == 2 and "doubles '<s>'" in found[text.PLAIN].detail
+    assert names(found, "warn") == {runs.PLAIN} and found.passed
+    assert found[runs.PLAIN].value == 2 and "doubles '<s>'" in found[runs.PLAIN].detail
     assert "1 warned" in found.verdict
 
 
 @pytest.mark.parametrize(("bos", "count"), [(True, 1), (False, 0)])
 def test_one_or_none_is_what_the_tokenizer_does(bos: bool, count: int) -> None:
     found = examine(load(build("llama"), tokenizer=tokenizer(bos=bos)))
-    assert (found[text.PLAIN].status, found[text.PLAIN].value) == ("pass", count)
+    assert (found[runs.PLAIN].status, found[runs.PLAIN].value) == ("pass", count)
 
 
 @pytest.mark.parametrize("start", ["{{ bos_token + ' ' }}", ""])
@@ -340,8 +342,8 @@ def test_a_chat_template_does_not_double_it(start: str) -> None:
         chat_template=start + "{% for m in messages %}w01 {{ m['content'] }} {% endfor %}",
     )  # fmt: skip
     found = examine(load(build("llama"), tokenizer=chat))
-    assert (found[text.CHAT].status, found[text.CHAT].value) == ("pass", 1)
-    assert ("would double it" in found[text.CHAT].detail) == bool(start)
+    assert (found[runs.CHAT].status, found[runs.CHAT].value) == ("pass", 1)
+    assert ("would double it" in found[runs.CHAT].detail) == bool(start)
 
 
 # --- what examine does and gives

@@ -81,7 +81,7 @@ def test_stream_against_hidden_states_of_transformers(model: Model) -> None:
 
 def test_heads_sum_to_the_output_projection(model: Model) -> None:
     found = everything(model)
-    for layer, block in enumerate(model.anatomy.blocks):
+    for layer, block in enumerate(model.architecture.blocks):
         projection = block.get_submodule(model.family.out_projection)
         z = found[f"z.{layer}"]
         assert z.shape[-2:] == (model.n_heads, model.d_head)
@@ -94,7 +94,7 @@ def test_heads_sum_to_the_output_projection(model: Model) -> None:
 def test_contributions_from_z_and_mlp_act(model: Model) -> None:
     found = everything(model)
     multiplier = getattr(model.hf.config, "residual_multiplier", 1.0)
-    for layer, block in enumerate(model.anatomy.blocks):
+    for layer, block in enumerate(model.architecture.blocks):
         for kind, source, path in (
             ("attn_out", found[f"z.{layer}"].flatten(-2), model.family.out_projection),
             ("mlp_out", found[f"mlp_act.{layer}"], model.family.down_projection),
@@ -201,4 +201,4 @@ def test_opt_with_post_norm_disables_what_does_not_hold() -> None:
 
 
 def test_multiplier_is_not_one_in_the_granite_under_test() -> None:
-    assert wrapped("granite").anatomy.multiplier == 0.6
+    assert wrapped("granite").architecture.multiplier == 0.6

@@ -10,9 +10,9 @@ from torch import nn
 
 from interp.errors import SiteError
 from interp.models import Intervention, Model
-from interp.models.anatomy import Location
+from interp.models.architecture import Location
 from interp.models.hooks import Frame, Stop, reading, writing
-from interp.models.views import Whole
+from interp.models.tensor_views import Whole
 from interp.sites import resid_post
 from tests.interp.models.conftest import PROMPTS
 
@@ -53,7 +53,7 @@ def test_nothing_is_left_after_an_exception_in_any_layer(
     llama: Model, action: str, error: type[BaseException]
 ) -> None:
     before = state(llama.hf)
-    for block in llama.anatomy.blocks:
+    for block in llama.architecture.blocks:
         for module in (block, block.self_attn, block.mlp, block.mlp.down_proj):
 
             def fail(*given: object) -> None:
@@ -79,7 +79,9 @@ def test_a_partial_installation_is_undone(llama: Model) -> None:
             raise MemoryError("cannot install")
 
     before = hook_count(llama.hf)
-    places = {resid_post(n): Location(block, "out", Whole()) for n, block in enumerate(llama.anatomy.blocks)}
+    places = {
+        resid_post(n): Location(block, "out", Whole()) for n, block in enumerate(llama.architecture.blocks)
+    }
     places[resid_post(9)] = Location(Refusing(), "out", Whole())
     with pytest.raises(MemoryError), reading(places, Frame()):
         pass
@@ -88,7 +90,7 @@ def test_a_partial_installation_is_undone(llama: Model) -> None:
 
 def test_the_users_own_hooks_survive_and_see_the_run(llama: Model) -> None:
     seen: list[int] = []
-    handle = llama.anatomy.blocks[1].register_forward_hook(lambda *given: seen.append(1))
+    handle = llama.architecture.blocks[1].register_forward_hook(lambda *given: seen.append(1))
     llama.capture(PROMPTS[:1], "resid_post.*")
     with pytest.raises(SiteError):
         llama.capture(PROMPTS[:1], "resid_post.99")
@@ -104,7 +106,7 @@ def test_stop_is_no_exception_that_a_model_could_swallow() -> None:
 
 def test_control_a_leaked_hook_would_be_seen(llama: Model) -> None:
     before = state(llama.hf)
-    handle = llama.anatomy.blocks[0].register_forward_hook(lambda *given: None)
+    handle = llama.architecture.blocks[0].register_forward_hook(lambda *given: None)
     assert state(llama.hf) != before
     handle.remove()
     assert state(llama.hf) == before
@@ -113,7 +115,7 @@ def test_control_a_leaked_hook_would_be_seen(llama: Model) -> None:
 def test_contexts_nest_and_read_what_was_written(llama: Model) -> None:
     from interp.models.hooks import Writer
 
-    place = Location(llama.anatomy.blocks[1], "out", Whole())
+    place = Location(llama.architecture.blocks[1], "out", Whole())
     frame = Frame(batch=1, width=3)
     writer = Writer(resid_post(1), place, lambda current: current * 2)
     ids = torch.tensor([[5, 6, 7]])

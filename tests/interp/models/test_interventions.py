@@ -101,12 +101,12 @@ def test_a_head_is_zeroed_alike_through_z_and_through_its_output(model: Model) -
 def test_a_neuron_is_its_coordinate_times_its_column(model: Model) -> None:
     before = model.capture(PROMPTS, ["neuron.2.5", "resid_post.2"])
     run = model.run(PROMPTS, interventions=[Intervention("neuron.2.5", 0.0)], capture="resid_post.2")
-    block = model.anatomy.blocks[2]
+    block = model.architecture.blocks[2]
     weight = block.get_submodule(model.family.down_projection).weight
     column = weight[5] if "gpt2" in model.hf.config.model_type else weight[:, 5]
     change = run.activations["resid_post.2"] - before["resid_post.2"]
     if model.hf.config.model_type not in ("gemma2", "olmo2"):
-        expected = -before["neuron.2.5"] * column * model.anatomy.multiplier
+        expected = -before["neuron.2.5"] * column * model.architecture.multiplier
         assert torch.allclose(change, expected, atol=1e-4)
     assert change.abs().max() > 1e-3
 

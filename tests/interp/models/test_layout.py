@@ -6,7 +6,7 @@ import pytest
 
 from interp import load
 from interp.errors import ConfigError
-from interp.models.batches import layout, most_prompts, plan_batches
+from interp.models.forward import layout, most_prompts, plan_batches
 from tests.tiny import build
 
 

@@ -15,7 +15,7 @@ from interp import load, quantization
 from interp.analyses.measured import Measured
 from interp.errors import ArtifactError, ConfigError, DataError, ModelError
 from interp.models import Model
-from interp.models.batches import most_prompts
+from interp.models.forward import most_prompts
 from interp.quantization.comparison import Cell, Comparison, compare
 from interp.quantization.integrity import Check, Integrity
 from interp.results import jsonable

@@ -208,7 +208,7 @@ def _reader(norm: str) -> str:
 def _as_saved(tensors: Mapping[str, torch.Tensor], norms: Mapping[str, torch.Tensor]) -> Model:
     """Give the model that an AWQ checkpoint describes, no factor put back, with the norms given."""
     model = made("llama", **ROUND)
-    for name, module in linear_modules(model.anatomy).items():
+    for name, module in linear_modules(model.architecture).items():
         codes = from_awq(tensors, name, 4, {})
         assert isinstance(codes, Codes)
         assert as_linear(module).weight.shape == codes.dequantized().shape

@@ -69,7 +69,7 @@ def test_bf16_and_fp32_are_schemes_too(family: str) -> None:
 def test_dense_weights_are_where_the_modules_are_and_shared_otherwise() -> None:
     model = made("gpt2")
     small = quantize(model, "rtn4")
-    ours, theirs = linear_modules(model.anatomy), linear_modules(small.anatomy)
+    ours, theirs = linear_modules(model.architecture), linear_modules(small.architecture)
     assert list(ours) == list(theirs)
     for name, module in ours.items():
         other = theirs[name]
@@ -99,7 +99,7 @@ def test_widths_that_a_group_does_not_divide(width: int, scheme: str) -> None:
     assert report is not None
     assert len(report.modules) == 21
     for one in report.modules:
-        inside = linear_modules(model.anatomy)[one.name].in_features
+        inside = linear_modules(model.architecture)[one.name].in_features
         assert one.group == 0 or inside % one.group == 0
     if "4" in scheme and width == 100:
         assert any(one.group == 0 for one in report.narrower)

@@ -130,7 +130,7 @@ def test_packed_bytes_are_those_of_the_tensors() -> None:
     report = quantize(model, "int8", mode="packed").quantization
     assert report is not None
     for one in report.modules:
-        weight = linear_modules(model.anatomy)[one.name].weight
+        weight = linear_modules(model.architecture)[one.name].weight
         assert isinstance(weight, torch.Tensor)
         assert weight.numel() < one.bytes <= weight.numel() + 8 * len(weight)
     counted = quantize(model, "int4").quantization

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from interp.errors import DataError
-from interp.locations import assets
+from interp.paths import assets
 from interp.tasks import load_world
 from interp.tasks.relations import RELATIONS
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from interp.models.certificate import Check, NoiseFloor, Status
+from interp.models.equations import relative, tolerance
 from interp.models.model import Model
-from interp.models.validate import tolerance
 
-__all__ = ["Case", "judged", "relative", "skipped", "worst"]
+__all__ = ["Context", "judged", "skipped", "worst"]
 
 _BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Context:
     """Hold one examination.
 
     Attributes:
@@ -40,7 +40,7 @@ class Case:
     @cached_property
     def bare(self) -> Model:
         """The same model with every site its family row names, those that failed at load included."""
-        return replace(self.model, anatomy=replace(self.model.anatomy, disabled={}))
+        return replace(self.model, architecture=replace(self.model.architecture, disabled={}))
 
     @cached_property
     def short(self) -> tuple[tuple[int, ...], ...]:
@@ -91,15 +91,9 @@ class Case:
         family = self.model.family
         if not getattr(family, kind, "x"):
             return self.model.disabled.get(kind, f"the family row names no {kind}.")
-        if kind == "resid_mid" and self.model.anatomy.parallel:
+        if kind == "resid_mid" and self.model.architecture.parallel:
             return self.model.disabled.get(kind, "attention and MLP run in parallel.")
         return "" if family.types else self.model.disabled.get(kind, "")
-
-
-def relative(got: Tensor, expected: Tensor, scale: Tensor | None = None) -> float:
-    """Return the largest difference, relative to the largest expected value or to ``scale``."""
-    size = (expected if scale is None else scale).double().abs().max().item()
-    return (got.double() - expected.double()).abs().max().item() / max(size, 1e-30)
 
 
 def judged(

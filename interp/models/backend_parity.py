@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from interp.errors import InterpError, ModelError
-from interp.models.anatomy import Anatomy
-from interp.models.backend import Backend, Native
+from interp.models.architecture import Architecture
+from interp.models.backends.base import Backend
+from interp.models.backends.native import Native
+from interp.models.equations import probe_batch, tolerance
+from interp.models.forward import LOGITS, last_logits
 from interp.models.hooks import Edit, Frame
-from interp.models.passes import LOGITS, last_logits
-from interp.models.validate import probe_batch, tolerance
 from interp.sites import KINDS, READ_ONLY, Site
 
 __all__ = ["disagreements"]
@@ -30,38 +31,38 @@ def disagreements(backend: Backend) -> dict[str, str]:
     Raises:
         ModelError: the logits differ, or the backend cannot run the model.
     """
-    anatomy = backend.anatomy
-    native, limit = Native(anatomy), 10 * tolerance(anatomy.hf.dtype)
+    architecture = backend.architecture
+    native, limit = Native(architecture), 10 * tolerance(architecture.hf.dtype)
     try:
         off = _error(_logits(backend, {}), _logits(native, {}))
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
-            f"{backend.name} could not run {anatomy.name!r}: {error}. Use backend='native'."
+            f"{backend.name} could not run {architecture.name!r}: {error}. Use backend='native'."
         ) from error
     if off > limit:
         raise ModelError(
-            f"the logits of {anatomy.name!r} differ by {off:.1e} between {backend.name} and the Hugging Face "
-            "model. Use backend='native'."
+            f"the logits of {architecture.name!r} differ by {off:.1e} between {backend.name} and the "
+            "Hugging Face model. Use backend='native'."
         )
-    sites = {kind: found for kind in anatomy.kinds if (found := _sites(anatomy, kind))}
+    sites = {kind: found for kind in architecture.kinds if (found := _sites(architecture, kind))}
     if not _differ(list(sites.values()), backend, native, limit):
         return {}
     reasons = {kind: _differ([found], backend, native, limit) for kind, found in sites.items()}
     return {
-        kind: f"{backend.name} does not offer '{kind}' of {anatomy.name!r}: {reason}."
+        kind: f"{backend.name} does not offer '{kind}' of {architecture.name!r}: {reason}."
         for kind, reason in reasons.items()
         if reason
     }
 
 
-def _sites(anatomy: Anatomy, kind: str) -> list[Site]:
+def _sites(architecture: Architecture, kind: str) -> list[Site]:
     """Give a kind's site in every layer, with its last index where it needs one."""
     row = KINDS[kind]
     if kind == LOGITS.kind:
         return []
-    last = {"head": anatomy.n_heads, "neuron": anatomy.d_mlp}.get(kind, 1) - 1
+    last = {"head": architecture.n_heads, "neuron": architecture.d_mlp}.get(kind, 1) - 1
     index = last if row.index == "required" else None
-    return [Site(kind, layer, index) for layer in (range(anatomy.n_layers) if row.layered else [None])]
+    return [Site(kind, layer, index) for layer in (range(architecture.n_layers) if row.layered else [None])]
 
 
 def _differ(groups: Sequence[Sequence[Site]], backend: Backend, native: Native, limit: float) -> str:
@@ -89,18 +90,18 @@ def _differ(groups: Sequence[Sequence[Site]], backend: Backend, native: Native, 
 def _reads(backend: Backend, sites: Sequence[Site]) -> Read:
     frame = _frame(backend)
     with torch.no_grad(), backend.session(frame, writes=[], reads=sites) as call:
-        call(probe_batch(backend.anatomy), "last")
+        call(probe_batch(backend.architecture), "last")
     return {site: frame.found[site] for site in sites}
 
 
 def _logits(backend: Backend, writes: Mapping[Site, Edit]) -> Tensor:
-    frame, batch = _frame(backend), probe_batch(backend.anatomy)
+    frame, batch = _frame(backend), probe_batch(backend.architecture)
     with torch.no_grad(), backend.session(frame, writes=[writes], reads=[]) as call:
         return last_logits(call(batch, "last").logits, batch)
 
 
 def _frame(backend: Backend) -> Frame:
-    batch = probe_batch(backend.anatomy)
+    batch = probe_batch(backend.architecture)
     return Frame(batch=len(batch.rows), width=batch.width)
 
 

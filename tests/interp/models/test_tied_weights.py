@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from interp.errors import ModelError
-from interp.models.twin import twin
+from interp.models.tied_weights import twin
 from tests.tiny import FAMILIES, build, tiny
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])

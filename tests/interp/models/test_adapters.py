@@ -11,7 +11,7 @@ import torch
 import interp
 from interp import mediation
 from interp.errors import ModelError
-from interp.models import accept, as_model, load
+from interp.models import as_model, load, loading
 from interp.pairs import Pair, PairSet
 from tests.tiny import build, tiny
 
@@ -25,7 +25,7 @@ def test_a_model_is_given_back_itself() -> None:
 
 def test_a_hugging_face_model_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    monkeypatch.setattr(accept, "load", lambda source: (loads.append(1), load(source))[1])
+    monkeypatch.setattr(loading, "load", lambda source: (loads.append(1), load(source))[1])
     hf = build("gpt_neox")
     first, second = as_model(hf), as_model(hf)
     assert len(loads) == 1

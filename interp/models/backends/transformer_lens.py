@@ -18,14 +18,14 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError, SiteError
-from interp.models.anatomy import Anatomy, Location
-from interp.models.backend import Backend, Forward
-from interp.models.foreign import Held
+from interp.models.adapters import Held
+from interp.models.architecture import Architecture, Location
+from interp.models.backends.base import Backend, Forward
+from interp.models.forward import Logits, arguments
 from interp.models.hooks import Edit, Frame, Hook, Writer, reader_hooks, writer_hooks
-from interp.models.passes import Logits, arguments
 from interp.models.positions import Batch
-from interp.models.twin import twin
-from interp.models.views import HeadOutput, Neuron, Pattern, Shifted, View, Whole
+from interp.models.tensor_views import HeadOutput, Neuron, Pattern, Shifted, View, Whole
+from interp.models.tied_weights import twin
 from interp.sites import Site
 
 __all__ = ["TransformerLens", "held", "inner", "made"]
@@ -77,22 +77,24 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def made(anatomy: Anatomy) -> TransformerLens:
+def made(architecture: Architecture) -> TransformerLens:
     """Build a bridge on a twin of a model.
 
     Raises:
         ModelError: TransformerLens does not know the architecture.
     """
-    hf = twin(anatomy.hf).eval()
+    hf = twin(architecture.hf).eval()
     hf.set_attn_implementation("eager")
     try:
-        bridge = build_bridge_from_module(hf, type(hf).__name__, hf_config=hf.config, model_name=anatomy.name)
+        bridge = build_bridge_from_module(
+            hf, type(hf).__name__, hf_config=hf.config, model_name=architecture.name
+        )
     except (ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(
-            f"TransformerLens could not build a bridge for {anatomy.name!r} ({type(hf).__name__}): "
+            f"TransformerLens could not build a bridge for {architecture.name!r} ({type(hf).__name__}): "
             f"{str(error).splitlines()[0][:200]}. Use backend='native'."
         ) from error
-    return TransformerLens(anatomy, bridge.eval())
+    return TransformerLens(architecture, bridge.eval())
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,12 @@ class TransformerLens(Backend):
     """Run a bridge with hooks that are gone after the block.
 
     Attributes:
-        anatomy: of the Hugging Face model, with the sites that the bridge offers too.
+        architecture: of the Hugging Face model, with the sites that the bridge offers too.
         bridge: around a twin of it.
     """
 
     name: ClassVar[str] = "transformer-lens"
-    anatomy: Anatomy
+    architecture: Architecture
     bridge: TransformerBridge
 
     @property
@@ -168,7 +170,7 @@ class TransformerLens(Backend):
             yield self._forward
 
     def _forward(self, batch: Batch, logits: Logits, **cache: Any) -> Any:
-        given = arguments(self.anatomy, batch, logits, **cache)
+        given = arguments(self.architecture, batch, logits, **cache)
         return SimpleNamespace(logits=self.bridge(given.pop("input_ids"), **given), past_key_values=None)
 
     @cached_property
@@ -185,7 +187,7 @@ class TransformerLens(Backend):
         Raises:
             SiteError: the bridge has no such hook point, or the site can only be read.
         """
-        self.anatomy.locate(site, write=write)  # refuses what the model itself does not offer
+        self.architecture.locate(site, write=write)  # refuses what the model itself does not offer
         layer, kind, index = site.layer or 0, site.kind, site.index
         if kind == "resid_mid" and write:
             return Location(
@@ -195,8 +197,8 @@ class TransformerLens(Backend):
                 base=self._point(layer, "hook_in", site),
             )
         if kind == "head":
-            projection = self.anatomy.locate(site).module
-            view = _Heads(projection, self.anatomy.n_heads, index or 0)
+            projection = self.architecture.locate(site).module
+            view = _Heads(projection, self.architecture.n_heads, index or 0)
             return Location(
                 self._point(layer, "attn.o.hook_out", site),
                 "out",
@@ -220,7 +222,7 @@ class TransformerLens(Backend):
         point = self._points.get(name)
         if point is None:
             raise SiteError(
-                f"the bridge of {self.anatomy.name!r} has no {name!r}, so it does not offer '{site}'."
+                f"the bridge of {self.architecture.name!r} has no {name!r}, so it does not offer '{site}'."
             )
         return point
 

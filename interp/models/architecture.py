@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 
 from interp.errors import ModelError, SiteError
 from interp.models.families import Family
-from interp.models.views import Fused, HeadOutput, Heads, Neuron, Pattern, Scaled, Shifted, View, Whole
+from interp.models.tensor_views import Fused, HeadOutput, Heads, Neuron, Pattern, Scaled, Shifted, View, Whole
 from interp.sites import KINDS, READ_ONLY, Site
 
-__all__ = ["Anatomy", "Location"]
+__all__ = ["Architecture", "Location"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Tree:
 
 
 @dataclass(frozen=True, eq=False)
-class Anatomy:
+class Architecture:
     """Resolve the sites of one model.
 
     Attributes:
@@ -270,12 +270,12 @@ class Anatomy:
         return found
 
 
-def _number(anatomy: Anatomy, *names: str) -> int:
-    config = anatomy.hf.config.get_text_config()
+def _number(architecture: Architecture, *names: str) -> int:
+    config = architecture.hf.config.get_text_config()
     for name in names:
         if isinstance(value := getattr(config, name, None), int):
             return value
-    raise ModelError(f"the configuration of {anatomy.name!r} has none of {', '.join(names)}.")
+    raise ModelError(f"the configuration of {architecture.name!r} has none of {', '.join(names)}.")
 
 
 def _get(root: nn.Module, path: str) -> nn.Module | None:

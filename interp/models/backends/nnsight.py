@@ -20,14 +20,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError
-from interp.models.anatomy import Anatomy, Location
-from interp.models.backend import Backend, Forward
-from interp.models.foreign import Held
+from interp.models.adapters import Held
+from interp.models.architecture import Architecture, Location
+from interp.models.backends.base import Backend, Forward
+from interp.models.equations import probe_batch
+from interp.models.forward import Logits, arguments, forward, takes_cache
 from interp.models.hooks import Edit, Frame, Hook, Stop, Writer, eager_attention, reader_hooks, writer_hooks
-from interp.models.passes import Logits, arguments, forward, takes_cache
 from interp.models.positions import Batch
-from interp.models.twin import twin
-from interp.models.validate import probe_batch
+from interp.models.tied_weights import twin
 from interp.sites import Site
 
 __all__ = ["NNsightTraces", "held", "inner", "made"]
@@ -70,19 +70,19 @@ def held(model: Envoy) -> Held:
     return Held(twin(hf), model.__dict__.get("tokenizer"), _name(hf))
 
 
-def made(anatomy: Anatomy) -> NNsightTraces:
+def made(architecture: Architecture) -> NNsightTraces:
     """Wrap a twin of a model.
 
     Raises:
         ModelError: the model's modules are not those that its configuration describes.
     """
-    hf = twin(anatomy.hf).eval()
-    own = replace(anatomy, hf=hf)
+    hf = twin(architecture.hf).eval()
+    own = replace(architecture, hf=hf)
     order = _order(own)
-    return NNsightTraces(anatomy, own, NNsight(hf), order)
+    return NNsightTraces(architecture, own, NNsight(hf), order)
 
 
-def _order(anatomy: Anatomy) -> dict[tuple[int, str], int]:
+def _order(architecture: Architecture) -> dict[tuple[int, str], int]:
     """Run once and note when each module is entered and left: nnsight must be asked in that order."""
     order: dict[tuple[int, str], int] = {}
 
@@ -91,10 +91,10 @@ def _order(anatomy: Anatomy) -> dict[tuple[int, str], int]:
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        for module in anatomy.modules:
+        for module in architecture.modules:
             stack.callback(module.register_forward_pre_hook(partial(note, "in")).remove)
             stack.callback(module.register_forward_hook(partial(note, "out")).remove)
-        forward(anatomy, probe_batch(anatomy), "last")
+        forward(architecture, probe_batch(architecture), "last")
     return order
 
 
@@ -103,15 +103,15 @@ class NNsightTraces(Backend):
     """Run traces whose block reads and replaces values in the order in which the model computes them.
 
     Attributes:
-        anatomy: of the Hugging Face model.
+        architecture: of the Hugging Face model.
         own: of the twin that nnsight wraps.
         model: nnsight's wrapper.
         order: when each module is entered and left in a pass.
     """
 
     name: ClassVar[str] = "nnsight"
-    anatomy: Anatomy
-    own: Anatomy
+    architecture: Architecture
+    own: Architecture
     model: NNsight
     order: Mapping[tuple[int, str], int]
 
@@ -129,8 +129,8 @@ class NNsightTraces(Backend):
         self, frame: Frame, *, writes: Sequence[Mapping[Site, Edit]], reads: Sequence[Site]
     ) -> Iterator[Forward]:
         """Prepare what the block of every trace does; attention is eager if probabilities are read."""
-        self.anatomy.check(site.kind for site in reads)
-        self.anatomy.check(site.kind for group in writes for site in group)
+        self.architecture.check(site.kind for site in reads)
+        self.architecture.check(site.kind for group in writes for site in group)
         groups = [
             [Writer(site, self._locate(site, write=True), edit) for site, edit in group.items()]
             for group in writes
@@ -146,7 +146,9 @@ class NNsightTraces(Backend):
 
     def _locate(self, site: Site, *, write: bool = False) -> Location:
         """Find a site in the twin; its view uses the untraced modules, since it may call them."""
-        return replace(self.own.locate(site, write=write), view=self.anatomy.locate(site, write=write).view)
+        return replace(
+            self.own.locate(site, write=write), view=self.architecture.locate(site, write=write).view
+        )
 
     def _program(self, hooks: Sequence[Hook]) -> list[tuple[Envoy, str, list[Hook]]]:
         """Group hooks by place, in the order of the pass; a module's input is noted before its output."""

@@ -53,9 +53,9 @@ FOREIGN = (
     Foreign(
         "transformer_lens.model_bridge.transformer_bridge",
         "TransformerBridge",
-        "interp.models.transformer_lens",
+        "interp.models.backends.transformer_lens",
     ),
-    Foreign("nnsight.intervention.envoy", "Envoy", "interp.models.nnsight"),
+    Foreign("nnsight.intervention.envoy", "Envoy", "interp.models.backends.nnsight"),
 )
 
 

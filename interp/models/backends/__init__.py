@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 
-from interp.models.anatomy import Anatomy
-from interp.models.backend import Backend
+from interp.models.architecture import Architecture
+from interp.models.backends.base import Backend
 
 __all__ = ["BACKENDS", "BackendRow"]
 
@@ -25,13 +25,13 @@ class BackendRow:
     description: str
     adapter: str = ""
 
-    def make(self, anatomy: Anatomy) -> Backend | None:
+    def make(self, architecture: Architecture) -> Backend | None:
         """Build the backend for a model; None stands for the native one. The library is imported here.
 
         Raises:
             ModelError: the library cannot run this model.
         """
-        return import_module(self.adapter).made(anatomy) if self.adapter else None
+        return import_module(self.adapter).made(architecture) if self.adapter else None
 
 
 BACKENDS = {
@@ -41,12 +41,12 @@ BACKENDS = {
         BackendRow(
             "transformer-lens",
             "a TransformerLens bridge that shares the weights; to compare with work done in it",
-            "interp.models.transformer_lens",
+            "interp.models.backends.transformer_lens",
         ),
         BackendRow(
             "nnsight",
             "nnsight traces on a model that shares the weights; importing nnsight changes Python globally",
-            "interp.models.nnsight",
+            "interp.models.backends.nnsight",
         ),
     )
 }
