@@ -173,7 +173,7 @@ def test_replaced_weights_are_noticed(sources: ModuleType) -> None:
 def test_sites_that_the_bridge_has_not_are_refused_by_name(
     sources: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from interp.models import transformer_lens
+    from interp.models.backends import transformer_lens
 
     monkeypatch.setitem(transformer_lens._WHOLE, "mlp_act", "mlp.hook_nowhere")
     monkeypatch.setitem(transformer_lens._WHOLE, "attn_out", "hook_mlp_out")  # another site's values
