@@ -31,18 +31,27 @@ from __future__ import annotations
 from probes.statistics.estimates import Estimate, bootstrap, paired_difference
 from probes.statistics.intervals import Interval, clopper_pearson
 from probes.statistics.selection import BestOf, best_of
-from probes.statistics.significance import benjamini_hochberg, holm, mcnemar_exact, permutation_p
+from probes.statistics.significance import (
+    MeanTests,
+    benjamini_hochberg,
+    holm,
+    mcnemar_exact,
+    mean_tests,
+    permutation_p,
+)
 
 __all__ = [
     "BestOf",
     "Estimate",
     "Interval",
+    "MeanTests",
     "benjamini_hochberg",
     "best_of",
     "bootstrap",
     "clopper_pearson",
     "holm",
     "mcnemar_exact",
+    "mean_tests",
     "paired_difference",
     "permutation_p",
 ]
