@@ -1,0 +1,245 @@
+"""One function per kind of result: its numbers under names that do not depend on the result's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.golden.numbers import Numbers
+
+__all__ = [
+    "causal",
+    "comparison",
+    "concepts",
+    "decoded",
+    "doctor",
+    "generation",
+    "patching",
+    "probe",
+    "states",
+    "stored",
+]
+
+INTERVAL = ("value", "low", "high")
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+EFFECT = ("effect", "share", "denoising", "noising", "interaction")
+JUDGED = ("verdict", "reference", "value", "control", "difference", "low", "high", "unit", "n", "n_groups")
+SMALL = 1e-2
+"""Of the largest effect: what lies below is rounding, or nearly."""
+NEAR_TIES = ("rank correlation", "neurons above the threshold")
+"""Findings that count what lies near a threshold, or rank many effects that are nearly zero."""
+
+
+def probe(result: Any) -> Numbers:
+    """Of a label probe: every score by layer, the audit, the verdict."""
+    found, told = Numbers(), result.to_dict()
+    _scores(found, told["scores"])
+    _common(found, told)
+    for part in ("train", "validation", "test"):
+        found.add(f"{part} prompts / n", told[f"n_{part}"])
+    for key in ("regularisation", "converged"):
+        found.add(f"fit / {key}", told["fit"].get(key))
+    return found
+
+
+def concepts(result: Any) -> Numbers:
+    """Of a concept probe: the same, and its rankings, relations, cells and beliefs."""
+    found, told = Numbers(), result.to_dict()
+    _scores(found, told["scores"])
+    _common(found, told)
+    for layer, row in told["curve"].items():
+        found.row(f"layer {layer} / screening", row, ("validation", "test", "low", "high"))
+    for name, value in told["metrics"].items():
+        if isinstance(value, Mapping):
+            found.row(f"metric {name}", value, (*INTERVAL, "n"))
+        else:
+            found.add(f"metric {name} / value", value)
+    for name, row in told["by_relation"].items():
+        found.row(f"relation {name}", dict(zip(("n", "probe", "model"), row)), ("n", "probe", "model"))
+    for name, cell in told["cells"].items():
+        found.add(f"{name} / n", cell["n"])
+    for belief in told["belief"]:
+        name = f"belief, {belief['where']}"
+        found.add(f"{name} / n", belief["n"])
+        for kind in ("belief", "truth", "unseen"):
+            if belief.get(kind):
+                found.row(f"{name} / {kind}", belief[kind], INTERVAL)
+        for kind in ("model_belief", "truth_chance", "lens_belief", "lens_truth"):
+            found.add(f"{name} / {kind.replace('_', ' ')}", belief.get(kind))
+    return found
+
+
+def _scores(found: Numbers, rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        what = "probe" if row["name"] == "probe" else f"control {row['name']}"
+        name = f"layer {row['layer']} / {what}"
+        found.row(name, row, (*INTERVAL, *DIFFERENCE, "validation", "method"))
+        for kind in ("n", "n_groups"):
+            found.add(f"{name} / {kind.replace('_', ' ')}", row[kind] and int(row[kind]))
+
+
+def _common(found: Numbers, told: Mapping[str, Any]) -> None:
+    for key in ("layer", "verdict", "selection"):
+        found.add(f"chosen / {key}", told[key])
+    for kind, count in told["leakage"]["counts"].items():
+        found.add(f"leaks by {kind} / n", count)
+    found.row("best layer", told["looks"], ("best", "difference", "p_value", "p_uncorrected"))
+
+
+def causal(result: Any) -> Numbers:
+    """Of the use of a probe's directions: every edit beside random directions, the doses, the verdict."""
+    found, told = Numbers(), result.to_dict()
+    found.row("causal", told, ("verdict", "used", "rank", "measure", "draws"))
+    random = ("random", "random_low", "random_high")
+    kinds = (*INTERVAL, *random, *DIFFERENCE, "p_value", "whole", "size", "n", "n_groups", "stands_out")
+    for row in told["effects"]:
+        found.row(f"causal {row['edit']}", row, kinds)
+    for row in told["doses"]:
+        found.row(f"causal dose {row['dose']}", row, (*INTERVAL, *random))
+    return found
+
+
+def patching(result: Any) -> Numbers:
+    """Of effects and their circuit."""
+    found, told = Numbers(), result.to_dict()
+    found.row("pairs", told, ("clean", "corrupt", "total", "n_pairs", "n_groups", "n_mediators"))
+    found.row("asked", told, ("search", "metric", "unit", "replacement"))
+    found.order("noise floor", told["noise"])
+    rows = told["effects"] if len(told["effects"]) <= 400 else told["effects"][:20]
+    largest = max(abs(row["effect"]) for row in rows)
+    found.ranks("mediator", [row["mediator"] for row in rows], [row["effect"] for row in rows])
+    for row in rows:
+        found.row(row["mediator"], row, EFFECT)
+        small = abs(row["effect"]) <= SMALL * largest
+        found.row(row["mediator"], row, ("low", "high", "q", "clear"), tie=small)
+    exact = told["cost"].get("exact") or {}
+    name = "estimates against exact effects / rank correlation"
+    found.add(name, exact.get("rank_correlation"), tie=True)
+    for row in exact.get("top", ()):
+        found.add(f"{row['mediator']} / exact", row["exact"])
+    if told["circuit"] is not None:
+        _circuit(found, told["circuit"])
+    return found
+
+
+def _circuit(found: Numbers, told: Mapping[str, Any]) -> None:
+    found.add("circuit / n", len(told["nodes"]))
+    found.add("circuit / held out", told["held_out"])
+    if len(told["nodes"]) <= 50:
+        found.add("circuit / members", ", ".join(told["nodes"]))
+    for row in told["evaluation"]["runs"]:
+        found.row(f"circuit: {row['what']}", row, ("share", "low", "high", *DIFFERENCE))
+    removals = told["evaluation"]["minimality"]
+    found.row("removals", removals, ("tested", "needed"))
+    found.add("removals / threshold", removals["threshold"], tie=True)
+    for row in removals["members"]:
+        found.row(f"removal of {row['member']}", row, ("change", "low", "high", "needed"))
+    many = told["universe"] > 1000  # of many edges those in the middle of the order are nearly alike
+    for at, size in enumerate(told["sizes"]):
+        tie = many and 200 < size < told["universe"]
+        found.add(f"{size} in rank order / faithfulness", told["faithfulness"][at], tie=tie)
+        found.add(f"{size} in random order / faithfulness", told["random_faithfulness"][at], tie=tie)
+    for name, (ours, random) in told["areas"].items():
+        found.add(f"{name} / ranked", ours, tie=many)
+        found.add(f"{name} / random order", random, tie=many)
+
+
+def comparison(result: Any) -> Numbers:
+    """Of a comparison: every finding at every scheme with its verdict, and what each scheme did to the weights."""
+    found, told = Numbers(), result.to_dict()
+    for cell in told["cells"]:
+        for row in cell["judgements"]:
+            name = f"finding: {cell['analysis']} {row['finding']} / {cell['scheme']}"
+            tie = any(words in row["finding"] for words in NEAR_TIES)
+            found.row(name, row, (*JUDGED, "excess", "excess_low", "excess_high", "clear"), tie=tie)
+            _delta(found, name, row, told["rule"]["share"])
+        if cell["analysis"] == "cost":
+            for row in cell["changes"]:
+                if row["measure"].startswith("weights"):
+                    found.row(f"{row['measure']} / {cell['scheme']}", row, ("value", "value_reference", "ratio"))
+        quantization = cell["quantization"]
+        name = f"scheme {cell['scheme']}"
+        if f"{name} / quantized" not in found:
+            kinds = ("quantized", "bytes_before", "bytes_after", "weight_error", "largest_error")
+            found.row(name, quantization, kinds)
+            for check in quantization["integrity"]["checks"]:
+                found.add(f"{name}: {check['name']} / passed", check["passed"])
+    return found
+
+
+def _delta(found: Numbers, name: str, row: Mapping[str, Any], share: float) -> None:
+    """Keep delta as a number where the finding sets it, and its order where the noise floor does."""
+    found.order(f"{name} / noise", row["noise"], tie=True)
+    own = share * abs(row["reference"] - row["control"])
+    if abs(row["delta"] - own) <= 1e-9 * max(own, 1e-30):
+        found.add(f"{name} / delta", row["delta"])
+    else:
+        found.order(f"{name} / delta", row["delta"], tie=True)
+
+
+def states(name: str, acts: Any) -> Numbers:
+    """Of activations: shape, size and a few entries of every site."""
+    found = Numbers()
+    for site, tensor in acts.tensors.items():
+        flat = tensor.double().flatten()
+        flat = flat[flat.isfinite()]
+        row = {
+            "shape": "x".join(map(str, tensor.shape)),
+            "root_mean_square": flat.square().mean().sqrt(),
+            "largest": flat.abs().max(),
+            "first": flat[0],
+            "middle": flat[len(flat) // 2],
+            "last": flat[-1],
+        }
+        found.row(f"{site}, {name}", row, tuple(row))
+    return found
+
+
+def stored(told: Mapping[str, Any]) -> Numbers:
+    """Of the document of ``interp capture``."""
+    found = Numbers()
+    found.row("stored", told, ("n", "tokens", "longest"))
+    for row in told["sites"]:
+        found.add(f"stored {row['site']} / shape", "x".join(map(str, row["shape"])))
+    return found
+
+
+def decoded(told: Mapping[str, Any]) -> Numbers:
+    """Of the document of ``interp decode`` with a prompt."""
+    found = Numbers()
+    names, sizes = zip(*((row["concept"], row["similarity"]) for row in told["concepts"]))
+    found.ranks("concept", names, sizes)
+    for name, size in zip(names, sizes):
+        found.add(f"concept {name} / similarity", size)
+    for row in told["model"]:
+        found.add(f"next token {row['token']} / probability", row["probability"])
+    found.row("decoding", told, ("threshold", "abstained"))
+    return found
+
+
+def generation(told: Mapping[str, Any]) -> Numbers:
+    """Of the document of ``interp decode --questions``."""
+    found = Numbers()
+    found.row("questions", told, ("n", "threshold"))
+    for row in told["scores"]:
+        found.row(f"overlap of {row['name']}", row, (*INTERVAL, "by_luck"))
+    for at, reply in enumerate(told["replies"]):
+        for kind in ("question", "answer", "generated", "mentioned"):
+            found.add(f"question {at + 1} / {kind}", str(reply[kind]))
+        for kind in ("before", "after", "gained", "lost"):
+            found.add(f"question {at + 1}, {kind} / concepts", ", ".join(reply[kind]))
+    return found
+
+
+def doctor(told: Mapping[str, Any]) -> Numbers:
+    """Of the document of ``interp doctor``: what passed, and how large rounding is."""
+    found, certificate = Numbers(), told["certificate"]
+    found.add("doctor / passed", told["passed"])
+    for check in certificate["checks"]:
+        found.add(f"check: {check['name']} / status", check["status"])
+        found.add(f"check: {check['name']} / limit", check["limit"])
+        found.order(f"check: {check['name']}", check["value"])
+    for name in ("logits", "kl", "relative"):
+        found.order(f"noise floor of {name}", certificate["noise_floor"][name])
+    found.add("model / fingerprint", certificate["fingerprint"])
+    return found
