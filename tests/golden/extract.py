@@ -23,7 +23,18 @@ __all__ = [
 INTERVAL = ("value", "low", "high")
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 EFFECT = ("effect", "share", "denoising", "noising", "interaction")
-JUDGED = ("verdict", "reference", "value", "control", "difference", "low", "high", "unit", "n", "n_groups")
+JUDGED = (
+    "verdict",
+    "reference",
+    "value",
+    "control",
+    "difference",
+    "low",
+    "high",
+    "unit",
+    "n",
+    "n_groups",
+)
 SMALL = 1e-2
 """Of the largest effect: what lies below is rounding, or nearly."""
 NEAR_TIES = ("rank correlation", "neurons above the threshold")
@@ -55,7 +66,9 @@ def concepts(result: Any) -> Numbers:
         else:
             found.add(f"metric {name} / value", value)
     for name, row in told["by_relation"].items():
-        found.row(f"relation {name}", dict(zip(("n", "probe", "model"), row)), ("n", "probe", "model"))
+        found.row(
+            f"relation {name}", dict(zip(("n", "probe", "model"), row, strict=False)), ("n", "probe", "model")
+        )
     for name, cell in told["cells"].items():
         found.add(f"{name} / n", cell["n"])
     for belief in told["belief"]:
@@ -91,7 +104,17 @@ def causal(result: Any) -> Numbers:
     found, told = Numbers(), result.to_dict()
     found.row("causal", told, ("verdict", "used", "rank", "measure", "draws"))
     random = ("random", "random_low", "random_high")
-    kinds = (*INTERVAL, *random, *DIFFERENCE, "p_value", "whole", "size", "n", "n_groups", "stands_out")
+    kinds = (
+        *INTERVAL,
+        *random,
+        *DIFFERENCE,
+        "p_value",
+        "whole",
+        "size",
+        "n",
+        "n_groups",
+        "stands_out",
+    )
     for row in told["effects"]:
         found.row(f"causal {row['edit']}", row, kinds)
     for row in told["doses"]:
@@ -134,18 +157,22 @@ def _circuit(found: Numbers, told: Mapping[str, Any]) -> None:
     found.add("removals / threshold", removals["threshold"], tie=True)
     for row in removals["members"]:
         found.row(f"removal of {row['member']}", row, ("change", "low", "high", "needed"))
-    many = told["universe"] > 1000  # of many edges those in the middle of the order are nearly alike
+    many = (
+        told["universe"] > 1000
+    )  # of many edges those in the middle of the order are nearly alike
     for at, size in enumerate(told["sizes"]):
         tie = many and 200 < size < told["universe"]
         found.add(f"{size} in rank order / faithfulness", told["faithfulness"][at], tie=tie)
-        found.add(f"{size} in random order / faithfulness", told["random_faithfulness"][at], tie=tie)
+        found.add(
+            f"{size} in random order / faithfulness", told["random_faithfulness"][at], tie=tie
+        )
     for name, (ours, random) in told["areas"].items():
         found.add(f"{name} / ranked", ours, tie=many)
         found.add(f"{name} / random order", random, tie=many)
 
 
 def comparison(result: Any) -> Numbers:
-    """Of a comparison: every finding at every scheme with its verdict, and what each scheme did to the weights."""
+    """Of a comparison: every finding at every scheme with its verdict, and what was done to the weights."""
     found, told = Numbers(), result.to_dict()
     for cell in told["cells"]:
         for row in cell["judgements"]:
@@ -156,7 +183,11 @@ def comparison(result: Any) -> Numbers:
         if cell["analysis"] == "cost":
             for row in cell["changes"]:
                 if row["measure"].startswith("weights"):
-                    found.row(f"{row['measure']} / {cell['scheme']}", row, ("value", "value_reference", "ratio"))
+                    found.row(
+                        f"{row['measure']} / {cell['scheme']}",
+                        row,
+                        ("value", "value_reference", "ratio"),
+                    )
         quantization = cell["quantization"]
         name = f"scheme {cell['scheme']}"
         if f"{name} / quantized" not in found:
@@ -207,9 +238,9 @@ def stored(told: Mapping[str, Any]) -> Numbers:
 def decoded(told: Mapping[str, Any]) -> Numbers:
     """Of the document of ``interp decode`` with a prompt."""
     found = Numbers()
-    names, sizes = zip(*((row["concept"], row["similarity"]) for row in told["concepts"]))
+    names, sizes = zip(*((row["concept"], row["similarity"]) for row in told["concepts"]), strict=False)
     found.ranks("concept", names, sizes)
-    for name, size in zip(names, sizes):
+    for name, size in zip(names, sizes, strict=False):
         found.add(f"concept {name} / similarity", size)
     for row in told["model"]:
         found.add(f"next token {row['token']} / probability", row["probability"])

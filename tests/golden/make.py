@@ -1,7 +1,7 @@
 """Write golden files again: ``python -m tests.golden.make NAME...`` (``--check``: only print what moved).
 
-Numbers move only by a named fix: make the files it moves, put what this prints into the commit's message, and say
-why. Without a name it lists the runs; ``all`` makes every file.
+Numbers move only by a named fix: make the files it moves, put what this prints into the commit's
+message, and say why. Without a name it lists the runs; ``all`` makes every file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from tests.golden.numbers import FOLDER, moved, read, write
-from tests.golden.runs import RUNS
+from tests.golden.numbers import FOLDER, moved, read, write  # noqa: E402  (threads are set before torch loads)
+from tests.golden.runs import RUNS  # noqa: E402
 
 
 def make(name: str, *, check: bool) -> None:

@@ -1,7 +1,7 @@
 """The runs whose numbers are held, all on the bundled model and small; RUNS names them.
 
-``extract.py`` takes the numbers out of what they return: where a result changes its shape, that file follows, and
-the numbers stay.
+``extract.py`` takes the numbers out of what they return: where a result changes its shape, that file
+follows, and the numbers stay.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ def compare(names: tuple[str, ...], schemes: tuple[str, ...]) -> Numbers:
 
 def command(read: Callable[[dict[str, Any]], Numbers], *words: str) -> Numbers:
     """Run a command and read the ``data`` of the document that it prints."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as printed:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+    ):
         out = ("--out", f"{folder}/run") if words[0] == "capture" else ()
         assert main([*words, *out, "--json", "--quiet"]) == 0
     return read(json.loads(printed.getvalue())["data"])
@@ -98,12 +101,28 @@ def command(read: Callable[[dict[str, Any]], Numbers], *words: str) -> Numbers:
 def capture() -> Numbers:
     """The states themselves from Python, and the counts of the command."""
     data = tasks.labelled("analogy-relation", n=8)
-    ends = ["embed", "resid_post.8", "resid_post.20", "attn_out.8", "mlp_out.20", "head.8.3", "logits"]
+    ends = [
+        "embed",
+        "resid_post.8",
+        "resid_post.20",
+        "attn_out.8",
+        "mlp_out.20",
+        "head.8.3",
+        "logits",
+    ]
     last = model().capture(data.texts, ends, "last")
     everywhere = model().capture(
         data.texts[:2], ["q.8", "k.8", "v.8", "z.8", "pattern.8", "mlp_act.20"], "all"
     )
-    words = ("capture", "--task", "analogy-relation", "--limit", "8", "--sites", "resid_post.8,head.20.*")
+    words = (
+        "capture",
+        "--task",
+        "analogy-relation",
+        "--limit",
+        "8",
+        "--sites",
+        "resid_post.8,head.20.*",
+    )
     found = extract.states("last token", last) | extract.states("all tokens", everywhere)
     return Numbers(found | command(extract.stored, *words))
 
@@ -127,7 +146,15 @@ RUNS: dict[str, Run] = {
     ),
     "decode-questions": Run(
         partial(
-            command, extract.generation, "decode", "--layer", "20", "--questions", "facts", "--limit", "8"
+            command,
+            extract.generation,
+            "decode",
+            "--layer",
+            "20",
+            "--questions",
+            "facts",
+            "--limit",
+            "8",
         ),
         slow=True,
     ),

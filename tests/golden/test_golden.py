@@ -1,8 +1,9 @@
 """The numbers of small runs on the bundled model are those that were written down.
 
-One thread (tests/conftest.py sets OMP_NUM_THREADS=1 before torch is loaded). On the machine that wrote a file to
-1e-9, elsewhere to 1e-5, because sums differ by processor; counts, ranks and texts exactly. A number moves only by a
-named fix: ``python -m tests.golden.make NAME`` writes a file again and prints what moved.
+One thread (tests/conftest.py sets OMP_NUM_THREADS=1 before torch is loaded). On the machine that wrote a
+file to 1e-9, elsewhere to 1e-5, because sums differ by processor; counts, ranks and texts exactly. A
+number moves only by a named fix: ``python -m tests.golden.make NAME`` writes a file again and prints
+what moved.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import pytest
 from tests.golden.numbers import Numbers, differences, machine, read
 from tests.golden.runs import RUNS
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) if run.slow else name for name, run in RUNS.items()]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) if run.slow else name for name, run in RUNS.items()
+]
 
 
 @pytest.mark.parametrize("name", SLOW)
