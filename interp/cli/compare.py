@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from interp.cli.group import define
+from interp.cli.checkpoints import keep_cell, read_cells
+from interp.cli.dry_run import of_compare, show_compare
+from interp.cli.frame import Made, Work, about_model, command
+from interp.cli.options import ModelSettings, RunSettings, choose, flag
 from interp.cli.session import Outcome, Session
 from interp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from interp.config import CompareConfig
     from interp.models import Model
-    from interp.quantization import Comparison, Scheme
+    from interp.quantization import Scheme
     from interp.quantization.comparison import Cell
-    from interp.runs import RunFolder
 
-__all__ = ["command"]
+__all__ = ["compare"]
 
 EXAMPLES = (
     "interp compare --schemes int8,int4 --analyses probe,patch,recall,two-hop",
@@ -31,70 +34,168 @@ EXAMPLES = (
 SCHEMES = ("int8", "int4")
 
 
-@define("compare", examples=EXAMPLES)
-def command(session: Session, settings: CompareConfig) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(RunSettings, ModelSettings):
     """Run analyses of a model again on its quantized copies, and judge finding by finding what survives.
 
     The verdicts stand on paired intervals and on a noise floor: what another batch layout or bf16 changes.
     """
-    analyses, schemes = _analyses(settings), _schemes(settings)
-    if settings.dry_run:
-        return _plan(session, settings, analyses, schemes)
-    from interp.cli.work import claim
 
-    with claim(session, settings, "compare", "-".join([*analyses, *map(str, schemes)])) as run:
-        return _compare(session, settings, run, analyses, schemes)
+    schemes: tuple[str, ...] | None = flag(
+        None,
+        "Precisions (`interp ls schemes`), or none.",
+        "--schemes",
+        "--scheme",
+        metavar="NAMES",
+        allowed="schemes with commas, or none",
+        many=True,
+        shown="int8,int4; none with --with",
+    )
+    analyses: tuple[str, ...] = flag(
+        ("probe", "patch", "recall", "two-hop"),
+        "What is run again (`interp ls analyses`), or all.",
+        metavar="NAMES",
+        many=True,
+    )
+    with_: str | None = flag(None, "Another checkpoint of the same tokenizer to compare.", metavar="MODEL")
+    with_weights: Literal["trained", "random", "edited"] = flag(
+        "trained", "Which weights of it.", metavar="WHICH"
+    )
+    mode: Literal["dense", "packed"] = flag(
+        "dense",
+        "dense (the scheme's numbers in the model's own modules) or packed (the library's modules).",
+        metavar="WHICH",
+    )
+    calibration: str | None = flag(
+        None,
+        "Texts, one per line, for schemes that need them; the bundled model has its own.",
+        metavar="FILE",
+    )
 
+    def check(self) -> None:
+        """Refuse unknown analyses and schemes, and nothing to compare with."""
+        super().check()
+        self.about()  # reads both
 
-def _analyses(settings: CompareConfig) -> dict[str, Callable[..., Any]]:
-    """Give the analyses by name, each bound to its items and the seed."""
-    from interp.analyses.table import ANALYSES
-    from interp.config import choose
+    def names(self) -> tuple[str, ...]:
+        """The analyses, each once."""
+        from interp.analyses.table import ANALYSES
 
-    asked = tuple(ANALYSES) if "all" in settings.analyses else settings.analyses
-    if not asked:
-        raise ConfigError(f"--analyses is empty; allowed: all, {', '.join(ANALYSES)}.")
-    rows = [ANALYSES[choose("--analyses", name, ANALYSES)] for name in dict.fromkeys(asked)]
-    return {row.name: row.bound(n=settings.limit if row.n else None, seed=settings.seed) for row in rows}
+        if not self.analyses:
+            raise ConfigError(f"--analyses is empty; allowed: all, {', '.join(ANALYSES)}.")
+        asked = tuple(ANALYSES) if "all" in self.analyses else self.analyses
+        return tuple(choose("--analyses", name, ANALYSES) for name in dict.fromkeys(asked))
 
+    def precisions(self) -> tuple[Scheme, ...]:
+        """The schemes, each once; without --schemes the default ones, or none beside another checkpoint."""
+        from interp.quantization import Scheme
 
-def _schemes(settings: CompareConfig) -> tuple[Scheme, ...]:
-    """Read --schemes; without it the default ones, or none where there is another checkpoint."""
-    from interp.quantization import Scheme
-
-    given = settings.schemes
-    if given is None:
-        given = SCHEMES if settings.other is None else ("none",)
-    if not given or ("none" in given and len(given) > 1):
-        raise ConfigError(
-            f"--schemes {','.join(given)!r} names {'none beside schemes' if given else 'no scheme'}; give "
-            "schemes such as int8,int4 (`interp ls schemes`), or none alone with --with."
-        )
-    if given == ("none",):
-        if settings.other is None:
+        given = self.schemes
+        if given is None:
+            given = SCHEMES if self.with_ is None else ("none",)
+        if not given or ("none" in given and len(given) > 1):
+            raise ConfigError(
+                f"--schemes {','.join(given)!r} names {'none beside schemes' if given else 'no scheme'}; "
+                "give schemes such as int8,int4 (`interp ls schemes`), or none alone with --with."
+            )
+        if given != ("none",):
+            return tuple(dict.fromkeys(Scheme.parse(name) for name in given))
+        if self.with_ is None:
             raise ConfigError(
                 "--schemes none leaves nothing to compare with. Name schemes such as int8,int4 "
                 "(`interp ls schemes`), or another checkpoint with --with."
             )
         return ()
-    return tuple(dict.fromkeys(Scheme.parse(name) for name in given))
+
+    def about(self) -> str:
+        """The analyses and the schemes."""
+        return "-".join([*self.names(), *map(str, self.precisions())])
 
 
-def _models(session: Session, settings: CompareConfig) -> tuple[Model, Model | None]:
-    from interp.cli.work import load_plain
-
-    model = load_plain(session, settings)
-    if settings.other is None:
-        return model, None
-    changed = {"model": settings.other, "weights": settings.with_weights, "revision": None}
-    return model, load_plain(session, settings.model_copy(update=changed))
+def plan(work: Work, settings: CompareSettings) -> Outcome:
+    """What would be run, and which modules each scheme would quantize."""
+    other, _ = _ready(work, settings)
+    found = of_compare(work.model, other, settings.names(), settings.precisions(), limit=settings.limit)
+    return Outcome(found, lambda: show_compare(found), status="planned")
 
 
-def _texts(settings: CompareConfig, schemes: Sequence[Scheme]) -> tuple[str, ...]:
-    """Give the texts to calibrate on, where a scheme needs them; the bundled model has its own."""
-    needed = any(scheme.needs_calibration for scheme in schemes)
+@command(CompareSettings, examples=EXAMPLES, plan=plan)
+def compare(work: Work, settings: CompareSettings) -> Made:
+    """Run what is not there yet, keeping every finished cell, and judge."""
+    from interp import quantization
+
+    session, run = work.session, work.run
+    other, texts = _ready(work, settings)
+    of = _identity(work.model, other, texts)
+    done, faults = read_cells(run, of)
+    model, schemes = work.certified(), settings.precisions()
+    for text in faults:
+        session.warn(text)
+    labels = [*map(str, schemes), *([""] if other is not None else [])]
+    with _Progress(session, settings.names(), labels, done) as progress:
+        found = quantization.compare(
+            _analyses(settings),
+            model,
+            schemes,
+            other=other,
+            mode=settings.mode,
+            calibration=texts or None,
+            seed=settings.seed,
+            done=done,
+            keep=lambda cell: keep_cell(run, cell, of),
+            say=progress.say,
+        )
+    refused = [cell for cell in found.cells if cell.refused]
+    nothing = len(refused) == len(found.cells)
+    return Made(
+        found.to_dict(),
+        tables={"findings.parquet": found.table()},
+        facts={
+            "other": None if other is None else about_model(other),
+            "quantization": {cell.scheme: cell.quantization for cell in found.cells if cell.quantization},
+        },
+        warnings=found.warnings,
+        more={"refused": len(refused)},
+        error=DataError(f"nothing was compared: {refused[0].refused}") if nothing else None,
+    )
+
+
+def _analyses(settings: CompareSettings) -> dict[str, Callable[..., Any]]:
+    """The analyses by name, each bound to its items and the seed."""
+    from interp.analyses.table import ANALYSES
+
+    rows = [ANALYSES[name] for name in settings.names()]
+    return {row.name: row.bound(n=settings.limit if row.n else None, seed=settings.seed) for row in rows}
+
+
+def _ready(work: Work, settings: CompareSettings) -> tuple[Model | None, tuple[str, ...]]:
+    """Load what is compared and the texts for it, and refuse what cannot run here."""
+    from interp.quantization.quantizing import refuse
+
+    texts = _texts(settings)
+    model, other = work.model, None
+    if settings.with_ is not None:
+        changed = {"model": settings.with_, "weights": settings.with_weights, "revision": None}
+        other = work.load(dataclasses.replace(settings, **changed))
+    for scheme in settings.precisions():
+        if scheme.needs_calibration and not texts:
+            raise ConfigError(
+                f"scheme {str(scheme)!r} chooses its rounding on texts: give --calibration FILE, one text "
+                "per line."
+            )
+        given = texts if scheme.needs_calibration else None
+        refuse(model, scheme, mode=settings.mode, calibration=given)
+    return other, texts
+
+
+def _texts(settings: CompareSettings) -> tuple[str, ...]:
+    """The texts to calibrate on, where a scheme needs them; the bundled model has its own."""
+    from interp import quantization
+
+    needed = any(scheme.needs_calibration for scheme in settings.precisions())
     if settings.calibration is None:
-        return _own_texts(settings.seed) if needed and settings.model == "demo" else ()
+        own = needed and settings.model == "demo"
+        return tuple(quantization.calibration_texts(seed=settings.seed)) if own else ()
     if not needed:
         raise ConfigError(
             f"--calibration {settings.calibration!r} given, but none of the schemes uses texts. Leave it out."
@@ -112,86 +213,8 @@ def _texts(settings: CompareConfig, schemes: Sequence[Scheme]) -> tuple[str, ...
     return texts
 
 
-def _own_texts(seed: int) -> tuple[str, ...]:
-    from interp import quantization
-
-    return tuple(quantization.calibration_texts(seed=seed))
-
-
-def _ready(
-    session: Session, settings: CompareConfig, schemes: Sequence[Scheme]
-) -> tuple[Model, Model | None, tuple[str, ...]]:
-    """Load what is compared and the texts for it, and refuse what cannot run here."""
-    texts = _texts(settings, schemes)
-    model, other = _models(session, settings)
-    _refuse(settings, model, schemes, texts)
-    return model, other, texts
-
-
-def _refuse(settings: CompareConfig, model: Model, schemes: Sequence[Scheme], texts: Sequence[str]) -> None:
-    """Refuse a scheme that cannot run here, before anything is computed."""
-    from interp.quantization.quantizing import refuse
-
-    for scheme in schemes:
-        given = texts if scheme.needs_calibration else None
-        if scheme.needs_calibration and not texts:
-            raise ConfigError(
-                f"scheme {str(scheme)!r} chooses its rounding on texts: give --calibration FILE, one text "
-                "per line."
-            )
-        refuse(model, scheme, mode=settings.mode, calibration=given)
-
-
-def _compare(
-    session: Session,
-    settings: CompareConfig,
-    run: RunFolder,
-    analyses: Mapping[str, Callable[..., Any]],
-    schemes: Sequence[Scheme],
-) -> Outcome:
-    from interp import report
-    from interp.cli.kept import keep_cell, read_cells
-    from interp.cli.work import certify
-    from interp.quantization import compare
-
-    model, other, texts = _ready(session, settings, schemes)
-    of = _identity(model, other, texts)
-    done, faults = read_cells(run, of)
-    certificate = certify(session, model)
-    for text in faults:
-        session.warn(text)
-    labels = [*map(str, schemes), *([""] if other is not None else [])]
-    with _Progress(session, list(analyses), labels, done) as progress:
-        found = compare(
-            dict(analyses),
-            model,
-            schemes,
-            other=other,
-            mode=settings.mode,
-            calibration=texts or None,
-            seed=settings.seed,
-            done=done,
-            keep=lambda cell: keep_cell(run, cell, of),
-            say=progress.say,
-        )
-    _write(session, run, found, model, other, certificate)
-    page = report.html(run.path)
-    story = report.read(run.path)
-
-    def show() -> None:
-        report.write(story)
-        session.say(f"run: {run.path}   report: {page}")
-
-    refused = [cell for cell in found.cells if cell.refused]
-    data = {**found.to_dict(), "certificate": {"passed": certificate["passed"]}, "refused": len(refused)}
-    error = (
-        DataError(f"nothing was compared: {refused[0].refused}") if len(refused) == len(found.cells) else None
-    )
-    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name), error=error)
-
-
 def _identity(model: Model, other: Model | None, texts: Sequence[str]) -> dict[str, Any]:
-    """Give what a finished cell must have been measured with to be used again, beside the settings."""
+    """What a finished cell must have been measured with to be used again, beside the settings."""
     from interp.runs.identity import own_version
 
     return {
@@ -245,48 +268,3 @@ class _Progress:
         if kind is None:
             self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
-
-
-def _write(
-    session: Session,
-    run: RunFolder,
-    found: Comparison,
-    model: Model,
-    other: Model | None,
-    certificate: Mapping[str, Any],
-) -> None:
-    """Write everything but the report, which is made from what is written here."""
-    from interp.cli.work import model_facts
-    from interp.report.pages import figure_page
-    from interp.report.stories import figures
-
-    for text in found.warnings:
-        session.warn(text)
-    for text in run.write_json("metrics.json", found.to_dict()):
-        session.warn(text)
-    run.write_table("findings.parquet", found.table())
-    for name, figure in figures("compare", found.to_dict(), None).items():
-        run.write_text(f"figures/{name}.svg", figure.svg())
-        run.write_text(f"figures/{name}.html", figure_page(figure))
-    run.finish(
-        model=model_facts(model),
-        other=None if other is None else model_facts(other),
-        certificate=certificate,
-        quantization={cell.scheme: cell.quantization for cell in found.cells if cell.quantization},
-        command_line=session.line,
-        warnings=session.warnings,
-    )
-
-
-def _plan(
-    session: Session,
-    settings: CompareConfig,
-    analyses: Mapping[str, Callable[..., Any]],
-    schemes: Sequence[Scheme],
-) -> Outcome:
-    """Say what would be run, and which modules each scheme would quantize."""
-    from interp.cli.plan import of_compare, show_compare
-
-    model, other, _ = _ready(session, settings, schemes)
-    plan = of_compare(model, other, list(analyses), schemes, limit=settings.limit)
-    return Outcome(plan, lambda: show_compare(plan), status="planned")

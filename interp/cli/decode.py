@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from interp.cli.group import define
+from interp.cli.frame import Work, command
+from interp.cli.options import COUNT, SchemeSettings, flag
 from interp.cli.session import Outcome, Session
 from interp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from interp.config import DecodeConfig
     from interp.models import Model
     from probes import HyperdimensionalProbe
 
-__all__ = ["command"]
+__all__ = ["decode"]
 
 SHOWN = 3
 
@@ -27,21 +26,48 @@ EXAMPLES = (
 )
 
 
-@define("decode", examples=EXAMPLES, positional=(click.Argument(["prompt"], required=False),))
-def command(session: Session, settings: DecodeConfig) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings(SchemeSettings):
     """Print the concepts that a Hyperdimensional Probe reads at a prompt's last token.
 
     With --questions: those before and after the model answers each question, gained and lost.
     """
-    from interp.cli.work import load_model
+
+    prompt: str = flag("", "The prompt to read.", given="position")
+    layer: str = flag(
+        "20",
+        "The layer to read, counted from 0: 20   -1   50%.",
+        metavar="LAYER",
+        allowed="20, -1 or 50%",
+    )
+    probe: str | None = flag(
+        None, "The folder of a saved probe; one is trained where left out.", metavar="FOLDER"
+    )
+    top: int = flag(5, "How many concepts to print.", **COUNT)
+    questions: str | None = flag(
+        None, "Read before and after answering: facts, or a file of question,answer.", metavar="FILE"
+    )
+    new_tokens: int = flag(4, "Tokens to generate for each question.", **COUNT)
+    limit: int | None = flag(None, "Use so many questions.", **COUNT)
+
+    def check(self) -> None:
+        """Refuse a call without a prompt or questions, and one with both."""
+        super().check()
+        if self.questions is not None and self.prompt:
+            raise ConfigError("give a prompt or --questions, not both.")
+        if self.questions is None and not self.prompt.strip():
+            raise ConfigError(
+                'no prompt; give one, such as "Denmark : krone = Japan :", or --questions facts.'
+            )
+
+
+@command(DecodeSettings, examples=EXAMPLES)
+def decode(work: Work, settings: DecodeSettings) -> Outcome:
+    """Read a prompt, or questions before and after they are answered."""
     from interp.sites import parse_layers
 
-    if settings.questions is not None and settings.prompt:
-        raise ConfigError("give a prompt or --questions, not both.")
-    if settings.questions is None and not settings.prompt.strip():
-        raise ConfigError('no prompt; give one, such as "Denmark : krone = Japan :", or --questions facts.')
     questions = None if settings.questions is None else _questions(settings)
-    model = load_model(session, settings)
+    model, session = work.model, work.session
     layers = parse_layers(settings.layer, model.n_layers, name=model.name, kind="resid_post")
     if len(layers) != 1:
         raise ConfigError(f"--layer {settings.layer!r} names {len(layers)} layers; decode reads one.")
@@ -61,7 +87,7 @@ def command(session: Session, settings: DecodeConfig) -> Outcome:
     return Outcome(data, lambda: _show(session, data))
 
 
-def _probe(session: Session, settings: DecodeConfig, model: Model, layer: int) -> HyperdimensionalProbe:
+def _probe(session: Session, settings: DecodeSettings, model: Model, layer: int) -> HyperdimensionalProbe:
     """Load the probe that was given, or train the one of the headline protocol on the bundled facts."""
     from interp.analyses.concepts import trained_probe
     from probes import HyperdimensionalProbe, ProbeFileError
@@ -79,7 +105,7 @@ def _probe(session: Session, settings: DecodeConfig, model: Model, layer: int) -
         raise ConfigError(f"--probe: {error}") from error
 
 
-def _questions(settings: DecodeConfig) -> list[tuple[str, str]]:
+def _questions(settings: DecodeSettings) -> list[tuple[str, str]]:
     from interp.analyses.concepts.generation import bundled_questions
     from interp.tasks.files import read_questions
 
@@ -90,7 +116,7 @@ def _questions(settings: DecodeConfig) -> list[tuple[str, str]]:
 
 def _generation(
     session: Session,
-    settings: DecodeConfig,
+    settings: DecodeSettings,
     model: Model,
     probe: HyperdimensionalProbe,
     questions: list[tuple[str, str]],

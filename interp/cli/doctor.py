@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import re
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from interp.cli.group import define
-from interp.cli.session import Outcome, Session
+from interp.cli.frame import Work, command
+from interp.cli.options import SchemeSettings
+from interp.cli.session import Outcome
 from interp.errors import ModelError
 
-if TYPE_CHECKING:
-    from interp.config import DoctorConfig
-    from interp.models import Model
-
-__all__ = ["command", "environment"]
+__all__ = ["doctor", "environment"]
 
 NEEDED = (
     "torch",
@@ -36,7 +34,6 @@ NEEDED = (
     "tokenizers",
     "einops",
     "jaxtyping",
-    "pydantic",
     "pyyaml",
     "click",
     "rich",
@@ -47,22 +44,26 @@ NEEDED = (
 )
 
 
-@define(
-    "doctor",
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(SchemeSettings):
+    """Check the environment and whether numbers from a model can be trusted (exit 4 when a check fails)."""
+
+
+@command(
+    DoctorSettings,
     examples=("interp doctor", "interp doctor --model gpt2", "interp doctor --model ./my-model --json"),
 )
-def command(session: Session, settings: DoctorConfig) -> Outcome:
-    """Check the environment and whether numbers from a model can be trusted (exit 4 when a check fails)."""
-    from interp.cli.work import load_model
-    from interp.models import doctor
+def doctor(work: Work, settings: DoctorSettings) -> Outcome:
+    """Examine packages, accelerators and a model."""
+    from interp.models.doctor import examine
 
     surroundings = environment()
-    model = load_model(session, settings)
-    certificate = doctor.examine(model, seed=settings.seed)
+    model = work.model
+    certificate = examine(model, seed=settings.seed)
     failed = [row["item"] for row in surroundings if row["status"] == "fail"] + [
         check.name for check in certificate.failures
     ]
-    integrity = _integrity(session, settings, model)
+    integrity = _integrity(work, settings)
     failed += [f"{check['name']} ({check['mode']})" for check in integrity if not check["passed"]]
     error = (
         ModelError(f"{model.name}: {len(failed)} checks failed: {', '.join(failed)}. {_remedy(certificate)}")
@@ -79,15 +80,14 @@ def command(session: Session, settings: DoctorConfig) -> Outcome:
     return Outcome({**data, "passed": not failed}, show, error=error)
 
 
-def _integrity(session: Session, settings: DoctorConfig, model: Model) -> list[dict[str, Any]]:
+def _integrity(work: Work, settings: DoctorSettings) -> list[dict[str, Any]]:
     """Examine a quantized model against its base, and its scheme in the library's own modules."""
     if settings.scheme in ("none", "fp32", "bf16"):
         return []
-    from interp.cli.work import load_plain
     from interp.quantization import Scheme, examine, quantize
 
-    base = load_plain(session, settings)
-    models = [model]
+    base = work.load(settings)
+    models = [work.model]
     if Scheme.parse(settings.scheme).packs:
         models.append(quantize(base, settings.scheme, mode="packed"))
     found = [examine(one, base).to_dict() for one in models]

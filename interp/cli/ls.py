@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from interp.cli.group import define
-from interp.cli.session import Outcome, Session
+from interp.cli.frame import Work, command
+from interp.cli.options import Settings, flag
+from interp.cli.session import Outcome
 
-__all__ = ["LISTS", "command"]
+__all__ = ["LISTS", "ls"]
 
 
 def models() -> list[dict[str, Any]]:
@@ -195,16 +198,21 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 
 
-@define(
-    "ls",
-    examples=("interp ls tasks", "interp ls runs --json"),
-    positional=(click.Argument(["what"], metavar="WHAT"),),
-)
-def command(session: Session, settings: Any) -> Outcome:
-    """List what there is: models, schemes, tasks, pairs, mediators, sites, probes, runs and more."""
-    from interp.config import choose
+def _lists() -> Collection[str]:
+    return LISTS
 
-    rows = LISTS[choose("WHAT", settings.what, LISTS)]()
+
+@dataclass(frozen=True, kw_only=True)
+class ListSettings(Settings):
+    """List what there is: models, schemes, tasks, pairs, mediators, sites, probes, runs and more."""
+
+    what: str = flag(dataclasses.MISSING, "What to list.", given="position", allowed=_lists)
+
+
+@command(ListSettings, examples=("interp ls tasks", "interp ls runs --json"))
+def ls(work: Work, settings: ListSettings) -> Outcome:
+    """Print one list."""
+    rows = LISTS[settings.what]()
     return Outcome({settings.what: rows}, lambda: _print(settings.what, rows))
 
 

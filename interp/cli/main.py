@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
-from interp.cli.group import LazyGroup
+from interp.cli.frame import Command, ExamplesFirst
+from interp.cli.options import Settings, suggestion
 from interp.cli.session import Session
 from interp.errors import InterpError
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main", "settings_of_commands"]
 
 INTERRUPTED = 130
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "probe": ("probe", "Read concepts or a label from a layer, and measure it against controls."),
+    "capture": ("capture", "Save a model's activations, sharded and resumable."),
+    "decode": ("decode", "Read concepts out of a prompt."),
+    "patch": ("patch", "Rank parts of a model by their causal effect on the answer."),
+    "compare": ("compare", "Run analyses again at other precisions, and judge what survives."),
+    "doctor": ("doctor", "Check the environment and a model; exit 4 when a check fails."),
+    "show": ("show", "Print a run."),
+    "report": ("show", "Write a run as one self-contained HTML page."),
+    "ls": ("ls", "List models, tasks, pairs, mediators, sites, probes, runs and more."),
+}
+"""Command -> its file in this folder, and what it does. The file's function has the command's name."""
+
+EXAMPLES = (
+    "interp probe --layer 20",
+    "interp probe --layers all --task analogy-relation",
+    "interp probe --model gpt2 --layer 50% --data reviews.csv",
+    'interp decode --layer 20 "Denmark : krone = Japan :"',
+    "interp compare --schemes int8,int4 --analyses probe,patch",
+    "interp doctor --model gpt2",
+    "interp ls tasks",
+)
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -26,11 +51,49 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         context.exit()
 
 
-program = LazyGroup(
+class Commands(ExamplesFirst, click.Group):
+    """The group of all commands; a file is imported when one of its commands is needed."""
+
+    examples = EXAMPLES
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        return _load(cmd_name) if cmd_name in COMMANDS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest one."""
+        if args and args[0] not in COMMANDS:
+            raise click.UsageError(
+                f"no command {args[0]!r}; allowed: {', '.join(COMMANDS)}.{suggestion(args[0], COMMANDS)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them, then the options."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
+        click.Command.format_options(self, ctx, formatter)
+
+
+def _load(name: str) -> Command:
+    return getattr(importlib.import_module(f"interp.cli.{COMMANDS[name][0]}"), name)
+
+
+def settings_of_commands() -> Mapping[str, type[Settings]]:
+    """The settings of every command by name."""
+    return {name: _load(name).kind for name in COMMANDS}
+
+
+program = Commands(
     "interp",
-    help="Look inside language models: capture, probe, check. Exit codes: 0 ok, 1 internal, 2 usage, 3 "
-    "data, 4 model, "
-    "5 out of memory, 6 corrupt file, 7 a gate failed, 130 interrupted.",
+    help="Look inside language models: capture, probe, check. Exit codes: 0 ok, 1 internal, 2 usage, 3 data, "
+    "4 model, 5 out of memory, 6 corrupt file, 7 a gate failed, 130 interrupted.",
     params=[
         click.Option(
             ["--version"],
@@ -42,6 +105,7 @@ program = LazyGroup(
         )
     ],
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -56,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         corrupt artefact, 7 a requested gate failed, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    session = Session(arguments)
+    session = Session(arguments, settings_of_commands)
     try:
         return _run(session)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
@@ -102,9 +166,7 @@ def _unexpected(session: Session, error: Exception) -> int:
 
 
 def _usage(error: click.UsageError) -> str:
-    """Give click's message with the remedy: the nearest spelling, or where to read on."""
-    from interp.config.choices import suggestion
-
+    """Click's message with the remedy: the nearest spelling, or where to read on."""
     message = error.format_message()
     context = error.ctx
     where = context.command_path if context else "interp"
@@ -126,7 +188,7 @@ def _name(error: click.UsageError) -> str:
 
 
 def _again(session: Session) -> str:
-    """Say what an interrupted call left, and the command that continues it or does it again."""
+    """What an interrupted call left, and the command that continues it or does it again."""
     if session.resolved is None:
         return "nothing was written."
     if session.run is not None and session.run.resumable:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from interp.cli.group import define
-from interp.cli.session import Outcome, Session
-from interp.errors import ConfigError
+from interp.cli.frame import Made, Work, about_data, command, prompt_table
+from interp.cli.options import PromptSettings, choose, flag, position
+from interp.cli.session import Outcome
 
 if TYPE_CHECKING:
-    from interp.analyses.patching import PairsFor, Patching
-    from interp.config import PatchConfig
+    from interp.analyses.patching import PairsFor
     from interp.models import Model
     from interp.pairs import PairSet
-    from interp.runs import RunFolder
     from interp.tasks import Labelled
 
-__all__ = ["command"]
+__all__ = ["patch"]
 
 EXAMPLES = (
     "interp patch --task capitals --mediators 'head.*'",
@@ -29,93 +28,134 @@ EXAMPLES = (
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
 
 
-@define("patch", examples=EXAMPLES)
-def command(session: Session, settings: PatchConfig) -> Outcome:
+def _table(name: str) -> Any:
+    """A function that reads a table of interp.mediation when it is called."""
+
+    def read() -> Collection[str]:
+        from interp import mediation
+
+        return getattr(mediation, name)
+
+    return read
+
+
+def _directions() -> Collection[str]:
+    from interp.mediation import DIRECTIONS
+
+    return ("both", *DIRECTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSettings(PromptSettings):
     """Rank mediators by their causal effect on the answer, in both directions, with intervals.
 
     Pairs come from --task, or from --data: a JSONL file of clean, corrupt, answer, foil.
     """
-    from interp.cli.work import claim, read_position
-    from interp.config import choose
-    from interp.mediation import DIRECTIONS, METRICS, REPLACEMENTS, SEARCHES, replacement_of
 
-    if settings.data is not None and settings.task is not None:
-        raise ConfigError(
-            f"--task {settings.task!r} and --data {settings.data!r} exclude each other. Give one of them."
-        )
-    choose("--search", settings.search, SEARCHES)
-    choose("--metric", settings.metric, METRICS)
-    choose("--replacement", settings.replacement.partition(":")[0], REPLACEMENTS)
-    replacement_of(settings.replacement)
-    choose("--directions", settings.directions, ("both", *DIRECTIONS))
-    where = read_position("--where", settings.where, ("auto", "all", "each"))
-    if settings.dry_run:
-        return _plan(session, settings, where)
-    with claim(session, settings, "patch", _name(settings)) as run:
-        return _patch(session, settings, where, run)
+    mediators: tuple[str, ...] = flag(
+        ("head.*",), "What is replaced (`interp ls mediators`).", metavar="SITES"
+    )
+    search: str = flag(
+        "exhaustive",
+        "How effects are found (`interp ls searches`).",
+        metavar="NAME",
+        allowed=_table("SEARCHES"),
+    )
+    task: str | None = flag(
+        None, "A bundled task of pairs (`interp ls pairs`).", metavar="NAME", shown=DEFAULT_TASK
+    )
+    data: str | None = flag(
+        None, "Your own pairs: a JSONL file of clean, corrupt, answer, foil.", metavar="FILE"
+    )
+    counterfactual: str | None = flag(None, "Which counterfactual of the task.", metavar="NAME")
+    metric: str = flag(
+        "logit-diff", "What is measured (`interp ls metrics`).", metavar="NAME", allowed=_table("METRICS")
+    )
+    replacement: str = flag(
+        "interchange", "What a value is replaced with (`interp ls replacements`).", metavar="NAME"
+    )
+    directions: str = flag("both", "both, denoising or noising.", metavar="WHICH", allowed=_directions)
+    misaligned: Literal["refuse", "drop"] = flag(
+        "refuse", "Pairs of --data that do not line up: refuse or drop.", metavar="WHICH"
+    )
+    where: str = flag("auto", "At which tokens: auto, all, each, or an index.", metavar="WHICH")
+
+    def check(self) -> None:
+        """Refuse an unknown replacement, and what is no position."""
+        super().check()
+        from interp.mediation import REPLACEMENTS, replacement_of
+
+        choose("--replacement", self.replacement.partition(":")[0], REPLACEMENTS)
+        replacement_of(self.replacement)
+        self.positions()
+
+    def positions(self) -> str | int:
+        """At which tokens values are replaced."""
+        return position("--where", self.where, ("auto", "all", "each"))
+
+    def about(self) -> str:
+        """The name of the pairs."""
+        return super().about() if self.data or self.task else DEFAULT_TASK
+
+    def measured(self) -> dict[str, Any]:
+        """The arguments of a search that are settings of this command."""
+        names = ("search", "metric", "replacement", "directions", "seed")
+        return {**{name: getattr(self, name) for name in names}, "positions": self.positions()}
 
 
-def _name(settings: PatchConfig) -> str:
-    from pathlib import Path
+def plan(work: Work, settings: PatchSettings) -> Outcome:
+    """How many forward passes a search would take."""
+    from interp.mediation import plan as planned
 
-    return Path(settings.data).stem if settings.data is not None else settings.task or DEFAULT_TASK
+    pairs = _pairs(settings, work.model)
+    found = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())
+    return Outcome(asdict(found), lambda: work.session.say(f"{found}; nothing was run"), status="planned")
 
 
-def _pairs(settings: PatchConfig, model: Model) -> PairsFor:
+@command(PatchSettings, examples=EXAMPLES, plan=plan)
+def patch(work: Work, settings: PatchSettings) -> Made:
+    """Rank mediators, and evaluate the circuit of the best on other pairs."""
+    from interp.analyses.patching import patch as ranked
+    from interp.mediation.chosen import chosen
+
+    pairs = _pairs(settings, work.model)
+    found = chosen(work.model, pairs.ranking, list(settings.mediators), positions=settings.positions())
+    held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
+    work.session.note(f"pairs: {pairs.ranking!r}{held}, {len(found)} mediators")
+    model, progress = work.certified(), work.session.progress
+    result = ranked(model, pairs, list(found), **settings.measured(), progress=progress)
+    if result.note:
+        work.session.note(f"no circuit: {result.note}")
+    data = _labelled(settings, pairs.ranking)
+    rows = prompt_table(data, pairs.ranking.clean.token_ids, keep_text=settings.text)
+    if settings.text:
+        corrupt, foils = zip(*((pair.corrupt, pair.foils[0]) for pair in pairs.ranking), strict=True)
+        rows = rows.assign(corrupt=corrupt, foil=foils)
+    return Made(
+        result.to_dict(),
+        tables={"data.parquet": rows, "effects.parquet": result.table()},
+        facts={"data": about_data(data)},
+        warnings=result.effects.warnings,
+    )
+
+
+def _pairs(settings: PatchSettings, model: Model) -> PairsFor:
     from interp.analyses.patching import pairs_for
     from interp.pairs import PairSet
 
     n = settings.limit or DEFAULT_PAIRS
     if settings.data is None:
         kind = settings.counterfactual
-        return pairs_for(model, _name(settings), n, seed=settings.seed, counterfactual=kind)
+        return pairs_for(model, settings.about(), n, seed=settings.seed, counterfactual=kind)
     own = PairSet.from_jsonl(model, settings.data, misaligned=settings.misaligned)[: settings.limit]
     return pairs_for(model, own, seed=settings.seed)
 
 
-def _patch(session: Session, settings: PatchConfig, where: str | int, run: RunFolder) -> Outcome:
-    from interp import report
-    from interp.analyses.patching import patch
-    from interp.cli.work import certify, load_model
-    from interp.mediation.chosen import chosen
-
-    model = load_model(session, settings)
-    pairs = _pairs(settings, model)
-    found = chosen(model, pairs.ranking, list(settings.mediators), positions=where)
-    held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
-    session.note(f"pairs: {pairs.ranking!r}{held}, {len(found)} mediators")
-    certificate = certify(session, model)
-    result = patch(
-        model,
-        pairs,
-        list(found),
-        search=settings.search,
-        metric=settings.metric,
-        replacement=settings.replacement,
-        directions=settings.directions,
-        positions=where,
-        seed=settings.seed,
-        progress=session.progress,
-    )
-    if result.note:
-        session.note(f"no circuit: {result.note}")
-    _write(session, settings, run, model, pairs.ranking, result, certificate)
-    story = report.read(run.path)
-    page = report.html(run.path)
-
-    def show() -> None:
-        report.write(story)
-        session.say(f"run: {run.path}   report: {page}")
-
-    data = {**result.to_dict(), "certificate": {"passed": certificate["passed"]}}
-    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name))
-
-
-def _labelled(settings: PatchConfig, pairs: PairSet) -> Labelled:
-    """Give the pairs' clean prompts as a data set, for the run's record."""
+def _labelled(settings: PatchSettings, pairs: PairSet) -> Labelled:
+    """The pairs' clean prompts as a data set, for the run's record."""
     from interp.tasks import PAIR_TASKS, Labelled
 
-    n, name = len(pairs), _name(settings)
+    name = settings.about()
     rows = {row.name: row.description for row in PAIR_TASKS.values()}
     return Labelled(
         name,
@@ -123,58 +163,5 @@ def _labelled(settings: PatchConfig, pairs: PairSet) -> Labelled:
         tuple(pair.clean for pair in pairs),
         tuple(pair.answers[0] for pair in pairs),
         tuple(pairs.groups),
-        ("test",) * n,
+        ("test",) * len(pairs),
     )
-
-
-def _write(
-    session: Session,
-    settings: PatchConfig,
-    run: RunFolder,
-    model: Model,
-    pairs: PairSet,
-    result: Patching,
-    certificate: Any,
-) -> None:
-    """Write everything but the report, which is made from what is written here."""
-    from interp.cli.work import row_table, run_facts
-    from interp.report.pages import figure_page
-    from interp.report.stories import figures
-
-    data = _labelled(settings, pairs)
-    table = row_table(data, pairs.clean.token_ids, keep_text=settings.text)
-    if settings.text:
-        table = table.assign(corrupt=[pair.corrupt for pair in pairs], foil=[pair.foils[0] for pair in pairs])
-    for text in result.effects.warnings:
-        session.warn(text)
-    for text in run.write_json("metrics.json", result.to_dict()):
-        session.warn(text)
-    run.write_table("data.parquet", table)
-    run.write_table("effects.parquet", result.table())
-    for name, figure in figures("patch", result.to_dict(), table).items():
-        run.write_text(f"figures/{name}.svg", figure.svg())
-        run.write_text(f"figures/{name}.html", figure_page(figure))
-    run.finish(**run_facts(model, data, certificate), command_line=session.line, warnings=session.warnings)
-
-
-def _plan(session: Session, settings: PatchConfig, where: str | int) -> Outcome:
-    from interp.cli.work import load_model
-    from interp.mediation import plan
-
-    model = load_model(session, settings)
-    found = plan(
-        model,
-        _pairs(settings, model).ranking,
-        list(settings.mediators),
-        search=settings.search,
-        metric=settings.metric,
-        replacement=settings.replacement,
-        directions=settings.directions,
-        positions=where,
-        seed=settings.seed,
-    )
-
-    def show() -> None:
-        session.say(f"{found}; nothing was run")
-
-    return Outcome(asdict(found), show, status="planned")

@@ -1,20 +1,26 @@
-"""``interp probe``: the main job."""
+"""``interp probe``: read concepts or a label from a layer, and measure it against controls."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.group import define
-from interp.cli.session import Outcome, Session
+from interp.cli.dry_run import of_probe, show_plan
+from interp.cli.frame import Made, Work, about_data, command, prompt_table, read_gates, read_prompts
+from interp.cli.options import PromptSettings, choose, flag, position
+from interp.cli.session import Outcome
+from interp.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
-    from interp.analyses.probing import ProbeResult
-    from interp.config import ProbeConfig
-    from interp.models import Model
-    from interp.runs import RunFolder
-    from interp.tasks import Labelled
+    import pandas
 
-__all__ = ["command"]
+    from interp.analyses.concepts import ConceptResult
+    from interp.analyses.probing import ProbeResult
+    from interp.tasks import Labelled
+    from interp.tasks.protocols import Protocol
+
+__all__ = ["probe"]
 
 EXAMPLES = (
     "interp probe --layer 20",
@@ -24,152 +30,302 @@ EXAMPLES = (
     "interp probe --layer 20 --causal",
     "interp probe --layer 20 --json | python -m json.tool",
 )
+KIND, PROTOCOL = "logistic", "concept-disjoint"
 
 
-@define("probe", examples=EXAMPLES)
-def command(session: Session, settings: ProbeConfig) -> Outcome:
+def _kinds() -> Collection[str]:
+    from probes import PROBES
+
+    return PROBES
+
+
+def _protocols() -> Collection[str]:
+    from interp.tasks.protocols import PROTOCOLS
+
+    return PROTOCOLS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings(PromptSettings):
     """Train a probe on a layer and measure it against controls on held-out prompts.
 
     Without --task, --data or --kind a Hyperdimensional Probe reads concepts, under the protocol
     concept-disjoint; with one of them a probe reads a label. --causal also changes the state along the
     probe's directions (erase, exchange, push), beside random ones, and says whether the model uses them.
     """
-    from interp.analyses import probing
-    from interp.cli.causal import check_causal
-    from interp.cli.gates import read_gates
-    from interp.cli.work import claim, load_model, read_data, read_position
-    from interp.config import choose
-    from probes import PROBES
 
-    if (protocol := _protocol(session, settings)) is not None:
-        from interp.cli import concepts
-
-        return concepts.probe(session, settings, protocol)
-    choose("--kind", settings.kind, PROBES)
-    probing.check_kind(settings.kind)
-    check_causal(settings)
-    for name in settings.controls:
-        choose("--controls", name, probing.CONTROLS)
-    measured = ("accuracy", *(f"over-{name}" for name in settings.controls))
-    gates = read_gates(settings.fail_under, [name for name in probing.METRICS if name in measured])
-    position = read_position("--position", settings.position, ("last",))
-    data = read_data(session, settings)
-    if settings.dry_run:
-        return _plan(load_model(session, settings), data, settings)
-    with claim(session, settings, "probe", data.name) as run:
-        return _probe(session, settings, data, position, gates, run)
-
-
-def _protocol(session: Session, settings: ProbeConfig) -> str | None:
-    """Give the protocol asked for; the headline one where nothing says that a label is to be read."""
-    assert session.resolved is not None
-    if settings.protocol is not None:
-        return settings.protocol
-    plain = session.resolved.origins["kind"] == "default"
-    return "concept-disjoint" if plain and not (settings.task or settings.data) else None
-
-
-def _probe(
-    session: Session,
-    settings: ProbeConfig,
-    data: Labelled,
-    position: str | int,
-    gates: dict[str, float],
-    run: RunFolder,
-) -> Outcome:
-    from interp import report
-    from interp.analyses.probing import probe
-    from interp.cli.causal import causal_part
-    from interp.cli.gates import failed_audit, failed_gate
-    from interp.cli.work import certify, load_model
-
-    model = load_model(session, settings)
-    certificate = certify(session, model)
-    result = probe(
-        model,
-        data,
-        layers=settings.layers,
-        kind=settings.kind,
-        position=position,
-        seed=settings.seed,
-        controls=_controls(session, settings),
-        batch_size=settings.batch_size,
-        progress=session.progress,
+    layers: str = flag(
+        "all",
+        "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all",
+        "--layers",
+        "--layer",
+        metavar="LAYERS",
+        allowed="20, 8,12, 8-24:4, -1, 50% or all",
+        many=True,
     )
-    causal = causal_part(session, settings, model, result)
-    _write(session, settings, run, model, result, certificate, causal)
-    story = report.read(run.path)
-    page = report.html(run.path)
-
-    def show() -> None:
-        report.write(story)
-        session.say(f"run: {run.path}   report: {page}")
-
-    files = (*run.artifacts, page.name)
-    data_out = {**result.to_dict(), **causal, "certificate": {"passed": certificate["passed"]}}
-    error = failed_audit(settings.strict, result.leakage) or failed_gate(gates, result.metrics)
-    return Outcome(data_out, show, run=run.path, artifacts=files, error=error)
-
-
-def _controls(session: Session, settings: ProbeConfig) -> tuple[str, ...]:
-    """Leave out the control that a model of random weights cannot have, unless it was asked for."""
-    assert session.resolved is not None
-    if settings.weights == "random" and session.resolved.origins["controls"] == "default":
-        session.note("the model has random weights: the random-weights control is left out")
-        return tuple(name for name in settings.controls if name != "random-weights")
-    return settings.controls
-
-
-def _write(
-    session: Session,
-    settings: ProbeConfig,
-    run: RunFolder,
-    model: Model,
-    result: ProbeResult,
-    certificate: Any,
-    causal: dict[str, Any],
-) -> None:
-    """Write everything but the report, which is made from what is written here."""
-    from interp.analyses.probing import CONTROLS
-    from interp.cli.work import row_table, run_facts
-    from interp.report.pages import figure_page
-    from interp.report.stories import figures
-    from probes import PROBES
-
-    table = row_table(result.data, model.tokenize(result.data.texts).token_ids, keep_text=settings.text)
-    found = result.predictions()
-    rows = table.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
-    for text in result.warnings:
-        session.warn(text)
-    content = {**result.to_dict(), **causal}
-    if not settings.text:
-        content["leakage"]["first"] = []
-    for text in run.write_json("metrics.json", content):
-        session.warn(text)
-    run.write_table("data.parquet", rows)
-    run.write_table("metrics.parquet", result.table())
-    for layer, fitted in result.probes.items():
-        fitted.save(run.path / "probes" / f"resid_post.{layer}", card=result.card(layer))
-    run.add("probes")
-    for name, figure in figures("probe", content, rows).items():
-        run.write_text(f"figures/{name}.svg", figure.svg())
-        run.write_text(f"figures/{name}.html", figure_page(figure))
-    run.finish(
-        **run_facts(model, result.data, certificate),
-        command_line=session.line,
-        controls={name: CONTROLS[name].description for name in settings.controls},
-        probe={"kind": settings.kind, "description": PROBES[settings.kind].description},
-        warnings=session.warnings,
+    protocol: str | None = flag(
+        None,
+        "Read concepts with a Hyperdimensional Probe (`interp ls protocols`).",
+        metavar="NAME",
+        allowed=_protocols,
+    )
+    kind: str | None = flag(
+        None,
+        "Kind of probe that reads a label (`interp ls probes`).",
+        metavar="NAME",
+        allowed=_kinds,
+        shown=f"{KIND} with --task or --data",
+    )
+    position: str = flag(
+        "last",
+        "The token to read in each prompt: last, or an index (-2 is the second last).",
+        metavar="WHICH",
+    )
+    controls: tuple[str, ...] | None = flag(
+        None,
+        "What the probe is measured against.",
+        metavar="NAMES",
+        shown="those that apply; of a label shuffled,random-weights,bag-of-tokens,majority",
+    )
+    causal: bool = flag(
+        False, "Change the state along the probe's directions: does the model use what is read?"
+    )
+    strict: bool = flag(False, "Exit with 7 when the audit of the prompts finds a leak.")
+    fail_under: tuple[str, ...] = flag(
+        (), "Exit with 7 when a metric is lower, such as accuracy=0.8.", metavar="METRIC=VALUE", many=True
     )
 
+    def check(self) -> None:
+        """Refuse what does not go together, and gates and controls of another analysis."""
+        super().check()
+        where = self.where()
+        read_gates(self.fail_under, self.measured())
+        if self.concepts is None:
+            from interp.analyses.causal import check_directions
+            from interp.analyses.probing import check_kind
 
-def _plan(model: Model, data: Labelled, settings: ProbeConfig) -> Outcome:
-    from interp.cli.causal import causal_passes
-    from interp.cli.plan import of_probe, show_plan
+            check_kind(self.kind or KIND)
+            if self.causal:
+                check_directions(self.kind or KIND)
+        elif self.task or self.data:
+            raise ConfigError("--protocol has its own prompts: leave --task and --data out.")
+        elif self.kind not in (None, "hyperdimensional"):
+            raise ConfigError("--protocol trains a Hyperdimensional Probe: leave --kind out.")
+        elif where != "last":
+            raise ConfigError(
+                "--position: a protocol is read at the last token of each prompt; leave it out."
+            )
+
+    def measured(self) -> tuple[str, ...]:
+        """The numbers that --fail-under can name."""
+        from interp.analyses import concepts, probing
+        from interp.analyses.probing.run import DEFAULT_CONTROLS
+
+        table = probing.CONTROLS if self.concepts is None else concepts.CONTROLS
+        for name in self.controls or ():
+            choose("--controls", name, table)
+        if self.concepts is not None:
+            return ("top1", *(f"over-{name}" for name in table))
+        own = self.controls if self.controls is not None else DEFAULT_CONTROLS
+        return tuple(
+            name for name in probing.METRICS if name in ("accuracy", *(f"over-{one}" for one in own))
+        )
+
+    @property
+    def concepts(self) -> str | None:
+        """The protocol of concept probing; None where a label is read."""
+        plain = self.kind is None and self.task is None and self.data is None
+        return PROTOCOL if self.protocol is None and plain else self.protocol
+
+    def where(self) -> str | int:
+        """The token that is read."""
+        return position("--position", self.position, ("last",))
+
+    def about(self) -> str:
+        """The name of the protocol or of the prompts."""
+        return self.concepts or super().about()
+
+    def sizes(self) -> tuple[int, int, int] | None:
+        """--limit, shared out over training, validation and test."""
+        if self.limit is None:
+            return None
+        return tuple(max(1, round(self.limit * share)) for share in (0.6, 0.15, 0.25))  # type: ignore[return-value]
+
+
+def plan(work: Work, settings: ProbeSettings) -> Outcome:
+    """What a probe would take: its model and, for one control, the same with random weights."""
+    from interp.analyses.causal import most_passes
     from interp.sites import parse_layers
 
-    layers = parse_layers(settings.layers, model.n_layers, name=model.name, kind="resid_post")
-    models = 2 if "random-weights" in settings.controls else 1
-    more = causal_passes(settings)
-    plan = of_probe(model, data.texts, layers, classes=len(set(data.labels)), models=models, more=more)
-    return Outcome(plan.to_dict(), lambda: show_plan(plan), status="planned")
+    row = _protocol(settings)
+    if row is None:
+        data = read_prompts(work, settings)
+        texts, classes = data.texts, len(set(data.labels))
+    else:
+        drawn = row.items(seed=settings.seed, sizes=settings.sizes())
+        texts, classes = [item.text for item in drawn.items], len(drawn.concepts)
+    model = work.model
+    found = of_probe(
+        model,
+        texts,
+        parse_layers(settings.layers, model.n_layers, name=model.name, kind="resid_post"),
+        classes=classes,
+        models=2 if row is not None or "random-weights" in _controls(work, settings) else 1,
+        more=most_passes() if settings.causal else 0,
+    )
+    return Outcome(found.to_dict(), lambda: show_plan(found), status="planned")
+
+
+@command(ProbeSettings, examples=EXAMPLES, plan=plan)
+def probe(work: Work, settings: ProbeSettings) -> Made:
+    """Read concepts under a protocol, or a label of prompts."""
+    return _label(work, settings) if settings.concepts is None else _concepts(work, settings)
+
+
+def _label(work: Work, settings: ProbeSettings) -> Made:
+    from interp.analyses import probing
+    from probes import PROBES
+
+    data, kind = read_prompts(work, settings), settings.kind or KIND
+    names = _controls(work, settings)
+    result = probing.probe(
+        work.certified(),
+        data,
+        layers=settings.layers,
+        kind=kind,
+        position=settings.where(),
+        seed=settings.seed,
+        controls=names,
+        batch_size=settings.batch_size,
+        progress=work.session.progress,
+    )
+    data = result.data
+    rows = prompt_table(data, work.model.tokenize(data.texts).token_ids, keep_text=settings.text)
+    found = result.predictions()
+    rows = rows.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
+    for layer, fitted in result.probes.items():
+        fitted.save(work.run.begin() / "probes" / f"resid_post.{layer}", card=result.card(layer))
+    about = {"kind": kind, "description": PROBES[kind].description}
+    controls = {name: probing.CONTROLS[name].description for name in names}
+    return _made(work, settings, result, data, rows, result.metrics, {"probe": about, "controls": controls})
+
+
+def _controls(work: Work, settings: ProbeSettings) -> tuple[str, ...]:
+    """The controls of a label: those asked for, or those that a model of these weights can have."""
+    from interp.analyses.probing.run import DEFAULT_CONTROLS
+
+    if settings.controls is not None:
+        return settings.controls
+    if settings.weights != "random":
+        return DEFAULT_CONTROLS
+    work.session.note("the model has random weights: the random-weights control is left out")
+    return tuple(name for name in DEFAULT_CONTROLS if name != "random-weights")
+
+
+def _concepts(work: Work, settings: ProbeSettings) -> Made:
+    from interp.analyses.concepts import CONTROLS, probe_concepts
+    from interp.analyses.concepts.cards import card_of
+
+    row = _protocol(settings)
+    assert row is not None
+    result = probe_concepts(
+        work.certified(),
+        row.name,
+        layers=settings.layers,
+        seed=settings.seed,
+        controls=settings.controls,
+        sizes=settings.sizes(),
+        batch_size=settings.batch_size,
+        progress=work.session.progress,
+    )
+    data = _prompts(row, settings)
+    rows = prompt_table(data, work.model.tokenize(data.texts).token_ids, keep_text=settings.text)
+    texts, values = [item.text for item in result.items], zip(result.read, result.similarity, strict=True)
+    read = dict(zip(texts, values, strict=True))
+    nothing = ("", float("nan"))
+    found = [
+        read.get(text, nothing) if part == "test" else nothing
+        for text, part in zip(data.texts, data.splits, strict=True)
+    ]
+    rows = rows.assign(
+        predicted=[name for name, _ in found],
+        right=[name == label for (name, _), label in zip(found, data.labels, strict=True)],
+        probability=[value for _, value in found],
+    )
+    place = work.run.begin() / "probes" / f"resid_post.{result.layer}"
+    result.probe.save(place, card=card_of(result))
+    numbers = {"top1": result.top1.value}
+    numbers |= {f"over-{s.name}": s.difference.value for s in result.scores if s.difference is not None}
+    about = {"kind": "hyperdimensional", "description": result.question}
+    controls = {s.name: CONTROLS[s.name].description for s in result.scores if s.name in CONTROLS}
+    return _made(work, settings, result, data, rows, numbers, {"probe": about, "controls": controls})
+
+
+def _protocol(settings: ProbeSettings) -> Protocol | None:
+    from interp.tasks.protocols import PROTOCOLS
+
+    return None if settings.concepts is None else PROTOCOLS[settings.concepts]
+
+
+def _prompts(row: Protocol, settings: ProbeSettings) -> Labelled:
+    """The protocol's prompts as a data set, for the run's record."""
+    from interp.tasks import Labelled
+
+    items = row.items(seed=settings.seed, sizes=settings.sizes()).items
+    return Labelled(
+        row.name,
+        row.question,
+        tuple(item.text for item in items),
+        tuple(item.answer for item in items),
+        tuple(item.fact for item in items),
+        tuple(item.part for item in items),
+    )
+
+
+def _made(
+    work: Work,
+    settings: ProbeSettings,
+    result: ProbeResult | ConceptResult,
+    data: Labelled,
+    rows: pandas.DataFrame,
+    numbers: Mapping[str, float | None],
+    facts: Mapping[str, Any],
+) -> Made:
+    """What is written of either analysis, with the causal test where it was asked for."""
+    content = {**result.to_dict(), **_causal(work, settings, result)}
+    if not settings.text:
+        content["leakage"]["first"] = []
+        for cell in content.get("cells", {}).values():
+            cell["examples"] = []
+    leaks = settings.strict and not result.leakage["clean"]
+    return Made(
+        content,
+        tables={"data.parquet": rows, "metrics.parquet": result.table()},
+        numbers=numbers,
+        folders=("probes",),
+        facts={"data": about_data(data), **facts},
+        warnings=result.warnings,
+        error=_leaks(result.leakage["sentence"]) if leaks else None,
+    )
+
+
+def _leaks(sentence: str) -> GateError:
+    return GateError(f"--strict: {sentence}. The run is complete; its audit failed.")
+
+
+def _causal(work: Work, settings: ProbeSettings, result: ProbeResult | ConceptResult) -> dict[str, Any]:
+    """What --causal adds to the result."""
+    if not settings.causal:
+        return {}
+    from interp.analyses.causal import causal_use
+
+    found = causal_use(
+        work.model,
+        result,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        progress=work.session.progress,
+    )
+    for text in found.warnings:
+        work.session.warn(f"--causal: {text}")
+    return {"causal": found.to_dict()}

@@ -1,34 +1,57 @@
-"""One call of the command line: what it says, where it says it, and how it ends."""
+"""One call of the command line: what it says and where, how it ends, and libraries kept quiet meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from interp.cli.surroundings import surroundings
-from interp.errors import ConfigError, InterpError
+from interp.errors import InterpError
 from interp.report.text import one_line
 
 if TYPE_CHECKING:
-    from interp.config import Resolved
+    from interp.cli.options import Settings
+    from interp.cli.sources import Resolved
     from interp.runs import RunFolder
 
-__all__ = ["Outcome", "Session"]
+__all__ = ["Outcome", "Session", "quiet"]
 
 STATUS = {0: "ok", 7: "gate-failed", 130: "interrupted"}
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+CHATTY = (
+    "transformers",
+    "huggingface_hub",
+    "torch",
+    "torch.utils._pytree",
+    "torchao",
+    "datasets",
+    "matplotlib",
+    "fontTools",
+)
+OURS = ("interp", "probes")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold what a command came to.
+    """What a command came to.
 
     Attributes:
         data: the result, JSON-able, for ``--json``.
@@ -48,9 +71,20 @@ class Outcome:
 
 @dataclass
 class Session:
-    """Hold one call: its arguments, its warnings, and how loud it is."""
+    """One call: its arguments, its settings, its warnings, and how loud it is.
+
+    Attributes:
+        arguments: as they were typed.
+        kinds: gives the settings of every command by name.
+        command: the command's name, once it is known.
+        resolved: its settings, once they are known.
+        run: the run folder that is being written.
+        warnings: that were said.
+        started: the clock at the start, in seconds.
+    """
 
     arguments: Sequence[str]
+    kinds: Callable[[], Mapping[str, type[Settings]]] = dict
     command: str = ""
     resolved: Resolved | None = None
     run: RunFolder | None = None
@@ -70,12 +104,12 @@ class Session:
 
     @property
     def line(self) -> str:
-        """Write the shell command that does the same again."""
+        """The shell command that does the same again."""
         return self.resolved.command_line() if self.resolved is not None else ""
 
     @property
     def progress(self) -> bool:
-        """Say whether progress bars belong on stderr."""
+        """Whether progress bars belong on stderr."""
         return not self.quiet and sys.stderr.isatty()
 
     def note(self, text: str) -> None:
@@ -95,23 +129,8 @@ class Session:
         if self.run is not None:
             self.run.log(text, level="warning")
 
-    def execute(self, name: str, params: Mapping[str, Any], run: Callable[[Session, Any], Outcome]) -> None:
-        """Resolve the settings, run a command in quiet surroundings, and print what it came to."""
-        self.command = name
-        from interp.config import resolve
-
-        flags = {key: _joined(key, value) for key, value in params.items() if key not in ("config", "set")}
-        self.resolved = resolve(name, flags=flags, sets=params.get("set") or (), config=params.get("config"))
-        settings = self.resolved.settings
-        self.as_json, self.quiet, self.verbose = settings.as_json, settings.quiet, settings.verbose
-        _check_scheme(getattr(settings, "scheme", "none"))
-        with surroundings(self, offline=getattr(settings, "offline", False)):
-            outcome = run(self, settings)
-        self._print(outcome)
-        if outcome.error is not None:
-            raise outcome.error
-
-    def _print(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome) -> None:
+        """Print what a command came to, as tables or as an envelope."""
         if not self.as_json:
             outcome.show()
             return
@@ -154,23 +173,108 @@ class Session:
         return code
 
 
-def _check_scheme(text: str) -> None:
-    """Refuse an unknown scheme before anything is read or written."""
-    if text == "none":
+class _ToSession(logging.Handler):
+    """Pass our own log records on: warnings to the user, the rest with ``-v``."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(logging.DEBUG)
+        self.session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a record, or keep it for the run's log."""
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self.session.warn(message)
+            return
+        if self.session.run is not None:
+            self.session.run.log(message, level=record.levelname.lower(), source=record.name)
+        if self.session.verbose:
+            self.session.note(message)
+
+
+@contextlib.contextmanager
+def quiet(session: Session, *, offline: bool = False) -> Iterator[None]:
+    """Quieten libraries, catch Python warnings, and listen to our own loggers, for the length of a block."""
+    with (
+        _environment({**QUIET, **(OFFLINE if offline else {})}),
+        _levels(),
+        _listening(session),
+        _no_bars(),
+        _python_warnings(session),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Switch off the loading bars of transformers where it is imported; else the environment does it."""
+    found = sys.modules.get("transformers.utils.logging")
+    if found is None or not found.is_progress_bar_enabled():
+        yield
         return
-    from interp.quantization.schemes import Scheme
-
-    if Scheme.parse(text).needs_calibration:
-        raise ConfigError(
-            f"--scheme {text!r} chooses its rounding on texts (calibration), which this command does not "
-            "take. Use `interp compare`, or interp.quantization.quantize(model, scheme, calibration=texts)."
-        )
+    found.disable_progress_bar()
+    try:
+        yield
+    finally:
+        found.enable_progress_bar()
 
 
-def _joined(key: str, value: Any) -> Any:
-    """Turn a repeated flag into one value; a flag that was not given is ``None``."""
-    if not isinstance(value, tuple):
-        return value
-    if not value:
-        return None
-    return value if key == "fail_under" else ",".join(value)
+@contextlib.contextmanager
+def _levels() -> Iterator[None]:
+    before = {name: logging.getLogger(name).level for name in CHATTY}
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _listening(session: Session) -> Iterator[None]:
+    handler = _ToSession(session)
+    before = {name: logging.getLogger(name).level for name in OURS}
+    for name in OURS:
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _python_warnings(session: Session) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: object = None,
+            line: str | None = None,
+        ) -> None:
+            if session.verbose:
+                session.note(f"{category.__name__}: {message} ({filename}:{lineno})")
+
+        warnings.showwarning = show  # catch_warnings puts the old one back
+        yield

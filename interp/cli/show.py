@@ -1,25 +1,31 @@
-"""``interp show``: print a run, after checking that its files are what was written."""
+"""``interp show`` and ``interp report``: a finished run at the terminal, and as one HTML page."""
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
-from interp.cli.group import define
-from interp.cli.session import Outcome, Session
+from interp.cli.frame import Work, command
+from interp.cli.options import Settings, flag
+from interp.cli.session import Outcome
 
-__all__ = ["command"]
+__all__ = ["report", "show"]
 
 
-@define(
-    "show",
-    examples=("interp show runs/x", "interp show runs/x --verify"),
-    positional=(click.Argument(["run"], metavar="RUN"),),
-)
-def command(session: Session, settings: Any) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class ShowSettings(Settings):
     """Print a run; --verify compares every file with its recorded sha256 (exit 6 when one differs)."""
+
+    run: str = flag(dataclasses.MISSING, "The run folder.", given="position")
+    verify: bool = flag(False, "Compare every file with its recorded sha256.", group="Run")
+
+
+@command(ShowSettings, examples=("interp show runs/x", "interp show runs/x --verify"))
+def show(work: Work, settings: ShowSettings) -> Outcome:
+    """Print a run, after checking that its files are what was written."""
     from interp import report, runs
 
     path = Path(settings.run)
@@ -27,8 +33,26 @@ def command(session: Session, settings: Any) -> Outcome:
     story = report.read(path)
     files = sorted(runs.files(path))
 
-    def show() -> None:
+    def tell() -> None:
         report.write(story)
         click.echo(f"{len(files)} files{', each as it was written' if settings.verify else ''} in {path}")
 
-    return Outcome({"run": facts, "result": report.result(path)}, show, run=path, artifacts=files)
+    return Outcome({"run": facts, "result": report.result(path)}, tell, run=path, artifacts=files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(Settings):
+    """Write a run as one self-contained HTML page, by default into the run."""
+
+    run: str = flag(dataclasses.MISSING, "The run folder.", given="position")
+    out: str | None = flag(None, "The folder or file to write.", group="Run", metavar="PATH", part="call")
+
+
+@command(ReportSettings, examples=("interp report runs/x", "interp report runs/x --out page.html"))
+def report(work: Work, settings: ReportSettings) -> Outcome:
+    """Write the page of a run."""
+    from interp.report import html
+
+    run = Path(settings.run)
+    page = html(run, settings.out)
+    return Outcome({"page": page.as_posix()}, lambda: click.echo(page), run=run, artifacts=[page.name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,22 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["RunFolder"]
 
 SCHEMA = "interp.run/1"
-NOT_IDENTITY = frozenset(
-    {
-        "out",
-        "overwrite",
-        "resume",
-        "dry_run",
-        "json",
-        "quiet",
-        "verbose",
-        "yes",
-        "batch_size",
-        "offline",
-        "config",
-        "set",
-    }
-)
 
 
 class RunFolder:
@@ -68,6 +52,7 @@ class RunFolder:
         command: str,
         configuration: Mapping[str, Any],
         *,
+        identity: Collection[str] | None = None,
         origins: Mapping[str, str] | None = None,
         task: str = "",
         overwrite: bool = False,
@@ -80,6 +65,7 @@ class RunFolder:
             out: the folder; ``None`` chooses ``<root>/<command>-<task>-<time>``.
             command: the command's name, such as ``"probe"``.
             configuration: the resolved settings, by name.
+            identity: the settings that a run and its continuation must agree on; all where left out.
             origins: where each setting came from.
             task: a word for the default name.
             overwrite: allow the run in ``out`` to be replaced, at the moment the first new file is ready.
@@ -100,7 +86,7 @@ class RunFolder:
             _refuse_taken(path, found, command, overwrite=overwrite, resume=resume)
             resumed = resume and found == "unfinished"
             if resumed:
-                _refuse_other_settings(path, configuration)
+                _refuse_other_settings(path, configuration, identity)
         except BaseException:
             if lock is not None:
                 lock.release()
@@ -261,10 +247,12 @@ def _command_of(path: Path) -> str:
     return str(results.read_json(path / RUN).get("command", "")) if (path / RUN).is_file() else ""
 
 
-def _refuse_other_settings(path: Path, configuration: Mapping[str, Any]) -> None:
+def _refuse_other_settings(
+    path: Path, configuration: Mapping[str, Any], identity: Collection[str] | None
+) -> None:
     before = results.read_json(path / RUN).get("configuration", {})
     now_asked = results.jsonable(configuration)[0]
-    for name in sorted({*before, *now_asked} - NOT_IDENTITY):
+    for name in sorted({*before, *now_asked} if identity is None else identity):
         if before.get(name) != now_asked.get(name):
             raise ConfigError(
                 f"--resume: the run in {str(path)!r} has {name} = {before.get(name)!r}, asked is "

@@ -19,7 +19,6 @@ PACKAGES = (
     "scikit-learn",
     "pandas",
     "pyarrow",
-    "pydantic",
 )
 
 

@@ -24,7 +24,7 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_readme_names_commands_that_exist() -> None:
-    from interp.config import COMMANDS
+    from interp.cli.main import COMMANDS
 
     text = (ROOT / "README.md").read_text()
     named = set(re.findall(r"`interp ([a-z]+)[ `]", text.split("## Limits")[0]))

@@ -13,7 +13,6 @@ HEAVY = (
     "torch",
     "numpy",
     "pandas",
-    "pydantic",
     "transformers",
     "scipy",
     "sklearn",

@@ -210,7 +210,9 @@ def test_a_partial_run_is_kept_and_resumed_with_the_same_settings_only(tmp_path:
         RunFolder.create(path, "capture", {"seed": 0})
     with pytest.raises(ConfigError, match="seed = 0, asked is 1"):
         RunFolder.create(path, "capture", {"seed": 1, "batch_size": "auto"}, resume=True)
-    with RunFolder.create(path, "capture", {"seed": 0, "batch_size": 4}, resume=True) as run:
+    with RunFolder.create(
+        path, "capture", {"seed": 0, "batch_size": 4}, identity={"seed"}, resume=True
+    ) as run:
         assert run.resumed
         run.add("activations")
         run.finish()

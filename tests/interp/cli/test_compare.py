@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from interp.analyses.table import ANALYSES, AnalysisRow
-from interp.cli.kept import cell_name, keep_cell, read_cells
+from interp.cli.checkpoints import cell_name, keep_cell, read_cells
 from interp.errors import ConfigError
 from interp.quantization.comparison import Cell
 from interp.runs import RunFolder
@@ -72,9 +72,9 @@ def test_a_run_is_written_shown_and_reported(call: Call) -> None:
 
 def test_an_interrupted_run_goes_on_where_it_stopped(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call(*TWO, "--out", "whole", "-q").code == 0
-    from interp.cli import kept
+    from interp.cli import compare
 
-    keep, count = kept.keep_cell, 0
+    keep, count = compare.keep_cell, 0
 
     def stopping(*arguments: Any) -> Any:
         nonlocal count
@@ -83,14 +83,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped(call: Call, monkeypatch: py
             raise KeyboardInterrupt
         return keep(*arguments)
 
-    monkeypatch.setattr(kept, "keep_cell", stopping)
+    monkeypatch.setattr(compare, "keep_cell", stopping)
     stopped = call(*TWO, "--out", "part")
     assert stopped.code == 130 and "--out part --resume" in stopped.err
     cells = {path.name for path in Path("part/cells").iterdir()}
     assert cells == {
         "margins--reference.json", "flat--reference.json", "margins--rtn8.json", "flat--rtn8.json"
     }  # fmt: skip
-    monkeypatch.setattr(kept, "keep_cell", keep)
+    monkeypatch.setattr(compare, "keep_cell", keep)
     assert call(*TWO, "--out", "part").code == 2, "it is not begun again without being asked"
     refused = call(*TWO, "--out", "part", "--resume", "--seed", "1")
     assert refused.code == 2 and "seed" in refused.err
@@ -110,13 +110,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped(call: Call, monkeypatch: py
 def test_an_analysis_whose_cells_are_all_there_is_not_run_at_all(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from interp.cli import compare
+    from interp.cli import frame
 
     def broken(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(compare, "_write", broken)
+        patched.setattr(frame, "_write", broken)
         assert call(*TWO, "--out", "run", "-q").code == 130
     CALLS.clear()
     Path("run/cells/flat--rtn2.json").write_text("{}")

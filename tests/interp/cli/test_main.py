@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from interp.cli.group import COMMANDS, EXAMPLES
-from interp.cli.main import program
-from interp.cli.session import Outcome, Session
+from interp.cli.main import COMMANDS, EXAMPLES, program
+from interp.cli.session import Session, quiet
 from interp.errors import (
     ArtifactError,
     ConfigError,
@@ -33,7 +32,6 @@ HEAVY = (
     "torch",
     "numpy",
     "pandas",
-    "pydantic",
     "transformers",
     "rich",
     "plotly",
@@ -241,10 +239,8 @@ def test_surroundings_are_left_as_found(call: Call, broken: Any) -> None:
 
 
 def test_offline_holds_inside_the_command_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from interp.cli.surroundings import surroundings
-
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with surroundings(Session([]), offline=True):
+    with quiet(Session([]), offline=True):
         assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in os.environ
 
@@ -264,9 +260,6 @@ def test_an_interrupted_run_prints_the_command_that_does_it_again(
     monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     from interp.cli import doctor
-
-    def interrupt(session: Session, settings: Any) -> Outcome:
-        raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "environment", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     answer = call("doctor", "--seed", "3", "--set", "device=cpu")

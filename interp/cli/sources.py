@@ -1,79 +1,85 @@
-"""Put the settings together from where they were given, and remember from where."""
+"""Put the settings of one call together from where they were given, and remember from where.
+
+Precedence: flag > ``--set key=value`` > ``--config`` file > environment (``INTERP_*``) > ``interp.yaml`` >
+default. An unknown key is an error that names the nearest known one.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from interp.config.choices import suggestion
-from interp.config.commands import COMMANDS, FLAG_ONLY, POSITIONAL, Config
+from interp.cli.options import Settings, as_text, keys, read_value, spelling, suggestion
 from interp.errors import ConfigError
 
-__all__ = ["Resolved", "keys", "resolve"]
+__all__ = ["Resolved", "resolve"]
 
 PREFIX = "INTERP_"
 FILE = "interp.yaml"
-TALK = frozenset({"json", "quiet", "verbose", "yes", "out", "overwrite", "resume", "dry_run"})
+Given = dict[str, tuple[Any, str]]
+"""Public name -> value and origin."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Hold the settings of one call and where each came from.
+    """The settings of one call, and where each came from.
 
     Attributes:
         command: the command's name.
-        settings: the validated settings.
+        settings: the settings.
         origins: setting -> ``flag``, ``--set``, a file's name, an environment variable's name or ``default``.
     """
 
     command: str
-    settings: Config
+    settings: Settings
     origins: dict[str, str]
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Give the settings as a JSON-able dictionary, by their public names."""
-        return self.settings.model_dump(mode="json", by_alias=True)
+        """The settings by public name, as JSON holds them."""
+        found = {key: getattr(self.settings, one.name) for key, one in keys(type(self.settings)).items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+    @property
+    def identity(self) -> frozenset[str]:
+        """The settings that a run and its continuation must agree on."""
+        return frozenset(
+            k for k, one in keys(type(self.settings)).items() if one.metadata["part"] == "result"
+        )
 
     def command_line(self, *, resume: str | None = None) -> str:
-        """Write the shell command that does the same again, wherever the values came from.
+        """The shell command that does the same again, wherever the values came from.
 
         Args:
             resume: the folder of an unfinished run: the command that continues it.
         """
-        defaults = type(self.settings).model_fields
         words = ["interp", self.command]
-        for key, field in keys(type(self.settings)).items():
-            value = getattr(self.settings, field)
-            if key in TALK or value == defaults[field].default:
+        for one in dataclasses.fields(self.settings):
+            value = getattr(self.settings, one.name)
+            if one.metadata["part"] == "call" or value == one.default:
                 continue
-            words += [str(value)] if key in POSITIONAL else _as_flag(key, value)
+            words += [str(value)] if one.metadata["given"] == "position" else _as_flag(one, value)
         return shlex.join([*words, *(["--out", resume, "--resume"] if resume else [])])
 
 
-def _as_flag(key: str, value: Any) -> list[str]:
-    name = "--" + key.replace("_", "-")
+def _as_flag(one: dataclasses.Field[Any], value: Any) -> list[str]:
+    name = spelling(one)
     if isinstance(value, bool):
         return [name if value else name.replace("--", "--no-", 1)]
-    if key == "fail_under":
-        return [part for item in value for part in (name, item)]
-    return [name, ",".join(value) if isinstance(value, tuple) else str(value)]
-
-
-def keys(model: type[Config]) -> dict[str, str]:
-    """Give public name -> field name of a command's settings."""
-    return {field.alias or name: name for name, field in model.model_fields.items()}
+    return [name, as_text(value)]
 
 
 def resolve(
     command: str,
+    kinds: Mapping[str, type[Settings]],
     *,
     flags: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
@@ -84,8 +90,9 @@ def resolve(
     """Put a command's settings together.
 
     Args:
-        command: a key of ``COMMANDS``.
-        flags: values given by flag or in the Python call; ``None`` means not given.
+        command: its name.
+        kinds: the settings of every command by name: what one of them knows is no error in a shared place.
+        flags: values given by flag or in a Python call; ``None`` means not given.
         sets: ``key=value`` texts of ``--set``.
         config: a YAML (or JSON) file; a finished run's ``run.json`` works too.
         environment: the environment's variables; ``None`` takes the process's own.
@@ -95,33 +102,39 @@ def resolve(
         ConfigError: for an unknown key or a value that is not allowed, naming it, its origin, what is
             allowed and the nearest match.
     """
-    model = COMMANDS[command]
-    known = keys(model)
-    layers = [
-        _from_project(Path(folder) / FILE, command, known),
-        _from_environment(os.environ if environment is None else environment, known),
-        _from_file(config, command, known),
-        _from_sets(sets, known),
-        {key: (value, "flag") for key, value in (flags or {}).items() if value is not None},
-    ]
-    merged: dict[str, tuple[Any, str]] = {}
-    for layer in layers:
-        merged.update(layer)
+    kind = kinds[command]
+    known = keys(kind)
+    anywhere = {key: one for other in kinds.values() for key, one in keys(other).items()}
+    typed = {key: (value, "flag") for key, value in (flags or {}).items() if value is not None}
+    merged: Given = {
+        **_from_project(Path(folder) / FILE, command, kinds, anywhere),
+        **_from_environment(os.environ if environment is None else environment, known, anywhere),
+        **_from_file(config, command, known),
+        **_from_sets(sets, known),
+        **typed,
+    }
+    if strange := next((key for key in merged if key not in known), None):
+        raise ConfigError(
+            f"unknown setting {strange!r}; allowed: {', '.join(known)}.{suggestion(strange, known)}"
+        )
+    hints = typing.get_type_hints(kind)
+    values = {
+        known[key].name: read_value(known[key], hints[known[key].name], value, origin)
+        for key, (value, origin) in merged.items()
+    }
     origins = {key: merged[key][1] if key in merged else "default" for key in known}
-    try:
-        settings = model.model_validate({key: value for key, (value, _) in merged.items()})
-    except ValidationError as error:
-        raise _explained(error, model, origins) from None
-    return Resolved(command, settings, origins)
+    return Resolved(command, kind(**values), origins)
 
 
-def _from_project(path: Path, command: str, known: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+def _from_project(
+    path: Path, command: str, kinds: Mapping[str, type[Settings]], anywhere: Mapping[str, Any]
+) -> Given:
     """Read ``interp.yaml``: keys for every command, and a block per command that wins over them."""
     if not path.is_file():
         return {}
+    known = keys(kinds[command])
     content = _yaml(path)
-    anywhere = {key for model in COMMANDS.values() for key in keys(model)}
-    general = {key: value for key, value in content.items() if key not in COMMANDS}
+    general = {key: value for key, value in content.items() if key not in kinds}
     _refuse(general, anywhere, path.name)
     own = content.get(command) or {}
     if not isinstance(own, Mapping):
@@ -131,17 +144,19 @@ def _from_project(path: Path, command: str, known: Mapping[str, str]) -> dict[st
     return {key: (value, path.name) for key, value in both.items()}
 
 
-def _from_environment(environment: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+def _from_environment(
+    environment: Mapping[str, str], known: Mapping[str, Any], anywhere: Mapping[str, Any]
+) -> Given:
     given = {
         name[len(PREFIX) :].lower(): value
         for name, value in environment.items()
         if name.startswith(PREFIX) and value
     }
-    _refuse(given, {key for model in COMMANDS.values() for key in keys(model)}, "the environment (INTERP_*)")
+    _refuse(given, anywhere, "the environment (INTERP_*)")
     return {key: (value, PREFIX + key.upper()) for key, value in given.items() if key in known}
 
 
-def _from_file(path: str | Path | None, command: str, known: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+def _from_file(path: str | Path | None, command: str, known: Mapping[str, Any]) -> Given:
     if path is None:
         return {}
     path = Path(path)
@@ -156,15 +171,18 @@ def _from_file(path: str | Path | None, command: str, known: Mapping[str, str]) 
                 f"--config {str(path)!r} is a run of `interp {content.get('command')}`, not of `interp "
                 f"{command}`."
             )
-        given = {k: v for k, v in content["configuration"].items() if k not in TALK | FLAG_ONLY}
+        ours = {
+            k for k, one in known.items() if one.metadata["part"] == "call" or one.metadata["given"] == "flag"
+        }
+        given = {k: v for k, v in content["configuration"].items() if k not in ours}
     else:
         given = {key: value for key, value in content.items() if key != "command"}
     _refuse(given, known, str(path))
     return {key: (value, path.as_posix()) for key, value in given.items()}
 
 
-def _from_sets(sets: Sequence[str], known: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    found: dict[str, tuple[Any, str]] = {}
+def _from_sets(sets: Sequence[str], known: Mapping[str, Any]) -> Given:
+    found: Given = {}
     for text in sets:
         key, sign, value = text.partition("=")
         if not sign:
@@ -174,18 +192,19 @@ def _from_sets(sets: Sequence[str], known: Mapping[str, str]) -> dict[str, tuple
     return found
 
 
-def _refuse(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    known = {key for key in known if key not in POSITIONAL}
+def _refuse(given: Iterable[str], known: Mapping[str, dataclasses.Field[Any]], where: str) -> None:
+    """Refuse unknown keys, and keys that may only be given on the command line."""
+    allowed = sorted(key for key, one in known.items() if one.metadata["given"] == "anywhere")
     for key in given:
-        if key in FLAG_ONLY:
+        if key in known and known[key].metadata["given"] == "flag":
             raise ConfigError(
                 f"{key} in {where}: running a model's own code can be allowed by the flag "
-                f"--{key.replace('_', '-')} alone."
+                f"{spelling(known[key])} alone."
             )
-        if key not in known:
+        if key not in allowed:
             raise ConfigError(
-                f"unknown setting {key!r} in {where}; allowed: "
-                f"{', '.join(sorted(known - FLAG_ONLY))}.{suggestion(key, known)}"
+                f"unknown setting {key!r} in {where}; allowed: {', '.join(allowed)}."
+                f"{suggestion(key, allowed)}"
             )
 
 
@@ -222,25 +241,3 @@ def _yaml(path: Path) -> dict[str, Any]:
             f"{path} must hold settings, one `key: value` a line, not a {type(content).__name__}."
         )
     return {str(key).replace("-", "_"): value for key, value in content.items()}
-
-
-def _explained(error: ValidationError, model: type[Config], origins: Mapping[str, str]) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    name = key if key in POSITIONAL else f"--{key.replace('_', '-')}"
-    if first["type"] == "extra_forbidden":
-        return ConfigError(
-            f"unknown setting {key!r}; allowed: {', '.join(keys(model))}.{suggestion(key, keys(model))}"
-        )
-    if first["type"] == "missing":
-        return ConfigError(f"{name} is missing. See `interp --help`.")
-    field = model.model_fields[keys(model)[key]]
-    choices = [str(c) for c in get_args(field.annotation) if isinstance(c, str)]
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    allowed = str(extra.get("allowed") or ", ".join(choices) or first["msg"].lower())
-    value = first["input"] if isinstance(first["input"], str) else str(first["input"])
-    origin = "" if origins.get(key) in ("flag", "default", None) else f" (from {origins[key]})"
-    return ConfigError(
-        f"{name} {value!r}{origin} is not allowed; allowed: "
-        f"{allowed}.{suggestion(value, choices or allowed.split(', '))}"
-    )

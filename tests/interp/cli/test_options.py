@@ -1,4 +1,4 @@
-"""interp.config: one model per command; precedence, origins, unknown keys, what only a flag may set."""
+"""The settings of commands: precedence, origins, unknown keys, what only a flag may set."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.config import COMMANDS, ProbeConfig, Resolved, choose, resolve
-from interp.config.resolve import keys
+from interp import cli
+from interp.cli.main import settings_of_commands
+from interp.cli.options import as_text, choose, keys, options
+from interp.cli.probe import probe as command
+from interp.cli.sources import Resolved, resolve
 from interp.errors import ConfigError
+
+KINDS = settings_of_commands()
 
 
 def probe(tmp_path: Path, **arguments: Any) -> Resolved:
-    return resolve("probe", **{"environment": {}, "folder": tmp_path, **arguments})
+    return resolve("probe", KINDS, **{"environment": {}, "folder": tmp_path, **arguments})
 
 
 SOURCES = ("interp.yaml", "environment", "--config", "--set", "flag")
@@ -50,14 +56,14 @@ def test_the_strongest_source_wins_and_is_remembered(tmp_path: Path, present: tu
         4: "flag",
     }
     assert found.origins["seed"] == origins[best]
-    assert set(found.origins) == set(keys(ProbeConfig))
+    assert set(found.origins) == set(keys(KINDS["probe"]))
 
 
 def test_a_block_for_one_command_wins_over_what_is_for_all(tmp_path: Path) -> None:
     (tmp_path / "interp.yaml").write_text("seed: 1\nsites: embed\nprobe:\n  seed: 2\ncapture:\n  seed: 3\n")
     assert probe(tmp_path).settings.seed == 2
-    assert resolve("capture", environment={}, folder=tmp_path).settings.seed == 3
-    assert resolve("doctor", environment={}, folder=tmp_path).settings.seed == 1
+    assert resolve("capture", KINDS, environment={}, folder=tmp_path).settings.seed == 3
+    assert resolve("doctor", KINDS, environment={}, folder=tmp_path).settings.seed == 1
 
 
 def test_yaml_values_stay_what_was_typed(tmp_path: Path) -> None:
@@ -75,12 +81,11 @@ def test_yaml_values_stay_what_was_typed(tmp_path: Path) -> None:
     assert probe(tmp_path, config=tmp_path / "run.yaml").settings.layers == "8,12"
 
 
-def test_the_python_call_is_the_same_model() -> None:
-    assert (
-        ProbeConfig(layers=20, seed=1)
-        == resolve("probe", flags={"layers": "20", "seed": "1"}, environment={}).settings
-    )
-    assert ProbeConfig(layers=[8, 12]).layers == "8,12"
+def test_python_values_do_what_typed_ones_do() -> None:
+    typed = resolve("probe", KINDS, flags={"layers": "8,12", "seed": "1", "controls": "a, b"}, environment={})
+    python = {"layers": [8, 12], "seed": 1, "controls": ("a", "b")}
+    assert resolve("probe", KINDS, flags=python, environment={}).settings == typed.settings
+    assert typed.settings == KINDS["probe"](layers="8,12", seed=1, controls=("a", "b"))
 
 
 WRONG = {
@@ -90,7 +95,7 @@ WRONG = {
         "'modell' in the environment",
         "Did you mean 'model'?",
     ),
-    "unknown flag value": ({"flags": {"colour": "x"}}, "unknown setting 'colour'", "allowed: json"),
+    "unknown flag value": ({"flags": {"colour": "x"}}, "unknown setting 'colour'", "allowed: layers"),
     "no equals sign": ({"sets": ["seed"]}, "--set 'seed' has no '='", "--set seed=1"),
     "word for a number": ({"flags": {"seed": "x"}}, "--seed 'x' is not allowed", "a whole number from 0"),
     "negative seed": ({"environment": {"INTERP_SEED": "-1"}}, "--seed '-1' (from INTERP_SEED)", "from 0"),
@@ -181,53 +186,72 @@ FLAGS = st.fixed_dictionaries(
 
 @given(FLAGS)
 def test_the_command_line_gives_the_same_settings_again(flags: dict[str, Any]) -> None:
-    import click
-
-    from interp.cli.probe import command
-    from interp.cli.session import _joined
-
-    before = resolve("probe", flags=flags, environment={})
+    before = resolve("probe", KINDS, flags=flags, environment={})
     words = shlex.split(before.command_line())
     assert words[:2] == ["interp", "probe"]
     context = command.make_context("probe", words[2:])
-    assert isinstance(command, click.Command)
     again = {
-        key: _joined(key, value) for key, value in context.params.items() if key not in ("config", "set")
+        key: value for key, value in context.params.items() if key not in ("config", "set") and value != ()
     }
-    assert resolve("probe", flags=again, environment={}).settings == before.settings
+    assert resolve("probe", KINDS, flags=again, environment={}).settings == before.settings
 
 
 def test_the_settings_of_a_run_can_be_read_back_from_its_run_json(tmp_path: Path) -> None:
-    before = probe(
-        tmp_path, flags={"layers": "3", "seed": 5, "as_json": None, "out": "runs/x", "limit": None}
-    )
+    before = probe(tmp_path, flags={"layers": "3", "seed": 5, "json": None, "out": "runs/x", "limit": None})
     (tmp_path / "run.json").write_text(
         json.dumps({"command": "probe", "configuration": before.configuration})
     )
     after = probe(tmp_path, config=tmp_path / "run.json").settings
     assert (after.layers, after.seed, after.out, after.limit) == ("3", 5, None, None)
     with pytest.raises(ConfigError, match="a run of `interp probe`, not of `interp capture`"):
-        resolve("capture", config=tmp_path / "run.json", environment={}, folder=tmp_path)
+        resolve("capture", KINDS, config=tmp_path / "run.json", environment={}, folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_flags_and_models_say_the_same(name: str) -> None:
-    from interp.cli.flags import FLAGS, KEYS
-    from interp.config.commands import POSITIONAL
+FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
+"""Command -> setting -> spellings, group, form and default, as version 0.1 had them."""
 
-    fields = COMMANDS[name].model_fields
-    by_key = {field.alias or key: field for key, field in fields.items()}
-    assert set(KEYS[name]) - {"config", "set"} == set(by_key) - POSITIONAL
-    for key, field in by_key.items():
-        if (
-            key in POSITIONAL
-            or field.default is None
-            or isinstance(field.default, bool)
-            or field.default == ()
-        ):
+CHANGED = {("probe", "kind"), ("probe", "controls")}
+"""Defaults that were words which meant something else when they were typed: now nothing, said in help."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_flags_and_defaults_are_those_of_the_first_version(name: str) -> None:
+    params = {one.name: one for one in options(KINDS[name])}
+    assert set(params) == set(FLAGS_OF_01[name])
+    given = {key: "x" for key in ("run", "what") if key in params}
+    defaults = resolve(name, KINDS, flags=given, environment={}, folder="/nowhere").configuration
+    for key, old in FLAGS_OF_01[name].items():
+        new = params[key]
+        if old.get("positional"):
+            assert isinstance(new, click.Argument)
             continue
-        text = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
-        assert FLAGS[key].default == text or name == "report"
+        assert isinstance(new, click.Option)
+        assert set(old["names"]) == {*new.opts, *new.secondary_opts}
+        assert (new.is_flag, new.multiple) == (old["switch"], old["many"])
+        assert new.help
+        if key in defaults:
+            assert (name, key) in CHANGED or defaults[key] == old["default"], key
+
+
+def test_every_default_is_allowed() -> None:
+    for name, kind in KINDS.items():
+        given = {"run": "x", "what": "tasks", "prompt": "x"}
+        flags = {key: value for key, value in given.items() if key in keys(kind)}
+        resolve(name, KINDS, flags=flags, environment={}, folder="/nowhere").settings.check()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_flag_typed_with_its_default_does_what_leaving_it_out_does(name: str) -> None:
+    """No command looks at where a setting came from, so equal settings are equal calls."""
+    given = {key: "x" for key in ("run", "what", "prompt") if key in keys(KINDS[name])}
+    plain = resolve(name, KINDS, flags=given, environment={}, folder="/nowhere").settings
+    for key, one in keys(KINDS[name]).items():
+        if one.metadata["given"] == "anywhere" and one.default not in (None, ()):
+            typed = as_text(one.default) or str(one.default)
+            again = resolve(name, KINDS, flags={**given, key: typed}, environment={}, folder="/nowhere")
+            assert again.settings == plain, key
+    source = "".join(path.read_text() for path in Path(cli.__file__).parent.glob("*.py"))
+    assert source.count("origins[") == 0, "a command that asks where a value came from"
 
 
 def test_choose_names_the_nearest() -> None:

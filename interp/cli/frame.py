@@ -1,0 +1,413 @@
+"""What every command goes through: settings, dry run, run folder, model, writing, report, gates."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from interp.cli.options import (
+    DEFAULT_TASK,
+    GROUPS,
+    ModelSettings,
+    PromptSettings,
+    RunSettings,
+    Settings,
+    choose,
+    keys,
+    options,
+)
+from interp.cli.session import Outcome, Session, quiet
+from interp.errors import ConfigError, GateError, InterpError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from interp.models import Model
+    from interp.runs import RunFolder
+    from interp.tasks import Labelled
+
+__all__ = [
+    "Command",
+    "ExamplesFirst",
+    "Made",
+    "Work",
+    "about_data",
+    "about_model",
+    "command",
+    "failed_gate",
+    "prompt_table",
+    "read_gates",
+    "read_prompts",
+]
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a command made: a result, and what the run folder keeps beside it.
+
+    Attributes:
+        content: the result as a dictionary, written as ``metrics.json`` and printed with ``--json``.
+        tables: file name -> DataFrame, written as parquet.
+        numbers: by name, what ``--fail-under`` looks at.
+        folders: that the command itself has written into the run folder.
+        facts: for ``run.json``, beside those about the model.
+        warnings: of the analysis.
+        more: for the envelope of ``--json`` alone.
+        page: whether the run gets a report.
+        error: a failure that still leaves a whole run.
+    """
+
+    content: dict[str, Any]
+    tables: Mapping[str, pandas.DataFrame] = field(default_factory=dict)
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    page: bool = True
+    error: InterpError | None = None
+
+
+class Work:
+    """What a command works with: the session, and a model that is loaded and checked when it is asked for."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self.session, self.settings = session, settings
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder that this command has claimed."""
+        assert self.session.run is not None
+        return self.session.run
+
+    @cached_property
+    def model(self) -> Model:
+        """The model that the settings name, at their precision."""
+        assert isinstance(self.settings, ModelSettings)
+        return self.load(self.settings, getattr(self.settings, "scheme", "none"))
+
+    @cached_property
+    def certificate(self) -> dict[str, Any]:
+        """What the checks of the model found; a failed one becomes a warning that the run carries."""
+        from interp.models import doctor
+
+        certificate = doctor.examine(self.model)
+        for check in certificate.failures:
+            self.session.warn(
+                f"the model fails the check '{check.name}' ({check.detail or check.value}): do not trust "
+                f"these numbers"
+            )
+        return certificate.to_dict()
+
+    def certified(self) -> Model:
+        """Check the model before it is used, and give it."""
+        assert self.certificate is not None
+        return self.model
+
+    def load(self, settings: ModelSettings, scheme: str = "none") -> Model:
+        """Load the model that settings name, quantize it if asked, and say what it is."""
+        import interp.models
+
+        model = interp.models.load(
+            settings.model,
+            weights=settings.weights,
+            device=settings.device,
+            dtype=settings.dtype,
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+            backend=settings.backend,
+        )
+        if scheme != "none":
+            from interp.quantization import quantize
+
+            model = quantize(model, scheme)
+            self.session.note(f"quantized: {model.quantization!r}")
+        self.session.note(f"model: {model!r}")
+        for warning in model.warnings:
+            self.session.warn(warning)
+        return model
+
+
+class ExamplesFirst:
+    """Help that shows examples before the options."""
+
+    examples: tuple[str, ...] = ()
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples, then what it does, usage and options."""
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        self.format_help_text(ctx, formatter)  # type: ignore[attr-defined]
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)  # type: ignore[attr-defined]
+        self.format_options(ctx, formatter)  # type: ignore[attr-defined]
+
+
+class Command(ExamplesFirst, click.Command):
+    """A command: its settings, and what runs with them."""
+
+    def __init__(
+        self, name: str, kind: type[Settings], examples: tuple[str, ...], run: Callable[..., None]
+    ) -> None:
+        super().__init__(name, help=kind.__doc__, params=options(kind), callback=lambda **_: run())
+        self.kind, self.examples = kind, examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options by group."""
+        groups = {key: one.metadata["group"] for key, one in keys(self.kind).items()}
+        groups = {**groups, "config": "Run", "set": "Run"}
+        shown = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        rows = [(groups.get(str(one.name), GROUPS[-1]), one.get_help_record(ctx)) for one in shown]
+        for group in GROUPS:
+            if found := [row for place, row in rows if row and place == group]:
+                with formatter.section(group):
+                    formatter.write_dl(found)
+
+
+def command(
+    kind: type[S], *, examples: tuple[str, ...], plan: Callable[[Work, S], Outcome] | None = None
+) -> Callable[[Callable[[Work, S], Outcome | Made]], Command]:
+    """Make a click command of a function.
+
+    Args:
+        kind: its settings. With :class:`RunSettings` the function runs in a claimed run folder and gives what
+            is written there; else it gives what is printed.
+        examples: lines that can be typed.
+        plan: says what a run would take, for ``--dry-run``.
+    """
+
+    def decorate(run: Callable[[Work, S], Outcome | Made]) -> Command:
+        def callback() -> None:
+            context = click.get_current_context()
+            _execute(context.obj, run.__name__, context.params, run, plan)
+
+        return Command(run.__name__, kind, examples, callback)
+
+    return decorate
+
+
+def _execute(
+    session: Session,
+    name: str,
+    params: Mapping[str, Any],
+    run: Callable[[Work, Any], Outcome | Made],
+    plan: Callable[[Work, Any], Outcome] | None,
+) -> None:
+    """Put the settings together, run a command with libraries kept quiet, and print what it came to."""
+    from interp.cli.sources import resolve
+
+    session.command = name
+    flags = {key: value for key, value in params.items() if key not in ("config", "set") and value != ()}
+    session.resolved = resolve(
+        name, session.kinds(), flags=flags, sets=params.get("set") or (), config=params.get("config")
+    )
+    settings = session.resolved.settings
+    session.as_json, session.quiet, session.verbose = settings.json, settings.quiet, settings.verbose
+    with quiet(session, offline=isinstance(settings, ModelSettings) and settings.offline):
+        settings.check()
+        work = Work(session, settings)
+        if not isinstance(settings, RunSettings):
+            outcome = run(work, settings)
+        elif settings.dry_run and plan is not None:
+            outcome = plan(work, settings)
+        else:
+            with _claim(session, settings):
+                outcome = _finish(work, run(work, settings))
+        assert isinstance(outcome, Outcome)
+        session.end(outcome)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def _claim(session: Session, settings: RunSettings) -> RunFolder:
+    """Claim the run folder of a command; at a terminal, ask before a finished run is replaced."""
+    from interp.runs import RunFolder
+    from interp.runs.integrity import state
+
+    resolved = session.resolved
+    assert resolved is not None
+    replaces = settings.overwrite and settings.out is not None and state(Path(settings.out)) == "finished"
+    asks = replaces and not settings.yes and sys.stdin.isatty()
+    if asks and not click.confirm(f"Replace the run in {settings.out}?", err=True):
+        raise ConfigError(f"--overwrite: {settings.out!r} was left as it is. Choose another --out.")
+    session.run = RunFolder.create(
+        settings.out,
+        resolved.command,
+        resolved.configuration,
+        identity=resolved.identity,
+        origins=resolved.origins,
+        task=settings.about(),
+        overwrite=settings.overwrite,
+        resume=settings.resume,
+    )
+    return session.run
+
+
+def _finish(work: Work, made: Outcome | Made) -> Outcome:
+    """Write what a command made, and its report; look at the gates."""
+    from interp import report
+
+    assert isinstance(made, Made)
+    session, run = work.session, work.run
+    _write(work, made)
+    page = [report.html(run.path).name] if made.page else []
+    story = report.read(run.path)
+
+    def show() -> None:
+        report.write(story)
+        session.say(f"run: {run.path}" + "".join(f"   report: {run.path / name}" for name in page))
+
+    data = {**made.content, "certificate": {"passed": work.certificate["passed"]}, **made.more}
+    gates = read_gates(getattr(work.settings, "fail_under", ()), made.numbers)
+    error = made.error or failed_gate(gates, made.numbers)
+    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, *page), error=error)
+
+
+def _write(work: Work, made: Made) -> None:
+    """Write everything but the report, which is made from what is written here."""
+    from interp.report.pages import figure_page
+    from interp.report.stories import figures
+
+    session, run = work.session, work.run
+    for text in (*made.warnings, *run.write_json("metrics.json", made.content)):
+        session.warn(text)
+    for name, table in made.tables.items():
+        run.write_table(name, table)
+    for name in made.folders:
+        run.add(name)
+    drawn = figures(session.command, made.content, made.tables.get("data.parquet"))
+    for name, figure in drawn.items():
+        run.write_text(f"figures/{name}.svg", figure.svg())
+        run.write_text(f"figures/{name}.html", figure_page(figure))
+    run.finish(
+        model=about_model(work.model),
+        certificate=work.certificate,
+        **made.facts,
+        command_line=session.line,
+        warnings=session.warnings,
+    )
+
+
+def about_model(model: Model) -> dict[str, Any]:
+    """What ``run.json`` says about a model."""
+    return {
+        "name": model.name,
+        "weights": model.weights,
+        "family": model.hf.config.model_type,
+        "layers": model.n_layers,
+        "width": model.d_model,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "fingerprint": model.fingerprint,
+        "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        "scheme": model.scheme,
+        "quantization": None if model.quantization is None else model.quantization.to_dict(),
+        "commit": getattr(model.hf.config, "_commit_hash", None),
+    }
+
+
+def about_data(data: Labelled) -> dict[str, Any]:
+    """What ``run.json`` says about the prompts."""
+    return {
+        "name": data.name,
+        "description": data.description,
+        "source": data.source,
+        "n": len(data),
+        "labels": len(set(data.labels)),
+        "groups": len(set(data.groups)),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def prompt_table(data: Labelled, token_ids: Sequence[Sequence[int]], *, keep_text: bool) -> pandas.DataFrame:
+    """``data.parquet``: one row per prompt; without the text, its sha256."""
+    import pandas
+
+    text = (
+        data.texts
+        if keep_text
+        else [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in data.texts]
+    )
+    return pandas.DataFrame(
+        {
+            "row": range(len(data)),
+            "text" if keep_text else "text_sha256": list(text),
+            "label": list(data.labels),
+            "group": list(data.groups),
+            "split": list(data.splits),
+            "token_ids": [list(ids) for ids in token_ids] if keep_text else [[] for _ in token_ids],
+            "n_tokens": [len(ids) for ids in token_ids],
+        }
+    )
+
+
+def read_prompts(work: Work, settings: PromptSettings) -> Labelled:
+    """Read the prompts that --task or --data names; without either, the default task."""
+    from interp import tasks
+
+    if settings.data is not None:
+        data = tasks.read_labelled(settings.data)
+        data = data if settings.limit is None else data.limit(settings.limit, seed=settings.seed)
+    else:
+        name = settings.task or DEFAULT_TASK
+        whole = tasks.LABELLED[name].n
+        data = tasks.labelled(name, n=min(settings.limit or whole, whole), seed=settings.seed)
+    work.session.note(
+        f"data: {data.name}, {len(data):,} prompts, {len(set(data.labels))} labels, "
+        f"{len(set(data.groups)):,} groups"
+    )
+    return data
+
+
+def read_gates(texts: Sequence[str], metrics: Iterable[str]) -> dict[str, float]:
+    """Read ``metric=value`` texts.
+
+    Raises:
+        ConfigError: an unknown metric, or a value that is no number.
+    """
+    metrics = tuple(metrics)
+    gates: dict[str, float] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(
+                f"--fail-under {text!r} has no '='; write metric=value, such as {metrics[0]}=0.8. "
+                f"Metrics: {', '.join(metrics)}."
+            )
+        gates[choose("--fail-under", name.strip(), metrics)] = _number(text, value)
+    return gates
+
+
+def _number(text: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(
+            f"--fail-under {text!r}: {value!r} is not a number. Write metric=value, such as accuracy=0.8."
+        )
+    return number
+
+
+def failed_gate(gates: Mapping[str, float], found: Mapping[str, float | None]) -> GateError | None:
+    """Give the error of the first metric that is lower than asked (or was not measured), or ``None``."""
+    for name, least in gates.items():
+        value = found.get(name)
+        if value is None or not value >= least:
+            shown = "was not measured" if value is None else f"is {value:.4g}"
+            return GateError(
+                f"--fail-under {name}={least:g}: {name} {shown}. The run is complete; its gate failed."
+            )
+    return None
