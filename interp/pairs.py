@@ -15,7 +15,7 @@ from typing import Any, Literal
 from interp.errors import AlignmentError, ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.models.tokens import Tokens
+from interp.models.tokens import Tokens, tokenize
 
 __all__ = ["Pair", "PairSet"]
 
@@ -276,7 +276,10 @@ class _FirstTokens:
     def of(self, word: str, text: str, prompt: Sequence[int]) -> int:
         """Give the token that follows the prompt when the word does."""
         if word not in self.known:
-            longer = self.model.tokenize([f"{text} {word.strip()}"]).token_ids[0]
+            # Only read, never run: a prompt may fill the context, and its answer then stands outside of it.
+            model = self.model
+            both = tokenize([f"{text} {word.strip()}"], model.tokenizer, vocab_size=model.vocab_size)
+            longer = both.token_ids[0]
             if tuple(longer[: len(prompt)]) != tuple(prompt) or len(longer) == len(prompt):
                 raise DataError(
                     f"the word {word!r} changes the tokens before it when it follows {text!r}; end the "

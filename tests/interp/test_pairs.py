@@ -76,6 +76,20 @@ def test_equal_first_tokens_are_refused(model: Model) -> None:
         PairSet.build(model, [other])
 
 
+def test_a_prompt_may_fill_the_context(model: Model) -> None:
+    """The answer is the token after the prompt, which the model gives but need not read."""
+    size = model.max_length
+    assert size is not None
+    full = [" ".join([*["w07"] * (size - 1), end]) for end in ("w01", "w02")]
+    found = PairSet.build(model, [Pair(full[0], full[1], ("w03",), ("w04",))])
+    short = PairSet.build(model, [Pair("w07 w01", "w07 w02", ("w03",), ("w04",))])
+    assert found.lengths == (size,)
+    assert (found.answer_ids, found.foil_ids) == (short.answer_ids, short.foil_ids)
+    assert bool(model.logits(found.clean).isfinite().all())
+    with pytest.raises(DataError, match=f"reads at most {size}"):
+        PairSet.build(model, [Pair(f"{full[0]} w01", f"{full[1]} w01", ("w03",), ("w04",))])
+
+
 def test_swapping_twice_is_nothing_and_swapping_once_is_something(model: Model) -> None:
     found = PairSet.build(model, [GOOD, Pair("w01", "w02", ("w03",), ("w04",), "null")])
     once, twice = found.swap(), found.swap().swap()
