@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,8 +23,10 @@ from interp.sites import Site
 __all__ = ["Bill", "Engine"]
 
 CHECKED = 4
-UNEMBEDDED = 1024
-"""Rows whose logits are computed at once, so that the head's weights are read rarely."""
+UNEMBEDDED, LOGITS = 1024, 1 << 26
+"""Most rows, and most numbers, of logits that are computed at once: the head's weights are read rarely."""
+Keep = Callable[[Sequence[int], Tensor], None]
+"""Takes numbers of rows and their logits."""
 TOLERANCE = 1e-5
 _log = logging.getLogger(__name__)
 
@@ -108,12 +110,32 @@ class Engine:
         rule: Rule = interchange,
         progress: bool = False,
     ) -> Tensor:
-        """Give the fp32 logits ``[row vocab]`` after the last token of each patched copy.
+        """The fp32 logits ``[row vocab]`` after the last token of each patched copy; see :meth:`each`."""
+        found: dict[int, Tensor] = {}
+
+        def keep(numbers: Sequence[int], logits: Tensor) -> None:
+            found.update(zip(numbers, logits, strict=True))
+
+        self.each(rows, values, keep, rule=rule, progress=progress)
+        kept = [found[at] for at in range(len(rows))]
+        return torch.stack(kept) if kept else torch.zeros(0, self.model.vocab_size)
+
+    def each(
+        self,
+        rows: Sequence[Row],
+        values: Mapping[Site, Tensor],
+        keep: Keep,
+        *,
+        rule: Rule = interchange,
+        progress: bool = False,
+    ) -> None:
+        """Run every patched copy and hand its logits over, part by part, so that they need not all be held.
 
         Args:
             rows: what is replaced in which copy.
             values: carrier -> ``[example pos ...]`` for every prompt; positions beyond a prompt's end are not
                 read.
+            keep: called with numbers of rows and their fp32 logits ``[row vocab]`` after the last token.
             rule: from current and source values to new ones.
             progress: show a progress bar.
 
@@ -121,14 +143,19 @@ class Engine:
             ModelError: the patched passes differ from whole forward passes.
         """
         if not rows:
-            return torch.zeros(0, self.model.vocab_size)
-        found: dict[int, Tensor] = {}
+            return
+        chosen = random.Random(f"check:{self.seed}").sample(range(len(rows)), min(CHECKED, len(rows)))
+        checked: dict[int, Tensor] = {}
+
+        def handed(numbers: Sequence[int], logits: Tensor) -> None:
+            # a copy: a view would keep the logits of all rows of the part
+            checked.update({at: logits[place].clone() for place, at in enumerate(numbers) if at in chosen})
+            keep(numbers, logits)
+
         for length, numbers in self._by_length(rows).items():
-            found |= self._group(length, numbers, rows, Patch(values, rule), progress)
-        logits = torch.stack([found[at] for at in range(len(rows))])
+            self._group(length, numbers, rows, Patch(values, rule), handed, progress)
         self.bill.rows += len(rows)
-        self._check(rows, Patch(values, rule), logits)
-        return logits
+        self._check(rows, chosen, Patch(values, rule), torch.stack([checked[at] for at in chosen]))
 
     def _by_length(self, rows: Sequence[Row]) -> dict[int, list[int]]:
         groups: dict[int, list[int]] = {}
@@ -137,37 +164,44 @@ class Engine:
         return groups
 
     def _group(
-        self, length: int, numbers: Sequence[int], rows: Sequence[Row], patch: Patch, progress: bool
-    ) -> dict[int, Tensor]:
-        """Run the rows of one length."""
+        self,
+        length: int,
+        numbers: Sequence[int],
+        rows: Sequence[Row],
+        patch: Patch,
+        keep: Keep,
+        progress: bool,
+    ) -> None:
+        """Run the rows of one length. All their last states are held, the logits of a part at a time."""
         examples = [at for at, n in enumerate(self.tokens.lengths) if n == length]
         walker = self._walker(length, [self.tokens.token_ids[at] for at in examples])
+        most = min(UNEMBEDDED, max(1, LOGITS // self.model.vocab_size))
+        parts = [numbers[at : at + most] for at in range(0, len(numbers), most)]
         if walker is None:
             self.bill.forwards += len(numbers)
-            whole = naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in numbers], patch)
-            return dict(zip(numbers, whole, strict=True))
+            for part in parts:
+                keep(part, naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in part], patch))
+            return
         place = {example: at for at, example in enumerate(examples)}
         local = {at: Row(place[rows[at].example], rows[at].mediators) for at in numbers}
         index = torch.tensor(examples)
         short = {site: value[index.to(value.device), :length] for site, value in patch.values.items()}
         plan = self._plan(length, [rows[at] for at in numbers], numbers)
         starts = {at: walk.start for walk in plan.walks for at in walk.rows}
-        found: dict[int, Tensor] = {}
+        states: dict[int, Tensor] = {}
         before = walker.steps
 
         def run(batch: Sequence[int]) -> None:
             own = Patch(short, patch.rule)
             got = walker.last([local[at] for at in batch], own, start=starts[batch[0]])
-            found.update(zip(batch, got, strict=True))
+            states.update(zip(batch, got, strict=True))
 
         def unembed(batch: Sequence[int]) -> None:
-            logits = self.model.unembed(torch.stack([found[at] for at in batch]))
-            found.update(zip(batch, logits, strict=True))
+            keep(batch, self.model.unembed(torch.stack([states[at] for at in batch])))
 
         in_batches([walk.rows for walk in plan.walks], run, progress=progress)
-        in_batches([numbers[at : at + UNEMBEDDED] for at in range(0, len(numbers), UNEMBEDDED)], unembed)
+        in_batches(parts, unembed)
         self.bill.forwards += (walker.steps - before) / self.model.n_layers
-        return found
 
     def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> Walker | None:
         """Give the walker of a length; None where a walk does not give the model's own logits."""
@@ -189,12 +223,11 @@ class Engine:
             self._walkers[length] = walker
         return self._walkers[length]
 
-    def _check(self, rows: Sequence[Row], patch: Patch, logits: Tensor) -> None:
-        """Recompute random rows by whole forward passes."""
-        some = random.Random(f"check:{self.seed}").sample(range(len(rows)), min(CHECKED, len(rows)))
-        wanted = naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in some], patch)
-        self.bill.setup += len(some)
-        off = _relative(logits[some], wanted)
+    def _check(self, rows: Sequence[Row], chosen: Sequence[int], patch: Patch, logits: Tensor) -> None:
+        """Recompute chosen rows by whole forward passes, beside the logits they got."""
+        wanted = naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in chosen], patch)
+        self.bill.setup += len(chosen)
+        off = _relative(logits, wanted)
         self.bill.checked = max(self.bill.checked, off)
         allowed = TOLERANCE if self.model.dtype == torch.float32 else 0.05
         if not off <= allowed:

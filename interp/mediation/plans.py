@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from interp.errors import ConfigError
 from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.edges.job import EdgeJob
+from interp.mediation.engine import LOGITS, UNEMBEDDED
 from interp.mediation.searches import SEARCHES
 from interp.mediation.searches.exhaustive import prepared
 from interp.mediation.searches.job import Job, Mediators
@@ -32,6 +33,9 @@ class Forecast:
         skipped: cells whose effect is exactly zero and that are not run.
         exact: whether ``forwards`` is what the bill will say; where what is run depends on what is found, it
             is an estimate.
+        memory: bytes that an exhaustive search holds besides the weights, roughly: the unpatched streams,
+        keys and
+            values, what is put in, one last state per copy and the logits of some copies; 0 where not known.
     """
 
     search: str
@@ -42,6 +46,7 @@ class Forecast:
     walks: int = 0
     skipped: int = 0
     exact: bool = True
+    memory: int = 0
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -51,7 +56,9 @@ class Forecast:
         beside = f"{self.naive:,} if every mediator had whole passes of its own"
         if not self.walks:
             return f"{asked}, {cost} ({beside})"
-        return f"{asked}, {cost} in {self.walks} walks, {self.skipped:,} cells known to be zero ({beside})"
+        held = f"about {self.memory / 1e9:,.2f} GB besides the weights"
+        zero = f"{self.skipped:,} cells known to be zero"
+        return f"{asked}, {cost} in {self.walks} walks, {zero} ({beside}), {held}"
 
 
 def plan(
@@ -98,15 +105,30 @@ def plan(
 
 def _exhaustive(job: Job) -> Forecast:
     """Plan what an exhaustive search runs in every direction."""
-    forwards, walks, skipped = 0.0, 0, 0
+    forwards, walks, skipped, most = 0.0, 0, 0, 0
     for direction in job.directions:
         engine, rows, cells = prepared(job, direction)
         found = engine.plan(rows)
         forwards += found.forwards
         walks += len(found.walks)
         skipped += len(job.mediators) * len(job.pairs) - len(cells)
+        most = max(most, len(rows))
     n, m = len(job.pairs), len(job.mediators)
-    return Forecast("exhaustive", n, m, forwards, n * m * len(job.directions), walks, skipped)
+    naive, memory = n * m * len(job.directions), _memory(job, most)
+    return Forecast("exhaustive", n, m, forwards, naive, walks, skipped, memory=memory)
+
+
+def _memory(job: Job, rows: int) -> int:
+    """Bytes that one direction holds: streams, keys and values of the plain run, sources, states, logits."""
+    model, tokens = job.model, sum(job.pairs.lengths)
+    padded = len(job.pairs) * max(job.pairs.lengths)
+    cached = (model.n_layers + 1) * model.d_model + 2 * model.n_layers * model.n_kv_heads * model.d_head
+    widths = {"z": model.n_heads * model.d_head, "q": model.n_heads * model.d_head, "mlp_act": model.d_mlp}
+    widths |= dict.fromkeys(("k", "v"), model.n_kv_heads * model.d_head)
+    sources = sum(widths.get(site.kind, model.d_model) for site in job.carriers)
+    held = tokens * cached + padded * sources + rows * model.d_model
+    logits = min(rows, UNEMBEDDED, LOGITS // model.vocab_size) * model.vocab_size
+    return model.dtype.itemsize * held + 4 * logits
 
 
 def _estimated(job: Job, search: str, passes: int) -> Forecast:

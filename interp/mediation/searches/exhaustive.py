@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.effects import Effects
@@ -82,10 +84,15 @@ def _sweep(
     source, n = job.base(direction)[1], len(job.pairs)
     engine, rows, cells = prepared(job, direction)
     engine.bill.skipped = len(job.mediators) * n - len(cells)
-    values = job.sources(source, job.mediators)
-    logits = engine.logits(rows, values, rule=job.replacement.rule, progress=progress)
-    index = torch.tensor([*range(n), *(e for _, e in cells)], device=logits.device)
-    measured = job.values(logits, targets.rows(index.to(targets.answers.device)))
+    measured = np.zeros(len(rows))
+
+    def measure(numbers: Sequence[int], logits: Tensor) -> None:
+        index = torch.tensor([rows[at].example for at in numbers], device=targets.answers.device)
+        measured[list(numbers)] = job.values(logits.to(index.device), targets.rows(index))
+
+    engine.each(
+        rows, job.sources(source, job.mediators), measure, rule=job.replacement.rule, progress=progress
+    )
     start = corrupt if direction == "denoising" else clean
     plain = measured[:n]
     result = np.zeros((len(job.mediators), n))

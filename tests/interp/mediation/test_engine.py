@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from interp import mediation
 from interp.errors import ModelError
 from interp.mediation.edits import Patch, Row
 from interp.mediation.engine import Engine
@@ -22,6 +24,7 @@ from interp.mediation.walk import Walker
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.sites import Site
+from tests.interp.mediation.edges.models import pairs_of
 from tests.interp.mediation.test_walk import cells, loaded, prompts, values
 from tests.tiny import FAMILIES, build, tokenizer
 
@@ -279,3 +282,37 @@ def test_what_transformers_asks_of_a_cache_is_what_a_prefix_offers(family: str) 
     own = {"past", "length", "examples"}
     assert asked - own <= offered | {"is_sliding", "is_compileable"}
     assert {"update", "get_seq_length"} <= asked
+
+
+def test_logits_are_handed_over_in_parts_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory: at any time the logits of one part are alive, whatever the number of rows."""
+    model = loaded("llama")
+    base, source = alike(model)
+    rows = cases(model)
+    given = values(model, source, [m for row in rows for m in row.mediators])
+    tokens = model.tokenize(base)
+    whole = Engine(model, tokens).logits(rows, given)
+    monkeypatch.setattr("interp.mediation.engine.UNEMBEDDED", 5)
+    handed: list[weakref.ref[Any]] = []
+    seen: dict[int, Tensor] = {}
+
+    def keep(numbers: Any, logits: Tensor) -> None:
+        assert len(numbers) <= 5
+        assert [one() for one in handed if one() is not None] == []
+        handed.append(weakref.ref(logits.untyped_storage()))
+        seen.update({at: logits[place].clone() for place, at in enumerate(numbers)})
+
+    Engine(model, tokens).each(rows, given, keep)
+    assert len(handed) >= len(rows) / 5
+    assert off(torch.stack([seen[at] for at in range(len(rows))]), whole) <= 1e-6
+
+
+def test_the_plan_says_how_much_is_held() -> None:
+    """By hand: 2 pairs of 7 tokens, heads of 3 layers of a llama with 4 heads of 8 and 2 key-value heads."""
+    model = load(build("llama"), tokenizer=tokenizer())
+    pairs = pairs_of(model, 2, length=7)
+    found = mediation.plan(model, pairs[[0, 0]], "head.*", directions="noising")
+    copies = 2 * (12 + 1)
+    streams, past, z = 4 * 32, 2 * 3 * 2 * 8, 3 * 32
+    assert found.memory == 4 * (2 * 7 * (streams + past + z) + copies * 32 + copies * 64)
+    assert "GB besides the weights" in str(found)
