@@ -10,6 +10,7 @@ from interp.mediation.edges.engine import CutRow, EdgeEngine
 from interp.mediation.edges.job import EdgeJob, Edges
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
+from interp.mediation.noise import rounding_error
 from interp.mediation.searches.gradients import SIGNS
 from interp.models.loading import ModelLike
 from interp.pairs import PairSet
@@ -49,25 +50,25 @@ def edge_effects(
     targets, clean, corrupt = job.job.unpatched()
     values: dict[str, np.ndarray] = {}
     cost: dict[str, Any] = {}
-    noise = 0.0
     for direction in job.job.directions:
-        found, bill, floor = _sweep(job, direction, targets, clean, corrupt, progress)
-        values[direction], cost[direction], noise = found, bill, max(noise, floor)
+        values[direction], cost[direction] = _sweep(job, direction, targets, progress)
+    noise = rounding_error(
+        job, values, lambda part, way: _sweep(part, way, part.job.unpatched()[0], False)[0]
+    )
     return job.effects(values, clean, corrupt, search="exhaustive", noise=noise, cost=cost)
 
 
 def _sweep(
-    job: EdgeJob, direction: str, targets: Targets, clean: np.ndarray, corrupt: np.ndarray, progress: bool
-) -> tuple[np.ndarray, dict[str, Any], float]:
-    """Cut every edge in every pair in one direction; give effects, the bill and the noise floor."""
+    job: EdgeJob, direction: str, targets: Targets, progress: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Cut every edge in every pair in one direction; give effects and the bill."""
     engine = EdgeEngine(job.job.model, job.job.base(direction)[0], job.graph)
     n, places = len(job.job.pairs), job.graph.indices(job.edges)
     plain = [CutRow(at, places[:0]) for at in range(n)]
     rows = [CutRow(at, place) for place in places[:, None].unbind() for at in range(n)]
     measured = job.measure(engine, [*plain, *rows], job.sources(direction), targets, progress)
-    start = corrupt if direction == "denoising" else clean
     change = measured[n:].reshape(len(job.edges), n) - measured[:n]
-    return SIGNS[direction] * change, billed(engine), float(np.abs(measured[:n] - start).max())
+    return SIGNS[direction] * change, billed(engine)
 
 
 def billed(engine: EdgeEngine) -> dict[str, Any]:

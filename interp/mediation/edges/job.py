@@ -18,9 +18,10 @@ from interp.mediation.edges.run import carriers_of
 from interp.mediation.edits import interchange
 from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
-from interp.mediation.replacements import REPLACEMENTS
+from interp.mediation.replacements import REPLACEMENTS, Replacement
 from interp.mediation.searches.job import Job
 from interp.models.loading import ModelLike
+from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
 
@@ -67,6 +68,25 @@ class EdgeJob:
             )
         graph = Graph.of(job.model)
         return cls(job, graph, graph.select(edges))
+
+    def part(self, rows: Sequence[int], columns: Sequence[int]) -> EdgeJob:
+        """The same search over some edges and some pairs."""
+        return EdgeJob(self.job.part([], columns), self.graph, tuple(self.edges[at] for at in rows))
+
+    @property
+    def model(self) -> Model:
+        """What is patched."""
+        return self.job.model
+
+    @property
+    def replacement(self) -> Replacement:
+        """What a mediator's value becomes."""
+        return self.job.replacement
+
+    @property
+    def seed(self) -> int:
+        """Of draws."""
+        return self.job.seed
 
     def sources(self, direction: str) -> dict[Site, Tensor]:
         """Give what cut edges carry: carrier -> ``[pair pos ...]``, of every writer."""

@@ -25,11 +25,14 @@ from interp.mediation.edges.run import carriers_of
 from interp.mediation.effects import Effects
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import Targets
+from interp.mediation.noise import rounding_error
 from interp.mediation.planner import TOKENS
+from interp.mediation.replacements import Replacement
 from interp.mediation.searches.gradients import SIGNS
 from interp.models.forward import in_batches
 from interp.models.hooks import evaluating
 from interp.models.loading import ModelLike, as_model
+from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
 
@@ -94,11 +97,11 @@ def path_patching(
     paths = _Paths(job, tuple(sorted({edge.writer for edge in edges})), readers, tuple(through))
     values: dict[str, np.ndarray] = {}
     cost: dict[str, Any] = {}
-    noise = 0.0
     for direction in job.job.directions:
-        start = corrupt if direction == "denoising" else clean
-        values[direction], plain, cost[direction] = paths.sweep(direction, targets, progress)
-        noise = max(noise, float(np.abs(plain - start).max()))
+        values[direction], cost[direction] = paths.sweep(direction, targets, progress)
+    noise = rounding_error(
+        paths, values, lambda part, way: part.sweep(way, part.job.job.unpatched()[0], False)[0]
+    )
     found = job.effects(values, clean, corrupt, search="path-patching", noise=noise, cost=cost)
     notes = (*found.warnings, *paths.notes(writers))
     return replace(found, mediators=tuple(map(Mediator, paths.senders)), warnings=notes)
@@ -131,10 +134,30 @@ class _Paths:
     receivers: tuple[Reader, ...]
     through: tuple[str, ...]
 
-    def sweep(
-        self, direction: str, targets: Targets, progress: bool
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Give effects ``[sender pair]``, the metric with nothing patched, and the bill."""
+    @property
+    def model(self) -> Model:
+        """What is patched."""
+        return self.job.model
+
+    @property
+    def replacement(self) -> Replacement:
+        """What a sender's value becomes."""
+        return self.job.replacement
+
+    @property
+    def seed(self) -> int:
+        """Of draws."""
+        return self.job.seed
+
+    def part(self, rows: Sequence[int], columns: Sequence[int]) -> _Paths:
+        """The same search over some senders and some pairs."""
+        everything = range(len(self.job.edges))
+        return replace(
+            self, job=self.job.part(everything, columns), senders=tuple(self.senders[at] for at in rows)
+        )
+
+    def sweep(self, direction: str, targets: Targets, progress: bool) -> tuple[np.ndarray, dict[str, Any]]:
+        """Give effects ``[sender pair]`` and the bill."""
         job = self.job
         n, tokens = len(job.job.pairs), job.job.base(direction)[0]
         engine = EdgeEngine(job.job.model, tokens, job.graph)
@@ -154,7 +177,7 @@ class _Paths:
             ]
             measured = np.stack(found)
             engine.bill.forwards += noted.forwards
-        return SIGNS[direction] * (measured - plain), plain, billed(engine)
+        return SIGNS[direction] * (measured - plain), billed(engine)
 
     def _after_the_first(self) -> set[Site]:
         """Give the writers between the receivers, which respond to the first of them."""

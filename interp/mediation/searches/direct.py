@@ -12,6 +12,8 @@ from torch import Tensor
 from interp.errors import SiteError
 from interp.mediation.effects import Effects
 from interp.mediation.mediators import Mediator
+from interp.mediation.metrics import Targets
+from interp.mediation.noise import rounding_error
 from interp.mediation.searches.gradients import SIGNS
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.walk import within
@@ -60,17 +62,18 @@ def direct_effects(
     job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
     _need_writers(job)
     targets, clean, corrupt = job.unpatched()
-    values: dict[str, np.ndarray] = {}
-    noise = 0.0
-    for direction in job.directions:
-        streams, changes = _changes(job, direction)
-        plain = job.values(model.unembed(streams), targets)
-        start = corrupt if direction == "denoising" else clean
-        noise = max(noise, float(np.abs(plain - start).max()))
-        found = [job.values(model.unembed(streams + change), targets) - plain for change in changes]
-        values[direction] = SIGNS[direction] * np.stack(found)
+    values = {direction: _effects(job, direction, targets) for direction in job.directions}
+    noise = rounding_error(job, values, lambda part, way: _effects(part, way, part.unpatched()[0]))
     cost: Mapping[str, Any] = {"forwards": 2 + 2 * len(job.directions)}
     return job.effects(values, clean, corrupt, search="direct", noise=noise, cost=dict(cost))
+
+
+def _effects(job: Job, direction: str, targets: Targets) -> np.ndarray:
+    """``[mediator pair]`` direct effects in one direction."""
+    streams, changes = _changes(job, direction)
+    plain = job.values(job.model.unembed(streams), targets)
+    found = [job.values(job.model.unembed(streams + change), targets) - plain for change in changes]
+    return SIGNS[direction] * np.stack(found)
 
 
 def _need_writers(job: Job) -> None:

@@ -13,6 +13,7 @@ from interp.mediation.edges.asked import are_edges, at_all_positions
 from interp.mediation.effects import Effects
 from interp.mediation.engine import Engine
 from interp.mediation.metrics import Targets
+from interp.mediation.noise import rounding_error
 from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.walk import Row
 from interp.models.loading import ModelLike
@@ -70,17 +71,14 @@ def exhaustive(
     targets, clean, corrupt = job.unpatched()
     values: dict[str, np.ndarray] = {}
     cost: dict[str, Any] = {}
-    noise = 0.0
     for direction in job.directions:
-        found, bill, floor = _sweep(job, direction, targets, clean, corrupt, progress)
-        values[direction], cost[direction], noise = found, bill, max(noise, floor)
+        values[direction], cost[direction] = _sweep(job, direction, targets, progress)
+    noise = rounding_error(job, values, lambda part, way: _sweep(part, way, part.unpatched()[0], False)[0])
     return job.effects(values, clean, corrupt, search="exhaustive", noise=noise, cost=cost)
 
 
-def _sweep(
-    job: Job, direction: str, targets: Targets, clean: np.ndarray, corrupt: np.ndarray, progress: bool
-) -> tuple[np.ndarray, dict[str, Any], float]:
-    """Patch every mediator into every pair in one direction; give effects, the bill and the noise floor."""
+def _sweep(job: Job, direction: str, targets: Targets, progress: bool) -> tuple[np.ndarray, dict[str, Any]]:
+    """Patch every mediator into every pair in one direction; give effects and the bill."""
     source, n = job.base(direction)[1], len(job.pairs)
     engine, rows, cells = prepared(job, direction)
     engine.bill.skipped = len(job.mediators) * n - len(cells)
@@ -93,7 +91,6 @@ def _sweep(
     engine.each(
         rows, job.sources(source, job.mediators), measure, rule=job.replacement.rule, progress=progress
     )
-    start = corrupt if direction == "denoising" else clean
     plain = measured[:n]
     result = np.zeros((len(job.mediators), n))
     sign = 1.0 if direction == "denoising" else -1.0
@@ -108,7 +105,7 @@ def _sweep(
         "checked": bill.checked,
         "fallback": bill.fallback,
     }
-    return result, facts, float(np.abs(plain - start).max())
+    return result, facts
 
 
 def prepared(job: Job, direction: str) -> tuple[Engine, list[Row], list[tuple[int, int]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from interp.mediation.edges.graph import Edge
 from interp.mediation.effects import DIRECTIONS, Effects
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
+from interp.mediation.noise import smallest
 from interp.mediation.replacements import Material, Replacement, replacement_of
 from interp.mediation.subspaces import Subspace
 from interp.models.loading import ModelLike, as_model
@@ -88,6 +89,10 @@ class Job:
         found = mediators_of(model, pairs, given, positions=positions)
         return cls(model, pairs, found, METRICS[metric], rule, chosen, seed)
 
+    def part(self, rows: Sequence[int], columns: Sequence[int]) -> Job:
+        """The same search over some mediators and some pairs."""
+        return replace(self, mediators=tuple(self.mediators[at] for at in rows), pairs=self.pairs[columns])
+
     def base(self, direction: str) -> tuple[Tokens, Tokens]:
         """Give the prompts that are patched, and those the values come from."""
         clean, corrupt = self.pairs.clean, self.pairs.corrupt
@@ -159,6 +164,7 @@ class Job:
         clean: np.ndarray,
         corrupt: np.ndarray,
         *,
+        noise: float = 0.0,
         warnings: tuple[str, ...] = (),
         **facts: Any,
     ) -> Effects:
@@ -176,6 +182,7 @@ class Job:
             metric=self.metric.name,
             unit=self.metric.unit,
             replacement=self.replacement.name,
+            noise=max(noise, smallest(self.model, clean, corrupt)),
             model=self.model.described,
             seed=self.seed,
             warnings=tuple(notes),
