@@ -16,7 +16,7 @@ from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.models.tokens import Tokens, tokenize
 from interp.tasks import TASKS, Labelled, load_world
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example
 
 __all__ = ["Material", "Own", "material", "partners"]
 

@@ -21,7 +21,7 @@ from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding
-from interp.tasks.pairs import draw
+from interp.tasks.pairs import sample
 
 if TYPE_CHECKING:
     import pandas
@@ -173,7 +173,7 @@ def pairs_for(
         seed: of the draw and of the division.
     """
     own = isinstance(pairs, PairSet)
-    found = pairs if own else draw(model, pairs, 2 * n, seed=seed, counterfactual=counterfactual)
+    found = pairs if own else sample(model, pairs, 2 * n, seed=seed, counterfactual=counterfactual)
     groups = list(dict.fromkeys(found.groups))
     if own:
         random.Random(f"halves:{seed}").shuffle(groups)

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.tasks import two_hop
-from interp.tasks.examples import Example
-from interp.tasks.generators import TASKS
+from interp.tasks.prompts import Example
+from interp.tasks.table import TASKS
 from interp.tasks.world import World, load_world
 from probes.statistics import clopper_pearson
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from interp.demo.architecture import token_id
 from interp.demo.tokenizer import template_words
 from interp.tasks import indirect_object, key_value, patterns
-from interp.tasks.examples import Example
-from interp.tasks.generators import TASKS
+from interp.tasks.prompts import Example
+from interp.tasks.table import TASKS
 from interp.tasks.world import World
 
 __all__ = ["Batch", "Mix", "batches", "encode", "make_batch"]

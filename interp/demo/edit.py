@@ -27,7 +27,7 @@ from interp.demo.optimisation import make_optimizers, set_rate, step
 from interp.demo.schedule import SCHEDULE
 from interp.paths import assets
 from interp.tasks import analogy, one_hop
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example
 from interp.tasks.relations import RELATIONS
 from interp.tasks.world import Fact, World, load_world
 

@@ -16,10 +16,10 @@ from interp.demo.bars import Row, format_rows
 from interp.demo.edit import EDIT_SEED, EDIT_SHARE, edited_world
 from interp.demo.optimisation import Progress
 from interp.demo.schedule import SCHEDULE
-from interp.tasks.generators import TASKS
 from interp.tasks.one_hop import held_out_template
 from interp.tasks.relations import RELATIONS
 from interp.tasks.splits import HELD_OUT_SHARES, SALT
+from interp.tasks.table import TASKS
 from interp.tasks.two_hop import TEMPLATES, compositions
 from interp.tasks.world import World, load_world
 

@@ -1,6 +1,6 @@
 """Causal mediation: which part of a model carries the difference between two prompts.
 
-    pairs = tasks.draw(model, "capitals", 32)
+    pairs = tasks.sample(model, "capitals", 32)
     effects = mediation.exhaustive(model, pairs, "head.*")
     effects.table(5)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example, PairTexts
 from interp.tasks.splits import Split, in_split
 from interp.tasks.world import World
 
-__all__ = ["LARGEST", "TEMPLATES", "example", "generate"]
+__all__ = ["LARGEST", "TEMPLATES", "example", "generate", "pairs"]
 
 LARGEST = 49
 TEMPLATES: tuple[str, ...] = ("{a} + {b} =", "the sum of {a} and {b} is", "{a} plus {b} gives")
@@ -33,3 +34,15 @@ def generate(world: World, rng: random.Random, split: Split) -> Example:
         first, second = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
         if in_split(split, "addition", *(str(n) for n in sorted((first, second)))):
             return example(first, second, rng.randrange(len(TEMPLATES)))
+
+
+def pairs(world: World, rng: random.Random, kind: str) -> Iterator[PairTexts]:
+    """Yield pairs of sums without end: another second summand, or the two exchanged."""
+    while True:
+        first, second, third = rng.sample(range(LARGEST + 1), 3)
+        at = rng.randrange(len(TEMPLATES))
+        clean = example(first, second, at)
+        corrupt = example(second, first, at) if kind == "swap" else example(first, third, at)
+        foil = str(first + third)
+        named = "null" if kind == "swap" else kind
+        yield PairTexts(clean.prompt, corrupt.prompt, (clean.answer,), (foil,), named, clean.group)

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Literal
 
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example, PairTexts
 from interp.tasks.splits import Split, in_split
 from interp.tasks.world import World
 
-__all__ = ["TEMPLATES", "Number", "example", "generate"]
+__all__ = ["TEMPLATES", "Number", "example", "generate", "pairs"]
 
 Number = Literal["singular", "plural"]
 
@@ -61,3 +62,30 @@ def generate(world: World, rng: random.Random, split: Split) -> Example:
             number=number,
             answer=rng.choice(world.column("verbs_agreement", column)),
         )
+
+
+def labels(world: World, rng: random.Random) -> Iterator[Example]:
+    """Yield trained prompts without end; the label is the number of the subject."""
+    while True:
+        yield generate(world, rng, "train")
+
+
+def pairs(world: World, rng: random.Random, kind: str) -> Iterator[PairTexts]:
+    """Yield pairs without end: the number of the subject, or of the noun beside it, is changed.
+
+    Answers are the verbs of the subject's number.
+    """
+    nouns = world.lists["animate_nouns"]
+    with_attractor = [text for text in TEMPLATES.values() if "{attractor}" in text]
+    while True:
+        subject, other = rng.sample(nouns, 2)
+        number, beside = rng.randrange(2), rng.randrange(2)
+        template = rng.choice(with_attractor if kind == "attractor" else list(TEMPLATES.values()))
+        changed = (number, 1 - beside) if kind == "attractor" else (1 - number, beside)
+        clean, corrupt = (
+            template.format(noun=subject[own], attractor=other[its])
+            for own, its in ((number, beside), changed)
+        )
+        answers, foils = (world.column("verbs_agreement", column) for column in (number, 1 - number))
+        named = "null" if kind == "attractor" else kind
+        yield PairTexts(clean, corrupt, answers, foils, named, f"{subject[0]}|{other[0]}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
-from interp.tasks.examples import Example
-from interp.tasks.splits import Split, in_split
+from interp.tasks.prompts import Example
+from interp.tasks.relations import RELATIONS
+from interp.tasks.splits import Split, in_split, part_of
 from interp.tasks.world import Fact, World
 
 __all__ = ["TEMPLATES", "clear", "example", "generate", "in_pair_split"]
@@ -17,7 +19,7 @@ TEMPLATES: dict[str, str] = {
 
 
 def clear(world: World, shown: Fact, asked: Fact) -> bool:
-    """Say whether the pair shown determines the relation, and the answer is not simply the object shown."""
+    """Tell whether the pair shown fits one relation only, and the answer is not simply the object shown."""
     return (
         shown.subject != asked.subject
         and shown.object != asked.object
@@ -26,7 +28,7 @@ def clear(world: World, shown: Fact, asked: Fact) -> bool:
 
 
 def in_pair_split(split: Split, first: Fact, second: Fact) -> bool:
-    """Say whether an unordered pair of facts belongs to the split."""
+    """Tell whether an unordered pair of facts belongs to the split."""
     subjects = sorted((first.subject, second.subject))
     return in_split(split, "analogy", first.relation, *subjects)
 
@@ -56,3 +58,15 @@ def generate(world: World, rng: random.Random, split: Split) -> Example:
         shown = rng.choice(world.facts[asked.relation])
         if clear(world, shown, asked) and in_pair_split(split, shown, asked):
             return example(shown, asked, rng.choice(tuple(TEMPLATES)))
+
+
+def labels(world: World, rng: random.Random) -> Iterator[Example]:
+    """Yield analogies of words of one part, relations in turn, without end; the label is the relation."""
+    names = [name for name in RELATIONS if name not in ("capital_of", "country_of")]
+    while True:
+        facts = world.facts[names[0]]
+        names = [*names[1:], names[0]]
+        asked = rng.choice(facts)
+        shown = rng.choice([fact for fact in facts if part_of(fact.subject) == part_of(asked.subject)])
+        if clear(world, shown, asked):
+            yield example(shown, asked, rng.choice(tuple(TEMPLATES)))

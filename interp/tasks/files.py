@@ -85,7 +85,7 @@ def _text_of(path: Path) -> str:
 
 
 def _parse(path: Path, text: str) -> list[tuple[int, Mapping[str, object]]]:
-    """Give (line number, row) for every row of the file."""
+    """The rows of a file, each with its line number."""
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
         return [(n, _json_row(path, n, line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]

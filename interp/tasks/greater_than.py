@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example, PairTexts
 from interp.tasks.splits import Split, in_split
 from interp.tasks.world import World
 
-__all__ = ["CENTURIES", "TEMPLATES", "YEARS", "example", "generate"]
+__all__ = ["CENTURIES", "TEMPLATES", "YEARS", "example", "generate", "pairs"]
 
 TEMPLATES: tuple[str, ...] = (
     "the {event} lasted from the year {xx}{yy} to the year {xx}",
@@ -57,3 +58,18 @@ def generate(world: World, rng: random.Random, split: Split) -> Example:
                 year=year,
                 answer=rng.randrange(year + 1, 100),
             )
+
+
+def pairs(world: World, rng: random.Random, kind: str) -> Iterator[PairTexts]:
+    """Yield pairs of years without end; answers are the years after, foils the others."""
+    while True:
+        century, year = rng.choice(CENTURIES), rng.randrange(2, 98)
+        other = 1 if kind == "low" else rng.randrange(2, 98)
+        if other == year:
+            continue
+        at, event = rng.randrange(len(TEMPLATES)), rng.choice(world.column("events"))
+        clean, corrupt = (
+            example(at, event=event, century=century, year=y, answer=99).prompt for y in (year, other)
+        )
+        group = f"{century}{YEARS[year]}"
+        yield PairTexts(clean, corrupt, YEARS[year + 1 :], YEARS[: year + 1], kind, group)

@@ -1,14 +1,19 @@
-"""Indirect object: 'when Mary and John went to the store , John gave a book to' -> Mary."""
+"""Indirect object: 'when Mary and John went to the store , John gave a book to' -> Mary.
+
+The task of Wang et al. 2022 (arXiv 2211.00593).
+"""
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Iterator
 
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example, PairTexts
 from interp.tasks.splits import Split, in_split
 from interp.tasks.world import World
 
-__all__ = ["TEMPLATES", "example", "generate"]
+__all__ = ["TEMPLATES", "example", "generate", "pairs"]
 
 TEMPLATES: tuple[str, ...] = (
     "when {x} and {y} went to the {place} , {s} gave a {thing} to",
@@ -65,3 +70,36 @@ def generate(
                 thing=rng.choice(world.column("objects")),
                 order=rng.choice(("ABBA", "BABA")),
             )
+
+
+def labels(world: World, rng: random.Random) -> Iterator[Example]:
+    """Yield trained prompts without end; the label is the order of the names."""
+    while True:
+        yield generate(world, rng, "train")
+
+
+def pairs(world: World, rng: random.Random, kind: str) -> Iterator[PairTexts]:
+    """Yield pairs without end: the other name gives, two new names in the clause, or another place."""
+    places = world.column("places")
+    while True:
+        giver, receiver, *others = rng.sample(world.column("names"), 4)
+        place, elsewhere = rng.sample(places, 2)
+        template, order = rng.randrange(len(TEMPLATES)), rng.choice(("ABBA", "BABA"))
+        thing = rng.choice(world.column("objects"))
+        told = functools.partial(_told, template, thing)
+        clean = told(giver, receiver, place, order)
+        if kind == "flip":
+            corrupt = told(receiver, giver, place, "BABA" if order == "ABBA" else "ABBA")
+        elif kind == "names":
+            first, second = (receiver, giver) if order == "ABBA" else (giver, receiver)
+            corrupt = clean.replace(first, others[0], 1).replace(second, others[1], 1)
+        else:
+            corrupt = told(giver, receiver, elsewhere, order)
+            if corrupt == clean:
+                continue
+        group = "|".join(sorted((giver, receiver)))
+        yield PairTexts(clean, corrupt, (receiver,), (giver,), kind, group)
+
+
+def _told(template: int, thing: str, giver: str, receiver: str, place: str, order: str) -> str:
+    return example(template, giver=giver, receiver=receiver, place=place, thing=thing, order=order).prompt

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example, PairTexts
 from interp.tasks.splits import Split, in_split
 from interp.tasks.world import World
 
-__all__ = ["TEMPLATES", "example", "generate"]
+__all__ = ["TEMPLATES", "example", "generate", "pairs"]
 
 TEMPLATES: dict[str, tuple[str, str, str]] = {
     "colon": ("{k} : {v}", " , ", ". {k} :"),
@@ -71,3 +71,17 @@ def generate(
         asked = [i for i in rng.sample(range(n), n) if in_split(split, "key-value", keys[i], values[i])]
         if asked:
             return example(keys, values, asked, rng.choice(tuple(TEMPLATES)))
+
+
+def pairs(world: World, rng: random.Random, kind: str) -> Iterator[PairTexts]:
+    """Yield pairs of two bindings without end: the other key asked, or the values exchanged."""
+    while True:
+        drawn = rng.sample(world.concepts, 4)
+        keys, values, template = drawn[:2], drawn[2:], rng.choice(tuple(TEMPLATES))
+        clean = example(keys, values, [0], template)
+        corrupt = (
+            example(keys, values, [1], template)
+            if kind == "query"
+            else example(keys, values[::-1], [0], template)
+        )
+        yield PairTexts(clean.prompt, corrupt.prompt, (values[0],), (values[1],), kind, clean.group)

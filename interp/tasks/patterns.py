@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example
 from interp.tasks.splits import Split, in_split
 from interp.tasks.world import World
 

@@ -1,4 +1,4 @@
-"""Prompts with a label to read out of the model: what a probe is trained and tested on."""
+"""Prompts as values: one with its answer, and many with labels."""
 
 from __future__ import annotations
 
@@ -6,21 +6,75 @@ import functools
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from interp.errors import ConfigError, DataError
-from interp.tasks import agreement, analogy, indirect_object, one_hop, two_hop
-from interp.tasks.examples import Example
-from interp.tasks.relations import RELATIONS
-from interp.tasks.world import World, load_world
+from interp.errors import DataError
 
-__all__ = ["LABELLED", "Labelled", "LabelledTask", "labelled"]
+__all__ = ["Example", "Labelled", "PairTexts"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt, the one word that answers it, and what is needed to group and score it.
+
+    Attributes:
+        prompt: the text up to the answer.
+        answer: the expected next word (one token of the bundled vocabulary).
+        task: the generator's name, a key of ``interp.tasks.TASKS``.
+        template: which of the task's templates was used.
+        group: what must not straddle a split (the fact asked for, the pair of names, ...).
+        label: what a probe may be asked to read (the relation, the number of the noun, ...).
+        correct: all answers that count as right; ``(answer,)`` where only one does.
+        wrong: the answers they are measured against; empty where the whole vocabulary is meant.
+        more: further turns of the same prompt, each (text that follows, its answer).
+        end: closing mark of the sentence.
+        variables: the values the generator drew, for counterfactuals.
+    """
+
+    prompt: str
+    answer: str
+    task: str
+    template: str
+    group: str
+    label: str = ""
+    correct: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    more: tuple[tuple[str, str], ...] = ()
+    end: str = "."
+    variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every answer that counts as right."""
+        return self.correct or (self.answer,)
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """(Text, answer) of the prompt and of everything that follows it."""
+        return ((self.prompt, self.answer), *self.more)
+
+    @property
+    def text(self) -> str:
+        """The whole sentence, answers and closing mark included."""
+        return " ".join(part for turn in self.turns for part in turn if part) + f" {self.end}"
+
+
+class PairTexts(NamedTuple):
+    """The texts of one :class:`interp.pairs.Pair`, in its order, before any tokenizer is known."""
+
+    clean: str
+    corrupt: str
+    answers: tuple[str, ...]
+    foils: tuple[str, ...]
+    kind: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Hold prompts, their labels, and the groups that must not straddle a split.
+    """Prompts, their labels, and the groups that must not straddle a split.
 
     Attributes:
         name: the task, or the file's name.
@@ -62,7 +116,7 @@ class Labelled:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Give the sha256 of everything that is read (texts, labels, groups, splits)."""
+        """The sha256 of everything that is read (texts, labels, groups, splits)."""
         rows = [self.texts, self.labels, self.groups, self.splits]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
@@ -80,159 +134,3 @@ class Labelled:
         if n >= len(self):
             return self
         return self.select(sorted(random.Random(seed).sample(range(len(self)), n)))
-
-
-@dataclass(frozen=True)
-class LabelledTask:
-    """Describe a bundled probing task."""
-
-    name: str
-    description: str
-    draw: Callable[[World, random.Random], Iterator[Example]]
-    n: int = 2400
-
-
-def _split_of(word: str) -> str:
-    """Put a word into train, validation or test (60, 20, 20) by its hash, the same everywhere."""
-    share = int.from_bytes(hashlib.blake2b(f"probe:{word}".encode(), digest_size=8).digest(), "big") / 2**64
-    return "train" if share < 0.6 else "validation" if share < 0.8 else "test"
-
-
-def _analogies(world: World, rng: random.Random) -> Iterator[Example]:
-    """Yield analogies, relations in turn, in which all four words are of one split."""
-    names = [name for name in RELATIONS if name not in ("capital_of", "country_of")]
-    while True:
-        facts = world.facts[names[0]]
-        names = [*names[1:], names[0]]
-        asked = rng.choice(facts)
-        shown = rng.choice([fact for fact in facts if _split_of(fact.subject) == _split_of(asked.subject)])
-        if analogy.clear(world, shown, asked):
-            yield analogy.example(shown, asked, rng.choice(tuple(analogy.TEMPLATES)))
-
-
-def _statements(world: World, rng: random.Random) -> Iterator[Example]:
-    while True:
-        fact = rng.choice(world.facts[rng.choice(tuple(RELATIONS))])
-        yield one_hop.example(fact, rng.randrange(len(RELATIONS[fact.relation].templates)))
-
-
-def _categories(world: World, rng: random.Random) -> Iterator[Example]:
-    while True:
-        for template in range(len(RELATIONS["category"].templates)):
-            for fact in rng.sample(world.facts["category"], len(world.facts["category"])):
-                yield one_hop.example(fact, template)
-
-
-def _bridges(world: World, rng: random.Random) -> Iterator[Example]:
-    """Yield two-hop prompts about a country that is not named, asking for anything but its continent."""
-    pool = [
-        c
-        for c in two_hop.compositions(world)
-        if c.bridge.relation in ("capital_of", "country_of") and c.second not in ("continent", "region")
-    ]
-    while True:
-        yield two_hop.example(rng.choice(pool), rng.randrange(len(two_hop.TEMPLATES)))
-
-
-def _agreements(world: World, rng: random.Random) -> Iterator[Example]:
-    while True:
-        yield agreement.generate(world, rng, "train")
-
-
-def _names(world: World, rng: random.Random) -> Iterator[Example]:
-    while True:
-        yield indirect_object.generate(world, rng, "train")
-
-
-def _answer(world: World, example: Example) -> str:
-    return example.answer
-
-
-def _relation(world: World, example: Example) -> str:
-    return example.label
-
-
-def _continent(world: World, example: Example) -> str:
-    return world.objects["continent", dict(example.variables)["bridge"]]
-
-
-def _subject(example: Example) -> str:
-    values = dict(example.variables)
-    return (
-        values.get("bridge")
-        or values.get("noun")
-        or values.get("c")
-        or values.get("subject")
-        or example.group
-    )
-
-
-_ROWS = (
-    (
-        LabelledTask(
-            "analogy-relation",
-            "which relation an analogy asks for; no pair of the test split is seen in training",
-            _analogies,
-            2520,
-        ),
-        _relation,
-    ),
-    (LabelledTask("fact-relation", "which relation a one-hop sentence asks for", _statements), _relation),
-    (LabelledTask("category", "the category of the thing in the sentence", _categories, 472), _answer),
-    (
-        LabelledTask(
-            "bridge-continent", "the continent of the country that a two-hop prompt only describes", _bridges
-        ),
-        _continent,
-    ),
-    (
-        LabelledTask(
-            "subject-number", "whether the subject is singular or plural, past an attractor", _agreements
-        ),
-        _relation,
-    ),
-    (LabelledTask("name-order", "whether the receiver or the giver is named first", _names), _relation),
-)
-
-LABELLED: dict[str, LabelledTask] = {row.name: row for row, _ in _ROWS}
-_LABELS: dict[str, Callable[[World, Example], str]] = {row.name: label for row, label in _ROWS}
-
-
-def labelled(name: str, *, n: int | None = None, seed: int = 0) -> Labelled:
-    """Draw the prompts of a bundled probing task.
-
-    Args:
-        name: a key of ``LABELLED``.
-        n: how many prompts; the task's own number when left out.
-        seed: which prompts are drawn; the split of a word never depends on it.
-
-    Raises:
-        ConfigError: there is no such task, or ``n`` is below 1.
-    """
-    if name not in LABELLED:
-        raise ConfigError(f"task '{name}' asked, but the tasks are: {', '.join(LABELLED)}.")
-    task, world = LABELLED[name], load_world()
-    wanted = task.n if n is None else n
-    if wanted < 1:
-        raise ConfigError(f"n={wanted} prompts asked; ask for at least 1.")
-    found: dict[str, Example] = {}
-    for example in _bounded(task.draw(world, random.Random(f"{name}-{seed}")), 50 * wanted):
-        found.setdefault(example.prompt, example)
-        if len(found) == wanted:
-            break
-    examples = list(found.values())
-    groups = [_subject(example) for example in examples]
-    return Labelled(
-        name=name,
-        description=task.description,
-        texts=tuple(found),
-        labels=tuple(_LABELS[name](world, example) for example in examples),
-        groups=tuple(groups),
-        splits=tuple(_split_of(group) for group in groups),
-    )
-
-
-def _bounded(examples: Iterator[Example], limit: int) -> Iterator[Example]:
-    """Stop a generator that repeats itself, where fewer distinct prompts exist than were asked for."""
-    for _, example in zip(range(limit), examples, strict=False):
-        yield example

@@ -1,9 +1,8 @@
 """The relations of the bundled fact tables: one row each, with the sentences that state it.
 
 A relation is a column pair of one CSV file under ``assets/facts``. Every template ends where the object
-goes, so that
-the text before it is a prompt and the object is the answer. Adding a relation is one row here and one file
-there.
+goes, so that the text before it is a prompt and the object is the answer. Adding a relation is one row here
+and one file there.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ["BRIDGES", "RELATIONS", "Bridge", "Relation"]
 
 @dataclass(frozen=True)
 class Relation:
-    """Name a relation, where its facts are, and the templates that state it."""
+    """A relation: where its facts are, and the templates that state it."""
 
     name: str
     file: str
@@ -28,7 +27,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Bridge:
-    """Describe an entity by another one, so that a second relation can be asked of it."""
+    """An entity described by another one, so that a second relation can be asked of it."""
 
     relation: str
     """The first hop: subject named in the prompt, object the bridge that is not."""

@@ -1,10 +1,8 @@
 """Which combinations the bundled model was trained on, decided by a hash and by nothing else.
 
 A combination (a fact in a template, two facts in an analogy, two names in a sentence) is *held out* when
-the hash of its
-key falls below the task's share. The rule needs no list, gives the same answer on every machine, and cannot
-drift from what
-was trained: the generators call it, the trainer calls the generators.
+the hash of its key falls below the task's share. The rule needs no list, gives the same answer on every
+machine, and cannot drift from what was trained: the generators call it, the trainer calls the generators.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-__all__ = ["HELD_OUT_SHARES", "SALT", "Split", "in_split", "is_held_out"]
+__all__ = ["HELD_OUT_SHARES", "SALT", "Split", "in_split", "is_held_out", "part_of"]
 
 Split = Literal["train", "held-out"]
 
@@ -33,7 +31,7 @@ HELD_OUT_SHARES: dict[str, float] = {
 
 
 def is_held_out(task: str, *key: str) -> bool:
-    """Say whether a combination was kept out of training.
+    """Tell whether a combination was kept out of training.
 
     Args:
         task: a key of ``HELD_OUT_SHARES``.
@@ -48,5 +46,11 @@ def is_held_out(task: str, *key: str) -> bool:
 
 
 def in_split(split: Split, task: str, *key: str) -> bool:
-    """Say whether a combination belongs to the split asked for."""
+    """Tell whether a combination belongs to the split asked for."""
     return is_held_out(task, *key) == (split == "held-out")
+
+
+def part_of(word: str) -> str:
+    """The part of a probe's data that a word belongs to (60, 20, 20) by its hash, the same everywhere."""
+    share = int.from_bytes(hashlib.blake2b(f"probe:{word}".encode(), digest_size=8).digest(), "big") / 2**64
+    return "train" if share < 0.6 else "validation" if share < 0.8 else "test"

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example, PairTexts
 from interp.tasks.relations import BRIDGES, RELATIONS, Bridge
 from interp.tasks.splits import Split, in_split, is_held_out
 from interp.tasks.world import World
 
-__all__ = ["TEMPLATES", "Composition", "compositions", "example", "generate"]
+__all__ = ["TEMPLATES", "Composition", "compositions", "example", "generate", "pairs"]
 
 TEMPLATES: tuple[str, ...] = (
     "the {noun} of {bridge} is",
@@ -35,7 +36,7 @@ class Composition:
 
     @property
     def held_out(self) -> bool:
-        """Say whether this composition was never trained, in any template."""
+        """Whether this composition was never trained, in any template."""
         return is_held_out("two-hop-composition", self.bridge.relation, self.entity, self.second)
 
 
@@ -98,3 +99,38 @@ def generate(world: World, rng: random.Random, split: Split, *, trained: bool = 
             str(template),
         ):
             return example(composition, template)
+
+
+def bridges(world: World, rng: random.Random) -> Iterator[Example]:
+    """Yield prompts about a country that is only described, asking for anything but where it lies.
+
+    The label is the continent of that country.
+    """
+    pool = [
+        c
+        for c in compositions(world)
+        if c.bridge.relation in ("capital_of", "country_of") and c.second not in ("continent", "region")
+    ]
+    while True:
+        composition = rng.choice(pool)
+        drawn = example(composition, rng.randrange(len(TEMPLATES)))
+        yield replace(drawn, label=world.objects["continent", composition.entity])
+
+
+def pairs(world: World, rng: random.Random, kind: str) -> Iterator[PairTexts]:
+    """Yield pairs of two hops without end: another first entity, or another second question."""
+    known = compositions(world)
+    while True:
+        one = rng.choice(known)
+        fits = [
+            other
+            for other in rng.sample(known, min(400, len(known)))
+            if other.bridge == one.bridge
+            and other.answer != one.answer
+            and (other.subject == one.subject) == (kind == "second")
+            and (other.second == one.second) == (kind == "first")
+        ]
+        if fits:
+            other, at = rng.choice(fits), rng.randrange(len(TEMPLATES))
+            clean, corrupt = example(one, at).prompt, example(other, at).prompt
+            yield PairTexts(clean, corrupt, (one.answer,), (other.answer,), kind, one.entity)

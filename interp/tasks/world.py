@@ -21,7 +21,7 @@ _LISTS = ("names", "places", "objects", "events", "verbs_agreement", "animate_no
 
 @dataclass(frozen=True)
 class Fact:
-    """State that ``object`` stands in ``relation`` to ``subject``."""
+    """The statement that ``object`` stands in ``relation`` to ``subject``."""
 
     relation: str
     subject: str
@@ -29,13 +29,13 @@ class Fact:
 
     @property
     def key(self) -> str:
-        """Name the fact by relation and subject, whatever its object is."""
+        """The fact's name by relation and subject, whatever its object is."""
         return f"{self.relation}:{self.subject}"
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Hold every fact by relation, and the word lists the generators draw from."""
+    """Every fact by relation, and the word lists the generators draw from."""
 
     facts: Mapping[str, tuple[Fact, ...]]
     lists: Mapping[str, tuple[tuple[str, ...], ...]]
@@ -73,7 +73,7 @@ class World:
         return tuple(sorted(listed.union(self.concepts)))
 
     def column(self, name: str, index: int = 0) -> tuple[str, ...]:
-        """Give one column of a word list, for example ``column("names")``."""
+        """One column of a word list, for example ``column("names")``."""
         return tuple(row[index] for row in self.lists[name])
 
     def edited(self, *, share: float = 0.2, seed: int = 0) -> World:
@@ -87,8 +87,8 @@ class World:
 
         Returns:
             A new world; every changed fact keeps its subject and takes the object of another changed fact.
-            Inverse relations
-            (``capital_of``, ``country_of``) keep the truth, so that what changes is exactly what is listed.
+            Inverse relations (``capital_of``, ``country_of``) keep the truth, so that what changes is exactly
+            what is listed.
         """
         rng = random.Random(seed)
         inverse = {"capital_of", "country_of"}

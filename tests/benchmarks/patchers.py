@@ -127,11 +127,11 @@ def case(subject: Subject, folder: Path, pairs: int, *, quick: bool) -> Case:
     """Load a subject and draw its pairs: on the bundled model names in a story, else random words."""
     import interp
     from interp.pairs import PairSet
-    from interp.tasks.pairs import draw
+    from interp.tasks.pairs import sample
 
     if subject.name == "demo" and (folder / "training.json").is_file():
         model = interp.load("demo")
-        drawn = draw(model, "indirect-object", 64)
+        drawn = sample(model, "indirect-object", 64)
         picked = [at for at, length in enumerate(drawn.clean.lengths) if length == WIDTH]
         return Case(subject, folder, model, drawn[picked[:pairs]], 4 if quick else 12)
     model = interp.load(folder)

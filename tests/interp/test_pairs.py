@@ -11,7 +11,7 @@ from interp.errors import AlignmentError, ConfigError, DataError
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
-from interp.tasks.pairs import PAIR_TASKS, draw
+from interp.tasks.pairs import PAIR_TASKS, sample
 from tests.tiny import tiny
 
 GOOD = Pair("w01 w02 w03", "w01 w05 w03", ("w10",), ("w11", "w12"), "swap", "a")
@@ -125,12 +125,12 @@ def test_a_wrong_file_is_named(model: Model, tmp_path: Path, content: str, messa
     ("task", "kind"), [(name, kind) for name, row in PAIR_TASKS.items() for kind in row.kinds]
 )
 def test_every_task_gives_pairs_that_line_up(demo: Model, task: str, kind: str) -> None:
-    found = draw(demo, task, 16, counterfactual=kind)
+    found = sample(demo, task, 16, counterfactual=kind)
     assert len(found) >= 8
     assert all(len(a) == len(b) for a, b in zip(found.clean.token_ids, found.corrupt.token_ids, strict=True))
     assert all(pair.clean != pair.corrupt for pair in found)
     assert all(not set(a) & set(f) for a, f in zip(found.answer_ids, found.foil_ids, strict=True))
-    assert draw(demo, task, 16, counterfactual=kind).pairs == found.pairs
+    assert sample(demo, task, 16, counterfactual=kind).pairs == found.pairs
     clean, corrupt = demo.logits(found.clean), demo.logits(found.corrupt)
     prefer = [
         [bool(logits[row, list(a)].max() > logits[row, list(f)].max()) for logits in (clean, corrupt)]
@@ -150,7 +150,7 @@ def test_at_least_two_counterfactuals_each() -> None:
 
 def test_what_there_is_not_is_refused(demo: Model) -> None:
     with pytest.raises(ConfigError, match=r"task 'capital' asked; .* Did you mean 'capitals'"):
-        draw(demo, "capital")
+        sample(demo, "capital")
     with pytest.raises(ConfigError, match="counterfactual 'x' asked; those of capitals are: subject"):
-        draw(demo, "capitals", counterfactual="x")
-    assert draw(demo, "ioi", 4).pairs == draw(demo, "indirect-object", 4).pairs
+        sample(demo, "capitals", counterfactual="x")
+    assert sample(demo, "ioi", 4).pairs == sample(demo, "indirect-object", 4).pairs

@@ -18,7 +18,7 @@ from interp.errors import DataError
 from interp.mediation import itemised
 from interp.models.model import Model
 from interp.results.findings import Finding, Findings, named
-from interp.tasks import Labelled, draw
+from interp.tasks import Labelled, sample
 from tests.noisy import demo, noisy
 from tests.planted import planted_subspace
 from tests.planted_heads import Planted, planted
@@ -79,7 +79,7 @@ def test_more_effects_than_can_be_compared_are_refused(
 
 def test_a_function_that_returns_effects_is_an_analysis() -> None:
     model = demo()
-    pairs = draw(model, "capitals", 12, seed=0)
+    pairs = sample(model, "capitals", 12, seed=0)
 
     def heads_that_matter(model: Any, *, reference: Any = None) -> mediation.Effects:
         return mediation.attribution(model, pairs, "head.8.*", verify=0)

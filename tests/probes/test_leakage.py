@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.tasks.prompts import LABELLED, labelled
+from interp.tasks import LABELLED, labelled
 from interp.tasks.protocols import PROTOCOLS
 from probes.evaluation import LEAKS, Split, audit
 from probes.evaluation.leakage import _plain, _similar

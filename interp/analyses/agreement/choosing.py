@@ -10,7 +10,7 @@ from interp.analyses.patching import SAME, PairsFor, pairs_for
 from interp.errors import DataError
 from interp.models.model import Model
 from interp.pairs import PairSet
-from interp.tasks.pairs import PAIR_TASKS, draw, lined_up
+from interp.tasks.pairs import PAIR_TASKS, lined_up, sample
 
 __all__ = ["ENOUGH", "Drawn", "drawn"]
 
@@ -70,7 +70,7 @@ def drawn(model: Model, pairs: PairSet | str | None, n: int, seed: int) -> Drawn
         return _divided(model, pairs, "", {}, seed)
     shares: dict[str, float] = {}
     task = _task(model, n, seed, shares) if pairs is None else pairs
-    return _divided(model, draw(model, task, 2 * n, seed=seed, right=False), task, shares, seed)
+    return _divided(model, sample(model, task, 2 * n, seed=seed, only_correct=False), task, shares, seed)
 
 
 def _divided(model: Model, found: PairSet, task: str, shares: Mapping[str, float], seed: int) -> Drawn:

@@ -14,7 +14,7 @@ from interp.analyses.concepts.trial import Trial
 from interp.analyses.concepts.vocabulary import concept_tokens
 from interp.models.model import Model
 from interp.tasks import analogy, load_world
-from interp.tasks.protocols.items import Item
+from interp.tasks.protocols import Item
 from interp.tasks.world import World
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate, bootstrap

@@ -78,7 +78,9 @@ class Job:
         model = as_model(model)
         if not isinstance(pairs, PairSet) or not len(pairs):
             found = "an empty PairSet" if isinstance(pairs, PairSet) else f"a {type(pairs).__name__}"
-            raise DataError(f"{found} given; give a PairSet of at least one pair, such as interp.tasks.draw.")
+            raise DataError(
+                f"{found} given; give a PairSet of at least one pair, such as interp.tasks.sample."
+            )
         if metric not in METRICS:
             raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
         rule = replacement_of(replacement)

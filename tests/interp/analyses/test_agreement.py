@@ -23,7 +23,7 @@ from interp.errors import ConfigError, DataError, ModelError
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.results.findings import Finding
-from interp.tasks.pairs import draw, lined_up
+from interp.tasks.pairs import lined_up, sample
 from tests.noisy import demo, noisy
 from tests.planted_heads import Planted, planted
 from tests.tiny import WORDS, tiny
@@ -209,7 +209,7 @@ def test_pairs_depend_on_the_seed_and_the_tokenizer_and_not_on_the_model() -> No
     assert not set(one.ranking.groups) & set(one.held_out.groups)
     assert drawn(demo(), "capitals", 8, 4).parts.ranking.pairs != one.ranking.pairs
     # control: what a model answers would choose other pairs
-    filtered = [draw(model, "capitals", 16, seed=3).pairs for model in (demo(), untrained)]
+    filtered = [sample(model, "capitals", 16, seed=3).pairs for model in (demo(), untrained)]
     assert filtered[0] != filtered[1]
 
 
@@ -264,7 +264,7 @@ def test_every_family_is_patched(family: str) -> None:
 
 
 def test_without_a_total_effect_there_is_no_circuit_and_it_is_said() -> None:
-    pairs = draw(demo(), "capitals", 12, counterfactual="null", right=False)
+    pairs = sample(demo(), "capitals", 12, counterfactual="null", only_correct=False)
     found = agree(demo(), pairs=pairs)
     assert not [one for one in found.found if "circuit" in one.name]
     assert found.facts["circuit"]["note"].startswith("the total effect is not told from zero")

@@ -21,7 +21,7 @@ from interp.errors import ConfigError, DataError
 from interp.models import Model
 from interp.models.readout import Readout
 from interp.quantization import quantize
-from interp.tasks.prompts import labelled
+from interp.tasks.sampling import labelled
 from tests.tiny import FAMILIES, WORDS, build, tokenizer
 
 

@@ -19,7 +19,7 @@ from interp.analyses.outputs import behaviour
 from interp.errors import ConfigError, DataError
 from interp.models.forward import layout
 from interp.tasks import labelled
-from interp.tasks.examples import Example
+from interp.tasks.prompts import Example
 from tests.noisy import demo, noisy
 from tests.tiny import tiny
 

@@ -14,7 +14,7 @@ from interp.mediation.circuits import Curve
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
-from interp.tasks.pairs import draw
+from interp.tasks.pairs import sample
 from tests.tiny import WORDS, build, tokenizer
 
 
@@ -100,7 +100,7 @@ def test_only_sizes_that_were_measured_are_told() -> None:
 
 def test_the_bundled_models_capitals_need_few_nodes() -> None:
     model = interp.load("demo")
-    pairs = draw(model, "capitals", 24)
+    pairs = sample(model, "capitals", 24)
     effects = mediation.attribution(model, pairs[:12], ["head.*", "mlp_out.*"], verify=0)
     found = circuits.evaluate(model, pairs[12:], effects.top(30), random_circuits=3, removals=0, knockouts=0)
     assert found.faithfulness.value > 0.7

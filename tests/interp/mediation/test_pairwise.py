@@ -15,7 +15,7 @@ from interp.mediation.pairwise import is_upstream
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
-from interp.tasks.pairs import draw
+from interp.tasks.pairs import sample
 from tests.planted_heads import gate
 from tests.tiny import build, tokenizer
 
@@ -106,7 +106,7 @@ def test_what_carries_nothing_interacts_with_nothing() -> None:
 
 def test_the_heads_of_the_bundled_model_interact() -> None:
     model = interp.load("demo")
-    pairs = draw(model, "capitals", 12)
+    pairs = sample(model, "capitals", 12)
     found = interactions(model, pairs, ["head.0.3", "head.8.3", "head.20.1"])
     table = found.table()
     assert {table["one"][0], table["two"][0]} == {"head.0.3", "head.8.3"}

@@ -15,7 +15,7 @@ from interp.mediation.walk import Patch, Row
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
-from interp.tasks.pairs import draw
+from interp.tasks.pairs import sample
 from tests.tiny import WORDS, build, tokenizer
 
 
@@ -235,7 +235,7 @@ def test_a_total_effect_that_is_not_told_from_zero_has_no_shares() -> None:
 
 def test_the_bundled_model_moves_the_subject_through_a_few_heads() -> None:
     model = interp.load("demo")
-    pairs = draw(model, "capitals", 12)
+    pairs = sample(model, "capitals", 12)
     found = mediation.attribution(model, pairs, "head.*", verify=4)
     assert found.cost["exact"]["rank_correlation"] > 0.9
     assert float(found.total.mean()) > 20

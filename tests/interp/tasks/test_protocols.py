@@ -7,8 +7,7 @@ from collections import Counter
 import pytest
 
 from interp.tasks import load_world
-from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
-from interp.tasks.protocols.items import check_apart
+from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems, check_apart
 
 NAMES = tuple(PROTOCOLS)
 
