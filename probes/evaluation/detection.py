@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy import optimize, special, stats
 
 from probes.statistics import Estimate, bootstrap, clopper_pearson
+from probes.statistics.estimates import share_of
 
 __all__ = [
     "Reliability",
@@ -46,7 +47,9 @@ def auroc(
         ValueError: lengths that differ, labels that are not two, or scores that are not finite.
     """
     table = _table(labels, scores)
-    return bootstrap(table, groups=groups, statistic=_area, level=level, n_resamples=n_resamples, seed=seed)
+    positive = table[:, 0] == 1
+    rare = positive if positive.sum() <= (~positive).sum() else ~positive
+    return share_of(table, _area, groups=groups, rare=rare, level=level)
 
 
 def average_precision(
@@ -63,9 +66,7 @@ def average_precision(
     Args and errors are those of :func:`auroc`.
     """
     table = _table(labels, scores)
-    return bootstrap(
-        table, groups=groups, statistic=_precision, level=level, n_resamples=n_resamples, seed=seed
-    )
+    return share_of(table, _precision, groups=groups, rare=table[:, 0] == 1, level=level)
 
 
 def recall_at_fpr(

@@ -1,34 +1,42 @@
 """Intervals and tests that hold for grouped, few and extreme data: NumPy and SciPy only.
 
 Examples that share a fact, a subject or a template are not independent, so every interval here is over
-*groups*: groups are resampled, and data is counted in groups. The method depends on the data, and the
-interval names it:
+*groups*, and data is counted in groups: in the number of equal groups that weigh as much as those that there
+are. The method depends on the data, and the interval names it:
 
-``studentised bootstrap``
-    Groups resampled, each resample divided by its own standard error (bootstrap-t; Efron and Tibshirani
-    1993, chapter 12); for shares of 0/1 outcomes on the variance-stabilising scale ``2 arcsin sqrt p``. Used
-    where at least a dozen groups carry the rarer outcome.
+``t corrected for skewness``
+    Means of unbounded values: the hull of Student's interval and of Hall's (1992, transformation g), with the
+    jackknife error and the degrees of freedom that groups of unequal size leave.
+``constant over groups``
+    The same where all groups have one mean: as many groups as can be missing by chance (Clopper and Pearson)
+    are taken to have the opposite one. Five groups do not exclude zero, six do.
 ``score on groups``
-    Wilson's score interval (1927) on an effective sample size: what the variance between groups says (Korn
-    and Graubard 1998), never less than the number of groups, with the degrees of freedom that the kurtosis
-    of the groups leaves (Satterthwaite 1946). Used near 0 and 1, where resampling sees too few failures. A
-    difference combines the intervals of its gains and its losses (Newcombe 1998, method 10).
+    Shares: Wilson's score interval (1927) on an effective sample size: what the variance between groups says
+    (Korn and Graubard 1998), bounded by the number of groups, with the degrees of freedom that the kurtosis
+    of the groups leaves (Satterthwaite 1946). A difference that few groups show combines the intervals of
+    its gains and its losses (Newcombe 1998, method 10).
 ``clopper-pearson on groups``
     Exact binomial with one trial a group. Used where all groups agree: 30 groups of 30 right give [0.88, 1],
     not [1, 1].
-``bca bootstrap``
-    Bias-corrected and accelerated (Efron 1987), for a statistic given as a function.
+``bca bootstrap and jackknife``
+    A statistic given as a function: the hull of the BCa bootstrap over groups (Efron 1987) and of the
+    interval of a mean with the jackknife's error.
 ``undetermined``
-    Infinite: the data cannot say (one group, or no variation on an unbounded scale).
+    Infinite: the data cannot say (one group).
 
-Measured coverage at nominal 95% with 30 groups, over 40 mixtures of share (0.5 to 0.98), group size and
-clustering: 93% to 98.5%; the plain percentile bootstrap: 78% to 96%. The suite repeats the measurement
-(``tests/probes/test_coverage.py``).
+``python -m pytest tests/simulations -m slow -s`` prints measured coverage and widths. No interval covers
+where a few rare groups carry the mean and were not drawn: an estimate notes its skewness.
 """
 
 from __future__ import annotations
 
-from probes.statistics.estimates import Estimate, bootstrap, paired_difference
+from probes.statistics.estimates import (
+    Estimate,
+    MeanIntervals,
+    bootstrap,
+    mean_intervals,
+    paired_difference,
+)
 from probes.statistics.intervals import Interval, clopper_pearson
 from probes.statistics.selection import BestOf, best_of
 from probes.statistics.significance import (
@@ -44,6 +52,7 @@ __all__ = [
     "BestOf",
     "Estimate",
     "Interval",
+    "MeanIntervals",
     "MeanTests",
     "benjamini_hochberg",
     "best_of",
@@ -51,6 +60,7 @@ __all__ = [
     "clopper_pearson",
     "holm",
     "mcnemar_exact",
+    "mean_intervals",
     "mean_tests",
     "paired_difference",
     "permutation_p",

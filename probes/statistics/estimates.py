@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,21 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.statistics import intervals
-from probes.statistics.intervals import Grouped, Interval
+from probes.statistics.groups import Groups, Moments, codes_of
+from probes.statistics.intervals import Interval
 from probes.statistics.numbers import FloatArray, finite, same_length
 
-__all__ = ["Estimate", "bootstrap", "paired_difference"]
+__all__ = ["Estimate", "MeanIntervals", "bootstrap", "mean_intervals", "paired_difference", "share_of"]
 
 Support = Literal["auto", "share", "real"]
 Statistic = Literal["mean"] | Callable[[npt.NDArray[Any]], float]
 
 FEW_GROUPS = 30
 """Below this many groups an estimate carries a note."""
+SKEWED = 2.0
+"""From this skewness of the groups on, an estimate carries a note."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hold a number with its interval and how much data stands behind it.
+    """A number with its interval and how much data stands behind it.
 
     Attributes:
         value: the point estimate over all examples.
@@ -33,6 +35,9 @@ class Estimate:
         n: number of examples.
         n_groups: number of independent groups they fall into.
         note: a caution in words, or "".
+        effective_groups: the number of equal groups that weigh as much; None where it was not computed.
+        skewness: of what the groups contribute: far from 0 where a few carry much of it, so that others of
+            the kind may be missing here; None where it was not computed.
     """
 
     value: float
@@ -40,9 +45,11 @@ class Estimate:
     n: int
     n_groups: int
     note: str = ""
+    effective_groups: float | None = None
+    skewness: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give a flat dictionary: value, low, high, level, method, n, n_groups, note."""
+        """Make a flat dictionary: value, low, high, level, method, n, n_groups, note."""
         return {
             "value": self.value,
             **asdict(self.interval),
@@ -52,8 +59,56 @@ class Estimate:
         }
 
     def __str__(self) -> str:
-        """Give ``value [low, high]`` with two decimals."""
+        """Write ``value [low, high]`` with two decimals."""
         return f"{self.value:.2f} {self.interval}"
+
+
+@dataclass(frozen=True, eq=False)
+class MeanIntervals:
+    """Many means with their intervals: the same numbers as :func:`bootstrap` of each row, in one go.
+
+    Attributes:
+        value: ``[row]``, mean over examples.
+        low: ``[row]``, lower end of the interval.
+        high: ``[row]``, upper end.
+        skewness: ``[row]``, of what the groups contribute.
+        n_groups: number of groups.
+        effective_groups: the number of equal groups that weigh as much.
+    """
+
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+    skewness: FloatArray
+    n_groups: int
+    effective_groups: float
+
+
+def mean_intervals(
+    values: npt.NDArray[Any],
+    *,
+    groups: Collection[Any] | None = None,
+    level: float = 0.95,
+    limits: tuple[float, float] | None = None,
+) -> MeanIntervals:
+    """Estimate the mean of each row of unbounded values, with intervals over groups.
+
+    Args:
+        values: ``[row example]``, for example the effect of each mediator on each pair.
+        groups: the group of each example; by default every example is its own group.
+        level: nominal coverage.
+        limits: the least and the largest value a mean can have, where there are such.
+
+    Raises:
+        ValueError: no values, values that are not finite, or not one group per example.
+    """
+    rows = np.atleast_2d(finite(values, "values"))
+    known = Groups(codes_of(groups, rows.shape[1]))
+    moments = Moments.of(rows, known)
+    low, high = intervals.means(moments, level)
+    if limits is not None:
+        low, high = np.maximum(low, limits[0]), np.minimum(high, limits[1])
+    return MeanIntervals(moments.mean, low, high, moments.skewness, known.count, known.effective)
 
 
 def bootstrap(
@@ -65,18 +120,23 @@ def bootstrap(
     n_resamples: int = 2000,
     seed: int = 0,
     support: Support = "auto",
+    limits: tuple[float, float] | None = None,
 ) -> Estimate:
-    """Estimate a statistic with an interval over groups.
+    """Estimate a mean, or another statistic, with an interval over groups.
+
+    Means need no resampling: the same values give the same interval, whatever the seed.
 
     Args:
         values: one number per example (or rows of a table, where ``statistic`` is a function).
         groups: the group of each example; by default every example is its own group.
         statistic: ``"mean"`` over examples, or a function of the (resampled) values.
         level: nominal coverage.
-        n_resamples: bootstrap resamples of groups.
+        n_resamples: bootstrap resamples of groups, for a statistic that is a function.
         seed: of the resampling; the same seed gives the same bytes.
         support: ``"share"`` where values lie in [0, 1] (half credit, reciprocal ranks), ``"real"`` where they
-            are unbounded; ``"auto"`` takes 0/1 values as shares and everything else as real.
+            are unbounded, such as effects in logits, which can be exactly 0 or 1 and are no share;
+            ``"auto"`` takes values that are all 0 or 1 as shares and everything else as real.
+        limits: the least and the largest value the statistic can have, where there are such.
 
     Returns:
         The estimate, in the unit of the values.
@@ -89,13 +149,14 @@ def bootstrap(
         1.00 [0.88, 1.00]
     """
     data = finite(values, "values")
-    codes = _codes(groups, len(data))
+    known = Groups(codes_of(groups, len(data)))
     if callable(statistic):
-        interval = intervals.bca(data, codes, statistic, level, n_resamples, seed)
-        return _estimate(float(statistic(data)), interval, codes)
-    table = Grouped(data, codes)
-    method = intervals.share if _is_share(support, data) else intervals.real
-    return _estimate(table.mean, method(table, level, n_resamples, seed), codes)
+        interval = intervals.of_statistic(data, known, statistic, level, n_resamples, seed)
+        return _estimate(float(statistic(data)), interval, known, limits)
+    moments = Moments.of(data, known)
+    shares = _is_share(support, data)
+    interval = intervals.share(data, known, level) if shares else intervals.mean(moments, level)
+    return _estimate(float(moments.mean), interval, known, limits, float(moments.skewness))
 
 
 def paired_difference(
@@ -104,7 +165,6 @@ def paired_difference(
     *,
     groups: Collection[Any] | None = None,
     level: float = 0.95,
-    n_resamples: int = 2000,
     seed: int = 0,
     support: Support = "auto",
 ) -> Estimate:
@@ -115,8 +175,7 @@ def paired_difference(
         second: the other score of the same examples, in the same order.
         groups: the group of each example; by default every example is its own group.
         level: nominal coverage.
-        n_resamples: bootstrap resamples of groups.
-        seed: of the resampling.
+        seed: not used: nothing is drawn.
         support: ``"share"`` where both scores lie in [0, 1], ``"real"`` where they are unbounded; ``"auto"``
             takes scores that are all 0 or 1 as shares.
 
@@ -129,25 +188,38 @@ def paired_difference(
     """
     a, b = finite(first, "first"), finite(second, "second")
     same_length(a, b)
-    codes = _codes(groups, len(a))
-    table, bounded = Grouped(a - b, codes), _is_share(support, np.concatenate([a, b]))
-    if bounded and (table.variance == 0 or table.carriers() <= intervals.ENOUGH_CARRIERS):
-        return _estimate(table.mean, intervals.combined(a - b, codes, level), codes)
-    interval = intervals.real(table, level, n_resamples, seed)
-    if bounded and not (math.isfinite(interval.low) and math.isfinite(interval.high)):
-        # Too few groups differ from each other for resampling to tell.
-        interval = intervals.combined(a - b, codes, level)
-    return _estimate(table.mean, interval.clipped(-1.0, 1.0) if bounded else interval, codes)
+    known = Groups(codes_of(groups, len(a)))
+    moments = Moments.of(a - b, known)
+    bounded = _is_share(support, np.concatenate([a, b]))
+    value, skewness = float(moments.mean), float(moments.skewness)
+    few = bool(moments.constant) or intervals.carriers(moments) <= intervals.ENOUGH_CARRIERS
+    if bounded and (few or known.count == 1):
+        return _estimate(value, intervals.combined(a - b, known, level), known, None, skewness)
+    limits = (-1.0, 1.0) if bounded else None
+    return _estimate(value, intervals.mean(moments, level), known, limits, skewness)
 
 
-def _codes(groups: Collection[Any] | None, n: int) -> npt.NDArray[np.intp]:
-    if groups is None:
-        return np.arange(n, dtype=np.intp)
-    if len(groups) != n:
-        raise ValueError(f"{len(groups)} groups for {n} examples; give one group per example.")
-    known: dict[Any, int] = {}
-    plain: Any = groups.tolist() if isinstance(groups, np.ndarray) else groups
-    return np.array([known.setdefault(group, len(known)) for group in plain], dtype=np.intp)
+def share_of(
+    data: npt.NDArray[Any],
+    statistic: Callable[[npt.NDArray[Any]], float],
+    *,
+    groups: Collection[Any] | None,
+    rare: npt.NDArray[np.bool_],
+    level: float,
+) -> Estimate:
+    """Estimate a statistic between 0 and 1 that is a function of the examples, such as an area under a curve.
+
+    Args:
+        data: one row per example.
+        statistic: a function of the rows.
+        groups: the group of each example; by default every example is its own group.
+        rare: ``[example]``, the examples of the rarer class: their groups bound what can be said.
+        level: nominal coverage.
+    """
+    codes = codes_of(groups, len(data))
+    known, most = Groups(codes), Groups(codes_of(codes[rare], int(rare.sum())))
+    interval = intervals.share_of_statistic(data, known, statistic, most, level)
+    return _estimate(float(statistic(data)), interval, known, (0.0, 1.0))
 
 
 def _is_share(support: Support, data: FloatArray) -> bool:
@@ -156,7 +228,24 @@ def _is_share(support: Support, data: FloatArray) -> bool:
     return support == "share" or (support == "auto" and bool(np.isin(data, (0.0, 1.0)).all()))
 
 
-def _estimate(value: float, interval: Interval, codes: npt.NDArray[np.intp]) -> Estimate:
-    count = int(codes.max()) + 1
-    note = f"only {count} group{'s' * (count != 1)}: below {FEW_GROUPS} an interval is approximate"
-    return Estimate(value, interval, len(codes), count, note if count < FEW_GROUPS else "")
+def _estimate(
+    value: float,
+    interval: Interval,
+    groups: Groups,
+    limits: tuple[float, float] | None,
+    skewness: float | None = None,
+) -> Estimate:
+    if limits is not None:
+        interval = interval.clipped(*limits)
+    count, effective = groups.count, groups.effective
+    notes: list[str] = []
+    if count < FEW_GROUPS:
+        notes.append(f"only {count} group{'s' * (count != 1)}: below {FEW_GROUPS} an interval is approximate")
+    if effective < count / 2:
+        notes.append(f"{count} groups of unequal size weigh as much as {effective:.1f} equal ones")
+    if skewness is not None and abs(skewness) > SKEWED:
+        notes.append(
+            f"a few groups carry much of the mean (skewness {skewness:.1f}): with others the mean may lie "
+            "outside its interval more often than 5%"
+        )
+    return Estimate(value, interval, groups.n, count, "; ".join(notes), effective, skewness)

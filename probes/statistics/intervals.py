@@ -7,7 +7,7 @@ Callers use :mod:`probes.statistics`; this module holds the mechanics, one short
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +15,30 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from probes.statistics.groups import Groups, Moments
 from probes.statistics.numbers import FloatArray
 
-__all__ = ["ENOUGH_CARRIERS", "Grouped", "Interval", "bca", "clopper_pearson", "combined", "real", "share"]
-
-Codes = npt.NDArray[np.intp]
+__all__ = [
+    "ENOUGH_CARRIERS",
+    "Interval",
+    "clopper_pearson",
+    "combined",
+    "mean",
+    "means",
+    "of_statistic",
+    "share",
+]
 
 ENOUGH_CARRIERS = 12.0
-"""So many groups must carry the rarer outcome before resampling is trusted."""
+"""So many groups must show a difference of shares before its mean is treated like any other mean."""
+LEAST = 0.35
+"""The part of the effective number of groups below which a share's sample size is not taken to fall."""
+Statistic = Callable[[npt.NDArray[Any]], float]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Hold a confidence interval, in the unit of the value it belongs to.
+    """A confidence interval, in the unit of the value it belongs to.
 
     Attributes:
         low: lower end; may be minus infinity.
@@ -42,80 +53,25 @@ class Interval:
     method: str
 
     def contains(self, value: float) -> bool:
-        """Say whether a value lies inside, ends included."""
+        """Tell whether a value lies inside, ends included."""
         return self.low <= value <= self.high
 
     def clipped(self, low: float, high: float) -> Interval:
-        """Give the part between two bounds that the value cannot pass."""
+        """Cut off what lies beyond two bounds that the value cannot pass."""
         return Interval(max(self.low, low), min(self.high, high), self.level, self.method)
 
     def __str__(self) -> str:
-        """Give ``[low, high]`` with two decimals."""
+        """Write ``[low, high]`` with two decimals."""
         return f"[{self.low:.2f}, {self.high:.2f}]"
 
 
-class Grouped:
-    """Hold the sums over groups of one number per example, and what follows from them."""
-
-    def __init__(self, values: FloatArray, codes: Codes) -> None:
-        """Sum ``values`` over the groups named by ``codes`` (0, 1, ... without gaps)."""
-        self.sizes: FloatArray = np.bincount(codes).astype(np.float64)
-        self.sums: FloatArray = np.bincount(codes, weights=values).astype(np.float64)
-        self.n: float = float(self.sizes.sum())
-        self.mean: float = float(self.sums.sum() / self.n)
-        self.count: int = len(self.sizes)
-        self.effective: float = self.n**2 / float(self.sizes @ self.sizes)
-
-    @property
-    def residuals(self) -> FloatArray:
-        """Give each group's sum less what the overall mean expects of it."""
-        return self.sums - self.mean * self.sizes
-
-    @property
-    def variance(self) -> float:
-        """Give the squared standard error of the mean, from the spread between groups (0 for one group)."""
-        spread = float(self.residuals @ self.residuals) / self.n**2
-        return spread * self.count / (self.count - 1) if self.count > 1 and spread > 1e-24 else 0.0
-
-    @property
-    def freedom(self) -> float:
-        """Give the degrees of freedom the variance has, given the kurtosis of the groups (Satterthwaite)."""
-        squares, count = self.residuals**2, self.count
-        excess = float((squares**2).mean() / squares.mean() ** 2) - 3
-        return float(np.clip(2 * count / (excess + 2 * count / (count - 1)), 1, count - 1))
-
-    def carriers(self) -> float:
-        """Count, by weight, the groups that depart from the whole number nearest to the mean (0 or 1, -1)."""
-        away = np.abs(self.sums - np.rint(self.mean) * self.sizes)
-        return float(away.sum() ** 2 / (away @ away)) if away.any() else 0.0
-
-    def resampled(self, n_resamples: int, seed: int) -> tuple[FloatArray, FloatArray]:
-        """Draw groups with replacement: the mean of each resample and its own standard error."""
-        parts = [self._part(draws) for draws in _draws(self.count, n_resamples, seed)]
-        return np.concatenate([m for m, _ in parts]), np.concatenate([s for _, s in parts])
-
-    def _part(self, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
-        sums, sizes, squares = draws @ self.sums, draws @ self.sizes, draws @ self.sums**2
-        means = sums / sizes
-        spread = squares - 2 * means * (draws @ (self.sums * self.sizes)) + means**2 * (draws @ self.sizes**2)
-        spread[spread < 1e-12 * squares] = 0.0
-        return means, np.sqrt(np.maximum(spread, 0) * self.count / (self.count - 1)) / sizes
-
-
-def _draws(count: int, n_resamples: int, seed: int) -> Iterator[FloatArray]:
-    generator, even = np.random.default_rng(seed), np.full(count, 1 / count)
-    step = max(1, 4_000_000 // count)
-    for start in range(0, n_resamples, step):
-        yield generator.multinomial(count, even, size=min(step, n_resamples - start)).astype(np.float64)
-
-
 def undetermined(level: float) -> Interval:
-    """Give the infinite interval of data that cannot say."""
+    """The infinite interval of data that cannot say: one group, or a statistic that is not finite."""
     return Interval(-math.inf, math.inf, level, "undetermined")
 
 
 def clopper_pearson(successes: float | int, trials: float | int, *, level: float = 0.95) -> Interval:
-    """Give the exact binomial interval of a share (Clopper and Pearson 1934).
+    """Compute the exact binomial interval of a share (Clopper and Pearson 1934).
 
     Args:
         successes: from 0 to ``trials``; effective (fractional) counts are allowed.
@@ -133,66 +89,118 @@ def clopper_pearson(successes: float | int, trials: float | int, *, level: float
     return Interval(low, high, level, "clopper-pearson")
 
 
-def share(table: Grouped, level: float, n_resamples: int, seed: int) -> Interval:
-    """Give the interval of a mean of values in [0, 1]."""
-    if table.variance == 0 or table.carriers() <= ENOUGH_CARRIERS:
-        return score(table, level)
-    means, errors = table.resampled(n_resamples, seed)
-    angles, angle = 2 * np.arcsin(np.sqrt(means.clip(0, 1))), 2 * math.asin(math.sqrt(table.mean))
-    slope = np.sqrt(np.maximum(means * (1 - means), 0))
-    errors = np.divide(errors, slope, out=np.zeros_like(errors), where=slope > 0)
-    low_t, high_t = _pivots(angles - angle, errors, level)
-    if not (math.isfinite(low_t) and math.isfinite(high_t)):
-        return score(table, level)
-    error = math.sqrt(table.variance / (table.mean * (1 - table.mean)))
-    low, high = max(0.0, angle - high_t * error), min(math.pi, angle - low_t * error)
-    return Interval(math.sin(low / 2) ** 2, math.sin(high / 2) ** 2, level, "studentised bootstrap")
+def means(moments: Moments, level: float) -> tuple[FloatArray, FloatArray]:
+    """Compute the ends of the intervals of unbounded means, for one or many rows.
+
+    The hull of Student's interval and of Hall's (1992, transformation g), which inverts a cubic that removes
+    the skewness of the studentised mean; both with the jackknife error and the degrees of freedom of the
+    groups' sizes. No end is further from the mean than about twice Student's.
+
+    Groups that are all alike have no spread to judge by. There, as many groups as can be missing by chance
+    (Clopper and Pearson) are taken to have the opposite effect: five groups do not exclude zero, six do.
+    """
+    groups = moments.groups
+    if groups.count == 1:
+        return np.full_like(moments.mean, -np.inf), np.full_like(moments.mean, np.inf)
+    t, error, centre = groups.quantile(level), moments.error, moments.mean
+    skew = np.where(np.abs(moments.asymmetry) < 1e-7, 1e-7, moments.asymmetry)
+    low_t = 3 / skew * (np.cbrt(1 + skew * (-t - skew / 6)) - 1)
+    high_t = 3 / skew * (np.cbrt(1 + skew * (t - skew / 6)) - 1)
+    missed = clopper_pearson(0, groups.effective, level=level).high
+    alike = 2 * missed * np.abs(centre)
+    below = np.where(moments.constant, alike, np.maximum(high_t, t) * error)
+    above = np.where(moments.constant, alike, np.maximum(-low_t, t) * error)
+    return centre - below, centre + above
 
 
-def real(table: Grouped, level: float, n_resamples: int, seed: int) -> Interval:
-    """Give the interval of a mean of unbounded values."""
-    if table.variance == 0:
+def mean(moments: Moments, level: float) -> Interval:
+    """Compute the interval of one unbounded mean."""
+    low, high = means(moments, level)
+    if moments.groups.count == 1:
         return undetermined(level)
-    means, errors = table.resampled(n_resamples, seed)
-    low_t, high_t = _pivots(means - table.mean, errors, level)
-    error = math.sqrt(table.variance)
-    low, high = table.mean - high_t * error, table.mean - low_t * error
-    return Interval(low, high, level, "studentised bootstrap")
+    method = "constant over groups" if bool(moments.constant) else "t corrected for skewness"
+    return Interval(float(low), float(high), level, method)
 
 
-def _pivots(shifts: FloatArray, errors: FloatArray, level: float) -> tuple[float, float]:
-    pivots = np.where(shifts > 0, np.inf, -np.inf)
-    np.divide(shifts, errors, out=pivots, where=errors > 0)
-    low, high = np.quantile(pivots, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    return float(low), float(high)
-
-
-def score(table: Grouped, level: float) -> Interval:
-    """Give the interval of a mean of values in [0, 1] near 0 and 1, where few groups depart from the rest."""
-    p = table.mean
-    if table.variance == 0:
-        k = min(max(p, 0.0), 1.0) * table.effective
-        found = clopper_pearson(k, table.effective, level=level)
+def share(values: FloatArray, groups: Groups, level: float) -> Interval:
+    """Compute the interval of a mean of values in [0, 1]."""
+    moments = Moments.of(values, groups)
+    p = min(max(float(moments.mean), 0.0), 1.0)
+    if bool(moments.constant) or groups.count == 1:
+        found = clopper_pearson(p * groups.effective, groups.effective, level=level)
         return Interval(found.low, found.high, level, "clopper-pearson on groups")
-    z = float(special.stdtrit(table.count - 1, (1 + level) / 2))
-    t = float(special.stdtrit(table.freedom, (1 + level) / 2))
-    n = float(np.clip(p * (1 - p) / table.variance * (z / t) ** 2, table.effective, table.n))
+    variance = max(float(moments.error) ** 2, 1e-300)
+    freedom = min(groups.freedom, _kurtosis_freedom(moments.pulls))
+    most = min(float(groups.n), _clustered(values, groups))
+    return score(p, variance, freedom, groups, most, level)
+
+
+def score(p: float, variance: float, freedom: float, groups: Groups, most: float, level: float) -> Interval:
+    """Wilson's interval (1927) of a share on the sample size that its variance is worth.
+
+    Args:
+        p: the share.
+        variance: of ``p``.
+        freedom: degrees of freedom of ``variance``.
+        groups: how many there are decides the critical value.
+        most: the largest sample size it may be worth.
+        level: nominal coverage.
+    """
+    z = float(special.stdtrit(groups.count - 1, (1 + level) / 2))
+    penalty = (z / float(special.stdtrit(freedom, (1 + level) / 2))) ** 2
+    least = groups.effective * max(LEAST, min(1.0, (z / groups.quantile(level)) ** 2))
+    n = min(max(min(p * (1 - p) / variance * penalty, most), least), float(groups.n))
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return Interval(centre - half, centre + half, level, "score on groups").clipped(0.0, 1.0)
 
 
-def combined(difference: FloatArray, codes: Codes, level: float) -> Interval:
-    """Give the interval of a mean difference of shares that few groups show: its gains less its losses."""
-    up, down = Grouped(np.maximum(difference, 0), codes), Grouped(np.maximum(-difference, 0), codes)
-    gain, loss = score(up, level), score(down, level)
-    agreed = up.variance == 0 and down.variance == 0
-    r = -1.0 if agreed else _correlation(up.residuals, down.residuals)
-    value = up.mean - down.mean
-    below = _distance(up.mean - gain.low, loss.high - down.mean, r)
-    above = _distance(gain.high - up.mean, down.mean - loss.low, r)
+def _kurtosis_freedom(pulls: FloatArray) -> float:
+    """Degrees of freedom that the kurtosis of the groups leaves to their variance (Satterthwaite 1946)."""
+    squares, count = pulls**2, pulls.shape[-1]
+    excess = float((squares**2).mean() / squares.mean() ** 2) - 3
+    return float(np.clip(2 * count / (excess + 2 * count / (count - 1)), 1, count - 1))
+
+
+def _clustered(values: FloatArray, groups: Groups) -> float:
+    """The sample size that groups of these sizes are worth if all are alike inside as they are on average.
+
+    Large groups that happen to agree say nothing about their spread; the small ones then do.
+    """
+    several = groups.sizes > 1
+    shares, squares = groups.sums(values) / groups.sizes, groups.sums(values**2) / groups.sizes
+    total = float(squares.mean() - shares.mean() ** 2)
+    alike = 1.0
+    if several.any() and total > 0:
+        k = groups.sizes[several]
+        within = float(((squares - shares**2)[several] * k / (k - 1)).mean())
+        alike = min(max(1 - within / total, 0.0), 1.0)
+    w = groups.weights
+    return 1 / float(w**2 @ (alike + (1 - alike) / groups.sizes))
+
+
+def combined(difference: FloatArray, groups: Groups, level: float) -> Interval:
+    """Compute the interval of a mean difference of shares that few groups show: its gains less its losses.
+
+    The intervals of gains and losses are combined by Newcombe's method 10 (1998).
+    """
+    gains, losses = np.maximum(difference, 0), np.maximum(-difference, 0)
+    gain, loss = share(gains, groups, level), share(losses, groups, level)
+    up, down = Moments.of(gains, groups), Moments.of(losses, groups)
+    agreed = bool(up.constant) and bool(down.constant)
+    r = -1.0 if agreed else _correlation(up.pulls, down.pulls)
+    gained, lost = float(up.mean), float(down.mean)
+    below = _distance(gained - gain.low, loss.high - lost, r)
+    above = _distance(gain.high - gained, lost - loss.low, r)
     method = "clopper-pearson on groups" if agreed else "score on groups"
+    value = gained - lost
     return Interval(value - below, value + above, level, method).clipped(-1.0, 1.0)
+
+
+def carriers(moments: Moments) -> float:
+    """Count, by weight, the groups that depart from the whole number nearest to the mean (0 or 1, -1)."""
+    away = np.abs(moments.sums - np.rint(moments.mean) * moments.groups.sizes)
+    return float(away.sum() ** 2 / (away @ away)) if away.any() else 0.0
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:
@@ -204,31 +212,79 @@ def _distance(first: float, second: float, r: float) -> float:
     return math.sqrt(max(first**2 - 2 * r * first * second + second**2, 0.0))
 
 
-def bca(
+def of_statistic(
+    data: npt.NDArray[Any], groups: Groups, statistic: Statistic, level: float, n_resamples: int, seed: int
+) -> Interval:
+    """Compute the interval of a statistic that is a function of the examples.
+
+    The hull of the BCa bootstrap over groups (Efron 1987) and of the interval of a mean with the jackknife's
+    error and skewness: the bootstrap is too narrow with few or unequal groups, the jackknife does not see
+    the bias of a statistic.
+    """
+    if groups.count < 2:
+        return undetermined(level)
+    value, pulls = float(statistic(data)), pulls_of(data, groups, statistic)
+    if not np.isfinite(pulls).all():
+        return undetermined(level)
+    # A mean of these numbers has the statistic's value, its jackknife error and its skewness.
+    plain = mean(Moments(groups, groups.sizes * value + pulls, np.asarray(value)), level)
+    drawn = _bca(data, groups, statistic, value, pulls, level, n_resamples, seed)
+    if plain.method == "constant over groups" or drawn is None:
+        return plain
+    low, high = min(plain.low, drawn[0]), max(plain.high, drawn[1])
+    return Interval(low, high, level, "bca bootstrap and jackknife")
+
+
+def pulls_of(data: npt.NDArray[Any], groups: Groups, statistic: Statistic) -> FloatArray:
+    """``[group]``, how far the statistic falls when a group is left out, scaled to a residual of its sum."""
+    rows = [np.flatnonzero(groups.codes == code) for code in range(groups.count)]
+    without = np.array([float(statistic(np.delete(data, part, axis=0))) for part in rows])
+    return (float(statistic(data)) - without) * (groups.n - groups.sizes)
+
+
+def share_of_statistic(
+    data: npt.NDArray[Any], groups: Groups, statistic: Statistic, most: Groups, level: float
+) -> Interval:
+    """Compute the interval of a statistic between 0 and 1, such as an area under a curve.
+
+    Args:
+        data: one row for each example.
+        groups: of the rows.
+        statistic: a function of the rows.
+        most: the groups that it cannot be worth fewer of: those of the rarer class.
+        level: nominal coverage.
+    """
+    p, pulls = float(statistic(data)), pulls_of(data, groups, statistic) if groups.count > 1 else np.zeros(1)
+    moments = Moments(groups, groups.sizes * p + pulls, np.asarray(p))
+    if most.count < 2 or not np.isfinite(pulls).all() or not 0 < p < 1 or float(moments.error) == 0:
+        found = clopper_pearson(min(max(p, 0.0), 1.0) * most.effective, most.effective, level=level)
+        return Interval(found.low, found.high, level, "clopper-pearson on groups")
+    freedom = min(groups.freedom, _kurtosis_freedom(moments.pulls))
+    return score(p, float(moments.error) ** 2, freedom, most, float(groups.n), level)
+
+
+def _bca(
     data: npt.NDArray[Any],
-    codes: Codes,
-    statistic: Callable[[npt.NDArray[Any]], float],
+    groups: Groups,
+    statistic: Statistic,
+    value: float,
+    pulls: FloatArray,
     level: float,
     n_resamples: int,
     seed: int,
-) -> Interval:
-    """Give the BCa bootstrap interval over groups of a statistic that is a function of the examples."""
-    rows = [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
-    if len(rows) < 2:
-        return undetermined(level)
-    value, generator = float(statistic(data)), np.random.default_rng(seed)
-    draws = generator.integers(0, len(rows), (n_resamples, len(rows)))
+) -> tuple[float, float] | None:
+    rows = [np.flatnonzero(groups.codes == code) for code in range(groups.count)]
+    draws = np.random.default_rng(seed).integers(0, len(rows), (n_resamples, len(rows)))
     picks = (np.concatenate([rows[int(i)] for i in draw]) for draw in draws)
     scores = np.array([float(statistic(data[pick])) for pick in picks])
-    without = np.array([float(statistic(np.delete(data, part, axis=0))) for part in rows])
-    pull: FloatArray = float(np.mean(without)) - without
+    pull = pulls / (groups.n - groups.sizes)
+    pull = pull - pull.mean()
     if not pull.any() or not np.isfinite(scores).all():
-        return undetermined(level)
+        return None
     below = float(np.mean(scores < value)) + float(np.mean(np.equal(scores, value))) / 2
     bias = float(special.ndtri(min(max(below, 1e-6), 1 - 1e-6)))
-    cubes, squares = float(np.sum(pull**3)), float(np.sum(pull**2))
-    acceleration = cubes / (6 * squares**1.5)
+    acceleration = float(np.sum(pull**3)) / (6 * float(np.sum(pull**2)) ** 1.5)
     ends = (bias + float(special.ndtri(q)) for q in ((1 - level) / 2, (1 + level) / 2))
     shares = (float(special.ndtr(bias + z / (1 - acceleration * z))) for z in ends)
     low, high = np.quantile(scores, [*shares]).tolist()
-    return Interval(float(low), float(high), level, "bca bootstrap")
+    return float(low), float(high)

@@ -22,7 +22,7 @@ FLIPS, MORE_FLIPS, NEAR, REFINED = 999, 49_999, 5, 2000
 """Drawn patterns for every row, and for those of at most 2,000 rows that at most four of them equal."""
 CELLS = 4_000_000
 """Numbers held at once while flipping."""
-OVERTURNED, FEW_ROWS = 0.005, 3
+OVERTURNED, FEW_ROWS = 0.01, 3
 """A row is overturned by one group where it would have p below this without it, and p above 0.05 with it."""
 
 
@@ -162,7 +162,7 @@ def _all_signs(count: int) -> Iterator[FloatArray]:
     places: npt.NDArray[np.int64] = np.arange(count, dtype=np.int64)
     for start in range(0, len(numbers), 1024):
         bits: npt.NDArray[np.int64] = numbers[start : start + 1024, None] >> places
-        yield 1.0 - 2.0 * (bits & 1)
+        yield np.where(bits & 1, -1.0, 1.0)
 
 
 def _drawn_signs(count: int, flips: int, rng: np.random.Generator) -> Iterator[FloatArray]:

@@ -84,7 +84,7 @@ def test_shares_of_large_samples_agree_with_wilson() -> None:
     values = np.arange(3000) % 10 < 7
     wanted = stats.binomtest(2100, 3000).proportion_ci(method="wilson")
     found = bootstrap(values).interval
-    assert found.method == "studentised bootstrap"
+    assert found.method == "score on groups"
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.002)
 
 
@@ -97,28 +97,58 @@ def test_shares_stay_between_zero_and_one() -> None:
         assert found.high - found.low < 0.3
 
 
-def test_the_order_of_examples_does_not_matter_and_the_seed_decides() -> None:
+def test_means_need_no_draws_and_groups_only_their_partition() -> None:
     rng = np.random.default_rng(3)
     values, groups = rng.normal(size=90), rng.integers(0, 40, 90)
     assert bootstrap(values, groups=groups) == bootstrap(values, groups=groups)
-    assert bootstrap(values, groups=groups, seed=1) != bootstrap(values, groups=groups)
+    assert bootstrap(values, groups=groups, seed=1) == bootstrap(values, groups=groups)
+    assert bootstrap(values, groups=rng.permutation(groups)) != bootstrap(values, groups=groups)
     named = bootstrap(values, groups=[f"g{g}" for g in groups])
     assert named == bootstrap(values, groups=groups)
 
 
-def test_unbounded_values_without_variation_are_undetermined() -> None:
-    found = bootstrap([2.5] * 50)
-    assert found.interval.method == "undetermined"
-    assert (found.interval.low, found.interval.high) == (-math.inf, math.inf)
+@pytest.mark.parametrize(("n", "excludes"), [(24, True), (6, True), (5, False), (2, False)])
+def test_values_that_are_all_the_same_say_what_so_many_groups_can(n: int, excludes: bool) -> None:
+    found = bootstrap([2.0] * n, support="real").interval
+    missed = 1 - 0.025 ** (1 / n)  # the largest share of others that n draws miss with 2.5%
+    assert (found.low, found.high) == pytest.approx((2 - 4 * missed, 2 + 4 * missed))
+    assert found.contains(0.0) is not excludes
+    assert bootstrap([0.0] * n, support="real").interval.low == 0.0
+
+
+def test_one_group_of_unbounded_values_is_undetermined() -> None:
+    found = bootstrap([2.5, 3.0], groups=["a", "a"]).interval
+    assert (found.low, found.high, found.method) == (-math.inf, math.inf, "undetermined")
+
+
+def test_few_groups_give_no_interval_far_beyond_student() -> None:
+    values = [0.9, 1.4, 2.0, 8.9]
+    found = bootstrap(values).interval
+    student = stats.ttest_1samp(values, 0).confidence_interval()
+    assert found.low <= student.low
+    assert found.high < np.mean(values) + 3 * (student.high - np.mean(values))
+    limited = bootstrap(values, limits=(0.0, 10.0)).interval
+    assert (limited.low, limited.high) == (max(found.low, 0.0), min(found.high, 10.0))
+
+
+def test_unequal_and_skewed_groups_are_said() -> None:
+    uneven = bootstrap(np.arange(60) % 7 / 3, groups=[0] * 40 + list(range(1, 21)))
+    assert uneven.effective_groups == pytest.approx(60**2 / (40**2 + 20))
+    assert "weigh as much as 2.2 equal ones" in uneven.note
+    rare = bootstrap([0.0] * 39 + [10.0])
+    assert rare.skewness > 5
+    assert "a few groups carry much of the mean" in rare.note
 
 
 def test_a_statistic_given_as_a_function_gets_a_bca_interval() -> None:
     values = np.random.default_rng(4).exponential(size=80)
     found = bootstrap(values, statistic=lambda v: float(np.mean(v)), n_resamples=4000)
     wanted = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=4000, rng=np.random.default_rng(0))
-    assert found.interval.method == "bca bootstrap"
-    assert found.interval.low == pytest.approx(wanted.confidence_interval.low, abs=0.02)
-    assert found.interval.high == pytest.approx(wanted.confidence_interval.high, abs=0.02)
+    assert found.interval.method == "bca bootstrap and jackknife"
+    plain = bootstrap(values).interval
+    wanted = wanted.confidence_interval
+    assert found.interval.low == pytest.approx(min(wanted.low, plain.low), abs=0.02)
+    assert found.interval.high == pytest.approx(max(wanted.high, plain.high), abs=0.02)
 
 
 def test_a_function_sees_whole_groups() -> None:
