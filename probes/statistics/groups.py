@@ -132,7 +132,7 @@ class Moments:
     def constant(self) -> npt.NDArray[np.bool_]:
         """``[...]``, whether all groups have the same mean (up to rounding), so that no spread is known."""
         apart = np.abs(self.sums / self.groups.sizes - self.mean[..., None]).max(axis=-1)
-        return apart <= ALIKE * np.abs(self.mean)
+        return np.asarray(apart <= ALIKE * np.abs(self.mean))
 
     @cached_property
     def error(self) -> FloatArray:
@@ -156,4 +156,4 @@ class Moments:
     @property
     def skewness(self) -> FloatArray:
         """``[...]``, the skewness of what the groups contribute (0 for a symmetric spread)."""
-        return self.asymmetry * np.sqrt(self.groups.count)
+        return np.asarray(self.asymmetry * np.sqrt(self.groups.count))

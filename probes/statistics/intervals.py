@@ -110,7 +110,7 @@ def means(moments: Moments, level: float) -> tuple[FloatArray, FloatArray]:
     alike = 2 * missed * np.abs(centre)
     below = np.where(moments.constant, alike, np.maximum(high_t, t) * error)
     above = np.where(moments.constant, alike, np.maximum(-low_t, t) * error)
-    return centre - below, centre + above
+    return np.asarray(centre - below), np.asarray(centre + above)
 
 
 def mean(moments: Moments, level: float) -> Interval:

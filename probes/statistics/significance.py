@@ -139,7 +139,7 @@ def moment_p(moments: Moments) -> FloatArray:
     hall = t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6
     smaller = np.minimum(np.abs(t), np.where(np.sign(hall) == np.sign(t), np.abs(hall), 0.0))
     p = 2 * special.stdtr(moments.groups.freedom, -smaller)
-    return np.where(flat, np.where(moments.mean == 0, 1.0, 0.0), p)
+    return np.asarray(np.where(flat, np.where(moments.mean == 0, 1.0, 0.0), p))
 
 
 def _flip_p(sums: FloatArray, seed: int) -> FloatArray:
