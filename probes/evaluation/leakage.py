@@ -260,8 +260,9 @@ def _shared_groups(case: _Case) -> list[Leak]:
 def _answers(case: _Case) -> list[Leak]:
     """Find prompts that hold their own label as whole words.
 
-    Not where every label stands in the prompt (options to choose from), nor where the word is no more
-    frequent under its own label than under others (a label such as "a" or "1" that is also a word).
+    Not for labels of one character ("0", "a"), which name a class and stand in texts for other reasons; not
+    where every label stands in the prompt (options to choose from); nor where the word is no more frequent
+    under its own label than under others.
     """
     labels = {label: f" {_plain(label)} " for label in case.labels if _plain(label)}
     texts = [f" {_plain(text)} " for text in case.texts]
@@ -270,7 +271,12 @@ def _answers(case: _Case) -> list[Leak]:
     for row in case.test:
         label = case.labels[row]
         own = labels.get(label)
-        if own is None or own not in texts[row] or all(words in texts[row] for words in labels.values()):
+        if (
+            own is None
+            or len(own) == 3
+            or own not in texts[row]
+            or all(words in texts[row] for words in labels.values())
+        ):
             continue
         if label not in telling:
             telling[label] = _telling(case, texts, label, own)

@@ -117,6 +117,17 @@ def test_options_to_choose_from_and_common_words_give_nothing_away() -> None:
     assert audit(article, ["a", "b", "a", "b"], parts, kinds=["answer"]).clean
 
 
+def test_labels_of_one_character_are_no_answers_in_the_text() -> None:
+    split = Split(np.arange(6), np.array([], dtype=np.int64), np.arange(6, 12))
+    labels = ["0", "1"] * 6
+    texts = [f"case {at} has {label} of {at} parts" for at, label in enumerate(labels)]
+    assert audit(texts, labels, split, kinds=["answer"]).clean
+    words = ["zero" if label == "0" else "one" for label in labels]
+    said = [f"case {at} has {word} of {at} parts" for at, word in enumerate(words)]
+    assert audit(said, words, split, kinds=["answer"]).counts == {"answer": 6}
+    assert audit([text.replace(" one", " bones") for text in said], words, split).counts["answer"] == 3
+
+
 @given(st.lists(st.text("ab cd", min_size=6, max_size=14), min_size=2, max_size=8, unique=True), st.data())
 def test_a_copy_is_always_found_whatever_the_order(texts: list[str], data: st.DataObject) -> None:
     source = data.draw(st.integers(0, len(texts) - 1))
