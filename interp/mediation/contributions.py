@@ -71,7 +71,7 @@ class Contributions:
         if writer not in self.writers:
             raise ConfigError(f"no writer {writer!r}; there are: {', '.join(self.writers[:8])}, ...")
         row = self.values[self.writers.index(writer)]
-        return bootstrap(row, groups=self.groups, seed=self.seed)
+        return bootstrap(row, groups=self.groups, seed=self.seed, support="real")
 
     def table(self, k: int | None = None) -> pandas.DataFrame:
         """Give one row per writer, the largest first: writer, contribution, low, high (logits).

@@ -130,7 +130,7 @@ def estimands(effects: Effects, mediator: Any) -> pandas.DataFrame:
         fits = row.constant == constant or not row.needs
         if not fits or not set(row.needs) <= set(parts):
             continue
-        found = bootstrap(row.of(parts), groups=effects.groups, seed=effects.seed)
+        found = bootstrap(row.of(parts), groups=effects.groups, seed=effects.seed, support="real")
         rows.append(
             {
                 "estimand": row.name,

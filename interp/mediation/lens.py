@@ -61,7 +61,9 @@ class Lens:
 
         rows: list[dict[str, Any]] = []
         for at, site in enumerate(self.sites):
-            found = bootstrap(self.values["logit_diff"][at], groups=self.groups, seed=self.seed)
+            found = bootstrap(
+                self.values["logit_diff"][at], groups=self.groups, seed=self.seed, support="real"
+            )
             rows.append(
                 {
                     "site": site,

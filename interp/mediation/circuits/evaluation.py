@@ -25,6 +25,7 @@ from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
     Members,
+    apart,
     members_of,
     refuse_no_effect,
     run_all,
@@ -120,16 +121,16 @@ class Evaluation:
         import pandas
 
         none = self.values["none"]
-        whole = self._row("the whole model", self.values["all"] - none, None)
+        whole = self._row("the whole model", self.values["all"], none, None)
         runs = {"the circuit": self.values["circuit"], "left without it": self.values["without"]}
         if any(name.startswith("random") for name in self.values):
             runs["random circuits of this size"] = self._random()
         rows = [whole | {"share": 1.0}]
-        rows += [self._row(name, value - none, self.share(value)) for name, value in runs.items()]
+        rows += [self._row(name, value, none, self.share(value)) for name, value in runs.items()]
         rows += [self._gap(name, found) for name, found in self.knockouts.items()]
         for name, control in self.unmatched.items():
             for which, words in (("all", "the whole model"), ("circuit", "the circuit")):
-                rows.append(self._row(f"{name}: {words}", control[which] - control["none"], None))
+                rows.append(self._row(f"{name}: {words}", control[which], control["none"], None))
         return pandas.DataFrame(rows)
 
     def _gap(self, name: str, found: Knockouts) -> dict[str, Any]:
@@ -138,8 +139,8 @@ class Evaluation:
         words = "the circuit" if name == "circuit" else "a random circuit"
         return _row(f"{words} and the model apart after the same cuts", absolute, share)
 
-    def _row(self, what: str, difference: np.ndarray, share: Estimate | None) -> dict[str, Any]:
-        return _row(what, bootstrap(difference, groups=self.groups, seed=self.seed), share)
+    def _row(self, what: str, value: np.ndarray, none: np.ndarray, share: Estimate | None) -> dict[str, Any]:
+        return _row(what, apart(self.metric, value, none, self.groups, self.seed), share)
 
     def minimality(self) -> pandas.DataFrame:
         """Give one row per member: what taking it out changes, and whether the circuit needs it.

@@ -102,7 +102,7 @@ class Removals:
 
         rows: list[dict[str, Any]] = []
         for member, change in zip(self.members, self.change, strict=True):
-            found = bootstrap(change, groups=self.groups, seed=self.seed)
+            found = bootstrap(change, groups=self.groups, seed=self.seed, support="real")
             low, high = found.interval.low, found.interval.high
             row = {"member": str(member), "change": found.value, "low": low, "high": high}
             clear = low > 0 or high < 0

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, DataError
@@ -22,11 +23,13 @@ from interp.mediation.walk import Row
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
+from probes.statistics import Estimate, paired_difference
 
 __all__ = [
     "NODES",
     "Circuit",
     "Members",
+    "apart",
     "members_of",
     "nodes_of",
     "ranked_of",
@@ -38,6 +41,8 @@ __all__ = [
 Nodes = Sequence[str | Site | Mediator]
 Circuit = str | Sequence[str | Site | Mediator] | Edges
 NODES = ("head.*", "mlp_out.*")
+SHARES = ("accuracy", "prob")
+"""Metrics whose values lie between 0 and 1; what is 0 in every pair of another is no share of 0%."""
 
 
 def nodes_of(model: Model, pairs: PairSet, nodes: Nodes = NODES) -> tuple[Mediator, ...]:
@@ -92,6 +97,20 @@ def ranked_of(model: Model, pairs: PairSet, order: Sequence[Any], every: Members
 def what_are(members: Members) -> str:
     """Give the word for one of them: ``edge`` or ``node``."""
     return "edge" if members and isinstance(members[0], Edge) else "node"
+
+
+def apart(
+    metric: str,
+    first: Float[np.ndarray, " pair"],
+    second: Float[np.ndarray, " pair"],
+    groups: Sequence[str],
+    seed: int,
+) -> Estimate:
+    """The mean of ``first - second`` with its interval over groups, in units of the metric."""
+    if metric in SHARES:  # rounding may leave a probability of 1.0000001
+        first, second = first.clip(0.0, 1.0), second.clip(0.0, 1.0)
+    support = "share" if metric in SHARES else "real"
+    return paired_difference(first, second, groups=groups, seed=seed, support=support)
 
 
 def refuse_no_effect(whole: float, none: float, what: str) -> None:

@@ -13,6 +13,7 @@ from interp.errors import ConfigError, DataError
 from interp.mediation.circuits import UNMATCHED, Elsewhere, Evaluation
 from interp.mediation.circuits.knockouts import Knockouts, Removals
 from interp.results import OldResult
+from interp.mediation.circuits.runs import apart
 from tests.interp.mediation.test_circuits import made, pairs_of
 from tests.interp.mediation.test_planted import made as planted
 from tests.planted_heads import PLANTED
@@ -126,6 +127,18 @@ def test_a_gap_is_of_means_and_a_member_is_needed_beyond_what_chance_adds() -> N
     quiet = Removals(("one", "two"), steady * np.array([[1.0], [0.1]]), steady * 0.5, groups, 0)
     assert quiet.needed == 1
     assert quiet.table()["member"].tolist() == ["one", "two"]
+
+
+def test_no_effect_in_logits_has_no_interval_of_a_share() -> None:
+    """A difference of 0 in every pair was given the interval of 0 successes: [0, 0.5] logits."""
+    same, groups = np.full(6, 2.5), tuple("abcdef")
+    for difference in (0.0, 1.0):
+        found = apart("logit-diff", same + difference, same, groups, 0).interval
+        assert "clopper" not in found.method and "score" not in found.method
+        assert not 0 <= found.low < found.high <= 1
+    right, wrong = np.array([1.0] * 6), np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+    assert apart("accuracy", right, wrong, groups, 0).interval.high <= 1
+    assert apart("prob", right + 1e-7, wrong, groups, 0).value == pytest.approx(4 / 6)
 
 
 def given(seed: int, **ends: float) -> Evaluation:
