@@ -35,7 +35,7 @@ class Estimand:
         question: what it answers.
         needs: the directions it is made of.
         of: from the parts to one number per pair.
-        constant: whether it is defined only where the mediator is set to one value in both runs.
+        where: where it is defined, a key of ``RUNS``; everywhere where left out.
     """
 
     name: str
@@ -43,9 +43,15 @@ class Estimand:
     question: str
     needs: tuple[str, ...]
     of: Callable[[Parts], np.ndarray]
-    constant: bool = False
+    where: str = ""
 
 
+RUNS: dict[str, str] = {
+    "natural": "the mediator takes its value in the pair's other prompt (interchange), all else responds",
+    "constant": "the mediator is set to one value in both runs (zero, projection)",
+    "replaced": "the mediator takes a value of another kind (mean, resample, noise, steering, ...)",
+    "path": "only some paths from the mediator are patched (direct effects, path patching)",
+}
 _ROWS = (
     Estimand(
         "total effect",
@@ -60,6 +66,7 @@ _ROWS = (
         "is the mediator enough to bring the answer back?",
         ("denoising",),
         lambda y: y["denoising"],
+        where="natural",
     ),
     Estimand(
         "natural indirect effect, noising",
@@ -67,6 +74,7 @@ _ROWS = (
         "is the mediator needed for the answer?",
         ("noising",),
         lambda y: y["noising"],
+        where="natural",
     ),
     Estimand(
         "natural direct effect, M held clean",
@@ -74,6 +82,7 @@ _ROWS = (
         "what of the total goes past the mediator, with its value as in the clean run?",
         ("denoising",),
         lambda y: y["clean"] - y["corrupt"] - y["denoising"],
+        where="natural",
     ),
     Estimand(
         "natural direct effect, M held corrupt",
@@ -81,6 +90,7 @@ _ROWS = (
         "what of the total goes past the mediator, with its value as in the corrupt run?",
         ("noising",),
         lambda y: y["clean"] - y["corrupt"] - y["noising"],
+        where="natural",
     ),
     Estimand(
         "mediated interaction",
@@ -88,6 +98,7 @@ _ROWS = (
         "how much does the effect depend on the state of everything else?",
         ("denoising", "noising"),
         lambda y: y["noising"] - y["denoising"],
+        where="natural",
     ),
     Estimand(
         "controlled direct effect",
@@ -95,19 +106,53 @@ _ROWS = (
         "what of the total is left when the mediator is set to the same value m in both runs?",
         ("denoising", "noising"),
         lambda y: y["clean"] - y["corrupt"] - y["denoising"] - y["noising"],
-        constant=True,
+        where="constant",
+    ),
+    *(
+        row
+        for where, words in (
+            ("replaced", "M replaced"),
+            ("constant", "M = m"),
+            ("path", "paths from M patched"),
+        )
+        for row in (
+            Estimand(
+                f"effect in the corrupt run, {words}",
+                f"Y(corrupt, {words}) - Y(corrupt)",
+                "how much nearer to the clean answer does it bring the corrupt run?",
+                ("denoising",),
+                lambda y: y["denoising"],
+                where,
+            ),
+            Estimand(
+                f"effect in the clean run, {words}",
+                f"Y(clean) - Y(clean, {words})",
+                "how much of the answer does it take from the clean run?",
+                ("noising",),
+                lambda y: y["noising"],
+                where,
+            ),
+        )
     ),
 )
 
 ESTIMANDS: dict[str, Estimand] = {row.name: row for row in _ROWS}
-CONSTANT = ("zero",)
+CONSTANT, PATHS = ("zero", "projection"), ("direct", "path-patching")
+
+
+def runs_of(effects: Effects) -> str:
+    """Which runs effects were measured by: a key of ``RUNS``."""
+    if effects.search in PATHS:
+        return "path"
+    name = effects.replacement.partition(":")[0]
+    return "natural" if name == "interchange" else "constant" if name in CONSTANT else "replaced"
 
 
 def estimands(effects: Effects, mediator: Any) -> pandas.DataFrame:
-    """Give every estimand of one mediator that the measured directions allow, with its interval over groups.
+    """Every estimand of one mediator that the runs allow, with its interval over groups.
 
     Natural effects are of replacements by the pair's other prompt (``interchange``); the controlled direct
-    effect is of a replacement by one value (``zero``).
+    effect is of a replacement by one value (``zero``); of other replacements only the effects themselves.
 
     Args:
         effects: what a search returned.
@@ -124,11 +169,10 @@ def estimands(effects: Effects, mediator: Any) -> pandas.DataFrame:
     at = effects.place(mediator)
     parts = {"clean": effects.clean, "corrupt": effects.corrupt}
     parts |= {direction: values[at] for direction, values in effects.values.items()}
-    constant = effects.replacement in CONSTANT
+    runs = runs_of(effects)
     rows: list[dict[str, Any]] = []
     for row in _ROWS:
-        fits = row.constant == constant or not row.needs
-        if not fits or not set(row.needs) <= set(parts):
+        if row.where not in ("", runs) or not set(row.needs) <= set(parts):
             continue
         found = bootstrap(row.of(parts), groups=effects.groups, seed=effects.seed, support="real")
         rows.append(

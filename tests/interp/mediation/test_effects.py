@@ -77,12 +77,27 @@ def test_estimands_are_what_their_formulas_say() -> None:
     assert "controlled direct effect" not in got
     zeroed = mediation.estimands(mediation.exhaustive(model, pairs, [mediator], replacement="zero"), mediator)
     got = dict(zip(zeroed["estimand"], zeroed["value"], strict=True))
-    assert set(got) == {"total effect", "controlled direct effect"}
+    assert not any(name.startswith("natural") for name in got)
+    assert got["effect in the clean run, M = m"] == pytest.approx(
+        y("clean", None) - y("clean", "zero"), abs=1e-5
+    )
     assert got["controlled direct effect"] == pytest.approx(
         y("clean", "zero") - y("corrupt", "zero"), abs=1e-5
     )
     with pytest.raises(ConfigError, match=r"no effect of .head\.0\.0."):
         mediation.estimands(mediation.exhaustive(model, pairs, [mediator]), "head.0.0")
+
+
+@pytest.mark.parametrize("replacement", ["mean", "resample", "noise:1", "steering:1", "interpolate:0.5"])
+def test_nothing_is_natural_where_the_mediator_was_never_as_in_the_other_prompt(replacement: str) -> None:
+    found = replace(of_values(np.ones((2, 6))), replacement=replacement)
+    table = mediation.estimands(found, found.mediators[0])
+    assert not table["estimand"].str.contains("natural|mediated").any()
+    assert not table["formula"].str.contains("M clean|M corrupt").any()
+    direct = mediation.estimands(
+        replace(found, replacement="interchange", search="direct"), found.mediators[0]
+    )
+    assert not direct["estimand"].str.contains("natural|mediated").any()
 
 
 def of_values(values: np.ndarray) -> Effects:
