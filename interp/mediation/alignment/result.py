@@ -129,15 +129,15 @@ class Alignment:
         subject = f"{variable!r}: {self.subspaces[variable].dim} directions at {self.mediator}"
         controls = [s for s in self.scores if s.variable == variable and s.difference is not None]
         beaten = [s for s in controls if s.difference and s.difference.interval.low > 0]
-        equal = [s for s in controls if s not in beaten and not CONTROLS[s.name].ceiling]
+        rivals = [s for s in controls if s not in beaten and not CONTROLS[s.name].ceiling]
         said = f"interchange accuracy {found}"
         if found.interval.low <= 0.5 and self.among == "answers":
             return f"{subject} are not shown to carry it ({said}; a coin gives 0.50)"
-        floors = [s for s in equal if CONTROLS[s.name].floor]
+        floors = [s for s in rivals if CONTROLS[s.name].floor]
         if floors:
             return f"{subject} are not shown to carry it ({said}): {_words(floors)}"
-        if equal:
-            return f"{subject} carry it ({said}), but {_words(equal)}: no search was needed"
+        if rivals:
+            return f"{subject} carry it ({said}), but {_words(rivals)}: a search is not shown to be needed"
         if not [s for s in controls if not CONTROLS[s.name].ceiling]:
             return f"{subject}: {said}, but nothing was controlled for"
         return f"{subject} carry it ({said}), better than every control"
@@ -195,4 +195,14 @@ class Alignment:
 
 
 def _words(scores: list[Score]) -> str:
-    return " and ".join(f"{CONTROLS[s.name].words} does as well ({s.accuracy.value:.2f})" for s in scores)
+    """What was not beaten; an interval with zero in it does not say that two agree."""
+    return " and ".join(
+        f"{CONTROLS[s.name].words} ({s.accuracy.value:.2f}) "
+        + (
+            "does better"
+            if s.difference.interval.high < 0
+            else f"is not told apart (difference {s.difference})"
+        )
+        for s in scores
+        if s.difference is not None
+    )

@@ -11,6 +11,7 @@ import torch
 
 from interp import mediation, results
 from interp.errors import ConfigError, DataError, SiteError
+from interp.mediation.alignment import Alignment, Score
 from interp.mediation.alignment.downstream import Downstream
 from interp.mediation.mediators import Mediator
 from interp.mediation.subspaces import Subspace
@@ -19,6 +20,7 @@ from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.sites import Site
+from probes.statistics import Estimate, Interval
 from tests.tiny import WORDS, build, tokenizer
 
 
@@ -111,6 +113,29 @@ def test_training_lowers_the_loss_and_a_frozen_start_does_not() -> None:
     still = mediation.das(model, pairs, "resid_post.1", dim=8, steps=60, rate=1e-9, controls=())
     assert min(row["train"] for row in found.curve if "train" in row) < 0.8 * found.curve[0]["train"]
     assert abs(still.curve[-1]["validation"] - still.curve[0]["validation"]) < 1e-3
+
+
+def scored(own: float, control: str, other: float, low: float, high: float) -> Alignment:
+    def estimate(value: float, low: float, high: float) -> Estimate:
+        return Estimate(value, Interval(low, high, 0.95, "given"), 40, 20)
+
+    scores = (
+        Score("answer", "das", estimate(own, 0.8, 1.0)),
+        Score("answer", control, estimate(other, 0.4, 0.9), estimate(own - other, low, high)),
+    )
+    space, site = Subspace.of(torch.ones(1, 4), "answer"), Mediator(Site("resid_pre", 1), -1)
+    return Alignment({"answer": space}, site, scores, {}, (), "answers", (6, 2, 2), {}, 0)
+
+
+def test_a_difference_that_may_be_zero_is_no_equality() -> None:
+    """'training on arbitrary answers does as well (0.62)' was said beside an accuracy of 1.00."""
+    floor = scored(1.0, "arbitrary", 0.62, -0.05, 0.7).verdict
+    assert "not shown to carry it" in floor and "as well" not in floor
+    assert "training on arbitrary answers (0.62) is not told apart (difference 0.38 [-0.05, 0.70])" in floor
+    rival = scored(1.0, "pca", 0.9, -0.02, 0.2).verdict
+    assert "PCA (0.90) is not told apart" in rival and "not shown to be needed" in rival
+    assert "PCA (1.00) does better" in scored(0.9, "pca", 1.0, -0.2, -0.01).verdict
+    assert scored(1.0, "arbitrary", 0.5, 0.2, 0.8).verdict.endswith("better than every control")
 
 
 def test_what_cannot_be_aligned_is_refused() -> None:
