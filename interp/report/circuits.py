@@ -56,8 +56,15 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
         rows.append((AREAS.get(name, f"faithfulness {name}"), own, f"random order {control:.3f}", None, ""))
     needed = found["minimality"]
     small = (
-        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: the change "
-        "is clear of zero and larger than what 95% of the mediators outside would change if put in. "
+        f"Of {needed['tested']:,} members taken out one by one, {needed['needed']:,} are needed: without "
+        "them the circuit keeps less, by more than 1% of the total and than what 95% of the others outside "
+        "change if put in. Members that cover for each other are not seen so: "
+        + (
+            f"{needed['couples']:,} couples of the others were taken out together, and {needed['covered']:,} "
+            "members are needed where another one is missing. "
+            if needed["couples"]
+            else "no couples were taken out. "
+        )
         if needed
         else ""
     )

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from interp import results
 from interp.errors import ConfigError
 from interp.mediation.circuits.controls import UNMATCHED
-from interp.mediation.circuits.knockouts import Knockouts, Removals, cuts_of, extras_of
+from interp.mediation.circuits.knockouts import Knockouts, Removals, couples_of, cuts_of, extras_of
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
@@ -143,10 +143,7 @@ class Evaluation:
         return _row(what, apart(self.metric, value, none, self.groups, self.seed), share)
 
     def minimality(self) -> pandas.DataFrame:
-        """Give one row per member: what taking it out changes, and whether the circuit needs it.
-
-        A member is needed if its change is clear of zero and larger than what 95% of the members outside
-        would change if they were put in.
+        """One row per member: what taking it out changes, and whether the circuit needs it; see ``Removals``.
 
         Raises:
             ConfigError: no removals were run.
@@ -193,6 +190,8 @@ class Evaluation:
         """
         if self.metric != reference.metric:
             raise ConfigError(f"an evaluation by {self.metric} cannot be compared with {reference.metric}.")
+                    "couples": len(removals.couples),
+                    "covered": len(removals.covering),
         return results.difference(self.table(), reference.table(), ["what"])
 
     def _repr_html_(self) -> str:
@@ -317,7 +316,13 @@ class _Plan:
             for name, (_, cuts) in self.cuts.items()
             if cuts
         }
-        removals = Removals(tuple(self.taken), change, extra, groups, seed) if self.taken else None
+        total = float((values["all"] - values["none"]).mean())
+        removals = Removals(tuple(self.taken), change, extra, total, groups, seed) if self.taken else None
+        couples = couples_of(removals) if removals is not None and what_are(self.every) == "node" else ()
+        if removals is not None and couples:
+            pairwise = [own - {self.taken[one], self.taken[two]} for one, two in couples]
+            again = np.stack(run_all(model, pairs, self.every, pairwise, metric, seed))
+            removals = replace(removals, couples=couples, together=values["circuit"] - again)
         return Evaluation(self.inside, self.every, metric, values, groups, seed, knockouts, removals)
 
 

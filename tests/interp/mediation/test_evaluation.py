@@ -12,11 +12,10 @@ from interp import mediation
 from interp.errors import ConfigError, DataError
 from interp.mediation.circuits import UNMATCHED, Elsewhere, Evaluation
 from interp.mediation.circuits.knockouts import Knockouts, Removals
-from interp.results import OldResult
 from interp.mediation.circuits.runs import apart
 from tests.interp.mediation.test_circuits import made, pairs_of
 from tests.interp.mediation.test_planted import made as planted
-from tests.planted_heads import PLANTED
+from tests.planted_heads import PLANTED, gate
 
 NODES = ("head.*", "mlp_out.*")
 
@@ -124,7 +123,7 @@ def test_a_gap_is_of_means_and_a_member_is_needed_beyond_what_chance_adds() -> N
     assert share.value == pytest.approx(0.125)
     steady = np.full((2, 20), 1.0) + 0.01 * np.random.default_rng(0).standard_normal((2, 20))
     groups = tuple(map(str, range(20)))
-    quiet = Removals(("one", "two"), steady * np.array([[1.0], [0.1]]), steady * 0.5, groups, 0)
+    quiet = Removals(("one", "two"), steady * np.array([[1.0], [0.1]]), steady * 0.5, 4.0, groups, 0)
     assert quiet.needed == 1
     assert quiet.table()["member"].tolist() == ["one", "two"]
 
