@@ -249,6 +249,8 @@ def patch(
     if note:
         return Patching(effects, None, note)
     trace = _trace(model, parts, effects, metric, seed)
+    if isinstance(trace, str):
+        return Patching(effects, None, trace)
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
     said = dict.fromkeys([*effects.warnings, *trace.evaluation.warnings, *notes])
     effects = replace(effects, warnings=tuple(said))
@@ -289,14 +291,16 @@ def _edges(effects: Effects) -> bool:
     return isinstance(effects.mediators[0], Edge)
 
 
-def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: int) -> Trace:
-    """Choose the size on the ranking pairs, evaluate on the others."""
+def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: int) -> Trace | str:
+    """Choose the size on the ranking pairs, evaluate on the others; or say why there is no size to choose."""
     order = effects.top(len(effects.mediators))
     universe = list(effects.mediators)
     given: Any = {"universe": universe, "metric": metric, "seed": seed}
     sizes: Any = {"compat": "mib"} if _edges(effects) else {}
     controls: Any = FEWER if _edges(effects) else {}
     ranked = curve(model, parts.ranking, order, **given, **sizes)
+    if ranked.no_share:
+        return ranked.no_share
     enough = np.flatnonzero(ranked.faithfulness >= TARGET)
     size = ranked.sizes[int(enough[0])] if len(enough) else ranked.sizes[-1]
     held = parts.held_out if parts.held_out is not None else parts.ranking

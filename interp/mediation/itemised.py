@@ -102,6 +102,8 @@ def share_kept(part: PerPair, none: PerPair, whole: PerPair) -> Statistic:
 def of_evaluation(found: Evaluation) -> tuple[Finding, ...]:
     """Give the faithfulness and what is lost without the circuit, then both ends in units of the metric.
 
+    Without a total effect that is told from zero the shares are left out.
+
     The circuit is held to the random circuits of its size that were run beside it, and to 0 where there were
     none.
     """
@@ -112,7 +114,7 @@ def of_evaluation(found: Evaluation) -> tuple[Finding, ...]:
     # What is lost is "all" less "without", seen from none lost (0) to all lost (1).
     lost = share_kept(whole + none - found.values["without"], none, whole)
     groups = found.groups
-    return (
+    shares = (
         Finding(
             "faithfulness of the circuit",
             inside,
@@ -130,6 +132,9 @@ def of_evaluation(found: Evaluation) -> tuple[Finding, ...]:
             statistic=lost,
             about="share of the behaviour that goes when the circuit alone is replaced",
         ),
+    )
+    return (
+        *(() if found.no_share else shares),
         Finding(
             "kept by the circuit alone",
             inside - none,
@@ -156,9 +161,9 @@ def of_curve(found: Curve, control: Curve | None = None) -> tuple[Finding, ...]:
         control: of a random order, over the same pairs and sizes; 0 where left out.
 
     Returns:
-        Nothing for a curve without the numbers of every pair.
+        Nothing for a curve without the numbers of every pair, or whose total effect is not told from zero.
     """
-    if found.runs is None or found.ends is None:
+    if found.runs is None or found.ends is None or found.no_share:
         return ()
     shares = _shares(found)
     floors = None if control is None else control.faithfulness

@@ -21,6 +21,8 @@ def circuit_verdict(result: dict[str, Any]) -> str:
         return ""
     rows = _runs(circuit)
     found, lucky = rows["the circuit"], rows.get("random circuits of this size")
+    if found["share"] is None:
+        return f"No share of the behaviour is given for a circuit: {circuit['evaluation']['no_share']}."
     beside = f", random circuits of that size {lucky['share']:.0%}" if lucky else ""
     where = "other pairs" if circuit["held_out"] else "the same pairs"
     return (
@@ -35,6 +37,8 @@ def circuit_number(result: dict[str, Any]) -> list[Number]:
     if not circuit:
         return []
     row = _runs(circuit)["the circuit"]
+    if row["share"] is None:
+        return []
     size = f"{len(circuit['nodes']):,} of {circuit['universe']:,} mediators"
     return [Number("Faithfulness of the circuit", f"{row['share']:.2f}", _interval(row), size)]
 
@@ -53,6 +57,8 @@ def circuit_table(result: dict[str, Any]) -> Table | None:
         between = _between(row["difference_low"], row["difference_high"])
         rows.append((row["what"], row["share"], _interval(row), row["difference"], between))
     for name, (own, control) in circuit["areas"].items():
+        if own is None or control is None:
+            continue
         rows.append((AREAS.get(name, f"faithfulness {name}"), own, f"random order {control:.3f}", None, ""))
     needed = found["minimality"]
     small = (
@@ -93,7 +99,8 @@ def circuit_figures(result: dict[str, Any]) -> dict[str, Figure]:
     if not circuit:
         return {}
     drawing = _drawing(result)
-    found = {"faithfulness": _curve(circuit)}
+    told = not any(value is None for value in circuit["faithfulness"])
+    found = {"faithfulness": _curve(circuit)} if told else {}
     return found | ({"circuit": drawing} if drawing is not None else {})
 
 

@@ -46,6 +46,8 @@ def circuit_of(model: Model, parts: PairsFor, effects: Effects, seed: int) -> Ci
         return Circuit((), universe, note)
     order = effects.top(len(universe))
     found = curve(model, parts.ranking, order, universe=list(universe), metric=effects.metric, seed=seed)
+    if found.no_share:
+        return Circuit((), universe, found.no_share)
     enough = np.flatnonzero(found.faithfulness >= TARGET)
     size = found.sizes[int(enough[0])] if len(enough) else len(universe)
     if size >= len(universe):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from interp.mediation.circuits.runs import (
     Circuit,
     Members,
     members_of,
+    no_total,
     ranked_of,
     refuse_no_effect,
     run_all,
@@ -49,7 +51,7 @@ class Curve:
 
     Attributes:
         sizes: numbers of nodes or edges, ascending.
-        faithfulness: one per size.
+        faithfulness: one per size; NaN where the total effect is not told from zero, see ``no_share``.
         total: number of nodes or edges in all.
         order: the ranking.
         fractions: the axis of the areas, one per size; sizes over ``total`` where left out.
@@ -59,6 +61,7 @@ class Curve:
         runs: the metric of each pair at each size; None where it was not kept.
         ends: the metric of each pair with everything replaced, and with nothing.
         groups: of the pairs.
+        seed: of intervals.
     """
 
     sizes: tuple[int, ...]
@@ -71,6 +74,15 @@ class Curve:
     runs: Float[np.ndarray, "size pair"] | None = None
     ends: Float[np.ndarray, "end pair"] | None = None
     groups: tuple[str, ...] = ()
+    seed: int = 0
+
+    @cached_property
+    def no_share(self) -> str:
+        """Why there are no shares: the total effect is not told from zero. "" where there are."""
+        if self.ends is None:
+            return ""
+        none, whole = self.ends
+        return no_total(self.metric, whole, none, self.groups, self.seed)
 
     @property
     def axis(self) -> Float[np.ndarray, " size"]:
@@ -91,7 +103,10 @@ class Curve:
 
     @property
     def cpr(self) -> float:
-        """Give the area under faithfulness over the fraction kept (MIB's CPR; higher is better)."""
+        """The area under faithfulness over the fraction kept (MIB's CPR; higher is better).
+
+        NaN where faithfulness is: the total effect is not told from zero.
+        """
         return float(np.trapezoid(self.faithfulness, self.axis))
 
     @property
@@ -154,6 +169,8 @@ class Curve:
     def __repr__(self) -> str:
         """Say in one line what was found."""
         size = f"{len(self.sizes)} sizes to {self.total:,} {self.members}"
+        if self.no_share:
+            return f"Curve({size}; {self.no_share})"
         return f"Curve({size}, CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
 
 
@@ -200,6 +217,8 @@ def curve(
     share = dict(zip(measured, [(one - none) / (whole - none) for one in means], strict=True))
     found = np.array([share[size] for size in steps])
     by_size = dict(zip(measured, runs, strict=True))
+    if no_total(metric, runs[-1], runs[0], pairs.groups, seed):
+        found = np.full(len(steps), np.nan)
     return Curve(
         tuple(steps),
         found,
@@ -211,6 +230,7 @@ def curve(
         np.stack([by_size[size] for size in steps]),
         np.stack([runs[0], runs[-1]]),
         tuple(pairs.groups),
+        seed,
     )
 
 

@@ -54,31 +54,34 @@ class Elsewhere:
         Both sides are resampled by group, independently.
 
         Raises:
-            DataError: there is no own task.
+            DataError: there is no own task, or a total effect is not told from zero.
         """
         if not self.own:
             raise DataError("selectivity compares with the circuit's own task; call mediation.selectivity.")
+        for one in (self.own, name):
+            if self.evaluations[one].no_share:
+                raise DataError(f"pairs {one!r}: {self.evaluations[one].no_share}.")
         here, there = (_resampled(self.evaluations[one]) for one in (self.own, name))
         low, high = np.quantile(here - there, (0.025, 0.975))
         return self.lost(self.own).value - self.lost(name).value, float(low), float(high)
 
     def table(self) -> pandas.DataFrame:
-        """Give one row per set of pairs: shares kept by the circuit, by random ones, and lost without it."""
+        """Give one row per set of pairs: shares kept by the circuit, by random ones, and lost without it.
+
+        They are empty where the total effect is not told from zero.
+        """
         import pandas
 
         rows: list[dict[str, Any]] = []
         for name, found in self.evaluations.items():
-            kept, lost = self.kept(name), self.lost(name)
-            row: dict[str, Any] = {"pairs": name, "n": len(found.groups), "kept": kept.value}
-            row |= {
-                "kept_low": kept.interval.low,
-                "kept_high": kept.interval.high,
-                "random": found.random.value,
-            }
-            row |= {"lost": lost.value, "lost_low": lost.interval.low, "lost_high": lost.interval.high}
+            usable = not found.no_share
+            kept, lost = (self.kept(name), self.lost(name)) if usable else (None, None)
+            row: dict[str, Any] = {"pairs": name, "n": len(found.groups)}
+            row |= _cells("kept", kept) | {"random": found.random.value if usable else None}
+            row |= _cells("lost", lost)
             if self.own:
-                nothing = (None, None, None)
-                value, low, high = nothing if name == self.own else self.selectivity(name)
+                compared = usable and name != self.own and not self.evaluations[self.own].no_share
+                value, low, high = self.selectivity(name) if compared else (None, None, None)
                 row |= {"selectivity": value, "selectivity_low": low, "selectivity_high": high}
             rows.append(row)
         return pandas.DataFrame(rows)
@@ -112,8 +115,17 @@ class Elsewhere:
 
     def __repr__(self) -> str:
         """Say in one line what was found."""
-        kept = ", ".join(f"{name} {self.kept(name).value:.2f}" for name in self.evaluations)
+        kept = ", ".join(
+            f"{name} {'no share' if found.no_share else format(self.kept(name).value, '.2f')}"
+            for name, found in self.evaluations.items()
+        )
         return f"Elsewhere(kept: {kept})"
+
+
+def _cells(name: str, share: Estimate | None) -> dict[str, float | None]:
+    if share is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: share.value, f"{name}_low": share.interval.low, f"{name}_high": share.interval.high}
 
 
 def generality(

@@ -12,13 +12,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from interp import results
-from interp.errors import ConfigError
+from interp.errors import ConfigError, DataError
 from interp.mediation.circuits.controls import UNMATCHED
 from interp.mediation.circuits.knockouts import Knockouts, Removals, couples_of, cuts_of, extras_of
 from interp.mediation.circuits.runs import (
@@ -27,6 +28,7 @@ from interp.mediation.circuits.runs import (
     Members,
     apart,
     members_of,
+    no_total,
     refuse_no_effect,
     run_all,
     what_are,
@@ -79,9 +81,15 @@ class Evaluation:
     unmatched: Mapping[str, Mapping[str, Float[np.ndarray, " pair"]]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @cached_property
+    def no_share(self) -> str:
+        """Why there are no shares: the total effect is not told from zero. "" where there are."""
+        whole, none = self.values["all"], self.values["none"]
+        return no_total(self.metric, whole, none, self.groups, self.seed)
+
     @property
     def faithfulness(self) -> Estimate:
-        """Give the share of the model's behaviour that the circuit alone keeps."""
+        """The share of the model's behaviour that the circuit alone keeps; see :meth:`share`."""
         return self.share(self.values["circuit"])
 
     @property
@@ -100,7 +108,13 @@ class Evaluation:
         return 1 - len(self.circuit) / len(self.universe)
 
     def share(self, part: Float[np.ndarray, " pair"]) -> Estimate:
-        """Give where a metric stands between ``m(none)`` (0) and ``m(all)`` (1), with its interval."""
+        """Where a metric is between ``m(none)`` (0) and ``m(all)`` (1), with its interval.
+
+        Raises:
+            DataError: the total effect ``m(all) - m(none)`` is not told from zero.
+        """
+        if self.no_share:
+            raise DataError(f"{self.no_share}. The table gives differences in units of the metric.")
         table = np.stack([part, self.values["none"], self.values["all"]], axis=1)
         return bootstrap(table, groups=self.groups, statistic=_ratio, seed=self.seed)
 
@@ -115,8 +129,8 @@ class Evaluation:
 
         Returns:
             ``what``; ``share``, ``low``, ``high``: of the model's behaviour, empty where there is none to
-            share; ``difference``, ``difference_low``, ``difference_high``: ``m(...) - m(none)`` in units of
-            the metric.
+            share or the total effect is not told from zero; ``difference``, ``difference_low``,
+            ``difference_high``: ``m(...) - m(none)`` in units of the metric.
         """
         import pandas
 
@@ -125,8 +139,12 @@ class Evaluation:
         runs = {"the circuit": self.values["circuit"], "left without it": self.values["without"]}
         if any(name.startswith("random") for name in self.values):
             runs["random circuits of this size"] = self._random()
-        rows = [whole | {"share": 1.0}]
-        rows += [self._row(name, value, none, self.share(value)) for name, value in runs.items()]
+        usable = not self.no_share
+        rows = [whole | ({"share": 1.0} if usable else {})]
+        rows += [
+            self._row(name, value, none, self.share(value) if usable else None)
+            for name, value in runs.items()
+        ]
         rows += [self._gap(name, found) for name, found in self.knockouts.items()]
         for name, control in self.unmatched.items():
             for which, words in (("all", "the whole model"), ("circuit", "the circuit")):
@@ -137,6 +155,7 @@ class Evaluation:
         ends = np.stack([self.values["none"], self.values["all"]], axis=1)
         absolute, share = found.gap(ends, self.groups, self.seed)
         words = "the circuit" if name == "circuit" else "a random circuit"
+        share = None if self.no_share else share
         return _row(f"{words} and the model apart after the same cuts", absolute, share)
 
     def _row(self, what: str, value: np.ndarray, none: np.ndarray, share: Estimate | None) -> dict[str, Any]:
@@ -163,6 +182,7 @@ class Evaluation:
                 "metric": self.metric,
                 "n_pairs": len(self.groups),
                 "n_groups": len(set(self.groups)),
+                "no_share": self.no_share,
                 "runs": self.table().to_dict("records"),
                 "minimality": None
                 if removals is None
@@ -170,6 +190,8 @@ class Evaluation:
                     "tested": len(removals.members),
                     "needed": removals.needed,
                     "threshold": removals.threshold,
+                    "couples": len(removals.couples),
+                    "covered": len(removals.covering),
                     "members": removals.table().to_dict("records"),
                 },
                 "seed": self.seed,
@@ -190,8 +212,6 @@ class Evaluation:
         """
         if self.metric != reference.metric:
             raise ConfigError(f"an evaluation by {self.metric} cannot be compared with {reference.metric}.")
-                    "couples": len(removals.couples),
-                    "covered": len(removals.covering),
         return results.difference(self.table(), reference.table(), ["what"])
 
     def _repr_html_(self) -> str:
@@ -201,6 +221,8 @@ class Evaluation:
     def __repr__(self) -> str:
         """Say in one line what was found."""
         size = f"{len(self.circuit):,} of {len(self.universe):,}"
+        if self.no_share:
+            return f"Evaluation({size}; {self.no_share})"
         return f"Evaluation({size}, faithfulness {self.faithfulness}, left without it {self.completeness})"
 
 
@@ -262,6 +284,7 @@ def evaluate(
             continue
         ends = run_all(*built, every, [set(every), set(), set(inside)], metric, seed)
         unmatched[name] = dict(zip(("all", "none", "circuit"), ends, strict=True))
+    notes += [runs.no_share] if runs.no_share else []
     return replace(runs, unmatched=unmatched, warnings=tuple(notes))
 
 

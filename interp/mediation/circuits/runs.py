@@ -31,6 +31,7 @@ __all__ = [
     "Members",
     "apart",
     "members_of",
+    "no_total",
     "nodes_of",
     "ranked_of",
     "refuse_no_effect",
@@ -111,6 +112,23 @@ def apart(
         first, second = first.clip(0.0, 1.0), second.clip(0.0, 1.0)
     support = "share" if metric in SHARES else "real"
     return paired_difference(first, second, groups=groups, seed=seed, support=support)
+
+
+def no_total(
+    metric: str,
+    whole: Float[np.ndarray, " pair"],
+    none: Float[np.ndarray, " pair"],
+    groups: Sequence[str],
+    seed: int,
+) -> str:
+    """Why no share of the total effect means anything: it is not told from zero. "" where it is."""
+    found, count = apart(metric, whole, none, groups, seed), len(set(groups))
+    if not found.interval.contains(0.0):
+        return ""
+    return (
+        f"the total effect ({found.value:.3g} {METRICS[metric].unit} {found.interval}) is not told from zero "
+        f"over {count} groups of pairs, so that no share of it means anything"
+    )
 
 
 def refuse_no_effect(whole: float, none: float, what: str) -> None:

@@ -20,7 +20,7 @@ from interp.mediation.edges.graph import Graph
 from interp.mediation.edges.pruning import on_a_path
 from interp.results import OldResult
 from tests.interp.mediation.edges.models import made, pairs_of, values_of
-from tests.tiny import tokenizer
+from tests.interp.mediation.test_circuits import pairs_of as told_pairs_of
 
 
 def given(*faithfulness: float) -> Curve:
@@ -41,7 +41,7 @@ def test_areas_over_the_fractions_of_mib() -> None:
 
 def test_sizes_are_floors_of_the_fractions_and_their_faithfulness_that_of_runs() -> None:
     model = made("llama")
-    pairs = pairs_of(model)
+    pairs = told_pairs_of(model)
     graph = Graph.of(model)
     order = mediation.attribution(model, pairs, "edge.*", verify=0).top(graph.n_edges)
     found = curve(model, pairs, order, universe="edge.*", compat="mib")
@@ -52,9 +52,9 @@ def test_sizes_are_floors_of_the_fractions_and_their_faithfulness_that_of_runs()
 
     other = values_of(model, pairs.corrupt, graph.writers)
     runs = edge_logits(model, pairs.clean, other, [[], order[: found.sizes[7]], graph.edges])
-    answer, foil = pairs.pairs[0].answers[0], pairs.pairs[0].foils[0]
-    a, f = (tokenizer()(one)["input_ids"][-1] for one in (answer, foil))
-    none, part, whole = (runs[..., a] - runs[..., f]).mean(dim=1).tolist()
+    at = range(len(pairs))
+    a, f = ([ids[0] for ids in some] for some in (pairs.answer_ids, pairs.foil_ids))
+    none, part, whole = (runs[:, at, a] - runs[:, at, f]).mean(dim=1).tolist()
     assert found.faithfulness[7] == pytest.approx((part - none) / (whole - none), abs=1e-4)
     assert found.faithfulness[-1] == pytest.approx(1)
     backwards = curve(model, pairs, order[::-1], universe="edge.*", compat="mib")
@@ -109,7 +109,7 @@ def test_curves_are_results_and_say_what_their_axis_is() -> None:
 
 def test_effects_of_edges_come_back_from_disk_and_their_largest_are_evaluated(tmp_path: Path) -> None:
     model = made("llama")
-    pairs = pairs_of(model, 4)
+    pairs = told_pairs_of(model)
     found = mediation.attribution(model, pairs, "edge.*", verify=0)
     again = Effects.load(found.save(tmp_path / "effects"))
     assert again.mediators == found.mediators and isinstance(again.mediators[0], Edge)

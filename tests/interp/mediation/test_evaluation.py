@@ -13,6 +13,8 @@ from interp.errors import ConfigError, DataError
 from interp.mediation.circuits import UNMATCHED, Elsewhere, Evaluation
 from interp.mediation.circuits.knockouts import Knockouts, Removals
 from interp.mediation.circuits.runs import apart
+from interp.pairs import PairSet
+from interp.results import OldResult
 from tests.interp.mediation.test_circuits import made, pairs_of
 from tests.interp.mediation.test_planted import made as planted
 from tests.planted_heads import PLANTED, gate
@@ -138,6 +140,62 @@ def test_no_effect_in_logits_has_no_interval_of_a_share() -> None:
     right, wrong = np.array([1.0] * 6), np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
     assert apart("accuracy", right, wrong, groups, 0).interval.high <= 1
     assert apart("prob", right + 1e-7, wrong, groups, 0).value == pytest.approx(4 / 6)
+
+
+def test_no_share_of_a_total_that_is_not_told_from_zero() -> None:
+    """Null pairs: nothing carries an answer, and a ratio to nothing is a number all the same (1.05)."""
+    rng = np.random.default_rng(1)
+    none = rng.standard_normal(24)
+    values = {"none": none, "all": none + 0.3 * rng.standard_normal(24)}
+    values |= {"circuit": values["all"], "without": none, "random 0": none}
+    null = Evaluation((), (), "logit-diff", values, tuple(map(str, range(24))), 0)
+    assert "is not told from zero over 24 groups of pairs" in null.no_share
+    with pytest.raises(DataError, match="is not told from zero"):
+        _ = null.faithfulness
+    table = null.table().set_index("what")
+    assert table[["share", "low", "high"]].isna().all(axis=None)
+    assert table["difference"].notna().all()
+    assert "faithfulness" not in repr(null) and "is not told from zero" in repr(null)
+    assert not [one for one in null.findings() if one.unit == "share"]
+    real = replace(null, values=values | {"all": none + 4.0 + 0.3 * rng.standard_normal(24)})
+    assert not real.no_share and real.table()["share"].notna().all()
+    assert [one.name for one in real.findings() if one.unit == "share"]
+    mixed = Elsewhere({"own task": real, "null": null}, "own task").table().set_index("pairs")
+    assert mixed.loc["null", ["kept", "random", "lost", "selectivity"]].isna().all()
+    assert mixed.loc["own task", ["kept", "random", "lost"]].notna().all()
+
+
+def test_curves_of_null_pairs_have_no_areas() -> None:
+    model = made()
+    pairs = pairs_of(model, 8)
+    both = [replace(one, clean=one.corrupt, corrupt=one.clean, group=f"{at}") for at, one in enumerate(pairs)]
+    null = PairSet.build(model, [*pairs.pairs, *both[1:]])  # each pair in both orders, for the same answer
+    found = mediation.curve(model, null, ["head.0.1"])
+    assert "is not told from zero" in found.no_share and np.isnan([found.cpr, found.cmd]).all()
+    assert found.findings() == () and "CPR" not in repr(found)
+
+
+def test_what_hardly_changes_or_helps_is_not_needed() -> None:
+    """An OR circuit was 'needed 3 of 3' with changes of -0.020 and 0.006 of 4.0."""
+    rng, groups = np.random.default_rng(0), tuple(map(str, range(20)))
+    change = np.array([[4.0], [0.006], [-0.02], [-1.0]]) + 1e-4 * rng.standard_normal((4, 20))
+    for sign in (1.0, -1.0):  # a metric that falls from none to all counts likewise
+        found = Removals(
+            ("all", "crumb", "harm", "great harm"), sign * change, change[:0], sign * 4.0, groups, 0
+        )
+        assert found.alone == (True, False, False, False)
+        assert found.threshold == pytest.approx(0.04)
+
+
+def test_members_that_cover_for_each_other_are_seen_together_only() -> None:
+    truth = gate("or")
+    found = mediation.evaluate(truth.model, truth.pairs, ["head.0.0", "head.0.1", "mlp_out.1"], controls=())
+    table = found.minimality().set_index("member")
+    assert table["needed"].to_dict() == {"head.0.0": False, "head.0.1": False, "mlp_out.1": True}
+    assert table["covered_by"].to_dict() == {"head.0.0": "head.0.1", "head.0.1": "head.0.0", "mlp_out.1": ""}
+    both = gate("and")
+    found = mediation.evaluate(both.model, both.pairs, ["head.0.0", "head.0.1", "mlp_out.1"], controls=())
+    assert found.minimality()["needed"].all() and not found.minimality()["covered_by"].any()
 
 
 def given(seed: int, **ends: float) -> Evaluation:
