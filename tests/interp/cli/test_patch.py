@@ -60,7 +60,7 @@ def test_pairs_of_a_file_and_every_position(call: Call) -> None:
 
 
 def test_edges_are_ranked_and_their_circuit_is_evaluated_on_other_pairs(call: Call) -> None:
-    same = {"answer": "w32", "foil": "w50"}
+    same = {"answer": "w11", "foil": "w49"}  # told apart by the last word in every pair
     rows = [
         same | {"clean": f"w{at:02d} w02 w44", "corrupt": f"w{at:02d} w02 w03", "group": str(at)}
         for at in range(20)
