@@ -13,13 +13,16 @@ from jaxtyping import Float, Int
 
 from interp.analyses.concepts.trial import Trial
 from interp.analyses.concepts.vocabulary import concept_tokens
+from interp.analyses.shuffles import SHUFFLES
+from interp.tasks.protocols import Item
 from probes.controls import bag_of_tokens, ordered_slots, shuffled_labels
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.hyperdimensional.decoding import decode
 
 __all__ = ["CONTROLS", "Control", "Stand"]
 
-Right = Int[np.ndarray, " example"]
+Right = Int[np.ndarray, " example"] | Int[np.ndarray, "draw example"]
+"""1 for every test prompt that is read right; of a control that is drawn many times, one row a draw."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,34 +69,32 @@ def _slots(stand: Stand) -> Right:
 
 
 def _shuffled(stand: Stand) -> Right:
-    trial = stand.trial
-    answers = [item.answer for item in trial.drawn.items]
-    for part in ("train", "validation"):
-        rows = trial.rows(part)
-        facts = [trial.drawn.items[row].fact for row in rows]
-        given = shuffled_labels([answers[row] for row in rows], groups=facts, seed=trial.seed)
-        for row, answer in zip(rows, given, strict=True):
-            answers[row] = answer
-    return trial.right(stand.refitted(stand.states, answers=answers))
+    return _exchanged(stand, lambda item: "")
 
 
 def _shuffled_in_relation(stand: Stand) -> Right:
-    """Exchange the answers among the subjects of a relation, as a fixed false table."""
+    """Exchange the answers among the facts of a relation, as a fixed false table."""
+    return _exchanged(stand, lambda item: item.relation)
+
+
+def _exchanged(stand: Stand, pool: Callable[[Item], str]) -> Right:
+    """Train and test the probe on answers exchanged between facts of a pool, in every part, many times."""
     trial = stand.trial
-    answers = [item.answer for item in trial.drawn.items]
-    for part in ("train", "validation"):
-        of_relation: dict[str, list[int]] = {}
-        for row in trial.rows(part):
-            of_relation.setdefault(trial.drawn.items[row].relation, []).append(row)
-        for rows in of_relation.values():
-            given = shuffled_labels(
-                [answers[row] for row in rows],
-                groups=[trial.drawn.items[row].fact for row in rows],
-                seed=trial.seed,
-            )
+    items = trial.drawn.items
+    hits: list[np.ndarray] = []
+    for seed in range(trial.seed * SHUFFLES, (trial.seed + 1) * SHUFFLES):
+        answers = [item.answer for item in items]
+        pools: dict[tuple[str, str], list[int]] = {}
+        for row, item in enumerate(items):
+            pools.setdefault((item.part, pool(item)), []).append(row)
+        for rows in pools.values():
+            facts = [items[row].fact for row in rows]
+            given = shuffled_labels([answers[row] for row in rows], groups=facts, seed=seed)
             for row, answer in zip(rows, given, strict=True):
                 answers[row] = answer
-    return trial.right(stand.refitted(stand.states, answers=answers))
+        wanted = [answers[row] for row in trial.rows("test")]
+        hits.append(trial.right(stand.refitted(stand.states, answers=answers), wanted))
+    return np.stack(hits)
 
 
 def _permuted(stand: Stand) -> Right:
@@ -160,7 +161,7 @@ class Control:
         words: what it is, in a sentence such as "... does as well".
         description: one line.
         read: gives 1 for every test prompt it reads right.
-        floor: whether a probe that does not beat it has read nothing at all.
+        null: whether it is what a probe of no information scores, so that it belongs to the test of guessing.
         baseline: whether it reads the model too, so that it competes and refutes nothing.
     """
 
@@ -168,7 +169,7 @@ class Control:
     words: str
     description: str
     read: Callable[[Stand], Right]
-    floor: bool = False
+    null: bool = False
     baseline: bool = False
 
 
@@ -178,7 +179,6 @@ _ROWS = (
         "the mean prediction",
         "the training prompts' mean prediction, decoded",
         _constant,
-        floor=True,
     ),
     Control("bag-of-tokens", "a bag of words", "the same probe on the counts of the tokens", _bag),
     Control(
@@ -186,17 +186,17 @@ _ROWS = (
     ),
     Control(
         "shuffled",
-        "a probe trained on shuffled answers",
-        "the same probe, answers exchanged between facts",
+        "probes of shuffled answers",
+        "the same probe, trained and tested on answers exchanged between facts, over 20 shuffles",
         _shuffled,
-        floor=True,
+        null=True,
     ),
     Control(
         "shuffled-in-relation",
-        "a probe trained on answers shuffled in each relation",
-        "the same probe, answers exchanged between the facts of a relation",
+        "probes of answers shuffled in each relation",
+        "the same probe, trained and tested on answers exchanged among facts of a relation; 20 shuffles",
         _shuffled_in_relation,
-        floor=True,
+        null=True,
     ),
     Control(
         "control-task",
@@ -234,4 +234,6 @@ _ROWS = (
 )
 
 CONTROLS: dict[str, Control] = {row.name: row for row in _ROWS}
+FLOORS: tuple[str, ...] = ("constant", *(row.name for row in _ROWS if row.null))
+"""What a reader without information scores: the hardest is the control of the finding."""
 BASELINES: tuple[str, ...] = tuple(row.name for row in _ROWS if row.baseline)

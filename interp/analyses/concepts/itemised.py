@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.analyses.concepts.controls import CONTROLS
+from interp.analyses.concepts.controls import CONTROLS, FLOORS
 from interp.results.findings import Finding
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def of_concepts(found: ConceptResult) -> tuple[Finding, ...]:
     """Give the share of test prompts that the probe reads right, and that the model itself answers.
 
     The probe's control is the hardest of chance (over the concepts, or over those to which the prompt narrows
-    the answer; prompt by prompt) and those measured controls that a probe must beat to have read anything.
+    the answer; prompt by prompt), the mean prediction, and the means over probes of shuffled answers.
     The model chooses among its whole vocabulary, so that its chance is taken as 0.
     """
     concepts = len(found.probe.codebook_)
@@ -27,7 +27,7 @@ def of_concepts(found: ConceptResult) -> tuple[Finding, ...]:
         "chance": np.array([1 / (len(item.candidates) or concepts) for item in found.items])
     }
     for score in found.scores:
-        if score.name in CONTROLS and CONTROLS[score.name].floor:
+        if score.name in FLOORS:
             floors[CONTROLS[score.name].words] = score.value
     hardest = max(floors, key=lambda name: float(np.mean(floors[name])))
     groups = tuple(item.fact for item in found.items)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import results
 from interp.analyses.concepts.itemised import of_concepts
+from interp.analyses.guessing import Guessing
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError
 from interp.results.findings import Finding
@@ -50,6 +51,8 @@ class ConceptResult:
         probe: the fitted probe.
         selection: how the layer was chosen.
         verdict: the finding in plain words.
+        guessing: the test against guessing: answers exchanged among the facts of a relation, or drawn from
+            the candidates that the prompt leaves.
         warnings: what a reader should know.
         leakage: what the audit of the prompts found, apart from what belongs to the protocol.
         looks: the best layer on test and its p-value, corrected for the number of layers; {} for one layer.
@@ -75,6 +78,7 @@ class ConceptResult:
     probe: HyperdimensionalProbe
     selection: str
     verdict: str
+    guessing: Guessing
     warnings: tuple[str, ...] = field(default=())
     leakage: Mapping[str, Any] = field(default_factory=dict)
     looks: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +112,7 @@ class ConceptResult:
                 "curve": {str(at): dict(values) for at, values in self.curve.items()},
                 "scores": [score.row() for score in self.scores],
                 "metrics": dict(self.metrics),
+                "guessing": asdict(self.guessing),
                 "by_relation": {name: list(row) for name, row in self.by_relation.items()},
                 "cells": {name: {"n": n, "examples": rows} for name, (n, rows) in self.cells.items()},
                 "belief": list(self.belief),

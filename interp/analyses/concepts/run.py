@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from interp.analyses.concepts.summary import by_relation, cells_of, leakage_of, 
 from interp.analyses.concepts.trial import Trial
 from interp.analyses.concepts.verdict import verdict
 from interp.analyses.concepts.vocabulary import codebook_of, concept_tokens
+from interp.analyses.guessing import Guessing, beyond_guessing
 from interp.analyses.looks import leak_note
 from interp.analyses.probing.scores import Score
+from interp.analyses.shuffles import spread
 from interp.errors import ConfigError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
@@ -36,7 +39,7 @@ def probe_concepts(
     model: ModelLike,
     protocol: str = "concept-disjoint",
     *,
-    layers: str | int | Sequence[int] = "20",
+    layers: str | int | Sequence[int] = "all",
     encoder: str = "linear",
     seed: int = 0,
     controls: Collection[str] | None = None,
@@ -88,6 +91,7 @@ def probe_concepts(
     twin = _twin(model, random_model) if "random-weights" in names else None
     untrained = twin and _captured(twin, tokens, [layer], batch_size, progress)[f"resid_post.{layer}"]
     stand = Stand(trial, states, probe, untrained, layer)
+    guessing = _guessing(trial, [names[0] for names in read.names])
     scores = tuple(_scores(stand, found, names, progress))
     said, preferred, right = _own_answers(trial, batch_size)
     believed = _beliefs(stand, edited, [names[0] for names in read.names], preferred, right)
@@ -109,7 +113,8 @@ def probe_concepts(
         model_right=right,
         probe=probe,
         selection=_selection(layer, curve),
-        verdict=verdict(found.top1, layer, scores[-1].value, scores[1:-1], row),
+        verdict=verdict(found.top1, layer, guessing, [s for s in scores if s.difference], row),
+        guessing=guessing,
         warnings=tuple(note for note in notes if note),
         leakage=leakage,
         looks=looks_of(stand, list(curve), rights),
@@ -191,6 +196,18 @@ def _scores(stand: Stand, found: ConceptScores, names: Sequence[str], progress: 
     return [*scores, Score(layer, "chance", _chance(trial))]
 
 
+def _guessing(trial: Trial, read: Sequence[str]) -> Guessing:
+    """Test against guessing: answers exchanged among facts of a relation, or drawn from the candidates."""
+    return beyond_guessing(
+        trial.gold,
+        read,
+        trial.facts,
+        strata=[item.relation for item in trial.test],
+        candidates=[item.candidates for item in trial.test],
+        seed=trial.seed,
+    )
+
+
 def _selection(layer: int, curve: dict[int, dict[str, float]]) -> str:
     if not curve:
         return f"layer {layer} was the one asked"
@@ -207,13 +224,14 @@ def _score(
     against: np.ndarray | None = None,
     probe: HyperdimensionalProbe | None = None,
 ) -> Score:
-    groups = trial.facts
-    found = bootstrap(right, groups=groups, seed=trial.seed)
-    difference = (
-        None if against is None else paired_difference(against, right, groups=groups, seed=trial.seed)
-    )
+    given: Any = {"groups": trial.facts, "seed": trial.seed}
+    drawn = right.ndim == 2
+    found = spread(right, trial.facts) if drawn else bootstrap(right, **given)
+    own = right.mean(axis=0) if drawn else right
+    difference = None if against is None else paired_difference(against, own, support="share", **given)
     held = None if probe is None else float(probe.fitted_.notes["validation_score"])
-    return Score(layer, name, found.value, found, difference, held)
+    draws = tuple(right.mean(axis=1).tolist()) if drawn else ()
+    return Score(layer, name, found.value, found, difference, held, draws)
 
 
 def _chance(trial: Trial) -> float:
@@ -262,13 +280,20 @@ def _beliefs(
 
 
 def _bundled(model: Model) -> tuple[Model, World] | None:
-    """Give the edited twin of the bundled model and its world; None for any other model."""
-    if model.name != "demo" or model.weights != "trained":
+    """Give the edited twin of the bundled model and its world; None for any other weights."""
+    if model.fingerprint != _bundled_fingerprint():
         return None
     from interp.demo.edit import edited_world
     from interp.models.loading import load
 
     return load("demo", weights="edited"), edited_world()
+
+
+@cache
+def _bundled_fingerprint() -> str:
+    from interp.models.loading import load
+
+    return load("demo").fingerprint
 
 
 def _facts_of(model: Model, acts: Activations) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def probe(
     model: ModelLike,
     data: Labelled,
     *,
-    layers: str | int | Sequence[int] = "20",
+    layers: str | int | Sequence[int] = "all",
     kind: str = "logistic",
     position: str | int = "last",
     seed: int = 0,
@@ -244,7 +244,7 @@ class Job:
         own = right([self.data.labels[i] for i in rows], [against.predicted[i] for i in rows])
         found = spread(hits, groups)
         difference = paired_difference(own, hits.mean(axis=0), groups=groups, seed=self.seed, support="share")
-        return Score(layer, name, found.value, found, difference)
+        return Score(layer, name, found.value, found, difference, draws=tuple(hits.mean(axis=1).tolist()))
 
     def _exchanged(self, seed: int) -> list[str]:
         """Exchange labels between groups, within each part."""

@@ -21,6 +21,7 @@ class Score:
         estimate: the same with its interval; None for chance, which is known.
         difference: accuracy of the probe less this one, paired by example; None for the probe and for chance.
         validation: accuracy on the validation split; None where there is none.
+        draws: of a control that is drawn many times, the accuracy of each draw.
     """
 
     layer: int
@@ -29,6 +30,7 @@ class Score:
     estimate: Estimate | None = None
     difference: Estimate | None = None
     validation: float | None = None
+    draws: tuple[float, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """Give the row of a table; numbers that do not exist are None."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from interp.analyses.guessing import Guessing
@@ -12,7 +12,7 @@ from probes.statistics import Estimate
 if TYPE_CHECKING:
     from interp.analyses.probing.scores import Score
 
-__all__ = ["not_beaten", "tested", "verdict"]
+__all__ = ["named", "not_beaten", "tested", "verdict"]
 
 
 def verdict(found: Estimate, layer: int, guessing: Guessing, controls: Sequence[Score]) -> str:
@@ -25,7 +25,7 @@ def verdict(found: Estimate, layer: int, guessing: Guessing, controls: Sequence[
         controls: the controls' scores with their paired differences (probe less control).
     """
     rivals = {score.name: CONTROLS[score.name].words for score in controls if not CONTROLS[score.name].null}
-    unbeaten = not_beaten([score for score in controls if score.name in rivals], rivals)
+    unbeaten = not_beaten(named(controls, rivals, guessing), rivals)
     place = f"at layer {layer} ({found}; {tested(guessing)})"
     if not guessing.beaten:
         more = f"; {unbeaten}" if unbeaten else ""
@@ -37,6 +37,12 @@ def verdict(found: Estimate, layer: int, guessing: Guessing, controls: Sequence[
         return f"above guessing {place}, but nothing was controlled for"
     known = ", ".join(f"{CONTROLS[score.name].words} {score.value:.2f}" for score in controls)
     return f"decodable {place}, above every control: {known}"
+
+
+def named(controls: Sequence[Score], rivals: Collection[str], guessing: Guessing) -> list[Score]:
+    """Choose what a verdict compares with; of a probe not told from guessing, only what scores more."""
+    kept = [score for score in controls if score.name in rivals and score.difference is not None]
+    return kept if guessing.beaten else [s for s in kept if s.difference and s.difference.value < 0]
 
 
 def tested(guessing: Guessing) -> str:

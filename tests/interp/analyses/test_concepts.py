@@ -14,8 +14,10 @@ from interp.analyses.concepts import CONTROLS, ConceptResult, probe_concepts, tr
 from interp.analyses.concepts.vocabulary import concept_tokens
 from interp.errors import ConfigError, SiteError
 from interp.models.model import Model
-from probes import load
-from probes.controls import ordered_slots
+from interp.tasks.protocols import PROTOCOLS
+from probes import HyperdimensionalProbe, load
+from probes.controls import ordered_slots, shuffled_labels
+from tests.noisy import noisy
 
 SIZES = (1200, 200, 240)
 
@@ -77,6 +79,51 @@ def test_unseen_concepts_are_read_and_every_control_reads_nothing(found: Concept
     assert value(found, "linear-classifier") == 0  # it has no class for a concept that was not trained
     assert value(found, "logit-lens") > 0.9
     assert found.verdict.startswith("readable at layer 23") and "above every control" in found.verdict
+    lens = next(score for score in found.scores if score.name == "logit-lens").difference
+    assert lens is not None
+    named = f"the logit lens does better (1.00; difference {lens.value:+.2f} {lens.interval})"
+    assert (named in found.verdict) == (lens.interval.high < 0)
+
+
+def test_the_shuffled_control_is_many_probes_fitted_by_hand(model: Model) -> None:
+    """Answers exchanged between the facts of each part by hand, 20 times, with the probe's own penalty."""
+    result = probe_concepts(
+        model, "seen-pairs", layers="23", sizes=(300, 60, 80), controls=["shuffled-in-relation"], seed=1
+    )
+    row = PROTOCOLS["seen-pairs"]
+    items = row.items(seed=1, sizes=(300, 60, 80)).items
+    X = model.capture([item.text for item in items], "resid_post.23", device="cpu")["resid_post.23"]
+    fitted = result.probe.fitted_.notes["regularisation"]
+    scores = []
+    for seed in (20, 29, 39):
+        answers = [item.answer for item in items]
+        for key in {(item.part, item.relation) for item in items}:
+            rows = [i for i, item in enumerate(items) if (item.part, item.relation) == key]
+            facts = [items[i].fact for i in rows]
+            new = shuffled_labels([answers[i] for i in rows], groups=facts, seed=seed)
+            for i, name in zip(rows, new, strict=True):
+                answers[i] = name
+        parts = {
+            part: [i for i, item in enumerate(items) if item.part == part]
+            for part in ("train", "validation", "test")
+        }
+        named = {part: [answers[i] for i in rows] for part, rows in parts.items()}
+        probe = HyperdimensionalProbe(result.probe.codebook_, seed=1, regularisation=fitted)
+        probe.fit(X[parts["train"]], named["train"], validation=(X[parts["validation"]], named["validation"]))
+        scores.append(probe.score(X[parts["test"]], named["test"]))
+    score = next(score for score in result.scores if score.name == "shuffled-in-relation")
+    assert score.estimate is not None and score.estimate.interval.method == "5% to 95% of 20 shuffles"
+    draws = score.draws
+    assert len(draws) == 20 and [draws[0], draws[9], draws[19]] == pytest.approx(scores)
+    assert score.value == pytest.approx(sum(draws) / 20)
+
+
+def test_a_model_is_the_bundled_one_by_its_weights(model: Model) -> None:
+    same = interp.load(model.hf, tokenizer=model.tokenizer)
+    given = {"layers": "23", "sizes": (200, 40, 60), "controls": ()}
+    assert same.name != "demo" and probe_concepts(same, **given).belief[0]["where"].startswith("analogies")
+    other = noisy(model, 0.02)
+    assert not any(entry["where"].startswith("analogies") for entry in probe_concepts(other, **given).belief)
 
 
 def test_the_edited_twin_is_read_as_it_believes(found: ConceptResult) -> None:

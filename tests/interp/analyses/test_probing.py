@@ -205,6 +205,10 @@ def test_differences_are_the_probe_less_the_control() -> None:
             assert score.difference.value == pytest.approx(found.accuracy.value - score.value)
 
 
+def test_every_layer_is_probed_where_none_is_asked_for() -> None:
+    assert probe(planted(), about_words(120), controls=()).layers == (0, 1, 2)
+
+
 def test_the_penalty_is_chosen_on_the_validation_split() -> None:
     data, model = about_nothing(), planted()
     found = probe(model, data, layers=1, controls=())
