@@ -75,13 +75,12 @@ def probe_concepts(
     """
     model = as_model(model)
     row = _checked(protocol, encoder, controls)
-    at = _layers(layers, model)
     drawn = row.items(seed=seed, world=world, sizes=sizes)
     tokens = model.tokenize([item.text for item in drawn.items])
     codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
     trial = Trial(model, drawn, codebook, tokens.token_ids, encoder, seed)
-    acts = _captured(model, tokens, at, batch_size, progress)
-    layer, curve, rights = _chosen(trial, acts, at, progress)
+    acts = _captured(model, tokens, _layers(layers, model), batch_size, progress)
+    layer, curve, rights = _chosen(trial, acts, _layers(layers, model), progress)
     states = acts[f"resid_post.{layer}"]
     probe = trial.fit(states)
     trial = replace(trial, regularisation=probe.fitted_.notes["regularisation"])
@@ -91,10 +90,9 @@ def probe_concepts(
     twin = _twin(model, random_model) if "random-weights" in names else None
     untrained = twin and _captured(twin, tokens, [layer], batch_size, progress)[f"resid_post.{layer}"]
     stand = Stand(trial, states, probe, untrained, layer)
-    guessing = _guessing(trial, [names[0] for names in read.names])
+    guessing = _guessing(trial, read.names)
     scores = tuple(_scores(stand, found, names, progress))
     said, preferred, right = _own_answers(trial, batch_size)
-    believed = _beliefs(stand, edited, [names[0] for names in read.names], preferred, right)
     leakage = leakage_of(trial, row)
     notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage))
     return ConceptResult(
@@ -106,7 +104,7 @@ def probe_concepts(
         metrics=metrics_of(found, trial, right),
         by_relation=by_relation(trial, found, right),
         cells=cells_of(trial, read, said, right),
-        belief=tuple(entry.to_dict() for entry in believed),
+        belief=_beliefs(stand, edited, read.names, preferred, right),
         items=trial.test,
         **_read(read),
         said=said,
@@ -115,7 +113,7 @@ def probe_concepts(
         selection=_selection(layer, curve),
         verdict=verdict(found.top1, layer, guessing, [s for s in scores if s.difference], row),
         guessing=guessing,
-        warnings=tuple(note for note in notes if note),
+        warnings=tuple(filter(None, notes)),
         leakage=leakage,
         looks=looks_of(stand, list(curve), rights),
     )
@@ -196,11 +194,11 @@ def _scores(stand: Stand, found: ConceptScores, names: Sequence[str], progress: 
     return [*scores, Score(layer, "chance", _chance(trial))]
 
 
-def _guessing(trial: Trial, read: Sequence[str]) -> Guessing:
+def _guessing(trial: Trial, read: Sequence[Sequence[str]]) -> Guessing:
     """Test against guessing: answers exchanged among facts of a relation, or drawn from the candidates."""
     return beyond_guessing(
         trial.gold,
-        read,
+        [names[0] for names in read],
         trial.facts,
         strata=[item.relation for item in trial.test],
         candidates=[item.candidates for item in trial.test],
@@ -265,18 +263,18 @@ def _text(model: Model, token: int) -> str:
 def _beliefs(
     stand: Stand,
     edited: tuple[Model, World] | None,
-    names: Sequence[str],
+    read: Sequence[Sequence[str]],
     preferred: Sequence[str],
     right: Sequence[bool],
-) -> list[beliefs.Belief]:
-    trial = stand.trial
+) -> tuple[dict[str, Any], ...]:
+    trial, names = stand.trial, [ranked[0] for ranked in read]
     analogies = all(item.shown for item in trial.test)
     own = all(item.output in ("", item.answer) for item in trial.test)
     found = [beliefs.of_errors(trial, names, preferred, [not ok for ok in right])] if own else []
     given = edited or (_bundled(trial.model) if analogies else None)
     if given is not None and analogies:
         found.insert(0, beliefs.of_edited_twin(trial, stand.probe, *given, stand.layer))
-    return [entry for entry in found if entry is not None]
+    return tuple(entry.to_dict() for entry in found if entry is not None)
 
 
 def _bundled(model: Model) -> tuple[Model, World] | None:

@@ -87,7 +87,7 @@ def ranked_of(model: Model, pairs: PairSet, order: Sequence[Any], every: Members
             continue
         if not isinstance(one, str | Site | Mediator | Edge):
             raise ConfigError(f"{one!r} in a ranking is no node and no edge; give names or effects.top(k).")
-        named = members_of(model, pairs, [one])
+        named = members_of(model, pairs, cast("Circuit", [one]))
         stray = [other for other in named if other not in known]
         if stray:
             raise ConfigError(f"{stray[0]} is ranked, but it is not in the universe; add it there.")

@@ -191,7 +191,7 @@ class _Plan:
         )
         self.passes += 2 * len(rows)
         nodes, gradients = slopes(job, direction, rows, self.targets, sites, edits)
-        held = frozenset(edit.site for edit in edits)
+        held = frozenset(Site.parse(str(edit.site)) for edit in edits)
         return ReaderSlopes(self._blocks[length], self.job.graph, nodes, gradients, held)
 
     @torch.no_grad()
