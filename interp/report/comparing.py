@@ -12,10 +12,10 @@ from interp.report.comparing_rows import (
     ORDER,
     SCHEMA,
     Row,
-    clear_rows,
     other_label,
     rows_of,
     scheme_names,
+    shown_rows,
     where,
 )
 from interp.report.comparing_weights import quantized
@@ -39,19 +39,28 @@ DENSE = (
 )
 WORDS = (
     ("finding", "One number of an analysis, measured item by item, with a control that it has to beat."),
-    ("control", "What the number would be with nothing there: chance, a shuffled label, another prompt."),
-    ("excess", "How far a finding is from its control."),
-    ("clear", "The reference's interval lies beyond its control, and its excess is above six noise floors."),
-    ("noise floor", "What another batch layout, or arithmetic in bfloat16, changes in the reference itself."),
-    ("delta", "The smallest change that would matter: three noise floors, or 10% of the excess if larger."),
-    ("difference", "Value in the other model less the reference's, over the same items; 95% interval."),
-    ("survives", "The whole interval of the difference lies within delta of zero."),
-    ("weakened", "The whole interval lies below minus delta: smaller, and not shown to be gone."),
     (
-        "strengthened",
-        "The whole interval lies above delta: further from its control, not always better.",
+        "control",
+        "What the number would be with nothing there: chance, a shuffled label, another prompt. Where it is "
+        "measured in the model, each model has its own.",
     ),
-    ("lost", "Clear of its control in the reference, and not above it in the other model."),
+    ("excess", "The value less its own model's control."),
+    ("change of the excess", "The other model's excess less the reference's, item by item: what is judged."),
+    (
+        "shown by the reference",
+        "The interval of its excess excludes zero, and the excess is above six noise floors.",
+    ),
+    ("noise floor", "What another batch layout, or arithmetic in bfloat16, changes in the reference itself."),
+    (
+        "delta",
+        "The smallest change of the excess that would matter: three noise floors, or 10% of the reference's "
+        "excess if larger. The 10% are taken item by item, so that their uncertainty counts.",
+    ),
+    ("difference", "Value in the other model less the reference's, over the same items; 95% interval."),
+    ("survives", "The change of the excess is shown to be within delta."),
+    ("weakened", "The excess is shown to be smaller by more than delta, and not shown to be gone."),
+    ("strengthened", "The excess is larger by more than delta: further from its control, not always better."),
+    ("lost", "Shown by the reference, and its excess is not above zero in the other model."),
     (
         "inconclusive",
         "The data cannot tell these apart. That a difference is not significant proves nothing.",
@@ -71,7 +80,7 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
         verdict=_verdict(result, judged),
         lead=_lead(result, judged),
         numbers=_numbers(result, judged),
-        first=tables.verdicts(result, judged),
+        first=tables.verdicts(judged),
         tables=[table for table in tables.page(result, judged) if table is not None],
         terminal=[table for table in tables.terminal(result, judged) if table is not None],
         figures=list(figures(result).values()),
@@ -103,16 +112,16 @@ def _verdict(result: dict[str, Any], judged: list[Row]) -> str:
 
 
 def _said(result: dict[str, Any], judged: list[Row], scheme: str) -> str:
-    """Say in one clause what becomes of the clear findings."""
-    clear = [row for row in clear_rows(judged) if row.scheme == scheme]
+    """Say in one clause what becomes of the findings that the reference shows."""
+    shown = [row for row in shown_rows(judged) if row.scheme == scheme]
     place = where(result, scheme)
-    if not clear:
-        return f"{place} there is no clear finding to judge"
-    counts = {verdict: [row for row in clear if row.verdict == verdict] for verdict in ORDER}
-    n = len(clear)
+    if not shown:
+        return f"{place} the reference shows no finding to judge"
+    counts = {verdict: [row for row in shown if row.verdict == verdict] for verdict in ORDER}
+    n = len(shown)
     if len(counts["survives"]) == n:
-        return f"{place} {'the one clear finding survives' if n == 1 else f'all {n} clear findings survive'}"
-    parts = [f"{place} {len(counts['survives'])} of {_count(n, 'clear finding')} survive"]
+        return f"{place} {'the one finding survives' if n == 1 else f'all {n} findings survive'}"
+    parts = [f"{place} {len(counts['survives'])} of {_count(n, 'finding')} survive"]
     for verdict in ORDER[1:]:
         if rows := counts[verdict]:
             named = f" ({_named(rows)})" if verdict in NAMING else ""
@@ -134,7 +143,7 @@ def _count(n: int, one: str, many: str = "") -> str:
 
 def _lead(result: dict[str, Any], judged: list[Row]) -> list[str]:
     analyses = list(dict.fromkeys(cell["analysis"] for cell in result["cells"]))
-    unclear = len({(row.analysis, row.finding) for row in judged if not row.clear})
+    hidden = len({(row.analysis, row.finding) for row in judged if not row.shown})
     said = [
         f"{_count(len(analyses), 'analysis', 'analyses')} ({', '.join(analyses)}) of "
         f"{result['model']['name']} ({result['model']['weights']} weights, {result['model']['dtype']}) were "
@@ -147,10 +156,9 @@ def _lead(result: dict[str, Any], judged: list[Row]) -> list[str]:
             f"{other_label(result)} is another checkpoint: what differs there comes from other weights, and "
             "is no effect of precision."
         )
-    if unclear:
+    if hidden:
         said.append(
-            f"{_count(unclear, 'finding')} the reference itself does not show clearly: listed apart, and "
-            "not counted."
+            f"{_count(hidden, 'finding')} the reference itself does not show: listed apart, and not counted."
         )
     return said
 
@@ -158,9 +166,13 @@ def _lead(result: dict[str, Any], judged: list[Row]) -> list[str]:
 def _numbers(result: dict[str, Any], judged: list[Row]) -> list[Number]:
     found = []
     for scheme in scheme_names(result):
-        clear = [row for row in clear_rows(judged) if row.scheme == scheme]
-        counts = {verdict: sum(row.verdict == verdict for row in clear) for verdict in ORDER}
+        shown = [row for row in shown_rows(judged) if row.scheme == scheme]
+        counts = {verdict: sum(row.verdict == verdict for row in shown) for verdict in ORDER}
         rest = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != "survives")
-        value = f"{counts['survives']} of {len(clear)}" if clear else "\u2013"
-        found.append(Number(scheme, value, "survive", rest or ("nothing else" if clear else "none clear")))
+        value = f"{counts['survives']} of {len(shown)}" if shown else "\u2013"
+        found.append(
+            Number(
+                scheme, value, "survive", rest or ("nothing else" if shown else "none shown by the reference")
+            )
+        )
     return found

@@ -37,7 +37,7 @@ def _free(name: str, taken: Collection[str]) -> str:
 
 
 def main_figure(result: dict[str, Any]) -> Figure:
-    """Give the difference of every clear finding in units of delta, with its interval and verdict."""
+    """Give the change of every finding that the reference shows, in units of delta, with its interval."""
     found = _differences(rows_of(result))
     return _empty() if found is None else found
 
@@ -46,24 +46,24 @@ def _empty() -> Figure:
     import pandas
 
     data = pandas.DataFrame([], columns=["name", "value", "low", "high"])
-    return Figure("intervals", data, "What survives", "There is no clear finding to show.")
+    return Figure("intervals", data, "What survives", "The reference shows no finding.")
 
 
 def _differences(rows: Sequence[Row]) -> Figure | None:
     """Draw differences over delta; where there are too many, those of no curve and the largest ones."""
     import pandas
 
-    clear = [row for row in rows if row.clear and row.delta > 0]
-    if not clear:
+    shown = [row for row in rows if row.shown and row.delta > 0]
+    if not shown:
         return None
-    several = len({row.analysis for row in clear}) > 1
+    several = len({row.analysis for row in shown}) > 1
 
     def prefix(row: Row) -> str:
         return f"{row.analysis}: " if several and not row.finding.startswith(row.analysis) else ""
 
-    ordered = sorted(clear, key=lambda row: (bool(row.curve), -abs(row.difference) / row.delta))
-    shown = {id(row) for row in ordered[:MOST_DRAWN]}
-    drawn = [row for found in grouped(clear) for row in found if id(row) in shown]
+    ordered = sorted(shown, key=lambda row: (bool(row.curve), -abs(row.change) / row.delta))
+    first = {id(row) for row in ordered[:MOST_DRAWN]}
+    drawn = [row for found in grouped(shown) for row in found if id(row) in first]
     data = pandas.DataFrame(
         [
             (
@@ -75,16 +75,16 @@ def _differences(rows: Sequence[Row]) -> Figure | None:
         ],
         columns=["name", "value", "low", "high", "colour"],
     )
-    left = len(clear) - len(drawn)
+    left = len(shown) - len(drawn)
     return Figure(
         "intervals",
         _unique(data, drawn),
         "How far findings move",
-        "Difference from the reference in units of delta, 95% intervals over groups of items; left is less "
-        "of the finding. Survives: wholly inside the band. Ends beyond "
+        "Change of the excess over the control in units of delta, 95% intervals over groups of items; left "
+        "is less of the finding. Survives: within the band, which is itself uncertain. Ends beyond "
         f"{EDGE:.0f} are cut."
         + (f" {left:,} verdicts closer to zero or on layer curves are not drawn." if left else ""),
-        x="difference / delta (negative: weaker)",
+        x="change of the excess / delta (negative: weaker)",
         reference=0.0,
         reference_name="unchanged",
         band=(-1.0, 1.0),
@@ -104,11 +104,11 @@ def _unique(data: Any, rows: Sequence[Row]) -> Any:
 def _scaled(row: Row) -> tuple[float, float, float]:
     """Give value, low and high over delta, turned so that less of the finding is negative."""
     ends = [
-        -EDGE if row.low is None else row.low / row.delta,
-        EDGE if row.high is None else row.high / row.delta,
+        -EDGE if row.change_low is None else row.change_low / row.delta,
+        EDGE if row.change_high is None else row.change_high / row.delta,
     ]
     low, high = sorted(row.sign * end for end in ends)
-    return _cut(row.sign * row.difference / row.delta), _cut(low), _cut(high)
+    return _cut(row.sign * row.change / row.delta), _cut(low), _cut(high)
 
 
 def _cut(value: float) -> float:
@@ -136,7 +136,7 @@ def _curve(result: dict[str, Any], analysis: str, curve: str, rows: Sequence[Row
             (row.layer, row.scheme, *_with_ends(ends, row.scheme, row.finding, row.value)) for row in found
         ]
     banded = any(low != value for _, _, value, low, _ in points)
-    control = {row.control for row in rows}
+    control = {control for row in rows for control in (row.reference_control, row.control)}
     one = next(iter(control)) if len(control) == 1 else None
     return Figure(
         "curve",

@@ -10,17 +10,17 @@ __all__ = [
     "ORDER",
     "SCHEMA",
     "Row",
-    "clear_rows",
     "grouped",
     "interval",
     "number",
     "other_label",
     "rows_of",
     "scheme_names",
+    "shown_rows",
     "where",
 ]
 
-SCHEMA = "interp.comparison/1"
+SCHEMA = "interp.comparison/2"
 ORDER = ("survives", "weakened", "strengthened", "lost", "inconclusive")
 
 
@@ -37,23 +37,30 @@ class Row:
     verdict: str
     reference: float
     value: float
-    control: float
     difference: float
     low: float | None
     high: float | None
+    reference_control: float
+    control: float
+    reference_excess: float
+    excess: float
+    change: float
+    change_low: float | None
+    change_high: float | None
     noise: float
     delta: float
-    clear: bool
+    shown: bool
     unit: str
     n: int
     n_groups: int
     curve: str
     layer: int | None
+    note: str = ""
 
     @property
     def sign(self) -> float:
         """Give -1 where the finding lies below its control, so that less of it is an increase."""
-        return -1.0 if self.reference < self.control else 1.0
+        return -1.0 if self.reference_excess < 0 else 1.0
 
 
 def rows_of(result: dict[str, Any]) -> list[Row]:
@@ -75,9 +82,9 @@ def grouped(rows: Sequence[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
-def clear_rows(rows: Sequence[Row]) -> list[Row]:
-    """Give the rows whose finding the reference shows clearly."""
-    return [row for row in rows if row.clear]
+def shown_rows(rows: Sequence[Row]) -> list[Row]:
+    """Give the rows whose finding the reference shows."""
+    return [row for row in rows if row.shown]
 
 
 def scheme_names(result: dict[str, Any]) -> list[str]:

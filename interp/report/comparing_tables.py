@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from interp.report.comparing_rows import ORDER, Row, grouped, interval, number, scheme_names
+from interp.report.comparing_rows import ORDER, Row, grouped, interval, number
 from interp.report.comparing_weights import changes, weights
 from interp.report.story import Cell, Table
 from interp.report.tables import of_rows
@@ -20,13 +20,39 @@ SIGNS = {
     "lost": "\u2717",
     "inconclusive": "?",
 }
-MOST_ROWS, MOST_OPEN = 150, 12
+FIRST = ("lost", "weakened", "strengthened", "inconclusive", "survives")
+HEADS = (
+    "analysis",
+    "finding",
+    "scheme",
+    "verdict",
+    "reference",
+    "value",
+    "difference",
+    "control, reference",
+    "control",
+    "excess, reference",
+    "excess",
+    "change of the excess",
+    "noise",
+    "delta",
+    "items in groups",
+)
+ON_SCREEN = (0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 13)
+"""Columns of ``HEADS`` that a terminal has room for."""
+JUDGED = (
+    "Difference: value less reference. Excess: value less the control of the same model. The verdict is on "
+    "the change of the excess, which is the difference wherever both controls are the same, against delta: "
+    "10% of the reference's excess, taken item by item, or three noise floors. Intervals: 95%, paired, over "
+    "groups of items."
+)
+MOST_ROWS, MOST_OPEN, MOST_NOTES = 150, 12, 4
 MOST_EACH, MOST_LINES = 8, 50
 
 
-def verdicts(result: dict[str, Any], rows: Sequence[Row]) -> Table | None:
-    """Give the verdicts on clear findings, all schemes side by side; of curves the layer that moves most."""
-    return _side_by_side(result, _heads(grouped([row for row in rows if row.clear])), "Verdicts")
+def verdicts(rows: Sequence[Row]) -> Table | None:
+    """Give the verdicts on findings that the reference shows; of curves the layer that moves most."""
+    return _listed(_heads(grouped([row for row in rows if row.shown])), "Verdicts")
 
 
 def _heads(findings: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
@@ -38,15 +64,15 @@ def _heads(findings: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
 
 def page(result: dict[str, Any], rows: Sequence[Row]) -> list[Table | None]:
     """Give the other tables of the report."""
-    findings = grouped([row for row in rows if row.clear])
-    layers = _side_by_side(result, [found for found in findings if found[0].curve], "Verdicts layer by layer")
+    findings = grouped([row for row in rows if row.shown])
+    layers = _listed([found for found in findings if found[0].curve], "Verdicts layer by layer")
     return [
         _counts(result),
         weights(result),
         *changes(result),
         _refused(result),
         _folded(layers),
-        _folded(_unclear(result, rows)),
+        _folded(_hidden(rows)),
     ]
 
 
@@ -81,34 +107,21 @@ def cell_warnings(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _side_by_side(result: dict[str, Any], findings: Sequence[Sequence[Row]], title: str) -> Table | None:
-    """Give one row per finding and one column per scheme: the verdict in words, difference and interval."""
+def _listed(findings: Sequence[Sequence[Row]], title: str) -> Table | None:
+    """Give one row per verdict, findings with lost and weakened ones first."""
     if not findings:
         return None
-    schemes = scheme_names(result)
-    body = []
-    for found in findings[:MOST_ROWS]:
-        first, at = found[0], {row.scheme: row for row in found}
-        told = tuple(_told(at[scheme]) if scheme in at else "not measured" for scheme in schemes)
-        noise, delta = max(row.noise for row in found), max(row.delta for row in found)
-        size = f"{first.n} in {first.n_groups}"
-        reference = f"{number(first.reference)} {first.unit}".strip()
-        head = (first.analysis, first.finding, reference, number(first.control))
-        body.append((*head, *told, number(noise), number(delta), size))
-    columns = ("analysis", "finding", "reference", "control", *schemes, "noise", "delta", "items in groups")
-    more = len(findings) - len(body)
-    note = (
-        "Each cell: the verdict, then the difference from the reference with its 95% interval over groups, "
-        "in the finding's unit. Verdicts compare that interval with delta. Of a curve over layers, the first "
-        "table has the layer that moves most."
-    ) + (f" {more:,} more findings are in findings.parquet." if more else "")
-    return Table(title, columns, tuple(body), note=note)
+    ordered = sorted(findings, key=lambda found: min(FIRST.index(row.verdict) for row in found))
+    body = tuple(_line(row) for found in ordered[:MOST_ROWS] for row in found)
+    more = len(findings) - min(len(findings), MOST_ROWS)
+    note = JUDGED + (f" {more:,} more findings are in findings.parquet." if more else "") + _notes(findings)
+    return Table(title, HEADS, body, note=note)
 
 
-def _told(row: Row) -> str:
-    ends = interval(row.low, row.high, 2).replace(" ", "\u00a0")
-    difference = f"{_signed(row.difference, 2)} {ends}"
-    return f"{SIGNS.get(row.verdict, '')} {row.verdict}: {difference}"
+def _notes(findings: Sequence[Sequence[Row]]) -> str:
+    """Give what a reader should know about single verdicts."""
+    said = dict.fromkeys(f" {row.finding}: {row.note}." for found in findings for row in found if row.note)
+    return "".join(list(said)[:MOST_NOTES]) + (" ..." if len(said) > MOST_NOTES else "")
 
 
 def _signed(value: float, figures: int = 3) -> str:
@@ -116,31 +129,20 @@ def _signed(value: float, figures: int = 3) -> str:
 
 
 def _verdicts(rows: Sequence[Row]) -> Table | None:
-    """Give one row per verdict: each analysis's first clear findings, and of curves the layer that moves."""
-    findings = grouped([row for row in rows if row.clear])
+    """Give one row per verdict: each analysis's first findings, and of curves the layer that moves most."""
+    findings = grouped([row for row in rows if row.shown])
     if not findings:
         return None
     groups = {(row.analysis, row.scheme) for found in findings for row in found}
     most = max(2, min(MOST_EACH, MOST_LINES // len(groups)))
     shown = _few(_heads(findings), most)
-    columns = (
-        "analysis",
-        "finding",
-        "scheme",
-        "verdict",
-        "reference",
-        "value",
-        "difference",
-        "noise",
-        "delta",
-    )
-    body = tuple(_line(row) for found in shown for row in found)
+    body = tuple(tuple(_line(row)[at] for at in ON_SCREEN) for found in shown for row in found)
     more = len(findings) - len(shown)
     note = (
-        "Intervals: 95% of the paired difference, over groups of items. Of each analysis: its first "
-        "findings, and those that move most; of a curve over layers, one layer."
-    ) + (f" {more:,} more clear findings are in findings.parquet and the report." if more else "")
-    return Table("Verdicts", columns, body, note=note)
+        f"{JUDGED} Of each analysis: its first findings, and those that move most; of a curve over layers, "
+        "one layer."
+    ) + (f" {more:,} more findings are in findings.parquet and the report." if more else "")
+    return Table("Verdicts", tuple(HEADS[at] for at in ON_SCREEN), body, note=note + _notes(shown))
 
 
 def _few(heads: Sequence[Sequence[Row]], most: int) -> list[Sequence[Row]]:
@@ -164,61 +166,56 @@ def _furthest(findings: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
 
 
 def _moved(rows: Sequence[Row]) -> float:
-    return max(abs(row.difference) / row.delta if row.delta else 0.0 for row in rows)
+    return max(abs(row.change) / row.delta if row.delta else 0.0 for row in rows)
 
 
 def _line(row: Row) -> tuple[Cell, ...]:
+    """Give the cells of ``HEADS``."""
     return (
         row.analysis,
         row.finding,
         row.scheme,
-        row.verdict,
+        f"{SIGNS.get(row.verdict, '')} {row.verdict}",
         f"{number(row.reference)} {row.unit}".strip(),
         number(row.value),
         f"{_signed(row.difference)} {interval(row.low, row.high)}",
+        number(row.reference_control),
+        number(row.control),
+        number(row.reference_excess),
+        number(row.excess),
+        f"{_signed(row.change)} {interval(row.change_low, row.change_high)}",
         number(row.noise),
         number(row.delta),
+        f"{row.n} in {row.n_groups}",
     )
 
 
 def _counts(result: dict[str, Any]) -> Table | None:
     rows = [
         {"analysis": row["analysis"], "scheme": row["scheme"]}
-        | {name: row[name] for name in (*ORDER, "unclear")}
+        | {name: row[name] for name in (*ORDER, "not shown")}
         | {"": "not run" if row["refused"] else ""}
         for row in result["summary"]
-        if row["refused"] or any(row[name] for name in (*ORDER, "unclear"))
+        if row["refused"] or any(row[name] for name in (*ORDER, "not shown"))
     ]
     if not rows:
         return None
-    note = (
-        "Clear findings by verdict; unclear ones, which the reference itself does not show, are not counted."
-    )
+    note = "Findings that the reference shows, by verdict; those that it does not show are not judged."
     return of_rows(rows, "How many findings", note=note)
 
 
-def _unclear(result: dict[str, Any], rows: Sequence[Row]) -> Table | None:
+def _hidden(rows: Sequence[Row]) -> Table | None:
     """List the findings that the reference itself does not show."""
-    findings = grouped([row for row in rows if not row.clear])
+    findings = grouped([row for row in rows if not row.shown])
     if not findings:
         return None
-    body = [
-        {
-            "analysis": found[0].analysis,
-            "finding": found[0].finding,
-            "reference": f"{number(found[0].reference)} {found[0].unit}".strip(),
-            "control": number(found[0].control),
-            "noise": number(max(row.noise for row in found)),
-            **{row.scheme: _signed(row.difference) for row in found},
-        }
-        for found in findings[:MOST_ROWS]
-    ]
-    more = len(findings) - len(body)
+    body = tuple(_line(row) for found in findings[:MOST_ROWS] for row in found)
+    more = len(findings) - min(len(findings), MOST_ROWS)
     note = (
         "The reference itself does not show these: it is not told from the control, or not from its own "
-        "noise. There is nothing to survive. Under each scheme: the difference."
+        "noise. There is nothing to survive."
     ) + (f" {more:,} more are in findings.parquet." if more else "")
-    return of_rows(body, "Not judged", note=note)
+    return Table("Not judged", HEADS, body, note=note)
 
 
 def _refused(result: dict[str, Any]) -> Table | None:

@@ -67,7 +67,9 @@ def concepts(result: Any) -> Numbers:
             found.add(f"metric {name} / value", value)
     for name, row in told["by_relation"].items():
         found.row(
-            f"relation {name}", dict(zip(("n", "probe", "model"), row, strict=False)), ("n", "probe", "model")
+            f"relation {name}",
+            dict(zip(("n", "probe", "model"), row, strict=False)),
+            ("n", "probe", "model"),
         )
     for name, cell in told["cells"].items():
         found.add(f"{name} / n", cell["n"])
@@ -157,15 +159,11 @@ def _circuit(found: Numbers, told: Mapping[str, Any]) -> None:
     found.add("removals / threshold", removals["threshold"], tie=True)
     for row in removals["members"]:
         found.row(f"removal of {row['member']}", row, ("change", "low", "high", "needed"))
-    many = (
-        told["universe"] > 1000
-    )  # of many edges those in the middle of the order are nearly alike
+    many = told["universe"] > 1000  # of many edges those in the middle of the order are nearly alike
     for at, size in enumerate(told["sizes"]):
         tie = many and 200 < size < told["universe"]
         found.add(f"{size} in rank order / faithfulness", told["faithfulness"][at], tie=tie)
-        found.add(
-            f"{size} in random order / faithfulness", told["random_faithfulness"][at], tie=tie
-        )
+        found.add(f"{size} in random order / faithfulness", told["random_faithfulness"][at], tie=tie)
     for name, (ours, random) in told["areas"].items():
         found.add(f"{name} / ranked", ours, tie=many)
         found.add(f"{name} / random order", random, tie=many)
@@ -178,7 +176,12 @@ def comparison(result: Any) -> Numbers:
         for row in cell["judgements"]:
             name = f"finding: {cell['analysis']} {row['finding']} / {cell['scheme']}"
             tie = any(words in row["finding"] for words in NEAR_TIES)
-            found.row(name, row, (*JUDGED, "excess", "excess_low", "excess_high", "clear"), tie=tie)
+            found.row(
+                name,
+                row | {"control": row["reference_control"], "clear": row["shown"]},
+                (*JUDGED, "excess", "excess_low", "excess_high", "clear"),
+                tie=tie,
+            )
             _delta(found, name, row, told["rule"]["share"])
         if cell["analysis"] == "cost":
             for row in cell["changes"]:
@@ -201,7 +204,7 @@ def comparison(result: Any) -> Numbers:
 def _delta(found: Numbers, name: str, row: Mapping[str, Any], share: float) -> None:
     """Keep delta as a number where the finding sets it, and its order where the noise floor does."""
     found.order(f"{name} / noise", row["noise"], tie=True)
-    own = share * abs(row["reference"] - row["control"])
+    own = share * abs(row["reference_excess"])
     if abs(row["delta"] - own) <= 1e-9 * max(own, 1e-30):
         found.add(f"{name} / delta", row["delta"])
     else:

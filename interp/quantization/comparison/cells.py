@@ -69,5 +69,9 @@ class Cell:
 def _finite(judgement: Mapping[str, Any]) -> dict[str, Any]:
     """Give open ends of intervals back, which JSON holds as null."""
     low, high = float("-inf"), float("inf")
-    ends = {"low": low, "high": high, "excess_low": low, "excess_high": high}
+    ends = {
+        f"{name}{end}": at
+        for name in ("", "excess_", "change_")
+        for end, at in (("low", low), ("high", high))
+    }
     return {key: ends[key] if value is None and key in ends else value for key, value in judgement.items()}

@@ -16,11 +16,10 @@ from interp.errors import ConfigError, DataError, InterpError
 from interp.models.forward import layout
 from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
-from interp.quantization.comparison.verdicts import excess
+from interp.quantization.comparison.verdicts import Excess
 from interp.quantization.quantizing import quantize
 from interp.results import OldResult, Result, jsonable
 from interp.results.findings import Finding, Findings, named
-from probes.statistics import Interval
 
 __all__ = ["NOISE", "Analysis", "Reference", "analysed", "by_name", "findings_of"]
 
@@ -58,7 +57,7 @@ class Reference:
         noise: name -> kind -> by how much that changes the finding.
         refused: why it gave nothing, or "".
         warnings: what a reader should know.
-        known: name -> interval of the finding's excess, filled when needed.
+        known: name -> the finding's excess with its interval, filled when needed.
     """
 
     name: str
@@ -68,12 +67,12 @@ class Reference:
     noise: Mapping[str, Mapping[str, float]]
     refused: str = ""
     warnings: tuple[str, ...] = ()
-    known: dict[str, Interval] = field(default_factory=dict)
+    known: dict[str, Excess] = field(default_factory=dict)
 
-    def before(self, name: str, seed: int) -> Interval:
-        """Give the interval of a finding's excess, computed once."""
+    def before(self, name: str, seed: int) -> Excess:
+        """Give a finding's excess with its interval, computed once."""
         if name not in self.known:
-            self.known[name] = excess(self.findings[name], seed)
+            self.known[name] = Excess.of(self.findings[name], seed)
         return self.known[name]
 
     def floor(self, name: str, label: str) -> float:

@@ -24,7 +24,7 @@ from interp.quantization.comparison.verdicts import judge
 from interp.quantization.integrity import examine
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
-from interp.results import jsonable
+from interp.results import Result, jsonable
 from interp.results.findings import named
 
 __all__ = ["NOISE", "Analysis", "compare"]
@@ -193,12 +193,13 @@ def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: 
         for name, one in base.findings.items()
         if name in theirs
     )
-    changes = [] if judgements else result.diff(base.result).to_dict("records")
+    new = isinstance(result, Result)
+    changes = [] if judgements or new else result.diff(base.result).to_dict("records")
     cell = replace(
         empty,
         judgements=judgements,
         changes=tuple(changes),
-        result=jsonable(result.to_dict())[0],
+        result=result.summary() if new else jsonable(result.to_dict())[0],
         missing=tuple(name for name in base.findings if name not in theirs),
         seconds=time.perf_counter() - started,
         warnings=(*empty.warnings, *base.warnings, *getattr(result, "warnings", ())),

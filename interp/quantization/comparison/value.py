@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Comparison"]
 
-SCHEMA = "interp.comparison/1"
+SCHEMA = "interp.comparison/2"
 COLUMNS = (
     "verdict",
     "reference",
@@ -25,13 +25,20 @@ COLUMNS = (
     "difference",
     "low",
     "high",
+    "reference_control",
+    "control",
+    "reference_excess",
+    "excess",
+    "change",
+    "change_low",
+    "change_high",
     "noise",
     "delta",
-    "control",
-    "clear",
+    "shown",
     "unit",
     "n",
     "n_groups",
+    "note",
 )
 
 
@@ -114,9 +121,11 @@ class Comparison:
         """Give one row per analysis, finding and scheme.
 
         Columns: analysis, finding, scheme, verdict, reference, value, difference (value less reference, over
-        the same items), low and high (its 95% interval over groups), noise (what another batch layout or bf16
-        changes in the reference), delta (the smallest change that would matter), control (of the reference),
-        clear (whether the reference is told from its control), unit, n, n_groups.
+        the same items), low and high (its 95% interval over groups), reference_control and control (what each
+        model has to beat), reference_excess and excess (of each model over its control), change (of the
+        excess: what the verdict is on), change_low and change_high, noise (what another batch layout or bf16
+        changes in the reference), delta (the smallest change that would matter), shown (whether the reference
+        itself shows the finding), unit, n, n_groups, note.
         """
         import pandas
 
@@ -141,21 +150,20 @@ class Comparison:
         return {"analysis": cell.analysis, "finding": one.finding, "scheme": cell.scheme, **judged}
 
     def summary(self) -> pandas.DataFrame:
-        """Count verdicts per analysis and scheme, over the findings that the reference shows clearly.
+        """Count verdicts per analysis and scheme, over the findings that the reference shows.
 
-        Columns: analysis, scheme, one per verdict, unclear (findings that the reference itself does not show,
-        so that there is nothing to survive), refused (why the analysis was not run, or "").
+        Columns: analysis, scheme, one per verdict, not shown (findings that the reference itself does not
+        show, so that there is nothing to survive), refused (why the analysis was not run, or "").
         """
         import pandas
 
         rows: list[dict[str, Any]] = []
         for cell in self.cells:
-            clear = [one.verdict for one in cell.judgements if one.clear]
-            counts = {name: clear.count(name) for name in VERDICTS}
-            unclear = len(cell.judgements) - len(clear)
+            shown = [one.verdict for one in cell.judgements if one.shown]
+            counts = {name: shown.count(name) for name in VERDICTS}
             rows.append(
                 {"analysis": cell.analysis, "scheme": cell.scheme, **counts}
-                | {"unclear": unclear, "refused": cell.refused}
+                | {"not shown": len(cell.judgements) - len(shown), "refused": cell.refused}
             )
         return pandas.DataFrame(rows)
 

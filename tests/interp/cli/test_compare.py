@@ -46,8 +46,8 @@ def test_a_run_is_written_shown_and_reported(call: Call) -> None:
     answer = call(*TWO, "--out", "run")
     assert answer.code == 0, answer.err
     assert "What of tiny survives at rtn8, rtn2?" in answer.out
-    assert "At rtn8 4 of 5 clear findings survive, 1 is inconclusive; at rtn2 " in answer.out
-    assert "2 more clear findings" in answer.out
+    assert "At rtn8 4 of 5 findings survive, 1 is inconclusive; at rtn2 " in answer.out
+    assert "2 more findings" in answer.out
     assert "What was done to the weights" in answer.out and "21 of 21" in answer.out
     assert "margins: its noise floor" in answer.err, "progress is told"
     result = json.loads(Path("run/metrics.json").read_text())
@@ -61,7 +61,7 @@ def test_a_run_is_written_shown_and_reported(call: Call) -> None:
     facts = json.loads(Path("run/run.json").read_text())
     assert facts["certificate"]["passed"] and facts["quantization"]["rtn8"]["quantized"] == 21
     shown = call("show", "run", "--verify")
-    assert shown.code == 0 and "At rtn8 4 of 5 clear findings survive" in shown.out
+    assert shown.code == 0 and "At rtn8 4 of 5 findings survive" in shown.out
     assert call("report", "run").code == 0
     page = Path("run/report.html").read_text()
     assert EVIL not in page and "&lt;script&gt;alert(1)" in page

@@ -41,7 +41,7 @@ CASES = {
 def test_every_verdict_is_reached_whichever_way_the_finding_points(verdict: str, sign: float) -> None:
     found = judge(finding(sign * BASE), finding(sign * CASES[verdict]))
     assert found.verdict == verdict
-    assert found.clear
+    assert found.shown
     assert found.low <= found.difference <= found.high
     assert found.delta == pytest.approx(0.1 * abs(BASE.mean()))
 
@@ -61,7 +61,7 @@ def test_three_noise_floors_outweigh_a_tenth_and_hide_a_change() -> None:
     assert judge(finding(BASE), changed, noise=0.05).verdict == "weakened"
     found = judge(finding(BASE), changed, noise=0.12)
     assert found.delta == pytest.approx(0.36)
-    assert found.clear
+    assert found.shown
     assert found.verdict == "survives"
 
 
@@ -69,7 +69,7 @@ def test_a_delta_as_large_as_the_finding_lets_nothing_survive_but_noise() -> Non
     gone, shaken = finding(BASE - 0.8), finding(BASE - 0.1)
     for other, verdict in ((gone, "inconclusive"), (shaken, "survives")):
         found = judge(finding(BASE), other, noise=0.3)
-        assert not found.clear
+        assert not found.shown
         assert found.verdict == verdict
 
 
@@ -78,8 +78,12 @@ def test_a_control_that_rises_to_the_value_takes_the_finding_away() -> None:
     full = finding(BASE, control=np.zeros(N))
     other = finding(BASE + 0.001, control=BASE + noise)
     found = judge(full, other)
-    assert found.difference == pytest.approx(other.excess - full.excess)
-    assert found.low < found.difference < found.high
+    assert found.difference == pytest.approx(0.001), "value less reference, whatever the controls do"
+    assert found.low == pytest.approx(0.001) == found.high
+    assert found.change == pytest.approx(other.excess - full.excess)
+    assert found.change_low < found.change < found.change_high
+    assert (found.reference_control, found.control) == pytest.approx((0.0, float((BASE + noise).mean())))
+    assert (found.reference_excess, found.excess) == pytest.approx((full.excess, other.excess))
     assert found.verdict == "lost"
     together = judge(full, finding(BASE - 7, control=np.full(N, -7.0)))
     assert together.verdict == "survives", "value and control moved by the same"
@@ -88,10 +92,10 @@ def test_a_control_that_rises_to_the_value_takes_the_finding_away() -> None:
 def test_what_the_reference_does_not_show_cannot_be_lost() -> None:
     nothing = finding(drawn(0.0, 1.0, 4))
     found = judge(nothing, finding(drawn(0.0, 1.0, 5)))
-    assert not found.clear
+    assert not found.shown
     assert found.verdict != "lost"
     buried = judge(finding(BASE), finding(CASES["lost"]), noise=0.5)
-    assert not buried.clear
+    assert not buried.shown
     assert buried.verdict != "lost"
 
 
@@ -106,13 +110,13 @@ def test_what_falls_below_its_control_is_lost_not_weakened() -> None:
 def test_a_finding_that_points_the_wrong_way_is_none_where_only_one_way_counts() -> None:
     worse = finding(BASE + 4, control=4.0, direction=-1)  # a surprise above that of no model at all
     found = judge(worse, finding(BASE + 7, control=4.0, direction=-1))
-    assert not found.clear
+    assert not found.shown
     assert found.verdict == "inconclusive", "there is nothing that could be weakened"
     free = judge(finding(BASE + 4, control=4.0), finding(BASE + 7, control=4.0))
-    assert free.clear
+    assert free.shown
     assert free.verdict == "strengthened"
     better = judge(finding(BASE, control=4.0, direction=-1), finding(BASE + 1, control=4.0, direction=-1))
-    assert better.clear
+    assert better.shown
     assert better.verdict == "weakened"
 
 
@@ -120,7 +124,7 @@ def test_a_number_that_is_the_same_for_every_item_is_known_from_six_groups_on() 
     for n, clear in ((12, True), (4, False)):
         groups = tuple(map(str, range(n)))
         counted = finding(np.full(n, 300.0), groups=groups)
-        assert judge(counted, counted).clear is clear
+        assert judge(counted, counted).shown is clear
 
 
 def test_not_significant_is_not_survival() -> None:
@@ -137,6 +141,18 @@ def test_equal_answers_prove_equality_of_the_same_weights_only() -> None:
     assert judge(right, right).verdict == "inconclusive"
     many = finding((np.arange(400) % 8 > 0).astype(float), groups=tuple(map(str, range(400))))
     assert judge(many, many).verdict == "survives"
+
+
+def test_identical_answers_say_how_many_groups_would_tell() -> None:
+    right = finding((np.arange(24) % 8 > 0).astype(float), groups=tuple(map(str, range(24))))
+    note = judge(right, right).note
+    enough = int(note.split("about ")[1].split(" ")[0].replace(",", ""))
+    for n, verdict in ((enough // 8 * 8 - 8, "inconclusive"), (enough // 8 * 8 + 8, "survives")):
+        answers = (np.arange(n) % 8 > 0).astype(float)
+        groups = tuple(map(str, range(n)))
+        found = judge(finding(answers, groups=groups), finding(answers, groups=groups))
+        assert found.verdict == verdict, f"{n} groups, of about {enough}"
+    assert not judge(right, right, same=True).note
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from interp import report
 from interp.report import page, stories
 from interp.report.comparing import figures, main_figure, story
-from interp.report.comparing_rows import clear_rows, interval, number, rows_of
+from interp.report.comparing_rows import interval, number, rows_of, shown_rows
 from interp.report.story import Table
 
 EVIL = "<script>alert(1)</script> [/red] \x1b"
@@ -30,7 +30,12 @@ def judgement(finding: str, verdict: str, **changes: Any) -> dict[str, Any]:
         "verdict": verdict,
         "reference": 0.8,
         "value": 0.8 + difference,
+        "reference_control": 0.2,
         "control": 0.2,
+        "reference_excess": 0.6,
+        "change": difference,
+        "change_low": difference - 0.03,
+        "change_high": difference + 0.03,
         "difference": difference,
         "low": difference - 0.03,
         "high": difference + 0.03,
@@ -39,7 +44,7 @@ def judgement(finding: str, verdict: str, **changes: Any) -> dict[str, Any]:
         "excess": 0.6 + difference,
         "excess_low": 0.5 + difference,
         "excess_high": 0.7 + difference,
-        "clear": True,
+        "shown": True,
         "unit": "share",
         "n": 40,
         "n_groups": 20,
@@ -47,6 +52,7 @@ def judgement(finding: str, verdict: str, **changes: Any) -> dict[str, Any]:
         "layer": None,
         "method": "",
         "about": "",
+        "note": "",
     }
     return made | changes
 
@@ -72,12 +78,12 @@ def comparison(*cells: dict[str, Any], **changes: Any) -> dict[str, Any]:
     names = ("survives", "weakened", "strengthened", "lost", "inconclusive")
     summary = [
         {"analysis": one["analysis"], "scheme": one["scheme"], "refused": one["refused"]}
-        | {name: sum(j["verdict"] == name and j["clear"] for j in one["judgements"]) for name in names}
-        | {"unclear": sum(not j["clear"] for j in one["judgements"])}
+        | {name: sum(j["verdict"] == name and j["shown"] for j in one["judgements"]) for name in names}
+        | {"not shown": sum(not j["shown"] for j in one["judgements"])}
         for one in cells
     ]
     made = {
-        "schema": "interp.comparison/1",
+        "schema": "interp.comparison/2",
         "model": model,
         "other": None,
         "mode": "dense",
@@ -96,7 +102,7 @@ BOTH = comparison(
     cell("recall", "int8", judgement("accuracy", "survives"), judgement("overlap", "survives")),
     cell("recall", "int4", judgement("accuracy", "lost"), judgement("overlap", "weakened")),
     cell("patch", "int8", judgement("top", "survives")),
-    cell("patch", "int4", judgement("top", "inconclusive"), judgement("new", "survives", clear=False)),
+    cell("patch", "int4", judgement("top", "inconclusive"), judgement("new", "survives", shown=False)),
 )
 
 
@@ -106,7 +112,7 @@ def of(result: dict[str, Any]) -> Any:
 
 def test_the_verdict_is_said_in_words() -> None:
     assert of(BOTH).verdict == (
-        "At int8 all 3 clear findings survive; at int4 0 of 3 clear findings survive, "
+        "At int8 all 3 findings survive; at int4 0 of 3 findings survive, "
         "1 is weakened (recall: overlap), 1 is lost (recall: accuracy), 1 is inconclusive."
     )
     assert of(BOTH).title == "What of tiny survives at int8, int4?"
@@ -123,20 +129,26 @@ def test_curves_are_named_and_not_their_layers() -> None:
 
 
 def test_nothing_clear_is_no_survival() -> None:
-    said = of(comparison(cell("a", "int8", judgement("f", "survives", clear=False)))).verdict
-    assert said == "At int8 there is no clear finding to judge."
+    said = of(comparison(cell("a", "int8", judgement("f", "survives", shown=False)))).verdict
+    assert said == "At int8 the reference shows no finding to judge."
     empty = comparison(cell("a", "int8", refused="it cannot"))
     assert "1 analysis could not be run everywhere" in of(empty).verdict
     assert main_figure(empty).data.empty
 
 
-def test_schemes_stand_side_by_side_with_the_verdict_in_words() -> None:
+def test_schemes_of_a_finding_stand_together_and_what_is_lost_comes_first() -> None:
     table = of(BOTH).first
-    assert table is not None and table.columns[4:6] == ("int8", "int4")
-    told = {(row[0], row[1]): row[4:6] for row in table.rows}
-    assert list(told) == [("recall", "accuracy"), ("recall", "overlap"), ("patch", "top")]
-    good, bad = told["recall", "accuracy"]
-    assert "survives: +0.01 [-0.02,\u00a00.04]" in str(good) and "lost: -0.6 [-0.63,\u00a0-0.57]" in str(bad)
+    assert table is not None
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["analysis"], row["finding"], row["scheme"]) for row in rows] == [
+        (analysis, finding, scheme)
+        for analysis, finding in (("recall", "accuracy"), ("recall", "overlap"), ("patch", "top"))
+        for scheme in ("int8", "int4")
+    ]
+    assert rows[1]["verdict"].endswith("lost")
+    assert rows[1]["difference"] == "-0.6 [-0.63, -0.57]"
+    assert rows[0]["difference"] == "+0.01 [-0.02, 0.04]"
+    assert rows[0]["control, reference"] == rows[0]["control"] == "0.2"
     assert [row[1] for row in named(of(BOTH).tables, "Not judged").rows] == ["new"]
 
 
@@ -145,23 +157,23 @@ def named(tables: Any, title: str) -> Table:
 
 
 def test_a_terminal_is_shown_a_few_findings_and_of_a_curve_the_layer_that_moves_most() -> None:
-    many = [judgement(f"f{at}", "survives", difference=0.01 * (at > 25)) for at in range(30)]
+    many = [judgement(f"f{at}", "survives", change=0.01 * (at > 25)) for at in range(30)]
     layers = [
-        judgement(f"r at layer {at}", "survives", curve="r", layer=at, difference=0.01 * (at == 2))
+        judgement(f"r at layer {at}", "survives", curve="r", layer=at, change=0.01 * (at == 2))
         for at in range(4)
     ]
     table = named(of(comparison(cell("a", "int8", *many), cell("b", "int8", *layers))).terminal, "Verdicts")
     assert [row[1] for row in table.rows] == [f"f{at}" for at in (0, 1, 2, 3, 26, 27, 28, 29)] + [
         "r at layer 2"
     ]
-    assert "25 more clear findings are in findings.parquet" in table.note
+    assert "25 more findings are in findings.parquet" in table.note
 
 
 def test_another_checkpoint_is_no_precision() -> None:
     other = {"name": "tuned", "weights": "trained"}
     told = of(comparison(cell("a", "tuned (trained)", judgement("f", "survives")), other=other))
     assert told.title == "What of tiny survives in tuned (trained)?"
-    assert told.verdict == "In tuned (trained) the one clear finding survives."
+    assert told.verdict == "In tuned (trained) the one finding survives."
     assert any("no effect of precision" in text for text in told.lead)
 
 
@@ -169,10 +181,12 @@ def test_differences_are_in_units_of_delta_and_turned_so_that_less_is_negative()
     data = main_figure(BOTH).data.set_index("name")
     assert data.loc["recall: accuracy \u00b7 int4: lost", "value"] == pytest.approx(-10)
     assert data.loc["recall: overlap \u00b7 int8: survives", "high"] == pytest.approx(0.04 / 0.06)
-    below = judgement("KL", "weakened", reference=0.0, control=2.0, difference=0.3, low=0.2, high=0.5)
+    below = judgement(
+        "KL", "weakened", reference_excess=-2.0, change=0.3, change_low=0.2, change_high=0.5
+    )
     row = main_figure(comparison(cell("a", "int4", below))).data.iloc[0]
     assert [row["low"], row["value"], row["high"]] == pytest.approx([-0.5 / 0.06, -5, -0.2 / 0.06])
-    open_ = judgement("s", "inconclusive", low=None, high=None)
+    open_ = judgement("s", "inconclusive", change_low=None, change_high=None)
     row = main_figure(comparison(cell("a", "int4", open_))).data.iloc[0]
     assert (row["low"], row["high"]) == (-15, 15) and interval(None, 1.0) == "[undetermined]"
     twice = comparison(cell("a", "int4", judgement("f", "lost")), cell("b", "int4", judgement("f", "lost")))
@@ -235,7 +249,7 @@ def test_nothing_that_comes_from_data_runs() -> None:
             EVIL, EVIL,
             judgement(EVIL, "lost", unit=EVIL),
             *(judgement(f"{EVIL}{at}", "lost", curve=EVIL, layer=at) for at in range(3)),
-            judgement(f"{EVIL} unclear", "survives", clear=False),
+            judgement(f"{EVIL} unclear", "survives", shown=False),
             result={"facts": {"effects": rows}}, quantization=QUANTIZED, warnings=[EVIL],
         ),
         cell("b", EVIL, refused=EVIL), cell("c", EVIL, changes=[{EVIL: EVIL}]),
@@ -257,7 +271,7 @@ def test_numbers_are_short() -> None:
         "\u2013",
         "\u2013",
     ]
-    assert len(clear_rows(rows_of(BOTH))) == 6 and len(rows_of(BOTH)) == 7
+    assert len(shown_rows(rows_of(BOTH))) == 6 and len(rows_of(BOTH)) == 7
 
 
 def test_costs_stand_side_by_side_with_their_ratio() -> None:
