@@ -187,6 +187,12 @@ def test_what_hardly_changes_or_helps_is_not_needed() -> None:
         assert found.threshold == pytest.approx(0.04)
 
 
+def test_a_change_that_is_the_same_in_every_pair_is_told_from_zero() -> None:
+    """Without any spread the interval was infinite, and the only head of a circuit 'not needed'."""
+    groups, change = tuple(map(str, range(24))), np.array([[2.0] * 24, [0.0] * 24])
+    assert Removals(("all", "nothing"), change, change[:0], 2.0, groups, 0).alone == (True, False)
+
+
 def test_members_that_cover_for_each_other_are_seen_together_only() -> None:
     truth = gate("or")
     found = mediation.evaluate(truth.model, truth.pairs, ["head.0.0", "head.0.1", "mlp_out.1"], controls=())
