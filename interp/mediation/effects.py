@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp import results
 from interp.errors import ConfigError, DataError
@@ -17,7 +18,15 @@ from interp.mediation.files import read_effects, write_effects
 from interp.mediation.itemised import of_effects
 from interp.mediation.mediators import Mediator
 from interp.results.findings import Finding
-from probes.statistics import Estimate, benjamini_hochberg, bootstrap
+from probes.statistics import (
+    Estimate,
+    MeanIntervals,
+    MeanTests,
+    benjamini_hochberg,
+    bootstrap,
+    mean_intervals,
+    mean_tests,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -36,10 +45,8 @@ RANKINGS: dict[str, str] = {
 FLOORS = 3.0
 BOUNDED = ("share", "probability")
 """Units of metrics whose values are between 0 and 1."""
-FLIPS, MORE_FLIPS, NEAR = 999, 49_999, 5
-"""Sign flips for every mediator, and for those again that at most four of these flips equal."""
 LISTED = 2000
-"""Rows of the table that have an interval, and that ``to_dict`` gives: the largest effects."""
+"""Rows that ``to_dict`` gives: the largest effects."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +57,10 @@ class Effects:
     *denoising* ``Y(corrupt, M clean) - Y(corrupt)`` (the natural indirect effect from corrupt to clean), by
     *noising* ``Y(clean) - Y(clean, M corrupt)``. Their difference, noising less denoising, is the interaction
     of the mediator with everything that responds to it (Robins and Greenland 1992).
+
+    The effect over both directions is their mean. Where both are told from zero with opposite signs (the part
+    helps in one prompt and hinders in the other, as in an exclusive or) a mean would cancel what it does:
+    there the larger of the two counts, with twice its p.
 
     Attributes:
         mediators: what was replaced, in order of execution.
@@ -105,7 +116,46 @@ class Effects:
 
     def mean(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
         """Give the mean effect of each mediator over pairs, in one direction or over both."""
-        return np.mean([self._values(one).mean(axis=1) for one in self._chosen(direction)], axis=0)
+        return self._over(direction).mean(axis=1)
+
+    def _over(self, direction: str = "") -> Float[np.ndarray, "mediator pair"]:
+        """The effect of each mediator on each pair, in one direction or over both."""
+        if direction or len(self.directions) < 2:
+            return self._values(self._chosen(direction)[0])
+        return self._both
+
+    @cached_property
+    def _both(self) -> Float[np.ndarray, "mediator pair"]:
+        """The mean of both directions, and the larger of them where they are opposite."""
+        first, second = self.values.values()
+        larger = np.abs(first.mean(axis=1)) >= np.abs(second.mean(axis=1))
+        one = np.where(larger[:, None], first, second)
+        return np.where(self.opposite[:, None], one, np.mean([first, second], axis=0))
+
+    @cached_property
+    def opposite(self) -> Bool[np.ndarray, " mediator"]:
+        """Whether both directions are told from zero, above the noise floor, with opposite signs."""
+        if len(self.directions) < 2:
+            return np.zeros(len(self.mediators), dtype=bool)
+        first, second = (self._intervals(values) for values in self.values.values())
+        floor = FLOORS * self.noise
+        up, down = (first.low > floor) & (second.high < -floor), (first.high < -floor) & (second.low > floor)
+        return up | down
+
+    def _intervals(self, values: Float[np.ndarray, "mediator pair"]) -> MeanIntervals:
+        return mean_intervals(
+            values, groups=self.groups, limits=(-1.0, 1.0) if self.unit in BOUNDED else None
+        )
+
+    @cached_property
+    def _own_intervals(self) -> MeanIntervals:
+        return self._intervals(self._over())
+
+    @cached_property
+    def tests(self) -> MeanTests:
+        """Whether each mean effect is zero, by groups; see ``probes.statistics.mean_tests``."""
+        found = mean_tests(self._over(), groups=self.groups, seed=self.seed)
+        return replace(found, p=np.minimum(1.0, found.p * np.where(self.opposite, 2.0, 1.0)))
 
     def normalised(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
         """Give the mean effect over the mean total effect: a ratio of means, not a mean of ratios.
@@ -158,8 +208,7 @@ class Effects:
         return self._estimate(self.place(mediator), direction)
 
     def _estimate(self, at: int, direction: str = "") -> Estimate:
-        values = np.mean([self._values(one)[at] for one in self._chosen(direction)], axis=0)
-        return self._interval(values)
+        return self._interval(self._over(direction)[at])
 
     def _interval(self, values: Float[np.ndarray, " pair"]) -> Estimate:
         """Estimate a mean over pairs; effects of exactly 0 or 1 logits are no shares."""
@@ -169,11 +218,13 @@ class Effects:
     def table(self, k: int | None = None) -> pandas.DataFrame:
         """Give one row per mediator, the largest effect first.
 
-        Columns: mediator, layer, position, effect (mean over pairs and directions), low, high (its interval;
-        missing beyond the 2,000 largest effects), share (of the total effect; missing where that is not told
-        from zero), one column per direction, interaction, q
-        (false discovery rate of a sign-flip test, Benjamini-Hochberg over all mediators), clear (whether the
-        effect is above three times the noise floor).
+        Columns: mediator, layer, position, effect (over pairs and directions), low, high (interval), share
+        (of the total effect; missing where that is not told from zero), one column per direction, interaction
+        and opposite (whether the directions have opposite signs, so that the effect is the larger of them), q
+        (false discovery rate of :func:`probes.statistics.mean_tests`, Benjamini-Hochberg over all mediators),
+        clear (whether the effect is above three times the noise floor).
+
+        An interval is of one mediator alone; whether a mediator is found among many is read off q.
 
         Args:
             k: how many rows; all where left out.
@@ -183,23 +234,23 @@ class Effects:
         mean, total = self.mean(), float(self.total.mean())
         order = np.argsort(-np.abs(mean), kind="stable")[:k].tolist()
         usable = self.differs
-        q = benjamini_hochberg(_p_values(self))
+        q, intervals = benjamini_hochberg(self.tests.p), self._own_intervals
         rows: list[dict[str, Any]] = []
-        for rank, at in enumerate(order):
+        for at in order:
             mediator, value = self.mediators[at], float(mean[at])
-            interval = self._estimate(at).interval if rank < LISTED else None
             row = {
                 "mediator": str(mediator),
                 "layer": mediator.layer,
                 "position": mediator.position,
                 "effect": value,
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
+                "low": float(intervals.low[at]),
+                "high": float(intervals.high[at]),
                 "share": value / total if usable else None,
             }
             row |= {one: float(self._values(one)[at].mean()) for one in self.directions}
             if len(self.directions) == 2:
                 row["interaction"] = row["noising"] - row["denoising"]
+                row["opposite"] = bool(self.opposite[at])
             rows.append(row | {"q": float(q[at]), "clear": abs(value) > FLOORS * self.noise})
         return pandas.DataFrame(rows)
 
@@ -228,6 +279,8 @@ class Effects:
                 "corrupt": float(self.corrupt.mean()),
                 "total": float(self.total.mean()),
                 "noise": self.noise,
+                "few": self.tests.smallest * len(self.mediators) > 0.05,
+                "notice": self.tests.notice,
                 "cost": dict(self.cost),
                 "model": dict(self.model),
                 "seed": self.seed,
@@ -279,32 +332,3 @@ class Effects:
         best = ", ".join(str(m) for m in self.top(3))
         shape = f"{len(self.mediators)} mediators x {len(self.clean)} pairs"
         return f"Effects({shape}, {self.search}; largest: {best})"
-
-
-def _p_values(effects: Effects) -> np.ndarray:
-    """Test each mean effect against no effect by flipping the signs of whole groups.
-
-    No p is below ``1 / (1 + flips)``, which is too coarse to survive a correction over many mediators; those
-    that come near it are tested again with fresh and more flips.
-    """
-    values = np.mean(list(effects.values.values()), axis=0)
-    names = {group: code for code, group in enumerate(dict.fromkeys(effects.groups))}
-    codes = np.array([names[group] for group in effects.groups])
-    sums = np.stack([np.bincount(codes, row, minlength=len(names)) for row in values])
-    rng = np.random.default_rng(effects.seed)
-    found = _flipped(sums, FLIPS, rng)
-    near = np.flatnonzero(found <= NEAR / (1 + FLIPS))
-    near = near[np.argsort(-np.abs(sums[near].sum(axis=1)), kind="stable")[:LISTED]]
-    if len(near) and len(sums) > NEAR:
-        found[near] = _flipped(sums[near], MORE_FLIPS, rng)
-    return found
-
-
-def _flipped(sums: np.ndarray, flips: int, rng: np.random.Generator) -> np.ndarray:
-    """Give p of each row of sums over groups."""
-    seen, larger = np.abs(sums.sum(axis=1)), np.zeros(len(sums))
-    step = max(1, 4_000_000 // max(1, len(sums)))
-    for start in range(0, flips, step):
-        signs = rng.choice((-1.0, 1.0), size=(min(step, flips - start), sums.shape[1]))
-        larger += (np.abs(sums @ signs.T) >= seen[:, None] - 1e-12).sum(axis=1)
-    return (1 + larger) / (1 + flips)

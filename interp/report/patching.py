@@ -13,7 +13,6 @@ __all__ = ["SCHEMA", "figures", "main_figure", "story"]
 
 SCHEMA = "interp.effects/1"
 SHOWN, DRAWN = 15, 12
-FEW = 10
 CAUTIONS = (
     "An effect says that the value at this place carries the difference between the two prompts of a "
     "pair, not "
@@ -63,26 +62,56 @@ def story(facts: dict[str, Any], result: dict[str, Any], rows: Any) -> Story:
 
 def _verdict(result: dict[str, Any]) -> str:
     rows = result["effects"]
-    clear = [row for row in rows if row["clear"] and row["q"] <= 0.05]
+    told = [row for row in rows if row["clear"] and row["q"] <= 0.05]
     if rows and rows[0]["share"] is None:
         return (
             f"The total effect ({result['total']:.3g} {result['unit']}) is not told from zero over "
             f"{result['n_groups']} groups of pairs: there is nothing whose carrier could be named. Give more "
             "pairs, or pairs whose answers differ."
         )
-    if not clear:
-        few = result["n_groups"] < FEW or _count(result) * 2.0 ** (1 - result["n_groups"]) > 1
-        groups = f"{result['n_groups']} groups of pairs"
-        why = f": {groups} are too few to tell so many from chance, give more" if few else ""
-        return f"No mediator of {_count(result):,} has an effect above the noise floor and chance{why}."
-    best, share = clear[0], clear[0]["share"]
-    how = "exact" if result["search"] in ("exhaustive", "direct") else "estimated"
+    if not told:
+        return _none_told(result)
+    notice = f"; {result['notice']}" if result.get("notice") else ""
+    many = (
+        f"{len(told):,} of {_count(result):,} mediators are above the noise floor with q at most 0.05"
+        f"{notice}."
+    )
+    checked = result.get("cost", {}).get("exact", {}).get("top")
+    if checked:
+        best = max(checked, key=lambda row: abs(row["exact"]))
+        return (
+            f"{best['mediator']} has the largest effect of the {len(checked)} that were verified exactly: "
+            f"{best['exact']:.2f} {_interval(best)} {result['unit']} (estimated {best['estimate']:.2f}). By "
+            f"estimates, {many}"
+        )
+    best = told[0]
+    how = "exact" if result["search"] in ("exhaustive", "direct") else "estimated, not verified"
+    ways = _both_ways(best, result["unit"])
     return (
         f"{best['mediator']} has the largest effect: {best['effect']:.2f} {_interval(best)} "
-        f"{result['unit']}, {share:.0%} of the total ({how}); {len(clear):,} of {_count(result):,} mediators "
-        f"are above "
-        "the noise floor with q at most 0.05."
+        f"{result['unit']}, {best['share']:.0%} of the total ({how}){ways}; {many}"
     )
+
+
+def _both_ways(row: dict[str, Any], unit: str) -> str:
+    """Say where a part helps in one prompt and hinders in the other."""
+    if not row.get("opposite"):
+        return ""
+    return (
+        f", in opposite ways in the two prompts: denoising {row['denoising']:+.2f}, noising "
+        f"{row['noising']:+.2f} {unit}"
+    )
+
+
+def _none_told(result: dict[str, Any]) -> str:
+    groups, most = f"{result['n_groups']} groups of pairs", _count(result)
+    if result.get("few"):
+        return (
+            f"{groups} are too few to tell any of {most:,} mediators from chance, whatever their effects: "
+            "give more pairs, or fewer mediators."
+        )
+    notice = f" {result['notice'].capitalize()}." if result.get("notice") else ""
+    return f"No mediator of {most:,} is told from the noise floor and from chance over {groups}.{notice}"
 
 
 def _count(result: dict[str, Any]) -> int:

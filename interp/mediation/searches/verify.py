@@ -44,7 +44,10 @@ def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
         found_rank: Any = stats.spearmanr([truth[n] for n in names], [guess[n] for n in names])
         rank = float(found_rank.statistic)
     checked = {
-        "top": [{"mediator": str(m), "exact": truth[str(m)], "estimate": guess[str(m)]} for m in top],
+        "top": [
+            {"mediator": str(m), "exact": truth[str(m)], "estimate": guess[str(m)], **_ends(exact, m)}
+            for m in top
+        ],
         "rank_correlation": rank,
         "rank_correlation_interval": _interval(rank, len(names)),
         "sample": len(names),
@@ -52,6 +55,12 @@ def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
     }
     cost: Mapping[str, Any] = {**found.cost, "exact": checked, "exact_cost": dict(exact.cost)}
     return replace(found, cost=cost, noise=exact.noise)
+
+
+def _ends(exact: Effects, mediator: Any) -> dict[str, float]:
+    """The ends of the interval of an exact effect."""
+    found = exact.estimate(mediator).interval
+    return {"low": found.low, "high": found.high}
 
 
 def _interval(rank: float, n: int) -> tuple[float, float]:
