@@ -11,79 +11,32 @@ torch nor NumPy.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from probes._lazy import exports
 
 if TYPE_CHECKING:
-    from probes import controls, evaluation, hyperdimensional, statistics, sweeps, vsa
-    from probes.base import NotFittedError, Probe
-    from probes.cards import ProbeFileError
-    from probes.discriminant import LDAProbe, WhitenedMeanDifferenceProbe
-    from probes.hyperdimensional.probe import HyperdimensionalProbe
-    from probes.linear import LogisticProbe, MeanDifferenceProbe, NearestCentroidProbe, RidgeProbe
-    from probes.multilabel import MultiLabelProbe
-    from probes.perceptron import MLPProbe
-    from probes.regression import LinearRegressionProbe, RidgeRegressionProbe
-    from probes.saving import load
-    from probes.table import PROBES
+    from probes import controls as controls
+    from probes import evaluation as evaluation
+    from probes import hyperdimensional as hyperdimensional
+    from probes import statistics as statistics
+    from probes import sweeps as sweeps
+    from probes import vsa as vsa
+    from probes.base import NotFittedError as NotFittedError
+    from probes.base import Probe as Probe
+    from probes.cards import ProbeFileError as ProbeFileError
+    from probes.hyperdimensional.probe import HyperdimensionalProbe as HyperdimensionalProbe
+    from probes.linear import LDAProbe as LDAProbe
+    from probes.linear import LinearRegressionProbe as LinearRegressionProbe
+    from probes.linear import LogisticProbe as LogisticProbe
+    from probes.linear import MeanDifferenceProbe as MeanDifferenceProbe
+    from probes.linear import MultiLabelProbe as MultiLabelProbe
+    from probes.linear import NearestCentroidProbe as NearestCentroidProbe
+    from probes.linear import RidgeProbe as RidgeProbe
+    from probes.linear import RidgeRegressionProbe as RidgeRegressionProbe
+    from probes.linear import WhitenedMeanDifferenceProbe as WhitenedMeanDifferenceProbe
+    from probes.perceptron import MLPProbe as MLPProbe
+    from probes.saving import load as load
+    from probes.table import PROBES as PROBES
 
-__all__ = [
-    "PROBES",
-    "HyperdimensionalProbe",
-    "LDAProbe",
-    "LinearRegressionProbe",
-    "LogisticProbe",
-    "MLPProbe",
-    "MeanDifferenceProbe",
-    "MultiLabelProbe",
-    "NearestCentroidProbe",
-    "NotFittedError",
-    "Probe",
-    "ProbeFileError",
-    "RidgeProbe",
-    "RidgeRegressionProbe",
-    "WhitenedMeanDifferenceProbe",
-    "controls",
-    "evaluation",
-    "hyperdimensional",
-    "load",
-    "statistics",
-    "sweeps",
-    "vsa",
-]
-
-_WHERE = {
-    "HyperdimensionalProbe": "probes.hyperdimensional.probe",
-    "LDAProbe": "probes.discriminant",
-    "LinearRegressionProbe": "probes.regression",
-    "MLPProbe": "probes.perceptron",
-    "MultiLabelProbe": "probes.multilabel",
-    "RidgeRegressionProbe": "probes.regression",
-    "LogisticProbe": "probes.linear",
-    "MeanDifferenceProbe": "probes.linear",
-    "NearestCentroidProbe": "probes.linear",
-    "NotFittedError": "probes.base",
-    "PROBES": "probes.table",
-    "Probe": "probes.base",
-    "ProbeFileError": "probes.cards",
-    "RidgeProbe": "probes.linear",
-    "WhitenedMeanDifferenceProbe": "probes.discriminant",
-    "load": "probes.saving",
-}
-_MODULES = ("controls", "evaluation", "hyperdimensional", "statistics", "sweeps", "vsa")
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name in _MODULES:
-        return importlib.import_module(f"probes.{name}")
-    if name in _WHERE:
-        value = getattr(importlib.import_module(_WHERE[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'probes' has no attribute {name!r}; its names: {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    """Give the public names."""
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = exports(__name__)

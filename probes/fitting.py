@@ -24,9 +24,13 @@ __all__ = [
     "Weights",
     "chosen",
     "class_means",
+    "halfway",
     "held_out",
     "linear_scores",
     "penalties",
+    "per_class",
+    "ridge_path",
+    "within_classes",
 ]
 
 Values = Float64[np.ndarray, "example dim"] | sparse.csr_array
@@ -176,6 +180,40 @@ def class_means(lesson: Lesson, values: np.ndarray) -> np.ndarray:
     return np.stack([values[lesson.codes == code].mean(axis=0) for code in range(lesson.n_classes)])
 
 
+def within_classes(lesson: Lesson) -> tuple[np.ndarray, np.ndarray]:
+    """Compute class means and the pooled covariance within classes, shrunk (Ledoit and Wolf 2004)."""
+    from sklearn.covariance import ledoit_wolf
+
+    dense = lesson.dense
+    means = class_means(lesson, dense)
+    scale = dense.std(axis=0)
+    scale = np.where(scale <= 1e-10 * max(float(scale.max()), 1e-290), 1.0, scale)
+    covariance, _ = ledoit_wolf((dense - means[lesson.codes]) / scale, assume_centered=True)
+    return means, covariance * np.outer(scale, scale)
+
+
+def ridge_path(
+    dense: np.ndarray, targets: np.ndarray, strengths: Sequence[float], standardise: bool
+) -> Iterator[Weights]:
+    """Fit ridge regressions, one for each penalty, all from one decomposition.
+
+    Args:
+        dense: ``[example dim]``.
+        targets: ``[example output]``.
+        strengths: the penalties, on the mean squared error.
+        standardise: whether features are scaled to variance 1 (otherwise only centred).
+    """
+    scaling = Scaling.of(dense, True)
+    if not standardise:
+        scaling = Scaling(scaling.mean, np.ones_like(scaling.scale))
+    left, sizes, right = np.linalg.svd((dense - scaling.mean) / scaling.scale, full_matrices=False)
+    mean = targets.mean(axis=0)
+    projected = left.T @ (targets - mean)
+    for strength in strengths:
+        shrunk = sizes / (sizes**2 + strength * len(targets))
+        yield scaling.folded(((right.T @ (shrunk[:, None] * projected)).T, mean))
+
+
 def held_out(validation: Validation | None, classes: np.ndarray, width: int) -> Any:
     """Convert validation examples; a class that was not trained gets the code -1, which is never right."""
     if validation is None:
@@ -184,3 +222,20 @@ def held_out(validation: Validation | None, classes: np.ndarray, width: int) -> 
     labels = as_labels(validation[1], matrix.shape[0], name="validation y")
     known = {label: code for code, label in enumerate(classes.tolist())}
     return matrix.values, np.array([known.get(label, -1) for label in labels.tolist()], dtype=np.int64)
+
+
+def halfway(means: np.ndarray, turn: Callable[[np.ndarray], np.ndarray]) -> Weights:
+    """Project onto the (turned) difference of two means, with the threshold halfway between them."""
+    half = turn(means[1] - means[0]) / 2
+    offset = float(half @ (means[0] + means[1])) / 2
+    return np.stack([-half, half]), np.array([offset, -offset])
+
+
+def per_class(solver: Any, n_classes: int) -> Weights:
+    """Make one row per class from scikit-learn's weights; one that was not in the fold is never predicted."""
+    coef, intercept = solver.coef_, solver.intercept_
+    if len(coef) == 1:
+        coef, intercept = np.vstack([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
+    rows, offsets = np.zeros((n_classes, coef.shape[1])), np.full(n_classes, -np.inf)
+    rows[solver.classes_], offsets[solver.classes_] = coef, intercept
+    return rows, offsets

@@ -72,14 +72,14 @@ _ROWS = (
     ),
     ProbeRow(
         "whitened-mean-difference",
-        "probes.discriminant",
+        "probes.linear",
         "WhitenedMeanDifferenceProbe",
         "the difference of two class means in units of the covariance within classes",
         most_classes=2,
     ),
     ProbeRow(
         "lda",
-        "probes.discriminant",
+        "probes.linear",
         "LDAProbe",
         "linear discriminant analysis, one shrunk covariance for all classes",
     ),
@@ -99,7 +99,7 @@ _ROWS = (
     ),
     ProbeRow(
         "multi-label",
-        "probes.multilabel",
+        "probes.linear",
         "MultiLabelProbe",
         "one logistic probe per label, for examples that carry several",
         probabilities=True,
@@ -108,14 +108,14 @@ _ROWS = (
     ),
     ProbeRow(
         "linear-regression",
-        "probes.regression",
+        "probes.linear",
         "LinearRegressionProbe",
         "least squares onto numbers, without a penalty",
         target="number",
     ),
     ProbeRow(
         "ridge-regression",
-        "probes.regression",
+        "probes.linear",
         "RidgeRegressionProbe",
         "least squares onto numbers, penalty chosen on held-out data",
         seeded=True,

@@ -15,8 +15,7 @@ from probes.hyperdimensional.decoding import null_threshold
 from probes.hyperdimensional.encoders import ENCODERS, FORMS, Encoder
 from probes.hyperdimensional.inputs import exchanged
 from probes.hyperdimensional.lesson import HeldOut, Lesson, Settings, slots_of
-from probes.vsa.codebook import Codebook
-from probes.vsa.structures import Targets
+from probes.vsa.codebook import Codebook, Targets
 
 __all__ = ["Fitted", "Part", "learn"]
 

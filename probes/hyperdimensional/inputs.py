@@ -15,10 +15,9 @@ from torch import Tensor
 from probes.arrays import Inputs, as_array
 from probes.evaluation import group_split
 from probes.vsa import structures
-from probes.vsa.codebook import Codebook
-from probes.vsa.multiply_add_permute import MAP
-from probes.vsa.seeds import generator_for
-from probes.vsa.structures import Targets
+from probes.vsa.algebra import generator_for
+from probes.vsa.algebras import MAP
+from probes.vsa.codebook import Codebook, Targets
 
 __all__ = [
     "Labels",

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from probes.vsa.algebra import unit
-from probes.vsa.codebook import Codebook
-from probes.vsa.structures import Targets
+from probes.vsa.codebook import Codebook, Targets
 
 __all__ = ["HeldOut", "Lesson", "Settings", "Slot", "reciprocal_ranks", "slot_vectors", "slots_of"]
 

@@ -30,8 +30,7 @@ from probes.hyperdimensional.inputs import (
 )
 from probes.hyperdimensional.lesson import Settings
 from probes.hyperdimensional.reduction import reduce
-from probes.vsa.codebook import Candidates, Codebook
-from probes.vsa.errors import CodebookError
+from probes.vsa.codebook import Candidates, Codebook, CodebookError
 
 __all__ = ["HyperdimensionalProbe"]
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from probes.hyperdimensional.encoders import Encoder, Trained, validation_score
 from probes.hyperdimensional.lesson import Lesson, Settings
 from probes.hyperdimensional.softmax import cross_entropy, places_of
-from probes.vsa.seeds import generator_for
+from probes.vsa.algebra import generator_for
 
 __all__ = ["Block", "Network", "Neural", "train"]
 

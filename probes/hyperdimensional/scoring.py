@@ -15,8 +15,7 @@ from probes.hyperdimensional.decoding import Decodings
 from probes.hyperdimensional.lesson import reciprocal_ranks
 from probes.statistics import Estimate, bootstrap
 from probes.vsa.algebra import unit
-from probes.vsa.codebook import Candidates, Codebook
-from probes.vsa.structures import Targets
+from probes.vsa.codebook import Candidates, Codebook, Targets
 
 __all__ = ["ConceptScores", "Floors", "constant_floor", "evaluate", "published_floors"]
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from probes.hyperdimensional.encoders import Linear, Trained
 from probes.hyperdimensional.lesson import Lesson, Settings, Slot, reciprocal_ranks, slot_vectors
-from probes.vsa.seeds import generator_for
+from probes.vsa.algebra import generator_for
 
 __all__ = ["Place", "cross_entropy", "places_of", "train"]
 

@@ -5,7 +5,7 @@
     found.best()
 
 Every number is that of the probe fitted alone: the same split, scaling and objective as in
-:mod:`probes.linear` and :mod:`probes.regression`; the suite compares the coefficients.
+:mod:`probes.linear`; the suite compares the coefficients.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-__all__ = ["TIES", "Algebra", "Ties"]
+__all__ = ["TIES", "Algebra", "Ties", "check_ties", "generator_for", "random_signs", "unit"]
 
 Ties = Literal["random", "ternary", "negative", "real"]
 """What a bundle puts where its parts cancel: see :meth:`Algebra.bundle`."""
@@ -27,8 +28,7 @@ class Algebra(ABC):
     """Compute with hypervectors: random vectors so long that any two are nearly orthogonal.
 
     With ``a, b, c`` drawn by :meth:`random` and ``D`` the dimension, every algebra keeps these laws (those
-    marked
-    ~ hold up to noise of order ``1/sqrt(D)`` in HRR, exactly elsewhere):
+    marked ~ hold up to noise of order ``1/sqrt(D)`` in HRR, exactly elsewhere):
 
     - ``similarity(a, a) = 1``, and between independent vectors about ``0 +- 1/sqrt(D)``;
     - ``bind(a, b) = bind(b, a)``, ``bind(a, bind(b, c)) = bind(bind(a, b), c)``, ``bind(a, identity) = a``;
@@ -58,7 +58,6 @@ class Algebra(ABC):
                 f"dimension {self.dimension} asked; a hypervector needs at least 2, better 1,000."
             )
 
-    @abstractmethod
     def random(
         self,
         n: int,
@@ -68,20 +67,27 @@ class Algebra(ABC):
         dtype: torch.dtype | None = None,
     ) -> Shaped[Tensor, "vector dim"]:
         """Draw ``n`` independent hypervectors; drawn on the generator's device, then moved."""
+        return self._draw(n, generator).to(device, dtype or self.dtype)
 
     @abstractmethod
+    def _draw(self, n: int, generator: torch.Generator) -> Shaped[Tensor, "vector dim"]: ...
+
+    def _bits(self, n: int, generator: torch.Generator) -> Shaped[Tensor, "vector dim"]:
+        return torch.randint(0, 2, (n, self.dimension), generator=generator, device=generator.device)
+
     def identity(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Shaped[Tensor, " dim"]:
-        """Give the vector that binding leaves everything unchanged with."""
+        """Make the vector that binding leaves everything unchanged with: ones, where binding multiplies."""
+        return torch.ones(self.dimension, device=device, dtype=dtype or self.dtype)
 
     @abstractmethod
     def bind(self, a: Shaped[Tensor, ...], b: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
         """Join two hypervectors into one that resembles neither; leading axes broadcast."""
 
-    @abstractmethod
     def inverse(self, a: Shaped[Tensor, "... dim"]) -> Shaped[Tensor, "... dim"]:
-        """Give what undoes binding with ``a``."""
+        """Compute what undoes binding with ``a``: the vector itself, where that is its own inverse."""
+        return a
 
     def unbind(self, bound: Shaped[Tensor, ...], key: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
         """Take a key out of a bound vector: ``unbind(bind(a, key), key)`` is ``a``."""
@@ -100,9 +106,8 @@ class Algebra(ABC):
         Args:
             vectors: the items; their order does not matter.
             ties: what stands where the items cancel. ``random``: drawn by ``generator``, so that the bundle
-            is
-                unbiased; ``ternary``: 0; ``negative``: -1 (0 in BSC), the rule of the published probe, which
-                makes any two bundles of two resemble each other; ``real``: the plain sum, nothing rounded.
+                is unbiased; ``ternary``: 0; ``negative``: -1 (0 in BSC), the rule of the published probe,
+                which makes any two bundles of two resemble each other; ``real``: the plain sum, unrounded.
                 Algebras without rounding (HRR, FHRR) have no ties: all but ``real`` give the normalised sum.
             generator: for ``random``, where something can tie.
 
@@ -116,7 +121,7 @@ class Algebra(ABC):
 
     @abstractmethod
     def as_real(self, vectors: Shaped[Tensor, "... dim"]) -> Float[Tensor, "... width"]:
-        """Give real numbers whose cosine is the algebra's similarity: what an encoder predicts."""
+        """Convert to real numbers whose cosine is the algebra's similarity: what an encoder predicts."""
 
     @abstractmethod
     def unbind_real(
@@ -126,7 +131,7 @@ class Algebra(ABC):
 
     @property
     def width(self) -> int:
-        """Give the length of :meth:`as_real`."""
+        """The length of :meth:`as_real`."""
         return self.dimension
 
     def similarity(
@@ -141,7 +146,7 @@ class Algebra(ABC):
         return unit(a) @ unit(b).T
 
     def __str__(self) -> str:
-        """Give the call that makes it."""
+        """Write the call that makes it."""
         return f"{self.name}({self.dimension})"
 
 
@@ -170,3 +175,10 @@ def random_signs(like: Float[Tensor, ...], generator: torch.Generator | None) ->
         )
     bits = torch.randint(0, 2, tuple(like.shape), generator=generator, device=generator.device)
     return (bits * 2 - 1).to(like.device, like.dtype)
+
+
+def generator_for(*parts: str | int) -> torch.Generator:
+    """Make a CPU generator seeded by a hash of the parts: the same on every machine and in every process."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

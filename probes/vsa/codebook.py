@@ -1,4 +1,4 @@
-"""Names and their hypervectors: one seed for each name, a nearest-name search, and a fingerprint."""
+"""Names and their hypervectors: one seed for each name, a nearest-name search, records, and files."""
 
 # torch's functions are typed in part only: strict without the rules about unknown types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -9,28 +9,28 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64, Shaped
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from probes.vsa.algebra import Algebra, Ties, unit
-from probes.vsa.errors import CodebookError
-from probes.vsa.popcount import Words, agreement, packed
-from probes.vsa.projection import Projection
-from probes.vsa.ranking import Ranking, best
-from probes.vsa.seeds import generator_for
+from probes.vsa.algebra import Algebra, Ties, generator_for, unit
+from probes.vsa.algebras import ALGEBRAS
+from probes.vsa.nearest import Ranking, Words, agreement, best, packed
 
-if TYPE_CHECKING:
-    from probes.vsa.structures import Targets
+__all__ = ["Candidates", "Codebook", "CodebookError", "Projection", "Targets", "bundled"]
 
-__all__ = ["Candidates", "Codebook"]
-
+SCHEMA = "probes.codebook/1"
+TENSORS, RECORD = "codebook.safetensors", "codebook.json"
 Candidates = Sequence[str] | Sequence[Sequence[str]]
 """Names a ranking is restricted to: the same for every query, or one list per query."""
 
@@ -38,13 +38,120 @@ CELLS = 16_000_000
 FEW = 4
 
 
+class CodebookError(ValueError):
+    """Report names that are missing or double, rows that cannot be told apart, or files that do not fit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What a probe learns to predict: one hypervector per example, and what it was made of.
+
+    Attributes:
+        vectors: ``[example dim]``.
+        fillers: role -> the concept that fills it in each example; the role is ``""`` for a bare concept.
+        kind: ``names``, ``record``, ``sequence``, ``set`` or ``published analogy``.
+        members: the concepts of each example, for a set.
+    """
+
+    vectors: Shaped[Tensor, "example dim"]
+    fillers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kind: str = "record"
+    members: tuple[tuple[str, ...], ...] = ()
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        return len(self.vectors)
+
+    def __getitem__(self, rows: Sequence[int]) -> Targets:
+        """Take some of the examples."""
+        kept = list(rows)
+        fillers = {role: tuple(column[i] for i in kept) for role, column in self.fillers.items()}
+        members = tuple(self.members[i] for i in kept) if self.members else ()
+        return Targets(self.vectors[kept], fillers, self.kind, members)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """What turns an embedding into a hypervector: the centre and the seed of the random matrix.
+
+    Attributes:
+        centre: ``[d_model]``, subtracted from every embedding.
+        seed: of the random matrix, whose entries are normal.
+    """
+
+    centre: Float[Tensor, " d_model"]
+    seed: int
+
+    def __call__(
+        self, algebra: Algebra, names: Sequence[str], rows: Float[Tensor, "concept d_model"]
+    ) -> Shaped[Tensor, "concept dim"]:
+        """Compute the hypervector of each embedding.
+
+        Raises:
+            CodebookError: not one row per name, another width, rows that are not finite, equal to the
+                centre, or alike.
+        """
+        centred = self._centred(names, rows.detach().cpu().float())
+        generator = generator_for(self.seed, "projection", algebra.name, algebra.dimension, centred.shape[1])
+        matrix = torch.randn((centred.shape[1], algebra.width), generator=generator)
+        return _TO_VECTORS[algebra.name](unit(centred) @ matrix)
+
+    def _centred(
+        self, names: Sequence[str], rows: Float[Tensor, "concept d_model"]
+    ) -> Float[Tensor, "concept d_model"]:
+        if len(rows) != len(names) or rows.shape[1] != len(self.centre):
+            raise CodebookError(
+                f"rows of shape {tuple(rows.shape)} for {len(names)} names and a centre of "
+                f"{len(self.centre)}; "
+                "give one embedding per name, all of the model's width."
+            )
+        wrong = (~torch.isfinite(rows)).any(dim=1).nonzero().flatten().tolist()
+        if wrong:
+            raise CodebookError(
+                f"the embedding of {names[wrong[0]]!r} is not finite; load the model in float32."
+            )
+        centred = rows - self.centre.cpu()
+        lengths = torch.linalg.vector_norm(centred, dim=1)
+        empty = (lengths <= 1e-6 * lengths.max().clamp_min(1e-30)).nonzero().flatten().tolist()
+        if empty:
+            raise CodebookError(
+                f"the embedding of {names[empty[0]]!r} equals the centre, so that it has no direction; "
+                "leave the concept out, or give another centre."
+            )
+        _refuse_twins(names, centred)
+        return centred
+
+
+def _refuse_twins(names: Sequence[str], rows: Float[Tensor, "concept d_model"]) -> None:
+    seen: dict[bytes, str] = {}
+    for name, row in zip(names, rows.numpy(), strict=True):
+        twin = seen.setdefault(row.tobytes(), name)
+        if twin != name:
+            raise CodebookError(
+                f"{twin!r} and {name!r} have the same embedding, so that nothing can tell them apart; keep "
+                f"one."
+            )
+
+
+def _signs(projected: Float[Tensor, "concept dim"]) -> Float[Tensor, "concept dim"]:
+    return torch.where(projected < 0, -1.0, 1.0)
+
+
+def _phases(projected: Float[Tensor, "concept width"]) -> Shaped[Tensor, "concept dim"]:
+    real, imaginary = projected.chunk(2, dim=1)
+    angle = torch.atan2(imaginary, real)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+_TO_VECTORS = {"MAP": _signs, "BSC": lambda projected: projected < 0, "HRR": unit, "FHRR": _phases}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Codebook:
-    """Hold names and their hypervectors, and find the names nearest to a vector.
+    """Names and their hypervectors, to find the names nearest to a vector.
 
     Made by :meth:`random` or :meth:`from_embeddings`; it only ever grows (:meth:`extended`), and adding a
-    name
-    changes no vector that was there.
+    name changes no vector that was there.
 
     Attributes:
         algebra: how hypervectors are joined and compared.
@@ -98,15 +205,14 @@ class Codebook:
 
         Raises:
             CodebookError: names and rows that do not match, a name twice, or rows that are not finite, equal
-            to
-                the centre, or alike.
+                to the centre, or alike.
         """
         known = _checked(names)
         projection = Projection(rows.float().mean(dim=0) if centre is None else centre.float(), seed)
         return cls(algebra, known, projection(algebra, known, rows), seed, "embeddings", projection)
 
     def extended(self, names: Sequence[str], rows: Float[Tensor, "new d_model"] | None = None) -> Codebook:
-        """Give a codebook with further names; no vector that is here changes.
+        """Make a codebook with further names; no vector that is here changes.
 
         Args:
             names: the new concepts.
@@ -143,7 +249,7 @@ class Codebook:
         return replace(self, vectors=moved, source="permuted")
 
     def to(self, device: torch.device | str) -> Codebook:
-        """Give the codebook on a device."""
+        """Move the codebook to a device."""
         return (
             self
             if self.vectors.device == torch.device(device)
@@ -151,19 +257,19 @@ class Codebook:
         )
 
     def __len__(self) -> int:
-        """Give the number of concepts."""
+        """Count the concepts."""
         return len(self.names)
 
     def __contains__(self, name: object) -> bool:
-        """Say whether a concept is here."""
+        """Tell whether a concept is here."""
         return name in self._rows
 
     def __getitem__(self, name: str) -> Shaped[Tensor, " dim"]:
-        """Give the hypervector of a concept."""
+        """Look up the hypervector of a concept."""
         return self.vectors[self.index([name])[0]]
 
     def index(self, names: Sequence[str]) -> Int64[Tensor, " name"]:
-        """Give the row of each name.
+        """Find the row of each name.
 
         Raises:
             CodebookError: a name that is not here.
@@ -177,7 +283,7 @@ class Codebook:
         return torch.tensor(rows, dtype=torch.int64, device=self.vectors.device)
 
     def role(self, name: str) -> Shaped[Tensor, " dim"]:
-        """Give the hypervector of a role, drawn from its name; roles are never among the concepts ranked."""
+        """Draw the hypervector of a role from its name; roles are never among the concepts ranked."""
         generator = generator_for(self.seed, "role", name, self.algebra.name, self.algebra.dimension)
         return self.algebra.random(1, generator=generator, device=self.vectors.device)[0]
 
@@ -221,7 +327,7 @@ class Codebook:
     def among(
         self, scores: Float[Tensor, "query concept"], candidates: Candidates
     ) -> Float[Tensor, "query concept"]:
-        """Give the scores with those of all but the candidates set to minus infinity."""
+        """Take the scores with those of all but the candidates set to minus infinity."""
         shared = all(isinstance(name, str) for name in candidates)
         lists = [candidates] if shared else list(candidates)
         if not shared and len(lists) != len(scores):
@@ -238,9 +344,7 @@ class Codebook:
 
     def records(self, rows: Sequence[Mapping[str, str]], *, ties: Ties = "random", seed: int = 0) -> Targets:
         """Bind fillers to roles, one record per row: see :func:`probes.vsa.structures.records`."""
-        from probes.vsa import structures
-
-        return structures.records(self, rows, ties=ties, seed=seed)
+        return _records(self, rows, ties, seed)
 
     @functools.cached_property
     def matrix(self) -> Float[Tensor, "concept width"]:
@@ -257,18 +361,14 @@ class Codebook:
     @functools.cached_property
     def fingerprint(self) -> str:
         """The sha256 of algebra, names and vectors."""
-        from probes.vsa.files import content
-
         digest = hashlib.sha256(f"{self.algebra}\x1e".encode())
         digest.update("\x1f".join(self.names).encode())
-        digest.update(content(self).tobytes())
+        digest.update(_stored(self).tobytes())
         return digest.hexdigest()
 
     def save(self, folder: str | Path) -> Path:
         """Write ``codebook.safetensors`` and ``codebook.json`` (names, algebra, seed, fingerprint)."""
-        from probes.vsa import files
-
-        return files.save(self, Path(folder))
+        return _save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Codebook:
@@ -277,12 +377,10 @@ class Codebook:
         Raises:
             CodebookError: files that are missing, corrupt or changed.
         """
-        from probes.vsa import files
-
-        return files.load(Path(folder))
+        return _load(Path(folder))
 
     def __repr__(self) -> str:
-        """Say what it holds, in one line."""
+        """Write what it holds, in one line."""
         return f"Codebook({self.algebra}, {len(self)} concepts, {self.source}, seed={self.seed})"
 
     @functools.cached_property
@@ -341,3 +439,92 @@ def _drawn(algebra: Algebra, names: Sequence[str], seed: int) -> Shaped[Tensor, 
         for name in names
     ]
     return torch.cat(rows)
+
+
+def _records(codebook: Codebook, rows: Sequence[Mapping[str, str]], ties: Ties, seed: int) -> Targets:
+    if not rows or not rows[0]:
+        raise CodebookError("records need at least one row with at least one role.")
+    roles = tuple(rows[0])
+    for i, row in enumerate(rows):
+        if set(row) != set(roles):
+            raise CodebookError(
+                f"row {i} has the roles {sorted(row)}, row 0 has {sorted(roles)}; give all the same."
+            )
+    fillers = {role: tuple(row[role] for row in rows) for role in roles}
+    bound = [
+        codebook.algebra.bind(codebook.vectors[codebook.index(column)], codebook.role(role))
+        for role, column in fillers.items()
+    ]
+    return Targets(bundled(codebook, bound, ties, seed), fillers)
+
+
+def bundled(codebook: Codebook, parts: list[Tensor], ties: Ties, seed: int) -> Shaped[Tensor, "example dim"]:
+    """Superpose aligned columns of hypervectors, row by row."""
+    if len(parts) == 1:
+        return parts[0]
+    return codebook.algebra.bundle(
+        torch.stack(parts, dim=-2), ties=ties, generator=generator_for(seed, "ties")
+    )
+
+
+def _stored(codebook: Codebook) -> npt.NDArray[Any]:
+    """The vectors as they are stored: one bit per coordinate where they are bipolar, else float32."""
+    real = codebook.algebra.as_real(codebook.vectors).float().cpu().numpy()
+    return np.packbits(real < 0, axis=1) if codebook.bipolar else np.ascontiguousarray(real)
+
+
+def _save(codebook: Codebook, folder: Path) -> Path:
+    """Write a codebook; the record, which names the fingerprint, is written last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"vectors": _stored(codebook)}
+    if codebook.projection is not None:
+        arrays["centre"] = codebook.projection.centre.cpu().numpy()
+    save_file(arrays, folder / TENSORS)
+    record = {
+        "schema": SCHEMA,
+        "algebra": codebook.algebra.name,
+        "dimension": codebook.algebra.dimension,
+        "seed": codebook.seed,
+        "source": codebook.source,
+        "fingerprint": codebook.fingerprint,
+        "names": list(codebook.names),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return folder
+
+
+def _load(folder: Path) -> Codebook:
+    """Read a codebook back, and refuse one whose vectors are not those that were saved."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        arrays = load_file(folder / TENSORS)
+    except OSError as error:
+        raise CodebookError(f"no codebook in {folder}: {error}. Give a folder that save() wrote.") from error
+    except (ValueError, SafetensorError) as error:
+        raise CodebookError(f"the codebook in {folder} cannot be read ({error}). Save it again.") from error
+    try:
+        found = _rebuilt(record, arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CodebookError(f"{folder / RECORD} is no record of schema {SCHEMA} ({error}).") from error
+    if found.fingerprint != record["fingerprint"]:
+        raise CodebookError(
+            f"the vectors in {folder} are not those that {RECORD} names: their fingerprint differs. Save "
+            f"it again."
+        )
+    return found
+
+
+def _rebuilt(record: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Codebook:
+    algebra = ALGEBRAS[record["algebra"]](record["dimension"])
+    stored = arrays["vectors"]
+    if stored.dtype == np.uint8:
+        bits = torch.from_numpy(np.unpackbits(stored, axis=1, count=algebra.width).astype(bool))
+        vectors = bits if algebra.dtype == torch.bool else torch.where(bits, -1.0, 1.0)
+    elif algebra.dtype == torch.complex64:
+        real, imaginary = torch.from_numpy(stored).chunk(2, dim=1)
+        vectors = torch.complex(real.contiguous(), imaginary.contiguous())
+    else:
+        vectors = torch.from_numpy(stored)
+    centre = arrays.get("centre")
+    projection = None if centre is None else Projection(torch.from_numpy(centre), record["seed"])
+    return Codebook(algebra, tuple(record["names"]), vectors, record["seed"], record["source"], projection)

@@ -7,16 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from probes.vsa.algebra import Ties, unit
-from probes.vsa.codebook import Codebook
-from probes.vsa.errors import CodebookError
-from probes.vsa.seeds import generator_for
+from probes.vsa.algebra import Ties, generator_for, unit
+from probes.vsa.codebook import Codebook, CodebookError, Targets, bundled
 
 __all__ = [
     "Targets",
@@ -31,36 +28,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """Hold what a probe learns to predict: one hypervector per example, and what it was made of.
-
-    Attributes:
-        vectors: ``[example dim]``.
-        fillers: role -> the concept that fills it in each example; the role is ``""`` for a bare concept.
-        kind: ``names``, ``record``, ``sequence``, ``set`` or ``published analogy``.
-        members: the concepts of each example, for a set.
-    """
-
-    vectors: Shaped[Tensor, "example dim"]
-    fillers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    kind: str = "record"
-    members: tuple[tuple[str, ...], ...] = ()
-
-    def __len__(self) -> int:
-        """Give the number of examples."""
-        return len(self.vectors)
-
-    def __getitem__(self, rows: Sequence[int]) -> Targets:
-        """Give some of the examples."""
-        kept = list(rows)
-        fillers = {role: tuple(column[i] for i in kept) for role, column in self.fillers.items()}
-        members = tuple(self.members[i] for i in kept) if self.members else ()
-        return Targets(self.vectors[kept], fillers, self.kind, members)
-
-
 def names(codebook: Codebook, concepts: Sequence[str]) -> Targets:
-    """Give each example the vector of its concept."""
+    """Take for each example the vector of its concept."""
     return Targets(codebook.vectors[codebook.index(list(concepts))], {"": tuple(concepts)}, "names")
 
 
@@ -80,20 +49,7 @@ def records(
     Raises:
         CodebookError: no rows, rows with different roles, or unknown concepts.
     """
-    if not rows or not rows[0]:
-        raise CodebookError("records need at least one row with at least one role.")
-    roles = tuple(rows[0])
-    for i, row in enumerate(rows):
-        if set(row) != set(roles):
-            raise CodebookError(
-                f"row {i} has the roles {sorted(row)}, row 0 has {sorted(roles)}; give all the same."
-            )
-    fillers = {role: tuple(row[role] for row in rows) for role in roles}
-    bound = [
-        codebook.algebra.bind(codebook.vectors[codebook.index(column)], codebook.role(role))
-        for role, column in fillers.items()
-    ]
-    return Targets(_bundled(codebook, bound, ties, seed), fillers)
+    return codebook.records(rows, ties=ties, seed=seed)
 
 
 def sequences(
@@ -110,7 +66,7 @@ def sequences(
         codebook.algebra.permute(codebook.vectors[codebook.index(list(column))], position)
         for position, column in enumerate(zip(*rows, strict=True))
     ]
-    return Targets(_bundled(codebook, turned, ties, seed), {}, "sequence", tuple(map(tuple, rows)))
+    return Targets(bundled(codebook, turned, ties, seed), {}, "sequence", tuple(map(tuple, rows)))
 
 
 def sets(
@@ -149,10 +105,8 @@ def published_analogies(codebook: Codebook, rows: Sequence[tuple[str, str, str, 
     """Encode ``a : b = c : d`` as ``sign(a * b + c * d)`` with ties at -1 (Bronzini et al. 2025).
 
     Only for comparison with the published numbers: any two of these targets resemble each other (cosine
-    0.25),
-    the constant vector of -1 scores 0.50, knowing ``a`` and ``b``, which stand in the prompt, 0.707; and
-    what is
-    bound to ``c`` is a table of the answers, not what the model computes.
+    0.25), the constant vector of -1 scores 0.50, knowing ``a`` and ``b``, which stand in the prompt, 0.707;
+    and what is bound to ``c`` is a table of the answers, not what the model computes.
     """
     columns = [codebook.vectors[codebook.index(list(column))] for column in zip(*rows, strict=True)]
     bind, bundle = codebook.algebra.bind, codebook.algebra.bundle
@@ -194,11 +148,3 @@ def peel(
         member = unit(codebook.matrix[int(ranking.index[0, 0])])
         left = left - (left @ member) * member
     return found
-
-
-def _bundled(codebook: Codebook, parts: list[Tensor], ties: Ties, seed: int) -> Shaped[Tensor, "example dim"]:
-    if len(parts) == 1:
-        return parts[0]
-    return codebook.algebra.bundle(
-        torch.stack(parts, dim=-2), ties=ties, generator=generator_for(seed, "ties")
-    )

@@ -27,7 +27,9 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'LogisticProb'; its names: PROBES, Hyperdim"):
+    with pytest.raises(
+        AttributeError, match="no attribute 'LogisticProb'; it has: HyperdimensionalProbe, LDAProbe"
+    ):
         _ = probes.LogisticProb
 
 

@@ -1,0 +1,58 @@
+"""Public names of a package, loaded on first use and written once, under ``if TYPE_CHECKING:``."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from inspect import getsource
+from typing import Any
+
+__all__ = ["exports"]
+
+
+def exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """``__getattr__``, ``__dir__`` and ``__all__`` of a package (PEP 562).
+
+    The names and where they live are read from the imports under ``if TYPE_CHECKING:`` in the package's own
+    ``__init__.py``, so that editors, type checkers and the running program see the same list:
+
+        if TYPE_CHECKING:
+            from probes.base import Probe as Probe
+
+        __getattr__, __dir__, __all__ = exports(__name__)
+    """
+    homes = _homes(ast.parse(getsource(sys.modules[package])))
+    names = sorted(homes)
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}.")
+        module, original = homes[name]
+        # `from probes import vsa` names a module, `from probes.base import Probe` what is in one.
+        value = import_module(f"{module}.{original}") if module == package else _in(module, original)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load, lambda: list(names), names
+
+
+def _in(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
+
+
+def _homes(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    """Public name -> (module, its name there)."""
+    blocks = [one for one in tree.body if isinstance(one, ast.If) and _type_checking(one.test)]
+    imports = [one for block in blocks for one in block.body if isinstance(one, ast.ImportFrom)]
+    return {
+        name.asname or name.name: (str(one.module), name.name)
+        for one in imports
+        for name in one.names
+        if str(one.module).split(".")[0] == "probes"
+    }
+
+
+def _type_checking(test: ast.expr) -> bool:
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
