@@ -32,6 +32,7 @@ FLOORS: dict[str, int] = {
     "interp.sites": 0,
     "interp": FRONT_DOOR,
     "probes": 1,
+    "probes._lazy": 0,
     "probes.statistics": 0,
     "probes.vsa": 0,
 }
