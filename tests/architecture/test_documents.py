@@ -11,9 +11,21 @@ from interp.paths import assets
 from tests.architecture.documents import blocks, run
 from tests.architecture.syntax import ROOT
 
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 needs_demo = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
 )
+
+
+@needs_demo
+@pytest.mark.parametrize("name", [path.name for path in DOCS])
+def test_the_docs_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(ROOT / "docs" / name) >= 1 or name == "questions.md"
+
+
+def test_the_readme_is_one_screen_and_a_half() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 @needs_demo
@@ -33,9 +45,9 @@ def test_the_readme_names_commands_that_exist() -> None:
 
 
 def test_links_lead_to_files() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
-            assert (ROOT / target).exists(), f"{name} links to {target}"
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in DOCS)):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text()):
+            assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
 
 
 def test_contributing_is_one_screen() -> None:
