@@ -123,6 +123,7 @@ class CausalUse:
         draws: how many random directions (or subspaces) stand beside it.
         seed: of everything drawn.
         reading: the probe's own verdict.
+        readable: whether the probe was told from guessing, which that verdict says.
         warnings: what a reader should know.
     """
 
@@ -140,6 +141,7 @@ class CausalUse:
     draws: int
     seed: int
     reading: str
+    readable: bool
     warnings: tuple[str, ...] = ()
 
     @property
@@ -150,7 +152,7 @@ class CausalUse:
     @property
     def verdict(self) -> str:
         """Say what the numbers allow one to say."""
-        return verdict(self.effects, self.named, self.reading, measure=self.measure)
+        return verdict(self.effects, self.named, self.readable, measure=self.measure)
 
     def effect(self, edit: str) -> Effect:
         """Give the effect of one edit.
@@ -223,6 +225,7 @@ class CausalUse:
                 "draws": self.draws,
                 "seed": self.seed,
                 "reading": self.reading,
+                "readable": self.readable,
                 "warnings": list(self.warnings),
             }
         )

@@ -154,5 +154,6 @@ def _result(found: Probed, subject: Subject, job: Job, note: str, *, progress: b
         draws=len(job.others),
         seed=job.seed,
         reading=found.verdict,
+        readable=found.guessing.beaten,
         warnings=tuple(text for text in notes if text),
     )

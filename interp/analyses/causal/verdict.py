@@ -21,17 +21,16 @@ DONE = {
 """Measure -> what an edit does to it."""
 
 
-def verdict(effects: Sequence[Effect], named: str, reading: str, *, measure: str) -> str:
+def verdict(effects: Sequence[Effect], named: str, readable: bool, *, measure: str) -> str:
     """Say whether the model uses the directions.
 
     Args:
         effects: of every edit.
         named: the directions, such as "this direction".
-        reading: the probe's own verdict; one that begins with "not" was not shown to read anything.
+        readable: whether the probe was told from guessing.
         measure: a key of ``DONE``.
     """
     by_name = {effect.edit: effect for effect in effects}
-    readable = not reading.startswith("not")
     it = "them" if named.startswith("these") else "it"
     missing = [name for name in NEEDED if not by_name[name].stands_out]
     if not missing:

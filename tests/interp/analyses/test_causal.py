@@ -77,7 +77,12 @@ def test_what_the_answer_is_read_from_is_used(used: CausalUse) -> None:
 
 
 def test_what_nothing_reads_is_readable_and_not_shown_to_be_used(unused: CausalUse) -> None:
-    assert unused.reading.startswith("decodable") and not unused.used and unused.measure == "divergence"
+    assert (
+        unused.reading.startswith("decodable")
+        and unused.readable
+        and not unused.used
+        and unused.measure == "divergence"
+    )
     wanted = "readable, but not shown to be used: erasing this direction moves the distribution"
     assert unused.verdict.startswith(wanted)
     assert all(
@@ -91,7 +96,10 @@ def test_what_a_probe_of_chance_labels_reads_is_not_called_used(planted: Planted
     shuffled = np.random.default_rng(0).permutation(list(data.labels)).tolist()
     found = probe(planted.model, replace(data, labels=tuple(shuffled)), layers=0, controls=("majority",))
     assert found.verdict.startswith("not shown to be decodable")
-    assert "neither shown to be readable nor used" in causal_use(planted.model, found).verdict
+    tested = causal_use(planted.model, found)
+    assert not tested.readable and "neither shown to be readable nor used" in tested.verdict
+    reworded = replace(found, verdict="readable in other words")
+    assert causal_use(planted.model, reworded).verdict == tested.verdict
 
 
 def test_pushing_towards_the_other_label_turns_the_answer(used: CausalUse) -> None:
