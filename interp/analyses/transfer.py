@@ -17,6 +17,7 @@ from interp.analyses.measured import Measured
 from interp.analyses.probing.splitting import check_labels, split_of
 from interp.analyses.probing.states import captured
 from interp.analyses.provenance import check_same_tokens, earlier, origin
+from interp.analyses.shuffles import SHUFFLES
 from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.results.findings import Finding
@@ -36,6 +37,19 @@ FRACTIONS = (0.6, 0.2, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
+class _Luck:
+    """What probes of exchanged labels come to: one of them is luck, so there are many.
+
+    Attributes:
+        accuracy: the mean of their accuracies.
+        directions: the coefficients of each linear one, ``[label dim]``.
+    """
+
+    accuracy: float
+    directions: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class _Lesson:
     """Hold what all probes learn from: labels, parts, seed."""
 
@@ -48,12 +62,12 @@ class _Lesson:
         """Give the groups of the test prompts."""
         return tuple(self.data.groups[i] for i in self.split.test)
 
-    def shuffled(self) -> list[str]:
-        """Exchange labels between groups of training, and between groups of validation."""
+    def exchanged(self, seed: int) -> list[str]:
+        """Exchange labels between groups, within each part."""
         names = list(self.data.labels)
-        for rows in (self.split.train, self.split.validation):
+        for rows in (self.split.train, self.split.validation, self.split.test):
             groups = [self.data.groups[i] for i in rows]
-            given = shuffled_labels([names[i] for i in rows], groups=groups, seed=self.seed)
+            given = shuffled_labels([names[i] for i in rows], groups=groups, seed=seed)
             for i, label in zip(rows, given, strict=True):
                 names[i] = label
         return names
@@ -71,10 +85,21 @@ class _Lesson:
         later = (X[held], [names[i] for i in held])
         return probe.fit(X[train], [names[i] for i in train], groups=groups, validation=later)
 
-    def right(self, probe: Any, X: States) -> Bool[np.ndarray, " test"]:
-        """Say which test prompts a probe reads right."""
-        read = probe.predict(X[self.split.test])
-        return np.array([a == self.data.labels[i] for a, i in zip(read, self.split.test, strict=True)])
+    def right(self, probe: Any, X: States, names: Sequence[str] | None = None) -> Bool[np.ndarray, " test"]:
+        """Say which test prompts a probe reads right, by the labels or by others."""
+        read, wanted = probe.predict(X[self.split.test]), self.data.labels if names is None else names
+        return np.array([a == wanted[i] for a, i in zip(read, self.split.test, strict=True)])
+
+    def luck(self, kind: str, X: States, penalty: float) -> _Luck:
+        """Train and test probes on exchanged labels, many times."""
+        hits: list[np.ndarray] = []
+        directions: list[np.ndarray] = []
+        for seed in range(self.seed * SHUFFLES, (self.seed + 1) * SHUFFLES):
+            names = self.exchanged(seed)
+            probe = self.fit(kind, X, names, penalty)
+            hits.append(self.right(probe, X, names))
+            directions += [probe.coef_] if kind == "linear" else []
+        return _Luck(float(np.mean(hits)), tuple(directions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,29 +109,25 @@ class _Fit:
     Attributes:
         states: ``[example dim]`` of all prompts.
         probe: fitted on the labels.
-        shuffled: the control, fitted on exchanged labels with the same penalty.
-        penalty: of both.
+        penalty: the one that it was fitted with.
+        luck: probes of exchanged labels with the same penalty; None where the reference's are the control.
     """
 
     states: States
     probe: Any
-    shuffled: Any
     penalty: float
+    luck: _Luck | None
 
 
 def _fitted(lesson: _Lesson, kind: str, X: States, penalty: float | None) -> _Fit:
-    """Fit a probe and its control, with the penalty given or with the one that validation prefers."""
+    """Fit a probe with the reference's penalty; or with the one that validation prefers, and its control."""
     names = list(lesson.data.labels)
-    if penalty is None:
-        first = lesson.fit(kind, X, names, None)
-        notes = first.notes_ if kind == "linear" else first.fitted_.notes
-        penalty = float(notes["regularisation"])
-    return _Fit(
-        X,
-        lesson.fit(kind, X, names, penalty),
-        lesson.fit(kind, X, lesson.shuffled(), penalty),
-        penalty,
-    )
+    if penalty is not None:
+        return _Fit(X, lesson.fit(kind, X, names, penalty), penalty, None)
+    first = lesson.fit(kind, X, names, None)
+    notes = first.notes_ if kind == "linear" else first.fitted_.notes
+    chosen = float(notes["regularisation"])
+    return _Fit(X, lesson.fit(kind, X, names, chosen), chosen, lesson.luck(kind, X, chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,15 +164,14 @@ class _Pair:
             ("from the reference", ref, own, "fitted on the reference, tested on this model"),
             ("to the reference", own, ref, "fitted on this model, tested on the reference"),
         )
-        blind = self.lesson.right(
-            ref.shuffled, ref.states
-        )  # one for both, or its own noise would be compared
+        assert ref.luck is not None
+        blind = ref.luck.accuracy  # one for both, or its own noise would be compared
         return tuple(
             self.finding(
                 what,
                 self.lesson.right(taught.probe, read.states),
                 blind,
-                f"accuracy on test, {words}; control: the reference's probe of exchanged labels",
+                f"accuracy on test, {words}; control: {SHUFFLES} probes of exchanged labels of the reference",
             )
             for what, taught, read, words in plan
         )
@@ -162,13 +182,14 @@ class _Pair:
 
     def _directions(self) -> Finding:
         rows = [fit.probe.coef_ for fit in (self.own, self.ref)]
-        blind = self.ref.shuffled.coef_
+        assert self.ref.luck is not None
+        blind = np.mean([row_cosine(rows[1], one) for one in self.ref.luck.directions], axis=0)
         names = tuple(map(str, self.ref.probe.classes_.tolist()))
         about = (
             "cosine between the two probes' directions of a label; control: the "
-            "reference's probe of exchanged labels"
+            f"mean over {SHUFFLES} probes of exchanged labels of the reference"
         )
-        return self.finding("directions", row_cosine(*rows), row_cosine(rows[1], blind), about, groups=names)
+        return self.finding("directions", row_cosine(*rows), blind, about, groups=names)
 
     def _readings(self) -> tuple[Finding, ...]:
         test, groups = self.lesson.split.test, self.lesson.groups
@@ -236,6 +257,7 @@ def probe_transfer(
         for kind in KINDS
         for layer in at
     }
+    state = {"fits": own, "token_ids": tokens.token_ids, "data": lesson.data.fingerprint}
     both = {key: _Pair(lesson, *key, fit, (known or own)[key]) for key, fit in own.items()}
     found = [one for pair in both.values() for one in (*pair.accuracies(), *pair.agreements())]
     return Measured(
@@ -253,7 +275,7 @@ def probe_transfer(
                 {"kind": kind, "layer": layer, "penalty": fit.penalty} for (kind, layer), fit in own.items()
             ],
         },
-        state={"fits": own, "token_ids": tokens.token_ids, "data": lesson.data.fingerprint},
+        state={} if known else state,
         seed=seed,
         warnings=(*model.warnings, *notes),
     )

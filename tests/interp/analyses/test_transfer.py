@@ -20,6 +20,7 @@ from interp.analyses.measured import Measured
 from interp.analyses.transfer import probe_transfer
 from interp.errors import ConfigError, DataError, SiteError
 from interp.tasks import Labelled, labelled
+from probes.controls import shuffled_labels
 from tests.noisy import demo, noisy
 from tests.tiny import tiny
 
@@ -90,6 +91,27 @@ def test_the_model_itself_loses_nothing() -> None:
             before().finding(form.format("retrained")).value
             == before().finding(form.format("to the reference")).value
         )
+
+
+def test_the_control_is_the_mean_of_twenty_probes_of_exchanged_labels() -> None:
+    """By scikit-learn, on labels exchanged in every part; a single one of them is off by luck."""
+    data = labelled("analogy-relation", n=N)
+    labels, parts = np.array(data.labels), np.array(data.splits)
+    penalty, X = before().facts["penalties"][0]["penalty"], states(demo(), data)
+    train, test = parts == "train", parts == "test"
+    scaler = StandardScaler().fit(X[train])
+    hits = []
+    for seed in range(20):
+        wrong = labels.copy()
+        for part in ("train", "test"):
+            rows = np.flatnonzero(parts == part)
+            groups = [data.groups[i] for i in rows]
+            wrong[rows] = shuffled_labels(labels[rows].tolist(), groups=groups, seed=seed)
+        solver = LogisticRegression(C=1 / (penalty * train.sum()), max_iter=3000, tol=1e-6)
+        solver.fit(scaler.transform(X[train]), wrong[train])
+        hits.append(solver.predict(scaler.transform(X[test])) == wrong[test])
+    assert before().finding(AT.format("retrained")).floor == pytest.approx(np.mean(hits), abs=0.01)
+    assert np.std(np.mean(hits, axis=1)) > 0.01
 
 
 def turned(by: torch.Tensor) -> Callable[..., Activations]:
