@@ -82,6 +82,7 @@ def decode(work: Work, settings: DecodeSettings) -> Outcome:
         "concepts": [{"concept": name, "similarity": value} for name, value in read[0]],
         "threshold": read.threshold,
         "abstained": bool(read.abstained[0]),
+        "unfamiliar": read.unfamiliar is not None and bool(read.unfamiliar[0]),
         "model": _next_tokens(model, settings.prompt, settings.top),
     }
     return Outcome(data, lambda: _show(session, data))
@@ -163,7 +164,9 @@ def _show(session: Session, data: dict[str, Any]) -> None:
     for row in data["concepts"]:
         mark = "" if row["similarity"] >= data["threshold"] else "   below the threshold"
         session.say(f"  {row['similarity']:.3f}  {row['concept']}{mark}")
-    if data["abstained"]:
+    if data["unfamiliar"]:
+        session.say("  nothing is claimed: this state is unlike those that the probe was trained on")
+    elif data["abstained"]:
         session.say(f"  nothing is claimed: the best is below the threshold of {data['threshold']:.3f}")
     session.say("the model's own next token (probability)")
     for row in data["model"]:

@@ -33,7 +33,11 @@ WORDS = (
     ),
     ("cosine", "How alike two vectors are, from -1 to 1; to be read against its floor."),
     ("floor", "What the best constant prediction scores."),
-    ("claimed", "The share of prompts where the best similarity is above what 95% of null states reach."),
+    (
+        "claimed",
+        "The share of prompts whose best similarity is above what 95% of null states reach, and whose state "
+        "is no farther from those of training than 95% of validation states. For prompts like these.",
+    ),
     ("belief", "What the model itself says, true or not."),
     (
         "fact",

@@ -13,7 +13,8 @@ GLOSSARY: dict[str, str] = {
     "bag of words": "A probe that reads the words of the prompt and never the model.",
     "chance": "What guessing all labels equally often would score.",
     "circuit": "A few parts of a model that are claimed to carry a behaviour together.",
-    "claimed": "The share of prompts where the best similarity is above what 95% of null states reach.",
+    "claimed": "The share of prompts whose best similarity is above what 95% of null states reach and "
+    "whose state is no farther from those of training than 95% of validation states; for prompts like these.",
     "clear": "Told from its control: the interval of the reference excludes it, beyond the noise floor.",
     "completeness": "Whether the model without the circuit fails as the circuit without its members.",
     "concept": "A name with a vector of its own; the probe says whose vector a state resembles most.",

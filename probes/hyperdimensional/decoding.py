@@ -29,6 +29,8 @@ class Decodings:
         vectors: ``[example width]``, what was compared with the concepts.
         codebook: the concepts.
         candidates: what the ranking was restricted to.
+        unfamiliar: ``[example]``, whether its state is unlike all that the probe was trained on; None where
+            that was not looked at.
     """
 
     names: list[tuple[str, ...]]
@@ -38,11 +40,13 @@ class Decodings:
     vectors: Float[Tensor, "example width"]
     codebook: Codebook
     candidates: Candidates | None = None
+    unfamiliar: Bool[Tensor, " example"] | None = None
 
     @property
     def abstained(self) -> Bool[Tensor, " example"]:
-        """Say for each example whether even the best concept is below the threshold."""
-        return self.similarities[:, 0] < self.threshold
+        """Whether nothing is claimed: the best concept is below the threshold, or the state is unfamiliar."""
+        below = self.similarities[:, 0] < self.threshold
+        return below if self.unfamiliar is None else below | self.unfamiliar.to(below.device)
 
     def top(self, k: int) -> list[Reading]:
         """Give the k best concepts of each example with their similarities."""
@@ -68,7 +72,7 @@ class Decodings:
     def __repr__(self) -> str:
         """Say what it holds, in one line."""
         claimed = len(self) - int(self.abstained.sum())
-        return f"Decodings({len(self)} examples, {claimed} above the threshold of {self.threshold:.3f})"
+        return f"Decodings({len(self)} examples, {claimed} claimed, threshold {self.threshold:.3f})"
 
 
 def decode(

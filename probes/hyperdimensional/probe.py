@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
@@ -68,7 +69,8 @@ class HyperdimensionalProbe(Probe):
         learning_rate: where the encoder's own does not do.
         patience: epochs without a better validation rank before training stops.
         temperature: factor on the similarities before the softmax.
-        level: share of null inputs that a decoding claims all the same; sets the abstention threshold.
+        level: share of null inputs that a decoding claims all the same, and of validation inputs that count
+            as unlike training; sets both limits of abstention.
         compat: ``"paper"`` for the published network, losses, choice of checkpoint and rounding.
 
     Attributes:
@@ -190,6 +192,11 @@ class HyperdimensionalProbe(Probe):
     ) -> Decodings:
         """Read the concepts out of each example; the right answer is never an input.
 
+        Nothing is claimed (``abstained``) where the best similarity is below the threshold, which a share
+        ``level`` of exchanged validation states passes, or where the state lies farther from those of
+        training than all but ``level`` of the validation states. Both hold for prompts like those of
+        validation.
+
         Args:
             X: as for :meth:`fit`.
             role: which role of a record; may be left out where there is one.
@@ -214,7 +221,8 @@ class HyperdimensionalProbe(Probe):
             vectors = vectors * named.to(vectors)
         chosen = self._role(role)
         threshold = self.fitted_.thresholds[chosen]
-        return decode(self.codebook_, vectors, role=chosen, k=k, candidates=candidates, threshold=threshold)
+        read = decode(self.codebook_, vectors, role=chosen, k=k, candidates=candidates, threshold=threshold)
+        return replace(read, unfamiliar=self.fitted_.unfamiliar(self._features(X)))
 
     def decision_function(self, X: Inputs) -> torch.Tensor | np.ndarray:
         """Give ``[example concept]`` similarities, in the codebook's order, as X's kind of array."""

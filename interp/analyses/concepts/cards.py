@@ -32,7 +32,8 @@ def card_of(result: ConceptResult) -> ProbeCard:
         data_hash=hashlib.sha256(texts).hexdigest(),
         metrics={row["name"]: row for row in rows if row["name"] == "probe"},
         controls={row["name"]: row for row in rows if row["name"] != "probe"},
-        threshold=f"nothing is claimed below a similarity of {threshold:.3f}: 95% of null states stay below",
+        threshold=f"nothing is claimed below similarity {threshold:.3f} (95% of null states stay below), "
+        "nor where a state lies farther from those of training than 95% of the validation states",
         intended_use="reading the concepts of its codebook from the last token of a prompt",
         known_failures=tuple(f"{name}: {share:.0%} of {n} prompts read" for share, name, n in worst[:5]),
     )

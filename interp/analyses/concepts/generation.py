@@ -42,7 +42,8 @@ class Reply:
         question: the prompt.
         answer: the right answer.
         generated: the new text.
-        before: concepts read above the threshold before the first new token, best first.
+        before: concepts claimed before the first new token, best first: above the threshold, and nothing
+            where the state is unlike those that the probe was trained on.
         after: the same at the state that produced the last new token.
         asked: concepts that stand in the question.
         wanted: concepts that stand in the right answer.
@@ -229,7 +230,11 @@ def _read(probe: HyperdimensionalProbe, states: torch.Tensor) -> tuple[list[tupl
         raise ConfigError(
             "the probe has no threshold, so that every concept would count as read; fit it again."
         )
-    kept = [tuple(name for name, value in row if value >= read.threshold) for row in read]
+    far = [False] * len(read) if read.unfamiliar is None else read.unfamiliar.tolist()
+    kept = [
+        () if unlike else tuple(name for name, value in row if value >= read.threshold)
+        for row, unlike in zip(read, far, strict=True)
+    ]
     return kept, read.threshold
 
 

@@ -14,6 +14,7 @@ from interp.analyses.concepts import CONTROLS, ConceptResult, probe_concepts, tr
 from interp.analyses.concepts.vocabulary import concept_tokens
 from interp.errors import ConfigError, SiteError
 from interp.models.model import Model
+from interp.tasks import labelled
 from interp.tasks.protocols import PROTOCOLS
 from probes import HyperdimensionalProbe, load
 from probes.controls import ordered_slots, shuffled_labels
@@ -194,6 +195,16 @@ def test_any_prompt_can_be_read(model: Model) -> None:
     probe = trained_probe(model, 20)
     state = model.capture(["Denmark : krone = Japan :"], ["resid_post.20"], "last")["resid_post.20"]
     assert probe.decode(state, k=3).names[0][0] == "yen"
+
+
+def test_prompts_about_something_else_are_not_claimed(found: ConceptResult, model: Model) -> None:
+    """By similarity alone 100% of agreement prompts and 21% of prompts about names were."""
+    site, probe = "resid_post.23", found.probe
+    for task in ("subject-number", "name-order"):
+        texts = labelled(task, n=200).texts
+        read = probe.decode(model.capture(texts, site, device="cpu")[site])
+        assert float(read.abstained.double().mean()) > 0.95, task
+    assert found.metrics["claimed"]["value"] > 0.8
 
 
 def test_concepts_are_their_own_tokens(model: Model) -> None:

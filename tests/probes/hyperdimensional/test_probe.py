@@ -113,6 +113,41 @@ def test_most_null_inputs_are_abstained_from_and_most_real_ones_are_not(
     assert probe.calibrate(null, level=0.5).fitted_.thresholds[""] < before
 
 
+def test_what_is_unlike_training_is_not_claimed_however_similar_it_is(
+    codebook: Codebook, embeddings: torch.Tensor
+) -> None:
+    """Push states far out where the probe reads least: a quarter stays above it, none is claimed."""
+    probe = HyperdimensionalProbe(codebook).fit(states(TRAIN, embeddings, 10, noise=0.1), named(TRAIN))
+    X = states(TRAIN, embeddings, 14, noise=0.1)
+    rows = X.double().numpy()
+    scale = states(TRAIN, embeddings, 10, noise=0.1).std(dim=0).numpy()
+    weight = probe.fitted_.encoder.arrays()["weight"] / scale[:, None]
+    quiet = np.linalg.svd(weight.T)[2][-1]
+    spread = float((rows @ quiet).std())
+    pushed = probe.decode(torch.from_numpy((rows + 30 * spread * quiet).astype(np.float32)))
+    plain = probe.decode(X)
+    assert plain.unfamiliar is not None and pushed.unfamiliar is not None
+    above = pushed.similarities[:, 0] >= pushed.threshold
+    assert float(above.double().mean()) > 0.2 and float(pushed.abstained.double().mean()) > 0.95
+    assert float(plain.unfamiliar.double().mean()) < 0.15
+
+
+def test_the_distance_is_that_of_mahalanobis(codebook: Codebook, embeddings: torch.Tensor) -> None:
+    X = states(TRAIN, embeddings, 10)
+    probe = HyperdimensionalProbe(codebook).fit(X, named(TRAIN), validation=(X[:50], named(TRAIN[:50])))
+    rows = X.double().numpy()
+    scaled = (rows - rows.mean(0)) / rows.std(0)
+    inverse = np.linalg.inv(np.cov(scaled.T, bias=True) + 1e-3 * np.eye(len(scaled.T)))
+    wanted = np.sqrt(np.einsum("nd,de,ne->n", scaled, inverse, scaled) / len(inverse))
+    familiar = probe.fitted_.familiar
+    assert familiar is not None and familiar.farthest == pytest.approx(
+        np.quantile(wanted[:50], 0.95), rel=1e-3
+    )
+    read = probe.decode(X)
+    assert read.unfamiliar is not None
+    assert np.mean(read.unfamiliar.numpy() == (wanted > familiar.farthest)) > 0.99
+
+
 @pytest.mark.parametrize("encoder", ["linear", "ridge"])
 def test_roles_are_read_apart(embeddings: torch.Tensor, encoder: str) -> None:
     codebook = Codebook.random(MAP(1024), NAMES)
