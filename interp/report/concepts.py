@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from interp.report.causal import causal_figures, causal_tables, causal_words, sentences
 from interp.report.certificate import certificate_table, identity, short_name
 from interp.report.figures import Figure
-from interp.report.probing import audit_lead, not_use
+from interp.report.probing import COVERED, GUESSING, audit_lead, not_use
 from interp.report.story import Example, Number, Story, Table
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ CAUTIONS = (
     "nothing.",
 )
 WORDS = (
+    GUESSING,
     ("concept", "A name with a vector of its own; the probe says whose vector a state resembles most."),
     ("hypervector", "A vector of thousands of coordinates; two random ones hardly resemble each other."),
     ("top-1", "The share of test prompts whose most similar concept is the right one; 1 is all of them."),
@@ -138,7 +139,11 @@ def scores_table(result: dict[str, Any]) -> Table:
     )
     columns = ("what", "top-1", "interval", "probe minus this", "its interval")
     return Table(
-        "Concepts read right on the test prompts", columns, rows, note="Intervals: 95%, over facts.", main=0
+        "Concepts read right on the test prompts",
+        columns,
+        rows,
+        note=f"Intervals: 95%, over facts; {COVERED}",
+        main=0,
     )
 
 

@@ -20,7 +20,17 @@ NOT_USE = (
     "That something can be read here does not show that the model uses it: to show that, change the "
     "activation and watch the output (`--causal` does)."
 )
+COVERED = (
+    "they cover other prompts of the kind, not another split, seed or codebook. Of shuffled controls: where "
+    "9 in 10 of the 20 shuffles lie."
+)
+GUESSING = (
+    "p",
+    "between the facts of a relation), and what was read stays.",
+    "between the facts of a relation), what was read stays as it is.",
+)
 WORDS = (
+    GUESSING,
     ("layer", "One of the model's blocks, counted from 0."),
     (
         "residual stream",
@@ -180,7 +190,7 @@ def scores_table(result: dict[str, Any]) -> Table:
         for row in _at(result)
     ]
     probe = next((row for row in _at(result) if row["name"] == "probe"), {})
-    note = f"{_tested(probe)}. Intervals: 95%, over groups."
+    note = f"{_tested(probe)}. Intervals: 95%, over groups; {COVERED}"
     columns = ("what", "accuracy", "interval", "probe minus this", "its interval")
     title = f"Accuracy on the test prompts, layer {result.get('layer')}"
     return Table(title, columns, tuple(rows), note=note, main=0)
