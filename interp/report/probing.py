@@ -26,8 +26,8 @@ COVERED = (
 )
 GUESSING = (
     "p",
-    "between the facts of a relation), and what was read stays.",
-    "between the facts of a relation), what was read stays as it is.",
+    "How often guessing reads as much: test labels are exchanged between groups (concepts: between "
+    "the facts of a relation), and what was read stays.",
 )
 WORDS = (
     GUESSING,
