@@ -94,7 +94,12 @@ def pairs() -> list[dict[str, Any]]:
     from interp.tasks import PAIR_TASKS
 
     return [
-        {"task": row.name, "counterfactual": kind, "what changes": what, "example": row.description}
+        {
+            "task": row.name,
+            "counterfactual": kind,
+            "what changes": what,
+            "example": row.sentence or row.description,
+        }
         for row in PAIR_TASKS.values()
         for kind, what in row.kinds.items()
     ]

@@ -156,7 +156,7 @@ def _labelled(settings: PatchSettings, pairs: PairSet) -> Labelled:
     from interp.tasks import PAIR_TASKS, Labelled
 
     name = settings.about()
-    rows = {row.name: row.description for row in PAIR_TASKS.values()}
+    rows = {row.name: row.sentence or row.description for row in PAIR_TASKS.values()}
     return Labelled(
         name,
         rows.get(name, f"pairs of {name}"),

@@ -34,7 +34,8 @@ class Task:
 
     Attributes:
         name: what users type (``--task``).
-        description: one line, with an example where there is one.
+        description: one line; the record of the bundled model repeats it.
+        sentence: a prompt with its answer, where the description holds none.
         example: draws one prompt with its answer, from trained or from held-out combinations.
         labels: yields prompts without end whose ``label`` is what a probe is to read.
         n: how many labelled prompts are drawn where no number is asked for.
@@ -51,6 +52,7 @@ class Task:
     pairs: Callable[[World, random.Random, str], Iterator[PairTexts]] | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    sentence: str = ""
 
     def generate(self, world: World, rng: random.Random, split: Split) -> Example:
         """Draw one prompt with its answer.
@@ -83,17 +85,17 @@ _ROWS = (
     Task("pattern", "repeating word patterns: a b a b a -> b", patterns.generate),
     Task(
         "two-hop",
-        "a fact about an entity that is only described: "
-        "the currency of the country whose capital is Paris is -> euro",
+        "a fact about an entity that is only described",
         two_hop.generate,
+        sentence="the currency of the country whose capital is Paris is -> euro",
         pairs=two_hop.pairs,
         kinds={"first": "another entity is described", "second": "another question about the same entity"},
     ),
     Task(
         "indirect-object",
-        "who receives what the repeated name gives: "
-        "when Mary and John went to the store , John gave a book to -> Mary",
+        "who receives what the repeated name gives",
         indirect_object.generate,
+        sentence="when Mary and John went to the store , John gave a book to -> Mary",
         pairs=indirect_object.pairs,
         kinds={
             "flip": "the other name gives: the answer changes",
@@ -104,9 +106,9 @@ _ROWS = (
     ),
     Task(
         "greater-than",
-        "a year that comes after the year given: "
-        "the war lasted from the year 1741 to the year 17 -> a year after 41",
+        "a year that comes after the year given",
         greater_than.generate,
+        sentence="the war lasted from the year 1741 to the year 17 -> a year after 41",
         pairs=greater_than.pairs,
         kinds={
             "low": "the year becomes 01, so that every later one is right",
@@ -115,8 +117,9 @@ _ROWS = (
     ),
     Task(
         "agreement",
-        "a verb that agrees with the subject, past an attractor: the farmer near the dogs -> is, has, runs",
+        "a verb that agrees with the subject, past an attractor",
         agreement.generate,
+        sentence="the farmer near the dogs -> is, has, runs",
         pairs=agreement.pairs,
         kinds={
             "number": "the subject changes between singular and plural",
@@ -125,8 +128,9 @@ _ROWS = (
     ),
     Task(
         "addition",
-        "the sum of two numbers up to 49: 12 + 7 = -> 19",
+        "the sum of two numbers up to 49",
         addition.generate,
+        sentence="12 + 7 = -> 19",
         pairs=addition.pairs,
         kinds={"summand": "another second number", "swap": f"the two numbers exchanged: {NULL}"},
         aliases=("arithmetic",),

@@ -70,7 +70,7 @@ def patch_last() -> Numbers:
 
 def patch_grid() -> Numbers:
     """Layers by tokens: on the pairs of one length, since a grid needs one."""
-    pairs = tasks.draw(model(), "ioi", 12, seed=0)
+    pairs = tasks.sample(model(), "ioi", 12, seed=0)
     lengths = [len(ids) for ids in pairs.clean.token_ids]
     usual = max(set(lengths), key=lengths.count)
     alike = pairs[[at for at, length in enumerate(lengths) if length == usual]]
