@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from interp.analyses.memory import most_bytes
-from interp.models.forward import forward, make_batch, takes_cache
+from interp.models.forward import cache_name, cache_of, forward, make_batch
 from interp.models.hooks import evaluating
 from interp.models.model import Model
 from interp.models.positions import Batch
@@ -74,16 +74,16 @@ def _batch(model: Model, ids: Sequence[Sequence[int]]) -> Batch:
 
 def _lap(model: Model, batch: Batch, tokens: int, laps: Laps) -> None:
     architecture = model.architecture
-    caches = takes_cache(architecture)
+    caches = cache_name(architecture)
     start = _now(model)
-    found = forward(architecture, batch, "last", use_cache=caches)
+    found = forward(architecture, batch, "last", use_cache=bool(caches))
     laps.prefill.append(1000 * (_now(model) - start))
     if not caches:
         return
     newest = found.logits[:, -1].argmax(-1)[:, None]
     start = _now(model)
     for _ in range(tokens):
-        found = architecture.hf(input_ids=newest, past_key_values=found.past_key_values, use_cache=True)
+        found = architecture.hf(input_ids=newest, use_cache=True, **{caches: cache_of(found)})
         newest = found.logits[:, -1].argmax(-1)[:, None]
     laps.decode.append(1000 * (_now(model) - start) / tokens)
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp.models.forward import cache_name
 from interp.models.hooks import evaluating
 from interp.models.model import Model
 from interp.sites import Site
@@ -56,7 +57,7 @@ class Prefix:
     length: int
     examples: Tensor
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, **_: Any) -> tuple[Tensor, Tensor]:
         """Put the prefix before the keys and values ``[row kv_head pos d_head]`` of a layer."""
         rows = self.examples[: len(keys)]
         before = (kept[:, :, : self.length].index_select(0, rows) for kept in self.past.layers[layer_idx])
@@ -83,7 +84,7 @@ class _Recorder:
     ids: Tensor
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, **_: Any) -> tuple[Tensor, Tensor]:
         self.layers[layer_idx] = (keys, values)
         return keys, values
 
@@ -128,7 +129,7 @@ def recorded(model: Model, token_ids: Sequence[Sequence[int]], *, past: str = "k
 
     def lend(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         passes.append(_Recorder(kwargs["input_ids"]))
-        return args, {**kwargs, "past_key_values": passes[-1]}
+        return args, {**kwargs, cache_name(model.architecture): passes[-1]}
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
         tuples[module] = 0 if isinstance(output, Tensor) else len(output)
@@ -190,7 +191,8 @@ def arguments(
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluating(model.architecture.modules))
         stack.enter_context(_standing_in(model.architecture.blocks, keep))
-        model.hf(input_ids=inputs, past_key_values=prefix, use_cache=False)
+        lent = {} if prefix is None else {cache_name(model.architecture): prefix}
+        model.hf(input_ids=inputs, use_cache=False, **lent)
     return found
 
 

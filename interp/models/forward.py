@@ -27,6 +27,8 @@ __all__ = [
     "LOGITS",
     "Logits",
     "arguments",
+    "cache_name",
+    "cache_of",
     "forward",
     "in_batches",
     "last_logits",
@@ -35,11 +37,11 @@ __all__ = [
     "most_prompts",
     "plan_batches",
     "run",
-    "takes_cache",
 ]
 
 LOGITS = Site("logits")
 Logits = Literal["last", "all", "none"]
+CACHE_NAMES = ("past_key_values", "cache")  # transformers 5.24 renamed the one to the other
 
 
 @lru_cache(maxsize=64)
@@ -47,20 +49,41 @@ def _accepted(model_class: type) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)
 
 
-def takes_cache(architecture: Architecture) -> bool:
-    """Tell whether the model takes the usual key-value cache."""
-    return "past_key_values" in _accepted(type(architecture.hf))
-
-
-def forward(architecture: Architecture, batch: Batch, logits: Logits, **cache: Any) -> Any:
-    """Call the Hugging Face model on a batch, with positions from the mask and no more logits than needed."""
-    return architecture.hf(**arguments(architecture, batch, logits, **cache))
-
-
-def arguments(architecture: Architecture, batch: Batch, logits: Logits, **cache: Any) -> dict[str, Any]:
-    """Give the arguments of that call, by name."""
+def cache_name(architecture: Architecture) -> str:
+    """What the model calls its key-value cache; "" where it takes none."""
     accepted = _accepted(type(architecture.hf))
-    given: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False, **cache}
+    return next((name for name in CACHE_NAMES if name in accepted), "")
+
+
+def cache_of(result: Any) -> Any:
+    """The key-value cache that a pass gave back."""
+    # the new name first: asking a new result for the old one writes a warning
+    return next((getattr(result, name) for name in reversed(CACHE_NAMES) if hasattr(result, name)), None)
+
+
+def forward(
+    architecture: Architecture, batch: Batch, logits: Logits, *, use_cache: bool = False, cache: Any = None
+) -> Any:
+    """Call the Hugging Face model on a batch, with positions from the mask and no more logits than needed.
+
+    Args:
+        architecture: whose model.
+        batch: the prompts.
+        logits: at which tokens.
+        use_cache: whether keys and values are kept, for :func:`cache_of`.
+        cache: those of the tokens before the batch; None for none.
+    """
+    return architecture.hf(**arguments(architecture, batch, logits, use_cache=use_cache, cache=cache))
+
+
+def arguments(
+    architecture: Architecture, batch: Batch, logits: Logits, *, use_cache: bool = False, cache: Any = None
+) -> dict[str, Any]:
+    """The arguments of that call, by name."""
+    accepted = _accepted(type(architecture.hf))
+    given: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": use_cache}
+    if cache is not None:
+        given[cache_name(architecture)] = cache
     if batch.mask is not None:
         given["attention_mask"] = batch.mask
         if "position_ids" in accepted:

@@ -14,7 +14,7 @@ from interp.activations import Activations
 from interp.errors import ConfigError, DataError, SiteError
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
-from interp.models.forward import LOGITS, in_batches, make_batch
+from interp.models.forward import LOGITS, cache_of, in_batches, make_batch
 from interp.models.hooks import Frame
 from interp.models.interventions import Intervention, Plan
 from interp.models.positions import Batch
@@ -84,8 +84,8 @@ class _Job:
         for step in range(self.max_new_tokens):
             self.plan.prepare(batch)
             self.frame.begin(len(rows), batch.width)
-            result = self.call(batch, "last", use_cache=self.use_cache, past_key_values=cache)
-            cache = result.past_key_values if self.use_cache else None
+            result = self.call(batch, "last", use_cache=self.use_cache, cache=cache)
+            cache = cache_of(result) if self.use_cache else None
             logits = result.logits[:, -1]
             if step in self.wanted:
                 _read(rows, step, {**self.frame.found, LOGITS: logits})

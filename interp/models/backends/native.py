@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
-from interp.models.forward import forward, takes_cache
+from interp.models.forward import cache_name, forward
 from interp.models.hooks import Edit, Frame, Writer, eager_attention, evaluating, reading, writing
 from interp.sites import Site
 
@@ -27,7 +27,7 @@ class Native(Backend):
     @property
     def caches(self) -> bool:
         """Whether the model takes a key-value cache."""
-        return takes_cache(self.architecture)
+        return bool(cache_name(self.architecture))
 
     @contextmanager
     def session(

@@ -24,7 +24,7 @@ from interp.models.adapters import Held
 from interp.models.architecture import Architecture, Location
 from interp.models.backends.base import Backend, Forward
 from interp.models.equations import probe_batch
-from interp.models.forward import Logits, arguments, forward, takes_cache
+from interp.models.forward import Logits, arguments, cache_name, forward
 from interp.models.hooks import Edit, Frame, Hook, Stop, Writer, eager_attention, reader_hooks, writer_hooks
 from interp.models.positions import Batch
 from interp.models.tied_weights import twin
@@ -118,7 +118,7 @@ class NNsightTraces(Backend):
     @property
     def caches(self) -> bool:
         """Whether the model takes a key-value cache."""
-        return takes_cache(self.own)
+        return bool(cache_name(self.own))
 
     @cached_property
     def _envoys(self) -> dict[int, Envoy]:

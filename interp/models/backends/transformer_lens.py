@@ -171,7 +171,7 @@ class TransformerLens(Backend):
 
     def _forward(self, batch: Batch, logits: Logits, **cache: Any) -> Any:
         given = arguments(self.architecture, batch, logits, **cache)
-        return SimpleNamespace(logits=self.bridge(given.pop("input_ids"), **given), past_key_values=None)
+        return SimpleNamespace(logits=self.bridge(given.pop("input_ids"), **given))
 
     @cached_property
     def _names(self) -> dict[int, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.models.certificate import Check
 from interp.models.checks.context import Context, judged, skipped, worst
 from interp.models.equations import relative
-from interp.models.forward import forward, make_batch, takes_cache
+from interp.models.forward import cache_name, cache_of, forward, make_batch
 from interp.models.hooks import evaluating
 
 __all__ = [
@@ -102,7 +102,7 @@ def _padding(case: Context, side: str, name: str) -> Check:
 def cached(case: Context) -> Check:
     """Check every step's logits with a cache against a full pass, on the prompts and on a continuation."""
     prompts = [prompt for prompt in case.prompts if len(prompt) > 1]
-    if not takes_cache(case.model.architecture):
+    if not cache_name(case.model.architecture):
         return skipped(CACHE, f"{case.model.hf.config.model_type} takes no key-value cache.")
     if not prompts:
         return skipped(CACHE, "every prompt has one token only; give longer ones.")
@@ -123,8 +123,8 @@ def _forced(case: Context, prompts: list[tuple[int, ...]]) -> tuple[list[float],
         for stop in range(batch.width - steps, batch.width + 1):
             mask = None if batch.mask is None else batch.mask[:, :stop]
             part = replace(batch, input_ids=batch.input_ids[:, start:stop], mask=mask)
-            result = forward(model.architecture, part, "last", use_cache=True, past_key_values=cache)
-            cache, start = result.past_key_values, stop
+            result = forward(model.architecture, part, "last", use_cache=True, cache=cache)
+            cache, start = cache_of(result), stop
             errors.append(relative(result.logits[:, -1], whole[:, stop - 1]))
     return errors, steps
 

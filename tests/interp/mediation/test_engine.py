@@ -21,6 +21,7 @@ from interp.mediation.naive import naive_logits
 from interp.mediation.planner import DIVISIONS
 from interp.mediation.prefix import Prefix
 from interp.mediation.walk import Walker
+from interp.models.forward import cache_name
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.sites import Site
@@ -276,8 +277,10 @@ def test_what_transformers_asks_of_a_cache_is_what_a_prefix_offers(family: str) 
     with torch.no_grad():
         whole = model.hf(input_ids=torch.tensor([base[0]]), use_cache=False).logits[0, 5:]
         lent: nn.Module = model.hf
-        found = lent(input_ids=torch.tensor([base[0][5:]]), past_key_values=prefix, use_cache=False).logits[0]
-    assert off(found, whole) <= 1e-5
+        found = lent(
+            input_ids=torch.tensor([base[0][5:]]), use_cache=False, **{cache_name(model.architecture): prefix}
+        )
+    assert off(found.logits[0], whole) <= 1e-5
     offered = {"update", "get_seq_length", "get_query_offset", "get_mask_sizes"}
     own = {"past", "length", "examples"}
     assert asked - own <= offered | {"is_sliding", "is_compileable"}

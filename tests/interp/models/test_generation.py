@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +42,33 @@ def test_captured_steps_equal_one_pass_over_the_finished_text(model: Model) -> N
         for site, tensor in done.activations.items():
             expected = again[site][number, length - 1 : length - 1 + steps]
             assert torch.allclose(tensor[number, :steps], expected, atol=1e-4), site
+
+
+def test_a_cache_of_another_name_is_used() -> None:
+    """What transformers calls its cache has changed before, so the model itself is asked for the name."""
+    hf, plain, widths = build("llama"), load(build("llama"), tokenizer=tokenizer()), []
+    original = type(hf).forward
+
+    def renamed(
+        self: Any, input_ids: Any = None, attention_mask: Any = None, cache: Any = None, use_cache: Any = None
+    ) -> Any:
+        widths.append(input_ids.shape[1])
+        out = original(
+            self,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=use_cache,
+        )
+        return SimpleNamespace(logits=out.logits, cache=out.past_key_values)
+
+    hf.__class__ = type("Renamed", (type(hf),), {"forward": renamed})
+    model = load(hf, tokenizer=tokenizer(), check=False)
+    expected = plain.generate(PROMPTS, max_new_tokens=STEPS, capture="resid_post.1")
+    done = model.generate(PROMPTS, max_new_tokens=STEPS, capture="resid_post.1")
+    assert done.token_ids == expected.token_ids
+    assert torch.allclose(done.activations["resid_post.1"], expected.activations["resid_post.1"], atol=1e-5)
+    assert widths[1:] == [1] * (len(widths) - 1) and len(widths) > 1
 
 
 EDITS: dict[str, list[Intervention]] = {
