@@ -28,13 +28,6 @@ def test_the_readme_is_one_screen_and_a_half() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-@needs_demo
-def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(ROOT / "README.md") >= 4
-    assert (tmp_path / "runs" / "first" / "report.html").is_file()
-
-
 def test_the_readme_names_commands_that_exist() -> None:
     from interp.cli.main import COMMANDS
 
