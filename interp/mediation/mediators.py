@@ -245,11 +245,13 @@ def mediators_of(
         pairs: how long the prompts are.
         mediators: names such as ``head.*``, sites, or mediators.
         positions: ``"all"`` replaces all tokens at once, ``"each"`` one after the other, an index one of them
-            (negative from the end), ``"auto"`` each for the residual stream and all for the rest.
+            (negative from the end), ``"auto"`` each for the residual stream and all for the rest. Each one of
+            prompts of several lengths is counted from the end: -1 is the last token.
 
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.
-        ConfigError: pairs of several lengths with ``"each"``, a subspace of another width than its site, or
+        ConfigError: a position that the shortest prompt does not have, a subspace of another width than its
+        site, or
             edges, which :func:`chosen` expands.
         DataError: a subspace's file cannot be read.
     """
@@ -286,14 +288,20 @@ def _positions(site: Site, pairs: PairSet, positions: str | int) -> list[int | N
         raise ConfigError(f"positions {positions!r} asked; use 'auto', 'all', 'each' or an index.")
     if positions == "all" or (positions == "auto" and site.kind not in GRID):
         return [None]
-    if shortest != longest:
-        if positions == "auto":
-            return [None]
-        raise ConfigError(
-            f"the prompts have {shortest} to {longest} tokens, so that token 3 is not the same in each; give "
-            "pairs of one template, or positions=-1 for the last token."
-        )
-    return list(range(longest))
+    # Token 3 is another word in each prompt where lengths differ; the last one is the last in all.
+    return list(range(longest)) if shortest == longest else list(range(-shortest, 0))
+
+
+def counted_from_the_end(pairs: PairSet, mediators: Sequence[Mediator]) -> str:
+    """What a reader should know of the positions of prompts of several lengths; "" for one length."""
+    shortest, longest = min(pairs.lengths), max(pairs.lengths)
+    places = {one.position for one in mediators if one.position is not None}
+    if shortest == longest or len(places) < 2:
+        return ""
+    return (
+        f"the prompts have {shortest} to {longest} tokens: positions are counted from the end (-1 is the "
+        f"last), over the {shortest} that every prompt has; earlier tokens of longer prompts are not replaced"
+    )
 
 
 def _check(model: Model, mediator: Mediator) -> None:

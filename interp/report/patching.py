@@ -256,7 +256,8 @@ def _map(result: dict[str, Any]) -> Figure | None:
     if len(cells) != len(result["effects"]) or len(kinds) != 1 or len({x for x, *_ in cells}) < 2:
         return None
     kind = kinds.pop()
-    across = "position of the token" if kind.endswith("@") else kind.strip()
+    ending = ", from the end" if min(x for x, *_ in cells) < 0 else ""
+    across = f"position of the token{ending}" if kind.endswith("@") else kind.strip()
     return Figure(
         "map",
         pandas.DataFrame(cells, columns=["x", "y", "value", "clear"]),

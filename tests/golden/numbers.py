@@ -47,9 +47,7 @@ class Numbers(dict[str, Any]):
             value = str(value)
         self[name] = value if isinstance(value, str | int | float) else str(value)
 
-    def row(
-        self, name: str, row: Mapping[str, Any], kinds: Sequence[str], *, tie: bool = False
-    ) -> None:
+    def row(self, name: str, row: Mapping[str, Any], kinds: Sequence[str], *, tie: bool = False) -> None:
         """Keep some entries of a row, each under its key as the kind."""
         for kind in kinds:
             self.add(f"{name} / {kind.replace('_', ' ')}", row.get(kind), tie=tie)
@@ -60,9 +58,7 @@ class Numbers(dict[str, Any]):
             order = -99 if value == 0 else math.floor(math.log10(abs(value)))
             self.add(f"{name} / order", order, tie=tie)
 
-    def ranks(
-        self, name: str, labels: Sequence[str], sizes: Sequence[float], first: int = 10
-    ) -> None:
+    def ranks(self, name: str, labels: Sequence[str], sizes: Sequence[float], first: int = 10) -> None:
         """Keep who is first, second and so on, except where a neighbour is nearly as large."""
         sizes = [abs(size) for size in sizes]
         for at, label in enumerate(labels[:first]):
@@ -89,9 +85,7 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(
-    golden: Mapping[str, Any], found: Mapping[str, Any], *, same_machine: bool
-) -> list[str]:
+def differences(golden: Mapping[str, Any], found: Mapping[str, Any], *, same_machine: bool) -> list[str]:
     """Every number of ``golden`` that is not found again, one sentence each."""
     scales = _scales(golden)
     return [
@@ -105,21 +99,14 @@ def differences(
 def moved(golden: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """What is new, gone or moved at all beyond the tolerance of one machine, old -> new."""
     lines = differences(golden, found, same_machine=True)
-    return lines + [
-        f"{name}: new, {value!r}" for name, value in found.items() if name not in golden
-    ]
+    return lines + [f"{name}: new, {value!r}" for name, value in found.items() if name not in golden]
 
 
 def _same(name: str, old: Any, new: Any, scales: Mapping[str, float], same_machine: bool) -> bool:
     kind = _kind(name)
     if kind == "order":
         return abs(old - new) <= 1 or (not same_machine and max(old, new) <= ROUNDING)
-    if (
-        isinstance(old, str)
-        or isinstance(new, str)
-        or (isinstance(old, int)
-        and isinstance(new, int))
-    ):
+    if isinstance(old, str) or isinstance(new, str) or (isinstance(old, int) and isinstance(new, int)):
         return bool(old == new)
     bound = kind.endswith(("low", "high"))
     tolerance = HERE if same_machine else BOUNDS if bound else ELSEWHERE

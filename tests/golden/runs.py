@@ -141,9 +141,7 @@ RUNS: dict[str, Run] = {
     "compare": Run(partial(compare, QUICK, ("rtn2",))),
     "compare-all": Run(partial(compare, tuple(ITEMS), ("int8", "rtn2")), slow=True),
     "capture": Run(capture),
-    "decode": Run(
-        partial(command, extract.decoded, "decode", "--layer", "20", "Denmark : krone = Japan :")
-    ),
+    "decode": Run(partial(command, extract.decoded, "decode", "--layer", "20", "Denmark : krone = Japan :")),
     "decode-questions": Run(
         partial(
             command,

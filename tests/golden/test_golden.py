@@ -13,9 +13,7 @@ import pytest
 from tests.golden.numbers import Numbers, differences, machine, read
 from tests.golden.runs import RUNS
 
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) if run.slow else name for name, run in RUNS.items()
-]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) if run.slow else name for name, run in RUNS.items()]
 
 
 @pytest.mark.parametrize("name", SLOW)

@@ -101,8 +101,9 @@ def test_intervals_hold_the_truth(name: str) -> None:
 NULLS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
     "normal": lambda rng, shape: rng.normal(size=shape),
     "log-normal less its mean": lambda rng, shape: rng.lognormal(size=shape) - np.exp(0.5),
-    "one of ten carries all": lambda rng, shape: np.where(rng.random(shape) < 0.1, 9.0, -1.0)
-    + 0.1 * rng.normal(size=shape),
+    "one of ten carries all": lambda rng, shape: (
+        np.where(rng.random(shape) < 0.1, 9.0, -1.0) + 0.1 * rng.normal(size=shape)
+    ),
     "heavy tails": lambda rng, shape: rng.standard_t(3, size=shape),
 }
 

@@ -14,7 +14,7 @@ from interp.activations import Activations
 from interp.errors import ConfigError, DataError
 from interp.mediation.edges.graph import Edge
 from interp.mediation.effects import DIRECTIONS, Effects
-from interp.mediation.mediators import Mediator, mediators_of
+from interp.mediation.mediators import Mediator, counted_from_the_end, mediators_of
 from interp.mediation.metrics import METRICS, Metric, Targets
 from interp.mediation.noise import smallest
 from interp.mediation.replacements import Material, Replacement, replacement_of
@@ -175,6 +175,8 @@ class Job:
         if self.metric.name == "kl":
             notes.append(KL)
         notes += self.replacement.cautions(self.pairs.lengths)
+        if note := counted_from_the_end(self.pairs, self.mediators):
+            notes.append(note)
         return Effects(
             mediators=self.mediators,
             values=values,

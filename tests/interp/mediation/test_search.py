@@ -15,7 +15,7 @@ from interp.mediation.walk import Patch, Row
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
-from interp.tasks.pairs import sample
+from interp.tasks.pairs import PAIR_TASKS, sample
 from tests.tiny import WORDS, build, tokenizer
 
 
@@ -241,3 +241,73 @@ def test_the_bundled_model_moves_the_subject_through_a_few_heads() -> None:
     assert float(found.total.mean()) > 20
     top = found.cost["exact"]["top"][0]
     assert top["exact"] > 5
+
+
+def ragged(model: Model, lengths: tuple[int, ...] = (6, 7, 8, 6)) -> PairSet:
+    """Random prompts of several lengths that differ in the third token from the end."""
+    found = []
+    for at, length in enumerate(lengths):
+        words = [WORDS[(7 * at + 3 * i) % 50] for i in range(length)]
+        other = [*words[:-3], WORDS[50 + at], *words[-2:]]
+        found.append(Pair(" ".join(words), " ".join(other), (WORDS[55],), (WORDS[56],), "word", f"g{at}"))
+    return PairSet.build(model, found)
+
+
+@pytest.mark.parametrize("positions", ["auto", "each"])
+def test_each_position_of_prompts_of_several_lengths_is_counted_from_the_end(positions: str) -> None:
+    """Against plain PyTorch hooks on the blocks: @-2 is the last but one token of every prompt."""
+    model = made()
+    pairs = ragged(model)
+    found = mediation.exhaustive(model, pairs, "resid_post.1", positions=positions, directions="noising")
+    assert [m.position for m in found.mediators] == [-6, -5, -4, -3, -2, -1]
+    assert any("6 to 8 tokens: positions are counted from the end" in text for text in found.warnings)
+    block = model.hf.model.layers[1]
+
+    def run(ids: tuple[int, ...], put: torch.Tensor | None, at: int) -> tuple[torch.Tensor, torch.Tensor]:
+        seen: list[torch.Tensor] = []
+
+        def hook(module: torch.nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+            seen.append(output.clone())
+            changed = output.clone()
+            if put is not None:
+                changed[:, len(ids) + at] = put[:, len(ids) + at]
+            return changed
+
+        handle = block.register_forward_hook(hook)
+        with torch.no_grad():
+            logits = model.hf(torch.tensor([list(ids)])).logits[0, -1]
+        handle.remove()
+        return logits, seen[0]
+
+    for number in range(len(pairs)):
+        clean, corrupt = pairs.clean.token_ids[number], pairs.corrupt.token_ids[number]
+        right, wrong = pairs.answer_ids[number][0], pairs.foil_ids[number][0]
+        plain, (_, other) = run(clean, None, 0)[0], run(corrupt, None, 0)
+        for row, mediator in enumerate(found.mediators):
+            assert mediator.position is not None
+            change = plain - run(clean, other, mediator.position)[0]
+            wanted = float(change[right] - change[wrong])
+            assert found.values["noising"][row, number] == pytest.approx(wanted, abs=1e-5)
+    assert (
+        np.abs(found.values["noising"][:3]).max() == 0
+    )  # nothing differs before the third token from the end
+    assert np.abs(found.values["noising"][3:]).min() > 1e-4
+
+
+def test_prompts_of_one_length_are_counted_from_the_start() -> None:
+    model = made()
+    found = mediation.mediators_of(model, pairs_of(model), "resid_post.1", positions="each")
+    assert [m.position for m in found] == list(range(8))
+    whole = mediation.exhaustive(model, ragged(model), "resid_post.1", positions="all", directions="noising")
+    last = mediation.exhaustive(model, ragged(model), "resid_post.1", positions=-1, directions="noising")
+    assert not any("counted from the end" in text for text in (*whole.warnings, *last.warnings))
+
+
+@pytest.mark.parametrize("task", PAIR_TASKS)
+def test_every_bundled_task_can_be_searched_by_layer_and_token(task: str) -> None:
+    """What the list of questions in the documentation promises."""
+    model = interp.load("demo")
+    pairs = sample(model, task, 6)
+    found = mediation.mediators_of(model, pairs, "resid_post.*", positions="each")
+    assert len(found) == model.n_layers * min(pairs.lengths)
+    assert mediation.plan(model, pairs, "resid_post.*", positions="each").forwards > 0

@@ -181,9 +181,7 @@ def test_differences_are_in_units_of_delta_and_turned_so_that_less_is_negative()
     data = main_figure(BOTH).data.set_index("name")
     assert data.loc["recall: accuracy \u00b7 int4: lost", "value"] == pytest.approx(-10)
     assert data.loc["recall: overlap \u00b7 int8: survives", "high"] == pytest.approx(0.04 / 0.06)
-    below = judgement(
-        "KL", "weakened", reference_excess=-2.0, change=0.3, change_low=0.2, change_high=0.5
-    )
+    below = judgement("KL", "weakened", reference_excess=-2.0, change=0.3, change_low=0.2, change_high=0.5)
     row = main_figure(comparison(cell("a", "int4", below))).data.iloc[0]
     assert [row["low"], row["value"], row["high"]] == pytest.approx([-0.5 / 0.06, -5, -0.2 / 0.06])
     open_ = judgement("s", "inconclusive", change_low=None, change_high=None)
