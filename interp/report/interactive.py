@@ -156,6 +156,7 @@ def _map(figure: Figure, go: Any) -> list[Any]:
     table = data.pivot_table(index="y", columns="x", values="value")
     table = table.reindex(index=sorted(set(figure.data["y"])), columns=sorted(set(figure.data["x"])))
     most = float(table.abs().max().max()) if len(data) else 1.0
+    most = most if figure.limits is None else max(map(abs, figure.limits))
     scale = [[0.0, PALETTE[1]], [0.5, "rgba(255,255,255,0.05)"], [1.0, PALETTE[0]]]
     return [
         go.Heatmap(

@@ -19,6 +19,11 @@ CAUTIONS = (
     "what it means, and not that other prompts use the same place.",
     "Effects of single mediators need not add up to the total: others may respond, or take over.",
 )
+INTERACTION = (
+    " Interaction: noising less denoising. Above zero, the part is needed more than it is enough: it works "
+    "together with others (AND). Below zero, it is enough more than it is needed: others can stand in for it "
+    "(OR, backup)."
+)
 WORDS = (
     ("mediator", "A part of the model whose value is replaced: a layer's stream, a head, a neuron."),
     ("denoising", "The corrupt prompt, with the mediator's value from the clean one: is it enough?"),
@@ -166,7 +171,7 @@ def _table(result: dict[str, Any]) -> Table:
             None if row["share"] is None else f"{row['share']:.0%}",
             *(row[way] for way in ways),
             row["q"],
-            "" if row["clear"] else "below the noise floor",
+            _remark(row),
         )
         for row in rows
     )
@@ -174,11 +179,21 @@ def _table(result: dict[str, Any]) -> Table:
     note = f"Intervals: 95%, over {result['n_groups']:,} groups of pairs." + (
         f" {more:,} mediators with smaller effects are in effects.parquet." if more else ""
     )
+    note += INTERACTION if both else ""
     kind = "estimate" if result.get("cost", {}).get("exact") else "effect"
     if kind == "estimate":
         note += " They are of the estimates over pairs: the exact effect may lie outside; see the next table."
     columns = ("mediator", kind, "interval", "of the total", *ways, "q", "")
     return Table(f"Effects ({result['unit']})", columns, body, note=note, main=0 if rows else None)
+
+
+def _remark(row: dict[str, Any]) -> str:
+    """Say why a row is no finding; "" where it is one."""
+    if not row["clear"]:
+        return "below the noise floor"
+    if row["q"] > 0.05:
+        return "not told from chance"
+    return "opposite directions" if row.get("opposite") else ""
 
 
 def _verified(result: dict[str, Any]) -> Table | None:
@@ -241,6 +256,7 @@ def _map(result: dict[str, Any]) -> Figure | None:
     import pandas
 
     cells: list[tuple[int, int, float, bool]] = []
+    found = [row for row in result["effects"] if row["clear"] and row["q"] <= 0.05]
     kinds: set[str] = set()
     for row in result["effects"]:
         name, _, position = row["mediator"].partition("@")
@@ -266,4 +282,12 @@ def _map(result: dict[str, Any]) -> Figure | None:
         "towards the clean answer, orange against it; grey or blank: below three times the noise floor.",
         x=across,
         y="layer",
+        limits=None if found else _whole(result),
     )
+
+
+def _whole(result: dict[str, Any]) -> tuple[float, float]:
+    """A scale on which effects that are not told from chance stay pale: that of the metric itself."""
+    ends = [abs(float(result[name])) for name in ("total", "clean", "corrupt")]
+    most = max(*ends, *(abs(float(row["effect"])) for row in result["effects"]))
+    return -most, most
