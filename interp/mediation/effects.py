@@ -68,7 +68,7 @@ class Effects:
         clean: ``[pair]``, the metric of the clean prompts.
         corrupt: ``[pair]``, of the corrupt prompts.
         groups: of the pairs; intervals are over them.
-        search: how the effects were found: ``exhaustive`` is exact.
+        search: how the effects were found.
         metric: its name.
         unit: of the metric.
         replacement: its name.
@@ -77,6 +77,7 @@ class Effects:
         model: name, weights, fingerprint, scheme.
         seed: of the intervals.
         warnings: what a reader should know.
+        exact: whether these are effects of real replacements; otherwise they are estimates from gradients.
     """
 
     mediators: tuple[Mediator, ...] | tuple[Edge, ...]
@@ -93,6 +94,7 @@ class Effects:
     model: Mapping[str, Any]
     seed: int = 0
     warnings: tuple[str, ...] = field(default=())
+    exact: bool = True
 
     @property
     def total(self) -> Float[np.ndarray, " pair"]:
@@ -269,6 +271,7 @@ class Effects:
             {
                 "schema": SCHEMA,
                 "search": self.search,
+                "exact": self.exact,
                 "metric": self.metric,
                 "unit": self.unit,
                 "replacement": self.replacement,

@@ -64,6 +64,7 @@ def read_effects(folder: str | Path) -> dict[str, Any]:
             "mediators": tuple(_mediator(name, spaces) for name in facts["mediators"]),
             "groups": tuple(facts["groups"]),
             "warnings": tuple(facts["warnings"]),
+            "exact": bool(facts["exact"]),
             "clean": tensors["clean"].numpy(),
             "corrupt": tensors["corrupt"].numpy(),
             "values": {

@@ -90,7 +90,7 @@ def _verdict(result: dict[str, Any]) -> str:
             f"estimates, {many}"
         )
     best = told[0]
-    how = "exact" if result["search"] in ("exhaustive", "direct") else "estimated, not verified"
+    how = "exact" if result["exact"] else "estimated, not verified"
     ways = _both_ways(best, result["unit"])
     return (
         f"{best['mediator']} has the largest effect: {best['effect']:.2f} {_interval(best)} "

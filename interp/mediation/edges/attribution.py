@@ -96,7 +96,7 @@ def edge_attribution(
     plan = _Plan(job, targets, slope, steps, compat)
     values = {direction: plan.estimates(direction) for direction in job.job.directions}
     cost: dict[str, Any] = {"forwards": round(2 + plan.passes / len(pairs), 2), "off": plan.off}
-    found = job.effects(values, clean, corrupt, search=NAMES[slope], cost=cost)
+    found = job.effects(values, clean, corrupt, search=NAMES[slope], exact=False, cost=cost)
     return verified(found, job.job, verify, progress) if verify else found
 
 

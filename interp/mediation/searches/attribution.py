@@ -78,7 +78,12 @@ def attribution(
     values = {direction: _estimates(job, direction, sides) for direction in job.directions}
     cost = {"forwards": sides.passes}
     effects = job.effects(
-        values, sides.measured["clean"], sides.measured["corrupt"], search="attribution", cost=cost
+        values,
+        sides.measured["clean"],
+        sides.measured["corrupt"],
+        search="attribution",
+        exact=False,
+        cost=cost,
     )
     return verified(effects, job, verify, progress) if verify else effects
 

@@ -47,5 +47,5 @@ def estimated(
         cost["forwards"] += bill["forwards"]
         rest = {name: value for name, value in bill.items() if name != "forwards"}
         cost |= {direction: rest} if rest else {}
-    effects = job.effects(values, clean, corrupt, search=search, cost=cost, warnings=warnings)
+    effects = job.effects(values, clean, corrupt, search=search, exact=False, cost=cost, warnings=warnings)
     return verified(effects, job, verify, progress) if verify else effects

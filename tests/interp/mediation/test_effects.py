@@ -212,3 +212,21 @@ def test_stability_is_perfect_where_pairs_agree_and_luck_where_they_are_noise() 
 )
 def test_mediators_read_back_what_they_print(text: str) -> None:
     assert str(Mediator.parse(text)) == text
+
+
+def test_what_is_exact_is_said_by_the_result_and_kept_on_disk(tmp_path: Path) -> None:
+    """Path patching replaces values, so that its effects are exact; the report took it for an estimate."""
+    model = made()
+    pairs = pairs_of(model, 12)
+    paths = mediation.path_patching(model, pairs, "head.2.*", "logits")
+    guess = mediation.attribution(model, pairs, "head.2.*", verify=0)
+    assert paths.exact and not guess.exact
+    assert not mediation.edge_attribution(model, pairs, "edge.head.2.*->logits", verify=0).exact
+    for found in (paths, guess):
+        assert Effects.load(found.save(tmp_path / found.search)).exact is found.exact
+    exact, estimated = (_verdict({**one.to_dict(), "effects": _all_told(one)}) for one in (paths, guess))
+    assert "(exact)" in exact and "(estimated, not verified)" in estimated
+
+
+def _all_told(found: Effects) -> list[dict[str, object]]:
+    return [row | {"clear": True, "q": 0.0, "share": 1.0} for row in found.to_dict()["effects"]]
