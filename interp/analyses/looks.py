@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from probes.evaluation import LEAKS, Split, audit
+from probes.evaluation import LEAKS, Audit, Split, audit
 from probes.statistics import best_of
 
-__all__ = ["audited", "leak_note", "many_looks"]
+__all__ = ["Looks", "audited", "leak_note", "many_looks", "told"]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How sure the best of several layers *on test* is, when all of them were looked at.
+
+    Attributes:
+        layers: how many.
+        best: the best one.
+        difference: by how much it is above what the probe has to beat.
+        p_value: of that, corrected for the number of layers.
+        p_uncorrected: the same for one layer alone.
+        against: what the probe has to beat, in words.
+    """
+
+    layers: int
+    best: int
+    difference: float
+    p_value: float
+    p_uncorrected: float
+    against: str
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        return (
+            f"the best of {self.layers} layers on test is layer {self.best}: {self.difference:+.3f} over "
+            f"{self.against}, p = {self.p_value:.2g} corrected for {self.layers} looks"
+        )
 
 
 def audited(
@@ -20,8 +50,8 @@ def audited(
     *,
     groups: Sequence[Any],
     expected: Collection[str] = (),
-) -> dict[str, Any]:
-    """Look for leaks between the parts, and give counts, first leaks and a sentence as JSON types.
+) -> Audit:
+    """Look for leaks between the parts.
 
     Args:
         texts: the prompts.
@@ -31,16 +61,15 @@ def audited(
         expected: kinds of leak that belong to the question: not looked for.
     """
     kinds = [kind for kind in LEAKS if kind not in expected]
-    found = audit(texts, labels, split, groups=groups, kinds=kinds)
-    return {**found.to_dict(), "expected": list(expected), "sentence": found.sentence()}
+    return audit(texts, labels, split, groups=groups, kinds=kinds)
 
 
-def leak_note(leakage: dict[str, Any]) -> str:
-    """Give the warning of an audit that found something, with the remedies; "" for a clean one."""
-    if leakage["clean"]:
+def leak_note(found: Audit) -> str:
+    """The warning of an audit that found something, with the remedies; "" for a clean one."""
+    if found.clean:
         return ""
-    cures = [LEAKS[kind].remedy for kind, count in leakage["counts"].items() if count]
-    return f"leaks: {leakage['sentence']}; to mend: {'; '.join(cures)}"
+    cures = [LEAKS[kind].remedy for kind, count in found.counts.items() if count]
+    return f"leaks: {found.sentence()}; to mend: {'; '.join(cures)}"
 
 
 def many_looks(
@@ -51,8 +80,8 @@ def many_looks(
     groups: Sequence[Any],
     against: str,
     seed: int,
-) -> dict[str, Any]:
-    """Say how sure the best layer *on test* is, when all of them were looked at; {} for one layer.
+) -> Looks | None:
+    """How sure the best layer on test is; None for one layer.
 
     Args:
         layers: which.
@@ -63,21 +92,16 @@ def many_looks(
         seed: of the permutations.
     """
     if len(layers) < 2:
-        return {}
+        return None
     table = np.stack([np.asarray(row, dtype=np.float64) for row in scores])
     references = np.broadcast_to(np.asarray(reference, dtype=np.float64), table.shape).copy()
     found = best_of(table, references, groups=groups, seed=seed)
-    layer = layers[found.index]
-    sentence = (
-        f"the best of {len(layers)} layers on test is layer {layer}: {found.difference:+.3f} over {against}, "
-        f"p = {found.p_value:.2g} corrected for {len(layers)} looks"
-    )
-    return {
-        "layers": len(layers),
-        "best": layer,
-        "difference": found.difference,
-        "p_value": found.p_value,
-        "p_uncorrected": found.p_uncorrected,
-        "against": against,
-        "sentence": sentence,
-    }
+    best = int(layers[found.index])
+    return Looks(len(layers), best, found.difference, found.p_value, found.p_uncorrected, against)
+
+
+def told(leakage: Audit, looks: Looks | None) -> dict[str, Any]:
+    """Both as JSON types, for results that are still told by dictionaries."""
+    expected = [kind for kind in LEAKS if kind not in leakage.kinds]
+    told = {**leakage.to_dict(), "expected": expected, "sentence": leakage.sentence()}
+    return {"leakage": told, "looks": {**asdict(looks), "sentence": looks.sentence} if looks else {}}

@@ -297,7 +297,7 @@ def _made(
         content["leakage"]["first"] = []
         for cell in content.get("cells", {}).values():
             cell["examples"] = []
-    leaks = settings.strict and not result.leakage["clean"]
+    leaks = settings.strict and not result.leakage.clean
     return Made(
         content,
         tables={"data.parquet": rows, "metrics.parquet": result.table()},
@@ -305,7 +305,7 @@ def _made(
         folders=("probes",),
         facts={"data": about_data(data), **facts},
         warnings=result.warnings,
-        error=_leaks(result.leakage["sentence"]) if leaks else None,
+        error=_leaks(result.leakage.sentence()) if leaks else None,
     )
 
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class Leak:
     row: int
     other: int | None
     detail: str
+
+    def redacted(self) -> Leak:
+        """The same without the detail, which may quote a prompt."""
+        return replace(self, detail="")
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import results
 from interp.analyses.concepts.itemised import of_concepts
 from interp.analyses.guessing import Guessing
+from interp.analyses.looks import Looks, told
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError
 from interp.results.findings import Finding
 from interp.tasks.protocols import Item
+from probes.evaluation import Audit
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate
 
@@ -55,7 +57,7 @@ class ConceptResult:
             the candidates that the prompt leaves.
         warnings: what a reader should know.
         leakage: what the audit of the prompts found, apart from what belongs to the protocol.
-        looks: the best layer on test and its p-value, corrected for the number of layers; {} for one layer.
+        looks: the best layer on test and its p-value, corrected for the number of layers; None for one layer.
     """
 
     protocol: str
@@ -79,9 +81,9 @@ class ConceptResult:
     selection: str
     verdict: str
     guessing: Guessing
-    warnings: tuple[str, ...] = field(default=())
-    leakage: Mapping[str, Any] = field(default_factory=dict)
-    looks: Mapping[str, Any] = field(default_factory=dict)
+    leakage: Audit
+    warnings: tuple[str, ...] = ()
+    looks: Looks | None = None
 
     @property
     def top1(self) -> Estimate:
@@ -118,8 +120,7 @@ class ConceptResult:
                 "belief": list(self.belief),
                 "selection": self.selection,
                 "verdict": self.verdict,
-                "leakage": dict(self.leakage),
-                "looks": dict(self.looks),
+                **told(self.leakage, self.looks),
                 "warnings": list(self.warnings),
             }
         )

@@ -9,9 +9,9 @@ import numpy as np
 
 from interp.analyses.concepts.controls import CONTROLS, Stand
 from interp.analyses.concepts.trial import Trial
-from interp.analyses.looks import audited, many_looks
+from interp.analyses.looks import Looks, audited, many_looks
 from interp.tasks.protocols import Protocol
-from probes.evaluation import Split
+from probes.evaluation import Audit, Split
 from probes.hyperdimensional import ConceptScores, Decodings
 from probes.statistics import bootstrap
 
@@ -20,7 +20,7 @@ __all__ = ["by_relation", "cells_of", "leakage_of", "looks_of", "metrics_of"]
 EXAMPLES = 5
 
 
-def leakage_of(trial: Trial, row: Protocol) -> dict[str, Any]:
+def leakage_of(trial: Trial, row: Protocol) -> Audit:
     """Audit the prompts, apart from what belongs to the protocol."""
     items = trial.drawn.items
     return audited(
@@ -32,10 +32,10 @@ def leakage_of(trial: Trial, row: Protocol) -> dict[str, Any]:
     )
 
 
-def looks_of(stand: Stand, layers: Sequence[int], rights: Sequence[np.ndarray]) -> dict[str, Any]:
+def looks_of(stand: Stand, layers: Sequence[int], rights: Sequence[np.ndarray]) -> Looks | None:
     """Say how sure the best layer on test is, against the mean prediction."""
     if not rights:
-        return {}
+        return None
     trial = stand.trial
     constant = CONTROLS["constant"].read(stand)
     against = CONTROLS["constant"].words

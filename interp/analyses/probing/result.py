@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from interp import results
 from interp.analyses.guessing import Guessing
+from interp.analyses.looks import Looks, told
 from interp.analyses.probing.itemised import of_probe
 from interp.analyses.probing.scores import Score
 from interp.errors import ConfigError, DataError
@@ -18,7 +19,7 @@ from interp.results.findings import Finding
 from interp.tasks import Labelled
 from probes.base import Probe
 from probes.cards import ProbeCard
-from probes.evaluation import Split, right
+from probes.evaluation import Audit, Split, right
 from probes.statistics import Estimate, paired_difference
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ProbeResult:
         guessing: the test against guessing, at the chosen layer.
         warnings: what a reader should know.
         leakage: what the audit of the prompts found.
-        looks: the best layer on test and its p-value, corrected for the number of layers; {} for one layer.
+        looks: the best layer on test and its p-value, corrected for the number of layers; None for one layer.
     """
 
     data: Labelled
@@ -68,9 +69,9 @@ class ProbeResult:
     selection: str
     verdict: str
     guessing: Guessing
+    leakage: Audit
     warnings: tuple[str, ...] = ()
-    leakage: Mapping[str, Any] = field(default_factory=dict)
-    looks: Mapping[str, Any] = field(default_factory=dict)
+    looks: Looks | None = None
 
     @property
     def accuracy(self) -> Estimate:
@@ -223,8 +224,7 @@ class ProbeResult:
             "fit": dict(self.probes[self.layer].facts()),
             "model": dict(self.model),
             "data": {"name": self.data.name, "n": len(self.data), "fingerprint": self.data.fingerprint},
-            "leakage": dict(self.leakage),
-            "looks": dict(self.looks),
+            **told(self.leakage, self.looks),
             "warnings": list(self.warnings),
         }
 

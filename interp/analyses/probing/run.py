@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from interp.activations import Activations
 from interp.analyses.guessing import Guessing, beyond_guessing
-from interp.analyses.looks import audited, leak_note, many_looks
+from interp.analyses.looks import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.controls import CONTROLS
 from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.scores import Score
@@ -26,7 +26,7 @@ from interp.sites import parse_layers
 from interp.tasks import Labelled
 from probes.base import Probe
 from probes.controls import bag_of_tokens, length_only, shuffled_labels
-from probes.evaluation import Split, accuracy, majority_label, right
+from probes.evaluation import Audit, Split, accuracy, majority_label, right
 from probes.statistics import paired_difference
 from probes.table import PROBES
 
@@ -196,11 +196,11 @@ class Job:
                 predicted = (guess,) * len(self.data)
                 return Reading(None, predicted, np.full(len(self.data), np.nan), self._validation(predicted))
 
-    def leakage(self) -> dict[str, Any]:
+    def leakage(self) -> Audit:
         """Audit the prompts."""
         return audited(self.data.texts, self.data.labels, self.split, groups=self.data.groups)
 
-    def looks(self, readings: dict[int, Reading]) -> dict[str, Any]:
+    def looks(self, readings: dict[int, Reading]) -> Looks | None:
         """Say how sure the best layer on test is, all of them having been looked at."""
         rows = self.split.test
         labels = [self.data.labels[i] for i in rows]

@@ -18,6 +18,7 @@ from interp.tasks import labelled
 from interp.tasks.protocols import PROTOCOLS
 from probes import HyperdimensionalProbe, load
 from probes.controls import ordered_slots, shuffled_labels
+from probes.evaluation import LEAKS
 from tests.noisy import noisy
 
 SIZES = (1200, 200, 240)
@@ -36,8 +37,8 @@ def found(model: Model) -> ConceptResult:
 def test_several_layers_come_with_a_curve_and_the_price_of_looking(model: Model) -> None:
     result = probe_concepts(model, layers="2,23", sizes=(600, 100, 120), controls=("constant",))
     assert set(result.curve) == {2, 23}
-    assert result.looks["best"] == 23 and result.looks["p_value"] < 0.01
-    assert "best of 2 layers on test is layer 23" in result.to_dict()["looks"]["sentence"]
+    assert result.looks is not None and result.looks.best == 23 and result.looks.p_value < 0.01
+    assert "best of 2 layers on test is layer 23" in result.looks.sentence
 
 
 def test_what_the_default_probe_reads_is_used_by_the_bundled_model(
@@ -49,9 +50,9 @@ def test_what_the_default_probe_reads_is_used_by_the_bundled_model(
 
 
 def test_the_prompts_are_audited(found: ConceptResult, model: Model) -> None:
-    assert found.leakage["clean"] and found.looks == {}
+    assert found.leakage.clean and found.looks is None
     stored = probe_concepts(model, "seen-pairs", layers="23", sizes=(300, 60, 60), controls=())
-    assert stored.leakage["clean"] and stored.leakage["expected"] == ["group"]
+    assert stored.leakage.clean and set(LEAKS) - set(stored.leakage.kinds) == {"group"}
 
 
 def test_the_logit_lens_says_what_the_edited_state_leans_to(found: ConceptResult) -> None:
