@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -27,10 +28,11 @@ from interp.activations.files import check_file, read_facts, read_tensors, write
 from interp.activations.joining import tail
 from interp.activations.value import Activations, facts_of, from_facts
 from interp.errors import ArtifactError, ConfigError, DataError, SiteError
+from interp.results import About, Number, Result, Table
 from interp.runs.lock import Lock
 from interp.sites import Site
 
-__all__ = ["ActivationStore"]
+__all__ = ["ActivationStore", "Stored"]
 
 STORE_SCHEMA = "interp.store/1"
 SHARD_SCHEMA = "interp.store.shard/1"
@@ -212,6 +214,26 @@ class ActivationStore:
                 compared += 1
         return compared
 
+    def summary(self) -> Stored:
+        """What is stored: sites, shapes, tokens and bytes.
+
+        Raises:
+            DataError: no shard is finished.
+        """
+        names = self._names(None)
+        first = self._shard(0, names)
+        lengths = [len(ids) for number in range(self.n_shards) for ids in self._record(number)["token_ids"]]
+        shapes = (("x".join(map(str, (len(self), *t.shape[1:]))), str(t.dtype)) for _, t in first.items())
+        return Stored(
+            n=len(self),
+            tokens=sum(lengths),
+            longest=max(lengths),
+            shards=self.n_shards,
+            size=sum(path.stat().st_size for path in self._root.rglob("*.safetensors")),
+            sites=tuple((name, *shape) for name, shape in zip(names, shapes, strict=True)),
+            about=About(model={"name": self._header["model_name"], "weights": self._header["weights"]}),
+        )
+
     def __repr__(self) -> str:
         """Say in one line what there is."""
         return f"ActivationStore({str(self.folder)!r}: {len(self)} examples, {len(self.sites)} sites)"
@@ -236,6 +258,61 @@ class ActivationStore:
         for name in names:
             tensors |= read_tensors(_file(self._root, name, number), record["files"][name], [name])
         return from_facts(tensors, record)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Stored(Result):
+    """What a store holds.
+
+    Attributes:
+        n: prompts.
+        tokens: of all prompts together.
+        longest: tokens of the longest prompt.
+        shards: how many there are.
+        size: bytes of all tensors on disk.
+        sites: of each its name, its shape and its dtype.
+    """
+
+    schema: ClassVar[str] = "interp.capture/2"
+    n: int
+    tokens: int
+    longest: int
+    shards: int
+    size: int
+    sites: tuple[tuple[str, str, str], ...]
+
+    def question(self) -> str:
+        """What was asked for."""
+        return f"Activations of {self.about.model.get('name', 'a model')} on {self.n:,} prompts"
+
+    def verdict(self) -> str:
+        """How much there is."""
+        return (
+            f"{self.n:,} prompts ({self.tokens:,} tokens) were read at {len(self.sites)} sites: "
+            f"{self.size / 1e6:,.1f} MB in {self.shards} shards."
+        )
+
+    def lead(self) -> tuple[str, ...]:
+        """How to read it back."""
+        return ("Read them back with interp.ActivationStore and the path of the run's folder.",)
+
+    def numbers(self) -> tuple[Number, ...]:
+        """The counts."""
+        return (
+            Number("prompts", self.n),
+            Number("tokens", self.tokens),
+            Number("longest", self.longest, unit="tokens", meaning="The longest prompt."),
+            Number("shards", self.shards),
+            Number("bytes", self.size, meaning="All tensors on disk."),
+        )
+
+    def tables(self) -> tuple[Table, ...]:
+        """Every site with its shape and dtype."""
+        rows = tuple(
+            (name, shape.replace("x", " x "), dtype.removeprefix("torch."))
+            for name, shape, dtype in self.sites
+        )
+        return (Table("sites", "What is stored", ("site", "shape", "dtype"), rows),)
 
 
 def _file(root: Path, site: str, number: int) -> Path:

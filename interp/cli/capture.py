@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.cli.dry_run import of_capture, show_plan
 from interp.cli.frame import Made, Work, about_data, command, prompt_table, read_prompts
@@ -60,15 +60,15 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
     sites = [str(site) for site in work.model.expand(settings.sites.split(","))]
     tokens = work.model.tokenize(data.texts)
     keys = _keys(work.certified(), tokens, sites, settings.where())
+    work.run.begin()
     with ActivationStore(work.run.path, cache_keys=keys) as store:
         _fill(work, settings, tokens, store, sites)
-        found = _summary(store, tokens, work)
+        found = store.summary()
     return Made(
         found,
         tables={"data.parquet": prompt_table(data, tokens.token_ids, keep_text=settings.text)},
         folders=("activations",),
         facts={"data": about_data(data)},
-        page=False,
     )
 
 
@@ -86,7 +86,6 @@ def _fill(
     """Capture the shards that are missing; each one that is on disk is there to stay."""
     from tqdm.auto import tqdm
 
-    work.run.begin()
     if len(store):
         work.session.note(f"resuming: {len(store):,} of {len(tokens):,} prompts are there already")
         work.run.keep_partial()
@@ -101,20 +100,3 @@ def _fill(
         texts = [tokens.texts[i] for i in rows] if settings.text else [""] * len(rows)
         store.append(dataclasses.replace(part, texts=texts))
         work.run.keep_partial()
-
-
-def _summary(store: ActivationStore, tokens: Tokens, work: Work) -> dict[str, Any]:
-    files = [path for path in (work.run.path / "activations").rglob("*.safetensors")]
-    first = next(iter(store.shards()))
-    return {
-        "schema": "interp.capture/1",
-        "n": len(store),
-        "tokens": sum(tokens.lengths),
-        "longest": max(tokens.lengths),
-        "shards": store.n_shards,
-        "bytes": sum(path.stat().st_size for path in files),
-        "sites": [
-            {"site": name, "shape": [len(store), *tensor.shape[1:]], "dtype": str(tensor.dtype)}
-            for name, tensor in first.items()
-        ],
-    }

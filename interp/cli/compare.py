@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.checkpoints import keep_cell, read_cells
 from interp.cli.dry_run import of_compare, show_compare
-from interp.cli.frame import Made, Work, about_model, command
+from interp.cli.frame import OldMade, Work, about_model, command
 from interp.cli.options import ModelSettings, RunSettings, choose, flag
 from interp.cli.session import Outcome, Session
 from interp.errors import ConfigError, DataError
@@ -120,7 +120,7 @@ def plan(work: Work, settings: CompareSettings) -> Outcome:
 
 
 @command(CompareSettings, examples=EXAMPLES, plan=plan)
-def compare(work: Work, settings: CompareSettings) -> Made:
+def compare(work: Work, settings: CompareSettings) -> OldMade:
     """Run what is not there yet, keeping every finished cell, and judge."""
     from interp import quantization
 
@@ -147,7 +147,7 @@ def compare(work: Work, settings: CompareSettings) -> Made:
         )
     refused = [cell for cell in found.cells if cell.refused]
     nothing = len(refused) == len(found.cells)
-    return Made(
+    return OldMade(
         found.to_dict(),
         tables={"findings.parquet": found.table()},
         facts={

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     import pandas
 
     from interp.models import Model
+    from interp.results import Result
     from interp.runs import RunFolder
     from interp.tasks import Labelled
 
@@ -38,6 +38,7 @@ __all__ = [
     "Command",
     "ExamplesFirst",
     "Made",
+    "OldMade",
     "Work",
     "about_data",
     "about_model",
@@ -54,6 +55,27 @@ S = TypeVar("S", bound=Settings)
 @dataclass(frozen=True)
 class Made:
     """What a command made: a result, and what the run folder keeps beside it.
+
+    Attributes:
+        result: written into ``result/``; its tables, figures and numbers into files that anyone can read.
+        tables: more of them: file name -> DataFrame, written as parquet.
+        folders: that the command itself has written into the run folder.
+        facts: for ``run.json``, beside those about the model.
+        more: for the envelope of ``--json`` alone.
+        error: a failure that still leaves a whole run.
+    """
+
+    result: Result
+    tables: Mapping[str, pandas.DataFrame] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+    error: InterpError | None = None
+
+
+@dataclass(frozen=True)
+class OldMade:
+    """What a command made whose result is no ``Result`` yet.
 
     Attributes:
         content: the result as a dictionary, written as ``metrics.json`` and printed with ``--json``.
@@ -177,7 +199,7 @@ class Command(ExamplesFirst, click.Command):
 
 def command(
     kind: type[S], *, examples: tuple[str, ...], plan: Callable[[Work, S], Outcome] | None = None
-) -> Callable[[Callable[[Work, S], Outcome | Made]], Command]:
+) -> Callable[[Callable[[Work, S], Outcome | Made | OldMade]], Command]:
     """Make a click command of a function.
 
     Args:
@@ -187,7 +209,7 @@ def command(
         plan: says what a run would take, for ``--dry-run``.
     """
 
-    def decorate(run: Callable[[Work, S], Outcome | Made]) -> Command:
+    def decorate(run: Callable[[Work, S], Outcome | Made | OldMade]) -> Command:
         def callback() -> None:
             context = click.get_current_context()
             _execute(context.obj, run.__name__, context.params, run, plan)
@@ -201,7 +223,7 @@ def _execute(
     session: Session,
     name: str,
     params: Mapping[str, Any],
-    run: Callable[[Work, Any], Outcome | Made],
+    run: Callable[[Work, Any], Outcome | Made | OldMade],
     plan: Callable[[Work, Any], Outcome] | None,
 ) -> None:
     """Put the settings together, run a command with libraries kept quiet, and print what it came to."""
@@ -254,11 +276,75 @@ def _claim(session: Session, settings: RunSettings) -> RunFolder:
     return session.run
 
 
-def _finish(work: Work, made: Outcome | Made) -> Outcome:
+def _finish(work: Work, made: Outcome | Made | OldMade) -> Outcome:
     """Write what a command made, and its report; look at the gates."""
+    if isinstance(made, OldMade):
+        return _finish_old(work, made)
     from interp import report
 
     assert isinstance(made, Made)
+    session, run = work.session, work.run
+    result = _keep(work, made)
+    _end(work, made.facts)
+    facts = {**run.facts, "path": run.path.as_posix()}
+    story = report.story_of(result, facts)
+    page = report.html(run.path, story=story)
+
+    def show() -> None:
+        report.write(story)
+        session.say(f"run: {run.path}   report: {page}")
+
+    found = {one.name: one.value for one in result.numbers()}
+    gates = read_gates(getattr(work.settings, "fail_under", ()), found)
+    data = {**result.summary(), "certificate": {"passed": work.certificate["passed"]}, **made.more}
+    error = made.error or failed_gate(gates, found)
+    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name), error=error)
+
+
+def _keep(work: Work, made: Made) -> Result:
+    """Write a result: as it is, and as tables, figures and numbers that anyone can read.
+
+    Returns:
+        The result as it was written: with ``--no-text`` it has no prompts.
+    """
+    from interp import report, results
+
+    session, run, result = work.session, work.run, made.result
+    for text in result.warnings:
+        session.warn(text)
+    text = getattr(work.settings, "text", True)
+    result.save(run.begin() / "result", text=text)
+    if not text:
+        result = results.load(run.path / "result")
+    for name in ("result", *made.folders):
+        run.add(name)
+    run.write_json("metrics.json", result.summary())
+    for one in result.tables():
+        run.write_table(f"tables/{one.name}.parquet", one.frame())
+    for name, table in made.tables.items():
+        run.write_table(name, table)
+    for one in result.figures():
+        figure = report.plot(one)
+        run.write_text(f"figures/{one.name}.svg", figure.svg())
+        run.write_text(f"figures/{one.name}.html", report.figure_page(figure))
+    return result
+
+
+def _end(work: Work, facts: Mapping[str, Any]) -> None:
+    """Close the run with what it was made of."""
+    work.run.finish(
+        model=about_model(work.model),
+        certificate=work.certificate,
+        **facts,
+        command_line=work.session.line,
+        warnings=work.session.warnings,
+    )
+
+
+def _finish_old(work: Work, made: OldMade) -> Outcome:
+    """Write what a command made, and its report; look at the gates."""
+    from interp import report
+
     session, run = work.session, work.run
     _write(work, made)
     page = [report.html(run.path).name] if made.page else []
@@ -274,9 +360,9 @@ def _finish(work: Work, made: Outcome | Made) -> Outcome:
     return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, *page), error=error)
 
 
-def _write(work: Work, made: Made) -> None:
+def _write(work: Work, made: OldMade) -> None:
     """Write everything but the report, which is made from what is written here."""
-    from interp.report.pages import figure_page
+    from interp.report import figure_page
     from interp.report.stories import figures
 
     session, run = work.session, work.run
@@ -290,13 +376,7 @@ def _write(work: Work, made: Made) -> None:
     for name, figure in drawn.items():
         run.write_text(f"figures/{name}.svg", figure.svg())
         run.write_text(f"figures/{name}.html", figure_page(figure))
-    run.finish(
-        model=about_model(work.model),
-        certificate=work.certificate,
-        **made.facts,
-        command_line=session.line,
-        warnings=session.warnings,
-    )
+    _end(work, made.facts)
 
 
 def about_model(model: Model) -> dict[str, Any]:
@@ -334,11 +414,7 @@ def prompt_table(data: Labelled, token_ids: Sequence[Sequence[int]], *, keep_tex
     """``data.parquet``: one row per prompt; without the text, its sha256."""
     import pandas
 
-    text = (
-        data.texts
-        if keep_text
-        else [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in data.texts]
-    )
+    text = data.texts if keep_text else data.redacted().texts
     return pandas.DataFrame(
         {
             "row": range(len(data)),

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from interp.cli.frame import Made, Work, about_data, command, prompt_table
+from interp.cli.frame import OldMade, Work, about_data, command, prompt_table
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
 
@@ -113,7 +113,7 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
 
 
 @command(PatchSettings, examples=EXAMPLES, plan=plan)
-def patch(work: Work, settings: PatchSettings) -> Made:
+def patch(work: Work, settings: PatchSettings) -> OldMade:
     """Rank mediators, and evaluate the circuit of the best on other pairs."""
     from interp.analyses.patching import patch as ranked
     from interp.mediation.chosen import chosen
@@ -131,7 +131,7 @@ def patch(work: Work, settings: PatchSettings) -> Made:
     if settings.text:
         corrupt, foils = zip(*((pair.corrupt, pair.foils[0]) for pair in pairs.ranking), strict=True)
         rows = rows.assign(corrupt=corrupt, foil=foils)
-    return Made(
+    return OldMade(
         result.to_dict(),
         tables={"data.parquet": rows, "effects.parquet": result.table()},
         facts={"data": about_data(data)},

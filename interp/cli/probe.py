@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.dry_run import of_probe, show_plan
-from interp.cli.frame import Made, Work, about_data, command, prompt_table, read_gates, read_prompts
+from interp.cli.frame import OldMade, Work, about_data, command, prompt_table, read_gates, read_prompts
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, GateError
@@ -177,12 +177,12 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
 
 
 @command(ProbeSettings, examples=EXAMPLES, plan=plan)
-def probe(work: Work, settings: ProbeSettings) -> Made:
+def probe(work: Work, settings: ProbeSettings) -> OldMade:
     """Read concepts under a protocol, or a label of prompts."""
     return _label(work, settings) if settings.concepts is None else _concepts(work, settings)
 
 
-def _label(work: Work, settings: ProbeSettings) -> Made:
+def _label(work: Work, settings: ProbeSettings) -> OldMade:
     from interp.analyses import probing
     from probes import PROBES
 
@@ -222,7 +222,7 @@ def _controls(work: Work, settings: ProbeSettings) -> tuple[str, ...]:
     return tuple(name for name in DEFAULT_CONTROLS if name != "random-weights")
 
 
-def _concepts(work: Work, settings: ProbeSettings) -> Made:
+def _concepts(work: Work, settings: ProbeSettings) -> OldMade:
     from interp.analyses.concepts import CONTROLS, probe_concepts
     from interp.analyses.concepts.cards import card_of
 
@@ -290,7 +290,7 @@ def _made(
     rows: pandas.DataFrame,
     numbers: Mapping[str, float | None],
     facts: Mapping[str, Any],
-) -> Made:
+) -> OldMade:
     """What is written of either analysis, with the causal test where it was asked for."""
     content = {**result.to_dict(), **_causal(work, settings, result)}
     if not settings.text:
@@ -298,7 +298,7 @@ def _made(
         for cell in content.get("cells", {}).values():
             cell["examples"] = []
     leaks = settings.strict and not result.leakage.clean
-    return Made(
+    return OldMade(
         content,
         tables={"data.parquet": rows, "metrics.parquet": result.table()},
         numbers=numbers,

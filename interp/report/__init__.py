@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from interp.report.figures import Figure
     from interp.report.story import Story
+    from interp.results import Result
 
-__all__ = ["html", "plot", "read", "result", "write"]
+__all__ = ["figure_page", "html", "plot", "read", "result", "story_of", "write"]
 
 
 def plot(result: Any, name: str = "") -> Figure:
@@ -59,16 +62,32 @@ def write(story: Story) -> None:
     tables.write(story)
 
 
-def html(run: str | Path, out: str | Path | None = None) -> Path:
+def html(run: str | Path, out: str | Path | None = None, *, story: Story | None = None) -> Path:
     """Write a finished run as one self-contained HTML page.
 
     Args:
         run: the run folder.
         out: where to; ``report.html`` in the run where not given.
+        story: what there is to say about it, where it has been read already.
 
     Returns:
         The page's path.
     """
     from interp.report import pages
 
-    return pages.write(Path(run), None if out is None else Path(out))
+    path = Path(run)
+    return pages.write(path, story or read(path), None if out is None else Path(out))
+
+
+def figure_page(figure: Figure) -> str:
+    """A small HTML page of one figure and the numbers behind it."""
+    from interp.report import pages
+
+    return pages.figure_page(figure)
+
+
+def story_of(found: Result, facts: Mapping[str, Any] | None = None) -> Story:
+    """What a report shows of a result; ``facts`` are those of its run, as ``run.json`` has them."""
+    from interp.report.document import document
+
+    return document(found, facts)

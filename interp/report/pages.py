@@ -6,7 +6,7 @@ from pathlib import Path
 
 from interp import runs
 from interp.errors import ConfigError
-from interp.report import page, stories, tables
+from interp.report import page, tables
 from interp.report.figures import Figure
 from interp.report.story import Story
 from interp.results import write_atomically
@@ -14,9 +14,9 @@ from interp.results import write_atomically
 __all__ = ["figure_page", "write"]
 
 
-def write(run: Path, out: Path | None = None) -> Path:
-    """Render a finished run; into the run (keeping its manifest true) or to another file."""
-    content = page.render(stories.of_run(run)).encode("utf-8", "backslashreplace")
+def write(run: Path, story: Story, out: Path | None = None) -> Path:
+    """Render the story of a finished run; into the run (keeping its manifest true) or to another file."""
+    content = page.render(story).encode("utf-8", "backslashreplace")
     if out is None:
         return runs.replace(run, "report.html", content)
     if out.is_dir():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import capturing, circuits, comparing, concepts, confusion, document, patching, probing
+from interp.report import circuits, comparing, concepts, confusion, document, patching, probing
 from interp.report.causal import causal_figures
 from interp.report.figures import Figure, drawing
 from interp.report.story import Story
@@ -20,7 +20,6 @@ __all__ = ["FIGURES", "STORIES", "figure", "figures", "of_run", "result_of"]
 
 STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
     "probe": probing.story,
-    "capture": capturing.story,
     "patch": patching.story,
     "compare": comparing.story,
     concepts.SCHEMA: concepts.story,

@@ -2,7 +2,8 @@
 
 What a field may hold: text, numbers, None; tuples and mappings of what a field may hold; arrays and tensors;
 frozen dataclasses; names with ``parse`` whose text says all of them (``head.5.3``); things with
-``save(folder)`` and ``load(folder)`` (probes). A file names a schema of ``SCHEMAS``, never a module: nothing
+``save(folder)`` and ``load(folder)`` (probes). Without text, what has ``redacted()`` is written as what that
+gives. A file names a schema of ``SCHEMAS``, never a module: nothing
 in it is imported or run.
 """
 
@@ -30,14 +31,19 @@ FACTS, ARRAYS, OBJECTS = "result.json", "result.safetensors", "objects"
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def write(result: Any, folder: Path) -> Path:
+def write(result: Any, folder: Path, *, text: bool = True) -> Path:
     """Write a result into a folder: arrays and objects first, the file that names them last.
+
+    Args:
+        result: what is written.
+        folder: where to.
+        text: False to leave out the prompts.
 
     Raises:
         ConfigError: when the place cannot be written.
         DataError: for a value that no reader could restore, naming its place.
     """
-    writer = _Writer(folder)
+    writer = _Writer(folder, text=text)
     content = writer.plain(result, type(result).__name__)
     if writer.arrays:
         from safetensors.torch import save
@@ -79,8 +85,8 @@ def _class_of(content: Any) -> type:
 
 
 class _Writer:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.arrays, self.objects = folder, {}, 0
+    def __init__(self, folder: Path, *, text: bool) -> None:
+        self.folder, self.text, self.arrays, self.objects = folder, text, {}, 0
 
     def plain(self, value: Any, place: str) -> Any:
         if isinstance(value, np.generic):
@@ -113,6 +119,8 @@ class _Writer:
         return {"array": place}
 
     def _dataclass(self, value: Any, place: str) -> dict[str, Any]:
+        if not self.text and hasattr(value, "redacted"):
+            value = value.redacted()
         if hasattr(value, "saved"):
             value = value.saved()  # a number, say, in the place of the function that gave it
         schema = {"schema": value.schema} if isinstance(getattr(value, "schema", None), str) else {}

@@ -132,8 +132,12 @@ class Result:
         }
         return jsonable(content)[0]
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, text: bool = True) -> Path:
         """Write everything that :func:`load` needs: ``result.json``, with its arrays and probes beside it.
+
+        Args:
+            folder: where to.
+            text: False to leave out the prompts: what holds them is written as its ``redacted()``.
 
         Returns:
             The folder.
@@ -142,7 +146,7 @@ class Result:
             ConfigError: when the place cannot be written.
             DataError: when a field holds what cannot be written.
         """
-        return codec.write(self, Path(folder))
+        return codec.write(self, Path(folder), text=text)
 
     def __repr__(self) -> str:
         """The verdict in one line."""

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SCHEMAS"]
 
-SCHEMAS: dict[str, str] = {}
+SCHEMAS: dict[str, str] = {
+    "interp.capture/2": "interp.store:Stored",
+}
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

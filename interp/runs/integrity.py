@@ -31,11 +31,12 @@ FILES = (
     "data.parquet",
     "metrics.json",
     "metrics.parquet",
+    "effects.parquet",
     "findings.parquet",
     "report.html",
     "log.jsonl",
 )
-FOLDERS = ("activations", "probes", "figures", "cells")
+FOLDERS = ("result", "tables", "figures", "probes", "activations", "cells")
 LAYOUT = (*FILES, *FOLDERS)
 
 

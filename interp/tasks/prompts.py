@@ -7,12 +7,12 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from interp.errors import DataError
 
-__all__ = ["Example", "Labelled", "PairTexts"]
+__all__ = ["Example", "Labelled", "PairTexts", "text_sha256"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ class PairTexts(NamedTuple):
     group: str = ""
 
 
+def text_sha256(text: str) -> str:
+    """The sha256 of a text, in hexadecimal: what stands for a prompt that is not written down."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Prompts, their labels, and the groups that must not straddle a split.
@@ -128,6 +133,10 @@ class Labelled:
         )
         texts, labels, groups, splits = columns
         return Labelled(self.name, self.description, texts, labels, groups, splits, self.source, self.grouped)
+
+    def redacted(self) -> Labelled:
+        """The same with each prompt replaced by the sha256 of its text; its fingerprint is another."""
+        return replace(self, texts=tuple(text_sha256(text) for text in self.texts))
 
     def limit(self, n: int, *, seed: int = 0) -> Labelled:
         """Keep at most ``n`` prompts, drawn at random and left in order."""

@@ -232,9 +232,10 @@ def states(name: str, acts: Any) -> Numbers:
 def stored(told: Mapping[str, Any]) -> Numbers:
     """Of the document of ``interp capture``."""
     found = Numbers()
-    found.row("stored", told, ("n", "tokens", "longest"))
-    for row in told["sites"]:
-        found.add(f"stored {row['site']} / shape", "x".join(map(str, row["shape"])))
+    numbers = {"n" if name == "prompts" else name: one["value"] for name, one in told["numbers"].items()}
+    found.row("stored", numbers, ("n", "tokens", "longest"))
+    for row in told["tables"]["sites"]["rows"]:
+        found.add(f"stored {row['site']} / shape", row["shape"].replace(" ", ""))
     return found
 
 

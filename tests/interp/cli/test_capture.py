@@ -24,7 +24,7 @@ def test_what_is_stored_is_what_the_library_captures(call: Call, place: Path) ->
     )
     assert answer.code == 0
     envelope = answer.envelope
-    assert [site["site"] for site in envelope["data"]["sites"]] == [
+    assert [site["site"] for site in envelope["data"]["tables"]["sites"]["rows"]] == [
         "resid_post.0",
         "head.1.2",
         "resid_post.1",
