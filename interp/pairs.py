@@ -6,6 +6,7 @@ and foil differ in their first token. What does not line up is refused, or dropp
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,8 @@ class PairSet:
         answer_ids: per pair the first token of each answer.
         foil_ids: per pair the first token of each foil.
         notes: what a reader should know, such as the share that was kept.
+        name: of the task or the file; "" for pairs that were made by hand.
+        description: what they are like, in a few words.
     """
 
     pairs: tuple[Pair, ...]
@@ -60,6 +63,8 @@ class PairSet:
     answer_ids: tuple[tuple[int, ...], ...]
     foil_ids: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...] = ()
+    name: str = ""
+    description: str = ""
 
     @classmethod
     def build(
@@ -124,7 +129,8 @@ class PairSet:
         Raises:
             DataError: no such file, a line that is no such object, or what :meth:`build` refuses.
         """
-        return cls.build(model, _read(Path(path)), misaligned=misaligned)
+        path = Path(path)
+        return replace(cls.build(model, _read(path), misaligned=misaligned), name=path.stem)
 
     def save(self, path: str | Path) -> Path:
         """Write the texts as :meth:`from_jsonl` reads them."""
@@ -152,6 +158,19 @@ class PairSet:
         return [pair.group or pair.clean for pair in self.pairs]
 
     @property
+    def described(self) -> dict[str, Any]:
+        """Name, description, n, groups and fingerprint of the texts: what a result says of its data."""
+        rows = [[p.clean, p.corrupt, p.answers, p.foils] for p in self.pairs]
+        found = hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        return {
+            "name": self.name or "own pairs",
+            "description": self.description,
+            "n": len(self),
+            "groups": len(set(self.groups)),
+            "fingerprint": found.hexdigest(),
+        }
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         """Give the number of tokens of each pair's prompts."""
         return self.clean.lengths
@@ -167,7 +186,9 @@ class PairSet:
         ids = zip(self.pairs, self.answer_ids, self.foil_ids, strict=True)
         turned = [(a, f) if p.kind == "null" else (f, a) for p, a, f in ids]
         answers, foils = tuple(a for a, _ in turned), tuple(f for _, f in turned)
-        return PairSet(pairs, self.corrupt, self.clean, answers, foils, self.notes)
+        return replace(
+            self, pairs=pairs, clean=self.corrupt, corrupt=self.clean, answer_ids=answers, foil_ids=foils
+        )
 
     def right(self, model: ModelLike, *, batch_size: str | int = "auto") -> PairSet:
         """Keep the pairs whose clean prompt the model answers rather with an answer than with a foil.
@@ -201,13 +222,13 @@ class PairSet:
     def __getitem__(self, rows: slice | Sequence[int]) -> PairSet:
         """Give some of the pairs."""
         picked = list(range(len(self)))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
-        return PairSet(
-            tuple(self.pairs[at] for at in picked),
-            _picked(self.clean, picked),
-            _picked(self.corrupt, picked),
-            tuple(self.answer_ids[at] for at in picked),
-            tuple(self.foil_ids[at] for at in picked),
-            self.notes,
+        return replace(
+            self,
+            pairs=tuple(self.pairs[at] for at in picked),
+            clean=_picked(self.clean, picked),
+            corrupt=_picked(self.corrupt, picked),
+            answer_ids=tuple(self.answer_ids[at] for at in picked),
+            foil_ids=tuple(self.foil_ids[at] for at in picked),
         )
 
     def __repr__(self) -> str:

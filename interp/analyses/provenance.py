@@ -13,7 +13,7 @@ __all__ = ["check_same_tokens", "earlier", "origin"]
 
 def origin(model: Model) -> dict[str, Any]:
     """Give name, weights, fingerprint, tokenizer_fingerprint and scheme of a model."""
-    return {**model.described, "tokenizer_fingerprint": model.tokenizer_fingerprint}
+    return dict(model.described)
 
 
 def earlier(reference: Measured, analysis: str, key: str) -> Any:

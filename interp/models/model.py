@@ -94,11 +94,12 @@ class Model:
 
     @property
     def described(self) -> dict[str, str]:
-        """Give name, weights, fingerprint and scheme: what a result says about its model."""
+        """Name, weights, fingerprints and scheme: what a result says about its model."""
         return {
             "name": self.name,
             "weights": self.weights,
             "fingerprint": self.fingerprint,
+            "tokenizer_fingerprint": self.tokenizer_fingerprint,
             "scheme": self.scheme,
         }
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Any
 
 from interp.report.story import Table
+from interp.results import About
 
 __all__ = ["certificate_table", "identity", "short_name"]
 
@@ -57,10 +57,7 @@ def _noise(certificate: dict[str, Any]) -> str:
 
 def short_name(facts: dict[str, Any]) -> str:
     """Name the model for a title: of a folder its last part, of anything else what the user typed."""
-    model = facts.get("model", {})
-    name, scheme = str(model.get("name", "?")), str(model.get("scheme", "none"))
-    name = PurePath(name).name if name.startswith((".", "/", "~")) else name
-    return name if scheme == "none" else f"{name} at {scheme}"
+    return About(model=facts.get("model", {})).model_name
 
 
 def _other(model: Any) -> str:

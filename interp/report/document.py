@@ -89,7 +89,8 @@ def interval_text(low: Any, high: Any, decimals: int = 3) -> str:
 def shown_table(table: results.Table, most: int | None = LONG) -> Table:
     """A table as it is shown: interval ends in one cell, columns in their format, at most so many rows."""
     pairs = _interval_columns(table.columns)
-    columns = [(at, name) for at, name in enumerate(table.columns) if at not in pairs.values()]
+    left_out = {*pairs.values(), *(table.columns.index(name) for name in table.hidden)}
+    columns = [(at, name) for at, name in enumerate(table.columns) if at not in left_out]
     formats = dict(table.formats)
     rows = tuple(
         tuple(

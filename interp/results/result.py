@@ -155,7 +155,8 @@ class Result:
     def _repr_html_(self) -> str:
         """The first rows of the main table, escaped, under the verdict."""
         table = self.tables()[0]
-        return table_html(table.frame().head(table.shown), caption=self.verdict())
+        shown = table.frame().drop(columns=list(table.hidden)).head(table.shown)
+        return table_html(shown, caption=self.verdict())
 
 
 def load(folder: str | Path) -> Result:

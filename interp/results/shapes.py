@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.errors import DataError
@@ -40,6 +41,18 @@ class About:
     model: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str:
+        """The model for a title: of a folder its last part, with its precision where that is another."""
+        name, scheme = str(self.model.get("name", "?")), str(self.model.get("scheme", "none"))
+        name = PurePath(name).name if name.startswith((".", "/", "~")) else name
+        return name if scheme == "none" else f"{name} at {scheme}"
+
+    @property
+    def words(self) -> str:
+        """Data and model for a title, such as ``capitals, demo``."""
+        return ", ".join(filter(None, (str(self.data.get("name", "")), self.model_name)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,8 @@ class Table:
         main: the row that stands out.
         folded: whether a page shows it only when it is opened.
         shown: how many rows a terminal shows.
-        formats: column -> format of its numbers, such as ``".0%"``; three significant digits where left out.
+        formats: column -> format of its numbers, such as ``".0%"``; three decimals where left out.
+        hidden: columns for work with the data, which a page and a terminal leave out.
     """
 
     name: str
@@ -99,6 +113,7 @@ class Table:
     folded: bool = False
     shown: int = 10
     formats: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse rows that do not fill the columns.

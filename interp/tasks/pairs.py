@@ -47,6 +47,8 @@ def sample(
     """
     model = as_model(model)
     found = PairSet.build(model, _texts(task, n, seed, counterfactual, world), misaligned="drop")
+    row = find(task, PAIR_TASKS, "the tasks with pairs")
+    found = replace(found, name=task, description=row.sentence or row.description)
     return (found[: 2 * n].right(model) if only_correct else found)[:n]
 
 

@@ -148,6 +148,18 @@ def test_at_least_two_counterfactuals_each() -> None:
     assert all(len(row.kinds) >= 2 for row in PAIR_TASKS.values())
 
 
+def test_pairs_say_what_they_are(demo: Model, tmp_path: Path) -> None:
+    found = sample(demo, "capitals", 6, only_correct=False)
+    told = found[:4].described
+    assert (told["name"], told["n"], told["groups"]) == ("capitals", 4, len(set(found[:4].groups)))
+    assert "the capital of" in told["description"]
+    assert told["fingerprint"] == found[:4].swap().swap().described["fingerprint"]
+    assert told["fingerprint"] != found[:5].described["fingerprint"] != found[:4].swap().described
+    read = PairSet.from_jsonl(demo, found.save(tmp_path / "mine.jsonl"))
+    assert read.described == found.described | {"name": "mine", "description": ""}
+    assert PairSet.build(demo, list(found)).described["name"] == "own pairs"
+
+
 def test_what_there_is_not_is_refused(demo: Model) -> None:
     with pytest.raises(ConfigError, match=r"task 'capital' asked; .* Did you mean 'capitals'"):
         sample(demo, "capital")

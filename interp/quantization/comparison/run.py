@@ -230,7 +230,6 @@ def _failures(report: Mapping[str, Any]) -> tuple[str, ...]:
 def _described(model: Model) -> dict[str, Any]:
     return {
         **model.described,
-        "tokenizer_fingerprint": model.tokenizer_fingerprint,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "layers": model.n_layers,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import interp
 from interp.report import page
 from interp.report.document import document, interval_text, shown_table, value_text
-from interp.results import Figure, Number, Result, Table
+from interp.results import About, Figure, Number, Result, Table
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -83,6 +83,18 @@ def test_intervals_are_one_cell_and_columns_of_numbers_are_set_right() -> None:
     assert len(table.rows) == 30
     assert len(shown_table(Found().tables()[0], None).rows) == 40
     assert shown_table(Found().tables()[1]).columns == ("x", "a interval")
+
+
+def test_columns_for_work_with_the_data_are_left_out_of_what_is_shown() -> None:
+    whole = Found().tables()[0]
+    part = shown_table(replace(whole, hidden=("share", "mediator")))
+    assert part.columns == ("effect", "interval", "n") and part.rows[0] == ("0.500", "[0.400, 0.600]", "3")
+    assert list(replace(whole, hidden=("share",)).frame()) == list(whole.columns)
+
+
+def test_data_and_model_are_named_for_a_title() -> None:
+    assert About(model={"name": "/models/gpt2", "scheme": "int8"}).words == "gpt2 at int8"
+    assert About(model={"name": "demo"}, data={"name": "capitals"}).words == "capitals, demo"
 
 
 def test_numbers_as_text() -> None:
