@@ -10,17 +10,14 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from interp import results
 from interp.errors import ConfigError, DataError
 from interp.mediation import SEARCHES, Curve, Edge, Effects, Evaluation, curve, evaluate
 from interp.mediation.chosen import chosen
-from interp.mediation.itemised import of_curve, prefixed
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
-from interp.results.findings import Finding
+from interp.results.findings import Finding, prefixed
 from interp.tasks.pairs import sample
 
 if TYPE_CHECKING:
@@ -61,8 +58,7 @@ class Trace:
     Attributes:
         target: the share of the behaviour that decided its size, on the ranking pairs.
         evaluation: of the circuit.
-        curve: faithfulness by size, nodes in the order of their effects.
-        random_curve: the same with nodes in a random order: the control.
+        curve: faithfulness by size, nodes in the order of their effects, beside a random order.
         held_out: whether evaluation and curves are over pairs that the ranking has not seen.
         heads_per_group: how many heads share keys and values, for the drawing of edges.
     """
@@ -70,9 +66,14 @@ class Trace:
     target: float
     evaluation: Evaluation
     curve: Curve
-    random_curve: Curve
     held_out: bool
     heads_per_group: int = 1
+
+    @property
+    def random_curve(self) -> Curve:
+        """The curve with mediators in a random order: the control."""
+        assert self.curve.control is not None
+        return self.curve.control
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,7 +98,7 @@ class Patching:
         """Give the effects, and of this model's own circuit the evaluation and the area by size."""
         if self.trace is None:
             return self.effects.findings()
-        circuit = self.trace.evaluation.findings() + of_curve(self.trace.curve, self.trace.random_curve)[:1]
+        circuit = self.trace.evaluation.findings() + self.trace.curve.findings()[:1]
         return self.effects.findings() + prefixed(circuit, "circuit")
 
     def diff(self, reference: Patching) -> pandas.DataFrame:
@@ -128,7 +129,7 @@ def _trace_dict(trace: Trace) -> dict[str, Any]:
             "held_out": trace.held_out,
             "heads_per_group": trace.heads_per_group,
             "n_pairs": len(trace.evaluation.groups),
-            "evaluation": trace.evaluation.to_dict(),
+            "evaluation": _evaluation_dict(trace.evaluation),
             "sizes": list(found.sizes),
             "faithfulness": found.faithfulness,
             "random_faithfulness": control.faithfulness,
@@ -142,6 +143,20 @@ def _trace_dict(trace: Trace) -> dict[str, Any]:
         }
     )
     return plain
+
+
+def _evaluation_dict(found: Evaluation) -> dict[str, Any]:
+    removals = found.removals
+    minimality = removals and {
+        "tested": len(removals.members),
+        "needed": removals.needed,
+        "threshold": removals.threshold,
+        "couples": len(removals.couples),
+        "covered": len(removals.covering),
+        "members": removals.table().frame().to_dict("records"),
+    }
+    runs = found.table().to_dict("records")
+    return {"metric": found.metric, "no_share": found.no_share, "runs": runs, "minimality": minimality}
 
 
 def _small(found: Curve, control: Curve) -> dict[str, list[float]]:
@@ -301,16 +316,12 @@ def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: i
     ranked = curve(model, parts.ranking, order, **given, **sizes)
     if ranked.no_share:
         return ranked.no_share
-    enough = np.flatnonzero(ranked.faithfulness >= TARGET)
-    size = ranked.sizes[int(enough[0])] if len(enough) else ranked.sizes[-1]
+    size = ranked.smallest(TARGET) or ranked.sizes[-1]
     held = parts.held_out if parts.held_out is not None else parts.ranking
-    lucky = list(order)
-    random.Random(f"order:{seed}").shuffle(lucky)
     return Trace(
         TARGET,
         evaluate(model, held, list(order[:size]), **given, **controls),
-        curve(model, held, order, **given, **sizes),
-        curve(model, held, lucky, **given, **sizes),
+        curve(model, held, order, **given, **sizes, control=True),
         parts.held_out is not None,
         model.n_heads // model.n_kv_heads,
     )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.mediation.alignment import Alignment, das, interchange_accuracy
     from interp.mediation.circuits import (
+        CircuitTransfer,
         Curve,
-        Elsewhere,
         Evaluation,
         curve,
         evaluate,
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Alignment": "alignment",
+    "CircuitTransfer": "circuits",
     "Contributions": "contributions",
     "Curve": "circuits",
     "DIRECTIONS": "effects",
     "ESTIMANDS": "decomposition",
     "Edge": "edges",
     "Effects": "effects",
-    "Elsewhere": "circuits",
     "Evaluation": "circuits",
     "Forecast": "plans",
     "Graph": "edges",
@@ -105,11 +105,11 @@ __all__ = [
     "SEARCHES",
     "THROUGH",
     "Alignment",
+    "CircuitTransfer",
     "Contributions",
     "Curve",
     "Edge",
     "Effects",
-    "Elsewhere",
     "Evaluation",
     "Forecast",
     "Graph",

@@ -7,9 +7,8 @@ from typing import Any
 from interp.report.figures import Figure
 from interp.report.story import Number, Table
 
-__all__ = ["circuit_figures", "circuit_number", "circuit_table", "circuit_verdict", "curve_figure"]
+__all__ = ["circuit_figures", "circuit_number", "circuit_table", "circuit_verdict"]
 
-CURVE = "interp.mediation.curve/1"
 DRAWN_NODES, DRAWN_EDGES = 40, 60
 AREAS = {"CPR": "area under faithfulness (CPR)", "CMD": "area to full faithfulness (CMD)"}
 
@@ -130,23 +129,6 @@ def _curve(circuit: dict[str, Any]) -> Figure:
         "Faithfulness by size of the circuit",
         f"Mean over {circuit['n_pairs']:,} pairs; all outside the circuit comes from the corrupt prompt.",
         x=f"{circuit['members']} in the circuit",
-        y="share of the behaviour kept",
-        reference=1.0,
-        reference_name="the whole model",
-    )
-
-
-def curve_figure(result: dict[str, Any]) -> Figure:
-    """Draw one curve of ``mediation.curve`` by itself."""
-    import pandas
-
-    rows = [(row["fraction"], "this ranking", *[row["faithfulness"]] * 3) for row in result["rows"]]
-    return Figure(
-        "curve",
-        pandas.DataFrame(rows, columns=["x", "series", "value", "low", "high"]),
-        "Faithfulness by size of the circuit",
-        f"CPR {result['cpr']:.3f}, CMD {result['cmd']:.3f}. Horizontal: {result['x']}.",
-        x=f"share of the {result['members']}",
         y="share of the behaviour kept",
         reference=1.0,
         reference_name="the whole model",

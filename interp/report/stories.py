@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import circuits, comparing, concepts, confusion, document, patching, probing
+from interp.report import comparing, concepts, confusion, document, patching, probing
 from interp.report.causal import causal_figures
 from interp.report.figures import Figure, drawing
 from interp.report.story import Story
@@ -30,7 +30,6 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "interp.probe/1": probing.main_figure,
     concepts.SCHEMA: concepts.main_figure,
     patching.SCHEMA: patching.main_figure,
-    circuits.CURVE: circuits.curve_figure,
     comparing.SCHEMA: comparing.main_figure,
 }
 """Schema of a result -> its main figure."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from interp.errors import DataError
 from probes.statistics import Estimate, bootstrap
 
-__all__ = ["Finding", "Findings", "FixedStatistic", "named"]
+__all__ = ["Finding", "Findings", "FixedStatistic", "named", "prefixed"]
 
 Statistic = Callable[[Float[np.ndarray, " item"]], float]
 
@@ -155,6 +155,11 @@ def named(findings: Iterable[Finding]) -> dict[str, Finding]:
             raise DataError(f"two findings are called {one.name!r}; give each a name of its own.")
         found[one.name] = one
     return found
+
+
+def prefixed(findings: Sequence[Finding], prefix: str) -> tuple[Finding, ...]:
+    """Findings with a word before each name, so that those of two results can stand together."""
+    return tuple(replace(one, name=f"{prefix}: {one.name}") for one in findings)
 
 
 def row(finding: Finding, seed: int = 0) -> dict[str, Any]:

@@ -6,5 +6,8 @@ __all__ = ["SCHEMAS"]
 
 SCHEMAS: dict[str, str] = {
     "interp.capture/2": "interp.store:Stored",
+    "interp.circuit-transfer/1": "interp.mediation.circuits.transfer:CircuitTransfer",
+    "interp.curve/2": "interp.mediation.circuits.curve:Curve",
+    "interp.evaluation/2": "interp.mediation.circuits.evaluation:Evaluation",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

@@ -11,8 +11,7 @@ import numpy as np
 from interp.analyses.agreement.rankings import Rankings, by_luck, overlap, weighted_jaccard
 from interp.analyses.patching import TARGET, PairsFor, no_circuit
 from interp.mediation import Effects, curve
-from interp.mediation.circuits.runs import run_all
-from interp.mediation.itemised import share_kept
+from interp.mediation.circuits.runs import run_all, share_kept
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding
@@ -48,8 +47,7 @@ def circuit_of(model: Model, parts: PairsFor, effects: Effects, seed: int) -> Ci
     found = curve(model, parts.ranking, order, universe=list(universe), metric=effects.metric, seed=seed)
     if found.no_share:
         return Circuit((), universe, found.no_share)
-    enough = np.flatnonzero(found.faithfulness >= TARGET)
-    size = found.sizes[int(enough[0])] if len(enough) else len(universe)
+    size = found.smallest(TARGET) or len(universe)
     if size >= len(universe):
         return Circuit((), universe, f"no part of the mediators keeps {TARGET:.0%} of the behaviour")
     return Circuit(tuple(order[:size]), universe)

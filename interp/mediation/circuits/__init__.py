@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from interp.mediation.circuits.controls import UNMATCHED
 from interp.mediation.circuits.curve import COMPAT, FRACTIONS, Curve, curve
-from interp.mediation.circuits.elsewhere import Elsewhere, generality, selectivity
 from interp.mediation.circuits.evaluation import Evaluation, evaluate
 from interp.mediation.circuits.runs import nodes_of
+from interp.mediation.circuits.transfer import CircuitTransfer, generality, selectivity
 
 __all__ = [
     "COMPAT",
     "FRACTIONS",
     "UNMATCHED",
+    "CircuitTransfer",
     "Curve",
-    "Elsewhere",
     "Evaluation",
     "curve",
     "evaluate",

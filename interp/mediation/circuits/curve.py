@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-from interp import results
 from interp.errors import ConfigError
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
     Members,
+    ends_of,
     members_of,
     no_total,
     ranked_of,
     refuse_no_effect,
     run_all,
+    share_kept,
     what_are,
 )
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.pruning import on_a_path
-from interp.mediation.itemised import of_curve
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
-from interp.results.findings import Finding
+from interp.results import About, Cell, Figure, Finding, Number, Result, Table
+from probes.statistics import Estimate, bootstrap
 
-if TYPE_CHECKING:
-    import pandas
+__all__ = ["COMPAT", "FRACTIONS", "Curve", "curve"]
 
-__all__ = ["COMPAT", "CURVE", "FRACTIONS", "Curve", "curve"]
-
-CURVE = "interp.mediation.curve/1"
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Of all nodes or edges: the sizes at which MIB measures (Mueller et al. 2025, 2504.13151)."""
 COMPAT: dict[str, str] = {
     "": "sizes 0, 1, 2, 4, ... and all; areas over the fraction of nodes or edges, from 0 to 1",
     "mib": "the largest 0.1% to 100%, rounded down; areas over these fractions, from 0.001 to 1",
 }
+ENOUGH = 0.8
+"""The share of the behaviour that a small circuit keeps."""
+SMALL = 0.05
+"""The share of all nodes or edges that a small circuit may have."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Curve:
-    """Hold faithfulness by circuit size, nodes or edges added in the order of a ranking.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Curve(Result):
+    """Faithfulness by circuit size, nodes or edges added in the order of a ranking.
 
     Attributes:
         sizes: numbers of nodes or edges, ascending.
@@ -61,9 +63,10 @@ class Curve:
         runs: the metric of each pair at each size; None where it was not kept.
         ends: the metric of each pair with everything replaced, and with nothing.
         groups: of the pairs.
-        seed: of intervals.
+        control: the same in a random order; None where it was not run.
     """
 
+    schema: ClassVar[str] = "interp.curve/2"
     sizes: tuple[int, ...]
     faithfulness: Float[np.ndarray, " size"]
     total: int
@@ -74,7 +77,7 @@ class Curve:
     runs: Float[np.ndarray, "size pair"] | None = None
     ends: Float[np.ndarray, "end pair"] | None = None
     groups: tuple[str, ...] = ()
-    seed: int = 0
+    control: Curve | None = None
 
     @cached_property
     def no_share(self) -> str:
@@ -86,17 +89,17 @@ class Curve:
 
     @property
     def axis(self) -> Float[np.ndarray, " size"]:
-        """Give the fraction of all nodes or edges that each size stands for."""
+        """The fraction of all nodes or edges that each size stands for."""
         return np.array(self.fractions) if self.fractions else np.array(self.sizes) / self.total
 
     @property
     def members(self) -> str:
-        """Say what is added: ``nodes`` or ``edges``."""
+        """What is added: ``nodes`` or ``edges``."""
         return f"{what_are(self.order)}s"
 
     @property
     def axis_words(self) -> str:
-        """Say in words what the areas are over."""
+        """What the areas are over, in words."""
         parts = f"share of the {self.total:,} {self.members} that is in the circuit"
         start = f"{self.axis[0]:g} to {self.axis[-1]:g}, linear"
         return f"{parts}, in the order of the ranking ({start})"
@@ -111,67 +114,187 @@ class Curve:
 
     @property
     def cmd(self) -> float:
-        """Give the area between faithfulness and 1 (MIB's CMD; 0 is best)."""
+        """The area between faithfulness and 1 (MIB's CMD; 0 is best)."""
         return float(np.trapezoid(np.abs(1 - self.faithfulness), self.axis))
+
+    def smallest(self, share: float) -> int | None:
+        """The smallest measured size that keeps a share of the behaviour; None where none does."""
+        enough = np.flatnonzero(self.faithfulness >= share)
+        return self.sizes[int(enough[0])] if len(enough) else None
 
     def largest_within(self, fraction: float) -> int | None:
         """The place of the largest measured size of at most a fraction of all; None where it is size 0."""
         fitting = [at for at, size in enumerate(self.sizes) if 0 < size <= fraction * self.total]
         return max(fitting, key=lambda at: self.sizes[at], default=None)
 
-    def table(self) -> pandas.DataFrame:
-        """Give one row per size.
-
-        Columns: fraction (see ``axis_words``), size, on_a_path (edges only: how many of them lie on a path
-        from the embedding to the logits), faithfulness (share of the behaviour).
-        """
-        import pandas
-
-        columns: dict[str, Any] = {"fraction": self.axis, "size": self.sizes}
-        columns |= {"on_a_path": self.kept} if self.kept else {}
-        return pandas.DataFrame({**columns, "faithfulness": self.faithfulness})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the table, the areas and what they are over, as JSON types."""
-        plain, _ = results.jsonable(
-            {
-                "schema": CURVE,
-                "x": self.axis_words,
-                "members": self.members,
-                "total": self.total,
-                "metric": self.metric,
-                "rows": self.table().to_dict("records"),
-                "cpr": self.cpr,
-                "cmd": self.cmd,
-            }
+    @cached_property
+    def _estimates(self) -> tuple[Estimate | None, ...]:
+        """Faithfulness at each size with its interval; None at both ends, and where there is none."""
+        return tuple(
+            self._estimate(lambda shares, at=at: float(shares[at])) if 0 < size < self.total else None
+            for at, size in enumerate(self.sizes)
         )
-        return plain
+
+    @cached_property
+    def _area(self) -> Estimate | None:
+        return self._estimate(lambda shares: float(np.trapezoid(shares, self.axis)))
+
+    def _estimate(self, of: Callable[[np.ndarray], float]) -> Estimate | None:
+        """A number made of the shares of all sizes, with its interval over groups of pairs."""
+        if self.runs is None or self.ends is None or self.no_share:
+            return None
+
+        def statistic(table: np.ndarray) -> float:
+            *parts, none, whole = table.mean(axis=0)
+            return of((np.array(parts) - none) / (whole - none)) if abs(whole - none) > 1e-12 else 0.0
+
+        table = np.vstack([self.runs, self.ends]).T
+        return bootstrap(table, groups=self.groups, statistic=statistic, seed=self.seed)
+
+    # What it says -----------------------------------------------------------------------------------------
+
+    def question(self) -> str:
+        """The question that was asked."""
+        return f"How many {self.members} keep the behaviour? ({self.about.words})"
+
+    def verdict(self) -> str:
+        """How many are enough, and the areas."""
+        if self.no_share:
+            return f"No faithfulness is given: {self.no_share}."
+        enough = self.smallest(ENOUGH)
+        few = (
+            f"The first {enough:,} of {self.total:,} {self.members} keep"
+            if enough
+            else "No part of them keeps"
+        )
+        random = "" if self.control is None else f" ({self.control.cpr:.3f} in a random order)"
+        return f"{few} {ENOUGH:.0%} of the behaviour; CPR {self.cpr:.3f}{random}, CMD {self.cmd:.3f}."
+
+    def lead(self) -> tuple[str, ...]:
+        """How it was measured."""
+        return (
+            f"{self.members.capitalize()} were added to the circuit in the order of a ranking; everything "
+            f"outside of it comes from the corrupt prompt. Faithfulness is the share of the {self.metric} "
+            f"kept, over {len(self.groups):,} pairs of prompts. Areas are over the {self.axis_words}.",
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Both areas."""
+        beside = ["", ""]
+        if self.control is not None and not self.no_share:
+            beside = [f"; {one:.3f} in a random order" for one in (self.control.cpr, self.control.cmd)]
+        cpr, cmd = (None, None) if self.no_share else (self.cpr, self.cmd)
+        return (
+            Number(
+                "cpr",
+                cpr,
+                *ends_of(self._area),
+                "",
+                f"higher is better{beside[0]}",
+                "Area under faithfulness (CPR)",
+            ),
+            Number("cmd", cmd, meaning=f"0 is best{beside[1]}", label="Area to full faithfulness (CMD)"),
+        )
+
+    def tables(self) -> tuple[Table, ...]:
+        """One row per size: fraction (see ``axis_words``), size, faithfulness; then the areas.
+
+        Of edges ``on_a_path`` says how many lie on a path from the embedding to the logits.
+        """
+        columns: dict[str, Sequence[Cell]] = {"fraction": self.axis.tolist(), "size": self.sizes}
+        columns |= {"on_a_path": self.kept} if self.kept else {}
+        columns["faithfulness"] = self.faithfulness.tolist()
+        columns["low"], columns["high"] = zip(*map(ends_of, self._estimates), strict=True)
+        if self.control is not None:
+            columns["random_order"] = self.control.faithfulness.tolist()
+        rows = list(zip(*columns.values(), strict=True))
+        note = f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs." if self.groups else ""
+        size = Table("faithfulness", "Faithfulness by size", tuple(columns), rows, note, shown=15)
+        return (size,) if self.no_share else (size, self._areas())
+
+    def _areas(self) -> Table:
+        """The areas and a small circuit, beside those in a random order."""
+        lucky = self.control
+        rows: list[tuple[Cell, ...]] = [
+            ("area under faithfulness (CPR)", self.cpr, *ends_of(self._area), lucky and lucky.cpr),
+            ("area to full faithfulness (CMD)", self.cmd, None, None, lucky and lucky.cmd),
+        ]
+        at = self.largest_within(SMALL)
+        if at is not None:
+            size, ends = self.sizes[at], ends_of(self._estimates[at])
+            part = f"{size:,} of {self.total:,} {self.members} ({size / self.total:.1%})"
+            beside = None if lucky is None else float(lucky.faithfulness[at])
+            rows.append((f"faithfulness of the first {part}", float(self.faithfulness[at]), *ends, beside))
+        note = f"Areas are over the {self.axis_words}."
+        return Table("areas", "Areas", ("what", "value", "low", "high", "random_order"), rows, note)
+
+    def figures(self) -> tuple[Figure, ...]:
+        """Faithfulness by size; nothing where there are no shares."""
+        if self.no_share:
+            return ()
+        points = zip(self.axis, self.faithfulness, self._estimates, strict=True)
+        rows = [
+            (x, "this ranking", value, *((value, value) if found is None else ends_of(found)))
+            for x, value, found in points
+        ]
+        if self.control is not None:
+            lucky = zip(self.axis, self.control.faithfulness, strict=True)
+            rows += [(x, "random order", value, value, value) for x, value in lucky]
+        names = ("x", "series", "value", "low", "high")
+        data = dict(zip(names, zip(*rows, strict=True), strict=True))
+        areas = f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}."
+        caption = f"{areas} Intervals: 95%, over groups of pairs. Horizontal: {self.axis_words}."
+        return (
+            Figure(
+                "faithfulness",
+                "curve",
+                data,
+                "Faithfulness by size of the circuit",
+                caption,
+                x=f"share of the {self.members}",
+                y="share of the behaviour kept",
+                reference=1.0,
+                reference_name="the whole model",
+            ),
+        )
 
     def findings(self) -> tuple[Finding, ...]:
-        """Give the area and the faithfulness by size; with a control, see ``itemised.of_curve``."""
-        return of_curve(self)
+        """The area under faithfulness, then the faithfulness at each size between none and all.
 
-    def diff(self, reference: Curve) -> pandas.DataFrame:
-        """Give the change of faithfulness at every fraction from another curve.
-
-        Raises:
-            ConfigError: another metric.
-            DataError: the two have no fraction in common.
+        The control is a random order; 0 where there is none. Nothing is found without the numbers of every
+        pair, or with a total effect that is not told from zero.
         """
-        if self.metric != reference.metric:
-            raise ConfigError(f"a curve of {self.metric} cannot be compared with one of {reference.metric}.")
-        return results.difference(self.table(), reference.table(), ["fraction"])
+        if self.runs is None or self.ends is None or self.no_share:
+            return ()
+        none, whole = self.ends
+        shares = [share_kept(run, none, whole) for run in self.runs]
+        lucky = self.control
+        area = Finding(
+            "area under faithfulness",
+            self.runs.mean(axis=0),
+            self.groups,
+            control=0.0 if lucky is None else lucky.cpr,
+            unit="share",
+            statistic=lambda weights: float(np.trapezoid([share(weights) for share in shares], self.axis)),
+            about=f"over the {self.axis_words}",
+        )
+        sizes = (
+            Finding(
+                f"faithfulness of the first {size} {self.members}",
+                self.runs[at],
+                self.groups,
+                control=0.0 if lucky is None else float(lucky.faithfulness[at]),
+                unit="share",
+                statistic=shares[at],
+            )
+            for at, size in enumerate(self.sizes)
+            if 0 < size < self.total and size not in self.sizes[:at]
+        )
+        return (area, *sizes)
 
-    def _repr_html_(self) -> str:
-        """Give the table, escaped, for notebooks."""
-        return results.table_html(self.table(), caption=f"{self!r}; fraction: {self.axis_words}")
-
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        size = f"{len(self.sizes)} sizes to {self.total:,} {self.members}"
-        if self.no_share:
-            return f"Curve({size}; {self.no_share})"
-        return f"Curve({size}, CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
+    def cautions(self) -> tuple[str, ...]:
+        """What the curve does not show."""
+        return ("On the pairs that the ranking was found on, a curve looks better than on others.",)
 
 
 def curve(
@@ -183,9 +306,10 @@ def curve(
     sizes: Sequence[int] | None = None,
     compat: str = "",
     metric: str = "logit-diff",
+    control: bool = False,
     seed: int = 0,
 ) -> Curve:
-    """Give faithfulness by size, nodes or edges added from the front of a ranking.
+    """Faithfulness by size, nodes or edges added from the front of a ranking.
 
     Args:
         model: what is run.
@@ -196,7 +320,8 @@ def curve(
         sizes: numbers of nodes or edges; as ``compat`` says where left out.
         compat: a key of ``COMPAT``: which sizes, and over which axis the areas are.
         metric: a key of ``METRICS``.
-        seed: of the rows that are checked.
+        control: run the same in a random order too.
+        seed: of the rows that are checked, the random order and the intervals.
 
     Raises:
         ConfigError: a size that there is not, an unknown compat, sizes besides a compat, an unknown metric,
@@ -209,35 +334,41 @@ def curve(
     ranked = ranked_of(model, pairs, order, every)
     steps, fractions = _steps(len(every), sizes, compat, what_are(every))
     measured = sorted({0, len(every), *steps})
-    parts = [set(ranked[:size]) for size in measured]
-    runs = run_all(model, pairs, every, parts, metric, seed)
-    means = [one.mean() for one in runs]
-    none, whole = means[0], means[-1]
+    runs = run_all(model, pairs, every, [set(ranked[:size]) for size in measured], metric, seed)
+    none, whole = runs[0].mean(), runs[-1].mean()
     refuse_no_effect(whole, none, what_are(every))
-    share = dict(zip(measured, [(one - none) / (whole - none) for one in means], strict=True))
-    found = np.array([share[size] for size in steps])
     by_size = dict(zip(measured, runs, strict=True))
+    found = np.array([(by_size[size].mean() - none) / (whole - none) for size in steps])
     if no_total(metric, runs[-1], runs[0], pairs.groups, seed):
         found = np.full(len(steps), np.nan)
+    lucky = None
+    if control:
+        shuffled = list(ranked)
+        random.Random(f"order:{seed}").shuffle(shuffled)
+        lucky = curve(
+            model, pairs, shuffled, universe=universe, sizes=sizes, compat=compat, metric=metric, seed=seed
+        )
     return Curve(
-        tuple(steps),
-        found,
-        len(every),
-        ranked,
-        fractions,
-        _kept(model, ranked, steps),
-        metric,
-        np.stack([by_size[size] for size in steps]),
-        np.stack([runs[0], runs[-1]]),
-        tuple(pairs.groups),
-        seed,
+        sizes=tuple(steps),
+        faithfulness=found,
+        total=len(every),
+        order=ranked,
+        fractions=fractions,
+        kept=_kept(model, ranked, steps),
+        metric=metric,
+        runs=np.stack([by_size[size] for size in steps]),
+        ends=np.stack([runs[0], runs[-1]]),
+        groups=tuple(pairs.groups),
+        control=lucky,
+        about=About(model.described, pairs.described),
+        seed=seed,
     )
 
 
 def _steps(
     n: int, sizes: Sequence[int] | None, compat: str, what: str
 ) -> tuple[list[int], tuple[float, ...]]:
-    """Give the sizes, and the axis of the areas where it is not size over number."""
+    """The sizes, and the axis of the areas where it is not size over number."""
     if compat not in COMPAT:
         raise ConfigError(f"compat {compat!r} asked; there are: {', '.join(map(repr, COMPAT))}.")
     if compat and sizes is not None:
@@ -255,7 +386,7 @@ def _doubling(n: int) -> list[int]:
 
 
 def _kept(model: Model, ranked: Members, steps: Sequence[int]) -> tuple[int, ...]:
-    """Count the edges of each size that lie on a path; of nodes, nothing."""
+    """How many edges of each size lie on a path; nothing of nodes."""
     edges = [one for one in ranked if isinstance(one, Edge)]
     if not edges:
         return ()

@@ -13,32 +13,32 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Float
 
-from interp import results
 from interp.errors import ConfigError, DataError
-from interp.mediation.circuits.controls import UNMATCHED
-from interp.mediation.circuits.knockouts import Knockouts, Removals, couples_of, cuts_of, extras_of
+from interp.mediation.circuits.controls import UNMATCHED, Knockouts, Removals, couples_of, cuts_of, extras_of
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
     Members,
     apart,
+    ends_of,
     members_of,
     no_total,
     refuse_no_effect,
     run_all,
+    share_kept,
+    unit_of,
     what_are,
 )
 from interp.mediation.edges.graph import Edge
-from interp.mediation.itemised import of_evaluation
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
-from interp.results.findings import Finding
+from interp.results import About, Cell, Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:
@@ -49,11 +49,15 @@ __all__ = ["Evaluation", "evaluate"]
 RANDOM = 5
 KNOCKOUTS = 5
 REMOVALS = 24
+LUCKY = "random circuits of this size"
+GAP = "the circuit and the model apart after the same cuts"
+SHOWN = 12
+"""Members that are named, and whose removal a figure shows."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
-    """Hold how well a circuit stands for the whole model on some pairs.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Evaluation(Result):
+    """How well a circuit stands for the whole model on some pairs.
 
     Attributes:
         circuit: its nodes or edges.
@@ -61,25 +65,22 @@ class Evaluation:
         metric: its name.
         values: ``all``, ``none``, ``circuit``, ``without`` (all but the circuit), ``random i``: ``[pair]``.
         groups: of the pairs.
-        seed: of random circuits, knock-outs and intervals.
         knockouts: ``circuit`` and ``random`` (a random circuit of its size): each beside the model after the
             same random cuts.
         removals: each member taken out alone, beside members put in at random.
         unmatched: name -> ``m(all)``, ``m(none)``, ``m(circuit)`` of controls in which there is nothing to
             find: keys of ``UNMATCHED``.
-        warnings: what a reader should know.
     """
 
+    schema: ClassVar[str] = "interp.evaluation/2"
     circuit: Members
     universe: Members
     metric: str
     values: Mapping[str, Float[np.ndarray, " pair"]]
     groups: tuple[str, ...]
-    seed: int
     knockouts: Mapping[str, Knockouts] = field(default_factory=dict)
     removals: Removals | None = None
     unmatched: Mapping[str, Mapping[str, Float[np.ndarray, " pair"]]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
     @cached_property
     def no_share(self) -> str:
@@ -94,17 +95,19 @@ class Evaluation:
 
     @property
     def completeness(self) -> Estimate:
-        """Give the share that is left without the circuit: near 0 if nothing outside does the task."""
+        """The share that is left without the circuit: near 0 if nothing outside does the task."""
         return self.share(self.values["without"])
 
     @property
     def random(self) -> Estimate:
-        """Give the mean faithfulness of random circuits of the same size: the control."""
-        return self.share(self._random())
+        """The mean faithfulness of random circuits of the same size: the control."""
+        if self._lucky is None:
+            raise ConfigError("no random circuits were run; call evaluate with random_circuits above 0.")
+        return self.share(self._lucky)
 
     @property
     def sparsity(self) -> float:
-        """Give the share of nodes or edges that are outside the circuit."""
+        """The share of nodes or edges that are outside the circuit."""
         return 1 - len(self.circuit) / len(self.universe)
 
     def share(self, part: Float[np.ndarray, " pair"]) -> Estimate:
@@ -118,48 +121,11 @@ class Evaluation:
         table = np.stack([part, self.values["none"], self.values["all"]], axis=1)
         return bootstrap(table, groups=self.groups, statistic=_ratio, seed=self.seed)
 
-    def _random(self) -> np.ndarray:
+    @property
+    def _lucky(self) -> Float[np.ndarray, " pair"] | None:
+        """The mean of random circuits of the same size; None where none were run."""
         found = [value for name, value in self.values.items() if name.startswith("random")]
-        if not found:
-            raise ConfigError("no random circuits were run; call evaluate with random_circuits above 0.")
-        return np.mean(found, axis=0)
-
-    def table(self) -> pandas.DataFrame:
-        """Give one row per run and control.
-
-        Returns:
-            ``what``; ``share``, ``low``, ``high``: of the model's behaviour, empty where there is none to
-            share or the total effect is not told from zero; ``difference``, ``difference_low``,
-            ``difference_high``: ``m(...) - m(none)`` in units of the metric.
-        """
-        import pandas
-
-        none = self.values["none"]
-        whole = self._row("the whole model", self.values["all"], none, None)
-        runs = {"the circuit": self.values["circuit"], "left without it": self.values["without"]}
-        if any(name.startswith("random") for name in self.values):
-            runs["random circuits of this size"] = self._random()
-        usable = not self.no_share
-        rows = [whole | ({"share": 1.0} if usable else {})]
-        rows += [
-            self._row(name, value, none, self.share(value) if usable else None)
-            for name, value in runs.items()
-        ]
-        rows += [self._gap(name, found) for name, found in self.knockouts.items()]
-        for name, control in self.unmatched.items():
-            for which, words in (("all", "the whole model"), ("circuit", "the circuit")):
-                rows.append(self._row(f"{name}: {words}", control[which], control["none"], None))
-        return pandas.DataFrame(rows)
-
-    def _gap(self, name: str, found: Knockouts) -> dict[str, Any]:
-        ends = np.stack([self.values["none"], self.values["all"]], axis=1)
-        absolute, share = found.gap(ends, self.groups, self.seed)
-        words = "the circuit" if name == "circuit" else "a random circuit"
-        share = None if self.no_share else share
-        return _row(f"{words} and the model apart after the same cuts", absolute, share)
-
-    def _row(self, what: str, value: np.ndarray, none: np.ndarray, share: Estimate | None) -> dict[str, Any]:
-        return _row(what, apart(self.metric, value, none, self.groups, self.seed), share)
+        return np.mean(found, axis=0) if found else None
 
     def minimality(self) -> pandas.DataFrame:
         """One row per member: what taking it out changes, and whether the circuit needs it; see ``Removals``.
@@ -169,69 +135,198 @@ class Evaluation:
         """
         if self.removals is None:
             raise ConfigError("no removals were run; call evaluate with removals above 0.")
-        return self.removals.table()
+        return self.table("minimality")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the tables and what they are of as JSON types."""
-        removals = self.removals
-        plain, _ = results.jsonable(
-            {
-                "members": list(map(str, self.circuit)),
-                "universe": len(self.universe),
-                "sparsity": self.sparsity,
-                "metric": self.metric,
-                "n_pairs": len(self.groups),
-                "n_groups": len(set(self.groups)),
-                "no_share": self.no_share,
-                "runs": self.table().to_dict("records"),
-                "minimality": None
-                if removals is None
-                else {
-                    "tested": len(removals.members),
-                    "needed": removals.needed,
-                    "threshold": removals.threshold,
-                    "couples": len(removals.couples),
-                    "covered": len(removals.covering),
-                    "members": removals.table().to_dict("records"),
-                },
-                "seed": self.seed,
-                "warnings": list(self.warnings),
-            }
+    # What it says -----------------------------------------------------------------------------------------
+
+    @property
+    def _size(self) -> str:
+        return f"{len(self.circuit):,} of {len(self.universe):,} {what_are(self.universe)}s"
+
+    @property
+    def _named(self) -> str:
+        return ", ".join(map(str, self.circuit[:SHOWN])) + (", ..." if len(self.circuit) > SHOWN else "")
+
+    def question(self) -> str:
+        """The question that was asked."""
+        return f"Does the circuit do the task alone? ({self.about.words})"
+
+    def verdict(self) -> str:
+        """What the circuit keeps, and what is left without it."""
+        if self.no_share:
+            return f"No share of the behaviour is given for a circuit of {self._size}: {self.no_share}."
+        beside = "" if self._lucky is None else f", random circuits of that size {self.random.value:.0%}"
+        needed = ""
+        if self.removals is not None:
+            tested = len(self.removals.members)
+            needed = f" Of {tested} members taken out one by one {self.removals.needed} are needed."
+        return (
+            f"The circuit of {self._size} keeps {_percent(self.faithfulness)} of the behaviour{beside}; "
+            f"{_percent(self.completeness)} is left without it.{needed}"
         )
-        return plain
+
+    def lead(self) -> tuple[str, ...]:
+        """What was run."""
+        return (
+            "Everything outside the circuit was taken from the corrupt prompt, all at once, in "
+            f"{len(self.groups):,} pairs of prompts. Shares are of the {self.metric} between that with "
+            "everything replaced (0) and that of the model (1); faithfulness is that of the circuit alone.",
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Faithfulness, what is left without the circuit, random circuits, the gap after the same cuts."""
+        rows = {row[0]: row[1:4] for row in self._rows}
+        size = f"of {self._size}"
+        wanted = (
+            ("faithfulness", "the circuit", f"share of the behaviour that the circuit keeps, {size}"),
+            ("left-without-it", "left without it", "near 0 if nothing outside does the task"),
+            ("random-circuits", LUCKY, "faithfulness of random circuits of this size"),
+            ("completeness-gap", GAP, "0 if the circuit takes cuts as the model does"),
+        )
+        found = [Number(name, *rows[row], meaning=meaning) for name, row, meaning in wanted if row in rows]
+        if self.removals is not None:
+            tested = f"of {len(self.removals.members):,} taken out one by one"
+            found.append(Number("needed-members", self.removals.needed, meaning=tested))
+        return (*found, Number("sparsity", self.sparsity, meaning="share that is outside the circuit"))
+
+    def tables(self) -> tuple[Table, ...]:
+        """One row per run and control, then one row per member taken out.
+
+        ``share``, ``low``, ``high``: of the model's behaviour, empty where there is none to share or the
+        total effect is not told from zero; ``difference``, ``difference_low``, ``difference_high``:
+        ``m(...) - m(none)`` in units of the metric.
+        """
+        columns = ("what", "share", "low", "high", "difference", "difference_low", "difference_high")
+        note = (
+            f"difference: {self.metric} above that with everything replaced ({unit_of(self.metric)}). "
+            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs. Where there is nothing to find "
+            f"(random weights, arbitrary labels) there is no share. Members: {self._named}."
+        )
+        found = Table("circuit", "The circuit", columns, self._rows, note, main=1, shown=15)
+        return (found,) if self.removals is None else (found, self.removals.table(unit_of(self.metric)))
+
+    @cached_property
+    def _rows(self) -> list[tuple[Cell, ...]]:
+        none = self.values["none"]
+        runs = {"the circuit": self.values["circuit"], "left without it": self.values["without"]}
+        runs |= {} if self._lucky is None else {LUCKY: self._lucky}
+        whole = None if self.no_share else 1.0
+        rows = [("the whole model", whole, None, None, *self._apart(self.values["all"], none))]
+        for name, value in runs.items():
+            share = None if self.no_share else self.share(value)
+            rows.append((name, share and share.value, *ends_of(share), *self._apart(value, none)))
+        rows += [self._gap(name, found) for name, found in self.knockouts.items()]
+        for name, control in self.unmatched.items():
+            for which, words in (("all", "the whole model"), ("circuit", "the circuit")):
+                difference = self._apart(control[which], control["none"])
+                rows.append((f"{name}: {words}", None, None, None, *difference))
+        return rows
+
+    def _apart(self, value: np.ndarray, none: np.ndarray) -> tuple[Cell, ...]:
+        found = apart(self.metric, value, none, self.groups, self.seed)
+        return found.value, *ends_of(found)
+
+    def _gap(self, name: str, found: Knockouts) -> tuple[Cell, ...]:
+        ends = np.stack([self.values["none"], self.values["all"]], axis=1)
+        absolute, share = found.gap(ends, self.groups, self.seed)
+        words = GAP if name == "circuit" else GAP.replace("the circuit", "a random circuit")
+        shares = (None, None, None) if self.no_share else (share.value, *ends_of(share))
+        return words, *shares, absolute.value, *ends_of(absolute)
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The shares (without a total effect the differences), and the members taken out."""
+        first, last = (1, 4) if not self.no_share else (4, 7)
+        rows = [(row[0], *row[first:last]) for row in self._rows[1:] if row[first] is not None]
+        unit = unit_of(self.metric)
+        shares = Figure(
+            "shares",
+            "intervals",
+            _columns(rows),
+            "The circuit and its controls",
+            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs.",
+            x=f"{self.metric} above none ({unit})" if self.no_share else "share of the behaviour",
+            reference=0.0 if self.no_share else 1.0,
+            reference_name="everything replaced" if self.no_share else "the whole model",
+        )
+        if self.removals is None:
+            return (shares,)
+        rows = [row[:4] for row in self.removals.table().rows[:SHOWN]]
+        removed = Figure(
+            "minimality",
+            "intervals",
+            _columns(rows),
+            "Members taken out one by one",
+            "What the circuit loses without each member; intervals: 95%, over groups of pairs.",
+            x=f"change of {self.metric} ({unit})",
+            reference=0.0,
+            reference_name="no change",
+        )
+        return (shares, removed)
 
     def findings(self) -> tuple[Finding, ...]:
-        """Give faithfulness and what is lost without the circuit; see ``itemised.of_evaluation``."""
-        return of_evaluation(self)
+        """Faithfulness and what is lost without the circuit, then both ends in units of the metric.
 
-    def diff(self, reference: Evaluation) -> pandas.DataFrame:
-        """Give the change of every share and difference from another result.
-
-        Raises:
-            ConfigError: another metric.
+        Without a total effect that is told from zero the shares are left out. The circuit is held to the
+        random circuits of its size that were run beside it, and to 0 where there were none.
         """
-        if self.metric != reference.metric:
-            raise ConfigError(f"an evaluation by {self.metric} cannot be compared with {reference.metric}.")
-        return results.difference(self.table(), reference.table(), ["what"])
+        none, whole, inside = (self.values[name] for name in ("none", "all", "circuit"))
+        random = none if self._lucky is None else self._lucky
+        unit = unit_of(self.metric)
+        # What is lost is "all" less "without", seen from none lost (0) to all lost (1).
+        lost = share_kept(whole + none - self.values["without"], none, whole)
+        shares = (
+            Finding(
+                "faithfulness of the circuit",
+                inside,
+                self.groups,
+                control=share_kept(random, none, whole)(np.ones(len(none))),
+                unit="share",
+                statistic=share_kept(inside, none, whole),
+                about="share of the behaviour that the circuit alone keeps; control: random ones of its size",
+            ),
+            Finding(
+                "lost without the circuit",
+                self.values["without"],
+                self.groups,
+                unit="share",
+                statistic=lost,
+                about="share of the behaviour that goes when the circuit alone is replaced",
+            ),
+        )
+        return (
+            *(() if self.no_share else shares),
+            Finding(
+                "kept by the circuit alone",
+                inside - none,
+                self.groups,
+                control=random - none,
+                unit=unit,
+                about=f"{self.metric} beyond that with everything replaced",
+            ),
+            Finding(
+                "effect of all of them",
+                whole - none,
+                self.groups,
+                unit=unit,
+                about=f"{self.metric} of the model beyond that with everything replaced",
+            ),
+        )
 
-    def _repr_html_(self) -> str:
-        """Give the table, escaped, for notebooks."""
-        return results.table_html(self.table(), caption=repr(self))
-
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        size = f"{len(self.circuit):,} of {len(self.universe):,}"
-        if self.no_share:
-            return f"Evaluation({size}; {self.no_share})"
-        return f"Evaluation({size}, faithfulness {self.faithfulness}, left without it {self.completeness})"
+    def cautions(self) -> tuple[str, ...]:
+        """What the numbers do not show."""
+        return (
+            "Replaced parts are real values of another prompt, but their combination may be one that the "
+            "model never has.",
+            "A circuit of one template need not hold for another: see mediation.generality.",
+        )
 
 
-def _row(what: str, difference: Estimate, share: Estimate | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"what": what, "share": None, "low": None, "high": None}
-    if share is not None:
-        row |= {"share": share.value, "low": share.interval.low, "high": share.interval.high}
-    low, high = difference.interval.low, difference.interval.high
-    return row | {"difference": difference.value, "difference_low": low, "difference_high": high}
+def _percent(found: Estimate) -> str:
+    return f"{found.value:.0%} [{found.interval.low:.0%}, {found.interval.high:.0%}]"
+
+
+def _columns(rows: Sequence[tuple[Cell, ...]]) -> dict[str, Sequence[Cell]]:
+    return dict(zip(("name", "value", "low", "high"), zip(*rows, strict=True), strict=True))
 
 
 def evaluate(
@@ -340,13 +435,27 @@ class _Plan:
             if cuts
         }
         total = float((values["all"] - values["none"]).mean())
-        removals = Removals(tuple(self.taken), change, extra, total, groups, seed) if self.taken else None
+        removals = (
+            Removals(cast(Members, tuple(self.taken)), change, extra, total, groups, seed)
+            if self.taken
+            else None
+        )
         couples = couples_of(removals) if removals is not None and what_are(self.every) == "node" else ()
         if removals is not None and couples:
             pairwise = [own - {self.taken[one], self.taken[two]} for one, two in couples]
             again = np.stack(run_all(model, pairs, self.every, pairwise, metric, seed))
             removals = replace(removals, couples=couples, together=values["circuit"] - again)
-        return Evaluation(self.inside, self.every, metric, values, groups, seed, knockouts, removals)
+        return Evaluation(
+            circuit=self.inside,
+            universe=self.every,
+            metric=metric,
+            values=values,
+            groups=groups,
+            knockouts=knockouts,
+            removals=removals,
+            about=About(model.described, pairs.described),
+            seed=seed,
+        )
 
 
 def _check_inside(inside: Members, every: Members, universe: Circuit) -> None:

@@ -22,6 +22,7 @@ from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.walk import Row
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.findings import Statistic
 from interp.sites import Site
 from probes.statistics import Estimate, paired_difference
 
@@ -30,12 +31,15 @@ __all__ = [
     "Circuit",
     "Members",
     "apart",
+    "ends_of",
     "members_of",
     "no_total",
     "nodes_of",
     "ranked_of",
     "refuse_no_effect",
     "run_all",
+    "share_kept",
+    "unit_of",
     "what_are",
 ]
 
@@ -47,12 +51,12 @@ SHARES = ("accuracy", "prob")
 
 
 def nodes_of(model: Model, pairs: PairSet, nodes: Nodes = NODES) -> tuple[Mediator, ...]:
-    """Give every node that a circuit may have: heads and MLP outputs at all positions where left out."""
+    """Every node that a circuit may have: heads and MLP outputs at all positions where left out."""
     return mediators_of(model, pairs, list(nodes), positions="all")
 
 
 def members_of(model: Model, pairs: PairSet, asked: Circuit) -> Members:
-    """Give the edges or the nodes that names, globs or values mean.
+    """The edges or the nodes that names, globs or values mean.
 
     Args:
         model: which there are.
@@ -96,8 +100,28 @@ def ranked_of(model: Model, pairs: PairSet, order: Sequence[Any], every: Members
 
 
 def what_are(members: Members) -> str:
-    """Give the word for one of them: ``edge`` or ``node``."""
+    """The word for one of them: ``edge`` or ``node``."""
     return "edge" if members and isinstance(members[0], Edge) else "node"
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a metric."""
+    return METRICS[metric].unit if metric in METRICS else ""
+
+
+def share_kept(
+    part: Float[np.ndarray, " pair"], none: Float[np.ndarray, " pair"], whole: Float[np.ndarray, " pair"]
+) -> Statistic:
+    """Where the mean of a part stands between ``none`` (0) and ``whole`` (1), by the weights of pairs.
+
+    It is 0 where nothing lies between them.
+    """
+
+    def share(weights: Float[np.ndarray, " item"]) -> float:
+        low, at, high = np.stack([none, part, whole]) @ weights / weights.sum()
+        return float((at - low) / (high - low)) if abs(high - low) > 1e-12 else 0.0
+
+    return share
 
 
 def apart(
@@ -112,6 +136,11 @@ def apart(
         first, second = first.clip(0.0, 1.0), second.clip(0.0, 1.0)
     support = "share" if metric in SHARES else "real"
     return paired_difference(first, second, groups=groups, seed=seed, support=support)
+
+
+def ends_of(found: Estimate | None) -> tuple[float | None, float | None]:
+    """The ends of an interval; nothing where there is none."""
+    return (None, None) if found is None else (found.interval.low, found.interval.high)
 
 
 def no_total(
@@ -156,7 +185,7 @@ def run_all(
     metric: str,
     seed: int,
 ) -> list[np.ndarray]:
-    """Give the metric of each circuit on each pair.
+    """The metric of each circuit on each pair.
 
     Args:
         model: what is run.
