@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Callable
 
 import interp
+from interp import mediation
 from interp.results import Result
 from interp.store import ActivationStore
+from tests.planted_heads import PLANTED
 from tests.tiny import tiny
 
 __all__ = ["MAKERS"]
@@ -23,7 +25,28 @@ def stored() -> Result:
         return store.summary()
 
 
+def curve() -> Result:
+    """Of the heads of a planted circuit, beside a random order."""
+    found = PLANTED["copy"]()
+    return mediation.curve(found.model, found.pairs, sorted(found.heads), control=True)
+
+
+def evaluation() -> Result:
+    """Of a planted circuit, with all its controls."""
+    found = PLANTED["copy"]()
+    return mediation.evaluate(found.model, found.pairs, sorted(found.heads))
+
+
+def circuit_transfer() -> Result:
+    """A planted circuit on its own pairs and on others."""
+    found, other = PLANTED["copy"](), PLANTED["copy"](seed=1)
+    return mediation.selectivity(found.model, sorted(found.heads), found.pairs, {"other": other.pairs})
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.capture/2": stored,
+    "interp.circuit-transfer/1": circuit_transfer,
+    "interp.curve/2": curve,
+    "interp.evaluation/2": evaluation,
 }
 """Schema -> makes a small result of that class."""

@@ -16,6 +16,7 @@ from interp import mediation, quantization
 from interp.analyses import causal_use, probe, probe_concepts
 from interp.errors import DataError
 from interp.mediation import itemised
+from interp.mediation.circuits.runs import share_kept
 from interp.models.model import Model
 from interp.results.findings import Finding, Findings, named
 from interp.tasks import Labelled, sample
@@ -114,16 +115,16 @@ def test_an_evaluation_gives_shares_that_follow_the_pairs_drawn(truth: Planted) 
 
 def test_where_nothing_lies_between_the_ends_no_share_is_kept() -> None:
     same = np.array([1.0, 2.0])
-    share = itemised.share_kept(same + 1, same, same)
+    share = share_kept(same + 1, same, same)
     assert share(np.ones(2)) == 0
-    assert itemised.share_kept(same + 1, same, same + 2)(np.ones(2)) == pytest.approx(0.5)
+    assert share_kept(same + 1, same, same + 2)(np.ones(2)) == pytest.approx(0.5)
 
 
 def test_a_curve_gives_its_area_against_a_random_order(truth: Planted, effects: mediation.Effects) -> None:
     order = effects.top(10)
     found = mediation.curve(truth.model, truth.pairs, order)
     lucky = mediation.curve(truth.model, truth.pairs, order[::-1])
-    area, *sizes = itemised.of_curve(found, lucky)
+    area, *sizes = replace(found, control=lucky).findings()
     assert area.value == pytest.approx(found.cpr) and area.floor == pytest.approx(lucky.cpr)
     assert area.excess > 0.3
     assert [one.value for one in sizes] == pytest.approx(found.faithfulness[1:-1].tolist())
@@ -135,7 +136,7 @@ def test_a_curve_gives_its_area_against_a_random_order(truth: Planted, effects: 
     assert replace(found, runs=None).findings() == ()
 
 
-def test_interactions_patching_and_circuits_elsewhere_have_findings(truth: Planted) -> None:
+def test_interactions_patching_and_circuits_on_other_pairs_have_findings(truth: Planted) -> None:
     both = mediation.interactions(truth.model, truth.pairs, ["head.0.2", "head.1.3", "head.0.0"])
     given = named(both.findings())
     assert list(given) == ["head.0.0 x head.0.2", "head.0.0 x head.1.3", "head.0.2 x head.1.3"]
@@ -149,8 +150,8 @@ def test_interactions_patching_and_circuits_elsewhere_have_findings(truth: Plant
     assert circuit["circuit: area under faithfulness"].floor == pytest.approx(whole.trace.random_curve.cpr)
     assert circuit["head.1.3"].value == pytest.approx(whole.effects.mean()[whole.effects.place("head.1.3")])
     assert interp.patch(truth.model, truth.pairs, "head.0.2").findings()[0].name == "total effect"
-    elsewhere = mediation.generality(truth.model, sorted(truth.heads), {"a": truth.pairs, "b": truth.pairs})
-    names = [one.name for one in elsewhere.findings()]
+    general = mediation.generality(truth.model, sorted(truth.heads), {"a": truth.pairs, "b": truth.pairs})
+    names = [one.name for one in general.findings()]
     assert len(set(names)) == len(names) == 8 and names[0] == "a: faithfulness of the circuit"
 
 

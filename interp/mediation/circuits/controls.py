@@ -167,8 +167,8 @@ class Removals:
     @property
     def _note(self) -> str:
         couples = (
-            f"{len(self.couples):,} couples of the others were taken out together, and "
-            f"{len(self.covering):,} members are needed where another one is missing."
+            f"couples of the others taken out together: {len(self.couples):,}; members needed where another "
+            f"one is missing: {len(self.covering):,}."
             if self.couples
             else "no couples were taken out."
         )
@@ -176,7 +176,7 @@ class Removals:
             f"Of {len(self.members):,} members taken out one by one, {self.needed:,} are needed: without "
             f"them the circuit keeps less, by more than {FLOOR:.0%} of the total and than what "
             f"{QUANTILE:.0%} of the others outside change if put in. Members that cover for each other are "
-            f"not seen so: {couples}"
+            f"not seen so; {couples}"
         )
 
 

@@ -43,6 +43,7 @@ COMPAT: dict[str, str] = {
 }
 ENOUGH = 0.8
 """The share of the behaviour that a small circuit keeps."""
+FORMATS = {"faithfulness": "z.3f", "random_order": "z.3f", "value": "z.3f"}
 SMALL = 0.05
 """The share of all nodes or edges that a small circuit may have."""
 
@@ -209,7 +210,9 @@ class Curve(Result):
             columns["random_order"] = self.control.faithfulness.tolist()
         rows = list(zip(*columns.values(), strict=True))
         note = f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs." if self.groups else ""
-        size = Table("faithfulness", "Faithfulness by size", tuple(columns), rows, note, shown=15)
+        size = Table(
+            "faithfulness", "Faithfulness by size", tuple(columns), rows, note, shown=15, formats=FORMATS
+        )
         return (size,) if self.no_share else (size, self._areas())
 
     def _areas(self) -> Table:
@@ -226,7 +229,8 @@ class Curve(Result):
             beside = None if lucky is None else float(lucky.faithfulness[at])
             rows.append((f"faithfulness of the first {part}", float(self.faithfulness[at]), *ends, beside))
         note = f"Areas are over the {self.axis_words}."
-        return Table("areas", "Areas", ("what", "value", "low", "high", "random_order"), rows, note)
+        columns = ("what", "value", "low", "high", "random_order")
+        return Table("areas", "Areas", columns, rows, note, formats=FORMATS)
 
     def figures(self) -> tuple[Figure, ...]:
         """Faithfulness by size; nothing where there are no shares."""
@@ -251,7 +255,7 @@ class Curve(Result):
                 data,
                 "Faithfulness by size of the circuit",
                 caption,
-                x=f"share of the {self.members}",
+                x=f"share of the {self.total:,} {self.members}",
                 y="share of the behaviour kept",
                 reference=1.0,
                 reference_name="the whole model",

@@ -51,6 +51,7 @@ KNOCKOUTS = 5
 REMOVALS = 24
 LUCKY = "random circuits of this size"
 GAP = "the circuit and the model apart after the same cuts"
+FORMATS = {"share": "z.3f", "difference": "z.3f"}
 SHOWN = 12
 """Members that are named, and whose removal a figure shows."""
 
@@ -155,7 +156,7 @@ class Evaluation(Result):
         """What the circuit keeps, and what is left without it."""
         if self.no_share:
             return f"No share of the behaviour is given for a circuit of {self._size}: {self.no_share}."
-        beside = "" if self._lucky is None else f", random circuits of that size {self.random.value:.0%}"
+        beside = "" if self._lucky is None else f", random circuits of that size {self.random.value:z.0%}"
         needed = ""
         if self.removals is not None:
             tested = len(self.removals.members)
@@ -202,7 +203,7 @@ class Evaluation(Result):
             f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs. Where there is nothing to find "
             f"(random weights, arbitrary labels) there is no share. Members: {self._named}."
         )
-        found = Table("circuit", "The circuit", columns, self._rows, note, main=1, shown=15)
+        found = Table("circuit", "The circuit", columns, self._rows, note, 1, shown=15, formats=FORMATS)
         return (found,) if self.removals is None else (found, self.removals.table(unit_of(self.metric)))
 
     @cached_property
@@ -236,7 +237,8 @@ class Evaluation(Result):
     def figures(self) -> tuple[Figure, ...]:
         """The shares (without a total effect the differences), and the members taken out."""
         first, last = (1, 4) if not self.no_share else (4, 7)
-        rows = [(row[0], *row[first:last]) for row in self._rows[1:] if row[first] is not None]
+        runs = ("the circuit", "left without it", LUCKY)
+        rows = [(row[0], *row[first:last]) for row in self._rows if row[0] in runs]
         unit = unit_of(self.metric)
         shares = Figure(
             "shares",
@@ -322,7 +324,7 @@ class Evaluation(Result):
 
 
 def _percent(found: Estimate) -> str:
-    return f"{found.value:.0%} [{found.interval.low:.0%}, {found.interval.high:.0%}]"
+    return f"{found.value:z.0%} [{found.interval.low:z.0%}, {found.interval.high:z.0%}]"
 
 
 def _columns(rows: Sequence[tuple[Cell, ...]]) -> dict[str, Sequence[Cell]]:

@@ -86,9 +86,8 @@ class CircuitTransfer(Result):
 
     def question(self) -> str:
         """The question that was asked."""
-        return (
-            "Does the circuit carry its own task only?" if self.own else "Does the circuit carry other pairs?"
-        )
+        what = "its own task only" if self.own else "other pairs"
+        return f"Does the circuit carry {what}? ({self.about.words})"
 
     def verdict(self) -> str:
         """What the circuit keeps, or what is lost without it, of each set of pairs."""

@@ -91,22 +91,27 @@ def test_a_planted_head_is_the_whole_circuit() -> None:
     assert backwards.cmd > ranked.cmd
 
 
+def given(sizes: tuple[int, ...], *faithfulness: float) -> Curve:
+    return Curve(sizes=sizes, faithfulness=np.array(faithfulness), total=sizes[-1], order=())
+
+
 def test_areas_of_given_curves() -> None:
-    perfect = Curve((0, 1, 100), np.array([0.0, 1.0, 1.0]), 100, ())
+    perfect = given((0, 1, 100), 0.0, 1.0, 1.0)
     assert perfect.cpr == pytest.approx(0.995)
     assert perfect.cmd == pytest.approx(0.005)
-    line = Curve((0, 50, 100), np.array([0.0, 0.5, 1.0]), 100, ())
+    line = given((0, 50, 100), 0.0, 0.5, 1.0)
     assert (line.cpr, line.cmd) == (pytest.approx(0.5), pytest.approx(0.5))
-    late = Curve((0, 50, 100), np.array([0.0, 0.0, 1.0]), 100, ())
+    late = given((0, 50, 100), 0.0, 0.0, 1.0)
     assert (late.cpr, late.cmd) == (pytest.approx(0.25), pytest.approx(0.75))
 
 
 def test_only_sizes_that_were_measured_are_told() -> None:
-    few = Curve((0, 1, 2, 4, 10), np.array([0.0, -6.0, 0.5, 0.8, 1.0]), 10, ())
+    few = given((0, 1, 2, 4, 10), 0.0, -6.0, 0.5, 0.8, 1.0)
     assert few.largest_within(0.05) is None  # half a node: nothing was run
     assert few.largest_within(0.3) == 2
     assert few.largest_within(0.4) == 3
-    many = Curve((0, 1, 2, 4, 8, 96), np.zeros(6), 96, ())
+    assert (few.smallest(0.5), few.smallest(0.6), few.smallest(1.1)) == (2, 4, None)
+    many = given((0, 1, 2, 4, 8, 96), *[0.0] * 6)
     assert many.largest_within(0.05) == 3  # 4 of 96, not a line to 4.8
 
 
@@ -117,7 +122,7 @@ def test_the_bundled_models_capitals_need_few_nodes() -> None:
     found = circuits.evaluate(model, pairs[12:], effects.top(30), random_circuits=3, removals=0, knockouts=0)
     assert found.faithfulness.value > 0.7
     assert found.random.value < 0.5 * found.faithfulness.value
-    assert "faithfulness" in repr(found) and len(found.table()) == 8
+    assert "keeps" in repr(found) and len(found.table()) == 8
 
 
 def test_a_ranking_of_names_is_a_ranking_and_what_is_unknown_in_it_is_refused() -> None:

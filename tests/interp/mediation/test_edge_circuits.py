@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.engine import edge_logits
 from interp.mediation.edges.graph import Graph
 from interp.mediation.edges.pruning import on_a_path
-from interp.results import OldResult
 from tests.interp.mediation.edges.models import made, pairs_of, values_of
 from tests.interp.mediation.test_circuits import pairs_of as told_pairs_of
 
@@ -26,7 +24,13 @@ from tests.interp.mediation.test_circuits import pairs_of as told_pairs_of
 def given(*faithfulness: float) -> Curve:
     """A curve over MIB's fractions of 1,000 edges."""
     sizes = tuple(round(1000 * fraction) for fraction in FRACTIONS)
-    return Curve(sizes, np.array(faithfulness), 1000, (Edge.parse("embed->logits"),), FRACTIONS)
+    return Curve(
+        sizes=sizes,
+        faithfulness=np.array(faithfulness),
+        total=1000,
+        order=(Edge.parse("embed->logits"),),
+        fractions=FRACTIONS,
+    )
 
 
 def test_areas_over_the_fractions_of_mib() -> None:
@@ -93,18 +97,34 @@ def test_a_path_is_from_the_embedding_to_the_logits() -> None:
 
 def test_curves_are_results_and_say_what_their_axis_is() -> None:
     found = given(*np.linspace(0, 1, 10))
-    assert isinstance(found, OldResult)
     assert found.axis_words.startswith("share of the 1,000 edges that is in the circuit")
     assert found.axis_words.endswith("(0.001 to 1, linear)")
-    plain = found.to_dict()
-    assert plain["x"] == found.axis_words and plain["members"] == "edges"
-    assert [row["fraction"] for row in plain["rows"]] == list(FRACTIONS)
-    assert plain["cpr"] == found.cpr and plain["cmd"] == found.cmd
-    change = given(*[1.0] * 10).diff(found)
-    assert change["faithfulness_change"].tolist() == pytest.approx(list(1 - np.linspace(0, 1, 10)))
-    assert "<table" in found._repr_html_() and "0.001 to 1, linear" in found._repr_html_()
-    with pytest.raises(ConfigError, match="cannot be compared"):
-        found.diff(replace(found, metric="log-prob"))
+    assert found.table()["fraction"].tolist() == list(FRACTIONS)
+    assert found.number("cpr").value == found.cpr and found.number("cmd").value == found.cmd
+    assert found.axis_words in found.tables()[1].note and found.axis_words in found.figure().caption
+    assert found.figure().x == "share of the 1,000 edges"
+    assert found.table()[["low", "high"]].isna().all(axis=None)  # without the pairs there is no interval
+
+
+def test_a_random_order_is_the_control_of_numbers_tables_figure_and_findings() -> None:
+    model = made("llama")
+    pairs = told_pairs_of(model)
+    order = mediation.attribution(model, pairs, ["head.*", "mlp_out.*"], verify=0).top(15)
+    found = curve(model, pairs, order, control=True)
+    assert found.control is not None and found.control.order != found.order
+    alone = curve(model, pairs, found.control.order)
+    assert np.array_equal(alone.faithfulness, found.control.faithfulness)
+    assert found.table()["random_order"].tolist() == alone.faithfulness.tolist()
+    areas = found.table("areas").set_index("what")
+    assert areas["random_order"].tolist()[:2] == [alone.cpr, alone.cmd]
+    drawn = found.figure().frame()
+    assert set(drawn["series"]) == {"this ranking", "random order"}
+    assert found.findings()[0].floor == alone.cpr
+    assert f"({alone.cpr:.3f} in a random order)" in found.verdict()
+    inner = found.table().iloc[1:-1]
+    assert ((inner["low"] <= inner["faithfulness"]) & (inner["faithfulness"] <= inner["high"])).all()
+    low, high = found.number("cpr").low, found.number("cpr").high
+    assert low is not None and high is not None and low <= found.cpr <= high
 
 
 def test_effects_of_edges_come_back_from_disk_and_their_largest_are_evaluated(tmp_path: Path) -> None:

@@ -7,19 +7,28 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from interp import mediation
 from interp.errors import ConfigError, DataError
-from interp.mediation.circuits import UNMATCHED, Elsewhere, Evaluation
-from interp.mediation.circuits.knockouts import Knockouts, Removals
+from interp.mediation.circuits import UNMATCHED, CircuitTransfer, Evaluation
+from interp.mediation.circuits.controls import Knockouts, Removals
+from interp.mediation.circuits.drawing import drawing
 from interp.mediation.circuits.runs import apart
+from interp.mediation.edges.edge import Edge
+from interp.mediation.mediators import Mediator
+from interp.mediation.subspaces import Subspace
 from interp.pairs import PairSet
-from interp.results import OldResult
+from interp.sites import Site
 from tests.interp.mediation.test_circuits import made, pairs_of
 from tests.interp.mediation.test_planted import made as planted
 from tests.planted_heads import PLANTED, gate
 
 NODES = ("head.*", "mlp_out.*")
+
+
+def named(*names: str) -> tuple[Mediator, ...]:
+    return tuple(map(Mediator.parse, names))
 
 
 @cache
@@ -125,9 +134,11 @@ def test_a_gap_is_of_means_and_a_member_is_needed_beyond_what_chance_adds() -> N
     assert share.value == pytest.approx(0.125)
     steady = np.full((2, 20), 1.0) + 0.01 * np.random.default_rng(0).standard_normal((2, 20))
     groups = tuple(map(str, range(20)))
-    quiet = Removals(("one", "two"), steady * np.array([[1.0], [0.1]]), steady * 0.5, 4.0, groups, 0)
+    quiet = Removals(
+        named("mlp_out.0", "mlp_out.1"), steady * np.array([[1.0], [0.1]]), steady * 0.5, 4.0, groups, 0
+    )
     assert quiet.needed == 1
-    assert quiet.table()["member"].tolist() == ["one", "two"]
+    assert [row[0] for row in quiet.table().rows] == ["mlp_out.0", "mlp_out.1"]
 
 
 def test_no_effect_in_logits_has_no_interval_of_a_share() -> None:
@@ -148,7 +159,13 @@ def test_no_share_of_a_total_that_is_not_told_from_zero() -> None:
     none = rng.standard_normal(24)
     values = {"none": none, "all": none + 0.3 * rng.standard_normal(24)}
     values |= {"circuit": values["all"], "without": none, "random 0": none}
-    null = Evaluation((), (), "logit-diff", values, tuple(map(str, range(24))), 0)
+    null = Evaluation(
+        circuit=named("head.0.0"),
+        universe=named("head.0.0", "head.0.1"),
+        metric="logit-diff",
+        values=values,
+        groups=tuple(map(str, range(24))),
+    )
     assert "is not told from zero over 24 groups of pairs" in null.no_share
     with pytest.raises(DataError, match="is not told from zero"):
         _ = null.faithfulness
@@ -160,9 +177,14 @@ def test_no_share_of_a_total_that_is_not_told_from_zero() -> None:
     real = replace(null, values=values | {"all": none + 4.0 + 0.3 * rng.standard_normal(24)})
     assert not real.no_share and real.table()["share"].notna().all()
     assert [one.name for one in real.findings() if one.unit == "share"]
-    mixed = Elsewhere({"own task": real, "null": null}, "own task").table().set_index("pairs")
-    assert mixed.loc["null", ["kept", "random", "lost", "selectivity"]].isna().all()
-    assert mixed.loc["own task", ["kept", "random", "lost"]].notna().all()
+    assert null.number("faithfulness").value is None
+    assert null.figures()[0].x == "logit-diff above none (logits)"
+    assert real.number("faithfulness").value == real.faithfulness.value
+    mixed = CircuitTransfer(evaluations={"own task": real, "null": null}, own="own task")
+    table = mixed.table().set_index("pairs")
+    assert table.loc["null", ["kept", "random", "lost", "selectivity"]].isna().all()
+    assert table.loc["own task", ["kept", "random", "lost"]].notna().all()
+    assert "null no share" in mixed.verdict() and mixed.number("lost-null").value is None
 
 
 def test_curves_of_null_pairs_have_no_areas() -> None:
@@ -181,7 +203,12 @@ def test_what_hardly_changes_or_helps_is_not_needed() -> None:
     change = np.array([[4.0], [0.006], [-0.02], [-1.0]]) + 1e-4 * rng.standard_normal((4, 20))
     for sign in (1.0, -1.0):  # a metric that falls from none to all counts likewise
         found = Removals(
-            ("all", "crumb", "harm", "great harm"), sign * change, change[:0], sign * 4.0, groups, 0
+            named("mlp_out.0", "mlp_out.1", "mlp_out.2", "mlp_out.3"),
+            sign * change,
+            change[:0],
+            sign * 4.0,
+            groups,
+            0,
         )
         assert found.alone == (True, False, False, False)
         assert found.threshold == pytest.approx(0.04)
@@ -190,7 +217,10 @@ def test_what_hardly_changes_or_helps_is_not_needed() -> None:
 def test_a_change_that_is_the_same_in_every_pair_is_told_from_zero() -> None:
     """Without any spread the interval was infinite, and the only head of a circuit 'not needed'."""
     groups, change = tuple(map(str, range(24))), np.array([[2.0] * 24, [0.0] * 24])
-    assert Removals(("all", "nothing"), change, change[:0], 2.0, groups, 0).alone == (True, False)
+    assert Removals(named("mlp_out.0", "mlp_out.1"), change, change[:0], 2.0, groups, 0).alone == (
+        True,
+        False,
+    )
 
 
 def test_members_that_cover_for_each_other_are_seen_together_only() -> None:
@@ -208,16 +238,16 @@ def given(seed: int, **ends: float) -> Evaluation:
     """An evaluation whose runs are these means, with noise."""
     rng = np.random.default_rng(seed)
     noise = {name: value + 0.05 * rng.standard_normal(40) for name, value in ends.items()}
-    return Evaluation(
-        (), (), "logit-diff", noise | {"random 0": noise["none"]}, tuple(map(str, range(40))), 0
-    )
+    values, groups = noise | {"random 0": noise["none"]}, tuple(map(str, range(40)))
+    members = {"circuit": named("head.0.0"), "universe": named("head.0.0", "head.0.1")}
+    return Evaluation(**members, metric="logit-diff", values=values, groups=groups)
 
 
 def test_selectivity_is_what_is_lost_of_the_own_task_beyond_what_is_lost_elsewhere() -> None:
     own = given(0, all=4.0, none=0.0, circuit=4.0, without=0.0)
     spared = given(1, all=2.0, none=-2.0, circuit=-2.0, without=1.0)
     shared = given(2, all=2.0, none=-2.0, circuit=-2.0, without=-2.0)
-    found = Elsewhere({"own task": own, "spared": spared, "shared": shared}, "own task")
+    found = CircuitTransfer(evaluations={"own task": own, "spared": spared, "shared": shared}, own="own task")
     table = found.table().set_index("pairs")
     assert table["lost"].to_dict() == pytest.approx(
         {"own task": 1.0, "spared": 0.25, "shared": 1.0}, abs=0.03
@@ -226,6 +256,9 @@ def test_selectivity_is_what_is_lost_of_the_own_task_beyond_what_is_lost_elsewhe
     assert row["selectivity"] == pytest.approx(table.loc["own task", "lost"] - row["lost"])
     assert 0.6 < row["selectivity_low"] < row["selectivity"] < row["selectivity_high"] < 0.9
     assert table.loc["shared", "selectivity_low"] < 0 < table.loc["shared", "selectivity_high"]
+    number = found.number("selectivity-spared")
+    assert (number.value, number.low) == (row["selectivity"], row["selectivity_low"])
+    assert [one.name for one in found.numbers()][:3] == ["kept-own-task", "lost-own-task", "kept-spared"]
 
 
 def test_a_circuit_carries_other_pairs_of_its_task() -> None:
@@ -242,16 +275,47 @@ def test_a_circuit_carries_other_pairs_of_its_task() -> None:
         general.selectivity("other letters")
 
 
-def test_evaluations_are_results() -> None:
+def test_an_evaluation_says_the_numbers_of_its_table() -> None:
     found = composition()
-    assert isinstance(found, OldResult)
-    plain = found.to_dict()
-    assert plain["minimality"]["needed"] == 2
-    assert plain["sparsity"] == pytest.approx(1 - 2 / 10)
-    assert {row["what"] for row in plain["runs"]} >= {"the circuit", "random circuits of this size"}
-    assert (found.diff(found).filter(like="_change").fillna(0) == 0).all(axis=None)
-    other = composition("head.1.3").diff(found)
-    assert (other["difference_change"] != 0).any()
-    assert "<table" in found._repr_html_()
-    with pytest.raises(ConfigError, match="cannot be compared"):
-        found.diff(replace(found, metric="log-prob"))
+    table = found.table().set_index("what")
+    assert found.number("needed-members").value == 2
+    assert found.number("sparsity").value == pytest.approx(1 - 2 / 10)
+    for name, row in (
+        ("faithfulness", "the circuit"),
+        ("left-without-it", "left without it"),
+        ("random-circuits", "random circuits of this size"),
+        ("completeness-gap", "the circuit and the model apart after the same cuts"),
+    ):
+        number = found.number(name)
+        assert (number.value, number.low, number.high) == tuple(table.loc[row, ["share", "low", "high"]])
+    assert "Members: head.0.0, head.1.1." in found.tables()[0].note
+    assert "keeps 100%" in found.verdict() and "2 of 10 nodes" in found.verdict()
+    note = found.tables()[1].note
+    assert "Of 2 members taken out one by one, 2 are needed" in note and "no couples" in note
+    shares, removed = found.figures()
+    assert list(shares.data["name"])[:2] == ["the circuit", "left without it"]
+    assert list(removed.data["value"]) == found.minimality()["change"].tolist()
+
+
+def test_a_circuit_is_drawn_at_layer_and_head_and_edges_join_its_nodes() -> None:
+    nodes = drawing(named("head.1.2", "mlp_out.0", "kv.2.1"), {"head.1.2": -3.0}, "logit-diff", 2)
+    assert nodes is not None
+    places = {row[0]: tuple(row[1:3]) for row in nodes.frame().itertuples(index=False)}
+    assert places == {"head.1.2": (2.0, 1.0), "mlp_out.0": (-1.5, 0.4), "kv.2.1": (2.5, 1.7)}
+    assert dict(zip(nodes.data["name"], nodes.data["value"], strict=True))["head.1.2"] == -3.0
+    edges = tuple(map(Edge.parse, ("embed->k.1.0", "head.0.3->mlp.2", "mlp_out.2->logits")))
+    drawn = drawing(edges, dict(zip(map(str, edges), (1.0, 2.0, 4.0), strict=True)), "logit-diff", 2)
+    assert drawn is not None
+    rows = drawn.frame()
+    arrows, dots = rows[rows["to_x"].notna()], rows[rows["to_x"].isna()].set_index("name")
+    assert arrows["name"].tolist() == ["mlp_out.2->logits", "head.0.3->mlp.2", "embed->k.1.0"]
+    assert set(dots.index) == {"embed", "kv.1.0", "head.0.3", "mlp_out.2", "logits"}
+    assert dots.loc["mlp_out.2", "value"] == 6.0  # both of its edges
+    assert dots.loc["logits", "y"] == dots["y"].max() and dots.loc["embed", "y"] == dots["y"].min()
+    flat = drawing(named("head.1.2"), {}, "logit-diff")
+    assert flat is not None and flat.caption.startswith("Up is later")
+    many = drawing(named(*(f"head.{at}.0" for at in range(70))), {}, "logit-diff")
+    assert many is not None and many.caption.startswith("The 60 largest of 70.")
+    assert (
+        drawing((Mediator(Site("resid_post", 1), -1, (), Subspace.of(torch.ones(4), "x")),), {}, "kl") is None
+    )
