@@ -14,7 +14,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.mediation.alignment import Alignment, das, interchange_accuracy
     from interp.mediation.circuits import (
         CircuitTransfer,
         Curve,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     )
     from interp.mediation.contributions import Contributions, direct_logit_attribution
     from interp.mediation.decomposition import ESTIMANDS, estimands
+    from interp.mediation.distributed_alignment import Alignment, das, interchange_accuracy
     from interp.mediation.edges import Edge, Graph, Reader, edge_attribution, edge_effects, edge_logits
     from interp.mediation.edges.paths import THROUGH, path_patching
     from interp.mediation.effects import DIRECTIONS, Effects
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from interp.mediation.subspaces import Subspace
 
 _HOME = {
-    "Alignment": "alignment",
+    "Alignment": "distributed_alignment",
     "CircuitTransfer": "circuits",
     "Contributions": "contributions",
     "Curve": "circuits",
@@ -72,7 +72,7 @@ _HOME = {
     "attribution": "searches",
     "attribution_star": "searches",
     "curve": "circuits",
-    "das": "alignment",
+    "das": "distributed_alignment",
     "direct_effects": "searches",
     "direct_logit_attribution": "contributions",
     "edge_attribution": "edges",
@@ -84,7 +84,7 @@ _HOME = {
     "generality": "circuits",
     "integrated_gradients": "searches",
     "interactions": "pairwise",
-    "interchange_accuracy": "alignment",
+    "interchange_accuracy": "distributed_alignment",
     "logit_lens": "lens",
     "mean_difference": "proposals",
     "mediators_of": "mediators",

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["SCHEMAS"]
 
 SCHEMAS: dict[str, str] = {
+    "interp.alignment/2": "interp.mediation.distributed_alignment.result:Alignment",
     "interp.capture/2": "interp.store:Stored",
     "interp.circuit-transfer/1": "interp.mediation.circuits.transfer:CircuitTransfer",
     "interp.curve/2": "interp.mediation.circuits.curve:Curve",

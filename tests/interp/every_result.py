@@ -9,10 +9,19 @@ import interp
 from interp import mediation
 from interp.results import Result
 from interp.store import ActivationStore
+from tests.interp.mediation.test_planted_subspaces import balanced
+from tests.planted import planted_subspace
 from tests.planted_heads import PLANTED
 from tests.tiny import tiny
 
 __all__ = ["MAKERS"]
+
+
+def alignment() -> Result:
+    """Two variables of a planted subspace, and one control."""
+    found = planted_subspace()
+    variables = {"value": balanced(found), "other": balanced(found)}
+    return mediation.das(found.model, variables, "resid_post.0", dim=(2, 1), steps=11, controls=("random",))
 
 
 def stored() -> Result:
@@ -44,6 +53,7 @@ def circuit_transfer() -> Result:
 
 
 MAKERS: dict[str, Callable[[], Result]] = {
+    "interp.alignment/2": alignment,
     "interp.capture/2": stored,
     "interp.circuit-transfer/1": circuit_transfer,
     "interp.curve/2": curve,

@@ -11,8 +11,8 @@ import torch
 
 from interp import mediation, results
 from interp.errors import ConfigError, DataError, SiteError
-from interp.mediation.alignment import Alignment, Score
-from interp.mediation.alignment.downstream import Downstream
+from interp.mediation.distributed_alignment import Alignment, Score
+from interp.mediation.distributed_alignment.downstream import Downstream
 from interp.mediation.mediators import Mediator
 from interp.mediation.subspaces import Subspace
 from interp.models.interventions import Intervention
@@ -98,12 +98,16 @@ def test_a_search_reproduces_and_leaves_the_model_alone(tmp_path: Path) -> None:
     assert float((gram - torch.eye(3)).abs().max()) < 1e-5
     other = mediation.das(model, pairs, "mlp_out.1", dim=3, steps=20, controls=(), seed=1)
     assert not torch.allclose(other.subspace.basis, found[0].subspace.basis, atol=1e-3)
-    folder = found[0].save(tmp_path / "aligned")
-    assert Subspace.load(folder / "answer.safetensors").dim == 3
-    assert results.read_json(folder / "alignment.json")["verdict"] == found[0].verdict
-    assert isinstance(found[0], results.OldResult)
-    assert (found[0].diff(found[1])["accuracy_change"] == 0).all()
-    assert "answer" in found[0]._repr_html_()
+    again = results.load(found[0].save(tmp_path / "aligned"))
+    assert isinstance(again, Alignment) and again.verdict() == found[0].verdict()
+    assert torch.equal(again.subspace.basis, found[0].subspace.basis)
+    assert Subspace.load(again.subspace.save(tmp_path / "answer.safetensors")).dim == 3
+    assert found[0].table().equals(found[1].table())
+    assert found[0].number("accuracy").value == found[0].accuracy.value
+    assert found[0].table()["name"].tolist() == ["das", "random", "pca"]
+    assert list(found[0].figure("scores").data["colour"]) == [0, -1, -1]
+    losses = found[0].table("losses")
+    assert losses["validation"].tolist() == [row["validation"] for row in found[0].curve]
 
 
 def test_training_lowers_the_loss_and_a_frozen_start_does_not() -> None:
@@ -124,18 +128,26 @@ def scored(own: float, control: str, other: float, low: float, high: float) -> A
         Score("answer", control, estimate(other, 0.4, 0.9), estimate(own - other, low, high)),
     )
     space, site = Subspace.of(torch.ones(1, 4), "answer"), Mediator(Site("resid_pre", 1), -1)
-    return Alignment({"answer": space}, site, scores, {}, (), "answers", (6, 2, 2), {}, 0)
+    return Alignment(
+        subspaces={"answer": space},
+        mediator=site,
+        scores=scores,
+        isolation={},
+        curve=(),
+        among="answers",
+        sizes=(6, 2, 2),
+    )
 
 
 def test_a_difference_that_may_be_zero_is_no_equality() -> None:
     """'training on arbitrary answers does as well (0.62)' was said beside an accuracy of 1.00."""
-    floor = scored(1.0, "arbitrary", 0.62, -0.05, 0.7).verdict
+    floor = scored(1.0, "arbitrary", 0.62, -0.05, 0.7).verdict()
     assert "not shown to carry it" in floor and "as well" not in floor
     assert "training on arbitrary answers (0.62) is not told apart (difference 0.38 [-0.05, 0.70])" in floor
-    rival = scored(1.0, "pca", 0.9, -0.02, 0.2).verdict
+    rival = scored(1.0, "pca", 0.9, -0.02, 0.2).verdict()
     assert "PCA (0.90) is not told apart" in rival and "not shown to be needed" in rival
-    assert "PCA (1.00) does better" in scored(0.9, "pca", 1.0, -0.2, -0.01).verdict
-    assert scored(1.0, "arbitrary", 0.5, 0.2, 0.8).verdict.endswith("better than every control")
+    assert "PCA (1.00) does better" in scored(0.9, "pca", 1.0, -0.2, -0.01).verdict()
+    assert scored(1.0, "arbitrary", 0.5, 0.2, 0.8).verdict().endswith("better than every control")
 
 
 def test_what_cannot_be_aligned_is_refused() -> None:
@@ -164,4 +176,4 @@ def test_what_cannot_be_aligned_is_refused() -> None:
     found = mediation.das(model, pairs, "resid_post.1", steps=1, controls=())
     with pytest.raises(ConfigError, match="no score 'pca' of 'answer'; measured: das"):
         found.score("pca")
-    assert "nothing was controlled for" in replace(found, among="vocabulary").verdict
+    assert "nothing was controlled for" in replace(found, among="vocabulary").verdict()

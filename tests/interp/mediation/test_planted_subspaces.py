@@ -7,7 +7,7 @@ import torch
 from scipy.linalg import subspace_angles
 
 from interp import mediation
-from interp.mediation.alignment.controls import CONTROLS
+from interp.mediation.distributed_alignment.controls import CONTROLS
 from interp.mediation.subspaces import Subspace
 from interp.pairs import Pair, PairSet
 from tests.planted import AndNeuron, PlantedSubspace, and_neuron, planted_subspace
@@ -55,7 +55,7 @@ def test_the_search_finds_the_planted_plane_and_its_controls_do_not() -> None:
         if not control.ceiling:
             assert score.difference.interval.low > 0, name
             assert score.accuracy.value < 0.8, name
-    assert "better than every control" in found.verdict
+    assert "better than every control" in found.verdict()
     assert found.curve[0]["validation"] > 10 * found.curve[-1]["validation"]
 
 

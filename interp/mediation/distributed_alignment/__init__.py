@@ -5,9 +5,8 @@ the graph kept; the rows of an orthonormal basis are trained; the exact engine s
 groups, next to every control.
 """
 
-from interp.mediation.alignment.accuracy import interchange_accuracy
-from interp.mediation.alignment.controls import CONTROLS
-from interp.mediation.alignment.result import Alignment, Score
-from interp.mediation.alignment.search import das
+from interp.mediation.distributed_alignment.controls import CONTROLS
+from interp.mediation.distributed_alignment.result import Alignment, Score
+from interp.mediation.distributed_alignment.search import das, interchange_accuracy
 
 __all__ = ["CONTROLS", "Alignment", "Score", "das", "interchange_accuracy"]

@@ -9,8 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from interp.mediation.alignment.cases import Division, joined, prepared
-from interp.mediation.alignment.training import Course, learned
+from interp.mediation.distributed_alignment.training import (
+    Division,
+    TrainingConfig,
+    joined,
+    learned,
+    prepared,
+)
 from interp.mediation.mediators import Mediator
 from interp.mediation.proposals import principal, values_at
 from interp.mediation.subspaces import Subspace
@@ -30,14 +35,14 @@ class Problem:
         variables: name -> its pairs.
         mediator: the site and position.
         division: of the groups.
-        course: of the training.
+        config: of the training.
     """
 
     model: Model
     variables: Mapping[str, PairSet]
     mediator: Mediator
     division: Division
-    course: Course
+    config: TrainingConfig
 
     def part(self, groups: frozenset[str]) -> dict[str, PairSet]:
         """Give every variable's pairs of some groups."""
@@ -60,25 +65,25 @@ def solved(problem: Problem, name: str) -> tuple[Directions, tuple[Mapping[str, 
         prepared(problem.model, *joined(problem.part(groups)), problem.mediator)
         for groups in (problem.division.train, problem.division.validation)
     )
-    blocks, curve = learned(train, held, problem.course)
+    blocks, curve = learned(train, held, problem.config)
     named = zip(problem.variables, blocks, strict=True)
     return {variable: Subspace.of(block, f"{name}-{variable}") for variable, block in named}, curve
 
 
 def _random(problem: Problem) -> tuple[Model, Directions]:
-    generator = torch.Generator().manual_seed(problem.course.seed + 1)
+    generator = torch.Generator().manual_seed(problem.config.seed + 1)
     width = values_at(
         problem.model, next(iter(problem.variables.values()))[:1].clean, problem.mediator
     ).shape[1]
     found: Directions = {
         name: Subspace.of(torch.randn(dim, width, generator=generator), f"random-{name}")
-        for name, dim in zip(problem.variables, problem.course.dims, strict=True)
+        for name, dim in zip(problem.variables, problem.config.dims, strict=True)
     }
     return problem.model, found
 
 
 def _pca(problem: Problem) -> tuple[Model, Directions]:
-    dims = zip(problem.variables, problem.course.dims, strict=True)
+    dims = zip(problem.variables, problem.config.dims, strict=True)
     found: Directions = {name: principal(problem.differences(name), dim, f"pca-{name}") for name, dim in dims}
     return problem.model, found
 
@@ -97,7 +102,7 @@ def _whole(problem: Problem) -> tuple[Model, Directions]:
 
 def _arbitrary(problem: Problem) -> tuple[Model, Directions]:
     """Train with answer and foil exchanged in half of the groups."""
-    flipped = {name: _flipped(pairs, problem.course.seed) for name, pairs in problem.variables.items()}
+    flipped = {name: _flipped(pairs, problem.config.seed) for name, pairs in problem.variables.items()}
     return problem.model, solved(replace(problem, variables=flipped), "arbitrary")[0]
 
 

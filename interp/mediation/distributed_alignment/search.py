@@ -6,22 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from interp.errors import ConfigError, DataError
-from interp.mediation.alignment.accuracy import hits
-from interp.mediation.alignment.cases import divided, left_alone
-from interp.mediation.alignment.controls import CONTROLS, Directions, Problem, solved
-from interp.mediation.alignment.result import Alignment, Score
-from interp.mediation.alignment.training import Course
-from interp.mediation.mediators import Mediator
+from interp.mediation.distributed_alignment.controls import CONTROLS, Directions, Problem, solved
+from interp.mediation.distributed_alignment.result import Alignment, Score
+from interp.mediation.distributed_alignment.training import TrainingConfig, divided, left_alone
+from interp.mediation.engine import Engine
+from interp.mediation.mediators import Mediator, mediators_of
+from interp.mediation.metrics import Targets
 from interp.mediation.proposals import mediator_at, values_at
 from interp.mediation.subspaces import Subspace
+from interp.mediation.walk import Row
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results import About
 from interp.sites import Site
 from probes.statistics import Estimate, bootstrap, paired_difference
 
-__all__ = ["das"]
+__all__ = ["das", "interchange_accuracy"]
 
 
 def das(
@@ -82,9 +87,9 @@ def das(
     dims = (dim,) * len(variables) if isinstance(dim, int) else tuple(dim)
     if len(dims) != len(variables):
         raise ConfigError(f"{len(dims)} numbers of directions given for {len(variables)} variables.")
-    course = Course(dims, steps, batch, rate, patience, among, seed)
-    course.check(values_at(model, next(iter(variables.values()))[:1].clean, mediator).shape[1])
-    problem = Problem(model, variables, mediator, divided(variables, fractions, seed), course)
+    config = TrainingConfig(dims, steps, batch, rate, patience, among, seed)
+    config.check(values_at(model, next(iter(variables.values()))[:1].clean, mediator).shape[1])
+    problem = Problem(model, variables, mediator, divided(variables, fractions, seed), config)
     found, curve = solved(problem, "das")
     own = _hits(problem, model, found)
     scores = _scores(problem, own, controls)
@@ -97,7 +102,7 @@ def das(
         curve=curve,
         among=among,
         sizes=(len(division.train), len(division.validation), len(division.test)),
-        model=model.described,
+        about=About(model.described, next(iter(variables.values())).described),
         seed=seed,
         warnings=tuple(dict.fromkeys(note for one in variables.values() for note in one.notes)),
     )
@@ -115,21 +120,21 @@ def _placed(mediator: Mediator, subspace: Subspace | None) -> Mediator:
 
 def _hits(problem: Problem, model: Model, directions: Directions) -> dict[str, np.ndarray]:
     """Say per variable which held-out interchanges give the source's answer."""
-    tested, course = problem.part(problem.division.test), problem.course
+    tested, config = problem.part(problem.division.test), problem.config
     return {
         name: hits(
             model,
             tested[name],
             [_placed(problem.mediator, directions[name])],
-            among=course.among,
-            seed=course.seed,
+            among=config.among,
+            seed=config.seed,
         )[0]
         for name in problem.variables
     }
 
 
 def _scores(problem: Problem, own: dict[str, np.ndarray], controls: Sequence[str]) -> list[Score]:
-    tested, seed = problem.part(problem.division.test), problem.course.seed
+    tested, seed = problem.part(problem.division.test), problem.config.seed
     groups = {name: [*pairs.groups, *pairs.groups] for name, pairs in tested.items()}
     scores = [Score(v, "das", bootstrap(own[v], groups=groups[v], seed=seed)) for v in problem.variables]
     for name in controls:
@@ -144,15 +149,86 @@ def _scores(problem: Problem, own: dict[str, np.ndarray], controls: Sequence[str
 
 def _isolation(problem: Problem, directions: Directions) -> dict[str, Estimate]:
     """Interchange each variable's directions between the held-out pairs of the others."""
-    tested, course = problem.part(problem.division.test), problem.course
+    tested, config = problem.part(problem.division.test), problem.config
     found: dict[str, Estimate] = {}
     for name in problem.variables if len(problem.variables) > 1 else ():
         mediator = _placed(problem.mediator, directions[name])
         left: list[np.ndarray] = []
         groups: list[str] = []
         for pairs in (pairs for other, pairs in tested.items() if other != name):
-            kept, again = left_alone(pairs), course.seed
-            left.append(hits(problem.model, kept, [mediator], among=course.among, seed=again)[0])
+            kept, again = left_alone(pairs), config.seed
+            left.append(hits(problem.model, kept, [mediator], among=config.among, seed=again)[0])
             groups += [*pairs.groups, *pairs.groups]
-        found[name] = bootstrap(np.concatenate(left), groups=groups, seed=course.seed)
+        found[name] = bootstrap(np.concatenate(left), groups=groups, seed=config.seed)
     return found
+
+
+def interchange_accuracy(
+    model: Model,
+    pairs: PairSet,
+    mediator: str | Site | Mediator,
+    *,
+    positions: str | int = "all",
+    among: str = "answers",
+    seed: int = 0,
+) -> Estimate:
+    """Give the share of interchanges after which the model gives the source's answer (IIA).
+
+    Both ways: the corrupt prompt takes the clean one's value and should give the answer, and the clean prompt
+    takes the corrupt one's and should give the foil (Geiger et al. 2021, arXiv 2106.02997, section 3).
+
+    Args:
+        model: what is run.
+        pairs: clean and corrupt prompts; of kind "null", whose answers are equal, the answer is wanted twice.
+        mediator: any one mediator, such as ``resid_post.12`` or one with a subspace.
+        positions: as for ``mediators_of``, where the mediator is a name or a site.
+        among: ``"answers"`` compares answers with foils; ``"vocabulary"`` wants the answer to be the
+            likeliest of all tokens.
+        seed: of the rows that are checked and of the interval.
+
+    Raises:
+        ConfigError: several mediators, or another ``among``.
+        SiteError: a mediator that the model does not have.
+    """
+    found = mediators_of(model, pairs, mediator, positions=positions)
+    if len(found) != 1:
+        raise ConfigError(
+            f"{str(mediator)!r} names {len(found)} mediators; give one, or replace several in a circuit."
+        )
+    right = hits(model, pairs, found, among=among, seed=seed)[0]
+    return bootstrap(right, groups=[*pairs.groups, *pairs.groups], seed=seed)
+
+
+def hits(
+    model: Model, pairs: PairSet, mediators: Sequence[Mediator], *, among: str, seed: int
+) -> Bool[np.ndarray, "mediator twice_pair"]:
+    """Say which interchanges give the source's answer: into all corrupt prompts, then into all clean ones.
+
+    Raises:
+        ConfigError: another ``among``.
+    """
+    if among not in ("answers", "vocabulary"):
+        raise ConfigError(f"among={among!r} asked; use 'answers' or 'vocabulary'.")
+    ways = [_one_way(model, way, mediators, among, seed) for way in (pairs, pairs.swap())]
+    return np.concatenate(ways, axis=1)
+
+
+def _one_way(
+    model: Model, pairs: PairSet, mediators: Sequence[Mediator], among: str, seed: int
+) -> np.ndarray:
+    carriers = sorted({site for mediator in mediators for site in mediator.carriers})
+    read = model.capture(pairs.clean, [str(site) for site in carriers], "all")
+    n = len(pairs)
+    rows = [Row(at, (mediator,)) for mediator in mediators for at in range(n)]
+    logits = Engine(model, pairs.corrupt, seed).logits(rows, {site: read[str(site)] for site in carriers})
+    index = torch.arange(n, device=logits.device).repeat(len(mediators))
+    right = _right(logits, Targets.of(pairs, logits.device).rows(index), among)
+    return right.reshape(len(mediators), n).cpu().numpy()
+
+
+def _right(logits: Tensor, targets: Targets, among: str) -> Tensor:
+    if among == "vocabulary":
+        top = logits.argmax(dim=1, keepdim=True)
+        return ((targets.answers == top) & targets.answered).any(dim=1)
+    best = logits.gather(1, targets.answers).masked_fill(~targets.answered, -torch.inf).amax(dim=1)
+    return best > logits.gather(1, targets.foils).masked_fill(~targets.foiled, -torch.inf).amax(dim=1)
