@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -113,7 +113,10 @@ def tokenize(
     else:
         warnings: list[str] = []
         items = _as_list(prompts)
-        pairs = [_one(item, number, tokenizer, add_bos, warnings) for number, item in enumerate(items)]
+        spelled = _spelled([item for item in items if isinstance(item, str)], tokenizer)
+        pairs = [
+            _one(item, number, tokenizer, add_bos, warnings, spelled) for number, item in enumerate(items)
+        ]
         ids = tuple(tuple(pair[0]) for pair in pairs)
         _check(ids, name, vocab_size, max_length)
         texts = tuple(_text(text, row, tokenizer) for row, text in pairs)
@@ -170,9 +173,10 @@ def _one(
     tokenizer: PreTrainedTokenizerBase | None,
     add_bos: str | bool,
     warnings: list[str],
+    spelled: Iterator[tuple[list[int], list[int]]],
 ) -> tuple[list[int], str | None]:
     if isinstance(item, str):
-        return _encode(item, number, tokenizer, add_bos, warnings), item
+        return _encode(number, tokenizer, add_bos, warnings, spelled), item
     if isinstance(item, Tensor):
         item = item.tolist()
     if not isinstance(item, Sequence) or not all(
@@ -192,26 +196,35 @@ def _text(text: str | None, ids: Sequence[int], tokenizer: PreTrainedTokenizerBa
     return str(tokenizer.decode(list(ids))) if tokenizer is not None else ""
 
 
+def _spelled(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase | None
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Give the ids of each text, without and with what the tokenizer puts around it; all texts at once."""
+    if tokenizer is None or not texts:
+        return iter(())
+    plain, special = (tokenizer(texts, add_special_tokens=around)["input_ids"] for around in (False, True))
+    return zip(map(list, plain), map(list, special), strict=True)
+
+
 def _encode(
-    text: str,
     number: int,
     tokenizer: PreTrainedTokenizerBase | None,
     add_bos: str | bool,
     warnings: list[str],
+    spelled: Iterator[tuple[list[int], list[int]]],
 ) -> list[int]:
     if tokenizer is None:
         raise DataError(
             f"prompt {number} is a text, but this model has no tokenizer. "
             "Give token ids, or load with tokenizer=FOLDER or tokenizer=OBJECT."
         )
-    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    plain, special = next(spelled)
     if not plain:
         raise DataError(
             f"prompt {number} is empty. Remove it; to run on the beginning-of-sequence token alone, give its "
             "id as a list."
         )
     _warn_unknown(plain, number, tokenizer, warnings)
-    special = list(tokenizer(text, add_special_tokens=True)["input_ids"])
     prefix, suffix = _around(special, plain)
     if suffix:
         warnings.append(

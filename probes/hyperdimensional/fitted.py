@@ -17,7 +17,7 @@ from probes.hyperdimensional.inputs import exchanged
 from probes.hyperdimensional.lesson import HeldOut, Lesson, Settings, slots_of
 from probes.vsa.codebook import Codebook, Targets
 
-__all__ = ["Familiar", "Fitted", "Part", "learn"]
+__all__ = ["Familiar", "Fitted", "Part", "learn", "lesson_of"]
 
 Part = tuple[Tensor, Targets]
 """Features, ``[example dim]``, and their targets; parts have numbers of examples of their own."""
@@ -152,6 +152,29 @@ class Fitted:
         )
 
 
+def lesson_of(
+    codebook: Codebook, parts: Sequence[Part], *, published: bool = False
+) -> tuple[Lesson, Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+    """Scale the features, and give them with their targets; and the mean and the scale.
+
+    Args:
+        codebook: the concepts.
+        parts: the training part and the validation part.
+        published: whether the published losses are used, which know no slots.
+
+    Raises:
+        ValueError: validation targets with other roles.
+    """
+    (features, targets), (held, held_targets) = parts
+    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    scale = torch.where(scale <= 1e-6 * scale.max().clamp_min(1e-30), 1.0, scale)
+    slots, later = (() if published else slots_of(codebook, part) for part in (targets, held_targets))
+    if [slot.role for slot in slots] != [slot.role for slot in later]:
+        raise ValueError("validation has other roles than y; make both targets with the same roles.")
+    after = HeldOut(codebook, (held - mean) / scale, held_targets, later)
+    return Lesson(codebook, (features - mean) / scale, targets, slots, after), mean, scale
+
+
 def learn(
     codebook: Codebook, parts: Sequence[Part], settings: Settings, *, encoder: str, level: float
 ) -> Fitted:
@@ -167,23 +190,12 @@ def learn(
     Raises:
         ValueError: validation targets with other roles.
     """
-    (features, targets), (held, held_targets) = parts
-    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
-    scale = torch.where(scale <= 1e-6 * scale.max().clamp_min(1e-30), 1.0, scale)
-    slots, later = (
-        () if settings.published else slots_of(codebook, part) for part in (targets, held_targets)
-    )
-    if [slot.role for slot in slots] != [slot.role for slot in later]:
-        raise ValueError("validation has other roles than y; make both targets with the same roles.")
-    real = [codebook.algebra.as_real(part.vectors).float() for part in (targets, held_targets)]
-    lesson = Lesson(
-        codebook, (features - mean) / scale, real[0], slots, HeldOut((held - mean) / scale, real[1], later)
-    )
+    lesson, mean, scale = lesson_of(codebook, parts, published=settings.published)
     found = ENCODERS[encoder].train(lesson, settings)
-    roles = tuple(slot.role for slot in slots) or ("",)
-    notes = {"validation_score": found.score, "n_train": len(features), **found.notes}
+    roles = tuple(slot.role for slot in lesson.slots) or ("",)
+    notes = {"validation_score": found.score, "n_train": len(lesson.features), **found.notes}
     fitted = Fitted(found.encoder, mean, scale, roles, {}, settings.published, notes)
-    fitted = fitted.calibrated(codebook, exchanged(held, settings.seed), level)
+    fitted = fitted.calibrated(codebook, exchanged(parts[1][0], settings.seed), level)
     if settings.published:
         return fitted
     return replace(fitted, familiar=Familiar.of(lesson.features, lesson.held.features, level))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,11 +89,24 @@ def slot_vectors(codebook: Codebook, role: str) -> Float[Tensor, "concept width"
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Hold the examples on which everything is chosen: never those of the test."""
+    """Hold the examples on which everything is chosen: never those of the test.
 
+    Attributes:
+        codebook: the concepts.
+        features: ``[held_out dim]``, scaled as those of training.
+        targets: what they should be mapped to.
+        slots: which concepts fill the targets.
+    """
+
+    codebook: Codebook
     features: Float[Tensor, "held_out dim"]
-    vectors: Float[Tensor, "held_out width"]
+    targets: Targets
     slots: tuple[Slot, ...]
+
+    @functools.cached_property
+    def vectors(self) -> Float[Tensor, "held_out width"]:
+        """The targets as real numbers; made when asked for, since a softmax over concepts needs none."""
+        return self.codebook.algebra.as_real(self.targets.vectors).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +116,21 @@ class Lesson:
     Attributes:
         codebook: the concepts.
         features: ``[example dim]``, standardised.
-        vectors: ``[example width]``, the targets as real numbers.
+        targets: what they should be mapped to.
         slots: which concepts fill the targets.
         held: validation examples.
     """
 
     codebook: Codebook
     features: Float[Tensor, "example dim"]
-    vectors: Float[Tensor, "example width"]
+    targets: Targets
     slots: tuple[Slot, ...]
     held: HeldOut
+
+    @functools.cached_property
+    def vectors(self) -> Float[Tensor, "example width"]:
+        """The targets as real numbers."""
+        return self.codebook.algebra.as_real(self.targets.vectors).float()
 
 
 def reciprocal_ranks(
@@ -120,6 +139,7 @@ def reciprocal_ranks(
     """Give one over the rank of the best placed right concept; concepts that tie with it count half."""
     picked = scores.gather(1, codes.clamp_min(0)).masked_fill(codes < 0, float("-inf"))
     best = picked.max(dim=1, keepdim=True).values
-    above = (scores > best).sum(dim=1)
-    level = (scores == best).sum(dim=1) - (picked == best).sum(dim=1)
+    count = torch.int32  # several times faster than counting in 64 bits
+    above = (scores > best).sum(dim=1, dtype=count)
+    level = (scores == best).sum(dim=1, dtype=count) - (picked == best).sum(dim=1, dtype=count)
     return 1 / (1 + above + level.clamp_min(0) / 2)

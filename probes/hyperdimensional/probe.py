@@ -147,17 +147,17 @@ class HyperdimensionalProbe(Probe):
             CodebookError: concepts that the codebook does not have.
         """
         check_seed(self.get_params())
-        features = self._features(X)
+        features = self.features(X)
         check_labels(y)
         codebook = self.codebook or codebook_of(y, self.dimension, self.seed)
         codebook = codebook.to(features.device)
         targets = as_targets(codebook, y, len(features))
-        settings = self._settings(codebook, progress)
+        settings = self.settings(codebook, progress=progress)
         if validation is None:
             rows = parts(targets, groups, self.holdout, self.seed)
             both = [(features[part], targets[part]) for part in rows]
         else:
-            held = self._features(validation[0])
+            held = self.features(validation[0])
             both = [(features, targets), (held, as_targets(codebook, validation[1], len(held)))]
         encoder = "mlp" if self.compat else self.encoder
         self.fitted_ = learn(codebook, both, settings, encoder=encoder, level=self.level)
@@ -173,13 +173,13 @@ class HyperdimensionalProbe(Probe):
         """
         self.require_fitted("fitted_")
         wanted = self.level if level is None else level
-        self.fitted_ = self.fitted_.calibrated(self.codebook_, self._features(X), wanted)
+        self.fitted_ = self.fitted_.calibrated(self.codebook_, self.features(X), wanted)
         return self
 
     def encode(self, X: Inputs) -> Float[Tensor, "example width"]:
         """Give the real-valued hypervector predicted for each example."""
         self.require_fitted("fitted_")
-        return self.fitted_(self._features(X))
+        return self.fitted_(self.features(X))
 
     def decode(
         self,
@@ -222,7 +222,7 @@ class HyperdimensionalProbe(Probe):
         chosen = self._role(role)
         threshold = self.fitted_.thresholds[chosen]
         read = decode(self.codebook_, vectors, role=chosen, k=k, candidates=candidates, threshold=threshold)
-        return replace(read, unfamiliar=self.fitted_.unfamiliar(self._features(X)))
+        return replace(read, unfamiliar=self.fitted_.unfamiliar(self.features(X)))
 
     def decision_function(self, X: Inputs) -> torch.Tensor | np.ndarray:
         """Give ``[example concept]`` similarities, in the codebook's order, as X's kind of array."""
@@ -296,7 +296,12 @@ class HyperdimensionalProbe(Probe):
         self.codebook_ = found
         self.codebook = found if facts["codebook_given"] else None
 
-    def _settings(self, codebook: Codebook, progress: bool) -> Settings:
+    def settings(self, codebook: Codebook, *, progress: bool = False) -> Settings:
+        """Give how an encoder is trained for a codebook.
+
+        Raises:
+            ValueError: an unknown encoder or rule of holding out, or a penalty that is not positive.
+        """
         paper = self.compat == "paper"
         check(self.encoder, self.holdout)
         if paper:
@@ -318,7 +323,12 @@ class HyperdimensionalProbe(Probe):
             progress=progress,
         )
 
-    def _features(self, X: Inputs) -> Float[Tensor, "example width"]:
+    def features(self, X: Inputs) -> Float[Tensor, "example width"]:
+        """Give one vector per example, in float32.
+
+        Raises:
+            ValueError: a shape that the reduction does not take, or numbers that are not finite.
+        """
         return reduce(as_features(X), self.reduction)
 
     def _role(self, role: str | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,10 +13,13 @@ from tqdm.auto import tqdm
 from probes.hyperdimensional.encoders import Linear, Trained
 from probes.hyperdimensional.lesson import Lesson, Settings, Slot, reciprocal_ranks, slot_vectors
 from probes.vsa.algebra import generator_for
+from probes.vsa.codebook import Codebook
 
-__all__ = ["Place", "cross_entropy", "places_of", "train"]
+__all__ = ["Axes", "Place", "axes_of", "cross_entropy", "places_of", "train"]
 
 LARGEST = 6_000
+_LAST: WeakKeyDictionary[Codebook, Axes] = WeakKeyDictionary()
+"""The axes that a codebook was asked for last. Layers, controls and shuffles train on the same concepts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +55,19 @@ def train(lesson: Lesson, settings: Settings) -> Trained:
             "these targets have no slots that a softmax over concepts could be trained on (a sequence, or a "
             "published analogy); use encoder='ridge' or encoder='mlp', or records with roles."
         )
-    whole = places_of(lesson)
-    basis = _basis(torch.cat([place.concepts for place in whole]), settings)
+    axes = axes_of(lesson, settings.rank)
     places = [
-        replace(place, concepts=place.concepts @ basis.T, everything=place.everything @ basis.T)
-        for place in whole
+        Place(everything[rows], everything, _among(slot, rows), held)
+        for slot, rows, everything, held in zip(
+            lesson.slots, axes.met, axes.everything, lesson.held.slots, strict=True
+        )
     ]
     best: Trained | None = None
     for penalty in sorted(settings.regularisation, reverse=True):
         weight, score, epochs = _fitted(lesson, places, penalty, settings)
         if best is None or score > best.score:
-            encoder = Linear(weight[:-1], weight[-1], basis)
-            notes = {"regularisation": penalty, "axes": len(basis), "epochs": epochs}
+            encoder = Linear(weight[:-1], weight[-1], axes.basis)
+            notes = {"regularisation": penalty, "axes": len(axes.basis), "epochs": epochs}
             best = Trained(encoder, score, notes)
     assert best is not None
     return best
@@ -72,17 +77,63 @@ def places_of(lesson: Lesson) -> list[Place]:
     """Give every slot with the vectors of its concepts, in the coordinates of the hypervectors."""
     found: list[Place] = []
     for slot, held in zip(lesson.slots, lesson.held.slots, strict=True):
-        rows = torch.unique(slot.codes)
-        rows = rows[rows >= 0]
-        everything = slot_vectors(lesson.codebook, slot.role)
-        codes = torch.searchsorted(rows, slot.codes.clamp_min(0).contiguous()).clamp_max(len(rows) - 1)
-        found.append(Place(everything[rows], everything, torch.where(slot.codes < 0, -1, codes), held))
+        rows, everything = _met(slot), slot_vectors(lesson.codebook, slot.role)
+        found.append(Place(everything[rows], everything, _among(slot, rows), held))
     return found
 
 
-def _basis(vectors: Float[Tensor, "choice width"], settings: Settings) -> Float[Tensor, "axis width"]:
+def _met(slot: Slot) -> Int64[Tensor, " choice"]:
+    """Give the rows of the codebook that some training example has."""
+    rows = torch.unique(slot.codes)
+    return rows[rows >= 0]
+
+
+def _among(slot: Slot, rows: Int64[Tensor, " choice"]) -> Int64[Tensor, "example member"]:
+    codes = torch.searchsorted(rows, slot.codes.clamp_min(0).contiguous()).clamp_max(len(rows) - 1)
+    return torch.where(slot.codes < 0, -1, codes)
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """Hold the principal axes of the concepts met in training, and all concepts in their coordinates.
+
+    Attributes:
+        rank: the most axes that were asked for; None for all.
+        roles: the slots.
+        met: for each slot the rows of its concepts that some training example has.
+        basis: ``[axis width]``, orthonormal rows.
+        everything: for each slot ``[concept axis]``, every concept of the codebook.
+    """
+
+    rank: int | None
+    roles: tuple[str, ...]
+    met: tuple[Int64[Tensor, " choice"], ...]
+    basis: Float[Tensor, "axis width"]
+    everything: tuple[Float[Tensor, "concept axis"], ...]
+
+    def fits(self, rank: int | None, roles: tuple[str, ...], met: tuple[Tensor, ...]) -> bool:
+        """Say whether these are the axes of the same concepts."""
+        alike = (self.rank, self.roles) == (rank, roles)
+        return alike and all(torch.equal(own, rows) for own, rows in zip(self.met, met, strict=True))
+
+
+def axes_of(lesson: Lesson, rank: int | None) -> Axes:
+    """Give the axes of a lesson's concepts: those of the last lesson on this codebook, if it had the same."""
+    codebook, roles = lesson.codebook, tuple(slot.role for slot in lesson.slots)
+    met = tuple(_met(slot) for slot in lesson.slots)
+    last = _LAST.get(codebook)
+    if last is None or not last.fits(rank, roles, met):
+        whole = [slot_vectors(codebook, role) for role in roles]
+        used = [vectors[rows] for vectors, rows in zip(whole, met, strict=True)]
+        basis = _basis(torch.cat(used), rank)
+        last = Axes(rank, roles, met, basis, tuple(vectors @ basis.T for vectors in whole))
+        _LAST[codebook] = last
+    return last
+
+
+def _basis(vectors: Float[Tensor, "choice width"], rank: int | None) -> Float[Tensor, "axis width"]:
     """Give orthonormal rows that span the principal axes of the concepts' vectors."""
-    most = min(vectors.shape) if settings.rank is None else min(settings.rank, *vectors.shape)
+    most = min(vectors.shape) if rank is None else min(rank, *vectors.shape)
     if len(vectors) > LARGEST or len(vectors) > vectors.shape[1]:
         values, columns = torch.linalg.eigh(vectors.T.double() @ vectors.double())
         return columns[:, -most:].flip(1).T.contiguous().to(vectors)

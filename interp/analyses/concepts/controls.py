@@ -43,9 +43,9 @@ class Stand:
     untrained: Float[torch.Tensor, "example d_model"] | None
     layer: int
 
-    def refitted(self, X: Any, *, answers: list[str] | None = None, codebook: Any = None) -> list[str]:
+    def refitted(self, X: Any, *, codebook: Any = None) -> list[str]:
         """Fit the same kind of probe on something else and give what it reads on the test prompts."""
-        fitted = self.trial.fit(X, answers=answers, codebook=codebook)
+        fitted = self.trial.fit(X, codebook=codebook)
         return [names[0] for names in self.trial.decode(fitted, X).names]
 
 
@@ -81,20 +81,21 @@ def _exchanged(stand: Stand, pool: Callable[[Item], str]) -> Right:
     """Train and test the probe on answers exchanged between facts of a pool, in every part, many times."""
     trial = stand.trial
     items = trial.drawn.items
-    hits: list[np.ndarray] = []
+    pools: dict[tuple[str, str], list[int]] = {}
+    for row, item in enumerate(items):
+        pools.setdefault((item.part, pool(item)), []).append(row)
+    lists: list[list[str]] = []
     for seed in range(trial.seed * SHUFFLES, (trial.seed + 1) * SHUFFLES):
         answers = [item.answer for item in items]
-        pools: dict[tuple[str, str], list[int]] = {}
-        for row, item in enumerate(items):
-            pools.setdefault((item.part, pool(item)), []).append(row)
         for rows in pools.values():
             facts = [items[row].fact for row in rows]
             given = shuffled_labels([answers[row] for row in rows], groups=facts, seed=seed)
             for row, answer in zip(rows, given, strict=True):
                 answers[row] = answer
-        wanted = [answers[row] for row in trial.rows("test")]
-        hits.append(trial.right(stand.refitted(stand.states, answers=answers), wanted))
-    return np.stack(hits)
+        lists.append(answers)
+    read, test = trial.read_retrained(stand.states, lists), trial.rows("test")
+    pairs = zip(read, lists, strict=True)
+    return np.stack([trial.right(names, [answers[row] for row in test]) for names, answers in pairs])
 
 
 def _permuted(stand: Stand) -> Right:
@@ -120,7 +121,7 @@ def _control_task(stand: Stand) -> Right:
         drawn.setdefault(item.fact, rng.choice(sorted(known.get(item.relation, [item.answer]))))
     answers = [drawn[item.fact] for item in items]
     wanted = [drawn[item.fact] for item in stand.trial.test]
-    return stand.trial.right(stand.refitted(stand.states, answers=answers), wanted)
+    return stand.trial.right(stand.trial.read_retrained(stand.states, [answers])[0], wanted)
 
 
 def _ridge(stand: Stand) -> Right:

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from interp.models.model import Model
 from interp.tasks.protocols import Item, ProtocolItems
 from probes.hyperdimensional import Decodings, HyperdimensionalProbe
+from probes.hyperdimensional.retraining import read_retrained
 from probes.vsa import Codebook
 
 __all__ = ["Trial"]
@@ -58,26 +59,35 @@ class Trial:
         """Give the answer of each test item."""
         return [item.answer for item in self.test]
 
-    def fit(
-        self, X: Any, *, answers: Sequence[str] | None = None, codebook: Codebook | None = None
-    ) -> HyperdimensionalProbe:
+    def fit(self, X: Any, *, codebook: Codebook | None = None) -> HyperdimensionalProbe:
         """Fit on the training rows, choosing on the validation rows.
 
         Args:
             X: one row per prompt.
-            answers: what to train and choose on, instead of the true answers.
             codebook: another codebook.
         """
-        names = [item.answer for item in self.drawn.items] if answers is None else list(answers)
+        names = [item.answer for item in self.drawn.items]
         train, held = self.rows("train"), self.rows("validation")
-        probe = HyperdimensionalProbe(
+        later = (X[held], [names[i] for i in held])
+        return self._probe(codebook).fit(X[train], [names[i] for i in train], validation=later)
+
+    def read_retrained(self, X: Any, answers: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Fit once for each list of answers, and give what is read in the test rows.
+
+        Args:
+            X: one row per prompt.
+            answers: what to train and choose on, instead of the true answers; one per prompt.
+        """
+        parts = (self.rows("train"), self.rows("validation"), self.rows("test"))
+        return read_retrained(self._probe(None), X, answers, parts)
+
+    def _probe(self, codebook: Codebook | None) -> HyperdimensionalProbe:
+        return HyperdimensionalProbe(
             codebook or self.codebook,
             seed=self.seed,
             encoder=self.encoder,
             regularisation=self.regularisation,
         )
-        later = (X[held], [names[i] for i in held])
-        return probe.fit(X[train], [names[i] for i in train], validation=later)
 
     def decode(self, probe: HyperdimensionalProbe, X: Any) -> Decodings:
         """Read the test rows."""
