@@ -7,7 +7,7 @@ first has not seen. Random circuits of the same size and a random order stand be
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from interp import results
@@ -91,8 +91,8 @@ class Patching:
     note: str = ""
 
     def table(self, k: int | None = None) -> pandas.DataFrame:
-        """Give one row per mediator, the largest effect first; see ``Effects.table``."""
-        return self.effects.table(k)
+        """Give one row per mediator, the largest effect first; see ``Effects.tables``."""
+        return self.effects.table() if k is None else self.effects.table().head(k)
 
     def findings(self) -> tuple[Finding, ...]:
         """Give the effects, and of this model's own circuit the evaluation and the area by size."""
@@ -103,11 +103,12 @@ class Patching:
 
     def diff(self, reference: Patching) -> pandas.DataFrame:
         """Give the change of each mediator's mean effect from another result."""
-        return self.effects.diff(reference.effects)
+        return results.difference(self.table(), reference.table(), ["mediator"])
 
     def to_dict(self) -> dict[str, Any]:
         """Give the effects with the circuit under ``circuit``, as JSON types."""
-        return {**self.effects.to_dict(), "circuit": None if self.trace is None else _trace_dict(self.trace)}
+        circuit = None if self.trace is None else _trace_dict(self.trace)
+        return {**_effects_dict(self.effects), "circuit": circuit}
 
     def _repr_html_(self) -> str:
         """Give the ten largest effects as an escaped table for notebooks."""
@@ -117,6 +118,36 @@ class Patching:
         """Say in one line what was found."""
         circuit = self.note if self.trace is None else repr(self.trace.evaluation)
         return f"Patching({self.effects!r}; {circuit})"
+
+
+def _effects_dict(effects: Effects) -> dict[str, Any]:
+    checked = effects.verified
+    exact = {} if checked is None else {"exact": {**asdict(checked), "top": list(map(asdict, checked.top))}}
+    plain, _ = results.jsonable(
+        {
+            "schema": "interp.effects/1",
+            "search": effects.search,
+            "exact": effects.exact,
+            "metric": effects.metric,
+            "unit": effects.unit,
+            "replacement": effects.replacement,
+            "n_mediators": len(effects.mediators),
+            "n_pairs": len(effects.clean),
+            "n_groups": len(set(effects.groups)),
+            "clean": float(effects.clean.mean()),
+            "corrupt": float(effects.corrupt.mean()),
+            "total": float(effects.total.mean()),
+            "noise": effects.noise,
+            "few": effects.tests.smallest * len(effects.mediators) > 0.05,
+            "notice": effects.tests.notice,
+            "cost": {**effects.cost, **exact},
+            "model": dict(effects.about.model),
+            "seed": effects.seed,
+            "effects": [dict(row) for row in effects.rows[:2000]],
+            "warnings": list(effects.warnings),
+        }
+    )
+    return plain
 
 
 def _trace_dict(trace: Trace) -> dict[str, Any]:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-from interp import results
 from interp.errors import ConfigError
 from interp.mediation.frozen import Readout
 from interp.mediation.metrics import Targets
 from interp.mediation.writers import written
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results import About, Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate, bootstrap
-
-if TYPE_CHECKING:
-    import pandas
 
 __all__ = ["Contributions", "direct_logit_attribution"]
 
-SCHEMA = "interp.contributions/1"
+DRAWN = 12
 PROMPTS = ("clean", "corrupt")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Contributions:
-    """Hold what each writer contributes to each prompt's logit difference; they add up to it.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Contributions(Result):
+    """What each writer contributes to each prompt's logit difference; they add up to it.
 
     Attributes:
         writers: ``embed``, ``head.l.h``, ``attn_bias.l``, ``attn_out.l`` (where heads do not add up),
@@ -38,85 +35,112 @@ class Contributions:
         total: ``[pair]``, the logit difference of the run, before any cap on logits.
         groups: of the pairs; intervals are over them.
         prompts: ``clean`` or ``corrupt``.
-        model: name, weights, fingerprint.
-        seed: of intervals.
-        warnings: what a reader should know.
     """
+
+    schema: ClassVar[str] = "interp.contributions/2"
 
     writers: tuple[str, ...]
     values: Float[np.ndarray, "writer pair"]
     total: Float[np.ndarray, " pair"]
     groups: tuple[str, ...]
     prompts: str
-    model: Mapping[str, Any]
-    seed: int = 0
-    warnings: tuple[str, ...] = ()
 
     @property
     def remainder(self) -> float:
-        """Give the largest difference between a total and the sum of its contributions: rounding only."""
+        """The largest difference between a total and the sum of its contributions: rounding only."""
         return float(np.abs(self.values.sum(axis=0) - self.total).max())
 
     def top(self, k: int = 10) -> tuple[str, ...]:
-        """Give the k writers with the largest absolute mean contribution."""
+        """The k writers with the largest absolute mean contribution."""
         order = np.argsort(-np.abs(self.values.mean(axis=1)), kind="stable")
         return tuple(self.writers[at] for at in order[:k])
 
     def estimate(self, writer: str) -> Estimate:
-        """Give one writer's mean contribution with its interval over groups.
+        """One writer's mean contribution with its interval over groups.
 
         Raises:
             ConfigError: there is no such writer.
         """
         if writer not in self.writers:
             raise ConfigError(f"no writer {writer!r}; there are: {', '.join(self.writers[:8])}, ...")
-        row = self.values[self.writers.index(writer)]
-        return bootstrap(row, groups=self.groups, seed=self.seed, support="real")
+        return self._interval(self.values[self.writers.index(writer)])
 
-    def table(self, k: int | None = None) -> pandas.DataFrame:
-        """Give one row per writer, the largest first: writer, contribution, low, high (logits).
+    def _interval(self, values: Float[np.ndarray, " pair"]) -> Estimate:
+        return bootstrap(values, groups=self.groups, seed=self.seed, support="real")
 
-        Args:
-            k: how many rows; all where left out.
-        """
-        import pandas
+    @cached_property
+    def rows(self) -> tuple[tuple[str, float, float, float], ...]:
+        """The cells of the table, the largest contribution first."""
+        found = [(writer, self.estimate(writer)) for writer in self.top(len(self.writers))]
+        return tuple((name, one.value, one.interval.low, one.interval.high) for name, one in found)
 
-        rows: list[dict[str, Any]] = []
-        for writer in self.top(len(self.writers))[:k]:
-            found = self.estimate(writer)
-            ends = {"low": found.interval.low, "high": found.interval.high}
-            rows.append({"writer": writer, "contribution": found.value, **ends})
-        return pandas.DataFrame(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything but the per-pair values as JSON types."""
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "prompts": self.prompts,
-                "unit": "logits",
-                "n_pairs": len(self.total),
-                "total": float(self.total.mean()),
-                "remainder": self.remainder,
-                "model": dict(self.model),
-                "seed": self.seed,
-                "contributions": self.table().to_dict("records"),
-                "warnings": list(self.warnings),
-            }
+    def tables(self) -> tuple[Table, ...]:
+        """``contributions``, one row per writer, the largest first: writer, contribution, low, high."""
+        columns = ("writer", "contribution", "low", "high")
+        note = (
+            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs. The sum of all misses the "
+            f"logit difference by at most {self.remainder:.1e}: rounding."
         )
-        return plain
+        return (Table("contributions", "Contributions (logits)", columns, self.rows, note, main=0, shown=20),)
 
-    def diff(self, reference: Contributions) -> pandas.DataFrame:
-        """Give the change of each writer's mean contribution from another result."""
-        return results.difference(self.table(), reference.table(), on=["writer"])
+    def question(self) -> str:
+        """What writes the answer, in which data and model."""
+        return f"What writes the answer? ({self.about.words})"
 
-    def _repr_html_(self) -> str:
-        return results.table_html(self.table(20), caption=repr(self))
+    def verdict(self) -> str:
+        """The largest writers and the total they add up to."""
+        each = ", ".join(f"{name} {value:+.2f}" for name, value, *_ in self.rows[:3])
+        return (
+            f"Of a logit difference of {self.total.mean():.2f} on {len(self.total)} {self.prompts} prompts "
+            f"the largest contributions of {len(self.writers)} are {each} (logits)."
+        )
 
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        shape = f"{len(self.writers)} writers x {len(self.total)} {self.prompts} prompts"
-        return f"Contributions({shape}, largest: {', '.join(self.top(3))})"
+    def lead(self) -> tuple[str, ...]:
+        """How the difference was split."""
+        return (
+            f"The logit difference of {self.about.model_name} after the last token of {len(self.total)} "
+            f"{self.prompts} prompts was split into what each writer adds, with the final norm's scale held "
+            "at the run's own value; contributions add up to it.",
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """The logit difference and the largest contribution."""
+        total, (name, value, low, high) = self._interval(self.total), self.rows[0]
+        ends = (total.interval.low, total.interval.high)
+        return (
+            Number("logit-diff", total.value, *ends, "logits", "answer less foil, before any cap"),
+            Number("largest-contribution", value, low, high, "logits", "", f"Largest: {name}"),
+        )
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The largest contributions."""
+        columns = zip(*self.rows[:DRAWN], strict=True)
+        data: dict[str, Any] = dict(zip(("name", "value", "low", "high"), columns, strict=True))
+        return (
+            Figure(
+                "contributions",
+                "intervals",
+                data,
+                "The largest contributions",
+                "Intervals: 95%, over groups of pairs. Dashed: nothing.",
+                x="contribution to the logit difference (logits)",
+                reference=0.0,
+                reference_name="nothing",
+            ),
+        )
+
+    def cautions(self) -> tuple[str, ...]:
+        """What a contribution does not say."""
+        return (
+            "Contributions tell what is written, not what caused it: a writer's direct effect with a live "
+            "norm is the search 'direct'.",
+        )
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The logit difference, then every writer's contribution, over pairs."""
+        total = Finding("logit difference", self.total, self.groups, unit="logits")
+        each = zip(self.writers, self.values, strict=True)
+        return (total, *(Finding(name, row, self.groups, unit="logits") for name, row in each))
 
 
 def direct_logit_attribution(
@@ -147,12 +171,12 @@ def direct_logit_attribution(
     values = {writer: readout(part).cpu().numpy() for writer, part in parts.items()}
     values["constant"] = readout.constants.cpu().numpy()
     return Contributions(
-        tuple(values),
-        np.stack(list(values.values())),
-        readout.total.cpu().numpy(),
-        tuple(pairs.groups),
-        prompts,
-        model.described,
-        seed,
-        pairs.notes,
+        writers=tuple(values),
+        values=np.stack(list(values.values())),
+        total=readout.total.cpu().numpy(),
+        groups=tuple(pairs.groups),
+        prompts=prompts,
+        about=About(model=model.described, data=pairs.described),
+        seed=seed,
+        warnings=pairs.notes,
     )

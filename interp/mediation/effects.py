@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from interp import results
 from interp.errors import ConfigError, DataError
-from interp.mediation.edges.graph import Edge
-from interp.mediation.files import read_effects, write_effects
-from interp.mediation.itemised import of_effects
+from interp.mediation.edges.edge import Edge
 from interp.mediation.mediators import Mediator
-from interp.results.findings import Finding
+from interp.results import Figure, Finding, Number, Result, Table
 from probes.statistics import (
     Estimate,
     MeanIntervals,
@@ -28,12 +25,8 @@ from probes.statistics import (
     mean_tests,
 )
 
-if TYPE_CHECKING:
-    import pandas
+__all__ = ["DIRECTIONS", "MOST", "RANKINGS", "Effects", "Verified", "VerifiedEffect"]
 
-__all__ = ["DIRECTIONS", "RANKINGS", "Effects"]
-
-SCHEMA = "interp.effects/1"
 DIRECTIONS: dict[str, str] = {
     "denoising": "corrupt prompt, mediator from the clean one: is it enough to bring the answer back?",
     "noising": "clean prompt, mediator from the corrupt one: is it needed for the answer?",
@@ -45,13 +38,55 @@ RANKINGS: dict[str, str] = {
 FLOORS = 3.0
 BOUNDED = ("share", "probability")
 """Units of metrics whose values are between 0 and 1."""
-LISTED = 2000
-"""Rows that ``to_dict`` gives: the largest effects."""
+MOST = 2000
+"""Mediators that a map shows, and whose effects are findings."""
+DRAWN = 12
+HIDDEN = ("layer", "position", "opposite", "clear")
+INTERACTION = (
+    "Interaction: noising less denoising. Above zero, the part is needed more than it is enough: it works "
+    "together with others (AND). Below zero, it is enough more than it is needed: others can stand in for it "
+    "(OR, backup)."
+)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Effects:
-    """Hold the effect of each mediator on each pair.
+@dataclass(frozen=True)
+class VerifiedEffect:
+    """One of the largest estimates beside the exact effect, with the interval of the exact one."""
+
+    mediator: str
+    estimate: float
+    exact: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What exact effects say of estimates.
+
+    Attributes:
+        top: the largest estimates, which were replaced exactly.
+        rank_correlation: of estimates and exact effects of a random sample; None where it is undetermined.
+        low: lower end of its interval (Bonett and Wright 2000).
+        high: upper end.
+        sample: how many mediators were drawn.
+    """
+
+    top: tuple[VerifiedEffect, ...]
+    rank_correlation: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sample: int = 0
+
+    @property
+    def largest(self) -> VerifiedEffect:
+        """The largest exact effect among the largest estimates."""
+        return max(self.top, key=lambda one: abs(one.exact))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Effects(Result):
+    """The effect of each mediator on each pair.
 
     An effect is in units of the metric and positive where the mediator works towards the clean answer: by
     *denoising* ``Y(corrupt, M clean) - Y(corrupt)`` (the natural indirect effect from corrupt to clean), by
@@ -74,11 +109,11 @@ class Effects:
         replacement: its name.
         noise: half-width of what re-running the same numbers in another batch changes: the noise floor.
         cost: forward-equivalents and what was skipped, checked or fallen back to.
-        model: name, weights, fingerprint, scheme.
-        seed: of the intervals.
-        warnings: what a reader should know.
         exact: whether these are effects of real replacements; otherwise they are estimates from gradients.
+        verified: of estimates, what exact effects say of them.
     """
+
+    schema: ClassVar[str] = "interp.effects/2"
 
     mediators: tuple[Mediator, ...] | tuple[Edge, ...]
     values: Mapping[str, Float[np.ndarray, "mediator pair"]]
@@ -90,40 +125,42 @@ class Effects:
     unit: str
     replacement: str
     noise: float
-    cost: Mapping[str, Any]
-    model: Mapping[str, Any]
-    seed: int = 0
-    warnings: tuple[str, ...] = field(default=())
+    cost: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
+    verified: Verified | None = None
+
+    # Numbers ----------------------------------------------------------------------------------------------
 
     @property
     def total(self) -> Float[np.ndarray, " pair"]:
-        """Give the total effect ``Y(clean) - Y(corrupt)`` of each pair."""
+        """The total effect ``Y(clean) - Y(corrupt)`` of each pair."""
         return self.clean - self.corrupt
 
     @property
     def differs(self) -> bool:
-        """Say whether the total effect is told from zero: above the noise floor, its interval without zero.
+        """Whether the total effect is told from zero: above the noise floor, its interval without zero.
 
         Otherwise a share of it means nothing.
         """
         found = self._interval(self.total).interval
-        clear = abs(float(self.total.mean())) > max(FLOORS * self.noise, 1e-12)
-        return clear and not found.contains(0.0)
+        above = abs(float(self.total.mean())) > max(FLOORS * self.noise, 1e-12)
+        return above and not found.contains(0.0)
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """Give the directions that were run."""
+        """The directions that were run."""
         return tuple(self.values)
 
     def mean(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
-        """Give the mean effect of each mediator over pairs, in one direction or over both."""
+        """The mean effect of each mediator over pairs, in one direction or over both."""
         return self._over(direction).mean(axis=1)
 
     def _over(self, direction: str = "") -> Float[np.ndarray, "mediator pair"]:
         """The effect of each mediator on each pair, in one direction or over both."""
+        if direction and direction not in self.values:
+            raise ConfigError(f"direction {direction!r} asked; measured: {', '.join(self.values)}.")
         if direction or len(self.directions) < 2:
-            return self._values(self._chosen(direction)[0])
+            return self.values[direction or next(iter(self.values))]
         return self._both
 
     @cached_property
@@ -145,13 +182,8 @@ class Effects:
         return up | down
 
     def _intervals(self, values: Float[np.ndarray, "mediator pair"]) -> MeanIntervals:
-        return mean_intervals(
-            values, groups=self.groups, limits=(-1.0, 1.0) if self.unit in BOUNDED else None
-        )
-
-    @cached_property
-    def _own_intervals(self) -> MeanIntervals:
-        return self._intervals(self._over())
+        limits = (-1.0, 1.0) if self.unit in BOUNDED else None
+        return mean_intervals(values, groups=self.groups, limits=limits)
 
     @cached_property
     def tests(self) -> MeanTests:
@@ -160,7 +192,7 @@ class Effects:
         return replace(found, p=np.minimum(1.0, found.p * np.where(self.opposite, 2.0, 1.0)))
 
     def normalised(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
-        """Give the mean effect over the mean total effect: a ratio of means, not a mean of ratios.
+        """The mean effect over the mean total effect: a ratio of means, not a mean of ratios.
 
         Raises:
             DataError: the total effect is zero within the noise floor.
@@ -174,7 +206,7 @@ class Effects:
         return self.mean(direction) / total
 
     def top(self, k: int = 10, *, direction: str = "", ranking: str = "absolute") -> tuple[Any, ...]:
-        """Give the k mediators with the largest mean effect.
+        """The k mediators with the largest mean effect.
 
         Args:
             k: how many.
@@ -193,7 +225,7 @@ class Effects:
         return tuple(self.mediators[at] for at in order[:k])
 
     def place(self, mediator: Mediator | Edge | str) -> int:
-        """Give the row of a mediator.
+        """The row of a mediator.
 
         Raises:
             ConfigError: no effect of it was measured.
@@ -206,39 +238,24 @@ class Effects:
         return names.index(str(mediator))
 
     def estimate(self, mediator: Mediator | Edge | str, direction: str = "") -> Estimate:
-        """Give one mediator's mean effect with its interval over groups."""
-        return self._estimate(self.place(mediator), direction)
-
-    def _estimate(self, at: int, direction: str = "") -> Estimate:
-        return self._interval(self._over(direction)[at])
+        """One mediator's mean effect with its interval over groups."""
+        return self._interval(self._over(direction)[self.place(mediator)])
 
     def _interval(self, values: Float[np.ndarray, " pair"]) -> Estimate:
         """Estimate a mean over pairs; effects of exactly 0 or 1 logits are no shares."""
         support = "auto" if self.unit in BOUNDED else "real"
         return bootstrap(values, groups=self.groups, seed=self.seed, support=support)
 
-    def table(self, k: int | None = None) -> pandas.DataFrame:
-        """Give one row per mediator, the largest effect first.
+    # What it says -----------------------------------------------------------------------------------------
 
-        Columns: mediator, layer, position, effect (over pairs and directions), low, high (interval), share
-        (of the total effect; missing where that is not told from zero), one column per direction, interaction
-        and opposite (whether the directions have opposite signs, so that the effect is the larger of them), q
-        (false discovery rate of :func:`probes.statistics.mean_tests`, Benjamini-Hochberg over all mediators),
-        clear (whether the effect is above three times the noise floor).
-
-        An interval is of one mediator alone; whether a mediator is found among many is read off q.
-
-        Args:
-            k: how many rows; all where left out.
-        """
-        import pandas
-
-        mean, total = self.mean(), float(self.total.mean())
-        order = np.argsort(-np.abs(mean), kind="stable")[:k].tolist()
-        usable = self.differs
-        q, intervals = benjamini_hochberg(self.tests.p), self._own_intervals
-        rows: list[dict[str, Any]] = []
-        for at in order:
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """One row per mediator, the largest effect first: the cells of the main table."""
+        mean, total, usable = self.mean(), float(self.total.mean()), self.differs
+        q, intervals = benjamini_hochberg(self.tests.p), self._intervals(self._over())
+        parts = {direction: values.mean(axis=1) for direction, values in self.values.items()}
+        found: list[Mapping[str, Any]] = []
+        for at in np.argsort(-np.abs(mean), kind="stable").tolist():
             mediator, value = self.mediators[at], float(mean[at])
             row = {
                 "mediator": str(mediator),
@@ -249,89 +266,300 @@ class Effects:
                 "high": float(intervals.high[at]),
                 "share": value / total if usable else None,
             }
-            row |= {one: float(self._values(one)[at].mean()) for one in self.directions}
-            if len(self.directions) == 2:
+            row |= {direction: float(means[at]) for direction, means in parts.items()}
+            if len(parts) == 2:
                 row["interaction"] = row["noising"] - row["denoising"]
                 row["opposite"] = bool(self.opposite[at])
-            rows.append(row | {"q": float(q[at]), "clear": abs(value) > FLOORS * self.noise})
-        return pandas.DataFrame(rows)
+            row |= {"q": float(q[at]), "clear": abs(value) > FLOORS * self.noise}
+            found.append(row | {"remark": _remark(row)})
+        return tuple(found)
 
-    def _chosen(self, direction: str) -> tuple[str, ...]:
-        if direction and direction not in self.values:
-            raise ConfigError(f"direction {direction!r} asked; measured: {', '.join(self.values)}.")
-        return (direction,) if direction else self.directions
+    @cached_property
+    def told(self) -> tuple[Mapping[str, Any], ...]:
+        """The rows of mediators above the noise floor and told from chance."""
+        return tuple(row for row in self.rows if row["clear"] and row["q"] <= 0.05)
 
-    def _values(self, direction: str) -> np.ndarray:
-        return self.values[direction]
+    def tables(self) -> tuple[Table, ...]:
+        """``effects``, one row per mediator; ``verified``, the largest estimates beside exact effects.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything but the per-pair values as JSON types; of many mediators, the largest."""
-        table = self.table(LISTED)
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "search": self.search,
-                "exact": self.exact,
-                "metric": self.metric,
-                "unit": self.unit,
-                "replacement": self.replacement,
-                "n_mediators": len(self.mediators),
-                "n_pairs": len(self.clean),
-                "n_groups": len(set(self.groups)),
-                "clean": float(self.clean.mean()),
-                "corrupt": float(self.corrupt.mean()),
-                "total": float(self.total.mean()),
-                "noise": self.noise,
-                "few": self.tests.smallest * len(self.mediators) > 0.05,
-                "notice": self.tests.notice,
-                "cost": dict(self.cost),
-                "model": dict(self.model),
-                "seed": self.seed,
-                "effects": table.astype(object).where(table.notna(), None).to_dict("records"),
-                "warnings": list(self.warnings),
-            }
+        Columns of the first: mediator, layer, position, effect (over pairs and directions), low, high
+        (interval), share (of the total effect; missing where that is not told from zero), one column per
+        direction, interaction and opposite (whether the directions have opposite signs, so that the effect is
+        the larger of them), q (false discovery rate of :func:`probes.statistics.mean_tests`,
+        Benjamini-Hochberg over all mediators), clear (whether the effect is above three times the noise
+        floor), remark (why a row is no finding).
+
+        An interval is of one mediator alone; whether a mediator is found among many is read off q.
+        """
+        columns = tuple(self.rows[0]) if self.rows else ("mediator", "effect")
+        main = Table(
+            "effects",
+            f"{'Effects' if self.exact else 'Estimated effects'} ({self.unit})",
+            columns,
+            [tuple(row.values()) for row in self.rows],
+            _note(self),
+            main=0 if self.rows else None,
+            formats={"share": ".0%"},
+            hidden=tuple(name for name in HIDDEN if name in columns),
         )
-        return plain
+        if self.verified is None:
+            return (main,)
+        again = [(one.mediator, one.estimate, one.exact, one.low, one.high) for one in self.verified.top]
+        names = ("mediator", "estimate", "exact", "low", "high")
+        note = "The largest estimates, replaced exactly. Intervals: of the exact effects."
+        return (main, Table("verified", "Estimate and exact effect", names, again, note))
+
+    def question(self) -> str:
+        """What carries the answer, in which data and model."""
+        return f"What carries the answer? ({self.about.words})"
+
+    def verdict(self) -> str:
+        """The largest effect and how many are told from chance; or why nothing is."""
+        return _verdict(self)
+
+    def lead(self) -> tuple[str, ...]:
+        """Pairs, search and metric; what it cost."""
+        described = self.about.data.get("description")
+        return (
+            f"{len(self.clean):,} pairs of prompts{f' ({described})' if described else ''} were run through "
+            f"{self.about.model_name}. Search: {self.search}, replacement: {self.replacement}, metric: "
+            f"{self.metric} ({self.unit}): {self.clean.mean():.3f} on clean prompts, "
+            f"{self.corrupt.mean():.3f} on corrupt ones. Positive effects work towards the clean answer.",
+            *_cost(self.cost),
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """The total effect, the largest, and how well estimates rank."""
+        total = self._interval(self.total)
+        ends = total.interval
+        found = [
+            Number(
+                "total-effect", total.value, ends.low, ends.high, self.unit, "clean prompts less corrupt ones"
+            )
+        ]
+        if self.verified is not None:
+            best = self.verified.largest
+            found.append(
+                Number(
+                    "largest-effect",
+                    best.exact,
+                    best.low,
+                    best.high,
+                    self.unit,
+                    f"the largest of those verified exactly; estimated {best.estimate:.3f}",
+                    f"Largest: {best.mediator}",
+                )
+            )
+        elif self.rows:
+            row = self.rows[0]
+            share = "" if row["share"] is None else f"{row['share']:.0%} of the total effect"
+            name, ends = f"Largest: {row['mediator']}", (row["low"], row["high"])
+            found.append(Number("largest-effect", row["effect"], *ends, self.unit, share, name))
+        if self.verified is not None:
+            rank = self.verified
+            meaning = f"estimates and exact effects of {rank.sample} mediators drawn at random"
+            ends = (rank.low, rank.high)
+            found.append(Number("rank-correlation", rank.rank_correlation, *ends, "", meaning, decimals=2))
+        return tuple(found)
+
+    def figures(self) -> tuple[Figure, ...]:
+        """A map where mediators form a grid, and the largest effects."""
+        grid = _map(self)
+        return (_largest(self),) if grid is None else (grid, _largest(self))
+
+    def cautions(self) -> tuple[str, ...]:
+        """What an effect does not say."""
+        return (
+            "An effect says that the value at this place carries the difference between the two prompts of a "
+            "pair, not what it means, and not that other prompts use the same place.",
+            "Effects of single mediators need not add up to the total: others may respond, or take over.",
+        )
 
     def findings(self) -> tuple[Finding, ...]:
-        """Give the total effect and every mediator's, pair by pair; see ``itemised.of_effects``."""
-        return of_effects(self)
+        """The total effect, then the effect of every mediator in the order of execution.
 
-    def diff(self, reference: Effects) -> pandas.DataFrame:
-        """Give the change of each mediator's mean effect from another result.
-
-        Raises:
-            ConfigError: another metric or replacement.
-        """
-        mine, theirs = (self.metric, self.replacement), (reference.metric, reference.replacement)
-        if mine != theirs:
-            raise ConfigError(f"effects by {mine} cannot be compared with effects by {theirs}.")
-        own, other = self.table().set_index("mediator"), reference.table().set_index("mediator")
-        both = [name for name in own.index if name in other.index]
-        found = own.loc[both, ["effect", "low", "high"]]
-        return found.assign(
-            reference=other.loc[both, "effect"], change=own.loc[both, "effect"] - other.loc[both, "effect"]
-        ).reset_index()
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``effects.json`` and ``effects.safetensors`` (every pair's numbers) for :meth:`load`."""
-        return write_effects(self, folder)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Effects:
-        """Read what :meth:`save` wrote.
+        Each is over pairs, in units of the metric, against an effect of zero; directions are averaged. Kinds
+        of which every layer has one at most, such as ``mlp_out``, form a curve over layers.
 
         Raises:
-            ArtifactError: a file is missing, damaged, or of something else.
+            DataError: more than ``MOST`` mediators.
         """
-        return cls(**read_effects(folder))
+        if len(self.mediators) > MOST:
+            raise DataError(
+                f"{len(self.mediators):,} effects cannot be compared one by one, {MOST:,} can: search fewer "
+                "mediators, such as the reference's effects.top(100), or use "
+                "interp.analyses.patch_agreement."
+            )
+        values = np.mean(list(self.values.values()), axis=0)
+        about = "the metric of the clean prompt less that of the corrupt one"
+        each = zip(self.mediators, values, _curves(self.mediators), strict=True)
+        return (
+            Finding("total effect", self.total, self.groups, unit=self.unit, about=about),
+            *(
+                Finding(str(one), row, self.groups, unit=self.unit, curve=curve, layer=one.layer)
+                for one, row, curve in each
+            ),
+        )
 
-    def _repr_html_(self) -> str:
-        """Give the ten largest effects as an escaped table for notebooks."""
-        return results.table_html(self.table(10), caption=repr(self))
 
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        best = ", ".join(str(m) for m in self.top(3))
-        shape = f"{len(self.mediators)} mediators x {len(self.clean)} pairs"
-        return f"Effects({shape}, {self.search}; largest: {best})"
+def _remark(row: Mapping[str, Any]) -> str:
+    """Why a row is no finding; "" where it is one."""
+    if not row["clear"]:
+        return "below the noise floor"
+    if row["q"] > 0.05:
+        return "not told from chance"
+    return "opposite directions" if row.get("opposite") else ""
+
+
+def _note(effects: Effects) -> str:
+    parts = [
+        f"Intervals: 95%, over {len(set(effects.groups)):,} groups of pairs.",
+        "Share: of the total effect." if effects.differs else "",
+        f"Noise floor: {effects.noise:.1e} {effects.unit}; an effect under three times that counts as noise.",
+        INTERACTION if len(effects.values) == 2 else "",
+    ]
+    if not effects.exact:
+        exact = "the exact effect may lie outside"
+        seen = f"{exact}; see the next table." if effects.verified else f"{exact}, and none was verified."
+        parts.append(f"Intervals are of the estimates over pairs: {seen}")
+    return " ".join(filter(None, parts))
+
+
+def _interval_words(low: float, high: float) -> str:
+    """An interval as text; a few groups leave it undetermined."""
+    return f"[{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "[undetermined]"
+
+
+def _verdict(effects: Effects) -> str:
+    n, groups, unit = len(effects.mediators), len(set(effects.groups)), effects.unit
+    if n and not effects.differs:
+        return (
+            f"The total effect ({effects.total.mean():.3g} {unit}) is not told from zero over {groups} "
+            "groups of pairs: there is nothing whose carrier could be named. Give more pairs, or pairs whose "
+            "answers differ."
+        )
+    notice = effects.tests.notice if n else ""
+    if not effects.told:
+        if n and effects.tests.smallest * n > 0.05:
+            return (
+                f"{groups} groups of pairs are too few to tell any of {n:,} mediators from chance, whatever "
+                "their effects: give more pairs, or fewer mediators."
+            )
+        notice = f" {notice.capitalize()}." if notice else ""
+        return (
+            f"No mediator of {n:,} is told from the noise floor and from chance over {groups} groups of "
+            f"pairs.{notice}"
+        )
+    notice = f"; {notice}" if notice else ""
+    many = f"{len(effects.told):,} of {n:,} mediators are above the noise floor with q at most 0.05{notice}."
+    if effects.verified is not None:
+        best = effects.verified.largest
+        return (
+            f"{best.mediator} has the largest effect of the {len(effects.verified.top)} that were verified "
+            f"exactly: {best.exact:.2f} {_interval_words(best.low, best.high)} {unit} (estimated "
+            f"{best.estimate:.2f}). By estimates, {many}"
+        )
+    row = effects.told[0]
+    how = "exact" if effects.exact else "estimated, not verified"
+    ways = (
+        f", in opposite ways in the two prompts: denoising {row['denoising']:+.2f}, noising "
+        f"{row['noising']:+.2f} {unit}"
+        if row.get("opposite")
+        else ""
+    )
+    return (
+        f"{row['mediator']} has the largest effect: {row['effect']:.2f} "
+        f"{_interval_words(row['low'], row['high'])} {unit}, {row['share']:.0%} of the total ({how}){ways}; "
+        f"{many}"
+    )
+
+
+def _cost(cost: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was run, in words; nothing where no copies were patched."""
+    parts = [value for value in cost.values() if isinstance(value, Mapping) and "rows" in value]
+    if not parts:
+        return ()
+    rows, forwards = sum(part["rows"] for part in parts), sum(part["forwards"] for part in parts)
+    checked, skipped = max(part["checked"] for part in parts), sum(part["skipped"] for part in parts)
+    words = (
+        f"{rows:,} patched copies cost {forwards:,.0f} forward passes; {skipped:,} more change nothing and "
+        f"were not run. Random copies, run again as whole forward passes, agree to {checked:.0e} of the "
+        "logits."
+    )
+    return (words, *(f"Whole passes were used: {part['fallback']}." for part in parts if part["fallback"]))
+
+
+def _largest(effects: Effects) -> Figure:
+    rows = effects.rows[:DRAWN]
+    data = {"name": [row["mediator"] for row in rows], "value": [row["effect"] for row in rows]}
+    data |= {
+        end: [row[end] if np.isfinite(row[end]) else row["effect"] for row in rows] for end in ("low", "high")
+    }
+    return Figure(
+        "effects",
+        "intervals",
+        data,
+        "The largest effects",
+        "Intervals: 95%, over groups of pairs. Dashed: no effect.",
+        x=f"effect on {effects.metric} ({effects.unit})",
+        reference=0.0,
+        reference_name="no effect",
+    )
+
+
+def _map(effects: Effects) -> Figure | None:
+    """Effects over layer and head, or layer and position; None where mediators form no grid."""
+    rows = effects.rows[:MOST]
+    known = {str(one): one for one in effects.mediators}
+    cells = [_cell(known[row["mediator"]]) for row in rows]
+    grid = [cell for cell in cells if cell is not None]
+    if len(grid) != len(rows) or len({kind for *_, kind in grid}) != 1 or len({x for x, *_ in grid}) < 2:
+        return None
+    kind, at_tokens = grid[0][2]
+    ending = ", from the end" if min(x for x, *_ in grid) < 0 else ""
+    return Figure(
+        "map",
+        "map",
+        {
+            "x": [x for x, *_ in grid],
+            "y": [y for _, y, _ in grid],
+            "value": [row["effect"] for row in rows],
+            "clear": [row["clear"] for row in rows],
+        },
+        f"Effect of each {kind}",
+        f"Mean effect on {effects.metric} ({effects.unit}) over {len(effects.clean):,} pairs; blue works "
+        "towards the clean answer, orange against it; grey or blank: below three times the noise floor.",
+        x=f"position of the token{ending}" if at_tokens else kind,
+        y="layer",
+        limits=None if effects.told else _whole(effects),
+    )
+
+
+def _cell(mediator: Mediator | Edge) -> tuple[int, int, tuple[str, bool]] | None:
+    """Where a mediator is on a map: its head or token, its layer, its kind and whether it is at a token."""
+    if isinstance(mediator, Edge) or mediator.units or mediator.subspace:
+        return None
+    layer, index, position = mediator.layer, mediator.site.index, mediator.position
+    across = index if position is None else position
+    if layer is None or across is None or (index is not None and position is not None):
+        return None
+    return across, layer, (str(mediator).split(".")[0], position is not None)
+
+
+def _whole(effects: Effects) -> tuple[float, float]:
+    """A scale on which effects that are not told from chance stay pale: that of the metric itself."""
+    ends = [effects.total.mean(), effects.clean.mean(), effects.corrupt.mean(), *effects.mean()]
+    most = max(abs(float(end)) for end in ends)
+    return -most, most
+
+
+def _curves(mediators: Sequence[Mediator | Edge]) -> list[str]:
+    """Name the curve of each mediator; "" where its kind has several in one layer, or one in all."""
+    kinds = [
+        str(one).split(".")[0] + ("" if one.position is None else f"@{one.position}") for one in mediators
+    ]
+    layers = [one.layer for one in mediators]
+    places = Counter(zip(kinds, layers, strict=True))
+    crowded = {kind for (kind, layer), count in places.items() if count > 1 or layer is None}
+    alone = {kind for kind, count in Counter(kinds).items() if count == 1}
+    return ["" if kind in crowded | alone else kind for kind in kinds]

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp import results
 from interp.errors import ConfigError
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results import About, Figure, Finding, Number, Result, Table
 from probes.statistics import bootstrap
-
-if TYPE_CHECKING:
-    import pandas
 
 __all__ = ["Lens", "logit_lens"]
 
-SCHEMA = "interp.lens/1"
 PROMPTS = ("clean", "corrupt")
 MEASURES = {
     "logit_diff": "mean logit of the answers less that of the foils (logits)",
@@ -33,79 +30,120 @@ MEASURES = {
 }
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Lens:
-    """Hold what the final norm and head make of the stream after each block.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Lens(Result):
+    """What the final norm and head make of the stream after each block.
 
     Attributes:
         sites: ``embed`` and ``resid_post.l``, in order.
         values: measure (a key of ``MEASURES``) to ``[site pair]``.
         groups: of the pairs; intervals are over them.
         prompts: ``clean`` or ``corrupt``.
-        model: name, weights, fingerprint.
-        seed: of intervals.
-        warnings: what a reader should know.
     """
+
+    schema: ClassVar[str] = "interp.lens/2"
 
     sites: tuple[str, ...]
     values: Mapping[str, Float[np.ndarray, "site pair"]]
     groups: tuple[str, ...]
     prompts: str
-    model: Mapping[str, Any]
-    seed: int = 0
-    warnings: tuple[str, ...] = ()
 
-    def table(self) -> pandas.DataFrame:
-        """Give one row per site: each measure's mean, the logit difference with its interval, median rank."""
-        import pandas
-
-        rows: list[dict[str, Any]] = []
-        for at, site in enumerate(self.sites):
-            found = bootstrap(
-                self.values["logit_diff"][at], groups=self.groups, seed=self.seed, support="real"
-            )
-            rows.append(
-                {
-                    "site": site,
-                    "logit_diff": found.value,
-                    "low": found.interval.low,
-                    "high": found.interval.high,
-                    "answer_prob": float(self.values["answer_prob"][at].mean()),
-                    "kl": float(self.values["kl"][at].mean()),
-                    "rank": float(np.median(self.values["rank"][at])),
-                }
-            )
-        return pandas.DataFrame(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything but the per-pair values as JSON types."""
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "prompts": self.prompts,
-                "measures": MEASURES,
-                "n_pairs": len(self.groups),
-                "model": dict(self.model),
-                "seed": self.seed,
-                "lens": self.table().to_dict("records"),
-                "warnings": list(self.warnings),
-            }
-        )
-        return plain
-
-    def diff(self, reference: Lens) -> pandas.DataFrame:
-        """Give the change of each site's measures from another result."""
-        return results.difference(self.table(), reference.table(), on=["site"])
-
-    def _repr_html_(self) -> str:
-        return results.table_html(self.table(), caption=repr(self))
-
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
+    @property
+    def first(self) -> int | None:
+        """Place of the first site at which the answer leads for half of the prompts; None for nowhere."""
         right = (self.values["rank"] == 1).mean(axis=1) >= 0.5
-        first = self.sites[int(right.argmax())] if right.any() else "nowhere"
-        shape = f"{len(self.sites)} sites x {len(self.groups)} {self.prompts} prompts"
-        return f"Lens({shape}, the answer leads for half of them from: {first})"
+        return int(right.argmax()) if right.any() else None
+
+    @cached_property
+    def rows(self) -> tuple[tuple[str, float, float, float, float, float, float], ...]:
+        """The cells of the table."""
+        rows = []
+        for at, site in enumerate(self.sites):
+            values = self.values["logit_diff"][at]
+            found = bootstrap(values, groups=self.groups, seed=self.seed, support="real")
+            means = [float(self.values[name][at].mean()) for name in ("answer_prob", "kl")]
+            rank = float(np.median(self.values["rank"][at]))
+            rows.append((site, found.value, found.interval.low, found.interval.high, *means, rank))
+        return tuple(rows)
+
+    def tables(self) -> tuple[Table, ...]:
+        """``lens``, one row per site: each measure's mean, the logit difference's interval, median rank."""
+        columns = ("site", "logit_diff", "low", "high", "answer_prob", "kl", "rank")
+        meanings = "; ".join(f"{name}: {meaning}" for name, meaning in MEASURES.items())
+        groups = len(set(self.groups))
+        note = f"Intervals: 95%, over {groups:,} groups of pairs. {meanings} (the median over prompts)."
+        return (Table("lens", "The logit lens, by site", columns, self.rows, note),)
+
+    def question(self) -> str:
+        """From which layer on the answer can be read, in which data and model."""
+        return f"From which layer on does the stream hold the answer? ({self.about.words})"
+
+    def verdict(self) -> str:
+        """The first site at which the answer leads for half of the prompts."""
+        n = f"{len(self.groups)} {self.prompts} prompts"
+        if self.first is None:
+            return f"Nowhere does the answer lead for half of the {n}."
+        return f"The answer leads for half of the {n} from {self.sites[self.first]} on the first time."
+
+    def lead(self) -> tuple[str, ...]:
+        """What was read."""
+        return (
+            f"The stream after every block was read through the final norm and head of "
+            f"{self.about.model_name}, on {len(self.groups)} {self.prompts} prompts. After the last block "
+            "these are the model's own logits.",
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """The logit difference in the end, and from which layer on the answer leads."""
+        _, value, low, high, *_ = self.rows[-1]
+        layer = None if not self.first else self.first - 1
+        return (
+            Number("logit-diff", value, low, high, "logits", "after the last block: the model's own answer"),
+            Number("first-layer", layer, meaning="after which the answer leads for half of the prompts"),
+        )
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The logit difference after each block, the embedding at -1."""
+        cells = zip(*((at - 1, "logit_diff", *row[1:4]) for at, row in enumerate(self.rows)), strict=True)
+        data: dict[str, Any] = dict(zip(("x", "series", "value", "low", "high"), cells, strict=True))
+        return (
+            Figure(
+                "lens",
+                "curve",
+                data,
+                "What the stream says after each block",
+                f"Mean over {len(self.groups)} {self.prompts} prompts; -1 is the embedding. Bands: 95%, over "
+                "groups of pairs.",
+                x="layer",
+                y="answer less foil (logits)",
+                reference=0.0,
+                reference_name="no difference",
+            ),
+        )
+
+    def cautions(self) -> tuple[str, ...]:
+        """What a lens does not show."""
+        return (
+            "Before the last block this is what a linear reader with the model's own vocabulary sees, which "
+            "is no proof that the model uses it: test a layer with a search over resid_post.*.",
+        )
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Every measure at every site, over pairs; each measure is a curve over layers."""
+        units = {"logit_diff": "logits", "kl": "nats"}
+        return tuple(
+            Finding(
+                f"{name} at {site}",
+                self.values[name][at],
+                self.groups,
+                unit=units.get(name, ""),
+                curve=name,
+                layer=at - 1,
+                about=meaning,
+            )
+            for name, meaning in MEASURES.items()
+            for at, site in enumerate(self.sites)
+        )
 
 
 def logit_lens(model: Model, pairs: PairSet, *, prompts: str = "clean", seed: int = 0) -> Lens:
@@ -134,13 +172,13 @@ def logit_lens(model: Model, pairs: PairSet, *, prompts: str = "clean", seed: in
     targets = Targets.of(pairs, lenses[-1].device, lenses[-1])
     measured = [_measures(logits, targets) for logits in lenses]
     return Lens(
-        sites,
-        {name: np.stack([one[name] for one in measured]) for name in MEASURES},
-        tuple(pairs.groups),
-        prompts,
-        model.described,
-        seed,
-        pairs.notes,
+        sites=sites,
+        values={name: np.stack([one[name] for one in measured]) for name in MEASURES},
+        groups=tuple(pairs.groups),
+        prompts=prompts,
+        about=About(model=model.described, data=pairs.described),
+        seed=seed,
+        warnings=pairs.notes,
     )
 
 

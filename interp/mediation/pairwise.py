@@ -4,39 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from interp import results
 from interp.errors import ConfigError
 from interp.mediation.effects import DIRECTIONS
 from interp.mediation.engine import Engine
-from interp.mediation.itemised import of_interactions
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.walk import Row
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
-from interp.results.findings import Finding
+from interp.results import About, Figure, Finding, Number, Result, Table
 from interp.sites import Site
 from probes.statistics import Estimate, bootstrap
 
-if TYPE_CHECKING:
-    import pandas
-
 __all__ = ["Interactions", "interactions"]
 
-MOST = 24
+MOST, DRAWN = 24, 12
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Interactions:
-    """Hold the interaction of every two of some mediators on each pair.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Interactions(Result):
+    """The interaction of every two of some mediators on each pair.
 
     ``f(S)`` is the metric with the mediators of S as in the clean run and the rest of the listed ones as in
     the corrupt run; whatever is not listed responds to what it gets. By *denoising* two mediators interact by
@@ -55,8 +51,9 @@ class Interactions:
         direction: ``denoising`` or ``noising``.
         metric: its name.
         groups: of the pairs.
-        seed: of intervals.
     """
+
+    schema: ClassVar[str] = "interp.interactions/1"
 
     mediators: tuple[Mediator, ...]
     values: Float[np.ndarray, "one two pair"]
@@ -64,15 +61,19 @@ class Interactions:
     direction: str
     metric: str
     groups: tuple[str, ...]
-    seed: int = 0
 
     @property
     def matrix(self) -> Float[np.ndarray, "one two"]:
-        """Give the mean over pairs."""
+        """The mean over pairs."""
         return self.values.mean(axis=2)
 
+    @property
+    def unit(self) -> str:
+        """Of the metric."""
+        return METRICS[self.metric].unit
+
     def estimate(self, one: int, two: int) -> Estimate:
-        """Give the mean interaction of two mediators, by their place, with its interval over groups."""
+        """The mean interaction of two mediators, by their place, with its interval over groups."""
         values = self.values[one, two]
         return bootstrap(values, groups=self.groups, seed=self.seed, support="real")
 
@@ -92,63 +93,97 @@ class Interactions:
         may = ", or a chain: one is upstream of the other" if chain else ""
         return f"either is enough (OR){may}"
 
-    def table(self, k: int | None = None) -> pandas.DataFrame:
-        """Give one row per two mediators, the strongest interaction first."""
-        import pandas
-
+    @cached_property
+    def rows(self) -> tuple[tuple[str, str, float, float, float, str], ...]:
+        """The cells of the table: every two mediators, the strongest interaction first."""
         found = sorted(combinations(range(len(self.mediators)), 2), key=lambda at: -abs(self.matrix[at]))
-        rows: list[dict[str, Any]] = []
-        for one, two in found[:k]:
-            value = self.estimate(one, two)
-            rows.append(
-                {
-                    "one": str(self.mediators[one]),
-                    "two": str(self.mediators[two]),
-                    "interaction": value.value,
-                    "low": value.interval.low,
-                    "high": value.interval.high,
-                    "reading": self.reading(one, two),
-                }
-            )
-        return pandas.DataFrame(rows, columns=["one", "two", "interaction", "low", "high", "reading"])
+        rows = []
+        for one, two in found:
+            value, names = self.estimate(one, two), (str(self.mediators[one]), str(self.mediators[two]))
+            ends = value.interval
+            rows.append((*names, value.value, ends.low, ends.high, self.reading(one, two)))
+        return tuple(rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the table and what it is of as JSON types."""
-        plain, _ = results.jsonable(
-            {
-                "mediators": list(map(str, self.mediators)),
-                "direction": self.direction,
-                "metric": self.metric,
-                "others": "respond",
-                "n_pairs": len(self.groups),
-                "interactions": self.table().to_dict("records"),
-                "seed": self.seed,
-            }
+    def question(self) -> str:
+        """Whether they work together, in which data and model."""
+        return f"Which parts work together? ({self.about.words})"
+
+    def verdict(self) -> str:
+        """The strongest interaction and what its sign says."""
+        one, two, value, low, high, reading = self.rows[0]
+        told = sum(row[-1] != "not told from none" for row in self.rows)
+        return (
+            f"{one} and {two} interact most by {self.direction}: {value:.2f} [{low:.3f}, {high:.3f}] "
+            f"{self.unit}, {reading}; {told} of {len(self.rows)} interactions are told from none, each by "
+            "its own interval."
         )
-        return plain
+
+    def lead(self) -> tuple[str, ...]:
+        """What was replaced, and that the rest responds."""
+        way = (
+            "corrupt prompt, values of the clean one"
+            if self.direction == "denoising"
+            else ("clean prompt, values of the corrupt one")
+        )
+        return (
+            f"Every two of {len(self.mediators)} mediators were replaced together and each alone, on "
+            f"{len(self.groups)} pairs ({way}); all others respond. The interaction is what both do together "
+            f"beyond what each does alone, in {self.metric} ({self.unit}).",
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """The strongest interaction."""
+        one, two, value, low, high, reading = self.rows[0]
+        label = f"Strongest: {one} and {two}"
+        return (Number("strongest-interaction", value, low, high, self.unit, reading, label),)
+
+    def tables(self) -> tuple[Table, ...]:
+        """``interactions``, one row per two mediators: one, two, interaction, low, high, reading."""
+        columns = ("one", "two", "interaction", "low", "high", "reading")
+        note = (
+            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs, each of one interaction alone."
+        )
+        return (Table("interactions", f"Interactions ({self.unit})", columns, self.rows, note, main=0),)
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The strongest interactions."""
+        rows = self.rows[:DRAWN]
+        data: dict[str, Any] = {"name": [f"{row[0]} x {row[1]}" for row in rows]}
+        data |= {name: [row[at] for row in rows] for at, name in enumerate(("value", "low", "high"), 2)}
+        return (
+            Figure(
+                "interactions",
+                "intervals",
+                data,
+                "The strongest interactions",
+                f"By {self.direction}; all others respond. Intervals: 95%, over groups of pairs.",
+                x=f"interaction in {self.metric} ({self.unit})",
+                reference=0.0,
+                reference_name="none",
+            ),
+        )
+
+    def cautions(self) -> tuple[str, ...]:
+        """What the sign does not say."""
+        return (
+            "Between two mediators of which one is upstream of the other the sign also says that the second "
+            "responds to the first; a backup that is silent while its principal works is seen by noising "
+            "alone.",
+        )
 
     def findings(self) -> tuple[Finding, ...]:
-        """Give the interaction of every two, pair by pair."""
-        return of_interactions(self)
-
-    def diff(self, reference: Interactions) -> pandas.DataFrame:
-        """Give the change of each interaction from another result.
-
-        Raises:
-            ConfigError: another metric or direction.
-        """
-        mine, theirs = (self.metric, self.direction), (reference.metric, reference.direction)
-        if mine != theirs:
-            raise ConfigError(f"interactions by {mine} cannot be compared with interactions by {theirs}.")
-        return results.difference(self.table(), reference.table(), ["one", "two"])
-
-    def _repr_html_(self) -> str:
-        """Give the ten strongest as an escaped table for notebooks."""
-        return results.table_html(self.table(10), caption=repr(self))
-
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        return f"Interactions({len(self.mediators)} mediators, {self.direction}, others respond)"
+        """The interaction of every two, pair by pair, against none."""
+        about = "what both do together beyond what each does alone"
+        return tuple(
+            Finding(
+                f"{self.mediators[one]} x {self.mediators[two]}",
+                self.values[one, two],
+                self.groups,
+                unit=self.unit,
+                about=about,
+            )
+            for one, two in combinations(range(len(self.mediators)), 2)
+        )
 
 
 def interactions(
@@ -195,7 +230,17 @@ def interactions(
         together = measured[one, two] - measured[one,] - measured[two,] + measured[()]
         values[one, two] = values[two, one] = together
     upstream = np.array([[is_upstream(model, one, two) for two in found] for one in found])
-    return Interactions(found, values, upstream, direction, metric, tuple(pairs.groups), seed)
+    return Interactions(
+        mediators=found,
+        values=values,
+        upstream=upstream,
+        direction=direction,
+        metric=metric,
+        groups=tuple(pairs.groups),
+        about=About(model=model.described, data=pairs.described),
+        seed=seed,
+        warnings=pairs.notes,
+    )
 
 
 _STAGES = (

@@ -3,8 +3,8 @@
 What a field may hold: text, numbers, None; tuples and mappings of what a field may hold; arrays and tensors;
 frozen dataclasses; names with ``parse`` whose text says all of them (``head.5.3``); things with
 ``save(folder)`` and ``load(folder)`` (probes). Without text, what has ``redacted()`` is written as what that
-gives. A file names a schema of ``SCHEMAS``, never a module: nothing
-in it is imported or run.
+gives, and the names in a field ``groups``, which can be prompts, become numbers. A file names a schema of
+``SCHEMAS``, never a module: nothing in it is imported or run.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def _class_of(content: Any) -> type:
 class _Writer:
     def __init__(self, folder: Path, *, text: bool) -> None:
         self.folder, self.text, self.arrays, self.objects = folder, text, {}, 0
+        self.groups: dict[str, str] = {}
 
     def plain(self, value: Any, place: str) -> Any:
         if isinstance(value, np.generic):
@@ -126,8 +127,14 @@ class _Writer:
         schema = {"schema": value.schema} if isinstance(getattr(value, "schema", None), str) else {}
         fields = [one for one in dataclasses.fields(value) if one.init]
         return schema | {
-            one.name: self.plain(getattr(value, one.name), f"{place}/{one.name}") for one in fields
+            one.name: self.plain(self._field(value, one.name), f"{place}/{one.name}") for one in fields
         }
+
+    def _field(self, value: Any, name: str) -> Any:
+        found = getattr(value, name)
+        if self.text or name != "groups" or not isinstance(found, tuple):
+            return found
+        return [self.groups.setdefault(one, f"group {len(self.groups) + 1}") for one in found]
 
     def _object(self, value: Any, place: str) -> dict[str, int]:
         if not hasattr(value, "save") or not hasattr(type(value), "load"):

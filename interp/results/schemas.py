@@ -8,7 +8,11 @@ SCHEMAS: dict[str, str] = {
     "interp.alignment/2": "interp.mediation.distributed_alignment.result:Alignment",
     "interp.capture/2": "interp.store:Stored",
     "interp.circuit-transfer/1": "interp.mediation.circuits.transfer:CircuitTransfer",
+    "interp.contributions/2": "interp.mediation.contributions:Contributions",
     "interp.curve/2": "interp.mediation.circuits.curve:Curve",
+    "interp.effects/2": "interp.mediation.effects:Effects",
     "interp.evaluation/2": "interp.mediation.circuits.evaluation:Evaluation",
+    "interp.interactions/1": "interp.mediation.pairwise:Interactions",
+    "interp.lens/2": "interp.mediation.lens:Lens",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

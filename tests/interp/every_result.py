@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import cache
 
 import interp
 from interp import mediation
@@ -11,7 +12,7 @@ from interp.results import Result
 from interp.store import ActivationStore
 from tests.interp.mediation.test_planted_subspaces import balanced
 from tests.planted import planted_subspace
-from tests.planted_heads import PLANTED
+from tests.planted_heads import PLANTED, Planted, planted
 from tests.tiny import tiny
 
 __all__ = ["MAKERS"]
@@ -52,11 +53,31 @@ def circuit_transfer() -> Result:
     return mediation.selectivity(found.model, sorted(found.heads), found.pairs, {"other": other.pairs})
 
 
+@cache
+def circuit() -> Planted:
+    """A model whose circuit is known, with pairs."""
+    return planted("induction")
+
+
+def effects() -> Result:
+    """Estimates with their verification, whose intervals and tests are all there."""
+    return mediation.attribution(circuit().model, circuit().pairs, "head.*", verify=3)
+
+
+def interactions() -> Result:
+    """Two heads of a circuit and one outside."""
+    return mediation.interactions(circuit().model, circuit().pairs, ["head.0.0", "head.0.2", "head.1.3"])
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.capture/2": stored,
     "interp.circuit-transfer/1": circuit_transfer,
+    "interp.contributions/2": lambda: mediation.direct_logit_attribution(circuit().model, circuit().pairs),
     "interp.curve/2": curve,
+    "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,
+    "interp.interactions/1": interactions,
+    "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
 }
 """Schema -> makes a small result of that class."""

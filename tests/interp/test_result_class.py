@@ -129,6 +129,19 @@ def test_every_kind_of_field_comes_back(tmp_path: Path) -> None:
     ]
 
 
+def test_without_text_groups_are_numbers_that_say_which_are_the_same(tmp_path: Path) -> None:
+    one = Finding("one", np.arange(3.0), ("the capital of", "b", "the capital of"))
+    two = Finding("two", np.arange(2.0), ("b", "c"))
+    found = Found(found=(one, two))
+    again = load(found.save(tmp_path / "run", text=False))
+    assert isinstance(again, Found)
+    assert [one.groups for one in again.found] == [
+        ("group 1", "group 2", "group 1"),
+        ("group 2", "group 3"),
+    ]
+    assert "capital" not in (tmp_path / "run" / "result.json").read_text()
+
+
 def test_a_statistic_keeps_its_value_and_refuses_an_interval(tmp_path: Path) -> None:
     values = np.array([3.0, 4.0, 8.0])
     found = Found(found=(Finding("median", values, ("a", "b", "c"), statistic=lambda w: 4.0 * w.sum() / 3),))

@@ -15,7 +15,6 @@ import interp
 from interp import mediation, quantization
 from interp.analyses import causal_use, probe, probe_concepts
 from interp.errors import DataError
-from interp.mediation import itemised
 from interp.mediation.circuits.runs import share_kept
 from interp.models.model import Model
 from interp.results.findings import Finding, Findings, named
@@ -71,9 +70,9 @@ def test_only_kinds_with_one_mediator_in_a_layer_form_a_curve(
 def test_more_effects_than_can_be_compared_are_refused(
     effects: mediation.Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(itemised, "MOST", len(effects.mediators))
+    monkeypatch.setattr("interp.mediation.effects.MOST", len(effects.mediators))
     effects.findings()
-    monkeypatch.setattr(itemised, "MOST", len(effects.mediators) - 1)
+    monkeypatch.setattr("interp.mediation.effects.MOST", len(effects.mediators) - 1)
     with pytest.raises(DataError, match=r"10 effects cannot be compared one by one, 9 can: search fewer"):
         effects.findings()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from interp.analyses.agreement.choosing import Drawn, drawn
@@ -178,7 +178,7 @@ def _facts(base: _Base, rankings: Rankings, circuit: dict[str, Any]) -> dict[str
         "n_mediators": len(own.mediators),
         "top": [str(one) for one in own.top(rankings.k)],
         "reference_top": [str(one) for one in base.effects.top(rankings.k)],
-        "estimates": own.cost.get("exact"),
+        "estimates": None if own.verified is None else asdict(own.verified),
         "between_draws": {**base.between, **_closer(base, rankings)},
         "circuit": circuit,
         "scatter": rankings.scatter(),

@@ -39,7 +39,7 @@ def attribution(
     """Estimate every effect from one gradient per run (attribution patching; Syed et al. 2023, 2310.10348).
 
     The estimate is ``sum (replacement - current) * dY/d(current)``, with gradients of activations only. The
-    largest ``verify`` are replaced exactly, with a random sample of all; ``cost["exact"]`` holds those
+    largest ``verify`` are replaced exactly, with a random sample of all; ``verified`` holds those
     effects and the rank correlation on the sample.
 
     Args:

@@ -23,6 +23,7 @@ from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
+from interp.results import About
 from interp.sites import Site
 
 __all__ = ["Job", "Mediators", "by_site"]
@@ -187,7 +188,7 @@ class Job:
             unit=self.metric.unit,
             replacement=self.replacement.name,
             noise=max(noise, smallest(self.model, clean, corrupt)),
-            model=self.model.described,
+            about=About(model=self.model.described, data=self.pairs.described),
             seed=self.seed,
             warnings=tuple(notes),
             **facts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from interp.errors import ConfigError
-from interp.mediation.effects import Effects
+from interp.mediation.effects import Effects, Verified, VerifiedEffect
 from interp.mediation.searches.exhaustive import exhaustive
 from interp.mediation.searches.job import Job
 
@@ -29,7 +28,6 @@ def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
     if k < 0:
         raise ConfigError(f"verify={k} asked; it is how many of the largest to verify, 0 for none.")
     top = list(found.top(k))
-    rest = [m for m in found.mediators if m not in top]
     order = np.random.default_rng(job.seed).permutation(len(found.mediators))[:SAMPLE]
     sample = [found.mediators[at] for at in order]
     asked = tuple(dict.fromkeys([*top, *sample]))
@@ -39,28 +37,25 @@ def verified(found: Effects, job: Job, k: int, progress: bool) -> Effects:
     truth = dict(zip(map(str, exact.mediators), exact.mean(), strict=True))
     guess = dict(zip(map(str, found.mediators), found.mean(), strict=True))
     names = [str(m) for m in sample]
-    rank = float("nan")
+    rank = None
     if len(names) > 2 and len({truth[name] for name in names}) > 1:
         found_rank: Any = stats.spearmanr([truth[n] for n in names], [guess[n] for n in names])
-        rank = float(found_rank.statistic)
-    checked = {
-        "top": [
-            {"mediator": str(m), "exact": truth[str(m)], "estimate": guess[str(m)], **_ends(exact, m)}
-            for m in top
-        ],
-        "rank_correlation": rank,
-        "rank_correlation_interval": _interval(rank, len(names)),
-        "sample": len(names),
-        "not_looked_at": len(rest),
-    }
-    cost: Mapping[str, Any] = {**found.cost, "exact": checked, "exact_cost": dict(exact.cost)}
-    return replace(found, cost=cost, noise=exact.noise)
+        rank = float(found_rank.statistic) if np.isfinite(found_rank.statistic) else None
+    low, high = (None, None) if rank is None else _interval(rank, len(names))
+    checked = tuple(_beside(exact, guess[str(one)], one) for one in top)
+    return replace(
+        found,
+        cost={**found.cost, "verified": dict(exact.cost)},
+        noise=exact.noise,
+        verified=Verified(checked, rank, low, high, len(names)),
+    )
 
 
-def _ends(exact: Effects, mediator: Any) -> dict[str, float]:
-    """The ends of the interval of an exact effect."""
-    found = exact.estimate(mediator).interval
-    return {"low": found.low, "high": found.high}
+def _beside(exact: Effects, estimate: float, mediator: Any) -> VerifiedEffect:
+    """The exact effect of a mediator, with its interval, beside the estimate."""
+    truth = exact.mean()[exact.place(mediator)]
+    ends = exact.estimate(mediator).interval
+    return VerifiedEffect(str(mediator), float(estimate), float(truth), ends.low, ends.high)
 
 
 def _interval(rank: float, n: int) -> tuple[float, float]:

@@ -86,7 +86,10 @@ class Reference:
 
     def cell(self, model: Model) -> Cell:
         """Give what is kept of the reference: a cell without a scheme."""
-        plain = {} if self.result is None else jsonable(self.result.to_dict())[0]
+        plain = {}
+        if self.result is not None:
+            new = isinstance(self.result, Result)
+            plain = self.result.summary() if new else jsonable(self.result.to_dict())[0]
         return Cell(
             self.name,
             "",

@@ -11,7 +11,6 @@ import torch
 from interp import mediation
 from interp.errors import ConfigError, ModelError, SiteError
 from interp.models.loading import load
-from interp.results import OldResult
 from tests.interp.mediation.test_search import made, pairs_of
 from tests.tiny import build, tokenizer
 
@@ -62,11 +61,12 @@ def test_a_contribution_is_the_formula_of_the_frozen_layer_norm() -> None:
 def test_contributions_are_a_result() -> None:
     model = made()
     found = mediation.direct_logit_attribution(model, pairs_of(model))
-    assert isinstance(found, OldResult)
-    assert found.table(3)["writer"].tolist() == list(found.top(3))
-    assert found.diff(found)["contribution_change"].abs().max() == 0
-    assert found.to_dict()["total"] == pytest.approx(found.total.mean())
-    assert "<table" in found._repr_html_()
+    table = found.table()
+    assert table["writer"].tolist()[:3] == list(found.top(3))
+    assert found.number("logit-diff").value == pytest.approx(found.total.mean())
+    assert table["contribution"].sum() == pytest.approx(found.total.mean(), abs=1e-4)
+    total, *parts = found.findings()
+    assert sum(one.value for one in parts) == pytest.approx(total.value, abs=1e-4)
     with pytest.raises(ConfigError, match=r"no writer 'head\.9\.9'"):
         found.estimate("head.9.9")
     with pytest.raises(ConfigError, match="prompts 'both' asked; use clean or corrupt"):
@@ -129,11 +129,11 @@ def test_a_lens_is_a_result() -> None:
     model = made()
     pairs = pairs_of(model)
     found = mediation.logit_lens(model, pairs, prompts="corrupt")
-    assert isinstance(found, OldResult)
-    assert found.table()["site"].tolist() == list(found.sites)
-    assert found.diff(found)["kl_change"].abs().max() == 0
-    assert not math.isclose(
-        found.to_dict()["lens"][0]["kl"], mediation.logit_lens(model, pairs).table()["kl"][0]
-    )
+    table = found.table()
+    assert table["site"].tolist() == list(found.sites)
+    assert not math.isclose(table["kl"][0], mediation.logit_lens(model, pairs).table()["kl"][0])
+    assert found.number("logit-diff").value == pytest.approx(found.values["logit_diff"][-1].mean())
+    assert found.finding("kl at resid_post.1").value == pytest.approx(table["kl"][2])
+    assert found.finding("kl at resid_post.1").layer == 1
     with pytest.raises(ConfigError, match="prompts 'both' asked"):
         mediation.logit_lens(model, pairs, prompts="both")

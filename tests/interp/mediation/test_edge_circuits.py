@@ -17,6 +17,7 @@ from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.engine import edge_logits
 from interp.mediation.edges.graph import Graph
 from interp.mediation.edges.pruning import on_a_path
+from interp.results import load
 from tests.interp.mediation.edges.models import made, pairs_of, values_of
 from tests.interp.mediation.test_circuits import pairs_of as told_pairs_of
 
@@ -131,9 +132,10 @@ def test_effects_of_edges_come_back_from_disk_and_their_largest_are_evaluated(tm
     model = made("llama")
     pairs = told_pairs_of(model)
     found = mediation.attribution(model, pairs, "edge.*", verify=0)
-    again = Effects.load(found.save(tmp_path / "effects"))
-    assert again.mediators == found.mediators and isinstance(again.mediators[0], Edge)
-    assert again.table(5).equals(found.table(5))
+    again = load(found.save(tmp_path / "effects"))
+    assert isinstance(again, Effects) and isinstance(again.mediators[0], Edge)
+    assert again.mediators == found.mediators
+    assert again.table().equals(found.table())
     small = {"random_circuits": 1, "knockouts": 0, "removals": 0, "controls": ()}
     top = again.top(len(again.mediators) // 2)
     result = mediation.evaluate(model, pairs, top, universe="edge.*", **small)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Effects as values: saved and loaded, taken apart into estimands, drawn again."""
+"""Effects as values: saved and loaded, taken apart into estimands, drawn again, and what they say."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import torch
 from interp import mediation
 from interp.errors import ArtifactError, ConfigError
 from interp.mediation import Effects, Mediator, Subspace
+from interp.mediation.effects import Verified, VerifiedEffect
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.naive import naive_logits
 from interp.mediation.walk import Patch, Row
-from interp.report.patching import _verdict
+from interp.results import load
 from interp.sites import Site
 from tests.interp.mediation.test_search import made, pairs_of
 
@@ -32,16 +34,16 @@ def test_effects_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
         Mediator(Site("resid_pre", 1), -1, subspace=space),
     ]
     found = mediation.exhaustive(model, pairs, names)
-    again = Effects.load(found.save(tmp_path / "effects"))
-    assert again.mediators == found.mediators
-    assert again.to_dict() == found.to_dict()
+    again = load(found.save(tmp_path / "effects"))
+    assert isinstance(again, Effects) and again.mediators == found.mediators
+    assert again.summary() == found.summary() and again.cost == found.cost
     for direction in found.directions:
         assert np.array_equal(again.values[direction], found.values[direction])
         assert np.abs(found.values[direction]).max() > 1e-3
     assert again.table().equals(found.table())
-    (tmp_path / "effects" / "effects.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ArtifactError, match="does not hold effects"):
-        Effects.load(tmp_path / "effects")
+    (tmp_path / "effects" / "result.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="holds no result saved by this toolkit"):
+        load(tmp_path / "effects")
 
 
 def test_estimands_are_what_their_formulas_say() -> None:
@@ -107,8 +109,8 @@ def of_values(values: np.ndarray) -> Effects:
     names = tuple(Mediator(Site("head", at, 0)) for at in range(len(values)))
     groups = tuple(f"g{at}" for at in range(n))
     return Effects(
-        names, {"noising": values}, np.ones(n), np.zeros(n), groups, "exhaustive", "logit-diff", "logits",
-        "interchange", 0.0, {}, {},
+        mediators=names, values={"noising": values}, clean=np.ones(n), corrupt=np.zeros(n), groups=groups,
+        search="exhaustive", metric="logit-diff", unit="logits", replacement="interchange", noise=0.0,
     )  # fmt: skip
 
 
@@ -127,14 +129,14 @@ def test_effects_of_exactly_zero_logits_are_no_shares() -> None:
 def test_a_few_real_effects_are_told_from_chance_among_thousands() -> None:
     """999 flips give no p below 0.001, which no correction over 5,000 mediators leaves small."""
     noise = np.random.default_rng(0).normal(size=(5000, 32))
-    assert of_values(noise).table(200)["q"].min() > 0.05
+    assert of_values(noise).table().head(200)["q"].min() > 0.05
     real = noise.copy()
     real[:20] += 2.0
-    found = of_values(real).table(20)
+    found = of_values(real).table().head(20)
     assert set(found["mediator"]) == {f"head.{at}.0" for at in range(20)}
     assert (found["q"] <= 0.05).mean() >= 0.95  # one of twenty happens to be skewed, and is told less surely
     few = of_values(real[:, :6])  # six groups have 64 ways of signs: nothing can be told among so many
-    assert few.table(20)["q"].min() > 0.2
+    assert few.table().head(20)["q"].min() > 0.2
 
 
 def test_ten_pairs_tell_four_of_fifty_six_whatever_the_seed() -> None:
@@ -143,9 +145,9 @@ def test_ten_pairs_tell_four_of_fifty_six_whatever_the_seed() -> None:
     values[:4] = np.random.default_rng(1).uniform(20, 30, size=(4, 10))
     for seed in range(3):
         found = replace(of_values(values), seed=seed)
-        assert found.table(4)["q"].tolist() == pytest.approx([2 / 1024 * 56 / 4] * 4)
+        assert found.table().head(4)["q"].tolist() == pytest.approx([2 / 1024 * 56 / 4] * 4)
     few = of_values(values[:, :6])
-    told = _verdict(few.to_dict())
+    told = few.verdict()
     assert "6 groups of pairs are too few to tell any of 56 mediators from chance" in told
 
 
@@ -163,21 +165,23 @@ def test_opposite_directions_do_not_cancel() -> None:
     assert abs(table.loc["head.1.0", "effect"]) == pytest.approx(4.0, abs=0.02)
     assert table.loc["head.0.0", "effect"] == pytest.approx(2.0, abs=0.02)
     assert table.loc["head.2.0", "effect"] == pytest.approx(0.045, abs=0.01)  # -0.01 is not told from zero
-    assert "in opposite ways in the two prompts: denoising +4.00, noising -4.00" in _verdict(found.to_dict())
+    assert "in opposite ways in the two prompts: denoising +4.00, noising -4.00" in found.verdict()
     assert found.estimate("head.1.0", "noising").value == pytest.approx(-4.0, abs=0.02)
 
 
 def test_the_headline_of_an_estimate_is_its_verified_effect() -> None:
-    exact = [
-        {"mediator": "head.0.0", "estimate": 14.9, "exact": 25.9, "low": 24.0, "high": 28.0},
-        {"mediator": "head.1.0", "estimate": 3.0, "exact": 32.8, "low": 30.0, "high": 35.0},
-    ]
+    top = (
+        VerifiedEffect("head.0.0", 14.9, 25.9, 24.0, 28.0),
+        VerifiedEffect("head.1.0", 3.0, 32.8, 30.0, 35.0),
+    )
     values = np.array([[14.9], [3.0], [0.0]]) + 0.01 * np.random.default_rng(0).normal(size=(3, 12))
     clean = 30 + np.random.default_rng(1).normal(size=12)
-    found = replace(of_values(values), search="attribution", cost={"exact": {"top": exact}}, clean=clean)
-    told = _verdict(found.to_dict())
+    found = replace(of_values(values), search="attribution", verified=Verified(top), clean=clean)
+    told = found.verdict()
     assert told.startswith("head.1.0 has the largest effect of the 2 that were verified exactly: 32.80 [30")
     assert "(estimated 3.00)" in told
+    number = found.number("largest-effect")
+    assert (number.title, number.value, number.low) == ("Largest: head.1.0", 32.8, 30.0)
 
 
 def test_stability_is_perfect_where_pairs_agree_and_luck_where_they_are_noise() -> None:
@@ -187,16 +191,7 @@ def test_stability_is_perfect_where_pairs_agree_and_luck_where_they_are_noise() 
     noise = rng.normal(size=(40, 30))
 
     def effects(values: np.ndarray) -> Effects:
-        ones, groups = np.ones(30), tuple(f"g{at}" for at in range(30))
-        facts = {
-            "search": "exhaustive",
-            "metric": "logit-diff",
-            "unit": "logits",
-            "replacement": "interchange",
-        }
-        return Effects(
-            mediators, {"noising": values}, ones, -ones, groups, **facts, noise=0.0, cost={}, model={}
-        )
+        return replace(of_values(values), mediators=mediators)
 
     steady = mediation.stability(effects(same), 8).set_index("what")["value"]
     shaky = mediation.stability(effects(noise), 8).set_index("what")["value"]
@@ -223,10 +218,68 @@ def test_what_is_exact_is_said_by_the_result_and_kept_on_disk(tmp_path: Path) ->
     assert paths.exact and not guess.exact
     assert not mediation.edge_attribution(model, pairs, "edge.head.2.*->logits", verify=0).exact
     for found in (paths, guess):
-        assert Effects.load(found.save(tmp_path / found.search)).exact is found.exact
-    exact, estimated = (_verdict({**one.to_dict(), "effects": _all_told(one)}) for one in (paths, guess))
+        again = load(found.save(tmp_path / found.search))
+        assert isinstance(again, Effects) and again.exact is found.exact
+    exact, estimated = (_all_told(one).verdict() for one in (paths, guess))
     assert "(exact)" in exact and "(estimated, not verified)" in estimated
+    assert paths.tables()[0].title == "Effects (logits)"
+    assert guess.tables()[0].title == "Estimated effects (logits)"
+    assert "the exact effect may lie outside, and none was verified" in guess.tables()[0].note
 
 
-def _all_told(found: Effects) -> list[dict[str, object]]:
-    return [row | {"clear": True, "q": 0.0, "share": 1.0} for row in found.to_dict()["effects"]]
+def _all_told(found: Effects) -> Effects:
+    """The same with every value so far from zero that all are told from chance."""
+    values = {direction: 1.0 + one for direction, one in found.values.items()}
+    return replace(found, values=values, clean=found.corrupt + 2)
+
+
+def effects(denoising: np.ndarray, noising: np.ndarray, total: float, noise: float = 1e-6) -> Effects:
+    """Effects of heads of one layer with these numbers, each pair a group of its own."""
+    n = denoising.shape[1]
+    names = tuple(Mediator(Site("head", 0, at)) for at in range(len(denoising)))
+    groups = tuple(f"g{at}" for at in range(n))
+    return Effects(
+        mediators=names, values={"denoising": denoising, "noising": noising}, clean=np.full(n, total),
+        corrupt=np.zeros(n), groups=groups, search="exhaustive", metric="logit-diff", unit="logits",
+        replacement="interchange", noise=noise,
+    )  # fmt: skip
+
+
+def gated(gate: Callable[[int, int], int]) -> Effects:
+    """Two parts a and b, 1 in clean prompts and 0 in corrupt ones, and Y = gate(a, b): by hand."""
+    spread = np.linspace(0.9, 1.1, 12)
+    enough = [gate(1, 0) - gate(0, 0), gate(0, 1) - gate(0, 0)]
+    needed = [gate(1, 1) - gate(0, 1), gate(1, 1) - gate(1, 0)]
+    one, two = (np.array(values)[:, None] * spread for values in (enough, needed))
+    return effects(one, two, float(gate(1, 1) - gate(0, 0)))
+
+
+def test_the_sign_of_the_interaction_is_explained_as_it_is() -> None:
+    both, either = gated(lambda a, b: a & b), gated(lambda a, b: a | b)
+    assert (both.table()["interaction"] > 0).all() and (either.table()["interaction"] < 0).all()
+    note = both.tables()[0].note
+    above, below = note.split("Above zero")[1].split("Below zero")
+    assert "(AND)" in above and "(OR, backup)" in below
+    one_way = replace(both, values={"noising": both.values["noising"]})
+    assert "Interaction" not in one_way.tables()[0].note
+
+
+def test_a_map_without_findings_is_pale() -> None:
+    """Effects of 0.002 logits that nothing tells from chance filled the scale of a metric of 20 logits."""
+    rng = np.random.default_rng(0)
+    nothing = effects(*(0.002 * rng.normal(size=(2, 6, 24))), total=20.0)
+    assert nothing.figure("map").limits == (-20.0, 20.0)
+    found = gated(lambda a, b: a | b)
+    assert found.figure("map").limits is None
+
+
+def test_a_row_that_is_no_finding_says_why() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(3, 24)) * np.array([[1.0], [1.0], [1e-9]])
+    values[0] += 5
+    table = effects(values, values, total=5.0).table()
+    assert dict(zip(table["mediator"], table["remark"], strict=True)) == {
+        "head.0.0": "",
+        "head.0.1": "not told from chance",
+        "head.0.2": "below the noise floor",
+    }

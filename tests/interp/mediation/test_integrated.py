@@ -112,16 +112,16 @@ def test_all_searches_have_one_signature_and_treat_each_pair_on_its_own(search: 
         wanted = np.concatenate([one.values[direction] for one in alone], axis=1)
         assert np.allclose(together.values[direction], wanted, atol=2e-5)
         assert np.abs(wanted).max() > 1e-3
-    assert SEARCHES[search].exact or together.cost["exact"]["sample"] > 2
+    assert SEARCHES[search].exact or together.verified.sample > 2
 
 
 def test_a_verified_estimate_says_how_sure_its_rank_correlation_is() -> None:
     model = made()
     found = mediation.integrated_gradients(model, pairs_of(model), ["head.*", "mlp_out.*"], verify=2)
-    checked = found.cost["exact"]
-    assert checked["sample"] == 15
-    low, high = checked["rank_correlation_interval"]
-    assert -1 <= low < checked["rank_correlation"] < high <= 1
+    assert found.verified is not None and found.verified.sample == 15
+    rank = found.number("rank-correlation")
+    assert rank.value == found.verified.rank_correlation
+    assert -1 <= rank.low < rank.value < rank.high <= 1
 
 
 def test_paths_and_steps_that_there_are_not() -> None:

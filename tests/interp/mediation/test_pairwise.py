@@ -111,7 +111,7 @@ def test_the_heads_of_the_bundled_model_interact() -> None:
     table = found.table()
     assert {table["one"][0], table["two"][0]} == {"head.0.3", "head.8.3"}
     assert table["low"][0] * table["high"][0] > 0
-    assert "others respond" in repr(found)
+    assert "all others respond" in found.lead()[0]
 
 
 def test_what_there_is_not_is_refused() -> None:

@@ -73,7 +73,7 @@ def test_how_much_of_the_planted_circuit_each_search_finds(search: str, name: st
     names = {one.removesuffix("@-1") for one in found(effects)}
     assert precision_and_recall(names, truth.heads) == MEASURED[search][name]
     if not mediation.SEARCHES[search].exact:
-        exact = {row["mediator"]: abs(row["exact"]) for row in effects.cost["exact"]["top"]}
+        exact = {row.mediator: abs(row.exact) for row in effects.verified.top}
         verified = {one for one, effect in exact.items() if effect >= SHARE * abs(effects.total.mean())}
         assert precision_and_recall(verified, truth.heads) == (1.0, 1.0)  # verification mends them all here
 
@@ -98,7 +98,7 @@ def test_a_gradient_misses_a_head_behind_a_saturated_pattern_and_verification_sa
     total = float(estimate.total.mean())
     assert abs(by_name["head.0.2"]) < 0.01 * total
     assert by_name["head.1.3"] > 0.9 * total
-    exact = {row["mediator"]: row["exact"] for row in estimate.cost["exact"]["top"]}
+    exact = {row.mediator: row.exact for row in estimate.verified.top}
     assert exact["head.0.2"] > 0.9 * total
 
 

@@ -110,11 +110,11 @@ def test_attribution_ranks_like_the_exact_search_and_verifies_its_top(family: st
     pairs = pairs_of(model)
     found = mediation.attribution(model, pairs, ["head.*", "mlp_out.*"], verify=3)
     exact = mediation.exhaustive(model, pairs, ["head.*", "mlp_out.*"])
-    assert found.cost["exact"]["rank_correlation"] > 0.6
+    assert found.verified.rank_correlation > 0.6
     truth = dict(zip(map(str, exact.mediators), exact.mean(), strict=True))
-    for row in found.cost["exact"]["top"]:
-        assert row["exact"] == pytest.approx(truth[row["mediator"]], abs=1e-6)
-    assert len(found.cost["exact"]["top"]) == 3
+    for row in found.verified.top:
+        assert row.exact == pytest.approx(truth[row.mediator], abs=1e-6)
+    assert len(found.verified.top) == 3
 
 
 def test_a_planted_head_is_found_and_nothing_else() -> None:
@@ -182,18 +182,6 @@ def test_metrics_against_plain_arithmetic(metric: str) -> None:
         assert float(found[row]) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_effects_are_saved_and_compared(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    model = made()
-    pairs = pairs_of(model)
-    found = mediation.exhaustive(model, pairs, "head.*")
-    assert (found.save(tmp_path) / "effects.json").exists()
-    assert (tmp_path / "effects.safetensors").exists()
-    assert found.diff(found)["change"].abs().max() == 0
-    with pytest.raises(ConfigError, match="cannot be compared"):
-        found.diff(mediation.exhaustive(model, pairs, "head.*", metric="prob"))
-    assert found.to_dict()["effects"][0]["mediator"] == str(found.top(1)[0])
-
-
 def test_what_there_is_not_is_refused() -> None:
     model, parallel = made(), made("gpt_neox")
     pairs = pairs_of(model)
@@ -237,10 +225,10 @@ def test_the_bundled_model_moves_the_subject_through_a_few_heads() -> None:
     model = interp.load("demo")
     pairs = sample(model, "capitals", 12)
     found = mediation.attribution(model, pairs, "head.*", verify=4)
-    assert found.cost["exact"]["rank_correlation"] > 0.9
+    assert found.verified.rank_correlation > 0.9
     assert float(found.total.mean()) > 20
-    top = found.cost["exact"]["top"][0]
-    assert top["exact"] > 5
+    top = found.verified.top[0]
+    assert top.exact > 5
 
 
 def ragged(model: Model, lengths: tuple[int, ...] = (6, 7, 8, 6)) -> PairSet:

@@ -210,11 +210,11 @@ def test_the_largest_are_verified_by_the_exact_search() -> None:
     found = edge_attribution(model, pairs, verify=4)
     exact = edge_effects(model, pairs, list(found.top(4)))
     truth = dict(zip(map(str, exact.mediators), exact.mean(), strict=True))
-    for row in found.cost["exact"]["top"]:
-        assert row["exact"] == pytest.approx(truth[row["mediator"]], abs=1e-5)
-    assert found.cost["exact"]["rank_correlation"] > 0.5
+    for row in found.verified.top:
+        assert row.exact == pytest.approx(truth[row.mediator], abs=1e-5)
+    assert found.verified.rank_correlation > 0.5
     assert isinstance(found.mediators[0], Edge)
-    assert found.table(3)["mediator"][0] == str(found.top(1)[0])
+    assert found.table()["mediator"][0] == str(found.top(1)[0])
     assert carriers_of([found.mediators[0].writer]) == [Site("embed")]
 
 

@@ -59,7 +59,7 @@ def test_how_many_planted_edges_attribution_finds(slope: str, name: str) -> None
     truth = made(name)
     effects = edge_attribution(truth.model, truth.pairs, slope=slope, verify=10)
     assert precision_and_recall(found(effects), truth.edges) == MEASURED[slope][name]
-    exact = {row["mediator"]: abs(row["exact"]) for row in effects.cost["exact"]["top"]}
+    exact = {row.mediator: abs(row.exact) for row in effects.verified.top}
     verified = {one for one, effect in exact.items() if effect >= SHARE * abs(effects.total.mean())}
     wanted = VERIFIED.get(slope, {}).get(name, (1.0, 1.0))
     assert precision_and_recall(verified, truth.edges) == wanted
