@@ -24,17 +24,17 @@ if TYPE_CHECKING:
         selectivity,
     )
     from interp.mediation.contributions import Contributions, direct_logit_attribution
-    from interp.mediation.decomposition import ESTIMANDS, estimands
+    from interp.mediation.directions import mean_difference, pca
     from interp.mediation.distributed_alignment import Alignment, das, interchange_accuracy
     from interp.mediation.edges import Edge, Graph, Reader, edge_attribution, edge_effects, edge_logits
     from interp.mediation.edges.paths import THROUGH, path_patching
     from interp.mediation.effects import DIRECTIONS, Effects
+    from interp.mediation.estimand_table import ESTIMANDS, estimands
+    from interp.mediation.forecast import Forecast, plan
     from interp.mediation.lens import Lens, logit_lens
     from interp.mediation.mediators import MEDIATORS, Mediator, mediators_of
     from interp.mediation.metrics import METRICS
     from interp.mediation.pairwise import Interactions, interactions
-    from interp.mediation.plans import Forecast, plan
-    from interp.mediation.proposals import mean_difference, pca
     from interp.mediation.rankings import stability
     from interp.mediation.replacements import REPLACEMENTS, replacement_of
     from interp.mediation.searches import (
@@ -53,11 +53,11 @@ _HOME = {
     "Contributions": "contributions",
     "Curve": "circuits",
     "DIRECTIONS": "effects",
-    "ESTIMANDS": "decomposition",
+    "ESTIMANDS": "estimand_table",
     "Edge": "edges",
     "Effects": "effects",
     "Evaluation": "circuits",
-    "Forecast": "plans",
+    "Forecast": "forecast",
     "Graph": "edges",
     "Interactions": "pairwise",
     "Lens": "lens",
@@ -78,7 +78,7 @@ _HOME = {
     "edge_attribution": "edges",
     "edge_effects": "edges",
     "edge_logits": "edges",
-    "estimands": "decomposition",
+    "estimands": "estimand_table",
     "evaluate": "circuits",
     "exhaustive": "searches",
     "generality": "circuits",
@@ -86,11 +86,11 @@ _HOME = {
     "interactions": "pairwise",
     "interchange_accuracy": "distributed_alignment",
     "logit_lens": "lens",
-    "mean_difference": "proposals",
+    "mean_difference": "directions",
     "mediators_of": "mediators",
     "path_patching": "edges.paths",
-    "pca": "proposals",
-    "plan": "plans",
+    "pca": "directions",
+    "plan": "forecast",
     "replacement_of": "replacements",
     "selectivity": "circuits",
     "stability": "rankings",

@@ -56,16 +56,8 @@ def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0)
         found["top overlap"].append(jaccard(_top(own, k), _top(again, k)))
         lucky = [set(rng.permutation(len(values))[:k].tolist()) for _ in range(2)]
         found["top overlap by luck"].append(jaccard(*lucky))
-    rows = [
-        {
-            "what": what,
-            "value": np.median(all_),
-            "low": np.quantile(all_, 0.025),
-            "high": np.quantile(all_, 0.975),
-        }
-        for what, all_ in found.items()
-    ]
-    return pandas.DataFrame(rows)
+    rows = [(what, np.median(drawn), *np.quantile(drawn, (0.025, 0.975))) for what, drawn in found.items()]
+    return pandas.DataFrame(rows, columns=["what", "value", "low", "high"])
 
 
 def _top(means: np.ndarray, k: int) -> set[int]:
@@ -73,5 +65,5 @@ def _top(means: np.ndarray, k: int) -> set[int]:
 
 
 def jaccard(one: set[int], two: set[int]) -> float:
-    """Give the size of what two sets share over that of both together."""
+    """The size of what two sets share over that of both together."""
     return len(one & two) / len(one | two)

@@ -56,7 +56,7 @@ class Knockouts:
 
         The interval is the mean of those of all cuts, each folded at zero: absolute values of noisy means
         are too large, which resampling the whole does not see. In simulations that covers 61 to 84%, this
-        94 to 100% (tests/simulations/test_completeness.py).
+        93 to 100% (tests/simulations/test_circuit_intervals.py).
 
         Args:
             ends: ``m(none)`` and ``m(all)``.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from interp.mediation.directions import principal, values_at
 from interp.mediation.distributed_alignment.training import (
     Division,
     TrainingConfig,
@@ -17,7 +18,6 @@ from interp.mediation.distributed_alignment.training import (
     prepared,
 )
 from interp.mediation.mediators import Mediator
-from interp.mediation.proposals import principal, values_at
 from interp.mediation.subspaces import Subspace
 from interp.models.loading import load
 from interp.models.model import Model
@@ -28,7 +28,7 @@ __all__ = ["CONTROLS", "Control", "Directions", "Problem", "solved"]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Hold what is searched for, and where.
+    """What is searched for, and where.
 
     Attributes:
         model: what is run.
@@ -45,11 +45,11 @@ class Problem:
     config: TrainingConfig
 
     def part(self, groups: frozenset[str]) -> dict[str, PairSet]:
-        """Give every variable's pairs of some groups."""
+        """Every variable's pairs of some groups."""
         return {name: self.division.part(pairs, groups) for name, pairs in self.variables.items()}
 
     def differences(self, variable: str) -> Tensor:
-        """Give clean less corrupt values of the training pairs, ``[pair width]``."""
+        """Clean less corrupt values of the training pairs, ``[pair width]``."""
         pairs = self.division.part(self.variables[variable], self.division.train)
         clean, corrupt = (values_at(self.model, side, self.mediator) for side in (pairs.clean, pairs.corrupt))
         return clean - corrupt
@@ -122,7 +122,7 @@ def _random_weights(problem: Problem) -> tuple[Model, Directions]:
 
 @dataclass(frozen=True)
 class Control:
-    """Describe a control.
+    """A control of directions.
 
     Attributes:
         name: what users type.

@@ -34,7 +34,7 @@ Change = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Downstream:
-    """Hold prompts of one length as they enter the first block that a mediator changes.
+    """Prompts of one length as they enter the first block that a mediator changes.
 
     Attributes:
         model: whose blocks.
@@ -67,12 +67,12 @@ class Downstream:
 
     @property
     def first(self) -> int:
-        """Give the first block that is run."""
+        """The first block that is run."""
         layer = self.mediator.site.layer or 0
         return layer + 1 if self.mediator.site.kind == "resid_post" else layer
 
     def __call__(self, rows: Int[Tensor, " row"], change: Change) -> Float[Tensor, "row vocab"]:
-        """Give the fp32 logits after the last token, with the graph back to what the change depends on.
+        """The fp32 logits after the last token, with the graph back to what the change depends on.
 
         Args:
             rows: which prompts, repeats allowed.
@@ -114,7 +114,7 @@ class Downstream:
         return found if isinstance(found, Tensor) else found[0]
 
     def _unembedded(self, states: Tensor) -> Tensor:
-        """Give the logits of last states; unlike ``Model.unembed`` with the graph kept."""
+        """The logits of last states; unlike ``Model.unembed`` with the graph kept."""
         norm: Any = self.model.architecture.locate(Site("final_norm")).module
         head: Any = self.model.hf.get_output_embeddings()
         return finished(self.model.architecture, head(norm(states))).float()
@@ -137,7 +137,7 @@ class Downstream:
         return logits.float()
 
     def _faithful(self) -> bool:
-        """Say whether nothing changed and something changed both give what whole passes give."""
+        """Whether nothing changed and something changed both give what whole passes give."""
         rows = torch.tensor([0])
         try:
             for change in (torch.clone, torch.neg):

@@ -11,13 +11,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp.errors import ConfigError, DataError
+from interp.mediation.directions import mediator_at, values_at
 from interp.mediation.distributed_alignment.controls import CONTROLS, Directions, Problem, solved
 from interp.mediation.distributed_alignment.result import Alignment, Score
 from interp.mediation.distributed_alignment.training import TrainingConfig, divided, left_alone
 from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import Targets
-from interp.mediation.proposals import mediator_at, values_at
 from interp.mediation.subspaces import Subspace
 from interp.mediation.walk import Row
 from interp.models.model import Model
@@ -119,7 +119,7 @@ def _placed(mediator: Mediator, subspace: Subspace | None) -> Mediator:
 
 
 def _hits(problem: Problem, model: Model, directions: Directions) -> dict[str, np.ndarray]:
-    """Say per variable which held-out interchanges give the source's answer."""
+    """Per variable, which held-out interchanges give the source's answer."""
     tested, config = problem.part(problem.division.test), problem.config
     return {
         name: hits(
@@ -172,7 +172,7 @@ def interchange_accuracy(
     among: str = "answers",
     seed: int = 0,
 ) -> Estimate:
-    """Give the share of interchanges after which the model gives the source's answer (IIA).
+    """The share of interchanges after which the model gives the source's answer (IIA).
 
     Both ways: the corrupt prompt takes the clean one's value and should give the answer, and the clean prompt
     takes the corrupt one's and should give the foil (Geiger et al. 2021, arXiv 2106.02997, section 3).
@@ -202,7 +202,7 @@ def interchange_accuracy(
 def hits(
     model: Model, pairs: PairSet, mediators: Sequence[Mediator], *, among: str, seed: int
 ) -> Bool[np.ndarray, "mediator twice_pair"]:
-    """Say which interchanges give the source's answer: into all corrupt prompts, then into all clean ones.
+    """Which interchanges give the source's answer: into all corrupt prompts, then into all clean ones.
 
     Raises:
         ConfigError: another ``among``.

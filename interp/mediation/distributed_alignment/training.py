@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.mediation.directions import values_at
 from interp.mediation.distributed_alignment.downstream import Downstream
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import Targets
-from interp.mediation.proposals import values_at
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
@@ -40,14 +40,14 @@ CHECK_EVERY = 10
 
 
 def _among_answers(logits: Tensor, targets: Targets) -> Tensor:
-    """Give minus the log of the wanted tokens' share among wanted and unwanted ones (nats)."""
+    """Minus the log of the wanted tokens' share among wanted and unwanted ones (nats)."""
     right = _total(logits, targets.answers, targets.answered)
     wrong = _total(logits, targets.foils, targets.foiled)
     return torch.nn.functional.softplus(wrong - right)
 
 
 def _among_all(logits: Tensor, targets: Targets) -> Tensor:
-    """Give minus the log of the wanted tokens' probability (nats)."""
+    """Minus the log of the wanted tokens' probability (nats)."""
     return torch.logsumexp(logits, dim=1) - _total(logits, targets.answers, targets.answered)
 
 
@@ -63,7 +63,7 @@ LOSSES: dict[str, Callable[[Tensor, Targets], Tensor]] = {
 
 @dataclass(frozen=True)
 class Division:
-    """Say which groups are for fitting, for stopping and for reporting.
+    """Which groups are for fitting, for stopping and for reporting.
 
     Attributes:
         train: names of groups.
@@ -76,7 +76,7 @@ class Division:
     test: frozenset[str]
 
     def part(self, pairs: PairSet, groups: frozenset[str]) -> PairSet:
-        """Give the pairs of some groups."""
+        """The pairs of some groups."""
         return pairs[[at for at, group in enumerate(pairs.groups) if group in groups]]
 
 
@@ -104,7 +104,7 @@ def divided(variables: Mapping[str, PairSet], fractions: Sequence[float | int], 
 
 
 def joined(variables: Mapping[str, PairSet]) -> tuple[PairSet, Int[Tensor, " case"]]:
-    """List every interchange to train on, with the block of directions that is interchanged in it.
+    """Every interchange to train on, with the block of directions that is interchanged in it.
 
     A pair gives two cases: the corrupt prompt takes the clean one's coordinates and should give the answer,
     and the reverse. Of several variables, the blocks of the others should change nothing: they are cases with
@@ -155,7 +155,7 @@ def _concatenated(sets: Sequence[PairSet]) -> PairSet:
 
 @dataclass(frozen=True, eq=False)
 class Interchanges:
-    """Hold interchanges of prompts of one length.
+    """Interchanges of prompts of one length.
 
     Attributes:
         run: the prompts that are changed.
@@ -170,11 +170,11 @@ class Interchanges:
     blocks: Int[Tensor, " case"]
 
     def __len__(self) -> int:
-        """Give the number of cases."""
+        """The number of cases."""
         return len(self.blocks)
 
     def batches(self, size: int, order: np.random.Generator) -> Iterator[Int[Tensor, " row"]]:
-        """Give the rows of each batch, in random order."""
+        """The rows of each batch, in random order."""
         rows = torch.from_numpy(order.permutation(len(self)))
         yield from rows.split(size)
 
@@ -196,7 +196,7 @@ def prepared(
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Say how directions are trained.
+    """How directions are trained.
 
     Attributes:
         dims: directions per block.
@@ -235,7 +235,7 @@ class TrainingConfig:
 
 @dataclass(eq=False)
 class _Rotation:
-    """Hold the directions while they are learned: the rows of ``weight``, made orthonormal."""
+    """The directions while they are learned: the rows of ``weight``, made orthonormal."""
 
     weight: Tensor
     masks: Tensor
@@ -243,12 +243,12 @@ class _Rotation:
 
     @property
     def basis(self) -> Tensor:
-        """Give orthonormal rows in fp32, a function of the weight."""
+        """Orthonormal rows in fp32, a function of the weight."""
         orthonormal, triangle = torch.linalg.qr(self.weight.T)
         return (orthonormal * triangle.diagonal().sign()).T
 
     def losses(self, cases: Interchanges, rows: Tensor, among: str) -> Tensor:
-        """Give the loss of each case."""
+        """The loss of each case."""
         basis, rows = self.basis, rows.to(cases.blocks.device)
         mask, source = self.masks[cases.blocks[rows]], cases.sources[rows]
 
@@ -259,7 +259,7 @@ class _Rotation:
         return LOSSES[among](cases.run(rows, change), cases.targets.rows(rows))
 
     def mean_loss(self, every: Sequence[Interchanges], among: str, batch: int) -> float:
-        """Give the mean loss over all cases."""
+        """The mean loss over all cases."""
         with torch.no_grad():
             parts = [
                 self.losses(cases, rows, among).detach()
@@ -316,13 +316,13 @@ def learned(
 
 
 def _first(config: TrainingConfig, width: int) -> Tensor:
-    """Give random orthonormal rows to start from."""
+    """Random orthonormal rows to start from."""
     generator = torch.Generator().manual_seed(config.seed)
     rows = torch.linalg.qr(torch.randn(width, sum(config.dims), generator=generator))[0].T
     return rows.contiguous().requires_grad_()
 
 
 def _masks(dims: Sequence[int]) -> Tensor:
-    """Say which directions belong to which block: ``[block dim]``."""
+    """Which directions belong to which block: ``[block dim]``."""
     owners = torch.repeat_interleave(torch.arange(len(dims)), torch.tensor(dims))
     return (owners == torch.arange(len(dims))[:, None]).float()

@@ -27,7 +27,7 @@ Parts = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Estimand:
-    """Describe an estimand.
+    """A quantity of causal mediation.
 
     Attributes:
         name: the field's term.
@@ -109,28 +109,28 @@ _ROWS = (
         where="constant",
     ),
     *(
-        row
+        Estimand(
+            f"effect in the {run} run, {words}", formula.format(words), question, (direction,), of, where
+        )
         for where, words in (
             ("replaced", "M replaced"),
             ("constant", "M = m"),
             ("path", "paths from M patched"),
         )
-        for row in (
-            Estimand(
-                f"effect in the corrupt run, {words}",
-                f"Y(corrupt, {words}) - Y(corrupt)",
+        for run, formula, question, direction, of in (
+            (
+                "corrupt",
+                "Y(corrupt, {0}) - Y(corrupt)",
                 "how much nearer to the clean answer does it bring the corrupt run?",
-                ("denoising",),
+                "denoising",
                 lambda y: y["denoising"],
-                where,
             ),
-            Estimand(
-                f"effect in the clean run, {words}",
-                f"Y(clean) - Y(clean, {words})",
+            (
+                "clean",
+                "Y(clean) - Y(clean, {0})",
                 "how much of the answer does it take from the clean run?",
-                ("noising",),
+                "noising",
                 lambda y: y["noising"],
-                where,
             ),
         )
     ),
@@ -170,19 +170,10 @@ def estimands(effects: Effects, mediator: Any) -> pandas.DataFrame:
     parts = {"clean": effects.clean, "corrupt": effects.corrupt}
     parts |= {direction: values[at] for direction, values in effects.values.items()}
     runs = runs_of(effects)
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for row in _ROWS:
-        if row.where not in ("", runs) or not set(row.needs) <= set(parts):
-            continue
-        found = bootstrap(row.of(parts), groups=effects.groups, seed=effects.seed, support="real")
-        rows.append(
-            {
-                "estimand": row.name,
-                "formula": row.formula,
-                "value": found.value,
-                "low": found.interval.low,
-                "high": found.interval.high,
-                "question": row.question,
-            }
-        )
-    return pandas.DataFrame(rows)
+        if row.where in ("", runs) and set(row.needs) <= set(parts):
+            found = bootstrap(row.of(parts), groups=effects.groups, seed=effects.seed, support="real")
+            ends = found.interval.low, found.interval.high
+            rows.append((row.name, row.formula, found.value, *ends, row.question))
+    return pandas.DataFrame(rows, columns=["estimand", "formula", "value", "low", "high", "question"])

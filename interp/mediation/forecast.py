@@ -20,7 +20,7 @@ __all__ = ["Forecast", "plan"]
 
 @dataclass(frozen=True)
 class Forecast:
-    """Say what a search would run.
+    """What a search would run.
 
     Attributes:
         search: a key of ``SEARCHES``.
@@ -34,8 +34,8 @@ class Forecast:
         exact: whether ``forwards`` is what the bill will say; where what is run depends on what is found, it
             is an estimate.
         memory: bytes that an exhaustive search holds besides the weights, roughly: the unpatched streams,
-        keys and
-            values, what is put in, one last state per copy and the logits of some copies; 0 where not known.
+            keys and values, what is put in, one last state per copy and the logits of some copies; 0 where
+            not known.
     """
 
     search: str
@@ -49,7 +49,7 @@ class Forecast:
     memory: int = 0
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """All of it in one line."""
         about = "" if self.exact else "about "
         asked = f"{self.search}: {self.pairs} pairs, {self.mediators} mediators"
         cost = f"{about}{self.forwards:,.1f} forward passes of one prompt"
@@ -73,21 +73,12 @@ def plan(
     positions: str | int = "auto",
     seed: int = 0,
 ) -> Forecast:
-    """Say what a search would cost, without running the model.
+    """What a search would cost, without running the model.
 
     An exhaustive search is planned as it will be run, one over edges roughly. A model that turns out to allow
     less while it runs (``Bill.fallback``) costs more.
 
-    Args:
-        model: what would be patched.
-        pairs: clean and corrupt prompts.
-        mediators: as for :func:`exhaustive`; likewise the others.
-        search: a key of ``SEARCHES``.
-        metric: a key of ``METRICS``.
-        replacement: a key of ``REPLACEMENTS``.
-        directions: ``both``, ``denoising`` or ``noising``.
-        positions: as for ``mediators_of``.
-        seed: of the search.
+    The arguments are those of ``exhaustive``; ``search`` is a key of ``SEARCHES``.
 
     Raises:
         ConfigError: an unknown search, metric, replacement, direction or position.

@@ -1,8 +1,9 @@
-"""How often the interval of the completeness gap holds the truth: by simulation, with known truth.
+"""How often the intervals of circuits hold the truth: by simulation, with known truth.
 
-    python -m pytest tests/simulations/test_completeness.py -m slow -s
+    python -m pytest tests/simulations/test_circuit_intervals.py -m slow -s
 
-The gap is a mean over cuts of absolute values of means over pairs: noise alone makes it larger than zero.
+The completeness gap is a mean over cuts of absolute values of means over pairs: noise alone makes it larger
+than zero. Faithfulness by size and its area are ratios of means over pairs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from interp.mediation.circuits.controls import Knockouts
+from interp.mediation.circuits.curve import Curve
+from interp.mediation.mediators import Mediator
 from tests.simulations.test_coverage import COUNTS, SHAPES, sizes
 
 pytestmark = pytest.mark.slow
@@ -70,4 +73,53 @@ def test_the_completeness_gap_holds_the_truth(name: str, noise: str) -> None:
             )
             if (covered + errors < LEAST).any():
                 short.append(f"{shape}, {count} groups: {covered[0]:.1%} and {covered[1]:.1%}")
+    assert not short, short
+
+
+STEPS, SHARES = (0, 1, 2, 4, 8, 16), (0.0, 0.02, 0.3, 0.8, 1.0, 1.0)
+"""Sizes of circuits, and what they keep."""
+
+
+def curve_of(noise: Noise, shape: str, count: int, rng: np.random.Generator) -> Curve:
+    """Runs that keep these shares of each pair's total effect, and differ by group and by chance."""
+    codes = np.repeat(np.arange(count), sizes(count, shape, rng))
+
+    def spread(size: float) -> np.ndarray:
+        return size * (noise(rng, (count,))[codes] + noise(rng, (len(codes),)))
+
+    none = spread(0.5) - 2
+    total = TOTAL + spread(0.7)
+    inner = [none + share * total + spread(0.3) for share in SHARES[1:-1]]
+    return Curve(
+        sizes=STEPS,
+        faithfulness=np.array(SHARES),
+        total=STEPS[-1],
+        order=tuple(Mediator.parse(f"head.0.{at}") for at in range(STEPS[-1])),
+        runs=np.stack([none, *inner, none + total]),
+        ends=np.stack([none, none + total]),
+        groups=tuple(map(str, codes)),
+    )
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_faithfulness_by_size_and_its_area_hold_the_truth(noise: str, shape: str) -> None:
+    repeats, short = 120, []
+    for count in COUNTS[:3]:
+        rng = np.random.default_rng(count)
+        held: list[tuple[float, bool]] = []
+        for _ in range(repeats):
+            found = curve_of(NOISES[noise], shape, count, rng)
+            if not found.no_share:
+                table, area = found.table().iloc[1:-1], found.number("cpr")
+                inside = (table["low"] <= SHARES[1:-1]) & (table["high"] >= SHARES[1:-1])
+                held.append((float(inside.mean()), area.low <= found.cpr <= area.high))
+        covered = np.mean(held, axis=0)
+        errors = 1.96 * np.sqrt(covered * (1 - covered) / len(held))
+        print(
+            f"{noise:7} {shape:8} {count:4} groups: faithfulness {covered[0]:6.1%} +- {errors[0]:.1%}, "
+            f"area {covered[1]:6.1%} +- {errors[1]:.1%}"
+        )
+        if (covered + errors < LEAST).any():
+            short.append(f"{count} groups: {covered[0]:.1%} and {covered[1]:.1%}")
     assert not short, short

@@ -1,4 +1,4 @@
-"""Guesses at a subspace, from what differs between clean and corrupt prompts; a search must test them."""
+"""Directions from what differs between clean and corrupt prompts: guesses, which a search must test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["mean_difference", "mediator_at", "pca", "principal", "values_at"]
 
 
 def mean_difference(model: Model, pairs: PairSet, site: str | Site, *, position: int = -1) -> Subspace:
-    """Give the direction from the mean of the corrupt prompts to that of the clean ones.
+    """The direction from the mean of the corrupt prompts to that of the clean ones.
 
     Also called difference in means (Marks and Tegmark 2023, arXiv 2310.06824). It is the direction of a
     concept only where clean prompts have it and corrupt ones have not; with pairs in both orders it is noise.
@@ -47,7 +47,7 @@ def pca(
     dim: int = 1,
     of: str = "differences",
 ) -> Subspace:
-    """Give the principal directions of the differences between clean and corrupt, or of the values.
+    """The principal directions of the differences between clean and corrupt, or of the values.
 
     Args:
         model: whose values.
@@ -71,7 +71,7 @@ def pca(
 
 
 def principal(values: Float[Tensor, "example width"], dim: int, name: str) -> Subspace:
-    """Give the directions of largest sum of squares.
+    """The directions of largest sum of squares.
 
     Raises:
         ConfigError: ``dim`` is not between 1 and the number of dimensions that the values span.
@@ -86,7 +86,7 @@ def principal(values: Float[Tensor, "example width"], dim: int, name: str) -> Su
 
 
 def mediator_at(model: Model, pairs: PairSet, site: str | Site, position: int) -> Mediator:
-    """Give the one mediator that a site and a position name.
+    """The one mediator that a site and a position name.
 
     Raises:
         SiteError: several sites, or one that has no width of its own (a neuron).
@@ -102,18 +102,12 @@ def mediator_at(model: Model, pairs: PairSet, site: str | Site, position: int) -
 
 
 def _needs_index(site: Site) -> bool:
-    """Say whether a site is a number, or several vectors side by side."""
+    """Whether a site is a number, or several vectors side by side."""
     return site.kind == "neuron" or (site.kind in ("q", "k", "v", "z") and site.index is None)
 
 
 def values_at(model: Model, tokens: Tokens, mediator: Mediator) -> Float[Tensor, "example width"]:
-    """Read a mediator's values at its position, in float32 on the CPU.
-
-    Args:
-        model: whose values.
-        tokens: the prompts.
-        mediator: with a position, and one place.
-    """
+    """A mediator's values at its position (the last without one), in float32 on the CPU."""
     (place,) = mediator.places
     position = -1 if mediator.position is None else mediator.position
     read = model.capture(tokens, str(place.carrier), position, device="cpu", dtype=torch.float32)
