@@ -16,7 +16,7 @@ from typing import Any, Literal
 from interp.errors import AlignmentError, ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.models.tokens import Tokens, tokenize
+from interp.models.tokens import JOINTS, Joint, Tokens, continuation
 
 __all__ = ["Pair", "PairSet"]
 
@@ -32,6 +32,8 @@ class Pair:
         foils: words that are right after ``corrupt``, or that ``clean`` is measured against.
         kind: which counterfactual; ``"null"`` where nothing that matters differs.
         group: what must not straddle a split, and what intervals are over.
+        joint: how the words follow: after a "blank", "direct", or "auto", as the prompt's end demands. A word
+            that is written with a blank before it is taken as it is.
     """
 
     clean: str
@@ -40,6 +42,7 @@ class Pair:
     foils: tuple[str, ...]
     kind: str = ""
     group: str = ""
+    joint: Joint = "auto"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,7 +78,8 @@ class PairSet:
         Args:
             model: whose tokenizer is used.
             pairs: the texts.
-            misaligned: refuse the first pair that does not line up, or drop all such pairs and say how many.
+            misaligned: refuse the first pair that does not line up, or drop all such pairs, and those with
+                words that the tokenizer does not know, and say how many.
 
         Raises:
             AlignmentError: clean and corrupt of a pair have different numbers of tokens.
@@ -93,6 +97,8 @@ class PairSet:
         answers: list[tuple[int, ...]] = []
         foils: list[tuple[int, ...]] = []
         for number, pair in enumerate(pairs):
+            if misaligned == "drop" and first.unknown(clean.token_ids[number] + corrupt.token_ids[number]):
+                continue
             try:
                 _check_aligned(model, number, clean.token_ids[number], corrupt.token_ids[number])
                 both = first.told_apart(number, pair, clean.token_ids[number])
@@ -109,6 +115,8 @@ class PairSet:
             )
         share = f"{len(kept)} of {len(pairs)} pairs line up for this tokenizer"
         notes = (share,) if len(kept) < len(pairs) else ()
+        if strange := sum(first.unknown(clean.token_ids[at] + corrupt.token_ids[at]) for at in kept):
+            notes += (f"{strange} of {len(kept)} pairs hold words that the tokenizer does not know",)
         return cls(
             tuple(pairs[at] for at in kept),
             _picked(clean, kept),
@@ -122,9 +130,10 @@ class PairSet:
     def from_jsonl(
         cls, model: ModelLike, path: str | Path, *, misaligned: Literal["refuse", "drop"] = "refuse"
     ) -> PairSet:
-        """Read pairs from a file of one JSON object per line: clean, corrupt, answer, foil[, kind, group].
+        """Read pairs from a file of one JSON object per line.
 
-        ``answer`` and ``foil`` are a text or a list of texts.
+        Its keys: clean, corrupt, answer, foil[, kind, group, joint]. ``answer`` and ``foil`` are a text or a
+        list of texts; ``joint`` is how they follow (see :class:`Pair`).
 
         Raises:
             DataError: no such file, a line that is no such object, or what :meth:`build` refuses.
@@ -137,6 +146,7 @@ class PairSet:
         rows = [
             {"clean": p.clean, "corrupt": p.corrupt, "answer": list(p.answers), "foil": list(p.foils)}
             | {"kind": p.kind, "group": p.group}
+            | ({"joint": p.joint} if p.joint != "auto" else {})
             for p in self.pairs
         ]
         path = Path(path)
@@ -263,51 +273,50 @@ def _decoded(model: Model, ids: Sequence[int]) -> str:
 
 
 class _FirstTokens:
-    """Give the first token of a word as it stands after a prompt; each word is looked up once."""
+    """The first token of each word as it stands after a prompt; remembered by prompt and word."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.known: dict[str, int] = {}
+        self.known: dict[tuple[str, str, str], int] = {}
+
+    def unknown(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt holds a word that the tokenizer does not know."""
+        found = getattr(self.model.tokenizer, "unk_token_id", None)
+        return found is not None and found != self.model.tokenizer.bos_token_id and found in ids  # type: ignore[union-attr]
 
     def told_apart(
         self, number: int, pair: Pair, prompt: Sequence[int]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Give the ids of answers and foils.
+        """The ids of answers and foils.
 
         Raises:
             DataError: a side without words, or an answer and a foil that start with the same token.
         """
+        sides: list[dict[str, int]] = []
         for name, words in (("answer", pair.answers), ("foil", pair.foils)):
             if not words or not all(word.strip() for word in words):
                 raise DataError(f"pair {number} has no {name}, or an empty one; give at least one word.")
-        answers = tuple(dict.fromkeys(self.of(word, pair.clean, prompt) for word in pair.answers))
-        foils = tuple(dict.fromkeys(self.of(word, pair.clean, prompt) for word in pair.foils))
-        if shared := set(answers) & set(foils):
+            sides.append({word: self.of(word, pair, prompt) for word in words})
+        answers, foils = sides
+        if shared := set(answers.values()) & set(foils.values()):
             token = _decoded(self.model, [min(shared)])
-            a, f = (
-                next(word for word in words if self.known[word] in shared)
-                for words in (pair.answers, pair.foils)
-            )
+            a, f = (next(word for word, token in side.items() if token in shared) for side in sides)
             same = "are the same" if a == f else f"start with the same token {token!r}"
             raise DataError(
                 f"pair {number}: the answer {a!r} and the foil {f!r} {same}; no metric can tell them apart."
             )
-        return answers, foils
+        return tuple(dict.fromkeys(answers.values())), tuple(dict.fromkeys(foils.values()))
 
-    def of(self, word: str, text: str, prompt: Sequence[int]) -> int:
-        """Give the token that follows the prompt when the word does."""
-        if word not in self.known:
-            # Only read, never run: a prompt may fill the context, and its answer then stands outside of it.
-            model = self.model
-            both = tokenize([f"{text} {word.strip()}"], model.tokenizer, vocab_size=model.vocab_size)
-            longer = both.token_ids[0]
-            if tuple(longer[: len(prompt)]) != tuple(prompt) or len(longer) == len(prompt):
-                raise DataError(
-                    f"the word {word!r} changes the tokens before it when it follows {text!r}; end the "
-                    "prompt at a word's end."
-                )
-            self.known[word] = int(longer[len(prompt)])
-        return self.known[word]
+    def of(self, word: str, pair: Pair, prompt: Sequence[int]) -> int:
+        """The token that follows the clean prompt when the word does."""
+        key = (pair.clean, word, pair.joint)
+        if key not in self.known:
+            tokenizer = self.model.tokenizer
+            assert tokenizer is not None  # the prompts are texts, which were tokenized before
+            size = self.model.vocab_size
+            found = continuation(pair.clean, prompt, word, tokenizer, vocab_size=size, joint=pair.joint)
+            self.known[key] = found[0]
+        return self.known[key]
 
 
 def _read(path: Path) -> list[Pair]:
@@ -332,7 +341,10 @@ def _pair(path: Path, number: int, line: str) -> Pair:
     missing = [key for key in wanted if not isinstance(row, Mapping) or not row.get(key)]
     if missing:
         raise DataError(f"'{path}' line {number} has no {missing[0]!r}; each line needs {', '.join(wanted)}.")
-    answers, foils = (tuple([v] if isinstance(v, str) else map(str, v)) for v in (row["answer"], row["foil"]))
+    answers, foils = (_words(path, number, key, row[key]) for key in ("answer", "foil"))
+    joint = row.get("joint", "auto")
+    if joint not in JOINTS:
+        raise DataError(f"'{path}' line {number}: joint {joint!r} asked; use {', '.join(JOINTS)}.")
     return Pair(
         str(row["clean"]),
         str(row["corrupt"]),
@@ -340,4 +352,12 @@ def _pair(path: Path, number: int, line: str) -> Pair:
         foils,
         str(row.get("kind", "")),
         str(row.get("group", "")),
+        joint,
     )
+
+
+def _words(path: Path, number: int, key: str, given: Any) -> tuple[str, ...]:
+    words = [given] if isinstance(given, str) else given
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise DataError(f"'{path}' line {number}: {key} {given!r} is neither a text nor a list of texts.")
+    return tuple(words)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,17 @@ import numpy as np
 import torch
 from scipy import sparse
 
-__all__ = ["Inputs", "Labels", "Matrix", "as_array", "as_indicators", "as_labels", "as_matrix", "as_numbers"]
+__all__ = [
+    "Inputs",
+    "Labels",
+    "Matrix",
+    "as_array",
+    "as_indicators",
+    "as_labels",
+    "as_matrix",
+    "as_numbers",
+    "training",
+]
 
 Inputs = Any
 """What a probe reads: ``[example dim]`` numbers: a tensor on any device, an array, lists, a sparse matrix."""
@@ -49,6 +60,13 @@ class Matrix:
         if self.device is None:
             return result.astype(self.dtype)
         return torch.from_numpy(np.ascontiguousarray(result)).to(self.device, self.dtype)
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Compute gradients inside the block, or function, whatever the user has switched off around it."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def as_matrix(X: Inputs, *, width: int | None = None, name: str = "X") -> Matrix:

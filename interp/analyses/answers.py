@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from interp.errors import DataError
 from interp.models.model import Model
+from interp.models.tokens import continuation
 
 __all__ = ["answer_token", "known_ids"]
 
@@ -12,17 +14,20 @@ def answer_token(model: Model, prompt: str, answer: str) -> int | None:
 
     Args:
         model: whose tokenizer.
-        prompt: the text before the answer, without a blank at its end.
+        prompt: the text before the answer.
         answer: the answer.
 
     Returns:
         None where prompt or answer hold words the tokenizer does not know, or where the answer changes the
         tokens before it.
     """
-    before, both = known_ids(model, prompt), known_ids(model, f"{prompt} {answer.strip()}")
-    if before is None or both is None or both[: len(before)] != before or len(both) == len(before):
+    before = known_ids(model, prompt)
+    if before is None or model.tokenizer is None:
         return None
-    return both[len(before)]
+    try:
+        return continuation(prompt, before, answer, model.tokenizer, vocab_size=model.vocab_size)[0]
+    except DataError:
+        return None
 
 
 def known_ids(model: Model, text: str) -> tuple[int, ...] | None:

@@ -149,7 +149,7 @@ def _noise(found: Material) -> Tensor:
     One Gaussian draw per example, position and feature, the same at every site of that shape.
     """
     inside = found.current[found.inside.to(found.current.device)]
-    drawn = torch.randn(found.current.shape, generator=found.generator)
+    drawn = torch.randn(found.current.shape, generator=found.generator, dtype=torch.float32)
     return drawn.to(found.current) * (found.amount * inside.float().std(correction=0)).to(found.current)
 
 

@@ -107,7 +107,9 @@ def _frame(backend: Backend) -> Frame:
 
 def _noise(like: Tensor) -> Edit:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(like.shape, generator=generator).to(like) * like.float().std().to(like)
+    noise = torch.randn(like.shape, generator=generator, dtype=torch.float32).to(
+        like
+    ) * like.float().std().to(like)
     return partial(torch.add, noise)
 
 

@@ -28,6 +28,7 @@ UNMEASURED = "not measured, because not all values are finite."
 _LONGEST = 32
 
 
+@torch.inference_mode(False)  # whose tensors do not count edits, which some checks look at
 def examine(model: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) -> Certificate:
     """Check everything that makes numbers from a model trustworthy; the model is left as found.
 

@@ -150,7 +150,7 @@ def _head_sum(architecture: Architecture, read: Read) -> list[float]:
 def _final(architecture: Architecture, read: Read) -> list[float]:
     """Compare the logits at the last positions, as many as were kept, and the final norm if it was read."""
     readout = Readout.of(architecture)
-    normed = readout.norm.forward(read[Site("resid_post", architecture.n_layers - 1)])
+    normed = readout.normed(read[Site("resid_post", architecture.n_layers - 1)])
     logits = read[LOGITS]
     errors = [relative(readout.of_normed(normed[:, -logits.shape[1] :]), logits)]
     if (site := Site("final_norm")) in read:
@@ -268,7 +268,7 @@ class Report:
         if set(equation.kinds) & set(self.disabled):
             return
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(architecture.modules):
                 worst = self.note(equation.name, equation.errors(architecture, read))
         except (RuntimeError, AttributeError) as error:
             self.disable(f"'{equation.name}' cannot be computed ({error}).", *equation.disables)
@@ -378,6 +378,7 @@ def _guarded(
 
 def _check_stream(architecture: Architecture, read: Read, report: Report) -> None:
     """Refuse a model whose blocks do not hand one stream on, or whose tokens see later ones."""
+    _check_finite(architecture, read)
     worst = report.note(STREAM.name, STREAM.errors(architecture, read))
     if worst > tolerance(architecture.hf.dtype):
         text = STREAM.reason.format(error=worst, family=architecture.family)
@@ -389,6 +390,24 @@ def _check_stream(architecture: Architecture, read: Read, report: Report) -> Non
             "later token changes what stands before it. Encoders are not supported; load a decoder-only "
             "model."
         )
+
+
+def _check_finite(architecture: Architecture, read: Read) -> None:
+    """Refuse a model whose stream is not finite, by its true reason.
+
+    Raises:
+        ModelError: NaN or infinite values, with the first site that has them.
+    """
+    stream = [Site("embed"), *(Site("resid_post", layer) for layer in range(architecture.n_layers))]
+    bad = next((site for site in stream if site in read and not read[site].isfinite().all()), None)
+    if bad is None:
+        return
+    dtype, what = architecture.hf.dtype, "NaN" if read[bad].isnan().any() else "infinite values"
+    if any(not weight.isfinite().all() for weight in architecture.hf.parameters()):
+        why = "some of its weights are not finite: load or save them again."
+    else:
+        why = f"its values leave the range of {dtype}: load it in float32 or bfloat16."
+    raise ModelError(f"{architecture.name!r} has {what} at '{bad}' on {_LENGTH} tokens; {why}")
 
 
 def _check_pattern(architecture: Architecture, report: Report) -> None:
@@ -419,7 +438,7 @@ def _check_edit(architecture: Architecture, read: Read, logits: Tensor, report: 
     site, after = Site(kind, 0), Site(middle, 0)
     generator = torch.Generator().manual_seed(0)
     scale = read[Site("resid_post", 0)].float().std().item()
-    noise = (torch.randn(read[site].shape, generator=generator) * scale).to(read[site])
+    noise = (torch.randn(read[site].shape, generator=generator, dtype=torch.float32) * scale).to(read[site])
     writer = Writer(site, architecture.locate(site, write=True), lambda current: current + noise)
     edited, changed = read_once(architecture, {after: architecture.locate(after)}, writers=[writer])
     moved = relative(changed, logits)

@@ -6,38 +6,92 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import attrgetter
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-__all__ = ["of_tokenizer", "of_weights", "parts"]
+__all__ = ["of_tokenizer", "of_weights", "parts", "version"]
 
-_VERSION = attrgetter("_version")
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[int, str]] = WeakKeyDictionary()
+_SWITCH = "_disable_adapters"  # what every layer of PEFT has; asked of __dict__, which is quick
+_FUNCTION = (
+    "rope",
+    "eps",
+    "scal",
+    "multiplier",
+    "act",
+    "softcap",
+    "window",
+    "head",
+    "experts",
+    "norm",
+    "layer_types",
+    "parallel",
+    "clip",
+    "alibi",
+    "partial_rotary",
+    "max_position_embeddings",
+)
+"""Parts of the names of settings that change what a model computes from the same weights."""
 
 
-def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str:
-    """Return the sha256 over every tensor's name, type, shape and bytes; kept until a parameter changes.
+def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter], modules: Sequence[nn.Module]) -> str:
+    """Return the sha256 over every tensor's name, type, shape and bytes, and over what steers their use.
+
+    That is the configuration's settings of rotation, norms, scales and the like, and which adapters are on.
+    The hash is kept until one of them changes.
 
     Args:
         model: the model.
         parameters: all of its parameters. Replaced or converted ones and edits in place are noticed; edits of
             a few through ``.data`` are not.
+        modules: all of its modules.
     """
     ends = [parameters[0].data_ptr(), parameters[-1].data_ptr()]
-    state = hash((*map(id, parameters), *map(_VERSION, parameters), *ends))
+    steered = json.dumps([_settings(model), _adapters(modules)], default=str, sort_keys=True)
+    state = hash((*map(id, parameters), *map(version, parameters), *ends, steered))
     known = _KNOWN.get(model)
     if known is not None and known[0] == state:
         return known[1]
     items = sorted(model.state_dict().items())
     with ThreadPoolExecutor(max_workers=4) as pool:
         digests = list(pool.map(_digest, *zip(*items, strict=True)))
-    total = hashlib.sha256(b"".join(digests)).hexdigest()
+    total = hashlib.sha256(b"".join(digests) + steered.encode()).hexdigest()
     _KNOWN[model] = (state, total)
     return total
+
+
+def version(parameter: Tensor) -> int:
+    """How often a tensor was edited in place; 0 for one of inference mode, which does not count."""
+    return 0 if parameter.is_inference() else parameter._version
+
+
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """What the configuration says about how the weights are used."""
+    config: Any = getattr(model, "config", None)
+    facts = config.get_text_config().__dict__ if config is not None else {}
+    return {
+        name: value
+        for name, value in sorted(facts.items())
+        if not name.startswith("_") and any(part in name for part in _FUNCTION)
+    }
+
+
+def _adapters(modules: Sequence[nn.Module]) -> list[Any]:
+    """Of every layer that has adapters: which are on, which are merged, and how much they count."""
+    layers = [module for module in modules if _SWITCH in module.__dict__]
+    return [
+        (
+            bool(layer.__dict__[_SWITCH]),
+            getattr(layer, "active_adapters", None),
+            layer.__dict__.get("merged_adapters"),
+            sorted((layer.__dict__.get("scaling") or {}).items()),
+        )
+        for layer in layers
+    ]
 
 
 def _digest(name: str, tensor: Tensor) -> bytes:

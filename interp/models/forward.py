@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp.errors import ConfigError, OutOfMemoryError
+from interp.errors import ConfigError, ModelError, OutOfMemoryError
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
 from interp.models.hooks import Frame, Stop, by_reference
@@ -30,6 +30,7 @@ __all__ = [
     "cache_name",
     "cache_of",
     "forward",
+    "gradients",
     "in_batches",
     "last_logits",
     "layout",
@@ -414,6 +415,25 @@ def _widest(logits: Logits, captured: bool, chosen: Chosen) -> Logits:
     return "last" if logits == "last" or captured else "none"
 
 
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Compute gradients inside the block, whatever the user has switched off around it.
+
+    Raises:
+        ModelError: the model was made in torch.inference_mode(), so that it can have none.
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise ModelError(
+            "gradients asked of tensors made inside torch.inference_mode(), which can have none. Load the "
+            "model, and ask for gradients, outside of it."
+        ) from error
+
+
 def _with_gradients(
     backend: Backend, tokens: Tokens, sites: Sequence[Site], chosen: Chosen, logits: Logits, plan: Plan
 ) -> RawRun:
@@ -431,18 +451,19 @@ def _with_gradients(
         )
     found: dict[Site, Tensor] = {}
     records = {site: partial(_record, site, found) for site in sites if site != LOGITS}
-    batch = make_batch(tokens, range(len(tokens)), backend.architecture.device)
-    frame = Frame(batch=len(tokens), width=batch.width)
-    plan.prepare(batch)
-    writes = [plan.edits(), records] if plan else [records]
-    with torch.enable_grad(), backend.session(frame, writes=writes, reads=[]) as call:
-        result = call(batch, "all" if LOGITS in sites else logits).logits
+    with gradients():  # tensors made in inference mode could not be part of a graph
+        batch = make_batch(tokens, range(len(tokens)), backend.architecture.device)
+        frame = Frame(batch=len(tokens), width=batch.width)
+        plan.prepare(batch)
+        writes = [plan.edits(), records] if plan else [records]
+        with backend.session(frame, writes=writes, reads=[]) as call:
+            result = call(batch, "all" if LOGITS in sites else logits).logits
+        returned = last_logits(result, batch) if logits == "last" else result
     plan.check_fired()
     if LOGITS in sites:
         found[LOGITS] = result
     if logits == "none":
         return RawRun(None, found, chosen.recorded())
-    returned = result if logits == "all" else last_logits(result, batch)
     return RawRun(returned, found, chosen.recorded())
 
 

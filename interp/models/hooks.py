@@ -81,7 +81,9 @@ class Frame:
 
     def keep(self, site: Site, value: Tensor) -> None:
         """Store what a hook read; end the pass if it was the last."""
-        if self.gather is by_reference:
+        if self.gather is by_reference and value.is_inference():
+            self.found[site] = value.clone()  # such a tensor does not count its edits
+        elif self.gather is by_reference:
             self.versions[site] = value._version
             self.found[site] = value
         else:

@@ -170,7 +170,7 @@ def _value(item: _Compiled, touched: _Touched, chosen: Tensor) -> Tensor:
     if isinstance(item.value, Tensor):
         new = _aligned(item, item.value, touched, chosen.ndim - 1)
     elif isinstance(item.value, int | float):
-        new = torch.tensor(item.value)
+        new = torch.tensor(item.value, dtype=torch.float64)  # not torch's default, which may round it
     else:
         new = item.value(chosen)
         if not isinstance(new, Tensor):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+import pickle
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from interp.models.discovery import discover
 from interp.models.equations import validated
 from interp.models.families import Family, family_of, overridden
 from interp.models.model import Model
+from interp.models.quantized import arrived
 from interp.paths import assets
 
 __all__ = ["ModelLike", "as_model", "load"]
@@ -46,9 +48,11 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_HALVES = (torch.float16, torch.bfloat16)
 _EDITED = "edited.safetensors"
 
 
+@torch.inference_mode(False)
 def load(
     source: Any,
     *,
@@ -113,7 +117,11 @@ def load(
         architecture, report = validated(architecture)
         certificate = report.as_dict()
     architecture, machinery = _machinery(backend, architecture, check=check)
-    return Model(hf, tok, architecture, name, weights, certificate, tuple(warnings), machinery)
+    found = arrived(hf)
+    if found is not None:
+        wrong = f"; its gradients are refused: {found.gradients}" if found.gradients else ""
+        warnings.append(f"the weights arrived quantized ({found.scheme}){wrong}.")
+    return Model(hf, tok, architecture, name, weights, certificate, tuple(warnings), machinery, found)
 
 
 def _check_source(source: Any, revision: str | None) -> None:
@@ -172,27 +180,108 @@ def _from_source(
     if weights == "random":
         own = wanted if isinstance(wanted, torch.dtype) else getattr(config, "dtype", None) or torch.float32
         return _initialised(AutoModelForCausalLM, config, own, target, trust=hub["trust_remote_code"])
-    try:
-        with _no_progress_bar():
-            hf: Any = AutoModelForCausalLM.from_pretrained(origin, dtype=wanted, **hub)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(f"{name!r} could not be loaded: {_first_line(error)}") from error
-    if target.type == "cpu" and dtype == "auto" and hf.dtype in (torch.float16, torch.bfloat16):
+    hf: Any = _checkpoint(origin, name, wanted, hub, warnings)
+    quantized = getattr(hf, "is_quantized", False)  # such a model cannot be cast
+    if target.type == "cpu" and dtype == "auto" and not quantized and hf.dtype in _HALVES:
         warnings.append(_half_warning(hf.dtype))
         hf = hf.float()
     if weights == "edited":
         _apply_edits(hf, origin, name)
-    return hf.to(target).eval()
+    return (hf if quantized else hf.to(target)).eval()
+
+
+def _checkpoint(origin: str, name: str, dtype: Any, hub: dict[str, Any], warnings: list[str]) -> Any:
+    """Load what a folder or the hub holds, and refuse one whose tensors are not all there.
+
+    Raises:
+        ModelError: it cannot be read, or lacks tensors of the model, which would be filled with random ones.
+    """
+    try:
+        with _silent():
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                origin, dtype=dtype, output_loading_info=True, **hub
+            )
+            hf, info = found
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file fails in many ways, each with an error class of its own
+        raise ModelError(f"{name!r} could not be loaded: {_reason(error)}") from error
+    missing, unexpected = (sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys"))
+    if missing:
+        raise ModelError(_incomplete(name, missing, unexpected))
+    if unexpected:
+        warnings.append(
+            f"the checkpoint holds {_count(unexpected)} that this model does not have, left out: "
+            f"{_some(unexpected)}."
+        )
+    return hf
+
+
+_WRAPPED = {
+    "_orig_mod.": "it was saved through torch.compile: save model._orig_mod",
+    "module.": "it was saved through DataParallel or DDP: save model.module",
+    "base_model.model.": "it was saved through PEFT: save model.merge_and_unload()",
+}
+"""What saving through a wrapper puts before every name, and what to save instead."""
+
+
+def _incomplete(name: str, missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """Why a checkpoint cannot be used, and what is likely wrong with it."""
+    text = (
+        f"{name!r} lacks {_count(missing)} of the model, which would be filled with random numbers: "
+        f"{_some(missing)}."
+    )
+    prefix = next((key[: -len(one)] for one in missing for key in unexpected if key.endswith(f".{one}")), "")
+    if prefix:
+        why = _WRAPPED.get(prefix, "save the model itself, or rename its tensors")
+        return f"{text} Its own names begin with {prefix!r}; {why} with save_pretrained."
+    if any(".base_layer." in key or ".lora_" in key for key in unexpected):
+        return f"{text} It holds an adapter's names; save model.merge_and_unload() with save_pretrained."
+    if unexpected:
+        return f"{text} It holds others instead: {_some(unexpected)}. Is config.json that of these weights?"
+    if all("lm_head" in one or "embed_out" in one for one in missing):
+        return (
+            f"{text} If the head shares its weights with the embedding, set tie_word_embeddings in "
+            "config.json; a model that only embeds texts has no head and cannot be used."
+        )
+    return f"{text} Save or download it again, whole."
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} tensor{'s' if len(names) != 1 else ''}"
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; its class where the line alone would say little."""
+    line = _first_line(error)
+    if isinstance(error, OSError | ValueError | RuntimeError | ImportError):
+        return line
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "its weights are a pickle that holds more than tensors, which is not opened because it could run "
+            "code. Convert it to safetensors where you trust it."
+        )
+    return f"{type(error).__name__}: {line}"
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing inside the block, and restore the user's choice after it."""
-    shown = transformers_logging.is_progress_bar_enabled()
+def _silent() -> Iterator[None]:
+    """Keep transformers from drawing and reporting inside the block, and restore the user's choice after it.
+
+    Its report on tensors that do not fit is said by our own errors and warnings.
+    """
+    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     try:
         transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if shown:
             transformers_logging.enable_progress_bar()
 
@@ -259,7 +348,7 @@ def _chosen_dtype(
     if dtype != "auto":
         return _dtype(dtype)
     own = getattr(config, "dtype", None)
-    if device.type == "cpu" and own in (torch.float16, torch.bfloat16):
+    if device.type == "cpu" and own in _HALVES:
         warnings.append(_half_warning(own))
         return torch.float32
     return "auto"
@@ -311,12 +400,30 @@ def _tokenizer(
         warnings.append("no tokenizer: prompts must be token ids, or load with tokenizer=...")
         return None
     try:
-        return AutoTokenizer.from_pretrained(place, **hub, local_files_only=local and tokenizer is None)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        if tokenizer is not None:
-            raise ModelError(f"no tokenizer at {place!r}: {_first_line(error)}") from error
-        warnings.append(f"no tokenizer at {place!r}: prompts must be token ids, or load with tokenizer=...")
-        return None
+        with _silent():
+            found = AutoTokenizer.from_pretrained(place, **hub, local_files_only=local and tokenizer is None)
+        why = "" if _has_words(found) else "its vocabulary is missing"
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file fails in many ways, each with an error class of its own
+        found, why = None, _reason(error)
+    if not why:
+        return found
+    if tokenizer is not None:
+        raise ModelError(f"no tokenizer at {place!r}: {why}")
+    broken = any((Path(place) / one).is_file() for one in _TOKENIZER_FILES)
+    said = f"the tokenizer at {place!r} cannot be read ({why})" if broken else f"no tokenizer at {place!r}"
+    warnings.append(f"{said}: prompts must be token ids, or load with tokenizer=...")
+    return None
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def _has_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether there is more than special tokens: transformers makes those without a vocabulary."""
+    special = {*tokenizer.all_special_tokens, *map(str, tokenizer.added_tokens_decoder.values())}
+    return bool(set(tokenizer.get_vocab()) - special)
 
 
 def _family(hf: PreTrainedModel, name: str, family: Family | Mapping[str, Any] | None) -> Family:
@@ -381,7 +488,7 @@ def _parameters(hf: Any) -> Stamp:
 
 
 def _known(model: Model, now: Stamp, *, own: bool) -> _Known:
-    names = ("tokenizer", "name", "weights", "certificate", "warnings")
+    names = ("tokenizer", "name", "weights", "certificate", "warnings", "quantization")
     fields = {name: getattr(model, name) for name in names}
     architecture = {name: getattr(model.architecture, name) for name in ("family", "name", "disabled")}
     return _Known(now, fields, architecture, None if own else model.hf)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -172,9 +172,9 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the weights, computed on first use and again if the weights change."""
-        _ = self.architecture.modules
-        return fingerprints.of_weights(self.hf, self.architecture.tree.parameters())
+        """The sha256 of the weights and of what steers their use; computed again after a change."""
+        modules = self.architecture.modules
+        return fingerprints.of_weights(self.hf, self.architecture.tree.parameters(), modules)
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:
@@ -396,9 +396,24 @@ class Model:
             tokens.token_ids,
             positions,
             tokens.texts,
-            fingerprints.of_weights(self.hf, self.architecture.tree.parameters()),
+            self.fingerprint,
             self.name,
             self.weights,
             self.scheme,
-            warnings=(*self.warnings, *tokens.warnings, *eager),
+            warnings=(*self.warnings, *tokens.warnings, *eager, *_not_finite(tensors)),
+        )
+
+
+def _not_finite(tensors: Mapping[Site, Tensor]) -> Iterator[str]:
+    """Say which captured sites hold NaN or infinite values, in how many prompts, and in which first."""
+    for site, tensor in tensors.items():
+        bad = tensor.detach().isfinite().logical_not_()
+        if not bad.any():
+            continue
+        rows = bad.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+        what = "NaN" if tensor.isnan().any() else "infinite values"
+        yield (
+            f"'{site}' holds {what} in {len(rows)} of {len(tensor)} prompts, first in prompt {rows[0]} "
+            f"({int(bad.sum()):,} of {bad.numel():,} values, as {tensor.dtype}); capture in float32 or leave "
+            "those prompts out."
         )

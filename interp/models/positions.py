@@ -16,7 +16,8 @@ from interp.errors import ConfigError, DataError
 __all__ = ["Batch", "Chosen", "choose", "gatherer"]
 
 Positions = Any
-"""``"last"``, ``"all"``, an int, a slice, one int per prompt, or a boolean mask ``[batch pos]``."""
+"""``"last"``, ``"all"``, an int, a slice, ints per prompt, or a boolean mask ``[batch pos]``."""
+ASKED = "'last', 'all', an int, a slice, one int or several ints per prompt, or a boolean mask"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def choose(positions: Positions, lengths: Sequence[int], *, limits: Sequence[int
     """Resolve positions for every prompt.
 
     Args:
-        positions: ``"last"``; ``"all"``; an int (negative counts from each prompt's end); a slice; a sequence
-            with one int per prompt; a boolean mask ``[batch pos]`` whose column t is token t of the prompt.
+        positions: ``"last"``; ``"all"``; an int (negative counts from each prompt's end); a slice; an int for
+            each prompt; several ints for each (what ``Activations.positions`` records); or a boolean mask
+            ``[batch pos]`` whose column t is token t of the prompt. Only true and false make a mask.
         lengths: tokens per prompt.
         limits: tokens per prompt with those still to be generated; ``"all"`` and open slices reach that far.
 
@@ -83,21 +85,42 @@ def choose(positions: Positions, lengths: Sequence[int], *, limits: Sequence[int
             return Chosen(tuple((length - 1,) for length in lengths), single=True, last=True)
         if positions == "all":
             return Chosen(tuple(tuple(range(limit)) for limit in limits), everything=True)
-    elif isinstance(positions, bool):
-        pass
-    elif isinstance(positions, int):
-        return _per_prompt([positions] * len(lengths), lengths, limits)
     elif isinstance(positions, slice):
         pairs = zip(lengths, limits, strict=True)
         return Chosen(tuple(_sliced(positions, length, limit) for length, limit in pairs))
-    elif (mask := _as_mask(positions)) is not None:
-        return _masked(mask, lengths)
-    elif isinstance(positions, Tensor | Sequence | np.ndarray):
-        return _per_prompt([int(p) for p in positions], lengths, limits)
-    raise ConfigError(
-        f"positions {positions!r} asked; use 'last', 'all', an int, a slice, one int per prompt, or a "
-        "boolean mask."
-    )
+    elif isinstance(positions, Sequence | Tensor | np.ndarray | int | np.integer):
+        return _listed(_plain(positions), positions, lengths, limits)
+    raise ConfigError(f"positions {positions!r} asked; use {ASKED}.")
+
+
+def _plain(positions: Any) -> Any:
+    """Tensors, arrays and NumPy's own numbers as Python's lists and numbers."""
+    if isinstance(positions, Tensor | np.ndarray | np.generic):
+        return positions.tolist()
+    if isinstance(positions, Sequence) and not isinstance(positions, str):
+        return [_plain(one) for one in positions]
+    return positions
+
+
+def _listed(found: Any, asked: Any, lengths: Sequence[int], limits: Sequence[int]) -> Chosen:
+    """Read an int, ints per prompt, or truth values per prompt and token; a mixture is none of them."""
+    if type(found) is int:
+        return _per_prompt([found] * len(lengths), lengths, limits)
+    if isinstance(found, list) and all(type(one) is int for one in found) and found:
+        return _per_prompt(found, lengths, limits)
+    if isinstance(found, list) and found and all(isinstance(row, list) for row in found):
+        kinds = {type(one) for row in found for one in row}
+        if kinds == {bool}:
+            return _masked(_ragged(found), lengths)
+        if kinds <= {int}:
+            return _several_each(found, lengths, limits)
+    raise ConfigError(f"positions {asked!r} asked; use {ASKED}.")
+
+
+def _several_each(wanted: list[list[int]], lengths: Sequence[int], limits: Sequence[int]) -> Chosen:
+    _one_each(wanted, lengths)
+    prompts = enumerate(zip(wanted, lengths, limits, strict=True))
+    return Chosen(tuple(tuple(_inside(p, number, *ends) for p in row) for number, (row, *ends) in prompts))
 
 
 def _sliced(positions: slice, length: int, limit: int) -> tuple[int, ...]:
@@ -111,27 +134,24 @@ def _sliced(positions: slice, length: int, limit: int) -> tuple[int, ...]:
 
 
 def _per_prompt(wanted: list[int], lengths: Sequence[int], limits: Sequence[int]) -> Chosen:
+    _one_each(wanted, lengths)
+    prompts = enumerate(zip(wanted, lengths, limits, strict=True))
+    return Chosen(tuple((_inside(p, number, *ends),) for number, (p, *ends) in prompts), single=True)
+
+
+def _one_each(wanted: Sequence[Any], lengths: Sequence[int]) -> None:
     if len(wanted) != len(lengths):
         raise DataError(f"{len(wanted)} positions for {len(lengths)} prompts. Give one per prompt.")
-    rows = []
-    for number, (position, length, limit) in enumerate(zip(wanted, lengths, limits, strict=True)):
-        if not -length <= position < limit:
-            raise DataError(
-                f"position {position} asked, but prompt {number} has positions 0..{limit - 1} "
-                "(-1 is the prompt's last)."
-            )
-        rows.append((position + length if position < 0 else position,))
-    return Chosen(tuple(rows), single=True)
 
 
-def _as_mask(positions: Any) -> Tensor | None:
-    if isinstance(positions, Tensor):
-        return positions if positions.dtype == torch.bool else None
-    if isinstance(positions, np.ndarray) and positions.dtype == np.bool_:
-        return torch.as_tensor(positions)
-    if isinstance(positions, Sequence) and positions and isinstance(positions[0], Sequence):
-        return _ragged(positions)
-    return None
+def _inside(position: int, prompt: int, length: int, limit: int) -> int:
+    """A position counted from the start, refused where the prompt does not have it."""
+    if not -length <= position < limit:
+        raise DataError(
+            f"position {position} asked, but prompt {prompt} has positions 0..{limit - 1} "
+            "(-1 is the prompt's last)."
+        )
+    return position + length if position < 0 else position
 
 
 def _ragged(rows: Sequence[Sequence[bool]]) -> Tensor:

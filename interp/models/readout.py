@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.models.architecture import Architecture
+from interp.models.hooks import evaluating
 from interp.sites import Site
 
 __all__ = ["Readout", "finished"]
@@ -83,11 +84,17 @@ class Readout:
 
     def logits(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """The logits of residual states, after scale and cap; keeps the graph where there is one."""
-        return self.of_normed(self.norm.forward(states.to(self.architecture.device, self.dtype)))
+        return self.of_normed(self.normed(states.to(self.architecture.device, self.dtype)))
+
+    def normed(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """What the final norm makes of residual states."""
+        with evaluating([*self.norm.modules()]):
+            return self.norm.forward(states)
 
     def of_normed(self, normed: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """The logits of what the final norm gave."""
-        return finished(self.architecture, self.head.forward(normed))
+        with evaluating([*self.head.modules()]):  # an adapter's dropout may be on
+            return finished(self.architecture, self.head.forward(normed))
 
     def of_tokens(
         self, states: Float[Tensor, "batch d_model"], tokens: Int[Tensor, "batch n_tokens"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,9 +15,25 @@ from transformers import PreTrainedTokenizerBase
 
 from interp.errors import ConfigError, DataError
 
-__all__ = ["Prompts", "Tokens", "pad", "position_ids", "tokenize"]
+__all__ = ["JOINTS", "Joint", "Prompts", "Tokens", "continuation", "pad", "position_ids", "tokenize"]
 
 _ADDS_BOS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, bool]] = WeakKeyDictionary()
+
+Joint = Literal["auto", "blank", "direct"]
+"""How a word follows a prompt: after a blank, without one, or as the end of the prompt demands."""
+JOINTS: tuple[str, ...] = ("auto", "blank", "direct")
+_OPENING = "([{/_$#@\\\u201c\u2018\u00ab\u300c\u300e\uff08\u00bf\u00a1"
+_SCRIPTS_WITHOUT_BLANKS = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "IDEOGRAPHIC",
+    "THAI",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+    "TIBETAN",
+)
 
 Prompts = Any
 """Texts, lists of token ids, a batch of a tokenizer, or ``Tokens``; one text alone is one prompt."""
@@ -123,6 +140,75 @@ def tokenize(
         return Tokens(ids, texts, tuple(warnings), padding_side, _pad_id(tokenizer, vocab_size))
     _check(tokens.token_ids, name, vocab_size, max_length)
     return tokens
+
+
+def continuation(
+    prompt: str,
+    ids: Sequence[int],
+    word: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    vocab_size: int | None = None,
+    joint: Joint = "auto",
+) -> tuple[int, ...]:
+    """The tokens with which a prompt goes on when a word follows it.
+
+    Args:
+        prompt: the text before it.
+        ids: the prompt's own tokens.
+        word: what follows. One that begins with a blank, or a line break, is taken as it is written.
+        tokenizer: of the model; likewise ``vocab_size``.
+        vocab_size: number of tokens that the model has.
+        joint: "blank", "direct", or "auto": without a blank after white space, an opening bracket or
+            quotation mark, a special token, and in scripts that write none; after a blank elsewhere.
+
+    Raises:
+        DataError: the word is empty, unknown to the tokenizer, or changes the tokens before it.
+    """
+    word = word.rstrip()
+    if not word:
+        raise DataError(f"an empty word was given to follow {prompt[-40:]!r}; give at least one letter.")
+    spelled = word[:1].isspace()
+    blank = joint == "blank" or (joint == "auto" and _wants_blank(prompt, ids, word, tokenizer))
+    text = word if spelled or not blank else f" {word}"
+    # Only read, never run: a prompt may fill the context, and its answer then stands outside of it.
+    longer = tokenize([prompt + text], tokenizer, vocab_size=vocab_size).token_ids[0]
+    found = longer[len(ids) :] if longer[: len(ids)] == tuple(ids) else ()
+    if not found and not blank and prompt[-1:].isspace():
+        found = _alone(text, tokenizer)  # the tokenizer would join the prompt's own blank to the word
+    if not found:
+        raise DataError(
+            f"the word {word!r} changes the tokens before it when it follows {prompt[-40:]!r}; end the "
+            "prompt at a word's end."
+        )
+    unknown: Any = tokenizer.unk_token_id
+    if unknown is not None and unknown != tokenizer.bos_token_id and unknown in found:
+        raise DataError(f"the tokenizer does not know the word {word.strip()!r}; give another.")
+    return found
+
+
+def _wants_blank(prompt: str, ids: Sequence[int], word: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    end = prompt[-1:]
+    if not end or end.isspace() or end in _OPENING or (ids and ids[-1] in tokenizer.all_special_ids):
+        return False
+    if end == '"':
+        return prompt.count('"') % 2 == 0  # an even one closes
+    if end == "'":
+        return not (len(prompt) == 1 or prompt[-2].isspace())
+    return not any(_writes_no_blanks(letter) for letter in (end, word[:1]))
+
+
+def _writes_no_blanks(letter: str) -> bool:
+    return unicodedata.name(letter, "").startswith(_SCRIPTS_WITHOUT_BLANKS)
+
+
+def _alone(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens of a word after a line break, which no tokenizer joins to it; () where one does."""
+    before = list(tokenizer("\n", add_special_tokens=False)["input_ids"])
+    both = list(tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"])
+    if before and both[: len(before)] == before:
+        return tuple(both[len(before) :])
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _as_list(prompts: Prompts) -> list[Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from interp import results
 from interp.errors import ConfigError
 from interp.models.fingerprints import parts
+from interp.models.forward import gradients
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Prompts
@@ -186,6 +187,7 @@ def _gradients(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Chec
     return Check(name, found >= ALIKE, found, ALIKE, "cosine, with respect to the stream that enters block 0")
 
 
+@gradients()
 def _slope(model: Model, ids: Sequence[Sequence[int]], favourite: Tensor) -> Tensor:
     """Give the gradient of some tokens' log-probability at the first site, after a pass without gradients."""
     model.logits(ids)

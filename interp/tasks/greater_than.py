@@ -72,4 +72,4 @@ def pairs(world: World, rng: random.Random, kind: str) -> Iterator[PairTexts]:
             example(at, event=event, century=century, year=y, answer=99).prompt for y in (year, other)
         )
         group = f"{century}{YEARS[year]}"
-        yield PairTexts(clean, corrupt, YEARS[year + 1 :], YEARS[: year + 1], kind, group)
+        yield PairTexts(clean, corrupt, YEARS[year + 1 :], YEARS[: year + 1], kind, group, "direct")

@@ -8,9 +8,12 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from interp.errors import DataError
+
+if TYPE_CHECKING:
+    from interp.models.tokens import Joint
 
 __all__ = ["Example", "Labelled", "PairTexts", "text_sha256"]
 
@@ -70,6 +73,7 @@ class PairTexts(NamedTuple):
     foils: tuple[str, ...]
     kind: str = ""
     group: str = ""
+    joint: Joint = "auto"
 
 
 def text_sha256(text: str) -> str:

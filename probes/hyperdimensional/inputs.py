@@ -60,7 +60,8 @@ def as_features(X: Inputs) -> Float[Tensor, ...]:
 
 def _tensor(X: Inputs) -> Tensor:
     if isinstance(X, torch.Tensor):
-        return X.detach().float()
+        plain = X.clone() if X.is_inference() else X.detach()
+        return plain.float()
     if isinstance(X, sparse.spmatrix | sparse.sparray):
         return torch.from_numpy(sparse.csr_array(X).astype(np.float32).toarray())
     return torch.from_numpy(as_array(X).astype(np.float32))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.arrays import Inputs
+from probes.arrays import Inputs, training
 from probes.base import Probe, check_seed
 from probes.hyperdimensional.decoding import Decodings, decode
 from probes.hyperdimensional.encoders import ENCODERS
@@ -121,6 +121,7 @@ class HyperdimensionalProbe(Probe):
         self.level = level
         self.compat = compat
 
+    @training()
     def fit(
         self,
         X: Inputs,

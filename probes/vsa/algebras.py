@@ -143,7 +143,9 @@ class HRR(Algebra):
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def _draw(self, n: int, generator: torch.Generator) -> Shaped[Tensor, "vector dim"]:
-        drawn = torch.randn((n, self.dimension), generator=generator, device=generator.device)
+        drawn = torch.randn(
+            (n, self.dimension), generator=generator, device=generator.device, dtype=torch.float32
+        )
         return unit(drawn)
 
     def identity(
@@ -202,7 +204,9 @@ class FHRR(Algebra):
     dtype: ClassVar[torch.dtype] = torch.complex64
 
     def _draw(self, n: int, generator: torch.Generator) -> Shaped[Tensor, "vector dim"]:
-        turns = torch.rand((n, self.dimension), generator=generator, device=generator.device)
+        turns = torch.rand(
+            (n, self.dimension), generator=generator, device=generator.device, dtype=torch.float32
+        )
         return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
 
     def bind(self, a: Shaped[Tensor, ...], b: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:

@@ -93,7 +93,7 @@ class Projection:
         """
         centred = self._centred(names, rows.detach().cpu().float())
         generator = generator_for(self.seed, "projection", algebra.name, algebra.dimension, centred.shape[1])
-        matrix = torch.randn((centred.shape[1], algebra.width), generator=generator)
+        matrix = torch.randn((centred.shape[1], algebra.width), generator=generator, dtype=torch.float32)
         return _TO_VECTORS[algebra.name](unit(centred) @ matrix)
 
     def _centred(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 import interp
 from interp.errors import AlignmentError, ConfigError, DataError
@@ -12,7 +17,7 @@ from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.tasks.pairs import PAIR_TASKS, sample
-from tests.tiny import tiny
+from tests.tiny import build, tiny
 
 GOOD = Pair("w01 w02 w03", "w01 w05 w03", ("w10",), ("w11", "w12"), "swap", "a")
 
@@ -166,3 +171,95 @@ def test_what_there_is_not_is_refused(demo: Model) -> None:
     with pytest.raises(ConfigError, match="counterfactual 'x' asked; those of capitals are: subject"):
         sample(demo, "capitals", counterfactual="x")
     assert sample(demo, "ioi", 4).pairs == sample(demo, "indirect-object", 4).pairs
+
+
+@pytest.fixture(scope="module")
+def bytes_model() -> Model:
+    """A tiny Llama with a byte-pair tokenizer that keeps blanks with words, as that of GPT-2 does."""
+    rules = Tokenizer(models.BPE())
+    word = Regex(r" ?\d{2}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s")
+    rules.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(word, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    rules.decoder = decoders.ByteLevel()
+    text = ["Paris Tokyo Paris\nTokyo\n", "(A) (B)", "the year 1741 1756 41 56", "Paris Tokyo"] * 9
+    text += [f"{n:02d} {n:02d}" for n in range(100)] * 3
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|end|>", "<|assistant|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rules.train_from_iterator(text, trainer)
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=rules, eos_token="<|end|>", additional_special_tokens=["<|assistant|>"]
+    )
+    return load(build("llama", vocab_size=len(words)), tokenizer=words)
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupt", "joint", "token"),
+    [
+        ("the capital is", "the capitol is", "auto", "\u0120Paris"),
+        ("the capital is\n", "the capitol is\n", "auto", "Paris"),
+        ("the capital is (", "the capitol is (", "auto", "Paris"),
+        ('the capital is "', 'the capitol is "', "auto", "Paris"),
+        ('he said "so"', 'he said "no"', "auto", "\u0120Paris"),
+        ("the capital is:", "the capitol is:", "auto", "\u0120Paris"),
+        ("the capital is ", "the capitol is ", "auto", "Paris"),
+        ("capital<|assistant|>", "capitol<|assistant|>", "auto", "Paris"),
+        ("the capital is:", "the capitol is:", "direct", "Paris"),
+        ("the capital is\n", "the capitol is\n", "blank", "\u0120Paris"),
+    ],
+)
+def test_an_answer_is_the_token_the_text_goes_on_with(
+    bytes_model: Model, clean: str, corrupt: str, joint: Any, token: str
+) -> None:
+    pair = Pair(clean, corrupt, ("Paris",), ("Tokyo",), joint=joint)
+    found = PairSet.build(bytes_model, [pair])
+    assert bytes_model.tokenizer is not None
+    assert bytes_model.tokenizer.convert_ids_to_tokens(found.answer_ids[0][0]) == token
+    written = " Paris" if token.startswith("\u0120") else "Paris"
+    if not clean.endswith(" "):  # the oracle: the tokenizer's own reading of the text as it goes on
+        whole = bytes_model.tokenizer(clean + written)["input_ids"]
+        assert whole[len(found.clean.token_ids[0])] == found.answer_ids[0][0]
+
+
+def test_every_prompt_decides_for_itself_and_a_written_blank_is_kept(bytes_model: Model) -> None:
+    made = [
+        Pair("Tokyo", "Paris", ("Paris",), ("Tokyo",)),
+        Pair("Tokyo\n", "Paris\n", ("Paris",), ("Tokyo",)),
+    ]
+    first, second = PairSet.build(bytes_model, made).answer_ids
+    assert first != second
+    written = [Pair("Tokyo:", "Paris:", ("\nParis",), ("\nTokyo",))]
+    with pytest.raises(DataError, match="start with the same token"):
+        PairSet.build(bytes_model, written)
+
+
+def test_years_go_on_with_their_last_digits(bytes_model: Model) -> None:
+    found = sample(bytes_model, "greater-than", 4, only_correct=False)
+    assert bytes_model.tokenizer is not None
+    for pair, ids in zip(found.pairs, found.answer_ids, strict=True):
+        assert bytes_model.tokenizer.convert_ids_to_tokens(list(ids)) == list(pair.answers)
+
+
+def test_words_that_the_tokenizer_does_not_know_are_refused_or_said(model: Model) -> None:
+    with pytest.raises(DataError, match="does not know the word 'zebra'"):
+        PairSet.build(model, [replace(GOOD, answers=("zebra",))])
+    strange = replace(GOOD, clean="w01 zebra w03", corrupt="w01 w02 w03")
+    assert PairSet.build(model, [GOOD, strange]).notes == (
+        "1 of 2 pairs hold words that the tokenizer does not know",
+    )
+    assert len(PairSet.build(model, [GOOD, strange], misaligned="drop")) == 1
+
+
+@pytest.mark.parametrize("content", ['{"answer": 7}', '{"answer": [7]}', '{"joint": "glued"}'])
+def test_a_line_of_another_kind_is_named(model: Model, tmp_path: Path, content: str) -> None:
+    row = {"clean": "w01", "corrupt": "w02", "answer": "w10", "foil": "w11"} | json.loads(content)
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match="line 1"):
+        PairSet.from_jsonl(model, tmp_path / "p.jsonl")

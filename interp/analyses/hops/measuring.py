@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analyses.hops.chains import Chains, Placed
-from interp.models.forward import plan_batches
+from interp.models.forward import gradients, plan_batches
 from interp.models.model import Model
 from interp.models.readout import Readout
 
@@ -127,6 +127,7 @@ def second_hop_slopes(
     return found
 
 
+@gradients()
 def _slopes(model: Model, readout: Readout, asked: Sequence[Placed], one_hop: Tensor) -> Tensor:
     sites = [f"resid_post.{layer}" for layer in range(model.n_layers - 1)]
     run = model.run([one.chain.both for one in asked], capture=sites, positions="all", grad=True)

@@ -76,7 +76,7 @@ def _random(problem: Problem) -> tuple[Model, Directions]:
         problem.model, next(iter(problem.variables.values()))[:1].clean, problem.mediator
     ).shape[1]
     found: Directions = {
-        name: Subspace.of(torch.randn(dim, width, generator=generator), f"random-{name}")
+        name: Subspace.of(torch.randn(dim, width, generator=generator, dtype=torch.float32), f"random-{name}")
         for name, dim in zip(problem.variables, problem.config.dims, strict=True)
     }
     return problem.model, found

@@ -20,6 +20,7 @@ from interp.mediation.directions import values_at
 from interp.mediation.distributed_alignment.downstream import Downstream
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import Targets
+from interp.models.forward import gradients
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
@@ -269,6 +270,7 @@ class _Rotation:
         return float(torch.cat(parts).mean())
 
 
+@gradients()
 def learned(
     train: Sequence[Interchanges], held: Sequence[Interchanges], config: TrainingConfig
 ) -> tuple[list[Float[Tensor, "_ width"]], tuple[Mapping[str, int | float], ...]]:
@@ -318,7 +320,8 @@ def learned(
 def _first(config: TrainingConfig, width: int) -> Tensor:
     """Random orthonormal rows to start from."""
     generator = torch.Generator().manual_seed(config.seed)
-    rows = torch.linalg.qr(torch.randn(width, sum(config.dims), generator=generator))[0].T
+    drawn = torch.randn(width, sum(config.dims), generator=generator, dtype=torch.float32)
+    rows = torch.linalg.qr(drawn)[0].T
     return rows.contiguous().requires_grad_()
 
 

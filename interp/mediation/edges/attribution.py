@@ -24,6 +24,7 @@ from interp.mediation.effects import Effects
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.gradients import PER_PASS, SIGNS, need_gradient, slopes
 from interp.mediation.searches.verify import verified
+from interp.models.forward import gradients
 from interp.models.interventions import Intervention
 from interp.models.loading import ModelLike
 from interp.pairs import PairSet
@@ -44,6 +45,7 @@ COMPAT: dict[str, str] = {
 }
 
 
+@gradients()
 def edge_attribution(
     model: ModelLike,
     pairs: PairSet,

@@ -14,6 +14,7 @@ from interp.errors import ConfigError
 from interp.mediation.mediators import Mediator, Place
 from interp.mediation.metrics import Targets
 from interp.mediation.searches.job import Job
+from interp.models.forward import gradients
 from interp.models.interventions import Intervention
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -77,6 +78,7 @@ def slopes(
     return found.nodes, found.gradients
 
 
+@gradients()
 def sloped(
     job: Job,
     direction: str,

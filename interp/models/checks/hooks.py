@@ -14,6 +14,7 @@ from interp.models.architecture import Location
 from interp.models.certificate import Check
 from interp.models.checks.context import Context, judged
 from interp.models.equations import relative
+from interp.models.fingerprints import version
 from interp.models.forward import forward, make_batch
 from interp.models.hooks import Frame, evaluating, reading
 from interp.models.interventions import Intervention
@@ -109,7 +110,7 @@ def _state(hf: nn.Module) -> dict[str, Any]:
         )
         state[f"hooks of {name or 'the model'}"] = [list(kept) for kept in hooks]
         state[f"mode of {name or 'the model'}"] = module.training
-    return state | {name: parameter._version for name, parameter in hf.named_parameters()}
+    return state | {name: version(parameter) for name, parameter in hf.named_parameters()}
 
 
 def in_place(case: Context) -> Check:
@@ -134,10 +135,10 @@ def _watch(block: nn.Module, layer: int, wrong: list[int]) -> tuple[Any, Any]:
         return args[0] if args else kwargs["hidden_states"]
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        versions[:] = [given(args, kwargs)._version]
+        versions[:] = [version(given(args, kwargs))]
 
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if given(args, kwargs)._version != versions[0]:
+        if version(given(args, kwargs)) != versions[0]:
             wrong.append(layer)
 
     first = block.register_forward_pre_hook(before, with_kwargs=True)

@@ -32,7 +32,7 @@ def labels(name: str) -> Any:
 
 
 def texts(name: str, kind: str) -> Any:
-    return [astuple(pair) for pair in pairs._texts(name, 6, 2, kind, None)]
+    return [astuple(pair)[:6] for pair in pairs._texts(name, 6, 2, kind, None)]
 
 
 def items(name: str) -> Any:
