@@ -73,7 +73,7 @@ def _gradient(model: Model) -> torch.Tensor:
 
 
 def _effects(found: Any) -> torch.Tensor:
-    return torch.as_tensor(found.table(None)["effect"].to_numpy().copy())
+    return torch.as_tensor(found.table()["effect"].to_numpy().copy())
 
 
 @pytest.mark.parametrize("mode", MODES)
