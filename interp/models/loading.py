@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import pickle
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -261,7 +260,7 @@ def _reason(error: Exception) -> str:
     line = _first_line(error)
     if isinstance(error, OSError | ValueError | RuntimeError | ImportError):
         return line
-    if isinstance(error, pickle.UnpicklingError):
+    if type(error).__name__ == "UnpicklingError":
         return (
             "its weights are a pickle that holds more than tensors, which is not opened because it could run "
             "code. Convert it to safetensors where you trust it."

@@ -79,13 +79,18 @@ class Result:
 
     # What is written once ---------------------------------------------------------------------------------
 
-    def table(self, name: str = "") -> pandas.DataFrame:
+    def table(self, name: str | int | None = "") -> pandas.DataFrame:
         """One table as a pandas DataFrame, the main one where no name is given.
+
+        Args:
+            name: of the table; a number gives so many rows of the main one.
 
         Raises:
             ConfigError: there is none of that name.
         """
-        return pick(self.tables(), name).frame()
+        if isinstance(name, int):
+            return pick(self.tables(), "").frame().head(name)
+        return pick(self.tables(), name or "").frame()
 
     def number(self, name: str) -> Number:
         """One headline number.
