@@ -14,8 +14,8 @@ from interp.analyses.alignment import row_cosine
 from interp.analyses.depths import Layers, depths
 from interp.analyses.material import partners
 from interp.analyses.measured import Measured
+from interp.analyses.probing.run import captured
 from interp.analyses.probing.splitting import check_labels, split_of
-from interp.analyses.probing.states import captured
 from interp.analyses.provenance import check_same_tokens, earlier, origin
 from interp.analyses.shuffles import SHUFFLES
 from interp.errors import ConfigError, DataError

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.dry_run import of_probe, show_plan
-from interp.cli.frame import OldMade, Work, about_data, command, prompt_table, read_gates, read_prompts
+from interp.cli.frame import (
+    Made,
+    OldMade,
+    Work,
+    about_data,
+    command,
+    prompt_table,
+    read_gates,
+    read_prompts,
+)
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, GateError
@@ -15,6 +24,7 @@ from interp.errors import ConfigError, GateError
 if TYPE_CHECKING:
     import pandas
 
+    from interp.analyses.causal import CausalUse
     from interp.analyses.concepts import ConceptResult
     from interp.analyses.probing import ProbeResult
     from interp.tasks import Labelled
@@ -177,12 +187,12 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
 
 
 @command(ProbeSettings, examples=EXAMPLES, plan=plan)
-def probe(work: Work, settings: ProbeSettings) -> OldMade:
+def probe(work: Work, settings: ProbeSettings) -> Made | OldMade:
     """Read concepts under a protocol, or a label of prompts."""
     return _label(work, settings) if settings.concepts is None else _concepts(work, settings)
 
 
-def _label(work: Work, settings: ProbeSettings) -> OldMade:
+def _label(work: Work, settings: ProbeSettings) -> Made:
     from interp.analyses import probing
     from probes import PROBES
 
@@ -199,15 +209,21 @@ def _label(work: Work, settings: ProbeSettings) -> OldMade:
         batch_size=settings.batch_size,
         progress=work.session.progress,
     )
-    data = result.data
+    result = replace(result, causal=_causal(work, settings, result))
     rows = prompt_table(data, work.model.tokenize(data.texts).token_ids, keep_text=settings.text)
     found = result.predictions()
     rows = rows.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
     for layer, fitted in result.probes.items():
-        fitted.save(work.run.begin() / "probes" / f"resid_post.{layer}", card=result.card(layer))
+        fitted.save(work.run.begin() / "probes" / f"resid_post.{layer}")
     about = {"kind": kind, "description": PROBES[kind].description}
-    controls = {name: probing.CONTROLS[name].description for name in names}
-    return _made(work, settings, result, data, rows, result.metrics, {"probe": about, "controls": controls})
+    leaks = settings.strict and not result.leakage.clean
+    return Made(
+        result,
+        tables={"data.parquet": rows},
+        folders=("probes",),
+        facts={"data": about_data(data), "probe": about},
+        error=_leaks(result.leakage.sentence()) if leaks else None,
+    )
 
 
 def _controls(work: Work, settings: ProbeSettings) -> tuple[str, ...]:
@@ -285,14 +301,14 @@ def _prompts(row: Protocol, settings: ProbeSettings) -> Labelled:
 def _made(
     work: Work,
     settings: ProbeSettings,
-    result: ProbeResult | ConceptResult,
+    result: ConceptResult,
     data: Labelled,
     rows: pandas.DataFrame,
     numbers: Mapping[str, float | None],
     facts: Mapping[str, Any],
 ) -> OldMade:
-    """What is written of either analysis, with the causal test where it was asked for."""
-    content = {**result.to_dict(), **_causal(work, settings, result)}
+    """What is written of concepts, with the causal test where it was asked for."""
+    content = {**result.to_dict(), **_told(_causal(work, settings, result))}
     if not settings.text:
         content["leakage"]["first"] = []
         for cell in content.get("cells", {}).values():
@@ -313,19 +329,40 @@ def _leaks(sentence: str) -> GateError:
     return GateError(f"--strict: {sentence}. The run is complete; its audit failed.")
 
 
-def _causal(work: Work, settings: ProbeSettings, result: ProbeResult | ConceptResult) -> dict[str, Any]:
+def _causal(work: Work, settings: ProbeSettings, result: ProbeResult | ConceptResult) -> CausalUse | None:
     """What --causal adds to the result."""
     if not settings.causal:
-        return {}
+        return None
     from interp.analyses.causal import causal_use
 
-    found = causal_use(
+    return causal_use(
         work.model,
         result,
         seed=settings.seed,
         batch_size=settings.batch_size,
         progress=work.session.progress,
     )
-    for text in found.warnings:
-        work.session.warn(f"--causal: {text}")
-    return {"causal": found.to_dict()}
+
+
+def _told(found: CausalUse | None) -> dict[str, Any]:
+    """A causal test as a dictionary, for the page of concepts."""
+    if found is None:
+        return {}
+    names = ("position", "site", "directions", "measure", "measured", "draws", "used", "rank")
+    effects = [
+        {
+            **effect.estimate.to_dict(),
+            "edit": effect.edit,
+            "random": effect.random,
+            "random_low": effect.random_low,
+            "random_high": effect.random_high,
+            "difference": effect.difference.value,
+            "difference_low": effect.difference.interval.low,
+            "difference_high": effect.difference.interval.high,
+            "whole": None if effect.whole is None else effect.whole.value,
+        }
+        for effect in found.effects
+    ]
+    verdict = found.verdict()
+    told = {name: getattr(found, name) for name in names} | {"doses": [asdict(dose) for dose in found.doses]}
+    return {"causal": {**told, "effects": effects, "verdict": verdict[:1].lower() + verdict[1:-1]}}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,11 @@ def value_text(value: results.Cell, decimals: int = 3) -> str:
 
 
 def interval_text(low: Any, high: Any, decimals: int = 3) -> str:
-    """An interval as text; a dash where it is undetermined."""
+    """An interval as text; a dash where there is none, and a word where the data cannot say."""
     if low is None or high is None or low != low or high != high:
         return "\u2013"
+    if isinf(low) and isinf(high):
+        return "undetermined"
     return f"[{value_text(low, decimals)}, {value_text(high, decimals)}]"
 
 

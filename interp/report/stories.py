@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import comparing, concepts, confusion, document, patching, probing
-from interp.report.causal import causal_figures
+from interp.report import comparing, concepts, document, patching
 from interp.report.figures import Figure, drawing
 from interp.report.story import Story
 
@@ -19,15 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "STORIES", "figure", "figures", "of_run", "result_of"]
 
 STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
-    "probe": probing.story,
+    "probe": concepts.story,
     "patch": patching.story,
     "compare": comparing.story,
-    concepts.SCHEMA: concepts.story,
 }
 """Command, or the result's schema -> (run.json, metrics.json, data.parquet or None) -> story."""
 
 FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
-    "interp.probe/1": probing.main_figure,
     concepts.SCHEMA: concepts.main_figure,
     patching.SCHEMA: patching.main_figure,
     comparing.SCHEMA: comparing.main_figure,
@@ -48,8 +45,7 @@ def of_run(path: Path) -> Story:
             f"{', '.join(STORIES)}."
         )
     result = result_of(path)
-    tell = STORIES.get(str(result.get("schema"))) or STORIES[command]
-    return tell({**facts, "path": path.as_posix()}, result, _rows(path))
+    return STORIES[command]({**facts, "path": path.as_posix()}, result, _rows(path))
 
 
 def result_of(path: Path) -> dict[str, Any]:
@@ -69,18 +65,7 @@ def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None)
         return patching.figures(result)
     if result.get("schema") == comparing.SCHEMA:
         return comparing.figures(result)
-    if command != "probe":
-        return {}
-    if result.get("schema") == concepts.SCHEMA:
-        return concepts.figures(result)
-    found = {
-        "scores": probing.scores_figure(result),
-        **causal_figures(result),
-        "confusion": confusion.confusion_figure(rows),
-    }
-    if len(result.get("layers", [])) > 1:
-        found["layers"] = probing.curve_figure(result)
-    return {name: figure for name, figure in found.items() if figure is not None}
+    return concepts.figures(result) if result.get("schema") == concepts.SCHEMA else {}
 
 
 def figure(result: Any, name: str = "") -> Figure:

@@ -7,6 +7,7 @@ __all__ = ["SCHEMAS"]
 SCHEMAS: dict[str, str] = {
     "interp.alignment/2": "interp.mediation.distributed_alignment.result:Alignment",
     "interp.capture/2": "interp.store:Stored",
+    "interp.causal/2": "interp.analyses.causal.result:CausalUse",
     "interp.circuit-transfer/1": "interp.mediation.circuits.transfer:CircuitTransfer",
     "interp.contributions/2": "interp.mediation.contributions:Contributions",
     "interp.curve/2": "interp.mediation.circuits.curve:Curve",
@@ -14,5 +15,6 @@ SCHEMAS: dict[str, str] = {
     "interp.evaluation/2": "interp.mediation.circuits.evaluation:Evaluation",
     "interp.interactions/1": "interp.mediation.pairwise:Interactions",
     "interp.lens/2": "interp.mediation.lens:Lens",
+    "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

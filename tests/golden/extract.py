@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tests.golden.numbers import Numbers
@@ -43,14 +44,21 @@ NEAR_TIES = ("rank correlation", "neurons above the threshold")
 
 def probe(result: Any) -> Numbers:
     """Of a label probe: every score by layer, the audit, the verdict."""
-    found, told = Numbers(), result.to_dict()
-    _scores(found, told["scores"])
-    _common(found, told)
+    found = Numbers()
+    _scores(found, [score.row() for score in result.scores])
+    told = {"layer": result.layer, "verdict": _clause(result.verdict()), "selection": result.selection}
+    looks = {} if result.looks is None else asdict(result.looks)
+    _common(found, told | {"leakage": {"counts": result.leakage.counts}, "looks": looks})
     for part in ("train", "validation", "test"):
-        found.add(f"{part} prompts / n", told[f"n_{part}"])
+        found.add(f"{part} prompts / n", len(getattr(result.split, part)))
     for key in ("regularisation", "converged"):
-        found.add(f"fit / {key}", told["fit"].get(key))
+        found.add(f"fit / {key}", result.probes[result.layer].facts().get(key))
     return found
+
+
+def _clause(sentence: str) -> str:
+    """A sentence without its capital and its full stop."""
+    return sentence[:1].lower() + sentence[1:].removesuffix(".")
 
 
 def concepts(result: Any) -> Numbers:
@@ -103,25 +111,24 @@ def _common(found: Numbers, told: Mapping[str, Any]) -> None:
 
 def causal(result: Any) -> Numbers:
     """Of the use of a probe's directions: every edit beside random directions, the doses, the verdict."""
-    found, told = Numbers(), result.to_dict()
-    found.row("causal", told, ("verdict", "used", "rank", "measure", "draws"))
+    found = Numbers()
+    told = {name: getattr(result, name) for name in ("used", "rank", "measure", "draws")}
+    found.row("causal", told | {"verdict": _clause(result.verdict())}, ("verdict", *told))
     random = ("random", "random_low", "random_high")
-    kinds = (
-        *INTERVAL,
-        *random,
-        *DIFFERENCE,
-        "p_value",
-        "whole",
-        "size",
-        "n",
-        "n_groups",
-        "stands_out",
-    )
-    for row in told["effects"]:
-        found.row(f"causal {row['edit']}", row, kinds)
-    for row in told["doses"]:
-        found.row(f"causal dose {row['dose']}", row, (*INTERVAL, *random))
+    for effect in result.effects:
+        own, less, name = effect.estimate, effect.difference, f"causal {effect.edit}"
+        found.row(name, own.to_dict(), (*INTERVAL, "n", "n_groups"))
+        found.row(name, dict(zip(DIFFERENCE, _ends(less), strict=True)), DIFFERENCE)
+        found.row(name, vars(effect), (*random, "p_value", "size"))
+        found.add(f"{name} / whole", effect.whole and effect.whole.value)
+        found.add(f"{name} / stands out", effect.stands_out)
+    for dose in result.doses:
+        found.row(f"causal dose {dose.dose}", vars(dose), (*INTERVAL, *random))
     return found
+
+
+def _ends(estimate: Any) -> tuple[float, float, float]:
+    return estimate.value, estimate.interval.low, estimate.interval.high
 
 
 def patching(result: Any) -> Numbers:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import interp
 from interp import mediation
+from interp.analyses import ProbeResult, causal_use
 from interp.results import Result
 from interp.store import ActivationStore
+from interp.tasks import Labelled
 from tests.interp.mediation.test_planted_subspaces import balanced
 from tests.planted import planted_subspace
 from tests.planted_heads import PLANTED, Planted, planted
-from tests.tiny import tiny
+from tests.tiny import WORDS, tiny
 
 __all__ = ["MAKERS"]
 
@@ -69,6 +72,17 @@ def interactions() -> Result:
     return mediation.interactions(circuit().model, circuit().pairs, ["head.0.0", "head.0.2", "head.1.3"])
 
 
+@cache
+def labels() -> ProbeResult:
+    """A probe of every layer of a tiny model, whose words mean nothing: some prompts are read wrongly."""
+    model = interp.load(tiny("llama")[0], tokenizer=tiny("llama")[1])
+    rows = [(f"{WORDS[at % 7]} {WORDS[at % 13]} {word}", "ab"[at % 2], word) for at, word in enumerate(WORDS)]
+    texts, names, groups = zip(*rows * 2, strict=True)
+    data = Labelled("kinds", "what a word is", texts, names, groups, ("",) * len(texts))
+    found = interp.probe(model, data, layers="all")
+    return replace(found, causal=causal_use(model, found))
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.capture/2": stored,
@@ -79,5 +93,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.evaluation/2": evaluation,
     "interp.interactions/1": interactions,
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
+    "interp.causal/2": lambda: labels().causal,
+    "interp.probe/2": labels,
 }
 """Schema -> makes a small result of that class."""

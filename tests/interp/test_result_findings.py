@@ -189,7 +189,7 @@ def test_a_causal_test_gives_every_edit_beside_random_directions() -> None:
         assert one.value == pytest.approx(effect.estimate.value)
         assert one.floor == pytest.approx(effect.random)
         assert one.excess == pytest.approx(effect.difference.value)
-    assert "changes" not in str(found.to_dict())
+    assert "changes" not in str(found.summary())
 
 
 def test_concepts_are_compared_by_what_is_read_and_what_is_said() -> None:

@@ -34,7 +34,7 @@ def readings(model: Model, data: Sequence[Labelled], layers: str, controls: tupl
         interp.probe(model, one, layers=layers, controls=controls, seed=seed) for seed, one in enumerate(data)
     ]
     for one in found:
-        assert one.guessing.beaten is not one.verdict.startswith("not shown to be decodable")
+        assert one.guessing.beaten is not one.verdict().startswith("Not shown to be decodable")
     return [(one.accuracy.value, one.guessing.beaten, one.accuracy.n_groups) for one in found]
 
 

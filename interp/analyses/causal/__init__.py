@@ -6,9 +6,17 @@ them, moved by the same length in every prompt. A direction is called used where
 it changes the output more than that does (Belinkov 2022, section 4; Elazar et al. 2021, arXiv 2006.00995).
 """
 
-from interp.analyses.causal.directions import check_directions
-from interp.analyses.causal.edits import EDITS
-from interp.analyses.causal.result import CausalUse, Dose, Effect
-from interp.analyses.causal.run import causal_use, most_passes
+from typing import TYPE_CHECKING
 
-__all__ = ["EDITS", "CausalUse", "Dose", "Effect", "causal_use", "check_directions", "most_passes"]
+from interp._lazy import exports
+
+if TYPE_CHECKING:
+    from interp.analyses.causal.directions import check_directions as check_directions
+    from interp.analyses.causal.edits import EDITS as EDITS
+    from interp.analyses.causal.result import CausalUse as CausalUse
+    from interp.analyses.causal.result import Dose as Dose
+    from interp.analyses.causal.result import Effect as Effect
+    from interp.analyses.causal.run import causal_use as causal_use
+    from interp.analyses.causal.run import most_passes as most_passes
+
+__getattr__, __dir__, __all__ = exports(__name__)

@@ -43,7 +43,8 @@ class Edit:
     """Describe an edit.
 
     Attributes:
-        name: in tables.
+        name: of the row.
+        verb: in tables.
         words: what it does, in a sentence such as "... it".
         description: one line.
         shift: from the states and a dose to where a whole state would go.
@@ -51,6 +52,7 @@ class Edit:
     """
 
     name: str
+    verb: str
     words: str
     description: str
     shift: Callable[[States, float], Tensor]
@@ -60,18 +62,21 @@ class Edit:
 _ROWS = (
     Edit(
         "ablate",
+        "erase",
         "erasing",
         "what lies along it is set to the mean of the training prompts, so that it tells nothing",
         lambda states, dose: states.mean - states.current,
     ),
     Edit(
         "patch",
+        "exchange",
         "exchanging",
         "what lies along it is taken from a prompt with another label",
         lambda states, dose: states.donors - states.current,
     ),
     Edit(
         "steer",
+        "push",
         "pushing along",
         "the state is pushed along it towards another label; dose 1 is the mean distance between prompts",
         lambda states, dose: dose * states.distance * states.towards,

@@ -1,30 +1,41 @@
-"""What the causal test of a probe returns."""
+"""What the causal test of a probe returns: whether the model uses the directions that the probe reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from interp import results
-from interp.analyses.causal.verdict import LEVEL, verdict
-from interp.errors import DataError
-from interp.results.findings import Finding
+from interp.analyses.causal.edits import EDITS
+from interp.results import Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate
 
-if TYPE_CHECKING:
-    import pandas
+__all__ = ["LEVEL", "CausalUse", "Dose", "Effect"]
 
-__all__ = ["SCHEMA", "CausalUse", "Dose", "Effect"]
-
-SCHEMA = "interp.causal/1"
+LEVEL = 0.05
+NEEDED = ("ablate", "patch")
+"""The edits that must both stand out for directions to be called used."""
+DONE = {
+    "preference": "lowers the right word's lead over another label's word by",
+    "divergence": "moves the distribution of the next token by",
+}
+"""Measure -> what an edit does to it."""
+HOW = (
+    "To erase is to set what lies along the directions to the mean of the training prompts; to exchange, to "
+    "take it from a test prompt with another label; to push, to move the state towards another label, by "
+    "the dose. Random directions, as many, are moved as far in every prompt. Called used where erasing and "
+    "exchanging both do more than every random draw, and the interval of the difference excludes 0."
+)
+SPREAD = ("random", "random_low", "random_high")
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+HIDDEN = ("size", "stands_out", "n", "n_groups")
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Hold how much one edit changes the output, along the probe's directions and along random ones (nats).
+    """How much one edit changes the output, along the probe's directions and along random ones (nats).
 
     Attributes:
         edit: a key of ``EDITS``.
@@ -56,34 +67,19 @@ class Effect:
 
     @property
     def stands_out(self) -> bool:
-        """Say whether it is clearly more than random directions do, over prompts and over draws."""
+        """Whether it is clearly more than random directions do, over prompts and over draws."""
         return self.difference.interval.low > 0 and self.p_value <= LEVEL
 
-    def row(self) -> dict[str, Any]:
-        """Give the numbers as a row of a table."""
-        return {
-            "edit": self.edit,
-            "value": self.estimate.value,
-            "low": self.estimate.interval.low,
-            "high": self.estimate.interval.high,
-            "random": self.random,
-            "random_low": self.random_low,
-            "random_high": self.random_high,
-            "difference": self.difference.value,
-            "difference_low": self.difference.interval.low,
-            "difference_high": self.difference.interval.high,
-            "p_value": self.p_value,
-            "whole": self.whole.value if self.whole else None,
-            "size": self.size,
-            "n": self.estimate.n,
-            "n_groups": self.estimate.n_groups,
-            "stands_out": self.stands_out,
-        }
+    def __str__(self) -> str:
+        """The effect beside that of random directions."""
+        own = self.estimate
+        interval = f"[{own.interval.low:.3g}, {own.interval.high:.3g}]"
+        return f"{own.value:.3g} nats {interval} (random directions moved as far: {self.random:.3g})"
 
 
 @dataclass(frozen=True)
 class Dose:
-    """Hold the measure after one dose of steering (nats).
+    """The measure after one dose of steering (nats).
 
     Attributes:
         dose: how far, in mean distances between prompts; 0 is the unchanged run.
@@ -104,12 +100,11 @@ class Dose:
     random_high: float
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CausalUse:
-    """Hold whether a model uses the directions that a probe reads.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CausalUse(Result):
+    """Whether a model uses the directions that a probe reads.
 
     Attributes:
-        model: name, weights and fingerprint.
         site: where the state is changed.
         position: at which token of each prompt.
         kind: the kind of probe.
@@ -121,13 +116,10 @@ class CausalUse:
         effects: of every edit.
         doses: the dose-response of steering, the unchanged run among them.
         draws: how many random directions (or subspaces) stand beside it.
-        seed: of everything drawn.
-        reading: the probe's own verdict.
-        readable: whether the probe was told from guessing, which that verdict says.
-        warnings: what a reader should know.
+        readable: whether the probe was told from guessing.
     """
 
-    model: Mapping[str, Any]
+    schema: ClassVar[str] = "interp.causal/2"
     site: str
     position: str | int
     kind: str
@@ -139,41 +131,145 @@ class CausalUse:
     effects: tuple[Effect, ...]
     doses: tuple[Dose, ...]
     draws: int
-    seed: int
-    reading: str
     readable: bool
-    warnings: tuple[str, ...] = ()
 
     @property
     def used(self) -> bool:
-        """Say whether both erasing and exchanging stand out from random directions."""
-        return all(effect.stands_out for effect in self.effects if effect.edit != "steer")
-
-    @property
-    def verdict(self) -> str:
-        """Say what the numbers allow one to say."""
-        return verdict(self.effects, self.named, self.readable, measure=self.measure)
+        """Whether both erasing and exchanging stand out from random directions."""
+        return all(self.effect(edit).stands_out for edit in NEEDED)
 
     def effect(self, edit: str) -> Effect:
-        """Give the effect of one edit.
+        """The effect of one edit.
 
         Raises:
             KeyError: no such edit.
         """
-        return {effect.edit: effect for effect in self.effects}[edit]
+        return self._by_edit[edit]
 
-    def table(self) -> pandas.DataFrame:
-        """Give one row per edit.
+    @property
+    def _by_edit(self) -> Mapping[str, Effect]:
+        return {effect.edit: effect for effect in self.effects}
 
-        Columns: edit, value (nats), low, high, random, random_low, random_high, difference, difference_low,
-        difference_high, p_value, whole, size, n, n_groups, stands_out.
-        """
-        import pandas
+    def question(self) -> str:
+        """What was asked."""
+        return f"Does the model use what the {self.kind} probe reads at {self.site}?"
 
-        return pandas.DataFrame([effect.row() for effect in self.effects])
+    def verdict(self) -> str:
+        """Whether the model uses the directions, and what each edit that decides does."""
+        it = "them" if self.named.startswith("these") else "it"
+        missing = [edit for edit in NEEDED if not self.effect(edit).stands_out]
+        if not missing:
+            aside = "" if self.readable else ", though the label was not shown to be readable from it"
+            return f"The model uses {self.named}{aside}: {self._listed(NEEDED, it, it)}."
+        start = "Readable, but not shown to be used" if self.readable else NEITHER
+        return f"{start}: {self._listed(missing, self.named, it)}{self._alone(it)}."
+
+    def _listed(self, edits: Sequence[str], name: str, it: str) -> str:
+        """What edits do; what is changed has a name where it is mentioned first, and one afterwards."""
+        first, *rest = (self.effect(edit) for edit in edits)
+        found = [f"{EDITS[first.edit].words} {name} {DONE[self.measure]} {first}"]
+        return ", ".join([*found, *(f"{EDITS[effect.edit].words} {it} by {effect}" for effect in rest)])
+
+    def _alone(self, it: str) -> str:
+        """What does stand out where not everything that is needed does."""
+        shown = [f"{EDITS[effect.edit].words} {it}" for effect in self.effects if effect.stands_out]
+        if not shown:
+            return ""
+        does = "does" if len(shown) == 1 else "do"
+        return f"; {' and '.join(shown)} {does} stand out, which alone does not show use"
+
+    def lead(self) -> tuple[str, ...]:
+        """What was changed, and what was watched."""
+        at = "the last token" if self.position == "last" else f"token {self.position}"
+        watched = "by how much this falls: " if self.measure == "preference" else ""
+        changed = f"Changed at {at} of {self.site}: {self.directions}."
+        return (f"{changed} Watched, in nats: {watched}{self.measured}.",)
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Of every edit, what it does more than random directions."""
+        return tuple(
+            Number(
+                f"{effect.edit}-over-random",
+                less.value,
+                less.interval.low,
+                less.interval.high,
+                "nats",
+                f"{effect.estimate.value:.3g} along the probe's directions, {effect.random:.3g} along others",
+                f"To {EDITS[effect.edit].verb}, over random directions",
+            )
+            for effect in self.effects
+            for less in [effect.difference]
+        )
+
+    def tables(self) -> tuple[Table, ...]:
+        """The effect of every edit, and the dose-response of pushing."""
+        rows = [
+            (
+                EDITS[one.edit].verb + " (per dose)" * (one.edit == "steer" and self.measure == "preference"),
+                one.estimate.value,
+                one.estimate.interval.low,
+                one.estimate.interval.high,
+                one.random,
+                one.random_low,
+                one.random_high,
+                one.difference.value,
+                one.difference.interval.low,
+                one.difference.interval.high,
+                one.p_value,
+                None if one.whole is None else one.whole.value,
+                one.size,
+                one.stands_out,
+                one.estimate.n,
+                one.estimate.n_groups,
+            )
+            for one in self.effects
+        ]
+        columns = ("edit", "effect", "low", "high", *SPREAD, *DIFFERENCE, "p", "whole state", *HIDDEN)
+        of = self.effects[0].estimate
+        note = (
+            f"{self.lead()[0]} {of.n} test prompts in {of.n_groups} groups; {self.draws} random draws, "
+            f"their interval is over draws. {HOW}"
+        )
+        formats = dict.fromkeys(("effect", "random", "difference", "p", "whole state"), ".3g")
+        effects = Table(
+            "effects", "Does the model use it?", columns, rows, note, formats=formats, hidden=HIDDEN
+        )
+        doses = [
+            tuple(getattr(dose, name) for name in ("dose", "value", "low", "high", *SPREAD))
+            for dose in self.doses
+        ]
+        note = f"In nats: {self.measured}. Dose 0 is the unchanged run."
+        columns = ("dose", "probe's directions", "low", "high", *SPREAD)
+        formats = {"dose": "g", "probe's directions": ".3g", "random": ".3g"}
+        return (effects, Table("doses", PUSHED, columns, doses, note, formats=formats))
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The dose-response."""
+        series = (("probe's directions", ("value", "low", "high")), ("random directions", SPREAD))
+        rows = [
+            (dose.dose, name, *(getattr(dose, key) for key in keys))
+            for name, keys in series
+            for dose in self.doses
+        ]
+        data = dict(zip(("x", "series", "value", "low", "high"), zip(*rows, strict=True), strict=True))
+        caption = f"Bands: 95%, over groups; of the random directions over {self.draws} draws."
+        rest = next(dose.value for dose in self.doses if dose.dose == 0)
+        return (
+            Figure(
+                "steering",
+                "curve",
+                data,
+                PUSHED,
+                caption,
+                "dose",
+                "nats",
+                reference=rest,
+                reference_name="unchanged",
+            ),
+        )
 
     def findings(self) -> tuple[Finding, ...]:
-        """Give the effect of every edit, prompt by prompt, against random directions (nats)."""
+        """The effect of every edit, prompt by prompt, against random directions (nats)."""
         return tuple(
             Finding(
                 f"{effect.edit}: {self.measure}",
@@ -187,57 +283,6 @@ class CausalUse:
             if effect.changes
         )
 
-    def response(self) -> pandas.DataFrame:
-        """Give the dose-response of steering: dose, value (nats), low, high, random and its quantiles."""
-        import pandas
 
-        return pandas.DataFrame([asdict(dose) for dose in self.doses])
-
-    def diff(self, reference: CausalUse) -> pandas.DataFrame:
-        """Give the change of every effect from another result.
-
-        Raises:
-            DataError: the two measure different things.
-        """
-        if reference.measure != self.measure:
-            raise DataError(
-                f"cannot compare a {self.measure} with a {reference.measure}: they have different measures."
-            )
-        return results.difference(self.table(), reference.table(), ["edit"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything as JSON types, in stable keys."""
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "verdict": self.verdict,
-                "used": self.used,
-                "model": dict(self.model),
-                "site": self.site,
-                "position": self.position,
-                "kind": self.kind,
-                "directions": self.directions,
-                "rank": self.rank,
-                "measure": self.measure,
-                "measured": self.measured,
-                "effects": [effect.row() for effect in self.effects],
-                "doses": [asdict(dose) for dose in self.doses],
-                "draws": self.draws,
-                "seed": self.seed,
-                "reading": self.reading,
-                "readable": self.readable,
-                "warnings": list(self.warnings),
-            }
-        )
-        return plain
-
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        return f"CausalUse({self.site!r}, {self.verdict})"
-
-    def _repr_html_(self) -> str:
-        """Give an escaped HTML table, with the verdict under it."""
-        import pandas
-
-        columns = ["edit", "value", "low", "high", "random", "random_low", "random_high", "p_value", "whole"]
-        return results.table_html(pandas.DataFrame(self.table(), columns=columns), caption=self.verdict)
+NEITHER = "Neither shown to be readable nor used"
+PUSHED = "Pushed towards another label"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from interp.analyses.concepts.controls import CONTROLS
 from interp.analyses.guessing import Guessing
-from interp.analyses.probing.scores import Score
-from interp.analyses.probing.verdict import named, not_beaten, tested
+from interp.analyses.probing.scores import Score, named, not_beaten, tested
 from interp.tasks.protocols import Protocol
 from probes.statistics import Estimate
 

@@ -5,9 +5,16 @@ groups, and it is scored on the test groups. Of several layers one is chosen on 
 test examples are scored by the controls: each says what can be reached without the thing claimed.
 """
 
-from interp.analyses.probing.controls import CONTROLS, METRICS
-from interp.analyses.probing.result import ProbeResult
-from interp.analyses.probing.run import check_kind, probe
-from interp.analyses.probing.scores import Score
+from typing import TYPE_CHECKING
 
-__all__ = ["CONTROLS", "METRICS", "ProbeResult", "Score", "check_kind", "probe"]
+from interp._lazy import exports
+
+if TYPE_CHECKING:
+    from interp.analyses.probing.controls import CONTROLS as CONTROLS
+    from interp.analyses.probing.controls import METRICS as METRICS
+    from interp.analyses.probing.result import ProbeResult as ProbeResult
+    from interp.analyses.probing.run import check_kind as check_kind
+    from interp.analyses.probing.run import probe as probe
+    from interp.analyses.probing.scores import Score as Score
+
+__getattr__, __dir__, __all__ = exports(__name__)

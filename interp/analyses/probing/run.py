@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from interp.activations import Activations
@@ -16,12 +17,12 @@ from interp.analyses.probing.controls import CONTROLS
 from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.scores import Score
 from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
-from interp.analyses.probing.states import captured, untrained_twin
-from interp.analyses.probing.verdict import verdict
 from interp.analyses.shuffles import SHUFFLES, refitted_alike, spread
-from interp.errors import ConfigError
+from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
+from interp.models.tokens import Tokens
+from interp.results import About
 from interp.sites import parse_layers
 from interp.tasks import Labelled
 from probes.base import Probe
@@ -272,6 +273,70 @@ def check_kind(kind: str) -> None:
         )
 
 
+def captured(
+    model: Model,
+    tokens: Tokens,
+    data: Labelled,
+    layers: Sequence[int],
+    position: str | int,
+    batch_size: str | int,
+    progress: bool,
+    *,
+    first: str = "",
+) -> Activations:
+    """Read one token of every prompt at every layer (and at the site ``first``), in float32 on the CPU.
+
+    Raises:
+        ConfigError: a position that names several tokens.
+        DataError: activations that are not finite.
+    """
+    sites = [*([first] if first else []), *(f"resid_post.{layer}" for layer in layers)]
+    acts = model.capture(
+        tokens,
+        sites,
+        position,
+        batch_size=batch_size,
+        device="cpu",
+        dtype=torch.float32,
+        progress=progress,
+    )
+    if not acts.single:
+        raise ConfigError(
+            f"position {position!r} asked; a probe reads one token: 'last', or an index such as 0 or -2."
+        )
+    for site, tensor in acts.items():
+        _check_finite(tensor, site, data, model)
+    return acts
+
+
+def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model) -> None:
+    wrong = (~torch.isfinite(tensor)).any(dim=1).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{len(wrong)} prompts have activations at {site} of {model.name!r} that are not finite, first "
+            f"row {row} ({data.texts[row][:40]!r}); load the model in float32, or drop those prompts."
+        )
+
+
+def untrained_twin(model: Model, given: Model | None, acts: Activations) -> Model:
+    """Give the untrained twin, and refuse one of another shape or the model itself."""
+    from interp.models.loading import load
+
+    twin = given if given is not None else load(model.hf, weights="random", tokenizer=model.tokenizer)
+    if (twin.n_layers, twin.d_model) != (model.n_layers, model.d_model):
+        raise ConfigError(
+            f"random_model has {twin.n_layers} layers of width {twin.d_model}, the model {model.n_layers} of "
+            f"{model.d_model}; give its untrained twin, or leave it out to have one made."
+        )
+    if twin.fingerprint == acts.fingerprint:
+        raise ConfigError(
+            "the random-weights control has the very weights of the model, so that their difference is 0 by "
+            "construction; probe trained weights, or leave 'random-weights' out of the controls."
+        )
+    return twin
+
+
 def _check_choices(kind: str, controls: Collection[str], data: Labelled) -> None:
     check_kind(kind)
     for name in controls:
@@ -303,10 +368,7 @@ def _result(
     position: str | int,
     notes: tuple[str, ...],
 ) -> ProbeResult:
-    best = readings[layer]
-    guessing = job.guessing(best)
-    leakage, looks = job.leakage(), job.looks(readings)
-    own = [score for score in scores if score.layer == layer and score.difference is not None]
+    best, leakage = readings[layer], job.leakage()
     found = next(score.estimate for score in scores if (score.name, score.layer) == ("probe", layer))
     assert found is not None
     selection = f"layer {layer} was the one asked"
@@ -314,7 +376,31 @@ def _result(
         selection = f"layer {layer} of {len(readings)}, by accuracy on validation ({best.validation:.2f})"
     unfinished = [at for at, reading in readings.items() if reading.probe and not _converged(reading.probe)]
     late = f"the solver stopped early at layers {unfinished}" if unfinished else ""
-    facts = {
+    result = ProbeResult(
+        data=job.data,
+        split=job.split,
+        kind=job.kind,
+        position=position,
+        layer=layer,
+        selection=selection,
+        scores=tuple(scores),
+        probes={at: reading.probe for at, reading in readings.items() if reading.probe},
+        predicted=best.predicted,
+        probability=best.probability,
+        guessing=job.guessing(best),
+        leakage=leakage,
+        looks=job.looks(readings),
+        about=_about(model, acts, job.data),
+        seed=job.seed,
+        warnings=tuple(n for n in (*notes, *acts.warnings, found.note, late, leak_note(leakage)) if n),
+    )
+    for at, fitted in result.probes.items():
+        fitted.card_ = result.card(at)
+    return result
+
+
+def _about(model: Model, acts: Activations, data: Labelled) -> About:
+    described = {
         "name": model.name,
         "revision": str(getattr(model.hf.config, "_commit_hash", None) or ""),
         "weights": model.weights,
@@ -322,24 +408,10 @@ def _result(
         "tokenizer_fingerprint": model.tokenizer_fingerprint,
         "scheme": acts.scheme,
     }
-    return ProbeResult(
-        data=job.data,
-        split=job.split,
-        model=facts,
-        kind=job.kind,
-        position=position,
-        seed=job.seed,
-        layer=layer,
-        scores=tuple(scores),
-        probes={at: reading.probe for at, reading in readings.items() if reading.probe},
-        predicted=best.predicted,
-        probability=best.probability,
-        selection=selection,
-        verdict=verdict(found, layer, guessing, own),
-        guessing=guessing,
-        warnings=tuple(n for n in (*notes, *acts.warnings, found.note, late, leak_note(leakage)) if n),
-        leakage=leakage,
-        looks=looks,
+    groups = len(set(data.groups))
+    return About(
+        model=described,
+        data={"name": data.name, "n": len(data), "groups": groups, "fingerprint": data.fingerprint},
     )
 
 

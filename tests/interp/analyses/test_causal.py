@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from html import escape
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ from interp.analyses.causal.directions import (
 )
 from interp.analyses.causal.edits import States, matched
 from interp.analyses.causal.measures import Divergence, Preference
-from interp.errors import ConfigError, DataError
+from interp.analyses.guessing import Guessing
+from interp.errors import ConfigError
+from interp.results import load
 from interp.tasks import Labelled
 from probes import HyperdimensionalProbe, LogisticProbe
 from probes.vsa import MAP, Codebook
@@ -69,7 +72,7 @@ def unused(planted: PlantedSubspace) -> CausalUse:
 
 
 def test_what_the_answer_is_read_from_is_used(used: CausalUse) -> None:
-    assert used.used and used.verdict.startswith("the model uses these 3 directions: erasing them lowers")
+    assert used.used and used.verdict().startswith("The model uses these 3 directions: erasing them lowers")
     assert used.measure == "preference" and used.rank == 3 and used.site == "resid_post.0"
     for effect in used.effects:
         assert effect.stands_out and effect.p_value == pytest.approx(1 / 21)
@@ -77,14 +80,9 @@ def test_what_the_answer_is_read_from_is_used(used: CausalUse) -> None:
 
 
 def test_what_nothing_reads_is_readable_and_not_shown_to_be_used(unused: CausalUse) -> None:
-    assert (
-        unused.reading.startswith("decodable")
-        and unused.readable
-        and not unused.used
-        and unused.measure == "divergence"
-    )
-    wanted = "readable, but not shown to be used: erasing this direction moves the distribution"
-    assert unused.verdict.startswith(wanted)
+    assert unused.readable and not unused.used and unused.measure == "divergence"
+    wanted = "Readable, but not shown to be used: erasing this direction moves the distribution"
+    assert unused.verdict().startswith(wanted)
     assert all(
         unused.effect(name).estimate.value < unused.effect(name).random for name in ("ablate", "patch")
     )
@@ -95,15 +93,16 @@ def test_what_a_probe_of_chance_labels_reads_is_not_called_used(planted: Planted
     data = _data(planted, "value")
     shuffled = np.random.default_rng(0).permutation(list(data.labels)).tolist()
     found = probe(planted.model, replace(data, labels=tuple(shuffled)), layers=0, controls=("majority",))
-    assert found.verdict.startswith("not shown to be decodable")
+    assert found.verdict().startswith("Not shown to be decodable")
     tested = causal_use(planted.model, found)
-    assert not tested.readable and "neither shown to be readable nor used" in tested.verdict
-    reworded = replace(found, verdict="readable in other words")
-    assert causal_use(planted.model, reworded).verdict == tested.verdict
+    assert not tested.readable and "Neither shown to be readable nor used" in tested.verdict()
+    assert tested.readable is found.guessing.beaten
+    told = replace(found, guessing=Guessing(0.5, 0.001))
+    assert causal_use(planted.model, told).verdict().startswith("Readable, but not shown to be used")
 
 
 def test_pushing_towards_the_other_label_turns_the_answer(used: CausalUse) -> None:
-    doses = used.response().set_index("dose")
+    doses = used.table("doses").set_index("dose").rename(columns={"probe's directions": "value"})
     assert list(doses.index) == [-2.0, -1.0, 0.0, 1.0, 2.0]
     assert (doses["value"].diff().dropna() < 0).all() and doses["value"].loc[[0.0, 2.0]].prod() < 0
     assert doses.loc[0.0, "low"] == doses.loc[0.0, "value"] == doses.loc[0.0, "random"]
@@ -114,18 +113,42 @@ def test_pushing_towards_the_other_label_turns_the_answer(used: CausalUse) -> No
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(planted: PlantedSubspace) -> None:
     found = _probed(planted, "value", "nearest-centroid")
     first, again, other = (causal_use(planted.model, found, prompts=12, seed=seed) for seed in (3, 3, 4))
-    assert first.to_dict() == again.to_dict() and first.to_dict() != other.to_dict()
+    assert first.summary() == again.summary() and first.summary() != other.summary()
     assert first.effects[0].estimate.n == 12
-    changes = first.diff(again).filter(like="change").fillna(0.0)
-    assert not changes.empty and (changes == 0).all().all()
 
 
-def test_a_result_prints_compares_and_refuses(used: CausalUse, unused: CausalUse) -> None:
-    assert list(used.table()["edit"]) == list(EDITS)
-    assert escape(used.verdict) in used._repr_html_() and "resid_post.0" in repr(used)
-    assert used.to_dict()["schema"] == "interp.causal/1" and used.to_dict()["used"] is True
-    with pytest.raises(DataError, match="cannot compare a preference with a divergence"):
-        used.diff(unused)
+def test_a_result_says_every_edit_with_its_numbers(used: CausalUse, unused: CausalUse) -> None:
+    table = used.table()
+    assert table["edit"].tolist() == ["erase", "exchange", "push (per dose)"]
+    assert unused.table()["edit"].tolist() == ["erase", "exchange", "push"] != list(EDITS)
+    assert escape(used.verdict()) in used._repr_html_() and "resid_post.0" in used.question()
+    for at, effect in enumerate(used.effects):
+        row, less = table.iloc[at], effect.difference
+        assert (row["effect"], row["random"], row["p"]) == (
+            effect.estimate.value,
+            effect.random,
+            effect.p_value,
+        )
+        found = used.number(f"{effect.edit}-over-random")
+        assert (found.value, found.low, found.high) == (less.value, less.interval.low, less.interval.high)
+        assert (row["difference"], row["stands_out"]) == (less.value, effect.stands_out)
+    curve = used.figure("steering").frame()
+    assert curve["value"].tolist()[:5] == [dose.value for dose in used.doses]
+    assert used.figure("steering").reference == used.doses[2].value
+
+
+def test_a_probe_and_its_causal_test_are_one_result(planted: PlantedSubspace, tmp_path: Path) -> None:
+    found = _probed(planted, "value")
+    test = causal_use(planted.model, found)
+    both = replace(found, causal=test)
+    assert both.verdict() == f"{found.verdict()} {test.verdict()}"
+    for part in ("numbers", "tables", "figures", "findings"):
+        own, more, all_ = ([one.name for one in getattr(of, part)()] for of in (found, test, both))
+        assert sorted(all_) == sorted(own + more)
+    assert any("does not show that the model uses it" in text for text in found.cautions())
+    assert not any("does not show that the model uses it" in text for text in both.cautions())
+    again = load(both.save(tmp_path))
+    assert again.summary() == both.summary() and again.verdict() == both.verdict()
 
 
 def test_erasing_leaves_the_probe_nothing_to_read_and_random_directions_leave_it_all() -> None:

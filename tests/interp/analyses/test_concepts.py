@@ -46,7 +46,9 @@ def test_what_the_default_probe_reads_is_used_by_the_bundled_model(
 ) -> None:
     result = causal_use(model, found, prompts=12)
     assert result.measure == "preference" and result.kind == "hyperdimensional"
-    assert result.used and result.verdict.startswith("the model uses these directions (one for each prompt)")
+    assert result.used and result.verdict().startswith(
+        "The model uses these directions (one for each prompt)"
+    )
 
 
 def test_the_prompts_are_audited(found: ConceptResult, model: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import interp
 import probes
 from interp.analyses.guessing import Guessing
 from interp.analyses.probing import CONTROLS, METRICS, ProbeResult, Score, probe
-from interp.analyses.probing.verdict import verdict
+from interp.analyses.probing.result import MOST_LABELS
 from interp.errors import ConfigError, DataError, SiteError
 from interp.models import Model
+from interp.results import load
 from interp.tasks import Labelled
+from probes.evaluation import Split
 from probes.statistics import bootstrap, paired_difference
 from tests.tiny import WORDS, build, tokenizer
 
@@ -81,18 +84,18 @@ def test_planted_knowledge_stands_clear_of_every_control() -> None:
             difference = found.score(name).difference
             assert difference is not None
             assert difference.interval.low > 0, name
-    assert found.verdict.startswith(f"decodable at layer {found.layer} (")
-    assert "above every control: " in found.verdict
+    assert found.verdict().startswith(f"Decodable at layer {found.layer} (")
+    assert "above every control: " in found.verdict()
 
 
 def test_what_stands_in_the_prompt_is_credited_to_a_bag_of_words() -> None:
     found = probe(planted(), about_marks(), layers=1)
     assert found.score("bag-of-tokens").value == 1.0
-    assert "but " in found.verdict
-    assert "a bag of words does better (1.00; difference -" in found.verdict or (
-        "a bag of words is not clearly beaten (1.00; difference" in found.verdict
+    assert "but " in found.verdict()
+    assert "a bag of words does better (1.00; difference -" in found.verdict() or (
+        "a bag of words is not clearly beaten (1.00; difference" in found.verdict()
     )
-    assert found.verdict.startswith("decodable at layer 1 (")
+    assert found.verdict().startswith("Decodable at layer 1 (")
 
 
 def about_nothing() -> Labelled:
@@ -104,8 +107,8 @@ def about_nothing() -> Labelled:
 
 def test_labels_that_mean_nothing_are_not_decodable() -> None:
     found = probe(planted(), about_nothing(), layers=1)
-    assert found.verdict.startswith("not shown to be decodable at layer 1 (")
-    assert "that is not told from guessing, 0." in found.verdict and found.guessing.p_value > 0.05
+    assert found.verdict().startswith("Not shown to be decodable at layer 1 (")
+    assert "that is not told from guessing, 0." in found.verdict() and found.guessing.p_value > 0.05
 
 
 def of_seed(seed: int, *, mean: bool) -> ProbeResult:
@@ -121,7 +124,7 @@ def of_seed(seed: int, *, mean: bool) -> ProbeResult:
 def test_a_perfect_probe_is_never_refused() -> None:
     """A single probe of shuffled labels is right about as often as the real one for 1 to 4 in 20 seeds."""
     found = [of_seed(seed, mean=True) for seed in range(20)]
-    assert all(one.verdict.startswith("decodable at layer 0 (1.00") for one in found)
+    assert all(one.verdict().startswith("Decodable at layer 0 (1.00") for one in found)
     shuffled = [one.score("shuffled").value for one in found]
     assert np.mean(shuffled) == pytest.approx(0.5, abs=0.03) and np.std(shuffled) < 0.06
 
@@ -163,9 +166,11 @@ def test_the_verdict_names_the_worst_comparison_first() -> None:
     for name, share in names.items():
         right = (rng.random(60) < share).astype(int)
         rivals.append(Score(20, name, right.mean(), bootstrap(right), paired_difference(own, right)))
-    found = verdict(bootstrap(own), 20, Guessing(0.5, 0.03), rivals)
+    scores = (Score(20, "probe", own.mean(), bootstrap(own)), *rivals)
+    given = replace(result(), layer=20, scores=scores, guessing=Guessing(0.5, 0.03))
+    found = given.verdict().removesuffix(".")
     first, *others = found.partition("but ")[2].split(" and ")
-    assert found.startswith("decodable at layer 20 (") and "p = 0.03" in found
+    assert found.startswith("Decodable at layer 20 (") and "p = 0.03" in found
     less = paired_difference(own, (np.random.default_rng(0).random(240)[180:] < 0.97).astype(int))
     assert (
         first
@@ -174,10 +179,9 @@ def test_the_verdict_names_the_worst_comparison_first() -> None:
     assert len(others) == 2 and others[-1].startswith(
         "always guessing the commonest label is not clearly beaten"
     )
-    refused = verdict(bootstrap(own), 20, Guessing(0.5, 0.2), rivals)
-    assert (
-        refused.startswith("not shown to be decodable") and "not told from guessing, 0.50; a bag" in refused
-    )
+    refused = replace(given, guessing=Guessing(0.5, 0.2)).verdict()
+    assert refused.startswith("Not shown to be decodable")
+    assert "not told from guessing, 0.50; a bag" in refused
 
 
 def test_a_probe_on_random_weights_equals_one_on_that_model() -> None:
@@ -272,7 +276,7 @@ def test_every_kind_of_probe_runs() -> None:
 def test_every_control_of_the_table_runs() -> None:
     found = probe(planted(), about_words(), layers=1, controls=tuple(CONTROLS))
     assert {s.name for s in found.scores} == {"probe", "chance", *CONTROLS}
-    assert set(found.metrics) == set(METRICS)
+    assert {one.name for one in found.numbers()} == {*METRICS, "strongest-control"}
     assert found.score("chance").value == 0.5
     assert found.score("majority").value == pytest.approx(0.5, abs=0.2)
 
@@ -292,7 +296,7 @@ def test_same_seed_same_result_and_another_seed_another_split() -> None:
     first, again, other = (
         probe(planted(), data, layers=1, seed=s, controls=("shuffled",)) for s in (0, 0, 1)
     )
-    assert json.dumps(first.to_dict()) == json.dumps(again.to_dict())
+    assert json.dumps(first.summary()) == json.dumps(again.summary())
     assert first.predictions()["split"].tolist() != other.predictions()["split"].tolist()
 
 
@@ -304,67 +308,130 @@ def test_the_model_and_the_global_generator_are_left_as_found() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_table_starts_with_the_chosen_layer() -> None:
+def test_the_main_table_is_of_the_chosen_layer() -> None:
     table = result().table()
-    head = table[table["layer"] == result().layer]
-    assert head.index.tolist() == list(range(len(head)))
-    names = {"probe", "random-weights", "shuffled", "bag-of-tokens", "majority", "chance"}
-    assert set(head["name"]) == names
-    assert len(table) == len(names) + 2 * 2
+    names = ["probe", "random-weights", "shuffled", "bag-of-tokens", "majority", "chance"]
+    assert table["name"].tolist() == names and set(table["layer"]) == {result().layer}
     assert (table["value"].between(0, 1)).all()
+    probe = table.set_index("name").loc["probe"]
+    assert (probe["low"], probe["high"]) == (result().accuracy.interval.low, result().accuracy.interval.high)
 
 
-def test_the_curve_has_every_layer_of_both_models() -> None:
-    curve = result().curve()
-    assert curve["layer"].tolist() == [0, 1, 2] * 2
-    assert (curve["low"] <= curve["value"]).all()
-    assert (curve["value"] <= curve["high"]).all()
+def test_every_layer_of_both_models_has_a_row_and_a_place_in_the_curve() -> None:
+    rows, curve = result().table("layers"), result().figure("layers").frame()
+    assert result().figure().name == "layers"
+    assert rows["layer"].tolist() == [0, 1, 2] and curve["x"].tolist() == [0, 1, 2] * 2
+    assert curve["series"].tolist() == ["trained model"] * 3 + ["random weights"] * 3
+    assert curve["value"].tolist() == [*rows["accuracy"], *rows["random weights"]]
+    assert (curve["low"] <= curve["value"]).all() and (curve["value"] <= curve["high"]).all()
+    assert rows["difference"].tolist() == pytest.approx(rows["accuracy"] - rows["random weights"])
+    one = probe(planted(), about_words(120), layers=1, controls=())
+    assert [table.name for table in one.tables()][:1] == ["scores"] and one.figure().name == "scores"
 
 
 def test_the_confusion_counts_the_test_prompts() -> None:
-    counts = result().confusion()
-    assert counts.to_numpy().sum() == result().accuracy.n
-    assert np.trace(counts.to_numpy()) == round(result().accuracy.value * result().accuracy.n)
+    counts = result().figure("confusion").frame()
+    assert counts["n"].sum() == result().accuracy.n
+    hits = counts[counts["actual"] == counts["predicted"]]["n"].sum()
+    assert hits == round(result().accuracy.value * result().accuracy.n)
 
 
-def test_the_dictionary_is_json_and_complete() -> None:
-    found = json.loads(json.dumps(result().to_dict(), allow_nan=False))
-    assert found["schema"] == "interp.probe/1"
-    assert found["n_train"] + found["n_validation"] + found["n_test"] == 360
-    assert {row["name"] for row in found["scores"]} >= {"probe", "chance"}
-    assert {row["control"] for row in found["differences"]} == set(CONTROLS) - {"length", "embedding"}
-    assert found["metrics"]["accuracy"] == result().accuracy.value
-    assert found["fit"]["converged"] is True
+def read_as(*rows: tuple[str, str, str, float]) -> ProbeResult:
+    """A result whose test prompts were read in a given way: text, label, label read, probability."""
+    texts, labels, predicted, probability = zip(*rows, strict=True)
+    data = Labelled("given", "given", texts, labels, texts, ("",) * len(rows))
+    split = Split(np.arange(0), np.arange(0), np.arange(len(rows)))
+    return replace(result(), data=data, split=split, predicted=predicted, probability=np.array(probability))
 
 
-def test_the_change_from_a_reference_is_paired() -> None:
-    data = about_words(splits=True)
-    full = probe(planted(), data, layers=2)
-    noise = interp.load(planted().hf, weights="random", tokenizer=tokenizer())
-    other = probe(noise, data, layers=2, controls=("majority",))
-    rows = other.diff(full).set_index("name")
-    change = rows.loc["probe"]
-    assert change["value_change"] == pytest.approx(other.accuracy.value - full.accuracy.value)
-    assert change["change_low"] <= change["value_change"] <= change["change_high"] < 0
-    assert rows.loc["majority", "value_change"] == 0
-    with pytest.raises(DataError, match="cannot compare 'kinds' with 'marks'"):
-        full.diff(probe(planted(), about_marks(), layers=2, controls=()))
+READ = (
+    ("t0", "a", "a", 0.9),
+    ("t1", "a", "b", 0.6),
+    ("t2", "a", "b", 0.8),
+    ("t3", "b", "a", 0.7),
+    ("t4", "b", "b", 0.5),
+)
+
+
+def test_the_surest_mistake_of_each_kind_comes_first() -> None:
+    wrong, right = (read_as(*READ).table(name) for name in ("mistakes", "right"))
+    assert wrong["prompt"].tolist() == ["t2", "t3", "t1"]
+    assert wrong["is"].tolist() == ["a", "b", "a"] and wrong["read as"].tolist() == ["b", "a", "b"]
+    assert list(zip(right["prompt"], right["probability"], strict=True)) == [("t0", 0.9), ("t4", 0.5)]
+    assert [table.folded for table in read_as(*READ).tables() if table.name == "right"] == [True]
+
+
+def test_only_test_prompts_count_and_probes_without_probabilities_show_none() -> None:
+    unsure = read_as(("t", "a", "b", float("nan")), ("u", "b", "b", 0.5))
+    assert unsure.table("mistakes")["probability"].isna().all()
+    trained = replace(unsure, split=Split(np.arange(1), np.arange(0), np.array([1])))
+    names = [table.name for table in trained.tables()]
+    assert "mistakes" not in names and "confusions" not in names
+    assert trained.table("right")["prompt"].tolist() == ["u"]
+
+
+def test_confusions_are_counted() -> None:
+    found = read_as(*READ)
+    rows = [tuple(row) for row in found.table("confusions").itertuples(index=False)]
+    assert rows == [("a", "b", 2, 3), ("b", "a", 1, 2)]
+    counts = {(a, p): (n, s) for a, p, n, s in zip(*found.figure("confusion").data.values(), strict=True)}
+    assert counts == {
+        ("a", "a"): (1, 1 / 3),
+        ("a", "b"): (2, 2 / 3),
+        ("b", "a"): (1, 0.5),
+        ("b", "b"): (1, 0.5),
+    }
+
+
+def test_more_labels_than_a_figure_can_show_are_left_to_the_table() -> None:
+    many = read_as(*[(f"t{i}", f"l{i}", "l0", 0.5) for i in range(MOST_LABELS + 1)])
+    assert "confusion" not in [figure.name for figure in many.figures()]
+    assert len(many.table("confusions")) > 0
+
+
+def test_the_summary_is_json_and_says_what_was_measured() -> None:
+    found = json.loads(json.dumps(result().summary(), allow_nan=False))
+    assert found["schema"] == "interp.probe/2" and found["verdict"] == result().verdict()
+    numbers = found["numbers"]
+    assert set(numbers) == {
+        "accuracy",
+        "strongest-control",
+        *(f"over-{name}" for name in CONTROLS if name not in ("length", "embedding")),
+    }
+    assert numbers["accuracy"]["value"] == result().accuracy.value
+    assert numbers["strongest-control"]["value"] == max(score.value for score in result().controls)
+    assert result().probes[result().layer].facts()["converged"] is True
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     found = result()
-    found.save(tmp_path)
-    assert json.loads((tmp_path / "metrics.json").read_text())["verdict"] == found.verdict
+    again = load(found.save(tmp_path))
+    assert isinstance(again, ProbeResult) and again.verdict() == found.verdict()
+    assert json.dumps(again.summary()) == json.dumps(found.summary())
     site = f"resid_post.{found.layer}"
+    X = planted().capture(list(found.data.texts), site)[site]
+    assert again.probes[found.layer].predict(X).tolist() == list(found.predicted) == list(again.predicted)
+
+
+def test_the_probes_of_a_result_carry_their_cards(tmp_path: Path) -> None:
+    found = result()
+    site = f"resid_post.{found.layer}"
+    for layer, fitted in found.probes.items():
+        fitted.save(tmp_path / f"resid_post.{layer}")
     loaded = probes.load(
-        tmp_path / "probes" / site, fingerprint=planted().fingerprint, site=site, scheme="none", width=32
+        tmp_path / site, fingerprint=planted().fingerprint, site=site, scheme="none", width=32
     )
     X = planted().capture(list(found.data.texts), site)[site]
     assert loaded.predict(X).tolist() == list(found.predicted)
     assert loaded.card_.metrics["probe"]["value"] == found.accuracy.value
     assert set(loaded.card_.controls) == set(CONTROLS) - {"length", "embedding"} | {"chance"}
     with pytest.raises(probes.ProbeFileError, match=r"asked for resid_post\.19"):
-        probes.load(tmp_path / "probes" / site, site="resid_post.19")
+        probes.load(tmp_path / site, site="resid_post.19")
+
+
+def test_a_card_names_the_labels_that_are_read_wrong_more_often_than_right() -> None:
+    card = read_as(*READ, ("t5", "c", "c", 0.5)).card()
+    assert card.known_failures == ("'a': right on 1 of 3 test prompts",)
 
 
 def test_text_from_data_is_escaped_in_html() -> None:
@@ -373,7 +440,7 @@ def test_text_from_data_is_escaped_in_html() -> None:
     found = probe(planted(), replaced(data, labels=tuple(names[label] for label in data.labels)), layers=1)
     html = found._repr_html_()
     assert "<script>" not in html
-    assert found.verdict.split(" (")[0] in html
+    assert found.verdict().split(" (")[0] in html
 
 
 @pytest.mark.parametrize(

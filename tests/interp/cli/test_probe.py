@@ -13,11 +13,13 @@ import pytest
 
 import interp
 from interp import runs
+from interp.analyses import ProbeResult
 from interp.errors import ConfigError
+from interp.results import load
 from tests.interp.cli.conftest import Answer, Call
 
 ARGUMENTS = ("probe", "--model", "TINY", "--data", "DATA")
-LAYOUT = {"run.json", "data.parquet", "metrics.json", "metrics.parquet", "report.html", "log.jsonl"}
+LAYOUT = {"run.json", "data.parquet", "metrics.json", "result/result.json", "report.html", "log.jsonl"}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def test_the_run_folder_holds_what_the_layout_says(made: tuple[Path, dict]) -> N
     files = set(runs.files(folder))
     assert files >= LAYOUT
     assert {f"probes/resid_post.{layer}/probe.safetensors" for layer in range(3)} <= files
+    assert {f"tables/{name}.parquet" for name in ("scores", "layers")} <= files
     assert {
         "figures/scores.svg",
         "figures/scores.html",
@@ -59,11 +62,15 @@ def test_the_envelope_holds_scores_controls_and_intervals(made: tuple[Path, dict
     folder, envelope = made
     data = envelope["data"]
     assert (envelope["status"], envelope["run"]) == ("ok", folder.as_posix())
-    names = {row["name"] for row in data["scores"] if row["layer"] == data["layer"]}
+    rows = data["tables"]["scores"]["rows"]
+    names = {row["name"] for row in rows}
     assert names == {"probe", "shuffled", "random-weights", "bag-of-tokens", "majority", "chance"}
-    assert all(row["low"] <= row["value"] <= row["high"] for row in data["scores"] if row["name"] != "chance")
-    assert data["metrics"]["accuracy"] > 0.7, "the label is a function of the last word"
-    assert json.loads((folder / "metrics.json").read_text())["scores"] == data["scores"]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows if row["name"] != "chance")
+    assert data["numbers"]["accuracy"]["value"] > 0.7, "the label is a function of the last word"
+    assert json.loads((folder / "metrics.json").read_text()) == {
+        key: value for key, value in data.items() if key != "certificate"
+    }
+    assert load(folder / "result").summary()["tables"] == data["tables"]
 
 
 def test_run_json_says_what_was_asked_of_what_with_which_checks(made: tuple[Path, dict]) -> None:
@@ -80,9 +87,8 @@ def test_the_rows_hold_text_ids_splits_and_what_was_read(made: tuple[Path, dict]
     assert all(4 <= token < 64 for ids in rows["token_ids"] for token in ids)
     assert set(rows["split"]) == {"train", "validation", "test"}
     test = rows[rows["split"] == "test"]
-    assert (test["label"] == test["predicted"]).mean() == pytest.approx(
-        made[1]["data"]["metrics"]["accuracy"]
-    )
+    accuracy = made[1]["data"]["numbers"]["accuracy"]["value"]
+    assert (test["label"] == test["predicted"]).mean() == pytest.approx(accuracy)
     assert rows.groupby("group")["split"].nunique().max() == 1
 
 
@@ -98,14 +104,14 @@ def test_show_prints_the_run_and_finds_a_flipped_bit(
     folder = shutil.copytree(made[0], tmp_path / "copy")
     plain = call("show", str(folder), "--verify")
     assert plain.code == 0
-    for part in ("Reading", "random-weights", "Layer by layer", "each as it was written"):
+    for part in ("be read from layer", "random-weights", "Layer by layer", "each as it was written"):
         assert part in plain.out
-    content = bytearray((folder / "metrics.parquet").read_bytes())
+    content = bytearray((folder / "tables/scores.parquet").read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / "metrics.parquet").write_bytes(content)
+    (folder / "tables/scores.parquet").write_bytes(content)
     assert call("show", str(folder)).code == 0, "sizes are the same"
     broken = call("show", str(folder), "--verify")
-    assert broken.code == 6 and "metrics.parquet" in broken.err
+    assert broken.code == 6 and "scores.parquet" in broken.err
 
 
 class Text(HTMLParser):
@@ -127,7 +133,7 @@ def test_the_report_answers_and_says_how_to_make_it_again(made: tuple[Path, dict
     text = " ".join(page.found)
     verdict = made[1]["data"]["verdict"]
     for part in (
-        verdict[1:],
+        verdict,
         "interp probe --model",
         "random-weights",
         "The model's certificate",
@@ -152,11 +158,11 @@ def test_report_writes_the_page_again_and_elsewhere(
     assert answer.envelope["data"] == {"page": "page.html"} and Path("page.html").is_file()
 
 
-def test_the_front_door_plots_a_run_a_dictionary_and_refuses_the_rest(made: tuple[Path, dict]) -> None:
+def test_the_front_door_plots_a_run_and_its_result_and_refuses_the_rest(made: tuple[Path, dict]) -> None:
     figure = interp.plot(made[0])
     assert list(figure.data.columns) == ["x", "series", "value", "low", "high"]
     assert len(figure.data) == 6 and "test prompts" in figure.caption
-    assert interp.plot(made[1]["data"]).data.equals(figure.data)
+    assert interp.plot(load(made[0] / "result")).data.equals(figure.data)
     for wrong in (3, {"schema": "other"}):
         with pytest.raises(ConfigError, match="no figure is known"):
             interp.plot(wrong)
@@ -199,7 +205,7 @@ def test_gates_end_with_7_and_leave_a_whole_run(call: Call) -> None:
     assert gate(call, "accuracy=0.5", "over-majority=0.1").code == 0
     answer = gate(call, "accuracy=0.5", "accuracy=1.01")
     assert (answer.code, answer.envelope["status"]) == (7, "gate-failed")
-    assert answer.envelope["data"]["metrics"]["accuracy"] <= 1.0
+    assert answer.envelope["data"]["numbers"]["accuracy"]["value"] <= 1.0
     assert "GateError: --fail-under accuracy=1.01: accuracy is" in answer.err
     runs.verify("x")
 
@@ -207,7 +213,9 @@ def test_gates_end_with_7_and_leave_a_whole_run(call: Call) -> None:
 def test_a_model_of_random_weights_is_probed_without_its_own_control(call: Call) -> None:
     answer = call(*ARGUMENTS, "--layer", "1", "--weights", "random", "--out", "x", "--json")
     assert answer.code == 0
-    assert "random-weights" not in {row["name"] for row in answer.envelope["data"]["scores"]}
+    assert "random-weights" not in {
+        row["name"] for row in answer.envelope["data"]["tables"]["scores"]["rows"]
+    }
     again = call(
         *ARGUMENTS, "--layer", "1", "--weights", "random", "--out", "y", "--controls", "random-weights"
     )
@@ -255,8 +263,8 @@ def test_strict_fails_on_a_leak_and_passes_without_one(call: Call) -> None:
     answer = call("probe", "--model", "TINY", "--data", "twice.csv", *fast, "--out", "run")
     assert answer.code == 7
     assert "--strict: 1 of 17 test prompts also stand in training or validation (rows 48)" in answer.err
-    facts = json.loads(Path("run/metrics.json").read_text())["leakage"]
-    assert facts["counts"]["duplicate"] == 1
+    result = load("run/result")
+    assert isinstance(result, ProbeResult) and result.leakage.counts["duplicate"] == 1
     assert "leaks: 1 of 17" in Path("run/report.html").read_text()
 
 
@@ -264,11 +272,15 @@ def test_causal_says_in_every_form_whether_the_model_uses_what_is_read(call: Cal
     fast = ("--kind", "nearest-centroid", "--controls", "majority", "--layer", "1", "--out", "run", "-q")
     answer = call(*ARGUMENTS, *fast, "--causal", "--json")
     assert answer.code == 0, answer.err
-    found = answer.envelope["data"]["causal"]
-    assert {row["edit"] for row in found["effects"]} == {"ablate", "patch", "steer"} and found["draws"] >= 20
-    assert [row["dose"] for row in found["doses"]] == [-2, -1, 0, 1, 2] and found["rank"] == 1
-    assert json.loads(Path("run/metrics.json").read_text())["causal"] == found
-    verdict = found["verdict"][:1].upper() + found["verdict"][1:]
+    data = answer.envelope["data"]
+    assert {f"{edit}-over-random" for edit in ("ablate", "patch", "steer")} <= set(data["numbers"])
+    assert [row["dose"] for row in data["tables"]["doses"]["rows"]] == [-2, -1, 0, 1, 2]
+    assert json.loads(Path("run/metrics.json").read_text())["tables"] == data["tables"]
+    result = load("run/result")
+    assert isinstance(result, ProbeResult) and result.causal is not None
+    assert result.causal.draws >= 20 and result.causal.rank == 1
+    verdict = result.causal.verdict()
+    assert data["verdict"].endswith(verdict)
     page, shown = Path("run/report.html").read_text(), call("show", "run").out
     assert "Does the model use it?" in page and html.escape(verdict, quote=False) in html.unescape(page)
     assert "Does the model use it?" in shown and "does not show that the model uses it" not in shown
@@ -276,7 +288,7 @@ def test_causal_says_in_every_form_whether_the_model_uses_what_is_read(call: Cal
 
 
 def test_without_causal_nothing_is_said_about_use(made: tuple[Path, dict]) -> None:
-    assert "causal" not in made[1]["data"] and not (made[0] / "figures/steering.svg").exists()
+    assert "effects" not in made[1]["data"]["tables"] and not (made[0] / "figures/steering.svg").exists()
     assert "does not show that the model uses it" in (made[0] / "report.html").read_text()
 
 
