@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from interp.analyses.costs import cost
     from interp.analyses.hops import two_hop
     from interp.analyses.knowledge import recall
-    from interp.analyses.measured import Measured
     from interp.analyses.outputs import behaviour
     from interp.analyses.patching import Patching, patch
     from interp.analyses.probing import ProbeResult, probe
@@ -24,7 +23,6 @@ __all__ = [
     "ANALYSES",
     "CausalUse",
     "ConceptResult",
-    "Measured",
     "Patching",
     "ProbeResult",
     "behaviour",
@@ -44,7 +42,6 @@ _HOME = {
     "ANALYSES": "table",
     "CausalUse": "causal",
     "ConceptResult": "concepts",
-    "Measured": "measured",
     "Patching": "patching",
     "ProbeResult": "probing",
     "behaviour": "outputs",

@@ -4,109 +4,131 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from interp import results
 from interp.analyses.clocks import peak_memory, ratio_of_medians, run_in_turns
-from interp.analyses.provenance import origin
+from interp.analyses.provenance import about
 from interp.errors import ConfigError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.quantization.libraries.library import stored
 from interp.quantization.quantizing import quantize
 from interp.quantization.schemes import Scheme
+from interp.results.codec import UNSAVED
+from interp.results.result import Result
+from interp.results.shapes import Figure, Number, Table
 
-if TYPE_CHECKING:
-    import pandas
+__all__ = ["Cost", "Measure", "cost"]
 
-__all__ = ["Cost", "cost"]
-
-SCHEMA = "interp.cost/1"
 ROUNDS, PROMPTS, WIDTH, TOKENS = 9, 8, 64, 8
-COLUMNS = ("measure", "value", "unit", "reference", "ratio", "low", "high", "n")
+COLUMNS = ("measure", "unit", "value", "reference", "ratio", "low", "high", "n")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Cost:
-    """Hold what a model costs beside the reference.
+@dataclass(frozen=True)
+class Measure:
+    """One thing that a model costs, beside the reference in the same run.
+
+    Attributes:
+        measure: what.
+        unit: of ``value`` and ``reference``.
+        value: of the model; of a time the median of rounds.
+        reference: of the reference, measured in turns with it.
+        ratio: value over reference; None where that is 0.
+        low: lower end of the ratio's 95% interval over rounds; None where nothing varies.
+        high: its upper end.
+        n: rounds.
+    """
+
+    measure: str
+    unit: str
+    value: float
+    reference: float
+    ratio: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Cost(Result):
+    """What a model costs beside the reference.
 
     It has no findings on purpose: a cost has no chance value that it could fall back to, so that "survives"
     would mean nothing. What counts is the ratio, with its interval.
 
     Attributes:
-        rows: one per measure, with the keys of :meth:`table`.
-        model: name, weights, fingerprint, tokenizer_fingerprint, scheme.
-        facts: how it was measured.
-        state: the model itself, for later runs beside it. Never written to disk.
-        seed: of the prompts and of the order of turns.
-        warnings: what a reader should know.
+        rows: the measures.
+        beside: fingerprint of the reference.
+        how: how it was measured.
+        state: the model itself, for later runs beside it. It is not saved.
     """
 
-    rows: tuple[Mapping[str, Any], ...]
-    model: Mapping[str, Any]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    warnings: tuple[str, ...] = ()
+    schema: ClassVar[str] = "interp.cost/2"
+    rows: tuple[Measure, ...]
+    beside: str
+    how: str
+    state: Mapping[str, Any] = field(default_factory=dict, metadata=UNSAVED)
 
-    def table(self) -> pandas.DataFrame:
-        """Give one row per measure: value, unit, reference, ratio, low, high, n.
+    def question(self) -> str:
+        """The question."""
+        return f"What does {self.about.model.get('name')} cost?"
 
-        ``reference`` was measured in the same run, in turns with ``value``; ``low`` and ``high`` are the ends
-        of the ratio's 95% interval over ``n`` rounds, and empty where nothing varies.
-        """
-        import pandas
+    def verdict(self) -> str:
+        """The ratios."""
+        known = [f"{one.measure} \u00d7 {one.ratio:.3g}" for one in self.rows if one.ratio is not None]
+        return f"Beside the reference: {'; '.join(known)}."
 
-        return pandas.DataFrame([dict(row) for row in self.rows], columns=list(COLUMNS))
+    def lead(self) -> tuple[str, ...]:
+        """How it was measured."""
+        return (self.how,)
 
-    def diff(self, reference: Cost) -> pandas.DataFrame:
-        """Give measure, unit, value, value_reference, value_change, ratio, low and high.
+    def tables(self) -> tuple[Table, ...]:
+        """One row per measure."""
+        rows = [tuple(getattr(one, name) for name in COLUMNS) for one in self.rows]
+        note = (
+            "Ratio: value over reference, measured in turns in the same run, with a 95% interval over rounds "
+            "where it varies. No verdicts: these numbers have no control."
+        )
+        return (Table("cost", "What it costs", COLUMNS, rows, note),)
 
-        The reference's numbers are those of this run, since times of two runs cannot be compared.
-
-        Raises:
-            ConfigError: this model was measured beside another one.
-        """
-        beside = self.facts.get("beside")
-        if beside != reference.model["fingerprint"]:
-            raise ConfigError(
-                f"this was measured beside the model {str(beside)[:12]}, not beside "
-                f"{reference.model['fingerprint'][:12]}; give cost(model, reference=...) the result to "
-                "compare with."
+    def numbers(self) -> tuple[Number, ...]:
+        """The ratios."""
+        return tuple(
+            Number(
+                f"{one.measure.replace(' ', '-')}-ratio",
+                one.ratio,
+                one.low,
+                one.high,
+                meaning=f"{one.value:,.4g} beside {one.reference:,.4g} {one.unit}",
+                label=f"{one.measure}, of the reference's",
             )
-        table = self.table().rename(columns={"reference": "value_reference"})
-        table["value_change"] = table["value"] - table["value_reference"]
-        columns = ["measure", "unit", "value", "value_reference", "value_change", "ratio", "low", "high"]
-        return table.reindex(columns=columns)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give rows and facts as JSON types."""
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "analysis": "cost",
-                "model": dict(self.model),
-                "rows": [dict(row) for row in self.rows],
-                "facts": dict(self.facts),
-                "seed": self.seed,
-                "warnings": list(self.warnings),
-            }
+            for one in self.rows
         )
-        return plain
 
-    def _repr_html_(self) -> str:
-        """Give the rows as an escaped table for notebooks."""
-        return results.table_html(self.table(), caption=repr(self))
-
-    def __repr__(self) -> str:
-        """Say the ratios in one line."""
-        said = "; ".join(
-            f"{row['measure']} x{row['ratio']:.3g}" for row in self.rows if row["ratio"] is not None
+    def figures(self) -> tuple[Figure, ...]:
+        """The ratios with their intervals."""
+        known = [one for one in self.rows if one.ratio is not None]
+        data = {
+            "name": [one.measure for one in known],
+            "value": [one.ratio for one in known],
+            "low": [one.ratio if one.low is None else one.low for one in known],
+            "high": [one.ratio if one.high is None else one.high for one in known],
+        }
+        return (
+            Figure(
+                "ratios",
+                "intervals",
+                data,
+                "Cost beside the reference",
+                "Value over reference; 95% intervals over rounds.",
+                x="ratio",
+                reference=1.0,
+                reference_name="the reference",
+            ),
         )
-        return f"Cost({said})"
 
 
 def cost(
@@ -150,30 +172,26 @@ def cost(
     ids = _ids(model, prompts, width, seed)
     rounds = n or ROUNDS
     own, ref = run_in_turns([model, beside], ids, rounds=rounds, tokens=TOKENS, seed=seed)
-    rows = [
-        _row("weights at the scheme", "bytes", _needed(given), _needed(beside)),
-        _row("weights in memory", "bytes", _held(model), _held(beside)),
-        _row("peak memory of a pass", "bytes", peak_memory(model, ids), peak_memory(beside, ids)),
+    measured = [
+        _bytes("weights at the scheme", _needed(given), _needed(beside)),
+        _bytes("weights in memory", _held(model), _held(beside)),
+        _bytes("peak memory of a pass", peak_memory(model, ids), peak_memory(beside, ids)),
         _timed("prefill", "ms", own.prefill, ref.prefill, seed),
     ]
     if own.decode and ref.decode:
-        rows.append(_timed("decode", "ms/token", own.decode, ref.decode, seed))
+        measured.append(_timed("decode", "ms/token", own.decode, ref.decode, seed))
+    clock = "CPU time of the process" if model.device.type == "cpu" else "wall time, synchronised"
+    kind = "" if model.quantization is None else f", mode {model.quantization.mode}"
+    data = {"rounds": rounds, "prompts": len(ids), "width": len(ids[0]), "new_tokens": TOKENS}
     return Cost(
-        rows=tuple(rows),
-        model=origin(model),
-        facts={
-            "beside": beside.fingerprint,
-            "device": str(model.device.type),
-            "dtype": str(model.dtype),
-            "threads": torch.get_num_threads(),
-            "clock": "CPU time of the process" if model.device.type == "cpu" else "wall time, synchronised",
-            "rounds": rounds,
-            "prompts": len(ids),
-            "width": len(ids[0]),
-            "new_tokens": TOKENS,
-            "mode": None if model.quantization is None else model.quantization.mode,
-            "quantizing_seconds": None if model.quantization is None else model.quantization.seconds,
-        },
+        about=about(model, data | {"threads": torch.get_num_threads()}),
+        rows=tuple(measured),
+        beside=beside.fingerprint,
+        how=(
+            f"{rounds} rounds of {len(ids)} random prompts of {len(ids[0])} tokens, {TOKENS} more decoded, "
+            f"in turns with the reference: {clock}, {torch.get_num_threads()} threads, {model.device.type}, "
+            f"{str(model.dtype).removeprefix('torch.')}{kind}."
+        ),
         state={"model": model},
         seed=seed,
         warnings=(*model.warnings, *notes),
@@ -216,16 +234,14 @@ def _saved_buffers(model: Model) -> list[torch.Tensor]:
     return [one for name, one in kept.items() if name not in names and isinstance(one, torch.Tensor)]
 
 
-def _row(measure: str, unit: str, value: float | int, reference: float | int) -> dict[str, Any]:
+def _bytes(measure: str, value: int, reference: int) -> Measure:
     ratio = value / reference if reference else None
-    numbers = {"value": float(value), "unit": unit, "reference": float(reference), "ratio": ratio}
-    return {"measure": measure, **numbers, "low": None, "high": None, "n": 1}
+    return Measure(measure, "bytes", float(value), float(reference), ratio)
 
 
-def _timed(measure: str, unit: str, own: list[float], ref: list[float], seed: int) -> dict[str, Any]:
+def _timed(measure: str, unit: str, own: list[float], ref: list[float], seed: int) -> Measure:
     ratio, low, high = ratio_of_medians(np.array(own), np.array(ref), seed=seed)
-    row = _row(measure, unit, float(np.median(own)), float(np.median(ref)))
-    return row | {"ratio": ratio, "low": low, "high": high, "n": len(own)}
+    return Measure(measure, unit, float(np.median(own)), float(np.median(ref)), ratio, low, high, len(own))
 
 
 def _packed(model: Model, beside: Model) -> tuple[Model, tuple[str, ...]]:

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from interp.analyses.material import Material, Own, material
-from interp.analyses.measured import Measured
 from interp.analyses.predictions import Averages, Predictions, divergence, predictions
-from interp.analyses.provenance import check_same_tokens, earlier, origin
+from interp.analyses.provenance import about, check_same_tokens, earlier
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results.findings import Finding
+from interp.results.measured import FindingsResult
+from interp.results.shapes import Cell, Table
 from probes.statistics import mcnemar_exact
 
 __all__ = ["behaviour"]
@@ -47,11 +48,11 @@ class _Sight:
 def behaviour(
     model: ModelLike,
     *,
-    reference: Measured | None = None,
+    reference: FindingsResult | None = None,
     n: int = 200,
     seed: int = 0,
     prompts: Own | None = None,
-) -> Measured:
+) -> FindingsResult:
     """Measure next-token predictions, and how far they are from the reference's.
 
     Findings, in this order: accuracy and log-probability of the answers (where at least half of the prompts
@@ -62,7 +63,8 @@ def behaviour(
     not the prompt: the reference's average distribution over all prompts of the task, at the same place
     counted from the end. It is much closer to the reference than another prompt's distribution, so that a
     change has to be small to count as none. The answers' control is the same average of the model itself.
-    ``facts`` gives the answers that flipped, with McNemar's exact p, and the numbers task by task.
+    Further tables: ``flips`` (answers that flipped, with McNemar's exact p), ``flipped`` (some of them) and
+    ``tasks`` (the numbers task by task).
 
     Args:
         model: what is measured.
@@ -82,13 +84,19 @@ def behaviour(
     own = predictions(model, given.tokens)
     ref: Predictions = own if reference is None else earlier(reference, "behaviour", "predictions")
     sight = _Sight(given, own, ref.check(own), ref.averages(given.tasks))
-    answers, facts = _answers(sight, model)
+    answers, flips = _answers(sight, model)
     state = {"predictions": own, "token_ids": given.tokens.token_ids} if reference is None else {}
-    return Measured(
+    drawn = {"n": len(given), "source": given.source, "positions": sum(given.tokens.lengths)}
+    return FindingsResult(
         analysis="behaviour",
+        about=about(model, {**drawn, "positions_compared": len(own.owner)}),
+        asked=f"What does {model.name} say next, and is it what the reference says?",
+        how=(
+            f"{len(given):,} prompts ({given.source}) were read. Of {drawn['positions']:,} positions "
+            f"{len(own.owner):,} were compared with the reference's next-token distribution.",
+        ),
         found=(*answers, *_divergences(sight), _agreement(sight), _surprise(sight)),
-        model=origin(model),
-        facts={**_drawn(given, own), **facts, "tasks": _tasks(sight)},
+        more=(*flips, Table.of("tasks", "Task by task", _tasks(sight))),
         state=state,
         seed=seed,
         warnings=_warnings(model, given, bool(answers)),
@@ -157,12 +165,12 @@ def _without_context(given: Material, vocabulary: int) -> tuple[Float[np.ndarray
     return np.full(len(rows), uniform), "all tokens equally probable"
 
 
-def _answers(sight: _Sight, model: Model) -> tuple[tuple[Finding, ...], dict[str, Any]]:
-    """Give accuracy and log-probability of the answers, and what flipped."""
+def _answers(sight: _Sight, model: Model) -> tuple[tuple[Finding, ...], tuple[Table, ...]]:
+    """Accuracy and log-probability of the answers, and what flipped."""
     given = sight.given
     rows = given.answered
     if not len(rows):
-        return (), {}
+        return (), ()
     groups = tuple(given.groups[i] for i in rows)
     now, before = (_right(given, one, rows) for one in (sight.own, sight.ref))
     sure = _log_probability(given, sight.own.last, rows)
@@ -189,7 +197,7 @@ def _answers(sight: _Sight, model: Model) -> tuple[tuple[Finding, ...], dict[str
             direction=1,
         ),
     )
-    return found, {"answers": len(rows), "flips": _flips(sight, model, rows, before, now)}
+    return found, _flips(sight, model, rows, before, now)
 
 
 def _right(
@@ -223,52 +231,44 @@ def _flips(
     rows: Int[np.ndarray, " answered"],
     before: Bool[np.ndarray, " answered"],
     now: Bool[np.ndarray, " answered"],
-) -> dict[str, Any]:
-    """Count answers that flipped, test them, and show some."""
+) -> tuple[Table, ...]:
+    """Answers that flipped: their number with a test, and some of them."""
     given, changed = sight.given, rows[before != now]
-    examples = [
-        {
-            "prompt": given.tokens.texts[i],
-            "reference": _word(model, int(sight.ref.top[i][-1])),
-            "now": _word(model, int(sight.own.top[i][-1])),
-            "right": [_word(model, token) for token in given.answers[i][:3]],
-        }
+    shown = [
+        (
+            given.tokens.texts[i],
+            _word(model, int(sight.ref.top[i][-1])),
+            _word(model, int(sight.own.top[i][-1])),
+            " / ".join(_word(model, token) for token in given.answers[i][:3]),
+        )
         for i in changed[:MOST_EXAMPLES]
     ]
-    return {
-        "right_to_wrong": int(np.sum(before & ~now)),
-        "wrong_to_right": int(np.sum(~before & now)),
-        "mcnemar_p": mcnemar_exact(before, now),
-        "examples": examples,
-    }
+    counts = {"answers": len(rows), "right_to_wrong": int(np.sum(before & ~now))}
+    counts |= {"wrong_to_right": int(np.sum(~before & now)), "mcnemar_p": mcnemar_exact(before, now)}
+    columns = ("prompt", "reference", "now", "right")
+    return (
+        Table.of("flips", "Answers that flipped", [counts]),
+        Table("flipped", "Some of them", columns, shown, folded=True, private=("prompt",)),
+    )
 
 
 def _word(model: Model, token: int) -> str:
     return str(model.tokenizer.decode([token])).strip() if model.tokenizer is not None else str(token)
 
 
-def _tasks(sight: _Sight) -> list[dict[str, Any]]:
-    """Give divergence and accuracy task by task."""
+def _tasks(sight: _Sight) -> list[dict[str, Cell]]:
+    """Divergence and accuracy task by task."""
     given, (values, _) = sight.given, _kl(sight)
     divergences, answered = sight.mean(values), set(given.answered.tolist())
-    table: list[dict[str, Any]] = []
+    table: list[dict[str, Cell]] = []
     for task in dict.fromkeys(given.tasks):
         members = np.flatnonzero([name == task for name in given.tasks])
         rows = np.array([i for i in members if i in answered], dtype=np.int64)
-        entry: dict[str, Any] = {"task": task, "n": len(members), "kl": float(divergences[members].mean())}
+        entry: dict[str, Cell] = {"task": task, "n": len(members), "kl": float(divergences[members].mean())}
         for name, read in (("accuracy", sight.own), ("accuracy_reference", sight.ref)):
             entry[name] = float(_right(given, read, rows).mean()) if len(rows) else None
         table.append(entry)
     return table
-
-
-def _drawn(given: Material, own: Predictions) -> dict[str, Any]:
-    return {
-        "prompts": len(given),
-        "source": given.source,
-        "positions_compared": len(own.owner),
-        "positions": sum(given.tokens.lengths),
-    }
 
 
 def _warnings(model: Model, given: Material, answered: bool) -> tuple[str, ...]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from interp.analyses.measured import Measured
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
+from interp.results.measured import FindingsResult
+from interp.results.shapes import About
 
-__all__ = ["check_same_tokens", "earlier", "origin"]
-
-
-def origin(model: Model) -> dict[str, Any]:
-    """Give name, weights, fingerprint, tokenizer_fingerprint and scheme of a model."""
-    return dict(model.described)
+__all__ = ["about", "check_same_tokens", "earlier"]
 
 
-def earlier(reference: Measured, analysis: str, key: str) -> Any:
+def about(model: Model, data: Mapping[str, Any]) -> About:
+    """What a result is of: a model, and what it was given."""
+    return About(model.described, data)
+
+
+def earlier(reference: FindingsResult, analysis: str, key: str) -> Any:
     """Give one entry of an earlier result's state.
 
     Raises:

@@ -14,11 +14,12 @@ from jaxtyping import Float
 from interp.analyses.alignment import Alignment, effective_rank, neighbours, overlap, row_cosine
 from interp.analyses.depths import Layers, depths
 from interp.analyses.material import Material, Own, material, partners
-from interp.analyses.measured import Measured
-from interp.analyses.provenance import check_same_tokens, earlier, origin
+from interp.analyses.provenance import about, check_same_tokens, earlier
 from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.results.findings import Finding
+from interp.results.measured import FindingsResult
+from interp.results.shapes import Cell, Table
 
 __all__ = ["geometry"]
 
@@ -101,8 +102,8 @@ class _Layer:
         statistic = partial(effective_rank, self.own)
         return self.finding("effective rank", ones, 1.0, about, unit="dimensions", statistic=statistic)
 
-    def facts(self) -> dict[str, Any]:
-        """Give relative distance and ratio of lengths, means over prompts."""
+    def distances(self) -> dict[str, Cell]:
+        """Relative distance and ratio of lengths, means over prompts."""
         lengths = np.linalg.norm(self.ref, axis=1)
         apart = np.linalg.norm(self.own - self.ref, axis=1)
         return {
@@ -115,14 +116,14 @@ class _Layer:
 def geometry(
     model: ModelLike,
     *,
-    reference: Measured | None = None,
+    reference: FindingsResult | None = None,
     n: int = 200,
     seed: int = 0,
     layers: Layers | None = None,
     position: str | int = "last",
     k: int = 10,
     prompts: Own | None = None,
-) -> Measured:
+) -> FindingsResult:
     """Measure the residual stream after several blocks, and how much of the reference's geometry it has.
 
     Findings, each a curve over layers: centred cosine, linear CKA, shared nearest neighbours, cosine; and the
@@ -161,8 +162,15 @@ def geometry(
     both = [_Layer(layer, given, own[layer], ref[layer], seed) for layer in at]
     nearest = max(1, min(k, (len(given) - 1) // 2))
     ranks = sorted({0, len(both) // 2, len(both) - 1})
-    return Measured(
+    data = {"n": len(given), "source": given.source, "layers": list(at), "position": position}
+    return FindingsResult(
         analysis="geometry",
+        about=about(model, {**data, "neighbours": nearest}),
+        asked=f"How much of the reference's geometry does the residual stream of {model.name} have?",
+        how=(
+            f"The residual stream of {len(given):,} prompts ({given.source}) was read at {len(at)} layers, "
+            f"position {position}; the {nearest} nearest prompts were compared.",
+        ),
         found=(
             *(one.centred_cosine() for one in both),
             *(one.cka() for one in both),
@@ -170,15 +178,7 @@ def geometry(
             *(one.cosine() for one in both),
             *(both[i].rank() for i in ranks),
         ),
-        model=origin(model),
-        facts={
-            "prompts": len(given),
-            "source": given.source,
-            "layers": list(at),
-            "position": position,
-            "neighbours": nearest,
-            "distances": [one.facts() for one in both],
-        },
+        more=(Table.of("distances", "Distances from the reference", [one.distances() for one in both]),),
         state={"states": own, "token_ids": given.tokens.token_ids, "position": position},
         seed=seed,
         warnings=(*model.warnings, *given.warnings),
@@ -186,7 +186,7 @@ def geometry(
 
 
 def _reference(
-    reference: Measured,
+    reference: FindingsResult,
     given: Material,
     own: dict[int, Float[np.ndarray, "item dim"]],
     position: str | int,

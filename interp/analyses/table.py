@@ -9,90 +9,96 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.analyses.measured import Measured
+    from interp.results import Result
 
-__all__ = ["ANALYSES", "AnalysisRow"]
+__all__ = ["ANALYSES", "Analysis"]
 
 
 @dataclass(frozen=True)
-class AnalysisRow:
-    """Describe an analysis ``(model, *, reference=None, n=None, seed=0) -> Measured``.
+class Analysis:
+    """An analysis ``(model, *, reference=None, n=None, seed=0) -> Result``.
 
     Attributes:
         name: what users type (``--analyses``).
-        module: where it is.
-        function: its name there and in ``interp.analyses``.
         description: one line.
+        run: ``module:function``, imported when it is used.
+        data: what its items are drawn from, in words.
         n: how many items it takes by default; 0 where it takes none.
     """
 
     name: str
-    module: str
-    function: str
     description: str
+    run: str
+    data: str
     n: int
 
-    def bound(self, *, n: int | None = None, seed: int = 0) -> Callable[..., Measured]:
-        """Give the analysis as ``(model, *, reference=None) -> Measured``.
+    @property
+    def function(self) -> Callable[..., Result]:
+        """The function."""
+        module, _, name = self.run.partition(":")
+        found: Any = getattr(import_module(module), name)
+        return found
+
+    def bound(self, *, n: int | None = None, seed: int = 0) -> Callable[..., Result]:
+        """The analysis as ``(model, *, reference=None) -> Result``.
 
         Args:
             n: how many items; its own number where left out.
             seed: of draws.
         """
-        function: Any = getattr(import_module(self.module), self.function)
-        return partial(function, n=self.n if n is None else n, seed=seed)
+        return partial(self.function, n=self.n if n is None else n, seed=seed)
 
 
 _ROWS = (
-    AnalysisRow(
-        "recall",
-        "interp.analyses.knowledge",
+    Analysis(
         "recall",
         "one-hop facts by relation, and the neurons and layers that raise the answer's log-probability",
+        "interp.analyses.knowledge:recall",
+        "the bundled facts",
         400,
     ),
-    AnalysisRow(
+    Analysis(
         "two-hop",
-        "interp.analyses.hops",
-        "two_hop",
         "is the entity in the middle recalled, is it used, and are both questions answered?",
+        "interp.analyses.hops:two_hop",
+        "chains of the bundled facts",
         100,
     ),
-    AnalysisRow(
+    Analysis(
         "probe",
-        "interp.analyses.transfer",
-        "probe_transfer",
         "linear and hyperdimensional probes fitted anew, and carried over in both directions",
+        "interp.analyses.transfer:probe_transfer",
+        "prompts of the task analogy-relation",
         1200,
     ),
-    AnalysisRow(
+    Analysis(
         "patch",
-        "interp.analyses.agreement",
-        "patch_agreement",
         "effects of heads and MLPs, their ranking, and the full model's circuit inside the other model",
+        "interp.analyses.agreement:patch_agreement",
+        "pairs of the first task that lines up",
         32,
     ),
-    AnalysisRow(
-        "geometry",
-        "interp.analyses.similarity",
+    Analysis(
         "geometry",
         "cosine, linear CKA, shared neighbours and effective rank of the residual stream, layer by layer",
+        "interp.analyses.similarity:geometry",
+        "prompts of every bundled task",
         200,
     ),
-    AnalysisRow(
-        "behaviour",
-        "interp.analyses.outputs",
+    Analysis(
         "behaviour",
         "next-token distributions: divergence, agreement, surprise, and answers that flip",
+        "interp.analyses.outputs:behaviour",
+        "prompts of every bundled task",
         200,
     ),
-    AnalysisRow(
-        "cost",
-        "interp.analyses.costs",
+    Analysis(
         "cost",
         "bytes of weights, peak memory, and time of prefill and decoding, against full precision in one run",
+        "interp.analyses.costs:cost",
+        "random tokens",
         0,
     ),
 )
 
-ANALYSES: dict[str, AnalysisRow] = {row.name: row for row in _ROWS}
+ANALYSES: dict[str, Analysis] = {row.name: row for row in _ROWS}

@@ -13,14 +13,15 @@ from jaxtyping import Bool, Float
 from interp.analyses.alignment import row_cosine
 from interp.analyses.depths import Layers, depths
 from interp.analyses.material import partners
-from interp.analyses.measured import Measured
 from interp.analyses.probing.run import captured
 from interp.analyses.probing.splitting import check_labels, split_of
-from interp.analyses.provenance import check_same_tokens, earlier, origin
+from interp.analyses.provenance import about, check_same_tokens, earlier
 from interp.analyses.shuffles import SHUFFLES
 from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.results.findings import Finding
+from interp.results.measured import FindingsResult
+from interp.results.shapes import Table
 from interp.tasks import Labelled, labelled
 from probes import HyperdimensionalProbe, LogisticProbe
 from probes.controls import shuffled_labels
@@ -213,12 +214,12 @@ def _similarities(probe: HyperdimensionalProbe, X: States) -> Float[np.ndarray, 
 def probe_transfer(
     model: ModelLike,
     *,
-    reference: Measured | None = None,
+    reference: FindingsResult | None = None,
     n: int = 1200,
     seed: int = 0,
     data: str | Labelled = "analogy-relation",
     layers: Layers = "50%,70%,85%",
-) -> Measured:
+) -> FindingsResult:
     """Fit linear and hyperdimensional probes on this model, and carry probes over in both directions.
 
     Both models are given the same prompts, split by group, codebook, seed and penalty (the one that the
@@ -260,21 +261,27 @@ def probe_transfer(
     state = {"fits": own, "token_ids": tokens.token_ids, "data": lesson.data.fingerprint}
     both = {key: _Pair(lesson, *key, fit, (known or own)[key]) for key, fit in own.items()}
     found = [one for pair in both.values() for one in (*pair.accuracies(), *pair.agreements())]
-    return Measured(
+    parts = {part: len(getattr(lesson.split, part)) for part in ("train", "validation", "test")}
+    labels = len(set(lesson.data.labels))
+    return FindingsResult(
         analysis="probe",
+        about=about(model, {"name": lesson.data.name, "labels": labels, **parts, "layers": list(at)}),
+        asked=f"Do probes carry over between the reference and {model.name}?",
+        how=(
+            f"Probes of {labels} labels ({lesson.data.name}) were fitted on {parts['train']:,} prompts, "
+            f"their penalty chosen on {parts['validation']:,} and tested on {parts['test']:,} others.",
+        ),
         found=_by_curve(found),
-        model=origin(model),
-        facts={
-            "data": lesson.data.name,
-            "labels": len(set(lesson.data.labels)),
-            "train": len(lesson.split.train),
-            "validation": len(lesson.split.validation),
-            "test": len(lesson.split.test),
-            "layers": list(at),
-            "penalties": [
-                {"kind": kind, "layer": layer, "penalty": fit.penalty} for (kind, layer), fit in own.items()
-            ],
-        },
+        more=(
+            Table.of(
+                "penalties",
+                "The penalties of the probes",
+                [
+                    {"kind": kind, "layer": layer, "penalty": fit.penalty}
+                    for (kind, layer), fit in own.items()
+                ],
+            ),
+        ),
         state={} if known else state,
         seed=seed,
         warnings=(*model.warnings, *notes),
@@ -309,7 +316,10 @@ def _lesson(data: str | Labelled, n: int, seed: int) -> tuple[_Lesson, tuple[str
 
 
 def _known(
-    reference: Measured, lesson: _Lesson, token_ids: tuple[tuple[int, ...], ...], states: dict[int, States]
+    reference: FindingsResult,
+    lesson: _Lesson,
+    token_ids: tuple[tuple[int, ...], ...],
+    states: dict[int, States],
 ) -> dict[tuple[str, int], _Fit]:
     """Give the reference's fits, if they are of the same prompts, labels, layers and width."""
     check_same_tokens(token_ids, earlier(reference, "probe", "token_ids"), "probe")

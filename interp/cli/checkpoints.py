@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results
 from interp.errors import ArtifactError, ConfigError
+from interp.results.codec import from_json, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cell_name", "keep_cell", "read_cells"]
 
-SCHEMA = "interp.cell/1"
+SCHEMA = "interp.cell/2"
 REFERENCE = "reference"
 FOLDER = "cells"
 
@@ -33,19 +34,18 @@ def _word(text: str) -> str:
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def keep_cell(run: RunFolder, cell: Cell, of: Mapping[str, Any]) -> tuple[str, ...]:
-    """Write a cell, with what it was measured on; give the warnings about numbers that JSON cannot hold.
+def keep_cell(run: RunFolder, cell: Cell, of: Mapping[str, Any]) -> None:
+    """Write a cell, with what it was measured on.
 
     Args:
         run: the run.
         cell: of a comparison; the reference's has the scheme "".
         of: fingerprints of models and texts, and the seed: another run of these may use the cell.
     """
-    plain, warnings = results.jsonable(cell.to_dict())
+    plain = to_json(cell)
     content = {"schema": SCHEMA, "of": dict(of), "sha256": _digest(plain), "cell": plain}
     run.write_json(cell_name(cell.analysis, cell.scheme), content)
     run.keep_partial()
-    return warnings
 
 
 def read_cells(run: RunFolder, of: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
@@ -89,7 +89,7 @@ def _read(path: Path, of: Mapping[str, Any]) -> Cell:
                 f"--resume: {path} was measured with {name} = {before}, now it is {of.get(name)}. "
                 "Use --overwrite to start again, or another --out."
             )
-    return Cell.from_dict(content["cell"])
+    return from_json(content["cell"], Cell)
 
 
 def _digest(plain: Any) -> str:

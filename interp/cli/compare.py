@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.checkpoints import keep_cell, read_cells
 from interp.cli.dry_run import of_compare, show_compare
-from interp.cli.frame import OldMade, Work, about_model, command
+from interp.cli.frame import Made, Work, about_model, command
 from interp.cli.options import ModelSettings, RunSettings, choose, flag
 from interp.cli.session import Outcome, Session
 from interp.errors import ConfigError, DataError
@@ -120,7 +120,7 @@ def plan(work: Work, settings: CompareSettings) -> Outcome:
 
 
 @command(CompareSettings, examples=EXAMPLES, plan=plan)
-def compare(work: Work, settings: CompareSettings) -> OldMade:
+def compare(work: Work, settings: CompareSettings) -> Made:
     """Run what is not there yet, keeping every finished cell, and judge."""
     from interp import quantization
 
@@ -147,14 +147,14 @@ def compare(work: Work, settings: CompareSettings) -> OldMade:
         )
     refused = [cell for cell in found.cells if cell.refused]
     nothing = len(refused) == len(found.cells)
-    return OldMade(
-        found.to_dict(),
-        tables={"findings.parquet": found.table()},
+    return Made(
+        found,
         facts={
             "other": None if other is None else about_model(other),
-            "quantization": {cell.scheme: cell.quantization for cell in found.cells if cell.quantization},
+            "quantization": {
+                cell.scheme: cell.quantization.to_dict() for cell in found.cells if cell.quantization
+            },
         },
-        warnings=found.warnings,
         more={"refused": len(refused)},
         error=DataError(f"nothing was compared: {refused[0].refused}") if nothing else None,
     )

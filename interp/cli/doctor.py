@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,9 @@ from interp.cli.frame import Work, command
 from interp.cli.options import SchemeSettings
 from interp.cli.session import Outcome
 from interp.errors import ModelError
+
+if TYPE_CHECKING:
+    from interp.quantization import Integrity
 
 __all__ = ["doctor", "environment"]
 
@@ -55,32 +58,42 @@ class DoctorSettings(SchemeSettings):
 )
 def doctor(work: Work, settings: DoctorSettings) -> Outcome:
     """Examine packages, accelerators and a model."""
+    from interp import report
     from interp.models.doctor import examine
 
     surroundings = environment()
     model = work.model
     certificate = examine(model, seed=settings.seed)
-    failed = [row["item"] for row in surroundings if row["status"] == "fail"] + [
-        check.name for check in certificate.failures
-    ]
     integrity = _integrity(work, settings)
-    failed += [f"{check['name']} ({check['mode']})" for check in integrity if not check["passed"]]
+    failed = [row["item"] for row in surroundings if row["status"] == "fail"]
+    failed += [check.name for check in certificate.failures]
+    failed += [f"{check.name} ({one.mode})" for one in integrity for check in one.failures]
+    remedy = (
+        "Do not trust numbers from it; `interp doctor --json` gives every measurement."
+        if certificate.failures
+        else "Install what is missing."
+    )
     error = (
-        ModelError(f"{model.name}: {len(failed)} checks failed: {', '.join(failed)}. {_remedy(certificate)}")
+        ModelError(f"{model.name}: {len(failed)} checks failed: {', '.join(failed)}. {remedy}")
         if failed
         else None
     )
-    data = {"environment": surroundings, "certificate": certificate.to_dict(), "integrity": integrity}
 
     def show() -> None:
-        _show(surroundings, certificate.to_dict(), certificate.verdict)
-        if integrity:
-            _show_integrity(integrity)
+        _show(surroundings)
+        for one in (certificate, *integrity):
+            report.write(report.story_of(one))
 
-    return Outcome({**data, "passed": not failed}, show, error=error)
+    data = {
+        "environment": surroundings,
+        "certificate": certificate.summary(),
+        "integrity": [one.summary() for one in integrity],
+        "passed": not failed,
+    }
+    return Outcome(data, show, error=error)
 
 
-def _integrity(work: Work, settings: DoctorSettings) -> list[dict[str, Any]]:
+def _integrity(work: Work, settings: DoctorSettings) -> list[Integrity]:
     """Examine a quantized model against its base, and its scheme in the library's own modules."""
     if settings.scheme in ("none", "fp32", "bf16"):
         return []
@@ -90,29 +103,7 @@ def _integrity(work: Work, settings: DoctorSettings) -> list[dict[str, Any]]:
     models = [work.model]
     if Scheme.parse(settings.scheme).packs:
         models.append(quantize(base, settings.scheme, mode="packed"))
-    found = [examine(one, base).to_dict() for one in models]
-    return [{"mode": one["mode"], **check} for one in found for check in one["checks"]]
-
-
-def _show_integrity(checks: list[dict[str, Any]]) -> None:
-    from interp.report.tables import console, of_rows, to_rich
-
-    rows = [
-        {
-            "mode": check["mode"],
-            "check of the quantized weights": check["name"],
-            "outcome": "passed" if check["passed"] else "FAILED",
-            "detail": check["detail"],
-        }
-        for check in checks
-    ]
-    console().print(to_rich(of_rows(rows)))
-
-
-def _remedy(certificate: Any) -> str:
-    if certificate.failures:
-        return "Do not trust numbers from it; `interp doctor -v --json` gives every measurement."
-    return "Install what is missing."
+    return [examine(one, base) for one in models]
 
 
 def environment() -> list[dict[str, str]]:
@@ -165,10 +156,7 @@ def _package(name: str) -> dict[str, str]:
     return {"item": name, "status": "pass", "found": re.sub(r"\+.*", "", version)}
 
 
-def _show(surroundings: list[dict[str, str]], certificate: dict[str, Any], verdict: str) -> None:
-    from interp.report.certificate import certificate_table
-    from interp.report.tables import console, to_rich
-
+def _show(surroundings: list[dict[str, str]]) -> None:
     versions = ", ".join(
         f"{row['item']} {row['found']}"
         for row in surroundings
@@ -178,8 +166,3 @@ def _show(surroundings: list[dict[str, str]], certificate: dict[str, Any], verdi
     for row in surroundings:
         if row["item"] not in (*NEEDED, "python") or row["status"] != "pass":
             click.echo(f"{row['item']}: {row['found']}")
-    table = certificate_table(certificate)
-    if table is not None:
-        console().print(to_rich(table))
-        click.echo(table.note)
-    click.echo(verdict)

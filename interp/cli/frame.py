@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas
 
     from interp.models import Model
+    from interp.models.certificate import Certificate
     from interp.results import Result
     from interp.runs import RunFolder
     from interp.tasks import Labelled
@@ -119,7 +120,7 @@ class Work:
         return self.load(self.settings, getattr(self.settings, "scheme", "none"))
 
     @cached_property
-    def certificate(self) -> dict[str, Any]:
+    def certificate(self) -> Certificate:
         """What the checks of the model found; a failed one becomes a warning that the run carries."""
         from interp.models import doctor
 
@@ -129,7 +130,7 @@ class Work:
                 f"the model fails the check '{check.name}' ({check.detail or check.value}): do not trust "
                 f"these numbers"
             )
-        return certificate.to_dict()
+        return certificate
 
     def certified(self) -> Model:
         """Check the model before it is used, and give it."""
@@ -296,7 +297,7 @@ def _finish(work: Work, made: Outcome | Made | OldMade) -> Outcome:
 
     found = {one.name: one.value for one in result.numbers()}
     gates = read_gates(getattr(work.settings, "fail_under", ()), found)
-    data = {**result.summary(), "certificate": {"passed": work.certificate["passed"]}, **made.more}
+    data = {**result.summary(), "certificate": {"passed": work.certificate.passed}, **made.more}
     error = made.error or failed_gate(gates, found)
     return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, page.name), error=error)
 
@@ -332,9 +333,11 @@ def _keep(work: Work, made: Made) -> Result:
 
 def _end(work: Work, facts: Mapping[str, Any]) -> None:
     """Close the run with what it was made of."""
+    from interp.results.codec import to_json
+
     work.run.finish(
         model=about_model(work.model),
-        certificate=work.certificate,
+        certificate={"passed": work.certificate.passed, "result": to_json(work.certificate)},
         **facts,
         command_line=work.session.line,
         warnings=work.session.warnings,
@@ -354,7 +357,7 @@ def _finish_old(work: Work, made: OldMade) -> Outcome:
         report.write(story)
         session.say(f"run: {run.path}" + "".join(f"   report: {run.path / name}" for name in page))
 
-    data = {**made.content, "certificate": {"passed": work.certificate["passed"]}, **made.more}
+    data = {**made.content, "certificate": {"passed": work.certificate.passed}, **made.more}
     gates = read_gates(getattr(work.settings, "fail_under", ()), made.numbers)
     error = made.error or failed_gate(gates, made.numbers)
     return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, *page), error=error)
@@ -477,7 +480,7 @@ def _number(text: str, value: str) -> float:
     return number
 
 
-def failed_gate(gates: Mapping[str, float], found: Mapping[str, float | None]) -> GateError | None:
+def failed_gate(gates: Mapping[str, float], found: Mapping[str, float | int | None]) -> GateError | None:
     """Give the error of the first metric that is lower than asked (or was not measured), or ``None``."""
     for name, least in gates.items():
         value = found.get(name)

@@ -146,7 +146,7 @@ def analyses() -> list[dict[str, Any]]:
     from interp.analyses.table import ANALYSES
 
     return [
-        {"analysis": row.name, "items": row.n or None, "description": row.description}
+        {"analysis": row.name, "items": row.n or None, "data": row.data, "description": row.description}
         for row in ANALYSES.values()
     ]
 

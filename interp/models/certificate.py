@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
-from interp import results
-from interp.errors import ArtifactError
+from interp.results import Cell, Figure, Number, Result, Table
 
-__all__ = ["Certificate", "Check", "NoiseFloor", "Status"]
+__all__ = ["Certificate", "Check", "Examination", "NoiseFloor", "Status"]
 
-SCHEMA = "interp.certificate/1"
 Status = Literal["pass", "warn", "fail", "skip"]
-_MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL", "skip": "-"}
+OUTCOMES: dict[str, str] = {"pass": "passed", "warn": "note", "fail": "FAILED", "skip": "does not apply"}
+MOST_MARGIN = 8.0
 
 
 @dataclass(frozen=True)
 class Check:
-    """Hold one check of a model.
+    """One check of a model.
 
     Attributes:
         name: what was checked.
@@ -39,6 +38,12 @@ class Check:
     detail: str = ""
     bound: Literal["at most", "at least"] = "at most"
 
+    def row(self) -> tuple[Cell, ...]:
+        """The row of a table."""
+        bound, unit = "" if self.limit is None else self.bound, "" if self.value is None else self.unit
+        outcome = OUTCOMES[self.status]
+        return (self.name, outcome, self.value, bound, self.limit, unit, self.detail, self.status)
+
     @property
     def passed(self) -> bool:
         """Whether it did not fail; warnings and skipped checks do not fail, and are counted apart."""
@@ -47,7 +52,7 @@ class Check:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Hold how far the same prompts differ alone and in a batch; smaller differences mean nothing.
+    """How far the same prompts differ alone and in a batch; smaller differences mean nothing.
 
     Attributes:
         logits: largest difference of a logit after the last token.
@@ -67,31 +72,15 @@ class NoiseFloor:
         return f"{self.logits:.2g} logits, {self.kl:.2g} nats KL ({compared})"
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """Hold the outcome of ``interp doctor``.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Examination(Result):
+    """Checks of a model, and whether it passed them.
 
     Attributes:
         checks: every check, in the order they ran.
-        noise_floor: what batch size alone changes; None where it could not be measured.
-        model: name, weights, type, sizes, dtype and device.
-        fingerprint: sha256 of the weights.
-        tokenizer_fingerprint: sha256 of the tokenizer, "" without one.
-        disabled: kinds of site that the model does not offer, each with the reason.
-        prompts: numbers of tokens of the prompts used.
-        seed: of what was drawn.
-        versions: of Python and the packages.
     """
 
     checks: tuple[Check, ...]
-    noise_floor: NoiseFloor | None
-    model: Mapping[str, Any]
-    fingerprint: str
-    tokenizer_fingerprint: str = ""
-    disabled: Mapping[str, str] = field(default_factory=dict)
-    prompts: tuple[int, ...] = ()
-    seed: int = 0
-    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -104,82 +93,107 @@ class Certificate:
         return tuple(check for check in self.checks if check.status == "fail")
 
     def __getitem__(self, name: str) -> Check:
-        """Give a check by its name.
+        """A check by its name.
 
         Raises:
             KeyError: no check has that name.
         """
         return {check.name: check for check in self.checks}[name]
 
-    def table(self) -> Any:
-        """Give a pandas DataFrame with one row per check; its columns are the fields of ``Check``."""
-        import pandas
-
-        columns = ["check", "status", "value", "bound", "limit", "unit", "detail"]
-        rows = [(c.name, c.status, c.value, c.bound, c.limit, c.unit, c.detail) for c in self.checks]
-        frame = pandas.DataFrame(rows, columns=columns)
-        return frame.astype({"value": float, "limit": float})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything as a JSON-able dictionary; a number that JSON cannot hold becomes None."""
-        plain, _ = results.jsonable({**asdict(self), "passed": self.passed})
-        return {"schema": SCHEMA, **plain}
-
-    def diff(self, reference: Certificate) -> Any:
-        """Give the change of every measured value from another certificate, as a pandas DataFrame."""
-        return results.difference(self.table(), reference.table(), ["check"])
-
-    def save(self, path: str | Path) -> Path:
-        """Write it as JSON, atomically.
-
-        Raises:
-            ConfigError: the place cannot be written.
-        """
-        results.write_json(self.to_dict(), path)
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Certificate:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ArtifactError: the file is missing, damaged or something else.
-        """
-        facts = results.read_json(path)
-        if facts.pop("schema", None) != SCHEMA:
-            raise ArtifactError(f"{path} is not a certificate ({SCHEMA}). Run `interp doctor` again.")
-        facts.pop("passed", None)
-        checks = tuple(Check(**check) for check in facts.pop("checks"))
-        floor = facts.pop("noise_floor")
-        prompts = tuple(facts.pop("prompts"))
-        return cls(checks, NoiseFloor(**floor) if floor else None, prompts=prompts, **facts)
-
-    def __str__(self) -> str:
-        """Print it: one line per check, then the noise floor and the verdict."""
-        lines = [_line(check, max(len(c.name) for c in self.checks)) for check in self.checks]
-        head = ", ".join(f"{key} {value}" for key, value in self.model.items())
-        floor = [f"noise floor: {self.noise_floor}"] if self.noise_floor else []
-        return "\n".join([head, *lines, *floor, self.verdict])
-
-    @property
     def verdict(self) -> str:
         """The outcome in one sentence."""
-        count = {status: sum(check.status == status for check in self.checks) for status in _MARKS}
+        count = {status: sum(check.status == status for check in self.checks) for status in OUTCOMES}
         parts = [f"{count['pass']} passed", f"{count['warn']} warned", f"{count['skip']} do not apply"]
         if self.failures:
             names = ", ".join(check.name for check in self.failures)
             return f"{len(self.failures)} failed ({names}); {', '.join(parts)}."
         return "No check failed: " + ", ".join(parts) + "."
 
-    def _repr_html_(self) -> str:
-        """Give an escaped HTML table for notebooks."""
-        return results.table_html(
-            self.table(), caption=f"{self.model.get('name', '')}: {self.verdict}", decimals=8
+    def tables(self) -> tuple[Table, ...]:
+        """One row per check."""
+        columns = ("check", "outcome", "value", "bound", "limit", "unit", "detail", "status")
+        rows = [check.row() for check in self.checks]
+        formats = {"value": ".2g", "limit": ".2g"}
+        hidden = ("status",)
+        return (Table("checks", "Checks", columns, rows, self._note(), formats=formats, hidden=hidden),)
+
+    def _note(self) -> str:
+        """What stands under the table."""
+        return ""
+
+    def numbers(self) -> tuple[Number, ...]:
+        """How many checks failed."""
+        made = sum(check.status != "skip" for check in self.checks)
+        return (Number("failed-checks", len(self.failures), unit=f"of {made}", decimals=0),)
+
+    def figures(self) -> tuple[Figure, ...]:
+        """How far each measured value is from its limit."""
+        known = [check for check in self.checks if check.value is not None and check.limit]
+        values = [_margin(check) for check in known]
+        data = {"name": [check.name for check in known], "value": values, "low": values, "high": values}
+        colours = [1 if check.status == "fail" else 0 for check in known]
+        return (
+            Figure(
+                "margins",
+                "intervals",
+                {**data, "colour": colours},
+                "How far from the limit",
+                "Powers of ten between what was measured and what is allowed; right of the line is too much.",
+                x="log10 of measured / allowed",
+                reference=0.0,
+                reference_name="limit",
+            ),
         )
 
 
-def _line(check: Check, width: int) -> str:
-    value = "" if check.value is None else f"{check.value:.2g}"
-    limit = "" if check.limit is None else f"{check.bound} {check.limit:.2g}"
-    measured = f"{value:>8} {limit:<16} {check.unit:<9}"
-    return f"{_MARKS[check.status]:>4}  {check.name:<{width}}  {measured} {check.detail}".rstrip()
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Certificate(Examination):
+    """The outcome of ``interp doctor``.
+
+    Attributes:
+        noise_floor: what batch size alone changes; None where it could not be measured.
+        disabled: kinds of site that the model does not offer, each with the reason.
+        prompts: numbers of tokens of the prompts used.
+    """
+
+    schema: ClassVar[str] = "interp.certificate/2"
+    noise_floor: NoiseFloor | None
+    disabled: Mapping[str, str] = field(default_factory=dict)
+    prompts: tuple[int, ...] = ()
+
+    def question(self) -> str:
+        """The question."""
+        return f"Is {self.about.model_name} read correctly?"
+
+    def lead(self) -> tuple[str, ...]:
+        """What was run, and what the model does not offer."""
+        lengths = ", ".join(map(str, self.prompts))
+        said = [f"{len(self.prompts)} prompts of {lengths} tokens were run."] if self.prompts else []
+        return (*said, *(f"Not offered: {kind}, since {why}" for kind, why in self.disabled.items()))
+
+    def numbers(self) -> tuple[Number, ...]:
+        """How many checks failed, and the noise floor."""
+        floor = self.noise_floor
+        if floor is None:
+            return super().numbers()
+        meaning = f"the same prompts alone and in a batch of {floor.batch_size}"
+        return (
+            *super().numbers(),
+            Number("noise-floor", floor.logits, unit="logits", meaning=meaning),
+            Number("noise-floor-kl", floor.kl, unit="nats", meaning=meaning, label="Noise floor, KL"),
+            Number("noise-floor-relative", floor.relative, meaning="of the largest absolute logit"),
+        )
+
+    def _note(self) -> str:
+        if self.noise_floor is None:
+            return ""
+        return f"Noise floor: {self.noise_floor}. A smaller difference between two runs means nothing."
+
+
+def _margin(check: Check) -> float:
+    """Powers of ten by which a value is beyond its limit; negative is within, at most so many are drawn."""
+    assert check.value is not None
+    assert check.limit
+    ratio = abs(check.value / check.limit)
+    drawn = MOST_MARGIN if not math.isfinite(ratio) else math.log10(max(ratio, 10.0**-MOST_MARGIN))
+    return max(-MOST_MARGIN, min(MOST_MARGIN, drawn if check.bound == "at most" else -drawn))

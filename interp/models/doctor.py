@@ -14,6 +14,7 @@ from interp.models.checks.context import Context, skipped
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Prompts
+from interp.results import About
 from interp.runs import versions
 
 __all__ = ["Certificate", "Check", "examine"]
@@ -45,7 +46,7 @@ def examine(model: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) 
         seed: for random ids and edits.
 
     Returns:
-        A certificate; ``.passed`` tells whether no check failed, ``print`` shows all.
+        A certificate; ``.passed`` tells whether no check failed, ``.table()`` shows all.
 
     Raises:
         DataError: a prompt the model cannot read.
@@ -61,13 +62,10 @@ def examine(model: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) 
     return Certificate(
         checks=tuple(checks),
         noise_floor=case.batched[0] if finite else None,
-        model=_described(model),
-        fingerprint=model.fingerprint,
-        tokenizer_fingerprint=model.tokenizer_fingerprint,
+        about=About(_described(model), versions=versions()),
         disabled=dict(model.disabled),
         prompts=tuple(map(len, case.prompts)),
         seed=seed,
-        versions=versions(),
     )
 
 
@@ -127,8 +125,7 @@ def _first(tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
 
 def _described(model: Model) -> dict[str, object]:
     return {
-        "name": model.name,
-        "weights": model.weights,
+        **model.described,
         "type": model.hf.config.model_type,
         "layers": model.n_layers,
         "d_model": model.d_model,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interp import results
 from interp.errors import ConfigError
+from interp.models.certificate import Check, Examination
 from interp.models.fingerprints import parts
 from interp.models.forward import gradients
 from interp.models.loading import ModelLike, as_model
@@ -23,11 +23,9 @@ from interp.quantization.gradients import ALIKE, cosine
 from interp.quantization.libraries import library_of
 from interp.quantization.quantizing import quantize
 from interp.quantization.schemes import Scheme
+from interp.results import About
 
-if TYPE_CHECKING:
-    import pandas
-
-__all__ = ["Check", "Integrity", "examine"]
+__all__ = ["Integrity", "examine"]
 
 LOGITS = 2e-2
 """By how much packed and dense logits may differ, of the largest: kernels that multiply in half precision."""
@@ -35,57 +33,22 @@ ROUNDED = 0.15
 """The same where the library's modules round activations too."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """Hold one check: its name, whether it passed, what was measured, the limit, and what it means."""
-
-    name: str
-    passed: bool
-    value: float
-    limit: float
-    detail: str = ""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Integrity:
-    """Hold the checks of one quantized model.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Integrity(Examination):
+    """The checks of one quantized model.
 
     Attributes:
         scheme: its scheme.
         mode: ``dense`` or ``packed``.
-        checks: in the order in which they were made.
     """
 
+    schema: ClassVar[str] = "interp.integrity/1"
     scheme: str
     mode: str
-    checks: tuple[Check, ...]
 
-    @property
-    def passed(self) -> bool:
-        """Say whether no check failed."""
-        return all(check.passed for check in self.checks)
-
-    def table(self) -> pandas.DataFrame:
-        """Give one row per check: name, passed, value, limit, detail."""
-        import pandas
-
-        return pandas.DataFrame([asdict(check) for check in self.checks])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the checks as JSON types."""
-        checks = [asdict(check) for check in self.checks]
-        plain, _ = results.jsonable({"scheme": self.scheme, "mode": self.mode, "passed": self.passed})
-        return {**plain, "checks": results.jsonable(checks)[0]}
-
-    def _repr_html_(self) -> str:
-        """Give the checks as an escaped table for notebooks."""
-        return results.table_html(self.table(), caption=repr(self))
-
-    def __repr__(self) -> str:
-        """Say in one line what failed."""
-        failed = [f"{one.name} ({one.detail or one.value})" for one in self.checks if not one.passed]
-        said = f"failed: {'; '.join(failed)}" if failed else f"all {len(self.checks)} checks passed"
-        return f"Integrity({self.scheme}, {self.mode}: {said})"
+    def question(self) -> str:
+        """The question."""
+        return f"Does {self.about.model.get('name')} hold what {self.scheme} says ({self.mode})?"
 
 
 def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) -> Integrity:
@@ -122,7 +85,20 @@ def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None
     rounds = report.mode == "packed" and not Scheme.parse(report.scheme).weight_only
     same = _one_by_one(model) if rounds else [_logits(model, dense, ids), _gradients(model, dense, ids)]
     checks = [_modules(model), *same, _saved(model, base, ids)]
-    return Integrity(report.scheme, report.mode, tuple(checks))
+    return Integrity(
+        about=About(model.described), scheme=report.scheme, mode=report.mode, checks=tuple(checks), seed=seed
+    )
+
+
+def _check(
+    name: str,
+    passed: bool,
+    value: float,
+    limit: float,
+    detail: str,
+    bound: Literal["at most", "at least"] = "at most",
+) -> Check:
+    return Check(name, "pass" if passed else "fail", value, limit, "", detail, bound)
 
 
 def _ids(model: Model, seed: int) -> tuple[tuple[int, ...], ...]:
@@ -137,7 +113,7 @@ def _modules(model: Model) -> Check:
     done, left = len(report.modules), len(report.skipped)
     missing = report.expected - done - left
     detail = f"{done} of {report.expected} quantized, {left} left out with a reason"
-    return Check("every module is accounted for", missing == 0, float(missing), 0.0, detail)
+    return _check("every module is accounted for", missing == 0, float(missing), 0.0, detail)
 
 
 def _one_by_one(model: Model, *, seed: int = 0) -> list[Check]:
@@ -161,8 +137,15 @@ def _one_by_one(model: Model, *, seed: int = 0) -> list[Check]:
         slopes.append(cosine(module, library, dtype=model.dtype, seed=seed) or 0.0)
     off, slope = max(apart), min(slopes)
     return [
-        Check("each module multiplies by its weights", off <= LOGITS, off, LOGITS, "the furthest off"),
-        Check("each module's gradient is that of its weights", slope >= ALIKE, slope, ALIKE, "least cosine"),
+        _check("each module multiplies by its weights", off <= LOGITS, off, LOGITS, "the furthest off"),
+        _check(
+            "each module's gradient is that of its weights",
+            slope >= ALIKE,
+            slope,
+            ALIKE,
+            "least cosine",
+            "at least",
+        ),
     ]
 
 
@@ -172,7 +155,7 @@ def _logits(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Check:
     detail = "its logits less those of its dense twin, of the largest"
     weights_only = model.quantization is None or Scheme.parse(model.quantization.scheme).weight_only
     limit = LOGITS if weights_only else ROUNDED
-    return Check("packed logits are the dense ones", off <= limit, off, limit, detail)
+    return _check("packed logits are the dense ones", off <= limit, off, limit, detail)
 
 
 def _gradients(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Check:
@@ -180,11 +163,12 @@ def _gradients(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Chec
     report = model.quantization
     if report is not None and report.gradients:  # known of schemes that round activations, else a fault
         known = not Scheme.parse(report.scheme).weight_only
-        return Check(name, known, 0.0, ALIKE, f"refused where asked for: {report.gradients}")
+        return _check(name, known, 0.0, ALIKE, f"refused where asked for: {report.gradients}", "at least")
     favourite = dense.logits(ids).argmax(-1)
     ours, theirs = (_slope(one, ids, favourite) for one in (model, dense))
     found = float(torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0))
-    return Check(name, found >= ALIKE, found, ALIKE, "cosine, with respect to the stream that enters block 0")
+    detail = "cosine, with respect to the stream that enters block 0"
+    return _check(name, found >= ALIKE, found, ALIKE, detail, "at least")
 
 
 @gradients()
@@ -210,7 +194,7 @@ def _saved(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
     live = _apart(model.logits(ids), before)
     report = model.quantization
     if report is None or report.mode != "packed":
-        return Check(name, live == 0, live, 0.0, f"{len(tensors)} tensors; by how much live logits differ")
+        return _check(name, live == 0, live, 0.0, f"{len(tensors)} tensors; by how much live logits differ")
     fresh = quantize(base, report.scheme, mode="packed", skip=report.requested)
     _fill(fresh, {key: torch.zeros_like(tensor) for key, tensor in again.items()})
     if (
@@ -218,11 +202,11 @@ def _saved(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
         and fresh.quantization.modules
         and not _apart(fresh.logits(ids), before)
     ):
-        return Check(name, False, 0.0, 0.0, "what would be saved is not what it computes with")
+        return _check(name, False, 0.0, 0.0, "what would be saved is not what it computes with")
     _fill(fresh, again)
     reloaded = _apart(fresh.logits(ids), before)
     detail = f"{len(tensors)} tensors; live logits differ by {live:.1g}, a reloaded copy's by {reloaded:.1g}"
-    return Check(name, not live and not reloaded, max(live, reloaded), 0.0, detail)
+    return _check(name, not live and not reloaded, max(live, reloaded), 0.0, detail)
 
 
 def _apart(ours: Tensor, theirs: Tensor) -> float:

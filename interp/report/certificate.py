@@ -1,58 +1,12 @@
-"""The parts every report has: the model's certificate, and what identifies the run."""
+"""What identifies a run: model, data, settings, versions, time."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from interp.report.story import Table
 from interp.results import About
 
-__all__ = ["certificate_table", "identity", "short_name"]
-
-
-STATUS = {"pass": "passed", "warn": "note", "fail": "FAILED", "skip": "does not apply"}
-
-
-def certificate_table(certificate: Any) -> Table | None:
-    """Give the doctor's checks as a table; ``None`` where a run has no certificate."""
-    checks = certificate.get("checks") if isinstance(certificate, dict) else None
-    if not checks:
-        return None
-    rows = tuple(_row(check) for check in checks)
-    return Table(
-        "The model's certificate",
-        ("check", "outcome", "measured", "allowed", "detail"),
-        rows,
-        note=_noise(certificate),
-    )
-
-
-def _row(check: dict[str, Any]) -> tuple[str, ...]:
-    unit = "" if check.get("unit") == "relative" else check.get("unit") or ""
-    value, limit = (_quantity(check.get(key)) for key in ("value", "limit"))
-    allowed = f"{check.get('bound', 'at most')} {limit}" if limit else ""
-    return (
-        check.get("name", ""),
-        STATUS.get(check.get("status", ""), "?"),
-        f"{value} {unit}".strip() if value else "",
-        allowed,
-        check.get("detail", ""),
-    )
-
-
-def _quantity(value: Any) -> str:
-    return "" if value is None else f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def _noise(certificate: dict[str, Any]) -> str:
-    floor = certificate.get("noise_floor")
-    if not floor:
-        return ""
-    return (
-        f"Noise floor: the same prompts alone and in a batch of {floor['batch_size']} differ by up to "
-        f"{floor['logits']:.2g} logits "
-        f"({floor['kl']:.2g} nats). A smaller difference between two runs means nothing."
-    )
+__all__ = ["identity", "short_name"]
 
 
 def short_name(facts: dict[str, Any]) -> str:

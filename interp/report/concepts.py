@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from interp.report.causal import causal_figures, causal_tables, causal_words, sentences
-from interp.report.certificate import certificate_table, identity, short_name
+from interp.report.certificate import identity, short_name
+from interp.report.document import certificate_table
 from interp.report.figures import Figure
 from interp.report.story import Example, Number, Story, Table
 

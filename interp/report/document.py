@@ -13,16 +13,17 @@ from typing import Any
 
 from interp import results
 from interp.report import figures
-from interp.report.certificate import certificate_table, identity, short_name
+from interp.report.certificate import identity, short_name
 from interp.report.glossary import terms_in
 from interp.report.story import Number, Story, Table
 from interp.report.text import printable
 from interp.results import Result
+from interp.results.codec import from_json
 
-__all__ = ["document", "shown_table", "value_text"]
+__all__ = ["certificate_table", "document", "shown_table", "value_text"]
 
 LONG = 30
-"""Rows of a table that a page shows; the run's folder has all of them."""
+"""Rows of a table that are shown, unless it asks for more; the run's folder has all of them."""
 
 
 def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
@@ -34,7 +35,9 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
     """
     facts = dict(facts or {})
     cautions = [*result.cautions(), *result.warnings, *facts.get("warnings", [])]
-    main, *others = [shown_table(table) for table in result.tables()] or [None]
+    tables = result.tables()
+    main, *others = [shown_table(table, max(LONG, table.shown)) for table in tables] or [None]
+    narrow = [replace(one, hidden=(*one.hidden, *one.page_only)) for one in tables if not one.folded]
     found = Story(
         kicker=_kicker(facts),
         title=result.question(),
@@ -43,6 +46,7 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
         numbers=[_number(one) for one in result.numbers()],
         first=main,
         tables=[one for one in others if one is not None],
+        terminal=[shown_table(table) for table in narrow],
         figures=[figures.drawing(one) for one in result.figures()],
         cautions=list(dict.fromkeys(cautions)),
         certificate=certificate_table(facts.get("certificate")),
@@ -50,6 +54,14 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
         facts=identity(facts) if facts else (),
     )
     return _explained(found)
+
+
+def certificate_table(certificate: Mapping[str, Any] | None) -> Table | None:
+    """The checks of the model as ``run.json`` holds them; None where a run has none."""
+    if not certificate or "result" not in certificate:
+        return None
+    found = from_json(certificate["result"], Result)
+    return replace(shown_table(found.tables()[0]), title="The model's certificate")
 
 
 def _kicker(facts: Mapping[str, Any]) -> str:
@@ -80,13 +92,14 @@ def value_text(value: results.Cell, decimals: int = 3) -> str:
     return f"{value:.1e}" if small else f"{value:,.{decimals}f}"
 
 
-def interval_text(low: Any, high: Any, decimals: int = 3) -> str:
+def interval_text(low: Any, high: Any, decimals: int = 3, *, form: str | None = None) -> str:
     """An interval as text; a dash where there is none, and a word where the data cannot say."""
     if low is None or high is None or low != low or high != high:
         return "\u2013"
     if isinf(low) and isinf(high):
         return "undetermined"
-    return f"[{value_text(low, decimals)}, {value_text(high, decimals)}]"
+    ends = (format(end, form) if form else value_text(end, decimals) for end in (low, high))
+    return f"[{', '.join(ends)}]"
 
 
 def shown_table(table: results.Table, most: int | None = LONG) -> Table:
@@ -97,7 +110,9 @@ def shown_table(table: results.Table, most: int | None = LONG) -> Table:
     formats = dict(table.formats)
     rows = tuple(
         tuple(
-            interval_text(row[at], row[pairs[at]]) if at in pairs else _cell(row[at], formats.get(name))
+            interval_text(row[at], row[pairs[at]], form=formats.get(name))
+            if at in pairs
+            else _cell(row[at], formats.get(name))
             for at, name in columns
         )
         for row in (table.rows if most is None else table.rows[:most])

@@ -20,12 +20,15 @@ GLOSSARY: dict[str, str] = {
     "concept": "A name with a vector of its own; the probe says whose vector a state resembles most.",
     "control": "The same measurement without what is claimed; a number is worth what it has over it.",
     "cosine": "How alike two vectors are, from -1 to 1; to be read against its floor.",
-    "delta": "The smallest change that would matter: three noise floors, or 10% of the finding if larger.",
+    "delta": "The smallest change of the excess that would matter: three noise floors, or 10% of the "
+    "reference's excess if larger. The 10% are taken item by item, so that their uncertainty counts.",
+    "dense": "A quantized model with the scheme's numbers in its own modules, in full precision arithmetic.",
     "denoising": "The corrupt prompt, with the mediator's value from the clean one: is it enough?",
     "dose": (
         "How far the state is pushed towards another label; 1 is the mean distance between two prompts of "
         "different labels, along the direction from one to the other."
     ),
+    "excess": "The value less its own model's control. A verdict is on its change, item by item.",
     "faithfulness": "The share of the behaviour kept when only the circuit is as in the clean run.",
     "finding": "One number of an analysis, measured item by item, with a control that it has to beat.",
     "floor": "What the best constant prediction scores.",
@@ -43,13 +46,16 @@ GLOSSARY: dict[str, str] = {
     "layer": "One of the model's blocks, counted from 0.",
     "left without it": "What remains when only the circuit is as in the corrupt run: 0 if nothing else does.",
     "logit lens": "The model's own last step applied to an earlier layer.",
-    "lost": "Clear of its control in the reference, and not above it in the other model.",
+    "lost": "Shown by the reference, and its excess is not above zero in the other model.",
     "mean reciprocal rank": "One over the right concept's place in the ranking, averaged; 1 is always first.",
     "mediator": "A part of the model whose value is replaced: a layer's stream, a head, a neuron.",
     "minimality": "Whether every member of the circuit is needed, one by one.",
     "nats": "The unit of differences of log-probability; a factor of e, about 2.7, in probability.",
     "noise floor": "What the same numbers change when they are computed in another batch, or in bfloat16.",
     "noising": "The clean prompt, with the mediator's value from the corrupt one: is it needed?",
+    "not shown": "By the reference itself: the interval of its excess includes zero, or the excess is not "
+    "above six noise floors. There is nothing to survive.",
+    "packed": "A quantized model with the library's own modules: their memory and speed.",
     "permuted codebook": "The same vectors under exchanged names: what can be read is then not the concept.",
     "probe": (
         "A small classifier that is trained to read a label off vectors. The model itself is not trained."
@@ -62,11 +68,11 @@ GLOSSARY: dict[str, str] = {
     ),
     "scheme": "At what precision a model is run, such as int8 or int4, and with which library.",
     "shuffled labels": "The same probe fitted on labels in a random order: what it reads then is luck.",
-    "strengthened": "Larger by more than delta: further from its control, which is not always better.",
-    "survives": "Shown to differ by less than delta.",
+    "strengthened": "Its excess is larger by more than delta: further from its control, not always better.",
+    "survives": "The change of its excess is shown to be within delta.",
     "top-1": "The share of test prompts whose most similar concept is the right one; 1 is all of them.",
     "total effect": "What exchanging the whole clean prompt for the corrupt one changes.",
-    "weakened": "Smaller by more than delta, and not shown to be gone.",
+    "weakened": "Its excess is shown to be smaller by more than delta, and not shown to be gone.",
 }
 """Term, in the singular and lower case -> one or two sentences."""
 

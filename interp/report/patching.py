@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from interp.report.certificate import certificate_table, identity, short_name
+from interp.report.certificate import identity, short_name
 from interp.report.circuits import circuit_figures, circuit_number, circuit_table, circuit_verdict
+from interp.report.document import certificate_table
 from interp.report.figures import Figure
 from interp.report.story import Number, Story, Table
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import comparing, concepts, document, patching
+from interp.report import concepts, document, patching
 from interp.report.figures import Figure, drawing
 from interp.report.story import Story
 
@@ -20,14 +20,12 @@ __all__ = ["FIGURES", "STORIES", "figure", "figures", "of_run", "result_of"]
 STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
     "probe": concepts.story,
     "patch": patching.story,
-    "compare": comparing.story,
 }
 """Command, or the result's schema -> (run.json, metrics.json, data.parquet or None) -> story."""
 
 FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     concepts.SCHEMA: concepts.main_figure,
     patching.SCHEMA: patching.main_figure,
-    comparing.SCHEMA: comparing.main_figure,
 }
 """Schema of a result -> its main figure."""
 
@@ -63,8 +61,6 @@ def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None)
     """Give the figures of a command's result by file name."""
     if result.get("schema") == patching.SCHEMA:
         return patching.figures(result)
-    if result.get("schema") == comparing.SCHEMA:
-        return comparing.figures(result)
     return concepts.figures(result) if result.get("schema") == concepts.SCHEMA else {}
 
 

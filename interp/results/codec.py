@@ -2,9 +2,10 @@
 
 What a field may hold: text, numbers, None; tuples and mappings of what a field may hold; arrays and tensors;
 frozen dataclasses; names with ``parse`` whose text says all of them (``head.5.3``); things with
-``save(folder)`` and ``load(folder)`` (probes). Without text, what has ``redacted()`` is written as what that
-gives, and the names in a field ``groups``, which can be prompts, become numbers. A file names a schema of
-``SCHEMAS``, never a module: nothing in it is imported or run.
+``save(folder)`` and ``load(folder)`` (probes). A field with ``metadata=UNSAVED`` is left out, and has its
+default when it is read. Without text, what has ``redacted()`` is written as what that gives, and the names in
+a field ``groups``, which can be prompts, become numbers. A file names a schema of ``SCHEMAS``, never a
+module: nothing in it is imported or run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from interp.errors import ArtifactError, DataError, InterpError
 from interp.results.files import encode, write_atomically
 from interp.results.schemas import SCHEMAS
 
-__all__ = ["read", "write"]
+__all__ = ["UNSAVED", "from_json", "read", "to_json", "write"]
+
+UNSAVED = types.MappingProxyType({"saved": False})
+"""``field(default=..., metadata=UNSAVED)``: what a result needs while it lives and never writes."""
 
 FACTS, ARRAYS, OBJECTS = "result.json", "result.safetensors", "objects"
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -76,6 +80,31 @@ def read(folder: Path) -> Any:
         ) from error
 
 
+def to_json(value: Any) -> Any:
+    """A value without arrays as JSON types, for :func:`from_json`.
+
+    Raises:
+        DataError: it holds arrays, or what no reader could restore.
+    """
+    writer = _Writer(None)
+    content = writer.plain(value, type(value).__name__)
+    if writer.arrays:
+        raise DataError(f"{next(iter(writer.arrays))}: an array cannot be written as JSON.")
+    return content
+
+
+def from_json(content: Any, kind: Any) -> Any:
+    """Read what :func:`to_json` gave.
+
+    Raises:
+        ArtifactError: it is of something else.
+    """
+    try:
+        return _Reader(Path(), {}).value(content, kind, kind.__name__)
+    except Exception as error:  # a damaged file can fail in any way
+        raise ArtifactError(f"this is no {kind.__name__} ({type(error).__name__}: {error}).") from error
+
+
 def _class_of(content: Any) -> type:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema not in SCHEMAS:
@@ -85,7 +114,7 @@ def _class_of(content: Any) -> type:
 
 
 class _Writer:
-    def __init__(self, folder: Path, *, text: bool) -> None:
+    def __init__(self, folder: Path | None, *, text: bool = True) -> None:
         self.folder, self.text, self.arrays, self.objects = folder, text, {}, 0
         self.groups: dict[str, str] = {}
 
@@ -125,7 +154,7 @@ class _Writer:
         if hasattr(value, "saved"):
             value = value.saved()  # a number, say, in the place of the function that gave it
         schema = {"schema": value.schema} if isinstance(getattr(value, "schema", None), str) else {}
-        fields = [one for one in dataclasses.fields(value) if one.init]
+        fields = [one for one in dataclasses.fields(value) if one.init and one.metadata.get("saved", True)]
         return schema | {
             one.name: self.plain(self._field(value, one.name), f"{place}/{one.name}") for one in fields
         }
@@ -137,7 +166,7 @@ class _Writer:
         return [self.groups.setdefault(one, f"group {len(self.groups) + 1}") for one in found]
 
     def _object(self, value: Any, place: str) -> dict[str, int]:
-        if not hasattr(value, "save") or not hasattr(type(value), "load"):
+        if self.folder is None or not hasattr(value, "save") or not hasattr(type(value), "load"):
             raise DataError(f"{place}: a {type(value).__name__} cannot be written.")
         number, self.objects = self.objects, self.objects + 1
         value.save(self.folder / OBJECTS / str(number))
@@ -240,7 +269,7 @@ class _Reader:
         """Read by the first arm of a union that fits."""
         if value is None and type(None) in hints:
             return None
-        for hint in hints:
+        for hint in sorted(hints, key=lambda hint: hint is not type(value)):  # 3 is an int before a float
             try:
                 return self.value(value, hint, place)
             except (TypeError, KeyError, ValueError, AttributeError, InterpError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -160,18 +160,3 @@ def named(findings: Iterable[Finding]) -> dict[str, Finding]:
 def prefixed(findings: Sequence[Finding], prefix: str) -> tuple[Finding, ...]:
     """Findings with a word before each name, so that those of two results can stand together."""
     return tuple(replace(one, name=f"{prefix}: {one.name}") for one in findings)
-
-
-def row(finding: Finding, seed: int = 0) -> dict[str, Any]:
-    """The row of a table: finding, value, low, high, control, unit, n, n_groups."""
-    estimate = finding.estimate(seed)
-    return {
-        "finding": finding.name,
-        "value": finding.value,
-        "low": None if estimate is None else estimate.interval.low,
-        "high": None if estimate is None else estimate.interval.high,
-        "control": finding.floor,
-        "unit": finding.unit,
-        "n": len(finding.values),
-        "n_groups": finding.n_groups,
-    }

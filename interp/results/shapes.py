@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,9 +99,11 @@ class Table:
         note: below the table.
         main: the row that stands out.
         folded: whether a page shows it only when it is opened.
-        shown: how many rows a terminal shows.
+        shown: how many rows a notebook shows; a terminal shows 30, a page 30 or this many.
         formats: column -> format of its numbers, such as ``".0%"``; three decimals where left out.
         hidden: columns for work with the data, which a page and a terminal leave out.
+        private: columns that hold prompts.
+        page_only: columns that a terminal has no room for.
     """
 
     name: str
@@ -114,6 +116,20 @@ class Table:
     shown: int = 10
     formats: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    page_only: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, title: str, rows: Sequence[Mapping[str, Cell]], note: str = "") -> Table:
+        """A table of dictionaries; a cell that one of them lacks is empty."""
+        columns = tuple(dict.fromkeys(column for row in rows for column in row))
+        return cls(name, title, columns, [tuple(row.get(column) for column in columns) for row in rows], note)
+
+    def redacted(self) -> Table:
+        """The same without prompts."""
+        hidden = [column in self.private for column in self.columns]
+        rows = [tuple("" if no else one for no, one in zip(hidden, row, strict=True)) for row in self.rows]
+        return replace(self, rows=rows)
 
     def __post_init__(self) -> None:
         """Refuse rows that do not fill the columns.

@@ -32,7 +32,6 @@ FILES = (
     "metrics.json",
     "metrics.parquet",
     "effects.parquet",
-    "findings.parquet",
     "report.html",
     "log.jsonl",
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import inf
 from typing import Any
 
+from interp.quantization.comparison.verdicts import SHARE
 from tests.golden.numbers import Numbers
 
 __all__ = [
@@ -178,33 +180,31 @@ def _circuit(found: Numbers, told: Mapping[str, Any]) -> None:
 
 def comparison(result: Any) -> Numbers:
     """Of a comparison: every finding at every scheme with its verdict, and what was done to the weights."""
-    found, told = Numbers(), result.to_dict()
-    for cell in told["cells"]:
-        for row in cell["judgements"]:
-            name = f"finding: {cell['analysis']} {row['finding']} / {cell['scheme']}"
-            tie = any(words in row["finding"] for words in NEAR_TIES)
+    found = Numbers()
+    for cell in result.cells:
+        for one in cell.judgements:
+            known = {key: None if value in (inf, -inf) else value for key, value in asdict(one).items()}
+            row, name = known, f"finding: {cell.analysis} {one.finding} / {cell.scheme}"
+            tie = any(words in one.finding for words in NEAR_TIES)
             found.row(
                 name,
-                row | {"control": row["reference_control"], "clear": row["shown"]},
+                row | {"control": one.reference_control, "clear": one.shown},
                 (*JUDGED, "excess", "excess_low", "excess_high", "clear"),
                 tie=tie,
             )
-            _delta(found, name, row, told["rule"]["share"])
-        if cell["analysis"] == "cost":
-            for row in cell["changes"]:
+            _delta(found, name, row, SHARE)
+        if cell.analysis == "cost":
+            for row in cell.tables[0].frame().to_dict("records"):
                 if row["measure"].startswith("weights"):
-                    found.row(
-                        f"{row['measure']} / {cell['scheme']}",
-                        row,
-                        ("value", "value_reference", "ratio"),
-                    )
-        quantization = cell["quantization"]
-        name = f"scheme {cell['scheme']}"
+                    row["value_reference"] = row["reference"]
+                    name = f"{row['measure']} / {cell.scheme}"
+                    found.row(name, row, ("value", "value_reference", "ratio"))
+        name = f"scheme {cell.scheme}"
         if f"{name} / quantized" not in found:
             kinds = ("quantized", "bytes_before", "bytes_after", "weight_error", "largest_error")
-            found.row(name, quantization, kinds)
-            for check in quantization["integrity"]["checks"]:
-                found.add(f"{name}: {check['name']} / passed", check["passed"])
+            found.row(name, cell.quantization.to_dict(), kinds)
+            for check in cell.integrity.checks:
+                found.add(f"{name}: {check.name} / passed", check.passed)
     return found
 
 
@@ -277,11 +277,12 @@ def doctor(told: Mapping[str, Any]) -> Numbers:
     """Of the document of ``interp doctor``: what passed, and how large rounding is."""
     found, certificate = Numbers(), told["certificate"]
     found.add("doctor / passed", told["passed"])
-    for check in certificate["checks"]:
-        found.add(f"check: {check['name']} / status", check["status"])
-        found.add(f"check: {check['name']} / limit", check["limit"])
-        found.order(f"check: {check['name']}", check["value"])
+    for check in certificate["tables"]["checks"]["rows"]:
+        found.add(f"check: {check['check']} / status", check["status"])
+        found.add(f"check: {check['check']} / limit", check["limit"])
+        found.order(f"check: {check['check']}", check["value"])
     for name in ("logits", "kl", "relative"):
-        found.order(f"noise floor of {name}", certificate["noise_floor"][name])
-    found.add("model / fingerprint", certificate["fingerprint"])
+        number = "noise-floor" if name == "logits" else f"noise-floor-{name}"
+        found.order(f"noise floor of {name}", certificate["numbers"][number]["value"])
+    found.add("model / fingerprint", certificate["about"]["model"]["fingerprint"])
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from interp.analyses.measured import Measured
 from interp.errors import ConfigError, DataError
-from interp.results.findings import Finding, Findings
+from interp.results import Finding, FindingsResult, load
 
 VALUES = np.array([0.5, 1.5, -0.25, 2.0])
 GROUPS = ("a", "a", "b", "c")
@@ -46,18 +47,33 @@ def test_what_cannot_be_averaged_is_refused(
         Finding("x", values, groups, control=control)  # type: ignore[arg-type]
 
 
-def test_measured_is_a_result_with_findings() -> None:
-    one, two = Finding("one", VALUES, GROUPS), Finding("two", VALUES + 1, GROUPS, unit="nats")
-    result = Measured("behaviour", (one, two), {"name": "m"})
-    assert isinstance(result, Findings)
+def test_a_result_of_findings_names_them_beside_their_controls() -> None:
+    one, two = Finding("one", VALUES, GROUPS), Finding("two", VALUES + 1, GROUPS, control=0.25, unit="nats")
+    result = FindingsResult(analysis="behaviour", found=(one, two))
     assert list(result.table()["finding"]) == ["one", "two"]
-    assert result.finding("two") is two
-    changed = result.diff(Measured("behaviour", (one, Finding("two", VALUES, GROUPS)), {}))
-    assert list(changed["value_change"]) == pytest.approx([0.0, 1.0])
-    assert "warnings" in result.to_dict()
+    assert result.finding("two") is two and result.findings() == (one, two)
+    assert result.number("two").value == pytest.approx(1.9375)
+    assert result.table().loc[1, "low"] == one.estimate().interval.low + 1  # type: ignore[union-attr]
+    assert result.verdict() == "one: 0.938 against 0; two: 1.94 nats against 0.25."
     with pytest.raises(ConfigError, match="no finding 'three'"):
         result.finding("three")
     with pytest.raises(DataError, match="two findings are called 'one'"):
-        Measured("behaviour", (one, one), {})
-    with pytest.raises(ConfigError, match="recall cannot be compared"):
-        Measured("recall", (one,), {}).diff(result)
+        FindingsResult(analysis="behaviour", found=(one, one))
+
+
+def test_of_a_curve_the_last_layer_is_the_headline_and_all_are_drawn() -> None:
+    layers = [Finding(f"r at layer {at}", VALUES + at, GROUPS, curve="r", layer=at) for at in range(3)]
+    spread = Finding("spread", VALUES, GROUPS, unit="bits", statistic=lambda w: float(w @ VALUES**2))
+    result = FindingsResult(analysis="toy", found=(*layers, spread))
+    assert [one.name for one in result.numbers()] == ["r-at-layer-2", "spread"]
+    assert [one.name for one in result.figures()] == ["findings-bits", "curve-r"]
+    curve = result.figure("curve-r").frame()
+    assert list(curve[curve["series"] == "this model"]["value"]) == [one.value for one in layers]
+    assert set(curve[curve["series"] == "control"]["value"]) == {0.0}
+    assert result.table().set_index("finding").loc["spread", ["low", "high"]].isna().all()
+
+
+def test_the_state_is_not_saved(tmp_path: Path) -> None:
+    result = FindingsResult(analysis="toy", found=(Finding("f", VALUES, GROUPS),), state={"x": object()})
+    again = load(result.save(tmp_path / "toy"))
+    assert isinstance(again, FindingsResult) and again.state == {} and again.found[0].value == 0.9375

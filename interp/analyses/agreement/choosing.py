@@ -10,6 +10,7 @@ from interp.analyses.patching import SAME, PairsFor, pairs_for
 from interp.errors import DataError
 from interp.models.model import Model
 from interp.pairs import PairSet
+from interp.results.shapes import Table
 from interp.tasks.pairs import PAIR_TASKS, lined_up, sample
 
 __all__ = ["ENOUGH", "Drawn", "drawn"]
@@ -40,17 +41,19 @@ class Drawn:
         return self.parts.ranking if self.parts.held_out is None else self.parts.held_out
 
     def facts(self) -> dict[str, Any]:
-        """Give what was drawn, as JSON types."""
+        """What was drawn, as JSON types."""
         return {
-            "task": self.task or "own pairs",
+            "name": self.task or "own pairs",
             "n_ranking": len(self.parts.ranking),
             "n_held_out": 0 if self.parts.held_out is None else len(self.parts.held_out),
             "share_that_lines_up": dict(self.shares),
-            "example": {
-                "clean": self.parts.ranking.pairs[0].clean,
-                "corrupt": self.parts.ranking.pairs[0].corrupt,
-            },
         }
+
+    def example(self) -> Table:
+        """One pair."""
+        columns = ("clean", "corrupt")
+        pair = self.parts.ranking.pairs[0]
+        return Table("example", "One pair", columns, [(pair.clean, pair.corrupt)], private=columns)
 
 
 def drawn(model: Model, pairs: PairSet | str | None, n: int, seed: int) -> Drawn:

@@ -15,6 +15,7 @@ from interp.mediation.circuits.runs import run_all, share_kept
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding
+from interp.results.shapes import Table
 
 __all__ = ["Circuit", "circuit_of", "judged"]
 
@@ -55,7 +56,7 @@ def circuit_of(model: Model, parts: PairsFor, effects: Effects, seed: int) -> Ci
 
 def judged(
     model: Model, pairs: PairSet, circuit: Circuit, rankings: Rankings, seed: int
-) -> tuple[tuple[Finding, ...], dict[str, Any]]:
+) -> tuple[tuple[Finding, ...], tuple[Table, ...]]:
     """Run the reference's circuit in a model, random ones of its size, and the model's own.
 
     Args:
@@ -66,10 +67,10 @@ def judged(
         seed: of the random circuits.
 
     Returns:
-        Findings, and facts as JSON types: only the reason where the reference has no circuit.
+        Findings, and the table ``circuits``; neither where the reference has no circuit.
     """
     if not circuit.nodes:
-        return (), {"note": circuit.note}
+        return (), ()
     size, every, metric = len(circuit.nodes), set(circuit.universe), rankings.own.metric
     own = set(rankings.own.top(size))
     rng = random.Random(f"circuits:{seed}")
@@ -101,19 +102,24 @@ def judged(
         ),
         *_overlaps(rankings, size, seed),
     )
-    facts = {
-        "nodes": [str(one) for one in circuit.nodes],
-        "size": size,
-        "universe": len(every),
-        "target": TARGET,
-        "n_pairs": len(pairs),
-        "own_nodes": [str(one) for one in rankings.own.top(size)],
-        "faithfulness": faithful(ones),
-        "faithfulness_of_own_circuit": share_kept(mine, none, whole)(ones),
-        "faithfulness_of_random_circuits": luck,
-        "effect_of_all": float((whole - none).mean()),
-    }
-    return findings, facts
+    rows = [
+        ("the reference's", size, faithful(ones), ", ".join(map(str, circuit.nodes))),
+        (
+            "this model's",
+            size,
+            share_kept(mine, none, whole)(ones),
+            ", ".join(map(str, rankings.own.top(size))),
+        ),
+        (f"random, mean of {RANDOM}", size, luck, ""),
+    ]
+    effect = float((whole - none).mean())
+    note = (
+        f"Faithfulness: the share of {metric} that it keeps alone, on {len(pairs):,} pairs; replacing all "
+        f"{len(every)} mediators changes it by {effect:.3g}. The reference's: as few of its largest effects "
+        f"as keep {TARGET:.0%} on the pairs they were ranked on."
+    )
+    columns = ("circuit", "size", "faithfulness", "members")
+    return findings, (Table("circuits", "Circuits of the same size", columns, rows, note),)
 
 
 def _overlaps(rankings: Rankings, size: int, seed: int) -> tuple[Finding, ...]:

@@ -17,8 +17,12 @@ from scipy import stats
 from interp.mediation import Effects, stability
 from interp.mediation.rankings import jaccard
 from interp.results.findings import Finding
+from interp.results.shapes import Cell, Table
 
 __all__ = [
+    "AGAIN",
+    "OVERLAP",
+    "Between",
     "Rankings",
     "by_luck",
     "kendall",
@@ -33,6 +37,7 @@ Compared = Callable[[Means, Means], float]
 SHARE = 0.1
 SHUFFLES = 200
 LISTED = 2000
+AGAIN, OVERLAP = "groups drawn again", "top overlap"
 
 
 def spearman(one: Means, two: Means) -> float:
@@ -87,6 +92,29 @@ def _shares(means: Means, k: int) -> np.ndarray:
     at = largest(means, k)
     found[at] = np.abs(means[at])
     return found / found.sum() if found.any() else found
+
+
+@dataclass(frozen=True)
+class Between:
+    """How alike two rankings of one model are, from other pairs.
+
+    Attributes:
+        pairs: which.
+        what: what is compared.
+        value: of groups drawn again the median.
+        low: the 2.5% quantile of draws, where there are several.
+        high: the 97.5% quantile.
+    """
+
+    pairs: str
+    what: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def row(self) -> dict[str, Cell]:
+        """The row of a table."""
+        return {name: getattr(self, name) for name in ("pairs", "what", "value", "low", "high")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,22 +199,18 @@ class Rankings:
         rng, means = np.random.default_rng(seed), self.ref.mean()
         return float(np.mean([compared(means, rng.permutation(means)) for _ in range(SHUFFLES)]))
 
-    def scatter(self) -> list[dict[str, Any]]:
-        """Give mediator, layer, reference and value of the reference's largest effects, 2,000 at most."""
-        own, ref = self.own.mean(), self.ref.mean()
-        return [
-            {
-                "mediator": str(self.ref.mediators[at]),
-                "layer": self.ref.mediators[at].layer,
-                "reference": float(ref[at]),
-                "value": float(own[at]),
-            }
-            for at in largest(ref, LISTED)
+    def beside(self) -> Table:
+        """Each mediator's effect beside the reference's, the reference's largest first, 2,000 at most."""
+        own, ref, names = self.own.mean(), self.ref.mean(), self.ref.mediators
+        rows = [
+            (str(names[at]), names[at].layer, float(ref[at]), float(own[at])) for at in largest(ref, LISTED)
         ]
+        columns = ("mediator", "layer", "reference", "value")
+        return Table("effects", "Effects beside the reference's", columns, rows, folded=True)
 
     @staticmethod
-    def between_draws(effects: Effects, other: Effects | None, k: int, seed: int) -> dict[str, Any]:
-        """Give how much a model's own ranking changes with the pairs that were drawn.
+    def between_draws(effects: Effects, other: Effects | None, k: int, seed: int) -> tuple[Between, ...]:
+        """How much a model's own ranking changes with the pairs that were drawn.
 
         Args:
             effects: of the model.
@@ -194,13 +218,12 @@ class Rankings:
             k: size of the top list.
             seed: of drawing groups again.
         """
-        found: dict[str, Any] = {}
+        found: list[Between] = []
         if len(set(effects.groups)) > 1:
-            rows = stability(effects, k, seed=seed).to_dict("records")
-            found["groups drawn again"] = {str(row.pop("what")): row for row in rows}
+            rows = stability(effects, k, seed=seed).itertuples(index=False)
+            found += [Between(AGAIN, str(row.what), row.value, row.low, row.high) for row in rows]
         if other is not None:
-            found["other pairs"] = {
-                "top overlap": overlap(k)(effects.mean(), other.mean()),
-                "rank correlation": spearman(effects.mean(), other.mean()),
-            }
-        return found
+            one, two = effects.mean(), other.mean()
+            found.append(Between("other pairs", OVERLAP, overlap(k)(one, two)))
+            found.append(Between("other pairs", "rank correlation", spearman(one, two)))
+        return tuple(found)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from interp.analyses.agreement.choosing import Drawn, drawn
 from interp.analyses.agreement.circuit import Circuit, circuit_of, judged
-from interp.analyses.agreement.rankings import Rankings
-from interp.analyses.measured import Measured
-from interp.analyses.provenance import check_same_tokens, earlier, origin
+from interp.analyses.agreement.rankings import AGAIN, OVERLAP, Between, Rankings
+from interp.analyses.provenance import about, check_same_tokens, earlier
 from interp.errors import ConfigError, DataError
 from interp.mediation import SEARCHES, Effects
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding
+from interp.results.measured import FindingsResult
+from interp.results.shapes import Table
 
 __all__ = ["patch_agreement"]
 
@@ -61,7 +61,7 @@ class _Base:
     given: Drawn
     effects: Effects
     circuit: Circuit
-    between: dict[str, Any]
+    between: tuple[Between, ...]
     tokenizer: str
 
     @classmethod
@@ -101,21 +101,21 @@ class _Base:
 def patch_agreement(
     model: ModelLike,
     *,
-    reference: Measured | None = None,
+    reference: FindingsResult | None = None,
     n: int = 32,
     seed: int = 0,
     pairs: PairSet | str | None = None,
     mediators: str | Sequence[str] = NODES,
     search: str = "exhaustive",
     k: int = 10,
-) -> Measured:
+) -> FindingsResult:
     """Measure the effects of heads and MLPs, how they rank, and the reference's circuit inside the model.
 
     Findings, in this order: the total effect; faithfulness of the reference's circuit, on pairs of other
     groups; rank correlation and top-k overlap with the reference; overlap of circuits of the same size; then
     the effects of the reference's k largest mediators. What compares two models is 1 where they are the same.
-    ``facts`` gives all effects beside the reference's (``scatter``), how much the reference's own top list
-    changes with the pairs drawn (``between_draws``), and the circuits. Without a total effect that is told
+    Further tables: ``effects`` (all beside the reference's), ``draws`` (how much the reference's own ranking
+    changes with the pairs drawn) and ``circuits``. Without a total effect that is told
     from zero the reference has no circuit, and the findings about it are left out.
 
     Args:
@@ -144,13 +144,24 @@ def patch_agreement(
     base: _Base = _Base.of(asked, model, pairs) if reference is None else earlier(reference, "patch", "base")
     own = base.effects if reference is None else base.effects_of(model, asked)
     rankings = Rankings(own, base.effects, k)
-    circuit, circuit_facts = judged(model, base.given.held, base.circuit, rankings, seed)
+    circuit, circuits = judged(model, base.given.held, base.circuit, rankings, seed)
     left_out = f"no circuit was compared: {base.circuit.note}" if base.circuit.note else ""
-    return Measured(
+    given = base.given.facts() | {"search": own.search, "metric": own.metric, "replacement": own.replacement}
+    tops = {
+        "top": [str(one) for one in own.top(k)],
+        "reference_top": [str(one) for one in base.effects.top(k)],
+    }
+    return FindingsResult(
         analysis="patch",
+        about=about(model, given | tops),
+        asked=f"Do the same parts of {model.name} do the same thing?",
+        how=(
+            f"{len(own.mediators):,} mediators were replaced ({own.search}) in "
+            f"{len(base.given.parts.ranking):,} pairs ({base.given.task or 'your own'}); the reference's "
+            f"circuit was run on {len(base.given.held):,} pairs.",
+        ),
         found=_found(rankings, circuit),
-        model=origin(model),
-        facts=_facts(base, rankings, circuit_facts),
+        more=(*circuits, _draws(base, rankings), rankings.beside(), *own.tables()[1:], base.given.example()),
         state={"base": base} if reference is None else {},
         seed=seed,
         warnings=tuple(dict.fromkeys(filter(None, (*base.given.notes, left_out, *own.warnings)))),
@@ -168,33 +179,16 @@ def _found(rankings: Rankings, circuit: tuple[Finding, ...]) -> tuple[Finding, .
     return (total, *circuit[:2], *rankings.headline(), *circuit[2:], *rankings.further(), *rankings.effects())
 
 
-def _facts(base: _Base, rankings: Rankings, circuit: dict[str, Any]) -> dict[str, Any]:
-    own = rankings.own
-    return {
-        **base.given.facts(),
-        "search": own.search,
-        "metric": own.metric,
-        "replacement": own.replacement,
-        "n_mediators": len(own.mediators),
-        "top": [str(one) for one in own.top(rankings.k)],
-        "reference_top": [str(one) for one in base.effects.top(rankings.k)],
-        "estimates": None if own.verified is None else asdict(own.verified),
-        "between_draws": {**base.between, **_closer(base, rankings)},
-        "circuit": circuit,
-        "scatter": rankings.scatter(),
-    }
-
-
-def _closer(base: _Base, rankings: Rankings) -> dict[str, Any]:
-    """Say whether this model's top list differs from the reference's by less than draws of pairs do."""
+def _draws(base: _Base, rankings: Rankings) -> Table:
+    """How the reference's ranking changes with the pairs, and whether this model's differs by less."""
     k, now = rankings.k, rankings.headline()[1].value
-    again = base.between.get("groups drawn again")
-    if again is None:
-        return {"words": "all pairs are of one group, so that none can be drawn again"}
-    drawn_again = float(again["top overlap"]["value"])
-    found = {True: "more", False: "no more"}[now > drawn_again]
-    return {
-        "overlap_now": now,
-        "words": f"the top {k} shares {now:.2f} with the reference's, {found} than the reference's own does "
-        f"between draws of pairs ({drawn_again:.2f}, the median)",
-    }
+    rows = [one.row() for one in base.between]
+    rows.append({"pairs": "the same, this model beside the reference", "what": OVERLAP, "value": now})
+    again = next((one.value for one in base.between if (one.pairs, one.what) == (AGAIN, OVERLAP)), None)
+    said = "All pairs are of one group, so that none can be drawn again."
+    if again is not None:
+        said = (
+            f"The top {k} shares {now:.2f} with the reference's, {'more' if now > again else 'no more'} than "
+            f"the reference's own does between draws of pairs ({again:.2f}, the median)."
+        )
+    return Table.of("draws", "Rankings between draws of pairs", rows, said)

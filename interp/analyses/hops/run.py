@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,13 +12,14 @@ from jaxtyping import Float
 from interp.analyses.curves import curve
 from interp.analyses.hops.chains import Chain, Chains, draw
 from interp.analyses.hops.measuring import Answers, answers, recalled, second_hop_slopes
-from interp.analyses.measured import Measured
-from interp.analyses.provenance import earlier, origin
+from interp.analyses.provenance import about, earlier
 from interp.errors import ConfigError, ModelError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.readout import Readout
 from interp.results.findings import Finding
+from interp.results.measured import FindingsResult
+from interp.results.shapes import Cell, Table
 
 __all__ = ["two_hop"]
 
@@ -70,11 +70,11 @@ class _Hops:
 def two_hop(
     model: ModelLike,
     *,
-    reference: Measured | None = None,
+    reference: FindingsResult | None = None,
     n: int = 100,
     seed: int = 0,
     data: Sequence[Chain] | None = None,
-) -> Measured:
+) -> FindingsResult:
     """Ask questions of two hops, and test whether the bridge is recalled and used (Yang et al. 2024).
 
     First-hop test: EntRec of the bridge, read where its description ends, is higher than where another bridge
@@ -83,7 +83,7 @@ def two_hop(
 
     Args:
         model: what is run.
-        reference: the same analysis of another model, from which the facts count losses.
+        reference: the same analysis of another model, from which losses are counted.
         n: how many chains, pairs of relations in equal parts.
         seed: of the draw, and of the chains that stand in.
         data: your own chains; those of the bundled facts where left out.
@@ -91,7 +91,8 @@ def two_hop(
     Returns:
         Accuracies (against always saying the most frequent answer), the tests over all layers, CnstScore in
         nats (against the one-hop question about another bridge), joint outcomes, and by layer EntRec in nats
-        (against the prompt that describes another bridge) and both tests. Without sound gradients the second
+        (against the prompt that describes another bridge) and both tests. Further tables: ``layers`` with all
+        layers, ``hops`` with losses from the reference. Without sound gradients the second
         test and the joint outcomes are left out, and a warning says so.
 
     Raises:
@@ -109,9 +110,21 @@ def two_hop(
     hops, missing = _measured(model, chains)
     known: _Hops = hops if reference is None else reference.state["hops"]
     found = (*_accuracies(hops), *_tests(hops), _alike(hops), *_joint(hops), *_curves(hops))
-    state = {"fingerprint": chains.fingerprint, "hops": hops}
-    notes = (*model.warnings, *chains.notes, *missing)
-    return Measured("two-hop", found, origin(model), _facts(hops, known), state, seed, notes)
+    return FindingsResult(
+        analysis="two-hop",
+        about=about(model, {"n": len(chains.asked)}),
+        asked=f"Does {model.name} recall the entity in the middle, and does it use it?",
+        how=(
+            f"{len(chains.asked):,} questions of two hops were asked, and both of their single hops. EntRec "
+            "is the log-probability of the entity in the middle where its description ends; CnstScore says "
+            "how alike the answers of two hops and of the second hop alone are.",
+        ),
+        found=found,
+        more=_tables(hops, known),
+        state={"fingerprint": chains.fingerprint, "hops": hops},
+        seed=seed,
+        warnings=(*model.warnings, *chains.notes, *missing),
+    )
 
 
 def _measured(model: Model, chains: Chains) -> tuple[_Hops, tuple[str, ...]]:
@@ -209,24 +222,36 @@ def _curves(hops: _Hops) -> list[Finding]:
     return found
 
 
-def _facts(hops: _Hops, reference: _Hops) -> dict[str, Any]:
-    """Give full curves, their losses, and two hops where both single ones succeed."""
-    given, means = hops.answers, {name: values.mean(axis=1) for name, values in hops.joint().items()}
-    both_known = (given.first * given.second).astype(bool)
-    facts: dict[str, Any] = {
-        "EntRec by layer": hops.recall.mean(axis=1).tolist(),
-        "EntRec by layer, another bridge described": hops.recall_other.mean(axis=1).tolist(),
-        "EntRec drop by layer": (reference.recall - hops.recall).mean(axis=1).tolist(),
-        "first-hop test by layer": hops.first.mean(axis=1).tolist(),
-        "joint outcomes by layer": {name: values.tolist() for name, values in means.items()},
-        "chains whose single hops are both answered": int(both_known.sum()),
-        "drop of accuracy": {
-            name: float((getattr(reference.answers, name) - getattr(given, name)).mean())
-            for name in ("first", "second", "both")
-        },
+def _tables(hops: _Hops, reference: _Hops) -> tuple[Table, ...]:
+    """All layers, and the hops with their losses, also where both single ones are answered."""
+    given, known = hops.answers, reference.answers
+    columns = {
+        "EntRec": hops.recall,
+        "EntRec, another bridge described": hops.recall_other,
+        "EntRec drop": reference.recall - hops.recall,
+        "first-hop test": hops.first,
+        **({} if hops.second is None else {"second-hop test": hops.second}),
+        **hops.joint(),
     }
-    if hops.second is not None:
-        facts["second-hop test by layer"] = hops.second.mean(axis=1).tolist()
-    if both_known.any():
-        facts["accuracy of two hops where both single ones are"] = float(given.both[both_known].mean())
-    return facts
+    means = {name: values.mean(axis=1) for name, values in columns.items()}
+    layers: list[dict[str, Cell]] = [
+        {"layer": at, **{name: float(values[at]) for name, values in means.items() if at < len(values)}}
+        for at in range(len(hops.recall))
+    ]
+    both = (given.first * given.second).astype(bool)
+    parts = {"first": "first hop", "second": "second hop", "both": "two hops"}
+    rows: list[dict[str, Cell]] = [
+        {
+            "question": said,
+            "n": len(both),
+            "accuracy": float(getattr(given, name).mean()),
+            "drop of accuracy": float((getattr(known, name) - getattr(given, name)).mean()),
+        }
+        for name, said in parts.items()
+    ]
+    asked = float(given.both[both].mean()) if both.any() else None
+    rows.append({"question": "two hops, both single ones answered", "n": int(both.sum()), "accuracy": asked})
+    return (
+        Table.of("hops", "One hop and two", rows),
+        replace(Table.of("layers", "Layer by layer", layers), folded=True),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from interp.analyses.knowledge.questions import Questions
 from interp.models.model import Model
 from interp.results.findings import Finding
+from interp.results.shapes import Cell, Table
 
 __all__ = ["Answering", "answering"]
 
@@ -84,18 +86,19 @@ class Answering:
             direction=1,
         )
 
-    def facts(self, reference: Answering) -> dict[str, Any]:
-        """Give every relation with its loss from the reference, and the loss by saturation there.
+    def tables(self, reference: Answering) -> tuple[Table, ...]:
+        """Every relation with its loss from the reference, and the loss by saturation there.
 
         Args:
             reference: the answers of the reference model to the same questions.
         """
-        relations: dict[str, Any] = {}
+        relations: list[dict[str, Cell]] = []
         for name in self.questions.relations:
             at = self.rows(name)
             before = float(reference.right[at].mean())
             lost = reference.log_probability - self.log_probability
-            relations[name] = {
+            row: dict[str, Cell] = {
+                "relation": name,
                 "n": len(at),
                 "accuracy": float(self.right[at].mean()),
                 "always the usual answer": float(self.usual[at].mean()),
@@ -105,19 +108,24 @@ class Answering:
                 "drop of accuracy": before - float(self.right[at].mean()),
                 "drop of log-probability": float(lost[at].mean()),
             }
-        return {"relations": relations, "drops": {part: _mean(relations, part) for part in PARTS}}
+            relations.append(row)
+        drops = [_mean(relations, part) for part in PARTS]
+        note = f"Saturated: the reference knows at least {SATURATED:.0%}."
+        return (
+            Table.of("relations", "Relation by relation", relations, note),
+            Table.of("drops", "Losses from the reference", drops, note),
+        )
 
 
 PARTS = {"saturated": True, "not saturated": False}
 
 
-def _mean(relations: dict[str, Any], part: str) -> dict[str, float | int] | None:
-    """Average the drops of the relations that the reference knows (nearly) all of, or of the others."""
-    rows = [row for row in relations.values() if row["saturated"] == PARTS[part]]
-    if not rows:
-        return None
+def _mean(relations: Sequence[Mapping[str, Any]], part: str) -> dict[str, Cell]:
+    """The mean drops of the relations that the reference knows (nearly) all of, or of the others."""
+    rows = [row for row in relations if row["saturated"] == PARTS[part]]
     names = ("drop of accuracy", "drop of log-probability")
-    return {"relations": len(rows), **{name: float(np.mean([row[name] for row in rows])) for name in names}}
+    means = {name: float(np.mean([row[name] for row in rows])) if rows else None for name in names}
+    return {"part": part, "relations": len(rows), **means}
 
 
 def answering(model: Model, questions: Questions) -> Answering:

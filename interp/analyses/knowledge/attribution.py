@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from interp.analyses.knowledge.neurons import Writes, first_order, importances
 from interp.mediation.rankings import jaccard
 from interp.models.readout import Readout
 from interp.results.findings import Finding
+from interp.results.shapes import Cell
 
-__all__ = ["Attribution", "attribute", "neuron_findings"]
+__all__ = ["Attribution", "attribute", "neuron_counts", "neuron_findings", "top_by_layer"]
 
 MOST_WORK = 2e11
 """Multiplications up to which every neuron gets a softmax of its own."""
@@ -137,22 +138,20 @@ def neuron_findings(
     )
 
 
-def neuron_facts(own: Attribution, width: int, threshold: Threshold) -> Mapping[str, Any]:
-    """Say what was measured, and in which layers the top neurons are.
-
-    Args:
-        own: of the model at hand.
-        width: neurons per layer.
-        threshold: how the threshold was chosen.
-    """
+def top_by_layer(own: Attribution, width: int) -> list[float]:
+    """The share of the top neurons in each layer of so many neurons."""
     layers = np.bincount(own.top.ravel() // width, minlength=own.values.shape[1] // width)
+    return (layers / own.top.size).tolist()
+
+
+def neuron_counts(own: Attribution, threshold: Threshold) -> dict[str, Cell]:
+    """What was measured of neurons."""
     return {
         "top": own.k,
         "neurons": own.values.shape[1],
         "threshold": threshold,
         "exact": own.exact,
         "measured neurons per prompt": float(np.isfinite(own.values).sum(axis=1).mean()),
-        "share of the top by layer": (layers / own.top.size).tolist(),
     }
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from interp.analyses.curves import curve
-from interp.analyses.knowledge.attribution import Attribution, attribute, neuron_facts, neuron_findings
+from interp.analyses.knowledge.attribution import (
+    Attribution,
+    attribute,
+    neuron_counts,
+    neuron_findings,
+    top_by_layer,
+)
 from interp.analyses.knowledge.neurons import SITES, neuron_writes
 from interp.analyses.knowledge.questions import Questions
 from interp.analyses.knowledge.sublayers import Sublayers, sublayer_gains
@@ -18,6 +23,7 @@ from interp.errors import ModelError
 from interp.models.model import Model
 from interp.models.readout import Readout
 from interp.results.findings import Finding
+from interp.results.shapes import Table
 
 __all__ = ["Inside", "inside"]
 
@@ -70,19 +76,24 @@ class Inside:
             )
         return tuple(found)
 
-    def facts(self, reference: Inside, threshold: str) -> dict[str, Any]:
-        """Give the full curves with their drops from the reference, and where the top neurons are."""
-        found: dict[str, Any] = {}
+    def tables(self, reference: Inside, threshold: str) -> tuple[Table, ...]:
+        """Where the top neurons are, and the full curves with their drops from the reference."""
+        columns: dict[str, list[float]] = {}
         if self.neurons is not None:
-            found["neurons"] = neuron_facts(self.neurons, self.width, threshold)
+            columns["share of the top neurons"] = top_by_layer(self.neurons, self.width)
         if self.layers is not None and reference.layers is not None:
             own, other = self.layers, reference.layers
             pairs = {"attention": (own.attention, other.attention), "FFN": (own.ffn, other.ffn)}
             for name, (here, there) in pairs.items():
-                found[f"{name} contribution by layer"] = here[..., 0].mean(dim=1).tolist()
-                found[f"{name} contribution to another answer by layer"] = here[..., 1].mean(dim=1).tolist()
-                found[f"{name} drop by layer"] = (there - here)[..., 0].mean(dim=1).tolist()
-        return found
+                columns[f"{name} contribution"] = here[..., 0].mean(dim=1).tolist()
+                columns[f"{name} contribution to another answer"] = here[..., 1].mean(dim=1).tolist()
+                columns[f"{name} drop"] = (there - here)[..., 0].mean(dim=1).tolist()
+        layers = [(at, *row) for at, row in enumerate(zip(*columns.values(), strict=True))]
+        neurons = [] if self.neurons is None else [neuron_counts(self.neurons, threshold)]
+        return (
+            *(Table.of("neurons", "What was measured of neurons", [row]) for row in neurons),
+            Table("layers", "Layer by layer", ("layer", *columns), layers, folded=True),
+        )
 
 
 def inside(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from interp.analyses.knowledge.answering import Answering, answering
 from interp.analyses.knowledge.inside import Inside, inside
 from interp.analyses.knowledge.questions import OwnFacts, ask
-from interp.analyses.measured import Measured
-from interp.analyses.provenance import earlier, origin
+from interp.analyses.provenance import about, earlier
 from interp.errors import ConfigError
 from interp.models.loading import ModelLike, as_model
+from interp.results.measured import FindingsResult
 
 __all__ = ["recall"]
 
@@ -20,7 +20,7 @@ THRESHOLDS = ("per-prompt", "pooled")
 def recall(
     model: ModelLike,
     *,
-    reference: Measured | None = None,
+    reference: FindingsResult | None = None,
     n: int = 200,
     seed: int = 0,
     data: OwnFacts | None = None,
@@ -28,7 +28,7 @@ def recall(
     threshold: str = "per-prompt",
     top: int = 300,
     prompts: int = 24,
-) -> Measured:
+) -> FindingsResult:
     """Ask one-hop facts, and find what raises the log-probability of the answers.
 
     A neuron's importance is ``log p(w | base + v) - log p(w | base)``, read through the final norm and head,
@@ -50,8 +50,10 @@ def recall(
     Returns:
         Accuracy (against always saying the relation's most frequent answer), log-probability of the answer in
         nats (against other answers to the relation), neurons above the threshold, overlap and rank
-        correlation of neurons, accuracy by relation, and what attention and FFN of each layer add, in nats
-        (what they add for a wrong answer stands in ``facts``).
+        correlation of neurons, accuracy by relation, and what attention and FFN of each layer add, in
+        nats. Further tables: ``relations`` with losses from the reference, ``drops`` of the relations that
+        the reference knows (nearly) all of and of the others, ``neurons``, and ``layers`` with all layers and
+        what they add for a wrong answer.
 
     Raises:
         ConfigError: an option out of range, or a reference that asked other questions.
@@ -79,14 +81,22 @@ def recall(
         *answers.by_relation(),
         *within.curves(),
     )
-    facts = {
-        **answers.facts(known),
-        "base of FFN neurons": "resid_pre" if model.architecture.parallel else "resid_mid",
-        **within.facts(other, threshold),
-    }
-    state = {"key": key, "answers": answers, "inside": within}
-    notes = (*model.warnings, *questions.notes, *within.missing)
-    return Measured("recall", found, origin(model), facts, state, seed, notes)
+    base = "resid_pre" if model.architecture.parallel else "resid_mid"
+    n_asked = len(questions.asked)
+    return FindingsResult(
+        analysis="recall",
+        about=about(model, {"n": n_asked, "prompts": prompts, "top": top, "threshold": threshold}),
+        asked=f"Which facts does {model.name} know, and which neurons and layers say so?",
+        how=(
+            f"{n_asked:,} questions of one hop were asked. Neurons were measured in {min(prompts, n_asked)} "
+            f"of them: what each adds to the answer's log-probability when it is added to {base}.",
+        ),
+        found=found,
+        more=(*answers.tables(known), *within.tables(other, threshold)),
+        state={"key": key, "answers": answers, "inside": within},
+        seed=seed,
+        warnings=(*model.warnings, *questions.notes, *within.missing),
+    )
 
 
 def _check(threshold: str, top: int, prompts: int) -> None:
@@ -96,7 +106,7 @@ def _check(threshold: str, top: int, prompts: int) -> None:
         raise ConfigError(f"top={top} neurons of prompts={prompts} asked; ask for at least 1 of each.")
 
 
-def _same(reference: Measured, key: dict[str, object]) -> tuple[Answering, Inside]:
+def _same(reference: FindingsResult, key: dict[str, object]) -> tuple[Answering, Inside]:
     """Take the reference's numbers.
 
     Raises:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from interp.quantization.comparison.cells import Cell
-from interp.quantization.comparison.run import Analysis, compare
+from interp.quantization.comparison.run import Comparable, compare
 from interp.quantization.comparison.value import Comparison
 from interp.quantization.comparison.verdicts import VERDICTS, Judgement, judge
 
-__all__ = ["VERDICTS", "Analysis", "Cell", "Comparison", "Judgement", "compare", "judge"]
+__all__ = ["VERDICTS", "Cell", "Comparable", "Comparison", "Judgement", "compare", "judge"]

@@ -18,10 +18,11 @@ from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.verdicts import Excess
 from interp.quantization.quantizing import quantize
-from interp.results import OldResult, Result, jsonable
+from interp.results import OldResult, Result
 from interp.results.findings import Finding, Findings, named
+from interp.results.shapes import Table
 
-__all__ = ["NOISE", "Analysis", "Reference", "analysed", "by_name", "findings_of"]
+__all__ = ["NOISE", "Comparable", "Reference", "analysed", "by_name", "findings_of", "tables_of"]
 
 NOISE: dict[str, str] = {
     "layout": "the same model, 7 prompts in a batch",
@@ -34,8 +35,8 @@ difference relative to the values is no difference."""
 
 
 @runtime_checkable
-class Analysis(Protocol):
-    """Describe what can be compared: a model in, a result out.
+class Comparable(Protocol):
+    """What can be compared: a model in, a result out.
 
     The analysis of a second model is given the result of the first as ``reference``.
     """
@@ -61,7 +62,7 @@ class Reference:
     """
 
     name: str
-    run: Analysis
+    run: Comparable
     result: Any
     findings: Mapping[str, Finding]
     noise: Mapping[str, Mapping[str, float]]
@@ -85,15 +86,11 @@ class Reference:
         return "; ".join(NOISE[k] for k in NOISE if any(k in one for one in self.noise.values()))
 
     def cell(self, model: Model) -> Cell:
-        """Give what is kept of the reference: a cell without a scheme."""
-        plain = {}
-        if self.result is not None:
-            new = isinstance(self.result, Result)
-            plain = self.result.summary() if new else jsonable(self.result.to_dict())[0]
+        """What is kept of the reference: a cell without a scheme."""
         return Cell(
             self.name,
             "",
-            result=plain,
+            tables=tables_of(self.result),
             model=model.fingerprint,
             refused=self.refused,
             warnings=self.warnings,
@@ -101,7 +98,7 @@ class Reference:
         )
 
 
-def by_name(analysis: Any) -> dict[str, Analysis]:
+def by_name(analysis: Any) -> dict[str, Comparable]:
     """Give analyses by name, and refuse what is none before anything is run.
 
     Raises:
@@ -136,7 +133,7 @@ def _name(analysis: Any) -> str:
 
 def analysed(
     name: str,
-    run: Analysis,
+    run: Comparable,
     model: Model,
     noise: Sequence[str],
     *,
@@ -197,10 +194,15 @@ def findings_of(name: str, result: Any) -> tuple[Finding, ...]:
     """
     if not isinstance(result, Result | OldResult):
         raise ConfigError(
-            f"analysis {name!r} returned a {type(result).__name__}, which is no result: it needs table(), "
-            "to_dict(), diff(reference) and _repr_html_(). Wrap your numbers in interp.analyses.Measured."
+            f"analysis {name!r} returned a {type(result).__name__}, which is no result. Give your numbers as "
+            "interp.results.FindingsResult(analysis=..., found=(Finding(...), ...)), or a Result of your own."
         )
     return result.findings() if isinstance(result, Findings) else ()
+
+
+def tables_of(result: Any) -> tuple[Table, ...]:
+    """The tables of a result; none of what is none."""
+    return result.tables() if isinstance(result, Result) else ()
 
 
 def _check_repeats(name: str, first: Mapping[str, Finding], again: Mapping[str, Finding]) -> None:

@@ -13,25 +13,26 @@ from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.reference import (
     NOISE,
-    Analysis,
+    Comparable,
     Reference,
     analysed,
     by_name,
     findings_of,
+    tables_of,
 )
 from interp.quantization.comparison.value import Comparison
 from interp.quantization.comparison.verdicts import judge
-from interp.quantization.integrity import examine
+from interp.quantization.integrity import Integrity, examine
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
-from interp.results import Result, jsonable
+from interp.results import About
 from interp.results.findings import named
 
-__all__ = ["NOISE", "Analysis", "compare"]
+__all__ = ["NOISE", "Comparable", "compare"]
 
 
 def compare(
-    analysis: Analysis | Mapping[str, Analysis],
+    analysis: Comparable | Mapping[str, Comparable],
     model: ModelLike,
     schemes: Sequence[str | Scheme] = ("int8", "int4"),
     *,
@@ -52,8 +53,8 @@ def compare(
 
     Args:
         analysis: ``(model, *, reference=None) -> Result``, or several by name. It must draw its items from a
-            seed alone. What its result's ``findings()`` give is judged; a result without them is compared by
-            its ``diff``, without verdicts.
+            seed alone. What its result's ``findings()`` give is judged; the main tables of results
+            without them are put one under the other, without verdicts.
         model: the reference.
         schemes: keys of ``interp.quantization.SCHEMES``.
         other: another checkpoint with the same tokenizer, compared as it is: then differences come from its
@@ -90,22 +91,19 @@ def compare(
     for label, make in _others(model, found, second, mode, calibration):
         asked = [base for name, base in bases.items() if (name, label) not in cells]
         made = make() if any(not base.refused for base in asked) else None
-        report = {} if made is None else _report(made, model)
+        empty = _empty(label, made, model)
         for base in asked:
-            empty = Cell(
-                base.name, label, model=model.fingerprint, quantization=report, warnings=_failures(report)
-            )
             if made is not None and not base.refused:
                 say(f"{base.name}: {label}")
-            cell, result = _cell(base, empty, made, model, seed)
+            cell, result = _cell(base, replace(empty, analysis=base.name), made, model, seed)
             cells[base.name, label] = cell
             results[base.name, label] = result
             keep(cell)
     return Comparison(
-        model=_described(model),
+        about=_described(model),
         other=None if second is None else _described(second),
         cells=tuple(cells[name, label] for name in analyses for label in labels),
-        references={name: cells[name, ""].result for name in analyses if (name, "") in cells},
+        references=tuple(cells[name, ""] for name in analyses if (name, "") in cells),
         noise={name: _noise(bases.get(name), noise) for name in analyses},
         mode=mode,
         seed=seed,
@@ -170,6 +168,15 @@ def _others(
         yield _label(other), lambda: other
 
 
+def _empty(label: str, made: Model | None, model: Model) -> Cell:
+    """What is known of a quantized model before it is analysed: it is examined first."""
+    if made is None:
+        return Cell("", label, model=model.fingerprint)
+    checked = _checked(made, model)
+    more = {"quantization": made.quantization, "integrity": checked, "warnings": _failures(checked)}
+    return Cell("", label, model=model.fingerprint, **more)
+
+
 def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: int) -> tuple[Cell, Any]:
     """Run one analysis of one other model, and judge it."""
     if made is None or base.refused:
@@ -193,13 +200,10 @@ def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: 
         for name, one in base.findings.items()
         if name in theirs
     )
-    new = isinstance(result, Result)
-    changes = [] if judgements or new else result.diff(base.result).to_dict("records")
     cell = replace(
         empty,
         judgements=judgements,
-        changes=tuple(changes),
-        result=result.summary() if new else jsonable(result.to_dict())[0],
+        tables=tables_of(result),
         missing=tuple(name for name in base.findings if name not in theirs),
         seconds=time.perf_counter() - started,
         warnings=(*empty.warnings, *base.warnings, *getattr(result, "warnings", ())),
@@ -207,34 +211,26 @@ def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: 
     return cell, result
 
 
-def _report(made: Model, model: Model) -> dict[str, Any]:
-    """Examine a quantized model before any number of it is believed, and give what was done to it."""
-    if made.quantization is None:
-        return {}
-    report = made.quantization.to_dict()
-    if made.quantization.base != model.fingerprint:  # a checkpoint that was made from something else
-        return report
-    return report | {"integrity": examine(made, model).to_dict()}
+def _checked(made: Model, model: Model) -> Integrity | None:
+    """Examine a quantized model before any number of it is believed."""
+    if made.quantization is None or made.quantization.base != model.fingerprint:
+        return None  # a checkpoint that was made from something else
+    return examine(made, model)
 
 
-def _failures(report: Mapping[str, Any]) -> tuple[str, ...]:
+def _failures(integrity: Integrity | None) -> tuple[str, ...]:
     """Say which checks a quantized model fails."""
     return tuple(
-        f"the quantized model fails the check '{one['name']}' ({one['detail'] or one['value']}): do not "
-        "trust these numbers"
-        for one in report.get("integrity", {}).get("checks", [])
-        if not one["passed"]
+        f"the quantized model fails the check '{one.name}' ({one.detail or one.value}): do not trust these "
+        "numbers"
+        for one in (() if integrity is None else integrity.checks)
+        if not one.passed
     )
 
 
-def _described(model: Model) -> dict[str, Any]:
-    return {
-        **model.described,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
-        "layers": model.n_layers,
-        "d_model": model.d_model,
-    }
+def _described(model: Model) -> About:
+    kind = {"dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device)}
+    return About({**model.described, **kind, "layers": model.n_layers, "d_model": model.d_model})
 
 
 def _warnings(

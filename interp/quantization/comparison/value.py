@@ -2,87 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import ClassVar
 
-from interp import results
-from interp.errors import ArtifactError, ConfigError
-from interp.quantization.comparison.cells import Cell
-from interp.quantization.comparison.verdicts import FLOORS, SHARE, VERDICTS, Judgement
+from interp.errors import ConfigError
+from interp.quantization.comparison import figures, tables
+from interp.quantization.comparison.cells import Cell, Judged
+from interp.quantization.comparison.verdicts import VERDICTS, Judgement
+from interp.results.codec import UNSAVED
+from interp.results.measured import slug
+from interp.results.result import Result
+from interp.results.shapes import About, Figure, Number, Table
 
-if TYPE_CHECKING:
-    import pandas
+__all__ = ["Comparison"]
 
-__all__ = ["SCHEMA", "Comparison"]
-
-SCHEMA = "interp.comparison/2"
-COLUMNS = (
-    "verdict",
-    "reference",
-    "value",
-    "difference",
-    "low",
-    "high",
-    "reference_control",
-    "control",
-    "reference_excess",
-    "excess",
-    "change",
-    "change_low",
-    "change_high",
-    "noise",
-    "delta",
-    "shown",
-    "unit",
-    "n",
-    "n_groups",
-    "note",
+NAMED = 3
+NAMING = ("weakened", "lost")
+CAUTIONS = (
+    "A verdict is about these items, this model and this seed. That a finding survives says that the "
+    "difference is smaller than delta, not that there is none.",
+    "Findings of one analysis share items, and neighbouring layers share what they carry: their verdicts "
+    "are not independent, and no correction is made for their number. One lost finding among many may be "
+    "chance.",
+)
+DENSE = (
+    "In mode dense the model computes with the scheme's numbers in full precision arithmetic: its speed and "
+    "memory are those of the full model. Bytes are those that the scheme needs, counted; a library may store "
+    "more (mode packed measures them)."
+)
+UNCLEAR = (
+    "The reference itself does not show these: it is not told from the control, or not from its own noise. "
+    "There is nothing to survive."
 )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """Hold one or several analyses of a model against the same analyses of others.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Comparison(Result):
+    """One or several analyses of a model against the same analyses of others.
 
     Attributes:
-        model: name, weights, fingerprint and arithmetic of the reference.
-        other: the same of the other checkpoint; None where only precisions of one are compared.
+        other: the other checkpoint; None where only precisions of one are compared.
         cells: one per analysis and scheme.
-        references: analysis -> what it returned for the reference, as a dictionary.
+        references: of the reference, one cell per analysis.
         noise: analysis -> which noise floors were measured, in words.
         mode: ``dense`` or ``packed``.
-        seed: of draws and intervals.
         seconds: how long everything took.
-        warnings: what a reader should know.
-        results: (analysis, scheme) -> the live result, and (analysis, "") -> the reference's; empty for a
-            comparison that was read from disk.
+        results: (analysis, scheme) -> what the analysis returned, and (analysis, "") -> the reference's. Not
+            saved.
     """
 
-    model: Mapping[str, Any]
-    other: Mapping[str, Any] | None
+    schema: ClassVar[str] = "interp.comparison/3"
+    other: About | None
     cells: tuple[Cell, ...]
-    references: Mapping[str, Mapping[str, Any]]
+    references: tuple[Cell, ...]
     noise: Mapping[str, str]
     mode: str
-    seed: int = 0
     seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-    results: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    results: Mapping[tuple[str, str], object] = field(default_factory=dict, metadata=UNSAVED)
 
     @property
     def analyses(self) -> tuple[str, ...]:
-        """Give the names of the analyses."""
+        """The names of the analyses."""
         return tuple(dict.fromkeys(cell.analysis for cell in self.cells))
 
     @property
     def schemes(self) -> tuple[str, ...]:
-        """Give the schemes, or the name of the other checkpoint."""
+        """The schemes, or the name of the other checkpoint."""
         return tuple(dict.fromkeys(cell.scheme for cell in self.cells))
 
     def cell(self, analysis: str, scheme: str) -> Cell:
-        """Give one analysis at one scheme.
+        """One analysis at one scheme.
 
         Raises:
             ConfigError: it was not run.
@@ -94,7 +86,7 @@ class Comparison:
         raise ConfigError(f"no {analysis!r} at {scheme!r} in this comparison; there are: {known}.")
 
     def judgement(self, scheme: str, finding: str, analysis: str = "") -> Judgement:
-        """Give the verdict on one finding at one scheme.
+        """The verdict on one finding at one scheme.
 
         Args:
             scheme: which.
@@ -105,135 +97,160 @@ class Comparison:
             ConfigError: there is none, or there are several.
         """
         found = [
-            one
-            for cell in self.cells
-            if cell.scheme == scheme and analysis in ("", cell.analysis)
-            for one in cell.judgements
-            if one.finding == finding
+            row.one
+            for row in self.rows
+            if row.scheme == scheme and row.one.finding == finding and analysis in ("", row.analysis)
         ]
         if len(found) != 1:
             many = "several analyses have it: say which" if found else "no analysis has it"
-            names = dict.fromkeys(one.finding for cell in self.cells for one in cell.judgements)
+            names = dict.fromkeys(row.one.finding for row in self.rows)
             raise ConfigError(f"finding {finding!r} at {scheme!r}: {many}; there are: {', '.join(names)}.")
         return found[0]
 
-    def table(self) -> pandas.DataFrame:
-        """Give one row per analysis, finding and scheme.
+    @cached_property
+    def rows(self) -> tuple[Judged, ...]:
+        """Every verdict, finding by finding, so that the schemes of one stand together."""
+        found = [Judged(cell.analysis, cell.scheme, one) for cell in self.cells for one in cell.judgements]
+        order = {name: at for at, name in enumerate(self.analyses)}
+        found.sort(key=lambda row: order[row.analysis])
+        return tuple(row for rows in tables.grouped(found) for row in rows)
 
-        Columns: analysis, finding, scheme, verdict, reference, value, difference (value less reference, over
-        the same items), low and high (its 95% interval over groups), reference_control and control (what each
-        model has to beat), reference_excess and excess (of each model over its control), change (of the
-        excess: what the verdict is on), change_low and change_high, noise (what another batch layout or bf16
-        changes in the reference), delta (the smallest change that would matter), shown (whether the reference
-        itself shows the finding), unit, n, n_groups, note.
-        """
-        import pandas
+    def question(self) -> str:
+        """The question."""
+        precisions = [scheme for scheme in self.schemes if scheme != self._other]
+        parts = [f"at {', '.join(precisions)}"] if precisions else []
+        parts += [f"in {self._other}"] if self._other else []
+        return f"What of {self.about.model_name} survives {' and '.join(parts)}?"
 
-        columns = ["analysis", "finding", "scheme", *COLUMNS]
-        return pandas.DataFrame([self._row(cell, one) for cell, one in self._ordered()], columns=columns)
+    def verdict(self) -> str:
+        """What becomes of the findings that the reference shows, scheme by scheme."""
+        said = "; ".join(self._said(scheme) for scheme in self.schemes)
+        refused = len({cell.analysis for cell in self.cells if cell.refused})
+        more = f" {_count(refused, 'analysis', 'analyses')} could not be run everywhere: see below."
+        return f"{said[:1].upper()}{said[1:]}." + (more if refused else "")
 
-    def _ordered(self) -> list[tuple[Cell, Judgement]]:
-        """List verdicts finding by finding, so that the schemes of one stand together."""
-        place = {scheme: at for at, scheme in enumerate(self.schemes)}
-        found: list[tuple[Cell, Judgement]] = []
-        for analysis in self.analyses:
-            pairs = [
-                (cell, one) for cell in self.cells if cell.analysis == analysis for one in cell.judgements
-            ]
-            order = {name: at for at, name in enumerate(dict.fromkeys(one.finding for _, one in pairs))}
-            found += sorted(pairs, key=lambda pair: (order[pair[1].finding], place[pair[0].scheme]))
-        return found
-
-    @staticmethod
-    def _row(cell: Cell, one: Judgement) -> dict[str, Any]:
-        judged = {name: getattr(one, name) for name in COLUMNS}
-        return {"analysis": cell.analysis, "finding": one.finding, "scheme": cell.scheme, **judged}
-
-    def summary(self) -> pandas.DataFrame:
-        """Count verdicts per analysis and scheme, over the findings that the reference shows.
-
-        Columns: analysis, scheme, one per verdict, not shown (findings that the reference itself does not
-        show, so that there is nothing to survive), refused (why the analysis was not run, or "").
-        """
-        import pandas
-
-        rows: list[dict[str, Any]] = []
-        for cell in self.cells:
-            shown = [one.verdict for one in cell.judgements if one.shown]
-            counts = {name: shown.count(name) for name in VERDICTS}
-            rows.append(
-                {"analysis": cell.analysis, "scheme": cell.scheme, **counts}
-                | {"not shown": len(cell.judgements) - len(shown), "refused": cell.refused}
+    def lead(self) -> tuple[str, ...]:
+        """What was done."""
+        model, hidden = self.about.model, len({(r.analysis, r.one.finding) for r in self._hidden})
+        said = [
+            f"{_count(len(self.analyses), 'analysis', 'analyses')} ({', '.join(self.analyses)}) of "
+            f"{model['name']} ({model['weights']} weights, {model['dtype']}) were run again on the same "
+            "items in each other model. Differences are taken item by item; intervals draw whole groups of "
+            f"items. Mode: {self.mode}. Seed: {self.seed}. It took {self.seconds:,.0f} seconds.",
+        ]
+        if self._other:
+            said.append(
+                f"{self._other} is another checkpoint: what differs there comes from other weights, and is "
+                "no effect of precision."
             )
-        return pandas.DataFrame(rows)
+        if hidden:
+            said.append(
+                f"{_count(hidden, 'finding')} the reference itself does not show: listed apart, and not "
+                "counted."
+            )
+        return tuple(said)
 
-    def diff(self, reference: Comparison) -> pandas.DataFrame:
-        """Give the change of every number from another comparison of the same analyses and schemes."""
-        return results.difference(self.table(), reference.table(), ["analysis", "finding", "scheme"])
+    def numbers(self) -> tuple[Number, ...]:
+        """How many findings survive at each scheme."""
+        found = []
+        for scheme in self.schemes:
+            shown = [row.one.verdict for row in self._shown if row.scheme == scheme]
+            rest = ", ".join(f"{n} {name}" for name in list(VERDICTS)[1:] if (n := shown.count(name)))
+            found.append(
+                Number(
+                    f"survive-{slug(scheme)}",
+                    shown.count("survives") if shown else None,
+                    unit=f"of {len(shown)} survive" if shown else "",
+                    meaning=rest or ("nothing else" if shown else "none shown by the reference"),
+                    label=scheme,
+                )
+            )
+        return tuple(found)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything but the live results as JSON types, for :meth:`from_dict`."""
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "model": dict(self.model),
-                "other": None if self.other is None else dict(self.other),
-                "mode": self.mode,
-                "seed": self.seed,
-                "rule": {"floors": FLOORS, "share": SHARE, "verdicts": VERDICTS},
-                "noise": dict(self.noise),
-                "summary": self.summary().to_dict("records"),
-                "references": dict(self.references),
-                "cells": [cell.to_dict() for cell in self.cells],
-                "seconds": self.seconds,
-                "warnings": list(self.warnings),
-            }
-        )
-        return plain
+    def tables(self) -> tuple[Table, ...]:
+        """``verdicts`` first (a row per finding, a column per scheme); ``findings`` has every number.
 
-    def save(self, path: str | Path) -> tuple[str, ...]:
-        """Write everything but the live results as one JSON file, for :meth:`load`."""
-        return results.write_json(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Comparison:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ArtifactError: the file is missing, damaged, or of something else.
+        ``findings`` has one row per analysis, finding and scheme: verdict, reference, value, difference
+        (value less reference, over the same items) with low and high (its 95% interval over groups),
+        reference_control and control (what each model has to beat), reference_excess and excess (of each
+        model over its control), change (of the excess: what the verdict is on) with its interval, noise (what
+        another batch layout or bf16 changes in the reference), delta (the smallest change that would matter),
+        shown (whether the reference itself shows the finding), unit, n, n_groups, note.
         """
-        content = results.read_json(path)
-        if content.get("schema") != SCHEMA:
-            raise ArtifactError(f"{path} holds no comparison (schema {content.get('schema')!r}).")
-        return cls.from_dict(content)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Comparison:
-        """Read what :meth:`to_dict` gave."""
-        return cls(
-            model=content["model"],
-            other=content["other"],
-            cells=tuple(Cell.from_dict(cell) for cell in content["cells"]),
-            references=content["references"],
-            noise=content["noise"],
-            mode=content["mode"],
-            seed=content["seed"],
-            seconds=content["seconds"],
-            warnings=tuple(content["warnings"]),
+        findings, hidden = tables.grouped(self._shown), tables.grouped(self._hidden)
+        layers = [found for found in findings if found[0].one.curve]
+        made = {cell.scheme: (cell.quantization, cell.integrity) for cell in self.cells}
+        reports = {scheme: (one, two) for scheme, (one, two) in made.items() if one is not None}
+        at = self.schemes
+        first = tables.side_by_side("verdicts", "Verdicts", tables.heads(findings), at)
+        others = (
+            tables.counts([cell for cell in self.cells if cell.judgements or cell.refused]),
+            tables.weights(reports),
+            *tables.stacked(self.references, self.cells),
+            tables.refused(self.cells),
+            tables.side_by_side("layers", "Verdicts layer by layer", layers, at, folded=True),
+            tables.side_by_side("unclear", "Not judged", hidden, at, note=UNCLEAR, folded=True),
+            tables.every(self.rows),
         )
+        return (first, *(one for one in others if one.rows or one.name == "findings"))
 
-    def _repr_html_(self) -> str:
-        """Give the verdicts as an escaped table for notebooks."""
-        return results.table_html(self.table(), caption=repr(self))
+    def figures(self) -> tuple[Figure, ...]:
+        """Changes in units of delta, effects against effects, curves over layers."""
+        return tuple(figures.figures(self.rows, self.references, self.cells))
 
-    def __repr__(self) -> str:
-        """Say in one line what survives."""
-        table = self.summary()
-        counts = {name: sum(map(int, table[name])) for name in VERDICTS} if len(table) else {}
-        refused = "; ".join(dict.fromkeys(f"{c.analysis}: {c.refused}" for c in self.cells if c.refused))
-        plain = [c.analysis for c in self.cells if c.changes]
-        said = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no verdicts"
-        said += f", {len(dict.fromkeys(plain))} compared without verdicts" if plain else ""
-        said += f"; refused: {refused}" if refused else ""
-        against = f" against {self.other['name']}" if self.other is not None else ""
-        return f"Comparison({self.model['name']}{against} at {', '.join(self.schemes)}: {said})"
+    def cautions(self) -> tuple[str, ...]:
+        """What verdicts do not say, and what the analyses warn of, each text once with where it was said."""
+        places: dict[tuple[str, str], list[str]] = {}
+        for cell in self.cells:
+            missing = [f"the finding {name!r} of the reference is missing" for name in cell.missing]
+            for text in [*cell.warnings, *missing]:
+                places.setdefault((cell.analysis, text), []).append(cell.scheme)
+        dense = self.mode == "dense" and any(cell.quantization for cell in self.cells)
+        said = [
+            f"{analysis}, {', '.join(found)}: {text}"
+            for (analysis, text), found in places.items()
+            if text not in self.warnings
+        ]
+        return (*CAUTIONS, *([DENSE] if dense else []), *said)
+
+    @property
+    def _other(self) -> str:
+        """The name under which the other checkpoint stands among the schemes, or ""."""
+        return f"{self.other.model['name']} ({self.other.model['weights']})" if self.other else ""
+
+    @property
+    def _shown(self) -> list[Judged]:
+        return [row for row in self.rows if row.one.shown]
+
+    @property
+    def _hidden(self) -> list[Judged]:
+        return [row for row in self.rows if not row.one.shown]
+
+    def _said(self, scheme: str) -> str:
+        """What becomes of the findings at one scheme, in a clause."""
+        shown = [row for row in self._shown if row.scheme == scheme]
+        place = f"in {scheme}" if scheme == self._other else f"at {scheme}"
+        if not shown:
+            return f"{place} the reference shows no finding to judge"
+        counts = {verdict: [row for row in shown if row.one.verdict == verdict] for verdict in VERDICTS}
+        n = len(shown)
+        if len(counts["survives"]) == n:
+            return f"{place} {'the one finding survives' if n == 1 else f'all {n} findings survive'}"
+        parts = [f"{place} {len(counts['survives'])} of {_count(n, 'finding')} survive"]
+        for verdict, rows in list(counts.items())[1:]:
+            named = f" ({_named(rows)})" if verdict in NAMING else ""
+            if rows:
+                parts.append(f"{len(rows)} {'is' if len(rows) == 1 else 'are'} {verdict}{named}")
+        return ", ".join(parts)
+
+
+def _named(rows: Sequence[Judged]) -> str:
+    """The first findings, and after them curves with the number of their layers."""
+    curves = Counter((row.analysis, row.one.curve) for row in rows if row.one.curve)
+    names = [f"{row.analysis}: {row.one.finding}" for row in rows if not row.one.curve]
+    names += [f"{name}: {curve} at {_count(n, 'layer')}" for (name, curve), n in curves.items()]
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"

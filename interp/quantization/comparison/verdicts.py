@@ -33,8 +33,7 @@ wrong answers cannot tell.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -128,9 +127,15 @@ class Judgement:
     about: str = ""
     note: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields as a dictionary."""
-        return asdict(self)
+    @property
+    def moved(self) -> float:
+        """The change in units of delta; less of the finding is negative."""
+        return self.sign * self.change / self.delta if self.delta else 0.0
+
+    @property
+    def sign(self) -> float:
+        """-1 where the finding lies below its control, so that less of it is an increase."""
+        return -1.0 if self.reference_excess < 0 else 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,10 +17,10 @@ from interp import mediation, quantization
 from interp.analyses.agreement import choosing, patch_agreement
 from interp.analyses.agreement.choosing import drawn
 from interp.analyses.agreement.rankings import by_luck, kendall, spearman, weighted_jaccard
-from interp.analyses.measured import Measured
 from interp.errors import ConfigError, DataError, ModelError
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
+from interp.results import FindingsResult
 from interp.results.findings import Finding
 from interp.tasks.pairs import lined_up, sample
 from tests.noisy import demo, noisy
@@ -36,22 +35,27 @@ OVERLAP, WEIGHTED = "circuit overlap", "circuit overlap, weighted by effect"
 
 
 @pytest.fixture(scope="module")
-def reference() -> Measured:
+def reference() -> FindingsResult:
     return agree(demo(), n=12)
 
 
 @pytest.fixture(scope="module")
-def other(reference: Measured) -> Measured:
+def other(reference: FindingsResult) -> FindingsResult:
     return agree(noisy(demo(), 0.4), reference=reference, n=12)
 
 
-def agreements(found: Measured) -> dict[str, Finding]:
+def members(found: FindingsResult, at: int = 0) -> list[str]:
+    """Give the members of the reference's circuit, or (1) of the model's own."""
+    return found.table("circuits")["members"][at].split(", ")
+
+
+def agreements(found: FindingsResult) -> dict[str, Finding]:
     words = ("rank correlation", "top-", "circuit overlap")
     return {one.name: one for one in found.found if one.name.startswith(words)}
 
 
 def test_a_model_agrees_with_itself_by_one_in_every_draw_of_pairs(
-    reference: Measured, other: Measured
+    reference: FindingsResult, other: FindingsResult
 ) -> None:
     same = agree(demo(), reference=reference, n=12)
     assert [one.name for one in same.found] == [one.name for one in reference.found]
@@ -65,7 +69,7 @@ def test_a_model_agrees_with_itself_by_one_in_every_draw_of_pairs(
         assert one.floor < 0.2 and agreements(other)[name].value < 1
 
 
-def test_more_noise_lowers_every_agreement(reference: Measured, other: Measured) -> None:
+def test_more_noise_lowers_every_agreement(reference: FindingsResult, other: FindingsResult) -> None:
     little = agree(noisy(demo(), 0.05), reference=reference, n=12)
     much = agree(noisy(demo(), 1.5), reference=reference, n=12)
     for name in agreements(reference):
@@ -75,7 +79,7 @@ def test_more_noise_lowers_every_agreement(reference: Measured, other: Measured)
 
 
 def test_rank_correlations_are_those_of_scipy_over_the_pairs_drawn(
-    reference: Measured, other: Measured
+    reference: FindingsResult, other: FindingsResult
 ) -> None:
     base = reference.state["base"]
     own = mediation.attribution(noisy(demo(), 0.4), base.given.parts.ranking, ["head.*", "mlp_out.*"])
@@ -127,21 +131,24 @@ def test_the_weighted_overlap_is_that_of_shares() -> None:
     assert weighted_jaccard(2)(one, np.zeros(4)) == 0
 
 
-def test_effects_and_facts_stand_beside_the_references(reference: Measured, other: Measured) -> None:
+def test_effects_and_facts_stand_beside_the_references(
+    reference: FindingsResult, other: FindingsResult
+) -> None:
     base = reference.state["base"]
     names = [str(one) for one in base.effects.top(10)]
     assert [one.name for one in other.found][-10:] == [f"effect of {name}" for name in names]
-    rows = {row["mediator"]: row for row in other.facts["scatter"]}
-    assert len(rows) == 120 and len(json.dumps(other.to_dict())) > 1000
+    rows = other.table("effects").set_index("mediator")
+    assert len(rows) == 120
     for name in names:
-        assert other.finding(f"effect of {name}").value == pytest.approx(rows[name]["value"])
-        assert reference.finding(f"effect of {name}").value == pytest.approx(rows[name]["reference"])
-    between = other.facts["between_draws"]
-    assert between["groups drawn again"]["top overlap"]["value"] <= 1
-    assert 0 < between["other pairs"]["top overlap"] <= 1
-    assert "between draws of pairs" in between["words"]
-    assert between["overlap_now"] == other.finding("top-10 overlap").value
-    assert not other.state and reference.facts["task"] == "capitals"
+        assert other.finding(f"effect of {name}").value == pytest.approx(rows.loc[name, "value"])
+        assert reference.finding(f"effect of {name}").value == pytest.approx(rows.loc[name, "reference"])
+    draws = other.table("draws").set_index(["pairs", "what"])["value"]
+    assert draws["groups drawn again", "top overlap"] <= 1
+    assert 0 < draws["other pairs", "top overlap"] <= 1
+    (note,) = (one.note for one in other.tables() if one.name == "draws")
+    assert "between draws of pairs" in note
+    assert draws.iloc[-1] == other.finding("top-10 overlap").value
+    assert not other.state and reference.about.data["name"] == "capitals"
 
 
 def _without(truth: Planted, head: tuple[int, int]) -> Model:
@@ -158,7 +165,7 @@ def test_a_planted_circuit_is_kept_under_little_noise_and_lost_with_its_head(sea
     truth = planted("copy")
     analysis = partial(patch_agreement, pairs=truth.pairs, search=search, k=1)
     first = analysis(truth.model)
-    assert set(first.facts["circuit"]["nodes"]) == truth.heads == set(first.facts["top"])
+    assert set(members(first)) == truth.heads == set(first.about.data["top"])
     quiet = noisy(truth.model, 0.01)
     kept = analysis(quiet, reference=first)
     assert kept.finding(FAITHFUL).value == pytest.approx(1, abs=0.1)
@@ -184,8 +191,8 @@ def test_a_circuit_that_moved_to_another_head_is_not_the_references() -> None:
     first = agree(truth.model, pairs=truth.pairs, k=1)
     found = agree(moved, reference=first, pairs=truth.pairs, k=1)
     assert found.finding("total effect").value == pytest.approx(first.finding("total effect").value)
-    assert found.facts["circuit"]["own_nodes"] == found.facts["top"] == ["head.0.3"]
-    assert found.finding(FAITHFUL).value < 0.1 < 0.8 < found.facts["circuit"]["faithfulness_of_own_circuit"]
+    assert members(found, 1) == found.about.data["top"] == ["head.0.3"]
+    assert found.finding(FAITHFUL).value < 0.1 < 0.8 < found.table("circuits")["faithfulness"][1]
     assert found.finding(OVERLAP).value == found.finding(WEIGHTED).value == 0
 
 
@@ -267,8 +274,9 @@ def test_without_a_total_effect_there_is_no_circuit_and_it_is_said() -> None:
     pairs = sample(demo(), "capitals", 12, counterfactual="null", only_correct=False)
     found = agree(demo(), pairs=pairs)
     assert not [one for one in found.found if "circuit" in one.name]
-    assert found.facts["circuit"]["note"].startswith("the total effect is not told from zero")
-    assert any(text.startswith("no circuit was compared") for text in found.warnings)
+    said = "no circuit was compared: the total effect is not told from zero"
+    assert any(text.startswith(said) for text in found.warnings)
+    assert "circuits" not in [one.name for one in found.tables()]
 
 
 def test_gradients_that_must_not_be_believed_are_refused_and_exhaustive_is_named() -> None:
@@ -279,10 +287,10 @@ def test_gradients_that_must_not_be_believed_are_refused_and_exhaustive_is_named
     with pytest.raises(ModelError, match=r"its kernel detaches.*'exhaustive'"):
         agree(packed, pairs=truth.pairs, k=1)
     found = agree(packed, pairs=truth.pairs, k=1, search="exhaustive")
-    assert found.model["scheme"] == "rtn8"
+    assert found.about.model["scheme"] == "rtn8"
 
 
-def test_what_cannot_be_compared_is_refused(reference: Measured) -> None:
+def test_what_cannot_be_compared_is_refused(reference: FindingsResult) -> None:
     model = demo()
     with pytest.raises(ConfigError, match="ask both the same"):
         agree(model, reference=reference, n=12, k=5)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from typing import Any
 
@@ -17,7 +16,6 @@ from interp.analyses.costs import Cost, cost
 from interp.analyses.memory import most_bytes
 from interp.errors import ConfigError
 from interp.quantization import compare, quantize
-from interp.results.findings import Findings
 from tests.noisy import demo
 from tests.tiny import build, tokenizer
 
@@ -36,7 +34,7 @@ def before() -> Cost:
 
 
 def row(found: Cost, measure: str) -> dict[str, float]:
-    return next(dict(one) for one in found.rows if one["measure"] == measure)
+    return next(asdict(one) for one in found.rows if one.measure == measure)
 
 
 def test_the_peak_is_that_of_the_tensors_alive_together() -> None:
@@ -139,7 +137,7 @@ def test_a_deeper_model_is_slower_and_a_model_is_as_fast_as_itself() -> None:
         same = row(shallow, measure)
         assert same["low"] < 1.3 and same["high"] > 0.75 and 0.6 < same["ratio"] < 1.6
         assert same["n"] == 7 and same["value"] > 0
-    assert deep.facts["beside"] == llama(2).fingerprint
+    assert deep.beside == llama(2).fingerprint
 
 
 def test_the_ratio_is_of_medians_and_its_interval_holds_it() -> None:
@@ -150,26 +148,23 @@ def test_the_ratio_is_of_medians_and_its_interval_holds_it() -> None:
     assert ratio_of_medians(one, one, seed=1) == (1.0, 1.0, 1.0)
 
 
-def test_a_difference_is_to_the_model_it_was_measured_beside() -> None:
+def test_the_reference_is_measured_again_in_the_same_run() -> None:
     found = SMALL(quantize(demo(), "rtn4"), reference=before())
-    table = found.diff(before()).set_index("measure")
-    assert table.loc["weights at the scheme", "value_change"] < 0
-    assert table.loc["prefill", "value_reference"] == row(found, "prefill")["reference"]
-    assert table.loc["prefill", "value_reference"] != row(before(), "prefill")["value"]
-    with pytest.raises(ConfigError, match="measured beside"):
-        found.diff(SMALL(llama(2)))
+    assert row(found, "weights at the scheme")["value"] < row(found, "weights at the scheme")["reference"]
+    assert row(found, "prefill")["reference"] != row(before(), "prefill")["value"]
+    assert found.number("prefill-ratio").value == row(found, "prefill")["ratio"]
 
 
-def test_it_is_compared_by_differences_without_verdicts() -> None:
-    assert not isinstance(before(), Findings)
+def test_it_is_compared_side_by_side_without_verdicts() -> None:
+    assert not before().findings()
     found = compare(SMALL, demo(), ["rtn4"])
     (cell,) = found.cells
-    assert not cell.judgements and {one["measure"] for one in cell.changes} == set(
-        before().table()["measure"]
-    )
-    written = json.loads(json.dumps(before().to_dict()))
-    assert written["schema"] == "interp.cost/1" and len(written["rows"]) == 5 and "state" not in written
-    assert "prefill" in before()._repr_html_() and repr(before()).startswith("Cost(")
+    (name,) = found.analyses
+    assert not cell.judgements and cell.tables[0].frame().equals(found.results[name, "rtn4"].table())
+    table = next(one for one in found.tables() if one.title.endswith(": beside the reference"))
+    assert table.columns[:3] == ("measure", "scheme", "unit")
+    assert [line[1] for line in table.rows] == ["reference", "rtn4"] * len(before().rows)
+    assert "prefill" in before()._repr_html_() and "weights at the scheme \u00d7 1;" in repr(before())
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -14,13 +14,13 @@ import interp
 from interp.analyses.hops import Chain, two_hop
 from interp.analyses.hops.chains import Chains, Placed, draw
 from interp.analyses.hops.measuring import consistency, recalled, second_hop_slopes
-from interp.analyses.measured import Measured
 from interp.errors import ConfigError, DataError
 from interp.models import Intervention, Model
 from interp.models.forward import layout
 from interp.models.quantized import Quantization
 from interp.models.readout import Readout
 from interp.quantization import quantize
+from interp.results import FindingsResult
 from tests.tiny import FAMILIES, WORDS, build, tokenizer
 
 
@@ -45,7 +45,7 @@ def demo() -> Model:
 
 
 @pytest.fixture(scope="module")
-def small(demo: Model) -> Measured:
+def small(demo: Model) -> FindingsResult:
     return two_hop(demo, n=40)
 
 
@@ -129,16 +129,16 @@ def test_what_stands_in_has_another_bridge_and_another_answer(demo: Model) -> No
     assert again.fingerprint == asked.fingerprint != draw(demo, None, n=60, seed=1).fingerprint
 
 
-def test_the_bundled_model_answers_and_two_bits_do_not(demo: Model, small: Measured) -> None:
+def test_the_bundled_model_answers_and_two_bits_do_not(demo: Model, small: FindingsResult) -> None:
     for name in ("two hops", "first hop", "second hop"):
         one = small.finding(f"accuracy: {name}")
         assert one.value >= 0.95 and one.floor < 0.3
     kept, lost = (two_hop(quantize(demo, s), reference=small, n=40) for s in ("rtn8", "rtn2"))
     assert kept.finding("accuracy: two hops").value >= 0.95
-    assert lost.finding("accuracy: two hops").value < 0.3 and lost.facts["drop of accuracy"]["both"] > 0.7
+    assert lost.finding("accuracy: two hops").value < 0.3 and lost.table("hops")["drop of accuracy"][2] > 0.7
     scores = [run.finding("CnstScore").excess for run in (small, kept, lost)]
     assert scores[0] == pytest.approx(scores[1], abs=0.5) and scores[2] < 0.5 * scores[0]
-    near, far = (np.abs(run.facts["EntRec drop by layer"]).max() for run in (kept, lost))
+    near, far = (run.table("layers")["EntRec drop"].abs().max() for run in (kept, lost))
     assert near < 0.5 < far
 
 
@@ -177,7 +177,7 @@ def test_without_sound_gradients_the_second_test_is_left_out() -> None:
     assert "first-hop test" in names and not [n for n in names if n.startswith(("second-hop", "SS", "FF"))]
 
 
-def test_what_cannot_be_asked_is_refused(demo: Model, small: Measured) -> None:
+def test_what_cannot_be_asked_is_refused(demo: Model, small: FindingsResult) -> None:
     model = wrapped("llama")
     with pytest.raises(DataError, match="knows no word of the bundled facts"):
         two_hop(model)

@@ -16,11 +16,11 @@ import interp
 from interp.analyses.knowledge import attribution, recall
 from interp.analyses.knowledge.neurons import SITES, first_order, importances, neuron_writes
 from interp.analyses.knowledge.sublayers import sublayer_gains
-from interp.analyses.measured import Measured
 from interp.errors import ConfigError, DataError
 from interp.models import Model
 from interp.models.readout import Readout
 from interp.quantization import quantize
+from interp.results import FindingsResult
 from interp.tasks.sampling import labelled
 from tests.tiny import FAMILIES, WORDS, build, tokenizer
 
@@ -41,7 +41,7 @@ def demo() -> Model:
 
 
 @pytest.fixture(scope="module")
-def small(demo: Model) -> Measured:
+def small(demo: Model) -> FindingsResult:
     return recall(demo, n=30, prompts=4, relations=["capital", "plural"])
 
 
@@ -124,13 +124,13 @@ def test_every_family_agrees_with_itself(family: str) -> None:
     found = recall(wrapped(family), data=questions(80), prompts=3)
     named = {one.name: one for one in found.findings()}
     assert not [note for note in found.warnings if "left out" in note]
-    k = found.facts["neurons"]["top"]
+    k = found.table("neurons")["top"][0]
     assert named["neurons above the threshold"].values.tolist() == [k] * 3
     assert named[f"top {k} neurons shared"].values.tolist() == [1.0] * 3
     assert named["rank correlation of neurons"].values == pytest.approx([1.0] * 3)
     assert named["rank correlation of neurons"].floor < 0.9
     assert {"accuracy: r0", "accuracy: r1", "FFN contribution at layer 2"} <= set(named)
-    assert found.to_dict()["facts"]["base of FFN neurons"].startswith("resid_")
+    assert "added to resid_" in found.lead()[0]
 
 
 def test_another_model_is_compared_by_sets_and_ranks() -> None:
@@ -163,17 +163,17 @@ def test_another_model_is_compared_by_sets_and_ranks() -> None:
 def test_a_pooled_threshold_leaves_k_neurons_on_average() -> None:
     found = recall(wrapped("llama"), data=questions(), prompts=4, threshold="pooled")
     above = found.finding("neurons above the threshold")
-    assert above.value == found.facts["neurons"]["top"] and len(set(above.values)) > 1
+    assert above.value == found.table("neurons")["top"][0] and len(set(above.values)) > 1
 
 
 def test_where_not_all_neurons_can_be_measured_the_best_still_are(
     demo: Model,
-    small: Measured,
+    small: FindingsResult,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(attribution, "MOST_WORK", 0)
     fewer = recall(demo, n=30, prompts=4, relations=["capital", "plural"], reference=small)
-    assert fewer.facts["neurons"]["measured neurons per prompt"] < 0.35 * 4608
+    assert fewer.table("neurons")["measured neurons per prompt"][0] < 0.35 * 4608
     assert any("slope" in note for note in fewer.warnings)
     assert fewer.finding("top 300 neurons shared").value > 0.9
     assert fewer.finding("rank correlation of neurons").value == pytest.approx(1)
@@ -181,7 +181,7 @@ def test_where_not_all_neurons_can_be_measured_the_best_still_are(
 
 def test_rounding_to_two_bits_loses_what_eight_bits_keep(
     demo: Model,
-    small: Measured,
+    small: FindingsResult,
 ) -> None:
     options = {"n": 30, "prompts": 4, "relations": ["capital", "plural"]}
     assert small.finding("accuracy").value > 0.95 and small.finding("accuracy").floor < 0.1
@@ -191,8 +191,9 @@ def test_rounding_to_two_bits_loses_what_eight_bits_keep(
         assert all(high > low for high, low in pairwise(values))
     assert runs[1].finding("accuracy").value > 0.95 and runs[3].finding("accuracy").value < 0.2
     assert runs[1].finding("rank correlation of neurons").value > 0.98
-    assert runs[3].facts["drops"]["saturated"]["drop of accuracy"] > 0.8
-    assert runs[3].facts["drops"]["not saturated"] is None and runs[3].model["scheme"] == "rtn2"
+    drops = runs[3].table("drops").set_index("part")
+    assert drops.loc["saturated", "drop of accuracy"] > 0.8
+    assert drops.loc["not saturated", "relations"] == 0 and runs[3].about.model["scheme"] == "rtn2"
 
 
 def test_always_the_usual_answer_is_the_control(demo: Model) -> None:
@@ -224,7 +225,7 @@ def test_labelled_prompts_and_their_groups_are_taken(demo: Model) -> None:
     assert len(found.finding("accuracy").values) == 20 and found.finding("accuracy").value > 0.9
 
 
-def test_what_cannot_be_asked_is_refused(demo: Model, small: Measured) -> None:
+def test_what_cannot_be_asked_is_refused(demo: Model, small: FindingsResult) -> None:
     model = wrapped("llama")
     with pytest.raises(DataError, match="knows no word of the bundled facts"):
         recall(model)

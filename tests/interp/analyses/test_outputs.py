@@ -14,10 +14,10 @@ import interp
 from interp.analyses import material as drawing
 from interp.analyses import predictions as reading
 from interp.analyses.material import material, partners
-from interp.analyses.measured import Measured
 from interp.analyses.outputs import behaviour
 from interp.errors import ConfigError, DataError
 from interp.models.forward import layout
+from interp.results import FindingsResult
 from interp.tasks import labelled
 from interp.tasks.prompts import Example
 from tests.noisy import demo, noisy
@@ -27,12 +27,12 @@ N = 45
 
 
 @cache
-def before() -> Measured:
+def before() -> FindingsResult:
     return behaviour(demo(), n=N)
 
 
 @cache
-def after() -> Measured:
+def after() -> FindingsResult:
     return behaviour(noisy(demo(), 0.4), reference=before(), n=N)
 
 
@@ -115,24 +115,23 @@ def test_more_noise_is_further_away_in_every_finding() -> None:
 
 
 def test_flips_are_counted_and_tested() -> None:
-    flips, n = after().facts["flips"], before().facts["answers"]
+    (flips,) = after().table("flips").to_dict("records")
     old, new = (one.finding("accuracy").values > 0 for one in (before(), after()))
     assert flips["right_to_wrong"] == sum(old & ~new) > 0 and flips["wrong_to_right"] == sum(~old & new)
     p = stats.binomtest(flips["right_to_wrong"], flips["right_to_wrong"] + flips["wrong_to_right"]).pvalue
-    assert flips["mcnemar_p"] == pytest.approx(p) and n == N
-    assert len(flips["examples"]) == min(20, flips["right_to_wrong"] + flips["wrong_to_right"])
-    tasks = after().facts["tasks"]
-    assert sum(row["n"] for row in tasks) == N
-    assert np.average(
-        [row["accuracy"] for row in tasks], weights=[row["n"] for row in tasks]
-    ) == pytest.approx(after().finding("accuracy").value)
+    assert flips["mcnemar_p"] == pytest.approx(p) and flips["answers"] == N
+    assert len(after().table("flipped")) == min(20, flips["right_to_wrong"] + flips["wrong_to_right"])
+    tasks = after().table("tasks")
+    assert tasks["n"].sum() == N
+    mean = np.average(tasks["accuracy"], weights=tasks["n"])
+    assert mean == pytest.approx(after().finding("accuracy").value)
 
 
 def test_positions_are_left_out_where_the_vocabulary_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_NUMBERS", demo().vocab_size * N * 3)
     monkeypatch.setattr(reading, "MOST_LOGITS", demo().vocab_size * 20)
     few = behaviour(demo(), n=N)
-    assert few.facts["positions_compared"] < few.facts["positions"] / 2
+    assert few.about.data["positions_compared"] < few.about.data["positions"] / 2
     found = behaviour(noisy(demo(), 0.4), reference=few, n=N)
     for name in ("KL at the last token", "accuracy", "surprise at the text", "top-1 agreement"):
         np.testing.assert_allclose(found.finding(name).values, after().finding(name).values, atol=1e-4)
@@ -154,7 +153,7 @@ def test_own_texts_on_other_families_and_in_bf16(family: str) -> None:
     half = behaviour(noisy(model, 0.0, dtype=torch.bfloat16), reference=full, prompts=texts)
     assert [one.name for one in full.found] == [one.name for one in half.found]
     assert full.finding("KL").value == 0 < half.finding("KL").value < full.finding("KL").floor
-    assert "groups" not in full.facts and full.finding("KL").n_groups == 4
+    assert full.finding("KL").n_groups == 4
 
 
 def test_own_examples_and_labelled_prompts_bring_answers_and_groups() -> None:

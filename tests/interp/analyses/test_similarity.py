@@ -12,9 +12,9 @@ import interp
 from interp.analyses.alignment import Alignment, effective_rank, neighbours, overlap, row_cosine
 from interp.analyses.depths import depths
 from interp.analyses.material import material
-from interp.analyses.measured import Measured
 from interp.analyses.similarity import geometry
 from interp.errors import ConfigError, DataError, SiteError
+from interp.results import FindingsResult
 from tests.noisy import demo, noisy
 from tests.tiny import tiny
 
@@ -27,7 +27,7 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @cache
-def before() -> Measured:
+def before() -> FindingsResult:
     return geometry(demo(), n=N)
 
 
@@ -114,11 +114,8 @@ def test_more_noise_keeps_less() -> None:
             assert values == sorted(values, reverse=True) and values[0] > values[-1] + 0.1, (curve, layer)
     lost = found[-1].finding("centred cosine at layer 23")
     assert lost.value < lost.floor
-    assert (
-        found[0].facts["distances"][-1]["relative_distance"]
-        > 0
-        == before().facts["distances"][-1]["relative_distance"]
-    )
+    far, own = (one.table("distances")["relative_distance"].iloc[-1] for one in (found[0], before()))
+    assert far > 0 == own
 
 
 def at(model: interp.Model, layer: int, prompts: tuple[tuple[int, ...], ...]) -> torch.Tensor:
@@ -148,7 +145,7 @@ def test_other_families_and_bf16(family: str) -> None:
     for one in half.found:
         if one.curve in ("CKA", "cosine"):
             assert 0.99 < one.value < 1
-    assert full.facts["neighbours"] == 7 and full.facts["layers"] == [0, 1, 2]
+    assert full.about.data["neighbours"] == 7 and full.about.data["layers"] == [0, 1, 2]
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -33,7 +33,7 @@ def compared(name: str) -> Comparison:
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_the_model_survives_itself_within_its_noise(name: str) -> None:
-    table = compared(name).table()
+    table = compared(name).table("findings")
     own = table[table["scheme"] == "fp32"]
     assert len(own) > 3
     assert set(own["verdict"]) == {"survives"}
@@ -51,6 +51,6 @@ def test_two_bits_are_told(name: str) -> None:
 def test_a_few_items_lose_nothing_at_eight_bits(name: str) -> None:
     analysis = ANALYSES[name].bound(n=4)
     found = quantization.compare({name: analysis}, load("demo"), ["int8", "fp32"], noise=("layout",))
-    table = found.table()
+    table = found.table("findings")
     assert not set(table["verdict"]) & {"lost"}
     assert set(table[table["scheme"] == "fp32"]["verdict"]) <= {"survives", "inconclusive"}

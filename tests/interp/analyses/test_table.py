@@ -13,14 +13,15 @@ from interp.analyses import ANALYSES
 @pytest.mark.parametrize("name", ANALYSES)
 def test_a_row_names_a_public_analysis(name: str) -> None:
     row = ANALYSES[name]
-    function = getattr(analyses, row.function)
+    function = row.function
+    assert getattr(analyses, row.run.partition(":")[2]) is function
     parameters = inspect.signature(function).parameters
     assert {"model", "reference", "n", "seed"} <= set(parameters)
     assert parameters["reference"].default is None
     assert function.__doc__
     assert row.bound(n=3, seed=5).keywords == {"n": 3, "seed": 5}  # type: ignore[attr-defined]
     assert row.bound().keywords["n"] == row.n  # type: ignore[attr-defined]
-    assert row.description
+    assert row.description and row.data
 
 
 def test_public_names_of_the_room_load() -> None:

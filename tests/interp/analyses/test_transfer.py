@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 import interp
 from interp.activations import Activations
 from interp.analyses import transfer
-from interp.analyses.measured import Measured
 from interp.analyses.transfer import probe_transfer
 from interp.errors import ConfigError, DataError, SiteError
+from interp.results import FindingsResult
 from interp.tasks import Labelled, labelled
 from probes.controls import shuffled_labels
 from tests.noisy import demo, noisy
@@ -30,12 +30,12 @@ HIGH = "hyperdimensional probe, {}, layer 17"
 
 
 @cache
-def before() -> Measured:
+def before() -> FindingsResult:
     return probe_transfer(demo(), n=N, layers="17")
 
 
 @cache
-def after() -> Measured:
+def after() -> FindingsResult:
     return probe_transfer(noisy(demo(), 0.3), n=N, layers="17", reference=before())
 
 
@@ -54,7 +54,7 @@ def states(model: interp.Model, data: Labelled) -> np.ndarray:
 def test_every_accuracy_is_that_of_probes_fitted_by_hand() -> None:
     data = labelled("analogy-relation", n=N)
     labels, parts = np.array(data.labels), np.array(data.splits)
-    penalty = before().facts["penalties"][0]["penalty"]
+    penalty = before().table("penalties")["penalty"][0]
     rows = [states(model, data) for model in (demo(), noisy(demo(), 0.3))]
     train, test = parts == "train", parts == "test"
     fitted = []
@@ -97,7 +97,7 @@ def test_the_control_is_the_mean_of_twenty_probes_of_exchanged_labels() -> None:
     """By scikit-learn, on labels exchanged in every part; a single one of them is off by luck."""
     data = labelled("analogy-relation", n=N)
     labels, parts = np.array(data.labels), np.array(data.splits)
-    penalty, X = before().facts["penalties"][0]["penalty"], states(demo(), data)
+    penalty, X = before().table("penalties")["penalty"][0], states(demo(), data)
     train, test = parts == "train", parts == "test"
     scaler = StandardScaler().fit(X[train])
     hits = []
@@ -173,7 +173,7 @@ def test_own_data_on_other_families_and_in_bf16(family: str) -> None:
     full = probe_transfer(model, data=own(), layers=[0, 2])
     half = probe_transfer(noisy(model, 0.0, dtype=torch.bfloat16), data=own(), layers=[0, 2], reference=full)
     assert half.finding("linear probe, directions, layer 0").value > 0.9
-    assert full.facts["labels"] == 2 and any("1 labels such as 'c'" in text for text in full.warnings)
+    assert full.about.data["labels"] == 2 and any("1 labels such as 'c'" in text for text in full.warnings)
     assert [one.name for one in full.found] == [one.name for one in half.found]
 
 

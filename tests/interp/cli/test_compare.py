@@ -10,7 +10,7 @@ from typing import Any
 import pandas
 import pytest
 
-from interp.analyses.table import ANALYSES, AnalysisRow
+from interp.analyses.table import ANALYSES, Analysis
 from interp.cli.checkpoints import cell_name, keep_cell, read_cells
 from interp.errors import ConfigError
 from interp.quantization.comparison import Cell
@@ -29,7 +29,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in tuple(ANALYSES):
         monkeypatch.delitem(ANALYSES, name)
     for name in TOYS:
-        row = AnalysisRow(name, "tests.interp.cli.toys", name, f"a toy: {name}", 20)
+        row = Analysis(name, f"a toy: {name}", f"tests.interp.cli.toys:{name}", "nothing", 20)
         monkeypatch.setitem(ANALYSES, name, row)
     CALLS.clear()
     yield
@@ -47,12 +47,11 @@ def test_a_run_is_written_shown_and_reported(call: Call) -> None:
     assert answer.code == 0, answer.err
     assert "What of tiny survives at rtn8, rtn2?" in answer.out
     assert "At rtn8 4 of 5 findings survive, 1 is inconclusive; at rtn2 " in answer.out
-    assert "2 more findings" in answer.out
     assert "What was done to the weights" in answer.out and "21 of 21" in answer.out
     assert "margins: its noise floor" in answer.err, "progress is told"
     result = json.loads(Path("run/metrics.json").read_text())
-    table = pandas.read_parquet("run/findings.parquet")
-    assert len(table) == sum(len(cell["judgements"]) for cell in result["cells"]) == 12
+    table = pandas.read_parquet("run/tables/findings.parquet")
+    assert len(table) == result["tables"]["findings"]["n_rows"] == 12
     assert {"survives", "lost", "weakened", "inconclusive", "strengthened"} >= set(table["verdict"])
     assert set(table[table["scheme"] == "rtn2"]["verdict"]) != {"survives"}
     names = {path.relative_to("run").as_posix() for path in Path("run").rglob("*") if path.is_file()}
@@ -101,9 +100,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(call: Call, monkeypatch: py
     assert ("margins", "rtn8") not in CALLS and ("margins", "rtn2") in CALLS
     one, two = (json.loads(Path(f"{name}/metrics.json").read_text()) for name in ("whole", "part"))
     assert timeless(one) == timeless(two)
-    pandas.testing.assert_frame_equal(
-        pandas.read_parquet("whole/findings.parquet"), pandas.read_parquet("part/findings.parquet")
-    )
+    tables = [pandas.read_parquet(f"{name}/tables/findings.parquet") for name in ("whole", "part")]
+    pandas.testing.assert_frame_equal(*tables)
     assert call("show", "part", "--verify").code == 0
 
 
@@ -116,7 +114,7 @@ def test_an_analysis_whose_cells_are_all_there_is_not_run_at_all(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(frame, "_write", broken)
+        patched.setattr(frame, "_keep", broken)
         assert call(*TWO, "--out", "run", "-q").code == 130
     CALLS.clear()
     Path("run/cells/flat--rtn2.json").write_text("{}")
@@ -143,7 +141,7 @@ def again(of: dict[str, Any], place: str = "run") -> tuple[tuple[Cell, ...], tup
         return read_cells(run, of)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": "interp.cell/1"}', "CHANGED"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": "interp.cell/2"}', "CHANGED"])
 def test_a_damaged_cell_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -180,8 +178,9 @@ def test_another_checkpoint_is_compared_and_said_to_be_one(call: Call) -> None:
     answer = call(*asked, "--out", "run")
     assert answer.code == 0, answer.err
     data = answer.envelope["data"]
-    assert [cell["scheme"] for cell in data["cells"]] == [f"{data['other']['name']} (random)"]
-    assert data["certificate"]["passed"] and data["other"]["weights"] == "random"
+    other = json.loads(Path("run/run.json").read_text())["other"]
+    assert {row["scheme"] for row in data["tables"]["findings"]["rows"]} == {f"{other['name']} (random)"}
+    assert data["certificate"]["passed"] and other["weights"] == "random"
     assert any("not an effect of precision alone" in text for text in data["warnings"])
     page = Path("run/report.html").read_text()
     assert "is another checkpoint" in page and "survives in " in page
@@ -225,7 +224,7 @@ def test_the_plan_names_cells_and_modules_and_writes_nothing(call: Call) -> None
 
 def test_the_limit_is_the_number_of_items(call: Call) -> None:
     data = call(*MODEL, "--schemes", "rtn8", "--analyses", "flat", "--limit", "12", "--json").envelope["data"]
-    assert data["cells"][0]["judgements"][0]["n"] == 12
+    assert data["tables"]["findings"]["rows"][0]["n"] == 12
 
 
 @pytest.mark.parametrize(

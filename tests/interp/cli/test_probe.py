@@ -77,7 +77,7 @@ def test_run_json_says_what_was_asked_of_what_with_which_checks(made: tuple[Path
     facts = json.loads((made[0] / "run.json").read_text())
     assert facts["configuration"]["layers"] == "all" and facts["origins"]["model"] == "flag"
     assert len(facts["model"]["fingerprint"]) == 64 and len(facts["data"]["fingerprint"]) == 64
-    assert facts["certificate"]["checks"] and facts["versions"]["torch"]
+    assert facts["certificate"]["result"]["checks"] and facts["versions"]["torch"]
     assert facts["command_line"].startswith("interp probe --model ")
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.analyses.measured import Measured
 from interp.errors import DataError
 from interp.models import Model
-from interp.results.findings import Finding
+from interp.results import Finding, FindingsResult, Table
 
 __all__ = ["CALLS", "EVIL", "flat", "margins", "refusing"]
 
@@ -28,7 +27,7 @@ def _note(name: str, model: Model) -> None:
     CALLS.append((name, scheme))
 
 
-def margins(model: Model, *, reference: Any = None, n: int = 20, seed: int = 0) -> Measured:
+def margins(model: Model, *, reference: Any = None, n: int = 20, seed: int = 0) -> FindingsResult:
     """Measure the lead of the reference's first choice, a curve over layers, effects, and a coin."""
     _note("margins", model)
     prompts, groups = _prompts(n, seed)
@@ -47,30 +46,28 @@ def margins(model: Model, *, reference: Any = None, n: int = 20, seed: int = 0) 
     first = states[0].mean(0)
     old = first if reference is None else reference.state["first"]
     effects = [
-        {"mediator": f"{EVIL} {at}", "reference": float(a), "value": float(b)}
-        for at, (a, b) in enumerate(zip(old[:6], first[:6], strict=True))
+        (f"{EVIL} {at}", float(a), float(b)) for at, (a, b) in enumerate(zip(old[:6], first[:6], strict=True))
     ]
-    return Measured(
-        "margins",
-        (Finding(f"lead {EVIL}", lead, groups, unit="logits"), *curve, coin),
-        {"name": model.name},
-        facts={"effects": effects},
+    return FindingsResult(
+        analysis="margins",
+        found=(Finding(f"lead {EVIL}", lead, groups, unit="logits"), *curve, coin),
+        more=(Table("effects", "Effects", ("mediator", "reference", "value"), effects),),
         state={"best": best, "first": first},
         warnings=("margins are toys",),
     )
 
 
-def flat(model: Model, *, reference: Any = None, n: int = 20, seed: int = 0) -> Measured:
+def flat(model: Model, *, reference: Any = None, n: int = 20, seed: int = 0) -> FindingsResult:
     """Measure the first choices that agree with the reference's."""
     _note("flat", model)
     prompts, groups = _prompts(n, seed + 1)
     best = model.logits(prompts).numpy().argmax(1)
     old = best if reference is None else reference.state["best"]
     found = Finding("agreement", (best == old).astype(float), groups, control=1 / 64, unit="share")
-    return Measured("flat", (found,), {"name": model.name}, state={"best": best})
+    return FindingsResult(analysis="flat", found=(found,), state={"best": best})
 
 
-def refusing(model: Model, *, reference: Any = None, n: int = 20, seed: int = 0) -> Measured:
+def refusing(model: Model, *, reference: Any = None, n: int = 20, seed: int = 0) -> FindingsResult:
     """Refuse every quantized model."""
     _note("refusing", model)
     if model.quantization is not None and model.quantization.scheme.startswith("rtn"):

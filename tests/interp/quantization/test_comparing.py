@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,15 +12,15 @@ import numpy as np
 import pandas
 import pytest
 
-from interp import load, quantization
-from interp.analyses.measured import Measured
-from interp.errors import ArtifactError, ConfigError, DataError, ModelError
+from interp import load, quantization, results
+from interp.errors import ConfigError, DataError, ModelError
 from interp.models import Model
+from interp.models.certificate import Check
 from interp.models.forward import most_prompts
 from interp.quantization.comparison import Cell, Comparison, compare
-from interp.quantization.integrity import Check, Integrity
-from interp.results import jsonable
-from interp.results.findings import Finding
+from interp.quantization.integrity import Integrity
+from interp.results import Finding, FindingsResult, Result, Table
+from interp.results.codec import from_json, to_json
 from tests.tiny import build, tokenizer
 
 unchecked: Any = compare.__wrapped__ if hasattr(compare, "__wrapped__") else compare
@@ -27,7 +28,7 @@ PROMPTS = np.random.default_rng(0).integers(3, 60, (40, 6)).tolist()
 GROUPS = tuple(f"g{at // 2}" for at in range(len(PROMPTS)))
 
 
-def margins(model: Model, *, reference: Any = None, n: int = 40) -> Measured:
+def margins(model: Model, *, reference: Any = None, n: int = 40) -> FindingsResult:
     """Give the reference's own top logit less the mean logit, and its agreement with itself."""
     logits = model.logits(PROMPTS[:n]).double().numpy()
     favourite = logits.argmax(1) if reference is None else reference.state["favourite"]
@@ -38,7 +39,13 @@ def margins(model: Model, *, reference: Any = None, n: int = 40) -> Measured:
         Finding("lead", lead, GROUPS[:n], unit="logits", curve="lead", layer=0),
         Finding("agreement", same, GROUPS[:n], control=1 / 64),
     )
-    return Measured("margins", found, {"name": model.name}, state={"favourite": favourite})
+    return FindingsResult(analysis="margins", found=found, state={"favourite": favourite})
+
+
+def timeless(found: Comparison) -> Any:
+    """Everything that is saved but how long it took."""
+    cells = tuple(replace(one, seconds=0.0, quantization=None) for one in found.cells)
+    return to_json(replace(found, cells=cells, references=(), seconds=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +55,13 @@ def model() -> Model:
 
 def test_a_model_survives_itself(model: Model) -> None:
     found = compare(margins, model, ["fp32"])
-    table = found.table()
+    table = found.table("findings")
     assert list(table["verdict"]) == ["survives", "survives"]
     assert (table["difference"].abs() <= table["noise"]).all()
     assert (table["low"] == 0).all()
     assert (table["high"] == 0).all()
     assert (table["noise"] > 0).any(), "bf16 changes something, or the floor was not measured"
-    assert "2 survives" in repr(found)
+    assert repr(found) == "Comparison(At fp32 all 2 findings survive.)"
 
 
 def test_eight_bits_are_closer_than_two(model: Model) -> None:
@@ -82,7 +89,7 @@ def test_the_difference_is_that_of_the_items(model: Model) -> None:
 def test_the_noise_floor_is_what_another_layout_and_bf16_change(model: Model) -> None:
     seen: list[tuple[int | None, str]] = []
 
-    def analysis(model: Model, *, reference: Any = None) -> Measured:
+    def analysis(model: Model, *, reference: Any = None) -> FindingsResult:
         seen.append((most_prompts(), str(model.dtype)))
         return margins(model, reference=reference)
 
@@ -100,7 +107,7 @@ def test_the_noise_floor_is_what_another_layout_and_bf16_change(model: Model) ->
 
 def test_a_few_noisy_items_lose_nothing(model: Model) -> None:
     found = compare(partial(margins, n=4), model, ["fp32", "rtn8"])
-    assert set(found.table()["verdict"]) <= {"survives", "inconclusive"}
+    assert set(found.table("findings")["verdict"]) <= {"survives", "inconclusive"}
 
 
 def test_cells_that_are_done_are_not_run_again(model: Model) -> None:
@@ -109,25 +116,23 @@ def test_cells_that_are_done_are_not_run_again(model: Model) -> None:
     assert [(cell.analysis, cell.scheme) for cell in kept] == [
         ("one", ""), ("two", ""), ("one", "rtn8"), ("two", "rtn8"), ("one", "rtn4"), ("two", "rtn4"),
     ]  # fmt: skip
-    again = [Cell.from_dict(jsonable(cell.to_dict())[0]) for cell in kept]
+    again = [from_json(json.loads(json.dumps(to_json(cell))), Cell) for cell in kept]
     calls: list[str] = []
 
-    def counted(model: Model, *, reference: Any = None) -> Measured:
+    def counted(model: Model, *, reference: Any = None) -> FindingsResult:
         calls.append(model.name)
         return margins(model, reference=reference)
 
     part = [cell for cell in again if cell.analysis == "one"]
     rest = compare({"one": counted, "two": margins}, model, ["rtn8", "rtn4"], done=part)
     assert not calls
-    pandas.testing.assert_frame_equal(rest.table(), whole.table())
-    assert set(rest.references) == {"one", "two"}
-    read = Comparison.from_dict(whole.to_dict())
-    pandas.testing.assert_frame_equal(read.table(), whole.table())
-    assert read.to_dict() == whole.to_dict()
+    pandas.testing.assert_frame_equal(rest.table("findings"), whole.table("findings"))
+    assert [cell.analysis for cell in rest.references] == ["one", "two"]
+    assert timeless(rest) == timeless(whole)
 
 
 def test_what_the_references_warn_of_is_kept_when_all_is_done(model: Model) -> None:
-    def picky(model: Model, *, reference: Any = None) -> Measured:
+    def picky(model: Model, *, reference: Any = None) -> FindingsResult:
         if str(model.dtype) == "torch.bfloat16":
             raise DataError("not in bf16")
         return margins(model, reference=reference)
@@ -142,35 +147,39 @@ def test_a_quantized_model_is_examined_and_a_failed_check_is_told(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = compare(margins, model, ["rtn8"]).cells[0]
-    assert sound.quantization["integrity"]["passed"] and not sound.warnings
+    assert sound.integrity is not None and sound.integrity.passed and not sound.warnings
+    assert sound.quantization is not None and sound.quantization.scheme == "rtn8"
     from interp.quantization.comparison import run
 
-    broken = Integrity("rtn8", "dense", (Check("modules", False, 1.0, 0.0, "one is missing"),))
+    failed = Check("modules", "fail", 1.0, 0.0, detail="one is missing")
+    broken = Integrity(scheme="rtn8", mode="dense", checks=(failed,))
     monkeypatch.setattr(run, "examine", lambda made, base: broken)
     (told,) = compare(margins, model, ["rtn8"]).cells[0].warnings
     assert "fails the check 'modules' (one is missing)" in told
 
 
 def test_an_analysis_that_refuses_is_told_and_the_others_go_on(model: Model) -> None:
-    def gradients(model: Model, *, reference: Any = None) -> Measured:
+    def gradients(model: Model, *, reference: Any = None) -> FindingsResult:
         if model.quantization is not None:
             raise ModelError("no gradients here.")
         return margins(model)
 
-    def impossible(model: Model, *, reference: Any = None) -> Measured:
+    def impossible(model: Model, *, reference: Any = None) -> FindingsResult:
         raise DataError("the model knows none of these facts.")
 
     found = compare({"g": gradients, "i": impossible, "m": margins}, model, ["rtn8"], noise=("layout",))
     assert found.cell("g", "rtn8").refused == "ModelError: no gradients here."
     assert "knows none of these facts" in found.cell("i", "rtn8").refused
     assert found.cell("m", "rtn8").judgements
-    refused = found.summary().set_index("analysis")["refused"]
-    assert refused["m"] == ""
+    assert dict(found.table("counts")[["analysis", "run"]].to_numpy()) == {
+        "g": "not run", "i": "not run", "m": "yes"
+    }  # fmt: skip
+    assert list(found.table("refused")["analysis"]) == ["g", "i"]
     assert any("knows none" in text for text in found.warnings)
 
 
 def test_a_function_that_breaks_at_one_scheme_leaves_the_others(model: Model) -> None:
-    def fragile(model: Model, *, reference: Any = None) -> Measured:
+    def fragile(model: Model, *, reference: Any = None) -> FindingsResult:
         if model.scheme == "rtn2":
             raise RuntimeError("singular")
         return margins(model, reference=reference)
@@ -178,7 +187,8 @@ def test_a_function_that_breaks_at_one_scheme_leaves_the_others(model: Model) ->
     found = compare(fragile, model, ["rtn8", "rtn2"], noise=())
     assert found.cell("fragile", "rtn8").judgements
     assert found.cell("fragile", "rtn2").refused == "RuntimeError: singular"
-    assert "refused: fragile: RuntimeError: singular" in repr(found)
+    assert found.table("refused")["reason"].tolist() == ["RuntimeError: singular"]
+    assert "1 analysis could not be run everywhere" in repr(found)
 
 
 @pytest.mark.parametrize(
@@ -203,49 +213,47 @@ def test_one_scheme_as_text_is_no_list(model: Model) -> None:
 
 def test_a_comparison_is_written_and_read(model: Model, tmp_path: Path) -> None:
     found = compare(margins, model, ["rtn4"], noise=())
-    found.save(tmp_path / "compared.json")
-    again = Comparison.load(tmp_path / "compared.json")
-    assert again.to_dict() == found.to_dict()
+    again = results.load(found.save(tmp_path / "compared"))
+    assert isinstance(again, Comparison) and again.results == {}
+    assert to_json(again) == to_json(found)
+    pandas.testing.assert_frame_equal(again.table("findings"), found.table("findings"))
     assert repr(again) == repr(found)
-    (tmp_path / "other.json").write_text('{"schema": "interp.probe/1"}')
-    with pytest.raises(ArtifactError, match="holds no comparison"):
-        Comparison.load(tmp_path / "other.json")
 
 
 def test_noise_floors_of_an_earlier_run_are_not_measured_again(model: Model) -> None:
     kept: list[Cell] = []
     whole = compare(margins, model, ["rtn8", "rtn4"], keep=kept.append)
-    part = [Cell.from_dict(jsonable(one.to_dict())[0]) for one in kept if one.scheme in ("", "rtn8")]
+    part = [one for one in kept if one.scheme in ("", "rtn8")]
     said: list[str] = []
     again = compare(margins, model, ["rtn8", "rtn4"], done=part, say=said.append)
     assert said == ["margins: the reference", "margins: rtn4"]
-    pandas.testing.assert_frame_equal(again.table(), whole.table())
+    pandas.testing.assert_frame_equal(again.table("findings"), whole.table("findings"))
 
 
-def test_a_result_without_findings_is_compared_by_its_diff(model: Model) -> None:
-    @dataclass(frozen=True)
-    class Plain:
-        value: float
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Norm(Result):
+    """A result without findings."""
 
-        def table(self) -> pandas.DataFrame:
-            return pandas.DataFrame([{"what": "norm", "value": self.value}])
+    value: float
 
-        def to_dict(self) -> dict[str, Any]:
-            return {"value": self.value}
+    def verdict(self) -> str:
+        return f"{self.value}"
 
-        def diff(self, reference: Plain) -> pandas.DataFrame:
-            return pandas.DataFrame([{"what": "norm", "change": self.value - reference.value}])
+    def tables(self) -> tuple[Table, ...]:
+        return (Table("norm", "Norm", ("what", "value"), [("norm", self.value)]),)
 
-        def _repr_html_(self) -> str:
-            return ""
 
-    def norm(model: Model, *, reference: Any = None) -> Plain:
-        return Plain(float(model.logits(PROMPTS[:2]).norm()))
+def test_results_without_findings_are_put_one_under_the_other(model: Model) -> None:
+    def norm(model: Model, *, reference: Any = None) -> Norm:
+        return Norm(value=float(model.logits(PROMPTS[:2]).norm()))
 
     found = compare(norm, model, ["rtn4"])
-    assert found.analyses == ("norm",)
-    assert found.table().empty
-    assert found.cell("norm", "rtn4").changes[0]["change"] != 0
+    assert found.analyses == ("norm",) and found.table("findings").empty
+    values = [norm(one).value for one in (model, quantization.quantize(model, "rtn4"))]
+    assert found.table("norm").to_dict("list") == {
+        "what": ["norm"] * 2, "scheme": ["reference", "rtn4"], "value": values
+    }  # fmt: skip
+    assert values[0] != values[1]
 
 
 def test_two_checkpoints_are_compared_and_it_says_so(model: Model) -> None:
@@ -254,7 +262,7 @@ def test_two_checkpoints_are_compared_and_it_says_so(model: Model) -> None:
     found = compare(margins, model, [], other=other)
     assert found.schemes == ("tuned (trained)",)
     assert any("two checkpoints" in text for text in found.warnings)
-    assert "against tuned" in repr(found)
+    assert found.question() == "What of LlamaForCausalLM survives in tuned (trained)?"
     assert found.judgement("tuned (trained)", "agreement").verdict in ("lost", "weakened")
     stranger = load(build("llama"), tokenizer=tokenizer(bos=True))
     with pytest.raises(DataError, match="different tokenizers"):
@@ -264,10 +272,10 @@ def test_two_checkpoints_are_compared_and_it_says_so(model: Model) -> None:
 def test_items_drawn_anew_in_each_run_are_refused(model: Model) -> None:
     rng = np.random.default_rng(0)
 
-    def restless(model: Model, *, reference: Any = None) -> Measured:
+    def restless(model: Model, *, reference: Any = None) -> FindingsResult:
         picked = [PROMPTS[at] for at in rng.permutation(len(PROMPTS))]
         values = model.logits(picked).double().numpy()[:, 7]
-        return Measured("restless", (Finding("logit", values, GROUPS),), {})
+        return FindingsResult(analysis="restless", found=(Finding("logit", values, GROUPS),))
 
     with pytest.raises(DataError, match="'logit' has other values item by item"):
         compare(restless, model, ["fp32"])
@@ -284,7 +292,7 @@ def test_cells_of_another_model_and_floors_that_were_not_measured_are_told(model
 
 
 def test_items_that_depend_on_the_model_are_refused(model: Model) -> None:
-    def filtered(model: Model, *, reference: Any = None) -> Measured:
+    def filtered(model: Model, *, reference: Any = None) -> FindingsResult:
         return margins(model, n=40 if model.quantization is None else 38)
 
     with pytest.raises(DataError, match="measured on other items"):
@@ -304,7 +312,7 @@ def test_items_that_depend_on_the_model_are_refused(model: Model) -> None:
 def test_wrong_questions_are_answered_before_anything_runs(
     model: Model, given: dict[str, Any], message: str
 ) -> None:
-    def never(model: Model, *, reference: Any = None) -> Measured:
+    def never(model: Model, *, reference: Any = None) -> FindingsResult:
         raise AssertionError("it ran")
 
     with pytest.raises(ConfigError, match=message):

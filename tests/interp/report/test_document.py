@@ -104,6 +104,7 @@ def test_numbers_as_text() -> None:
     assert value_text(12345) == "12,345"
     assert value_text(True) == "yes"
     assert interval_text(-math.inf, 1.0) == "[-inf, 1.000]"
+    assert interval_text(0.00012, 25.0, form=".3g") == "[0.00012, 25]"
 
 
 def test_plot_draws_any_result_or_any_of_its_figures() -> None:
