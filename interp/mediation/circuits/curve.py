@@ -31,6 +31,7 @@ from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import About, Cell, Figure, Finding, Number, Result, Table
+from interp.results.shapes import FORMS
 from probes.statistics import Estimate, bootstrap
 
 __all__ = ["COMPAT", "FRACTIONS", "Curve", "curve"]
@@ -244,8 +245,7 @@ class Curve(Result):
         if self.control is not None:
             lucky = zip(self.axis, self.control.faithfulness, strict=True)
             rows += [(x, "random order", value, value, value) for x, value in lucky]
-        names = ("x", "series", "value", "low", "high")
-        data = dict(zip(names, zip(*rows, strict=True), strict=True))
+        data = dict(zip(FORMS["curve"], zip(*rows, strict=True), strict=True))
         areas = f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f}."
         caption = f"{areas} Intervals: 95%, over groups of pairs. Horizontal: {self.axis_words}."
         return (

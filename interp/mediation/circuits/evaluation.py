@@ -39,6 +39,7 @@ from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import About, Cell, Figure, Finding, Number, Result, Table
+from interp.results.shapes import FORMS
 from probes.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ GAP = "the circuit and the model apart after the same cuts"
 FORMATS = {"share": "z.3f", "difference": "z.3f"}
 SHOWN = 12
 """Members that are named, and whose removal a figure shows."""
+_Ends = tuple[float | None, float | None, float | None]
+_Row = tuple[str, float | None, float | None, float | None, float | None, float | None, float | None]
+"""What it is of; a share and a difference, each with the ends of its interval."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -207,12 +211,12 @@ class Evaluation(Result):
         return (found,) if self.removals is None else (found, self.removals.table(unit_of(self.metric)))
 
     @cached_property
-    def _rows(self) -> list[tuple[Cell, ...]]:
+    def _rows(self) -> list[_Row]:
         none = self.values["none"]
         runs = {"the circuit": self.values["circuit"], "left without it": self.values["without"]}
         runs |= {} if self._lucky is None else {LUCKY: self._lucky}
         whole = None if self.no_share else 1.0
-        rows = [("the whole model", whole, None, None, *self._apart(self.values["all"], none))]
+        rows: list[_Row] = [("the whole model", whole, None, None, *self._apart(self.values["all"], none))]
         for name, value in runs.items():
             share = None if self.no_share else self.share(value)
             rows.append((name, share and share.value, *ends_of(share), *self._apart(value, none)))
@@ -223,16 +227,16 @@ class Evaluation(Result):
                 rows.append((f"{name}: {words}", None, None, None, *difference))
         return rows
 
-    def _apart(self, value: np.ndarray, none: np.ndarray) -> tuple[Cell, ...]:
+    def _apart(self, value: np.ndarray, none: np.ndarray) -> _Ends:
         found = apart(self.metric, value, none, self.groups, self.seed)
         return found.value, *ends_of(found)
 
-    def _gap(self, name: str, found: Knockouts) -> tuple[Cell, ...]:
+    def _gap(self, name: str, found: Knockouts) -> _Row:
         ends = np.stack([self.values["none"], self.values["all"]], axis=1)
         absolute, share = found.gap(ends, self.groups, self.seed)
         words = GAP if name == "circuit" else GAP.replace("the circuit", "a random circuit")
-        shares = (None, None, None) if self.no_share else (share.value, *ends_of(share))
-        return words, *shares, absolute.value, *ends_of(absolute)
+        value, low, high = (None, None, None) if self.no_share else (share.value, *ends_of(share))
+        return words, value, low, high, absolute.value, *ends_of(absolute)
 
     def figures(self) -> tuple[Figure, ...]:
         """The shares (without a total effect the differences), and the members taken out."""
@@ -328,7 +332,7 @@ def _percent(found: Estimate) -> str:
 
 
 def _columns(rows: Sequence[tuple[Cell, ...]]) -> dict[str, Sequence[Cell]]:
-    return dict(zip(("name", "value", "low", "high"), zip(*rows, strict=True), strict=True))
+    return dict(zip(FORMS["intervals"], zip(*rows, strict=True), strict=True))
 
 
 def evaluate(

@@ -18,8 +18,9 @@ from interp.mediation.circuits.evaluation import Evaluation, evaluate
 from interp.mediation.circuits.runs import NODES, Circuit, ends_of
 from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
-from interp.results import About, Cell, Figure, Finding, Number, Result, Table
+from interp.results import About, Figure, Finding, Number, Result, Table
 from interp.results.findings import prefixed
+from interp.results.shapes import FORMS
 from probes.statistics import Estimate
 
 __all__ = ["CircuitTransfer", "generality", "selectivity"]
@@ -67,14 +68,13 @@ class CircuitTransfer(Result):
     # What it says -----------------------------------------------------------------------------------------
 
     @cached_property
-    def _rows(self) -> dict[str, dict[str, Cell]]:
+    def _rows(self) -> dict[str, dict[str, float | None]]:
         """A row of the table for each set of pairs; shares are empty without a total effect."""
-        rows: dict[str, dict[str, Cell]] = {}
+        rows: dict[str, dict[str, float | None]] = {}
         for name, found in self.evaluations.items():
             usable = not found.no_share
             kept, lost = (self.kept(name), self.lost(name)) if usable else (None, None)
-            row: dict[str, Cell] = {"pairs": name, "n": len(found.groups)}
-            row |= _cells("kept", kept) | {"random": found.random.value if usable else None}
+            row = _cells("kept", kept) | {"random": found.random.value if usable else None}
             row |= _cells("lost", lost)
             if self.own:
                 compared = usable and name != self.own and not self.evaluations[self.own].no_share
@@ -94,7 +94,7 @@ class CircuitTransfer(Result):
         which = "lost" if self.own else "kept"
         words = "lost when only the circuit is replaced" if self.own else "kept by the circuit alone"
         shares = ", ".join(
-            f"{name} {'no share' if row[which] is None else format(row[which], '.0%')}"
+            f"{name} {'no share' if (share := row[which]) is None else format(share, 'z.0%')}"
             for name, row in self._rows.items()
         )
         return f"Of the behaviour {words}: {shares}."
@@ -116,21 +116,28 @@ class CircuitTransfer(Result):
             "selectivity": "lost of its own task beyond what is lost here",
         }
         return tuple(
-            Number(f"{what}-{_slug(name)}", *(row[one] for one in (what, f"{what}_low", f"{what}_high")),
-                   meaning=words, label=f"{what.capitalize()}: {name}")
+            Number(
+                f"{what}-{_slug(name)}",
+                row[what],
+                row[f"{what}_low"],
+                row[f"{what}_high"],
+                meaning=words,
+                label=f"{what.capitalize()}: {name}",
+            )
             for name, row in self._rows.items()
             for what, words in meanings.items()
             if what in row and (what != "selectivity" or name != self.own)
-        )  # fmt: skip
+        )
 
     def tables(self) -> tuple[Table, ...]:
         """One row per set of pairs: shares kept by the circuit, by random ones, and lost without it."""
-        rows = list(self._rows.values())
+        rows = [(name, len(self.evaluations[name].groups), *row.values()) for name, row in self._rows.items()]
+        columns = ("pairs", "n", *next(iter(self._rows.values())))
         note = "Shares are empty where the total effect is not told from zero. Intervals: 95%, over groups."
         if self.own:
             note += " selectivity: lost of the own task beyond what is lost here."
         title = "The circuit on several sets of pairs"
-        return (Table("pairs", title, tuple(rows[0]), [tuple(row.values()) for row in rows], note),)
+        return (Table("pairs", title, columns, rows, note),)
 
     def figures(self) -> tuple[Figure, ...]:
         """What the circuit keeps of each set, and what is lost without it; nothing without a share."""
@@ -142,7 +149,7 @@ class CircuitTransfer(Result):
         ]
         if not rows:
             return ()
-        data = dict(zip(("name", "value", "low", "high"), zip(*rows, strict=True), strict=True))
+        data = dict(zip(FORMS["intervals"], zip(*rows, strict=True), strict=True))
         caption = "Intervals: 95%, over groups of pairs."
         title, x = "The circuit on several sets of pairs", "share of the behaviour"
         return (
@@ -159,7 +166,7 @@ def _slug(name: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
-def _cells(name: str, share: Estimate | None) -> dict[str, Cell]:
+def _cells(name: str, share: Estimate | None) -> dict[str, float | None]:
     low, high = ends_of(share)
     return {name: None if share is None else share.value, f"{name}_low": low, f"{name}_high": high}
 
