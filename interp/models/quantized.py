@@ -90,6 +90,11 @@ class Quantization:
         return tuple(name for name, why in self.skipped.items() if why == REQUESTED)
 
     @property
+    def plain(self) -> bool:
+        """Whether the weights are plain numbers, in full or read from a GGUF file, that can be quantized."""
+        return self.scheme == "fp32" or self.scheme.startswith("gguf:")
+
+    @property
     def weight_error(self) -> float:
         """Give the mean relative error of the quantized weights; 0 where there are none."""
         return float(np.mean([one.error for one in self.modules])) if self.modules else 0.0

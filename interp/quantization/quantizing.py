@@ -124,7 +124,7 @@ def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: An
     """Raise what :func:`quantize` would raise, before anything is computed."""
     if mode not in MODES:
         raise ConfigError(f"mode {mode!r} asked; use {' or '.join(map(repr, MODES))}.")
-    if model.quantization is not None and model.quantization.scheme != "fp32":
+    if model.quantization is not None and not model.quantization.plain:
         raise ModelError(
             f"{model.name!r} is held at {model.quantization.scheme} already. Quantize the model it was "
             "made from."

