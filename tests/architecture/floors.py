@@ -46,6 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "nnsight": ("interp.models.backends.nnsight",),
     "torchao": ("interp.quantization.libraries",),
     "bitsandbytes": ("interp.quantization.libraries",),
+    "gguf": ("interp.quantization.libraries", "interp.models.gguf"),
     "gptqmodel": ("interp.quantization.libraries",),
     "rich": ("interp.report", "interp.cli"),
     "plotly": ("interp.report", "interp.cli"),
@@ -74,7 +75,7 @@ BARE: dict[str, tuple[str, ...]] = {  # rooms that may use these third-party pac
     "probes.vsa": ("torch", "numpy", "einops", "jaxtyping", "safetensors"),
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-INDIRECT = ("bitsandbytes", "gptqmodel", "huggingface_hub", "markupsafe")  # extras; parts of others
+INDIRECT = ("bitsandbytes", "gguf", "gptqmodel", "huggingface_hub", "markupsafe")  # extras; parts of others
 
 
 def inside(module: str, room: str) -> bool:

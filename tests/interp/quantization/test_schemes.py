@@ -19,7 +19,7 @@ def test_a_name_is_read_and_written(name: str) -> None:
     assert str(scheme) == name == scheme.name
     assert Scheme.parse(name.upper()) == scheme
     assert scheme.description
-    assert scheme.bits in (2, 4, 8, 16, 32)
+    assert scheme.bits in (2, 4, 5, 8, 16, 32)
 
 
 @given(st.sampled_from(GROUPED), st.integers(1, 99_999))
