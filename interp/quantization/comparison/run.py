@@ -173,8 +173,14 @@ def _empty(label: str, made: Model | None, model: Model) -> Cell:
     if made is None:
         return Cell("", label, model=model.fingerprint)
     checked = _checked(made, model)
-    more = {"quantization": made.quantization, "integrity": checked, "warnings": _failures(checked)}
-    return Cell("", label, model=model.fingerprint, **more)
+    return Cell(
+        "",
+        label,
+        quantization=made.quantization,
+        integrity=checked,
+        model=model.fingerprint,
+        warnings=_failures(checked),
+    )
 
 
 def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: int) -> tuple[Cell, Any]:
