@@ -135,3 +135,16 @@ def test_missing_numbers_are_shown_as_a_dash() -> None:
 def test_every_part_of_the_story_has_its_heading(part: str) -> None:
     assert part in evil_page(interactive=False)
     assert part == "Make it again" or part not in render(Story("k", "t", "v"), interactive=False)
+
+
+def test_every_table_can_be_scrolled_so_that_no_column_is_cut() -> None:
+    columns = tuple(f"c{at}" for at in range(12))
+    wide = Table("wide", columns, (tuple("x" * 12 for _ in columns),))
+    narrow = Table("narrow", columns[:9], (columns[:9],), folded=True)
+    text = render(Story("", "", "", first=wide, tables=(narrow,)), interactive=False)
+    boxes = re.findall(
+        r'<div class="scroll" tabindex="0" role="region" aria-label="(\w+)"><table([^>]*)>', text
+    )
+    assert boxes == [("wide", ' class="wide"'), ("narrow", "")] and text.count("<table") == 2
+    rule = re.search(r"\.scroll \{(.*?)\}", text, re.S)
+    assert rule is not None and "overflow-x: auto" in rule[1] and "max-width: min(96vw" in rule[1]
