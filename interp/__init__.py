@@ -5,8 +5,9 @@ Importing this package loads nothing heavy; each name below is loaded on first u
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from interp._lazy import exports
 
 if TYPE_CHECKING:
     from interp import mediation as mediation
@@ -26,35 +27,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Activations": "interp.activations",
-    "Intervention": "interp.models",
-    "InterpError": "interp.errors",
-    "Model": "interp.models",
-    "Site": "interp.sites",
-    "examine": "interp.models.doctor",
-    "load": "interp.models",
-    "patch": "interp.analyses.patching",
-    "plot": "interp.report",
-    "probe": "interp.analyses.probing",
-    "probe_concepts": "interp.analyses.concepts",
-}
-_MODULES = ("mediation", "quantization", "tasks")
-
-__all__ = ["__version__", *sorted([*_HOME, *_MODULES])]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use (PEP 562)."""
-    if name in _MODULES:
-        return importlib.import_module(f"interp.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'interp' has no attribute '{name}'; it has: {', '.join(__all__)}.")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__, _, _names = exports(__name__)
+__all__ = ["__version__", *_names]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
+    """The public names, loaded or not."""
     return list(__all__)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import getsource
 from typing import Any
 
 __all__ = ["exports"]
+
+NOISY = ("torchao", "torchao.kernel.intmm", "torch.utils._pytree")
 
 
 def exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -30,12 +34,27 @@ def exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}.")
         module, original = homes[name]
-        # `from interp import tasks` names a module, `from interp.sites import Site` what is in one.
-        value = import_module(f"{module}.{original}") if module == package else _in(module, original)
+        with _quiet():
+            # `from interp import tasks` names a module, `from interp.sites import Site` what is in one.
+            value = import_module(f"{module}.{original}") if module == package else _in(module, original)
         setattr(sys.modules[package], name, value)
         return value
 
     return load, lambda: list(names), names
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep libraries from logging while they are imported, of parts that this machine lacks."""
+    loggers = [logging.getLogger(name) for name in NOISY]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def _in(module: str, name: str) -> Any:

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "BACKENDS": "backends",
-    "FAMILIES": "families",
-    "Family": "families",
-    "Generation": "generation",
-    "Intervention": "interventions",
-    "Model": "model",
-    "Run": "model",
-    "Tokens": "tokens",
-    "ModelLike": "loading",
-    "as_model": "loading",
-    "load": "loading",
-}
+from interp._lazy import exports
 
-__all__ = [
-    "BACKENDS",
-    "FAMILIES",
-    "Family",
-    "Generation",
-    "Intervention",
-    "Model",
-    "ModelLike",
-    "Run",
-    "Tokens",
-    "as_model",
-    "load",
-]
+if TYPE_CHECKING:
+    from interp.models.backends import BACKENDS as BACKENDS
+    from interp.models.families import FAMILIES as FAMILIES
+    from interp.models.families import Family as Family
+    from interp.models.generation import Generation as Generation
+    from interp.models.interventions import Intervention as Intervention
+    from interp.models.loading import ModelLike as ModelLike
+    from interp.models.loading import as_model as as_model
+    from interp.models.loading import load as load
+    from interp.models.model import Model as Model
+    from interp.models.model import Run as Run
+    from interp.models.tokens import Tokens as Tokens
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'interp.models' has no attribute {name!r}")
-    return getattr(import_module(f"interp.models.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = exports(__name__)

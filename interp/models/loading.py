@@ -144,8 +144,8 @@ def _check_source(source: Any, revision: str | None) -> None:
             f"a {type(source).__name__} was given; give 'demo', 'smollm2', a folder, a GGUF file, a hub "
             "name, a PreTrainedModel, a TransformerBridge or an nnsight model."
         )
-    local = isinstance(source, PreTrainedModel) or str(source) in ("demo", gguf.SMOLLM2)
-    local = local or Path(source).exists()
+    bundled = isinstance(source, PreTrainedModel) or str(source) in ("demo", gguf.SMOLLM2)
+    local = bundled or Path(str(source)).exists()
     if revision is not None and local:
         raise ConfigError(
             f"revision {revision!r} asked, but the model is not taken from the hub; "

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "Comparison": "comparison",
-    "Integrity": "integrity",
-    "examine": "integrity",
-    "Judgement": "comparison",
-    "MODES": "quantizing",
-    "SCHEMES": "schemes",
-    "Scheme": "schemes",
-    "VERDICTS": "comparison",
-    "calibration_texts": "calibration",
-    "compare": "comparison",
-    "judge": "comparison",
-    "quantize": "quantizing",
-}
+from interp._lazy import exports
 
-__all__ = [
-    "MODES",
-    "SCHEMES",
-    "VERDICTS",
-    "Comparison",
-    "Integrity",
-    "Judgement",
-    "Scheme",
-    "calibration_texts",
-    "compare",
-    "examine",
-    "judge",
-    "quantize",
-]
+if TYPE_CHECKING:
+    from interp.quantization.calibration import calibration_texts as calibration_texts
+    from interp.quantization.comparison import VERDICTS as VERDICTS
+    from interp.quantization.comparison import Comparison as Comparison
+    from interp.quantization.comparison import Judgement as Judgement
+    from interp.quantization.comparison import compare as compare
+    from interp.quantization.comparison import judge as judge
+    from interp.quantization.integrity import Integrity as Integrity
+    from interp.quantization.integrity import examine as examine
+    from interp.quantization.quantizing import MODES as MODES
+    from interp.quantization.quantizing import quantize as quantize
+    from interp.quantization.schemes import SCHEMES as SCHEMES
+    from interp.quantization.schemes import Scheme as Scheme
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(
-            f"module 'interp.quantization' has no attribute {name!r}; it has: {', '.join(__all__)}."
-        )
-    return getattr(import_module(f"interp.quantization.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Give the public names."""
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = exports(__name__)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from interp._lazy import exports
 
 if TYPE_CHECKING:
     from interp.tasks.files import read_labelled as read_labelled
@@ -19,34 +20,4 @@ if TYPE_CHECKING:
     from interp.tasks.world import World as World
     from interp.tasks.world import load_world as load_world
 
-_HOME = {
-    "Example": "prompts",
-    "LABELLED": "table",
-    "Labelled": "prompts",
-    "PAIR_TASKS": "table",
-    "TASKS": "table",
-    "World": "world",
-    "draw": "pairs",
-    "is_held_out": "splits",
-    "labelled": "sampling",
-    "load_world": "world",
-    "read_labelled": "files",
-    "sample": "pairs",
-}
-
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use."""
-    if name not in _HOME:
-        raise AttributeError(
-            f"module 'interp.tasks' has no attribute '{name}'; it has: {', '.join(__all__)}."
-        )
-    value = getattr(importlib.import_module(f"interp.tasks.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = exports(__name__)

@@ -68,3 +68,11 @@ def test_import_interp_writes_nothing() -> None:
         check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
+
+
+def test_nothing_is_printed_by_the_libraries_that_are_loaded() -> None:
+    program = "import logging, interp; interp.load('demo'); print(logging.getLogger('torchao').level)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert run.stderr == "" and run.stdout.strip() == "0", "and the user's levels are as they were"
