@@ -7,28 +7,24 @@ first has not seen. Random circuits of the same size and a random order stand be
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from interp import results
 from interp.errors import ConfigError, DataError
 from interp.mediation import SEARCHES, Curve, Edge, Effects, Evaluation, curve, evaluate
 from interp.mediation.chosen import chosen
+from interp.mediation.circuits.drawing import drawing
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
-from interp.results.findings import Finding, prefixed
+from interp.results import Figure, Finding, Number, Result, Table
+from interp.results.findings import prefixed
 from interp.tasks.pairs import sample
-
-if TYPE_CHECKING:
-    import pandas
 
 __all__ = ["SAME", "TARGET", "PairsFor", "Patching", "Trace", "no_circuit", "pairs_for", "patch"]
 
 TARGET = 0.8
 MOST_NODES = 512
-SMALL = 0.05
-"""The share of all nodes or edges that a small circuit may have."""
 FEWER = {"random_circuits": 2, "knockouts": 1, "removals": 4}
 """What is run beside a circuit of edges, of which there are many."""
 SAME = "the circuit is evaluated on the pairs it was found on: expect less on other pairs"
@@ -40,7 +36,7 @@ EDGES = (
 
 @dataclass(frozen=True, eq=False)
 class PairsFor:
-    """Hold the pairs that mediators are ranked on, and others that the circuit is evaluated on.
+    """The pairs that mediators are ranked on, and others that the circuit is evaluated on.
 
     Attributes:
         ranking: for effects, the order of nodes and the circuit's size.
@@ -53,7 +49,7 @@ class PairsFor:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Hold a circuit and how well it stands for the model.
+    """A circuit and how well it stands for the model.
 
     Attributes:
         target: the share of the behaviour that decided its size, on the ranking pairs.
@@ -75,10 +71,46 @@ class Trace:
         assert self.curve.control is not None
         return self.curve.control
 
+    def verdict(self) -> str:
+        """What the circuit keeps, on which pairs, beside random ones."""
+        found = self.evaluation
+        if found.no_share:
+            return f"No share of the behaviour is given for a circuit: {found.no_share}."
+        kept, ends = found.faithfulness.value, found.faithfulness.interval
+        return (
+            f"The circuit of the {len(found.circuit):,} largest of {len(found.universe):,} keeps {kept:z.0%} "
+            f"[{ends.low:z.2f}, {ends.high:z.2f}] of the behaviour on "
+            f"{'other pairs' if self.held_out else 'the same pairs'}, random circuits of that size "
+            f"{found.random.value:z.0%}."
+        )
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Patching:
-    """Hold what ``interp.patch`` found.
+    def lead(self) -> str:
+        """How its size was chosen, and what it was evaluated on."""
+        where = "pairs of other groups" if self.held_out else "of the same pairs"
+        return (
+            "The circuit is that of the largest effects. Its size was chosen on the ranking pairs: the "
+            f"smallest that keeps {self.target:.0%} of the behaviour. All else about it is measured on "
+            f"{len(self.evaluation.groups):,} {where}; all outside the circuit comes from the corrupt prompt."
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Faithfulness, both readings of completeness, and the areas by size."""
+        found = {one.name: one for one in (*self.evaluation.numbers(), *self.curve.numbers())}
+        if "faithfulness" in found:
+            found["faithfulness"] = replace(found["faithfulness"], label="Faithfulness of the circuit")
+        wanted = ("faithfulness", "left-without-it", "completeness-gap", "cpr", "cmd")
+        return tuple(found[name] for name in wanted if name in found)
+
+    def tables(self) -> tuple[Table, ...]:
+        """The runs of the circuit, the areas, and opened by the reader: members and sizes one by one."""
+        circuit, *members = self.evaluation.tables()
+        sizes, *areas = self.curve.tables()
+        return (circuit, *areas, *(replace(one, folded=True) for one in (*members, sizes)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Patching(Result):
+    """What ``interp.patch`` found.
 
     Attributes:
         effects: of every mediator.
@@ -86,118 +118,54 @@ class Patching:
         note: why there is no circuit, or "".
     """
 
+    schema: ClassVar[str] = "interp.patching/1"
+
     effects: Effects
-    trace: Trace | None
+    trace: Trace | None = None
     note: str = ""
 
-    def table(self, k: int | None = None) -> pandas.DataFrame:
-        """Give one row per mediator, the largest effect first; see ``Effects.tables``."""
-        return self.effects.table() if k is None else self.effects.table().head(k)
+    def question(self) -> str:
+        """What carries the answer, in which data and model."""
+        return self.effects.question()
+
+    def verdict(self) -> str:
+        """The largest effect, and what its circuit keeps."""
+        circuit = "" if self.trace is None else f" {self.trace.verdict()}"
+        return f"{self.effects.verdict()}{circuit}"
+
+    def lead(self) -> tuple[str, ...]:
+        """How effects were found, and the circuit; or why there is none."""
+        circuit = f"No circuit was evaluated: {self.note}." if self.trace is None else self.trace.lead()
+        return (*self.effects.lead(), circuit)
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Those of the effects, and of the circuit."""
+        return self.effects.numbers() + (() if self.trace is None else self.trace.numbers())
+
+    def tables(self) -> tuple[Table, ...]:
+        """Those of the effects (see ``Effects.tables``), and of the circuit."""
+        return self.effects.tables() + (() if self.trace is None else self.trace.tables())
+
+    def figures(self) -> tuple[Figure, ...]:
+        """A map, the largest effects, faithfulness by size, and the circuit as a drawing."""
+        found = self.effects.figures()
+        if self.trace is None:
+            return found
+        values = {row["mediator"]: row["effect"] for row in self.effects.rows}
+        metric, group = self.effects.metric, self.trace.heads_per_group
+        drawn = drawing(self.trace.evaluation.circuit, values, metric, group)
+        return (*found, *self.trace.curve.figures(), *(() if drawn is None else (drawn,)))
 
     def findings(self) -> tuple[Finding, ...]:
-        """Give the effects, and of this model's own circuit the evaluation and the area by size."""
+        """The effects, and of this model's own circuit the evaluation and the area by size."""
         if self.trace is None:
             return self.effects.findings()
         circuit = self.trace.evaluation.findings() + self.trace.curve.findings()[:1]
         return self.effects.findings() + prefixed(circuit, "circuit")
 
-    def diff(self, reference: Patching) -> pandas.DataFrame:
-        """Give the change of each mediator's mean effect from another result."""
-        return results.difference(self.table(), reference.table(), ["mediator"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the effects with the circuit under ``circuit``, as JSON types."""
-        circuit = None if self.trace is None else _trace_dict(self.trace)
-        return {**_effects_dict(self.effects), "circuit": circuit}
-
-    def _repr_html_(self) -> str:
-        """Give the ten largest effects as an escaped table for notebooks."""
-        return results.table_html(self.table(10), caption=repr(self))
-
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        circuit = self.note if self.trace is None else repr(self.trace.evaluation)
-        return f"Patching({self.effects!r}; {circuit})"
-
-
-def _effects_dict(effects: Effects) -> dict[str, Any]:
-    checked = effects.verified
-    exact = {} if checked is None else {"exact": {**asdict(checked), "top": list(map(asdict, checked.top))}}
-    plain, _ = results.jsonable(
-        {
-            "schema": "interp.effects/1",
-            "search": effects.search,
-            "exact": effects.exact,
-            "metric": effects.metric,
-            "unit": effects.unit,
-            "replacement": effects.replacement,
-            "n_mediators": len(effects.mediators),
-            "n_pairs": len(effects.clean),
-            "n_groups": len(set(effects.groups)),
-            "clean": float(effects.clean.mean()),
-            "corrupt": float(effects.corrupt.mean()),
-            "total": float(effects.total.mean()),
-            "noise": effects.noise,
-            "few": effects.tests.smallest * len(effects.mediators) > 0.05,
-            "notice": effects.tests.notice,
-            "cost": {**effects.cost, **exact},
-            "model": dict(effects.about.model),
-            "seed": effects.seed,
-            "effects": [dict(row) for row in effects.rows[:2000]],
-            "warnings": list(effects.warnings),
-        }
-    )
-    return plain
-
-
-def _trace_dict(trace: Trace) -> dict[str, Any]:
-    found, control = trace.curve, trace.random_curve
-    plain, _ = results.jsonable(
-        {
-            "nodes": list(map(str, trace.evaluation.circuit)),
-            "universe": len(trace.evaluation.universe),
-            "target": trace.target,
-            "held_out": trace.held_out,
-            "heads_per_group": trace.heads_per_group,
-            "n_pairs": len(trace.evaluation.groups),
-            "evaluation": _evaluation_dict(trace.evaluation),
-            "sizes": list(found.sizes),
-            "faithfulness": found.faithfulness,
-            "random_faithfulness": control.faithfulness,
-            "members": found.members,
-            "x": found.axis_words,
-            "areas": {
-                "CPR": [found.cpr, control.cpr],
-                "CMD": [found.cmd, control.cmd],
-                **_small(found, control),
-            },
-        }
-    )
-    return plain
-
-
-def _evaluation_dict(found: Evaluation) -> dict[str, Any]:
-    removals = found.removals
-    minimality = removals and {
-        "tested": len(removals.members),
-        "needed": removals.needed,
-        "threshold": removals.threshold,
-        "couples": len(removals.couples),
-        "covered": len(removals.covering),
-        "members": removals.table().frame().to_dict("records"),
-    }
-    runs = found.table().to_dict("records")
-    return {"metric": found.metric, "no_share": found.no_share, "runs": runs, "minimality": minimality}
-
-
-def _small(found: Curve, control: Curve) -> dict[str, list[float]]:
-    """Faithfulness at the largest size that was measured within 5% of all; nothing where there is none."""
-    at = found.largest_within(SMALL)
-    if at is None:
-        return {}
-    size = found.sizes[at]
-    name = f"of the first {size:,} of {found.total:,} {found.members} ({size / found.total:.1%})"
-    return {name: [float(found.faithfulness[at]), float(control.faithfulness[at])]}
+    def cautions(self) -> tuple[str, ...]:
+        """What neither effects nor circuit show."""
+        return self.effects.cautions() + (() if self.trace is None else self.trace.evaluation.cautions())
 
 
 def pairs_for(
@@ -291,16 +259,13 @@ def patch(
         seed=seed,
         progress=progress,
     )
-    note = no_circuit(effects)
-    if note:
-        return Patching(effects, None, note)
-    trace = _trace(model, parts, effects, metric, seed)
+    trace = no_circuit(effects) or _trace(model, parts, effects, metric, seed)
+    found = Patching(effects=effects, about=effects.about, seed=seed, warnings=effects.warnings)
     if isinstance(trace, str):
-        return Patching(effects, None, trace)
+        return replace(found, note=trace)
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
     said = dict.fromkeys([*effects.warnings, *trace.evaluation.warnings, *notes])
-    effects = replace(effects, warnings=tuple(said))
-    return Patching(effects, trace)
+    return replace(found, trace=trace, warnings=tuple(said))
 
 
 def _check_total(model: Model, pairs: PairSet, metric: str) -> None:

@@ -6,15 +6,15 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from interp.cli.frame import OldMade, Work, about_data, command, prompt_table
+from interp.cli.frame import Made, Work, command
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
 
 if TYPE_CHECKING:
+    import pandas
+
     from interp.analyses.patching import PairsFor
     from interp.models import Model
-    from interp.pairs import PairSet
-    from interp.tasks import Labelled
 
 __all__ = ["patch"]
 
@@ -113,7 +113,7 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
 
 
 @command(PatchSettings, examples=EXAMPLES, plan=plan)
-def patch(work: Work, settings: PatchSettings) -> OldMade:
+def patch(work: Work, settings: PatchSettings) -> Made:
     """Rank mediators, and evaluate the circuit of the best on other pairs."""
     from interp.analyses.patching import patch as ranked
     from interp.mediation.chosen import chosen
@@ -126,16 +126,10 @@ def patch(work: Work, settings: PatchSettings) -> OldMade:
     result = ranked(model, pairs, list(found), **settings.measured(), progress=progress)
     if result.note:
         work.session.note(f"no circuit: {result.note}")
-    data = _labelled(settings, pairs.ranking)
-    rows = prompt_table(data, pairs.ranking.clean.token_ids, keep_text=settings.text)
-    if settings.text:
-        corrupt, foils = zip(*((pair.corrupt, pair.foils[0]) for pair in pairs.ranking), strict=True)
-        rows = rows.assign(corrupt=corrupt, foil=foils)
-    return OldMade(
-        result.to_dict(),
-        tables={"data.parquet": rows, "effects.parquet": result.table()},
-        facts={"data": about_data(data)},
-        warnings=result.effects.warnings,
+    return Made(
+        result,
+        tables={"data.parquet": _pair_table(pairs, keep_text=settings.text)},
+        facts={"data": pairs.ranking.described},
     )
 
 
@@ -151,17 +145,30 @@ def _pairs(settings: PatchSettings, model: Model) -> PairsFor:
     return pairs_for(model, own, seed=settings.seed)
 
 
-def _labelled(settings: PatchSettings, pairs: PairSet) -> Labelled:
-    """The pairs' clean prompts as a data set, for the run's record."""
-    from interp.tasks import PAIR_TASKS, Labelled
+def _pair_table(parts: PairsFor, *, keep_text: bool) -> pandas.DataFrame:
+    """``data.parquet``: one row per pair; without the text, the sha256 of both prompts."""
+    import pandas
 
-    name = settings.about()
-    rows = {row.name: row.sentence or row.description for row in PAIR_TASKS.values()}
-    return Labelled(
-        name,
-        rows.get(name, f"pairs of {name}"),
-        tuple(pair.clean for pair in pairs),
-        tuple(pair.answers[0] for pair in pairs),
-        tuple(pairs.groups),
-        ("test",) * len(pairs),
-    )
+    from interp.tasks.prompts import text_sha256
+
+    halves = {"ranking": parts.ranking, "held out": parts.held_out}
+    rows = [
+        {
+            "half": name,
+            "clean": pair.clean,
+            "corrupt": pair.corrupt,
+            "answer": pair.answers[0],
+            "foil": pair.foils[0],
+            "group": pair.group,
+            "token_ids": list(ids),
+            "n_tokens": len(ids),
+        }
+        for name, pairs in halves.items()
+        if pairs is not None
+        for pair, ids in zip(pairs, pairs.clean.token_ids, strict=True)
+    ]
+    table = pandas.DataFrame(rows)
+    if keep_text:
+        return table
+    hashes = {f"{side}_sha256": table[side].map(text_sha256) for side in ("clean", "corrupt")}
+    return table[["half", "n_tokens"]].assign(**hashes)

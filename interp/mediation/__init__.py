@@ -2,7 +2,7 @@
 
     pairs = tasks.sample(model, "capitals", 32)
     effects = mediation.exhaustive(model, pairs, "head.*")
-    effects.table().head(5)
+    effects.table(5)
 
 A study names its mediator type, its search and its evaluation (Mueller et al. 2024, arXiv 2408.01416); here
 any mediator goes through any search with any replacement and metric, and returns ``Effects``.

@@ -299,7 +299,8 @@ class Effects(Result):
             [tuple(row.values()) for row in self.rows],
             _note(self),
             main=0 if self.rows else None,
-            formats={"share": ".0%"},
+            shown=15,
+            formats={"share": "z.0%"},
             hidden=tuple(name for name in HIDDEN if name in columns),
         )
         if self.verified is None:
@@ -352,7 +353,7 @@ class Effects(Result):
             )
         elif self.rows:
             row = self.rows[0]
-            share = "" if row["share"] is None else f"{row['share']:.0%} of the total effect"
+            share = "" if row["share"] is None else f"{row['share']:z.0%} of the total effect"
             name, ends = f"Largest: {row['mediator']}", (row["low"], row["high"])
             found.append(Number("largest-effect", row["effect"], *ends, self.unit, share, name))
         if self.verified is not None:
@@ -469,7 +470,7 @@ def _verdict(effects: Effects) -> str:
     )
     return (
         f"{row['mediator']} has the largest effect: {row['effect']:.2f} "
-        f"{_interval_words(row['low'], row['high'])} {unit}, {row['share']:.0%} of the total ({how}){ways}; "
+        f"{_interval_words(row['low'], row['high'])} {unit}, {row['share']:z.0%} of the total ({how}){ways}; "
         f"{many}"
     )
 

@@ -11,11 +11,11 @@ GLOSSARY: dict[str, str] = {
     "accuracy": "The share of test prompts whose label is read correctly; 1 is all of them.",
     "belief": "What the model itself says, true or not.",
     "bag of words": "A probe that reads the words of the prompt and never the model.",
-    "chance": "What guessing all labels equally often would score.",
+    "chance": "What luck gives: of labels, guessing all equally often; of effects, signs that agree by luck.",
     "circuit": "A few parts of a model that are claimed to carry a behaviour together.",
     "claimed": "The share of prompts whose best similarity is above what 95% of null states reach and "
     "whose state is no farther from those of training than 95% of validation states; for prompts like these.",
-    "clear": "Told from its control: the interval of the reference excludes it, beyond the noise floor.",
+    "clear": "Of an effect: above three noise floors, so it is no rounding. Of an interval: without zero.",
     "completeness": "Whether the model without the circuit fails as the circuit without its members.",
     "concept": "A name with a vector of its own; the probe says whose vector a state resembles most.",
     "control": "The same measurement without what is claimed; a number is worth what it has over it.",
@@ -33,8 +33,8 @@ GLOSSARY: dict[str, str] = {
     "finding": "One number of an analysis, measured item by item, with a control that it has to beat.",
     "floor": "What the best constant prediction scores.",
     "group": (
-        "Prompts that share what is asked about (a word, a fact). All prompts of a group are in the same "
-        "split, so that nothing that is tested has been seen in training."
+        "Prompts or pairs that share what is asked about (a word, a fact). They are not independent: "
+        "intervals draw whole groups, and a probe or a circuit is tested on groups that it has not seen."
     ),
     "hypervector": "A vector of thousands of coordinates; two random ones hardly resemble each other.",
     "inconclusive": "The data cannot tell. That a difference is not significant proves nothing.",
@@ -70,6 +70,9 @@ GLOSSARY: dict[str, str] = {
     "shuffled labels": "The same probe fitted on labels in a random order: what it reads then is luck.",
     "strengthened": "Its excess is larger by more than delta: further from its control, not always better.",
     "survives": "The change of its excess is shown to be within delta.",
+    "told from chance": (
+        "So large a mean is rare if signs of groups are luck: q, over all that were tested, is at most 0.05."
+    ),
     "top-1": "The share of test prompts whose most similar concept is the right one; 1 is all of them.",
     "total effect": "What exchanging the whole clean prompt for the corrupt one changes.",
     "weakened": "Its excess is shown to be smaller by more than delta, and not shown to be gone.",
@@ -78,10 +81,13 @@ GLOSSARY: dict[str, str] = {
 
 
 def terms_in(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """The terms that some texts use, in alphabetical order, each with its meaning."""
-    text = " ".join(texts).lower()
-    return tuple(
-        (term, meaning)
-        for term, meaning in sorted(GLOSSARY.items())
-        if re.search(rf"(?<![\w-]){re.escape(term)}(s|es)?(?![\w-])", text)
-    )
+    """The terms that some texts use, in alphabetical order, each with its meaning.
+
+    Longer terms are looked for first: a "noise floor" is no "floor".
+    """
+    text, found = " ".join(texts).lower(), []
+    for term in sorted(GLOSSARY, key=len, reverse=True):
+        text, count = re.subn(rf"(?<![\w-]){re.escape(term)}(s|es)?(?![\w-])", "|", text)
+        if count:
+            found.append(term)
+    return tuple((term, GLOSSARY[term]) for term in sorted(found))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results, runs
 from interp.errors import ConfigError
-from interp.report import concepts, document, patching
+from interp.report import concepts, document
 from interp.report.figures import Figure, drawing
 from interp.report.story import Story
 
@@ -19,13 +19,11 @@ __all__ = ["FIGURES", "STORIES", "figure", "figures", "of_run", "result_of"]
 
 STORIES: dict[str, Callable[[dict[str, Any], dict[str, Any], Any], Story]] = {
     "probe": concepts.story,
-    "patch": patching.story,
 }
 """Command, or the result's schema -> (run.json, metrics.json, data.parquet or None) -> story."""
 
 FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     concepts.SCHEMA: concepts.main_figure,
-    patching.SCHEMA: patching.main_figure,
 }
 """Schema of a result -> its main figure."""
 
@@ -59,8 +57,6 @@ def _rows(path: Path) -> pandas.DataFrame | None:
 
 def figures(command: str, result: dict[str, Any], rows: pandas.DataFrame | None) -> dict[str, Figure]:
     """Give the figures of a command's result by file name."""
-    if result.get("schema") == patching.SCHEMA:
-        return patching.figures(result)
     return concepts.figures(result) if result.get("schema") == concepts.SCHEMA else {}
 
 

@@ -20,6 +20,7 @@ SCHEMAS: dict[str, str] = {
     "interp.integrity/1": "interp.quantization.integrity:Integrity",
     "interp.interactions/1": "interp.mediation.pairwise:Interactions",
     "interp.lens/2": "interp.mediation.lens:Lens",
+    "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

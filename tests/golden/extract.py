@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from interp.quantization.comparison.verdicts import SHARE
+from interp.results import jsonable
 from tests.golden.numbers import Numbers
 
 __all__ = [
@@ -135,45 +136,65 @@ def _ends(estimate: Any) -> tuple[float, float, float]:
 
 def patching(result: Any) -> Numbers:
     """Of effects and their circuit."""
-    found, told = Numbers(), result.to_dict()
-    found.row("pairs", told, ("clean", "corrupt", "total", "n_pairs", "n_groups", "n_mediators"))
-    found.row("asked", told, ("search", "metric", "unit", "replacement"))
-    found.order("noise floor", told["noise"])
-    rows = told["effects"] if len(told["effects"]) <= 400 else told["effects"][:20]
+    found, effects = Numbers(), result.effects
+    pairs = {
+        "clean": effects.clean.mean(),
+        "corrupt": effects.corrupt.mean(),
+        "total": effects.total.mean(),
+        "n_pairs": len(effects.clean),
+        "n_groups": len(set(effects.groups)),
+        "n_mediators": len(effects.mediators),
+    }
+    found.row("pairs", pairs, tuple(pairs))
+    kinds = ("search", "metric", "unit", "replacement")
+    found.row("asked", {kind: getattr(effects, kind) for kind in kinds}, kinds)
+    found.order("noise floor", effects.noise)
+    rows = _plain(effects.rows if len(effects.rows) <= 400 else effects.rows[:20])
     largest = max(abs(row["effect"]) for row in rows)
     found.ranks("mediator", [row["mediator"] for row in rows], [row["effect"] for row in rows])
     for row in rows:
         found.row(row["mediator"], row, EFFECT)
         small = abs(row["effect"]) <= SMALL * largest
         found.row(row["mediator"], row, ("low", "high", "q", "clear"), tie=small)
-    exact = told["cost"].get("exact") or {}
     name = "estimates against exact effects / rank correlation"
-    found.add(name, exact.get("rank_correlation"), tie=True)
-    for row in exact.get("top", ()):
-        found.add(f"{row['mediator']} / exact", row["exact"])
-    if told["circuit"] is not None:
-        _circuit(found, told["circuit"])
+    found.add(name, effects.verified and effects.verified.rank_correlation, tie=True)
+    for one in () if effects.verified is None else effects.verified.top:
+        found.add(f"{one.mediator} / exact", one.exact)
+    if result.trace is not None:
+        _circuit(found, result.trace)
     return found
 
 
-def _circuit(found: Numbers, told: Mapping[str, Any]) -> None:
-    found.add("circuit / n", len(told["nodes"]))
-    found.add("circuit / held out", told["held_out"])
-    if len(told["nodes"]) <= 50:
-        found.add("circuit / members", ", ".join(told["nodes"]))
-    for row in told["evaluation"]["runs"]:
+def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as JSON types: what is undetermined is None, and left out."""
+    return jsonable([dict(row) for row in rows])[0]
+
+
+def _circuit(found: Numbers, trace: Any) -> None:
+    evaluation, curve, removals = trace.evaluation, trace.curve, trace.evaluation.removals
+    found.add("circuit / n", len(evaluation.circuit))
+    found.add("circuit / held out", trace.held_out)
+    if len(evaluation.circuit) <= 50:
+        found.add("circuit / members", ", ".join(map(str, evaluation.circuit)))
+    for row in _plain(evaluation.table().to_dict("records")):
         found.row(f"circuit: {row['what']}", row, ("share", "low", "high", *DIFFERENCE))
-    removals = told["evaluation"]["minimality"]
-    found.row("removals", removals, ("tested", "needed"))
-    found.add("removals / threshold", removals["threshold"], tie=True)
-    for row in removals["members"]:
+    found.add("removals / tested", len(removals.members))
+    found.add("removals / needed", removals.needed)
+    found.add("removals / threshold", removals.threshold, tie=True)
+    for row in _plain(removals.table().frame().to_dict("records")):
         found.row(f"removal of {row['member']}", row, ("change", "low", "high", "needed"))
-    many = told["universe"] > 1000  # of many edges those in the middle of the order are nearly alike
-    for at, size in enumerate(told["sizes"]):
-        tie = many and 200 < size < told["universe"]
-        found.add(f"{size} in rank order / faithfulness", told["faithfulness"][at], tie=tie)
-        found.add(f"{size} in random order / faithfulness", told["random_faithfulness"][at], tie=tie)
-    for name, (ours, random) in told["areas"].items():
+    many = curve.total > 1000  # of many edges those in the middle of the order are nearly alike
+    lucky = trace.random_curve
+    for at, size in enumerate(curve.sizes):
+        tie = many and 200 < size < curve.total
+        found.add(f"{size} in rank order / faithfulness", curve.faithfulness[at], tie=tie)
+        found.add(f"{size} in random order / faithfulness", lucky.faithfulness[at], tie=tie)
+    areas = {"CPR": (curve.cpr, lucky.cpr), "CMD": (curve.cmd, lucky.cmd)}
+    if (at := curve.largest_within(0.05)) is not None:
+        size = curve.sizes[at]
+        name = f"of the first {size:,} of {curve.total:,} {curve.members} ({size / curve.total:.1%})"
+        areas[name] = (curve.faithfulness[at], lucky.faithfulness[at])
+    for name, (ours, random) in areas.items():
         found.add(f"{name} / ranked", ours, tie=many)
         found.add(f"{name} / random order", random, tie=many)
 

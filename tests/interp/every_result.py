@@ -87,19 +87,20 @@ def labels() -> ProbeResult:
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.capture/2": stored,
+    "interp.causal/2": lambda: labels().causal,
     "interp.certificate/2": compared_results.certificate,
     "interp.circuit-transfer/1": circuit_transfer,
-    "interp.contributions/2": lambda: mediation.direct_logit_attribution(circuit().model, circuit().pairs),
     "interp.comparison/3": compared_results.compared,
+    "interp.contributions/2": lambda: mediation.direct_logit_attribution(circuit().model, circuit().pairs),
     "interp.cost/2": compared_results.cost_of_a_model,
     "interp.curve/2": curve,
     "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,
+    "interp.findings/1": compared_results.measured,
     "interp.integrity/1": compared_results.integrity,
     "interp.interactions/1": interactions,
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
-    "interp.causal/2": lambda: labels().causal,
+    "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),
     "interp.probe/2": labels,
-    "interp.findings/1": compared_results.measured,
 }
 """Schema -> makes a small result of that class."""

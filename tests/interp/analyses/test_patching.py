@@ -10,7 +10,8 @@ import interp
 from interp.analyses.patching import EDGES, SAME, pairs_for
 from interp.errors import ConfigError, DataError
 from interp.pairs import PairSet
-from interp.report import plot, stories
+from interp.report import plot
+from interp.report.document import document
 from tests.planted_heads import planted
 
 NODES = ["head.*", "mlp_out.*"]
@@ -24,31 +25,54 @@ def test_the_planted_circuit_is_found_and_holds_on_other_pairs() -> None:
     assert found.trace.evaluation.faithfulness.value == pytest.approx(1, abs=0.1)
     assert found.trace.curve.cpr > found.trace.random_curve.cpr + 0.1
     assert found.trace.curve.cmd < found.trace.random_curve.cmd - 0.1
-    shown = found.to_dict()["circuit"]
-    assert set(shown["nodes"]) == truth.heads and shown["n_pairs"] == 6
-    figures = stories.figures("patch", found.to_dict(), None)
-    assert set(figures) == {"effects", "faithfulness", "circuit"}
+    assert "measured on 6 pairs of other groups" in found.lead()[-1]
+    assert "The circuit of the 2 largest of 10 keeps" in found.verdict()
+    assert [one.name for one in found.figures()] == ["effects", "faithfulness", "circuit"]
     assert plot(found).form == "intervals"
-    names = figures["circuit"].data["name"].tolist()
-    assert set(names) == truth.heads and "head.0.2" in figures["circuit"].svg()
-    assert str(figures["circuit"].plotly().data[-1].text).count("head") == 2
+    drawn = plot(found, "circuit")
+    assert set(drawn.data["name"]) == truth.heads and "head.0.2" in drawn.svg()
+    assert str(drawn.plotly().data[-1].text).count("head") == 2
+
+
+def test_a_page_has_the_circuit_with_its_controls_and_numbers() -> None:
+    truth = planted("induction")
+    found = interp.patch(truth.model, truth.pairs, NODES)
+    assert found.trace is not None
+    story = document(found)
+    tables = {one.title: one for one in (story.first, *story.tables) if one is not None}
+    rows = {row[0]: row[1:] for one in ("The circuit", "Areas") for row in tables[one].rows}
+    kept = found.trace.evaluation.faithfulness.value
+    assert rows["the circuit"][0] == f"{kept:z.3f}" and "random circuits of this size" in rows
+    assert "left without it" in rows and "random-weights: the circuit" in rows
+    assert rows["area under faithfulness (CPR)"][0] == f"{found.trace.curve.cpr:z.3f}"
+    assert rows["area to full faithfulness (CMD)"][2] == f"{found.trace.random_curve.cmd:z.3f}"
+    assert [one.title for one in story.tables if one.folded] == [
+        "Members taken out one by one (logits)", "Faithfulness by size"
+    ]  # fmt: skip
+    assert [one.name for one in found.numbers()] == [
+        "total-effect", "largest-effect", "faithfulness", "left-without-it", "completeness-gap",
+        "cpr", "cmd",
+    ]  # fmt: skip
+    assert found.number("faithfulness").value == pytest.approx(kept)
+    assert {"mediator", "denoising", "noising", "interaction", "q", "faithfulness", "noise floor"} <= set(
+        dict(story.words)
+    )
 
 
 def test_a_circuit_of_edges_is_evaluated_on_other_pairs_and_drawn_with_arrows() -> None:
     truth = planted("induction")
     found = interp.patch(truth.model, truth.pairs, "edge.*", search="exhaustive")
     assert found.trace is not None and found.trace.held_out
-    assert EDGES in found.effects.warnings
+    assert EDGES in found.warnings
     circuit = set(map(str, found.trace.evaluation.circuit))
     assert {"head.0.2->k.1.3", "head.1.3->logits"} <= circuit and len(circuit) < 0.6 * 110
     assert found.trace.evaluation.faithfulness.value > found.trace.evaluation.random.value + 0.5
     assert found.trace.curve.cmd < found.trace.random_curve.cmd - 0.1
-    shown = found.to_dict()["circuit"]
-    assert shown["members"] == "edges" and shown["x"].endswith("(0.001 to 1, linear)")
-    assert "of the first 5 of 110 edges (4.5%)" in shown["areas"]
-    figures = stories.figures("patch", found.to_dict(), None)
-    assert set(figures) == {"effects", "faithfulness", "circuit"}
-    rows = figures["circuit"].data
+    areas = found.table("areas")["what"].tolist()
+    assert areas[-1] == "faithfulness of the first 5 of 110 edges (4.5%)"
+    assert [one.name for one in found.figures()] == ["effects", "faithfulness", "circuit"]
+    assert found.figure("faithfulness").x == "share of the 110 edges"
+    rows = found.figure("circuit").frame()
     arrows = rows[rows["to_x"].notna()]
     assert len(arrows) == min(60, len(circuit)) and set(arrows["name"]) <= circuit
     assert all(up > down for up, down in zip(arrows["to_y"].tolist(), arrows["y"].tolist(), strict=True))
@@ -73,7 +97,7 @@ def test_too_few_groups_are_evaluated_on_themselves_and_it_is_said() -> None:
         truth.model, [replace(pair, group=str(at % 2)) for at, pair in enumerate(truth.pairs)]
     )
     found = interp.patch(truth.model, pairs, "head.*")
-    assert (found.trace is None) or (not found.trace.held_out and SAME in found.effects.warnings)
+    assert (found.trace is None) or (not found.trace.held_out and SAME in found.warnings)
 
 
 def test_what_has_no_circuit_says_why() -> None:
@@ -82,7 +106,8 @@ def test_what_has_no_circuit_says_why() -> None:
     assert cells.trace is None and "single positions" in cells.note
     one = interp.patch(truth.model, truth.pairs, "head.0.1")
     assert one.trace is None and "2 to 512 nodes" in one.note
-    assert cells.to_dict()["circuit"] is None
+    assert "No circuit was evaluated: cells of single positions" in cells.lead()[-1]
+    assert [one.name for one in cells.tables()] == ["effects"]
 
 
 def test_pairs_without_an_effect_and_unknown_searches_are_refused() -> None:

@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from interp.analyses.patching import Patching
+from interp.results import load
 from tests.interp.cli.conftest import Call
 
 PAIR = {"clean": "w01 w02 w03", "corrupt": "w01 w05 w03", "answer": "w10", "foil": "w11"}
@@ -21,12 +24,18 @@ def written(*rows: Mapping[str, object]) -> str:
 def test_the_heads_of_the_bundled_model_are_ranked(call: Call) -> None:
     answer = call("patch", "--limit", "14", "--out", "run", "--json")
     assert answer.code == 0, answer.err
-    data = answer.envelope["result"] if "result" in answer.envelope else answer.envelope["data"]
-    assert data["search"] == "exhaustive" and len(data["effects"]) == 96
-    assert data["effects"][0]["share"] > 0.2
-    assert data["cost"]["noising"]["checked"] <= 1e-5
+    data = answer.envelope["data"]
+    assert data["tables"]["effects"]["n_rows"] == 96
+    assert data["tables"]["effects"]["rows"][0]["share"] > 0.2
+    assert data["numbers"]["faithfulness"]["value"] > 0.8
+    found = load("run/result")
+    assert isinstance(found, Patching) and found.effects.search == "exhaustive"
+    assert found.effects.cost["noising"]["checked"] <= 1e-5
+    assert found.verdict() == data["verdict"]
     files = {path.name for path in Path("run").rglob("*") if path.is_file()}
     assert {"metrics.json", "effects.parquet", "map.svg", "effects.svg", "report.html"} <= files
+    rows = pd.read_parquet("run/data.parquet")
+    assert set(rows["half"]) == {"ranking", "held out"} and (rows["half"] == "ranking").sum() == 14
     shown = call("show", "run")
     assert shown.code == 0 and "What carries the answer?" in shown.out
     assert "has the largest effect" in shown.out
@@ -71,14 +80,26 @@ def test_edges_are_ranked_and_their_circuit_is_evaluated_on_other_pairs(call: Ca
     assert plan.code == 0 and "eap-ig: 10 pairs, 190 mediators, about" in plan.out
     answer = call(*asked, "--search", "attribution", "--json")
     assert answer.code == 0, answer.err
-    result = json.loads(Path("run/metrics.json").read_text())
-    assert result["search"] == "attribution" and "->" in result["effects"][0]["mediator"]
-    assert result["circuit"]["held_out"] and result["circuit"]["n_pairs"] == 10
-    assert any("2 random circuits" in text for text in result["warnings"])
+    result = load("run/result")
+    assert isinstance(result, Patching) and result.effects.search == "attribution"
+    assert "->" in result.table()["mediator"][0]
+    assert result.trace is not None and result.trace.held_out
+    assert len(result.trace.evaluation.groups) == 10
+    assert any("2 random circuits" in text for text in result.warnings)
     page = Path("run/report.html").read_text()
-    assert "edges in the circuit" in page and "share of the" in page
+    assert "share of the 190 edges" in page
     refused = call(*asked, "--search", "direct", "--overwrite")
     assert refused.code != 0 and "exhaustive, attribution, eap-ig" in refused.err
+
+
+def test_without_text_no_file_holds_a_word_of_the_prompts(call: Call) -> None:
+    """A pair without a group is its own: its prompt stood in the names of groups."""
+    rows = [PAIR | {"clean": f"w{at} w02 w03", "corrupt": f"w{at} w05 w03"} for at in range(21, 29)]
+    answer = call("patch", "--model", "TINY", "--data", written(*rows), "--no-text", "--out", "run", "-q")
+    assert answer.code == 0, answer.err
+    assert load("run/result").table("effects") is not None
+    for file in Path("run").rglob("*"):
+        assert file.is_dir() or b"w24 " not in file.read_bytes(), file
 
 
 @pytest.mark.parametrize("what", ["mediators", "searches", "pairs", "metrics", "replacements"])

@@ -9,6 +9,7 @@ from typing import ClassVar
 import interp
 from interp.report import page
 from interp.report.document import document, interval_text, shown_table, value_text
+from interp.report.glossary import terms_in
 from interp.results import About, Figure, Number, Result, Table
 
 
@@ -73,6 +74,14 @@ def test_a_report_explains_the_terms_that_it_uses_and_no_others() -> None:
     assert {"faithfulness", "mediator", "nats", "group"} <= set(terms)
     assert "hypervector" not in terms
     assert "q" not in terms
+
+
+def test_a_longer_term_is_not_taken_for_a_shorter_one_in_it() -> None:
+    assert list(dict(terms_in(["Below the noise floors, not told from chance."]))) == [
+        "noise floor",
+        "told from chance",
+    ]
+    assert list(dict(terms_in(["A noise floor is no floor."]))) == ["floor", "noise floor"]
 
 
 def test_intervals_are_one_cell_and_columns_of_numbers_are_set_right() -> None:
