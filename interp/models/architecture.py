@@ -118,8 +118,12 @@ class Architecture:
 
     @property
     def device(self) -> torch.device:
-        """Where the input embedding is, and prompts must go."""
-        return self.embedding.weight.device
+        """Where the input embedding is, or is brought to when it runs, and prompts must go."""
+        found = self.embedding.weight.device
+        if found.type != "meta":
+            return found
+        hook = getattr(self.embedding, "_hf_hook", None)  # accelerate keeps the weights elsewhere
+        return torch.device(getattr(hook, "execution_device", None) or "cpu")
 
     @property
     def embedding(self) -> nn.Embedding:

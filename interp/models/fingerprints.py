@@ -56,7 +56,7 @@ def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter], modules: Se
     known = _KNOWN.get(model)
     if known is not None and known[0] == state:
         return known[1]
-    items = sorted(model.state_dict().items())
+    items = sorted(_state(model).items())
     with ThreadPoolExecutor(max_workers=4) as pool:
         digests = list(pool.map(_digest, *zip(*items, strict=True)))
     total = hashlib.sha256(b"".join(digests) + steered.encode()).hexdigest()
@@ -92,6 +92,16 @@ def _adapters(modules: Sequence[nn.Module]) -> list[Any]:
         )
         for layer in layers
     ]
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Every tensor; those that accelerate keeps on disk or in memory are fetched from there."""
+    found = model.state_dict()
+    if not any(tensor.is_meta for tensor in found.values()):
+        return found
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+    return found | get_state_dict_offloaded_model(model)
 
 
 def _digest(name: str, tensor: Tensor) -> bytes:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from interp.errors import ConfigError, ModelError, OutOfMemoryError
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
-from interp.models.hooks import Frame, Stop, by_reference
+from interp.models.hooks import ONE_AT_A_TIME, Frame, Stop, by_reference
 from interp.models.interventions import Intervention, Plan
 from interp.models.positions import Batch, Chosen, Positions, choose, gatherer
 from interp.models.tokens import Tokens, pad, position_ids
@@ -34,6 +34,7 @@ __all__ = [
     "in_batches",
     "last_logits",
     "layout",
+    "length_border",
     "make_batch",
     "most_prompts",
     "plan_batches",
@@ -74,7 +75,14 @@ def forward(
         use_cache: whether keys and values are kept, for :func:`cache_of`.
         cache: those of the tokens before the batch; None for none.
     """
-    return architecture.hf(**arguments(architecture, batch, logits, use_cache=use_cache, cache=cache))
+    hf = architecture.hf
+    if any(one._compiled_call_impl is not None for one in (hf, *architecture.blocks)):
+        raise ModelError(
+            f"{architecture.name!r} was compiled in place (model.compile()), and hooks do not reach compiled "
+            "code. Load it again, and compile a copy; or set _compiled_call_impl to None on its modules."
+        )
+    with ONE_AT_A_TIME:
+        return hf(**arguments(architecture, batch, logits, use_cache=use_cache, cache=cache))
 
 
 def arguments(
@@ -138,8 +146,29 @@ def most_prompts() -> int | None:
     return _MOST.get()
 
 
+def length_border(architecture: Architecture) -> int | None:
+    """The number of tokens beyond which a model rotates positions otherwise, for all prompts of a batch.
+
+    With long factors transformers chooses by the longest prompt of a batch, so prompts from both sides of the
+    border must not share one. None where there is no border.
+    """
+    config: Any = architecture.hf.config.get_text_config()
+    given: Any = getattr(config, "rope_parameters", None) or {}
+    layered = given and all(isinstance(one, dict) for one in given.values())
+    for one in given.values() if layered else [given]:
+        if one.get("rope_type") in ("longrope", "dynamic"):
+            border = one.get("original_max_position_embeddings")
+            return int(border or config.max_position_embeddings)
+    return None
+
+
 def plan_batches(
-    lengths: Sequence[int], batch_size: str | int, *, device: str = "cpu", logits_width: int = 0
+    lengths: Sequence[int],
+    batch_size: str | int,
+    *,
+    device: str = "cpu",
+    logits_width: int = 0,
+    border: int | None = None,
 ) -> list[list[int]]:
     """Group prompts of similar length, within a budget of padded tokens.
 
@@ -148,6 +177,7 @@ def plan_batches(
         batch_size: prompts per batch, or "auto".
         device: type of device, which decides the budget.
         logits_width: vocabulary size where logits of all positions are kept; they are budgeted too.
+        border: prompts up to this length and longer ones are kept apart; None for no such border.
 
     Raises:
         ConfigError: the batch size is neither "auto" nor a positive number.
@@ -166,7 +196,8 @@ def plan_batches(
         full = (
             size > batch_size if isinstance(batch_size, int) else size * lengths[row] > budget or size > most
         )
-        if full or not batches:
+        apart = border is not None and batches and lengths[batches[-1][-1]] <= border < lengths[row]
+        if full or apart or not batches:
             batches.append([])
         batches[-1].append(row)
     return [sorted(batch) for batch in batches]
@@ -280,7 +311,13 @@ def run(
         return _with_gradients(backend, tokens, sites, chosen, logits, plan)
     architecture, longest = backend.architecture, max(tokens.lengths)
     width = architecture.vocab_size if logits == "all" or LOGITS in sites else 0
-    batches = plan_batches(tokens.lengths, batch_size, device=architecture.device.type, logits_width=width)
+    batches = plan_batches(
+        tokens.lengths,
+        batch_size,
+        device=architecture.device.type,
+        logits_width=width,
+        border=length_border(architecture),
+    )
     pos = 0 if chosen.single else max(len(row) for row in chosen.rows)
     kept = Collector(len(tokens), pos, longest, torch.device(device) if device is not None else None, dtype)
     outputs = Collector(len(tokens), longest if logits == "all" else 0, longest)

@@ -6,6 +6,7 @@ parameters, configuration and forward functions stay untouched.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from interp.models.tensor_views import HeadOutput, Whole
 from interp.sites import Site
 
 __all__ = [
+    "ONE_AT_A_TIME",
     "Edit",
     "Frame",
     "Hook",
@@ -36,6 +38,8 @@ __all__ = [
     "writing",
 ]
 
+ONE_AT_A_TIME = threading.RLock()
+"""Held while hooks are on a model or a pass runs: threads share modules, and would get each other's edits."""
 Edit = Callable[[Tensor], Tensor]
 
 
@@ -166,13 +170,14 @@ class Hook:
 @contextmanager
 def _installed(hooks: Iterable[Hook]) -> Iterator[None]:
     handles: list[RemovableHandle] = []
-    try:
-        for hook in hooks:
-            handles.append(hook.install())
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ONE_AT_A_TIME:
+        try:
+            for hook in hooks:
+                handles.append(hook.install())
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def reader_hooks(places: Mapping[Site, Location], frame: Frame) -> Iterator[Hook]:
@@ -292,14 +297,15 @@ def _output_hook(
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Switch dropout off inside the block and restore every module's own mode after it."""
-    training = [module for module in modules if module.__dict__["training"]]  # twice as fast as the attribute
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    with ONE_AT_A_TIME:
+        training = [module for module in modules if module.__dict__["training"]]  # quicker than the attribute
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
 
 @contextmanager
@@ -309,11 +315,12 @@ def eager_attention(modules: Sequence[nn.Module]) -> Iterator[None]:
     configs = {
         id(c): c for m in modules if (c := getattr(m, "config", None)) is not None and hasattr(c, name)
     }
-    before = [(config, getattr(config, name)) for config in configs.values()]
-    try:
-        for config, _ in before:
-            setattr(config, name, "eager")
-        yield
-    finally:
-        for config, implementation in before:
-            setattr(config, name, implementation)
+    with ONE_AT_A_TIME:
+        before = [(config, getattr(config, name)) for config in configs.values()]
+        try:
+            for config, _ in before:
+                setattr(config, name, "eager")
+            yield
+        finally:
+            for config, implementation in before:
+                setattr(config, name, implementation)

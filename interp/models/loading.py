@@ -139,6 +139,17 @@ def _origin(name: str) -> str:
 
 
 def _check_source(source: Any, revision: str | None) -> None:
+    if isinstance(getattr(source, "_orig_mod", None), PreTrainedModel):
+        raise ModelError(
+            "a compiled model was given, and hooks do not reach compiled code. Give model._orig_mod, which "
+            "has the same weights."
+        )
+    inner = getattr(getattr(source, "base_model", None), "model", None)
+    if isinstance(inner, PreTrainedModel) and not isinstance(source, PreTrainedModel):
+        raise ModelError(
+            f"a {type(source).__name__} was given. Give model.base_model.model, which runs the adapters that "
+            "are on, or model.merge_and_unload()."
+        )
     if not isinstance(source, str | os.PathLike | PreTrainedModel):
         raise ModelError(
             f"a {type(source).__name__} was given; give 'demo', 'smollm2', a folder, a GGUF file, a hub "

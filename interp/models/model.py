@@ -377,7 +377,12 @@ class Model:
             sites=self.expand(capture) if capture is not None else [],
             steps=steps,
             interventions=interventions or (),
-            batches=forward.plan_batches(tokens.lengths, batch_size, device=self.device.type),
+            batches=forward.plan_batches(
+                tokens.lengths,
+                batch_size,
+                device=self.device.type,
+                border=forward.length_border(self.architecture),
+            ),
             use_cache=use_cache,
         )
         full = replace(

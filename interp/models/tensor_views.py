@@ -216,15 +216,16 @@ def head_output(
 ) -> Float[Tensor, "*batch d_model"]:
     """Compute one head's part of an output projection from the projection's whole input.
 
-    A plain linear layer is sliced; any other kind (a quantized one, say) is run on an input that is zero
-    elsewhere.
+    A plain linear layer is sliced; any other kind (a quantized one, or one whose weights are on disk) is run
+    on an input that is zero elsewhere.
     """
     d_head = z.shape[-1] // count
     part = slice(index * d_head, (index + 1) * d_head)
     weight: Any = getattr(projection, "weight", None)
-    if type(projection) is nn.Linear and type(weight) is nn.Parameter:
+    here = type(weight) is nn.Parameter and not weight.is_meta
+    if type(projection) is nn.Linear and here:
         return z[..., part] @ weight[:, part].T
-    if type(projection) is Conv1D:
+    if type(projection) is Conv1D and here:
         return z[..., part] @ weight[part]
     alone = torch.zeros_like(z)
     alone[..., part] = z[..., part]
@@ -243,7 +244,7 @@ def head_weights(projection: nn.Module, view: View) -> tuple[Tensor, Tensor | No
     """
     weight: Any = getattr(projection, "weight", None)
     bias: Any = getattr(projection, "bias", None)
-    if type(weight) is not nn.Parameter or type(projection) not in (nn.Linear, Conv1D):
+    if type(weight) is not nn.Parameter or weight.is_meta or type(projection) not in (nn.Linear, Conv1D):
         return None
     table = weight.detach().T if type(projection) is nn.Linear else weight.detach()
     return view.read(table, None), None if bias is None else view.read(bias.detach(), None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -135,6 +136,7 @@ def tokenize(
             _one(item, number, tokenizer, add_bos, warnings, spelled) for number, item in enumerate(items)
         ]
         ids = tuple(tuple(pair[0]) for pair in pairs)
+        warnings += _padded(prompts, ids, tokenizer)
         _check(ids, name, vocab_size, max_length)
         texts = tuple(_text(text, row, tokenizer) for row, text in pairs)
         return Tokens(ids, texts, tuple(warnings), padding_side, _pad_id(tokenizer, vocab_size))
@@ -209,6 +211,22 @@ def _alone(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     if before and both[: len(before)] == before:
         return tuple(both[len(before) :])
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _padded(
+    prompts: Prompts, rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase | None
+) -> list[str]:
+    """Say that rows of a rectangular tensor begin or end with what looks like padding."""
+    pad: Any = getattr(tokenizer, "pad_token_id", None)
+    if pad is None or not isinstance(prompts, Tensor | np.ndarray) or prompts.ndim != 2:
+        return []
+    counts = {where: sum(row[at] == pad for row in rows) for where, at in (("begin", 0), ("end", -1))}
+    return [
+        f"{count} of {len(rows)} rows of ids {where} with the token that pads, {pad}, taken as given; give "
+        "the tokenizer's whole batch, whose mask says what is padding."
+        for where, count in counts.items()
+        if 0 < count < len(rows)
+    ]
 
 
 def _as_list(prompts: Prompts) -> list[Any]:
@@ -288,6 +306,15 @@ def _spelled(
     """Give the ids of each text, without and with what the tokenizer puts around it; all texts at once."""
     if tokenizer is None or not texts:
         return iter(())
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"the prompt {text.encode('ascii', 'backslashreplace').decode()[:60]!r} holds half of a "
+                f"surrogate pair at character {error.start}, which is no text. Read its file as UTF-8, or "
+                "remove the character."
+            ) from None
     plain, special = (tokenizer(texts, add_special_tokens=around)["input_ids"] for around in (False, True))
     return zip(map(list, plain), map(list, special), strict=True)
 
