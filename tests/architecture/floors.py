@@ -49,6 +49,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "torchao": ("interp.quantization.libraries",),
     "bitsandbytes": ("interp.quantization.libraries",),
     "gguf": ("interp.quantization.libraries", "interp.models.gguf"),
+    "accelerate": ("interp.models",),
     "gptqmodel": ("interp.quantization.libraries",),
     "rich": ("interp.report", "interp.cli"),
     "plotly": ("interp.report", "interp.cli"),
@@ -77,7 +78,8 @@ BARE: dict[str, tuple[str, ...]] = {  # rooms that may use these third-party pac
     "probes.vsa": ("torch", "numpy", "einops", "jaxtyping", "safetensors"),
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-INDIRECT = ("bitsandbytes", "gguf", "gptqmodel", "huggingface_hub", "markupsafe")  # extras; parts of others
+INDIRECT = ("accelerate", "bitsandbytes", "gguf", "gptqmodel", "huggingface_hub", "markupsafe")
+"""Extras, and parts of others."""
 
 
 def inside(module: str, room: str) -> bool:
