@@ -402,15 +402,7 @@ def about_model(model: Model) -> dict[str, Any]:
 
 def about_data(data: Labelled) -> dict[str, Any]:
     """What ``run.json`` says about the prompts."""
-    return {
-        "name": data.name,
-        "description": data.description,
-        "source": data.source,
-        "n": len(data),
-        "labels": len(set(data.labels)),
-        "groups": len(set(data.groups)),
-        "fingerprint": data.fingerprint,
-    }
+    return data.described
 
 
 def prompt_table(data: Labelled, token_ids: Sequence[Sequence[int]], *, keep_text: bool) -> pandas.DataFrame:

@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import DataError
 
@@ -128,6 +128,19 @@ class Labelled:
         """The sha256 of everything that is read (texts, labels, groups, splits)."""
         rows = [self.texts, self.labels, self.groups, self.splits]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a result or a run says about its prompts."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "source": self.source,
+            "n": len(self),
+            "labels": len(set(self.labels)),
+            "groups": len(set(self.groups)),
+            "fingerprint": self.fingerprint,
+        }
 
     def select(self, rows: Sequence[int]) -> Labelled:
         """Keep some prompts, in the order given."""

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
+from torch import Tensor
 
 from interp.analyses.causal.result import CausalUse
 from interp.analyses.guessing import Guessing
@@ -84,6 +85,8 @@ class ProbeResult(Result):
         leakage: what the audit of the prompts found.
         looks: the best layer on test and its p-value, corrected for the number of layers; None for one layer.
         causal: whether the model uses what the probe reads, where that was tested.
+        states: of the test prompts at the chosen layer: what a probe of another model can be read on.
+        carried: with a reference, what the probes of both models read of each other.
     """
 
     schema: ClassVar[str] = "interp.probe/2"
@@ -101,6 +104,8 @@ class ProbeResult(Result):
     leakage: Audit
     looks: Looks | None = None
     causal: CausalUse | None = None
+    states: Float[Tensor, "test d_model"]
+    carried: tuple[Finding, ...] = ()
 
     # Numbers ----------------------------------------------------------------------------------------------
 
@@ -176,8 +181,11 @@ class ProbeResult(Result):
     def verdict(self) -> str:
         """Whether the label is decodable, and which comparisons the probe does not beat; then its use."""
         found = self._decodable()
-        own = f"{found[:1].upper()}{found[1:]}."
-        return own if self.causal is None else f"{own} {self.causal.verdict()}"
+        said = [f"{found[:1].upper()}{found[1:]}."]
+        if self.carried:
+            theirs = self.finding("from the reference").value
+            said.append(f"The reference's probe is right on {theirs:.2f} of this model's test prompts.")
+        return " ".join([*said, *(() if self.causal is None else (self.causal.verdict(),))])
 
     def _decodable(self) -> str:
         guessing = self.guessing
@@ -226,6 +234,8 @@ class ProbeResult(Result):
             best = max(self.controls, key=lambda score: score.value)
             meaning = f"{CONTROLS[best.name].words}: what the probe has to beat"
             found.append(Number("strongest-control", *best.cells("value", "low", "high"), "", meaning))
+        shares = [one for one in self.carried if one.unit == "share"]
+        found += [Number(one.name.replace(" ", "-"), one.value, meaning=one.about) for one in shares]
         return (*found, *(() if self.causal is None else self.causal.numbers()))
 
     def tables(self) -> tuple[Table, ...]:
@@ -238,7 +248,8 @@ class ProbeResult(Result):
         )
         causal = () if self.causal is None else self.causal.tables()
         layers = (self._layer_table(),) if len(self.layers) > 1 else ()
-        return (scores, *causal, *layers, *self._confusions(), *self._examples())
+        carried = (self._carried(),) if self.carried else ()
+        return (scores, *carried, *causal, *layers, *self._confusions(), *self._examples())
 
     def figures(self) -> tuple[Figure, ...]:
         """The curve over layers, the scores, use, and which label is read as which."""
@@ -276,7 +287,7 @@ class ProbeResult(Result):
             about=f"of a {self.kind} probe on test at layer {self.layer}, beside {hardest}",
             direction=1,
         )
-        return (accuracy, *(() if self.causal is None else self.causal.findings()))
+        return (accuracy, *self.carried, *(() if self.causal is None else self.causal.findings()))
 
     def cautions(self) -> tuple[str, ...]:
         """That reading is not use; and those of the causal test."""
@@ -308,6 +319,17 @@ class ProbeResult(Result):
         return Table(
             "layers", "Layer by layer", columns, rows, note, main=main, formats={"difference": "+.3f"}
         )
+
+    def _carried(self) -> Table:
+        known = [(one, one.estimate(self.seed)) for one in self.carried]
+        rows = [
+            (one.name, one.value, found.interval.low, found.interval.high, one.floor, one.unit)
+            for one, found in known
+            if found is not None
+        ]
+        note = "Both models are given the same prompts, split, seed and penalty: only their states differ."
+        columns = ("finding", "value", "low", "high", "control", "unit")
+        return Table("carried", "Does the probe carry over?", columns, rows, note)
 
     def _confusions(self) -> tuple[Table, ...]:
         counts = Counter((one.label, one.read) for one in self.tested if one.label != one.read)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from tqdm.auto import tqdm
 
 from interp.activations import Activations
+from interp.analyses.alignment import row_cosine
 from interp.analyses.guessing import Guessing, beyond_guessing
 from interp.analyses.looks import Looks, audited, leak_note, many_looks
+from interp.analyses.probing.carried import carried
 from interp.analyses.probing.controls import CONTROLS
 from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.scores import Score
@@ -28,6 +30,7 @@ from interp.tasks import Labelled
 from probes.base import Probe
 from probes.controls import bag_of_tokens, length_only, shuffled_labels
 from probes.evaluation import Audit, Split, accuracy, majority_label, right
+from probes.linear import LinearProbe
 from probes.statistics import paired_difference
 from probes.table import PROBES
 
@@ -48,6 +51,7 @@ def probe(
     controls: Collection[str] = DEFAULT_CONTROLS,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
     random_model: Model | None = None,
+    reference: ProbeResult | None = None,
     batch_size: str | int = "auto",
     progress: bool = False,
 ) -> ProbeResult:
@@ -64,6 +68,9 @@ def probe(
         controls: keys of ``CONTROLS``.
         fractions: of groups, for train, validation and test, where the data has no splits.
         random_model: the untrained twin for the random-weights control; made from the model when left out.
+        reference: what this function returned for another model and the same data. Its penalty is used at
+            every layer, its layer is the one reported, and there each model is also read with the other's
+            probe (``carried``).
         batch_size: prompts per forward pass; "auto" chooses.
         progress: show progress bars.
 
@@ -75,36 +82,32 @@ def probe(
         ConfigError: an unknown kind or control, wrong fractions, or several layers without a validation
             split.
         SiteError: a layer the model does not have.
-        DataError: one class, labels with too few groups, groups in two splits, or activations that are not
-            finite.
+        DataError: one class, labels with too few groups, groups in two splits, activations that are not
+            finite, or a reference of other data, tokens, layers or width.
     """
     model = as_model(model)
     _check_choices(kind, controls, data)
     check_labels(data)
-    chosen_layers = _layers(layers, model)
+    chosen = _layers(layers, model)
     split, notes = split_of(data, fractions, seed)
-    if len(chosen_layers) > 1 and not len(split.validation):
+    if len(chosen) > 1 and not len(split.validation):
         raise ConfigError(
             "several layers need a validation split to choose from; give the validation fraction a share."
         )
-    job = Job(data, split, kind, seed)
+    leakage = audited(data.texts, data.labels, split, groups=data.groups)
+    job = Job(data, split, kind, position, seed, leakage, notes)
+    if reference is not None:
+        check_reference(reference, model, job, chosen)
     tokens = model.tokenize(list(data.texts))
     first = "embed" if "embedding" in controls else ""
-    acts = captured(model, tokens, data, chosen_layers, position, batch_size, progress, first=first)
+    acts = captured(model, tokens, data, chosen, position, batch_size, progress, first=first)
     twin = untrained_twin(model, random_model, acts) if "random-weights" in controls else None
-    others = twin and captured(twin, tokens, data, chosen_layers, position, batch_size, progress)
-    readings = {layer: job.read(acts[f"resid_post.{layer}"]) for layer in _shown(chosen_layers, progress)}
-    layer = max(chosen_layers, key=lambda at: readings[at].validation or 0.0)
-    scores: list[Score] = []
-    for at, reading in readings.items():
-        scores.append(job.score(at, "probe", reading))
-        if others is not None:
-            untrained = job.read(others[f"resid_post.{at}"])
-            scores.append(job.score(at, "random-weights", untrained, against=reading))
-    scores += job.controls(
-        layer, readings[layer], acts, [name for name in controls if name != "random-weights"]
-    )
-    return _result(model, acts, job, layer, readings, scores, position, (*notes, *warnings_of(data, split)))
+    others = twin and captured(twin, tokens, data, chosen, position, batch_size, progress)
+    if reference is None:
+        return job.result(model, acts, chosen, controls, others=others, progress=progress)
+    like, at = reference.probes, reference.layer
+    found = job.result(model, acts, chosen, controls, others=others, like=like, layer=at, progress=progress)
+    return replace(found, carried=carried(found, reference))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,27 +129,82 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Hold what every fit of one analysis shares: the data, the split, the kind of probe and the seed."""
+    """What every fit of one analysis shares: the data, their split and audit, and the kind of probe."""
 
     data: Labelled
     split: Split
     kind: str
+    position: str | int
     seed: int
+    leakage: Audit
+    notes: tuple[str, ...] = ()
 
-    def read(self, X: Any, *, labels: Sequence[str] | None = None, kind: str | None = None) -> Reading:
+    def result(
+        self,
+        model: Model,
+        acts: Activations,
+        layers: Sequence[int],
+        controls: Collection[str],
+        *,
+        others: Activations | None = None,
+        like: Mapping[int, Probe] | None = None,
+        layer: int | None = None,
+        progress: bool = False,
+    ) -> ProbeResult:
+        """Fit a probe at every layer, choose one, and measure it against the controls there.
+
+        Args:
+            model: what was read.
+            acts: its states.
+            layers: which of them.
+            controls: keys of ``CONTROLS``.
+            others: the states of the untrained twin, for the random-weights control.
+            like: by layer, a fitted probe whose penalty is used.
+            layer: which is reported; the best on validation where left out.
+            progress: show a progress bar.
+        """
+        given, shown = like or {}, tqdm(layers, desc="probes", disable=not progress)
+        readings = {at: self.read(acts[f"resid_post.{at}"], like=given.get(at)) for at in shown}
+        best = max(layers, key=lambda at: readings[at].validation or 0.0) if layer is None else layer
+        scores: list[Score] = []
+        for at, reading in readings.items():
+            scores.append(self.score(at, "probe", reading))
+            if others is not None:
+                untrained = self.read(others[f"resid_post.{at}"])
+                scores.append(self.score(at, "random-weights", untrained, against=reading))
+        names = [name for name in controls if name != "random-weights"]
+        scores += self.controls(best, readings[best], acts, names)
+        selection = f"layer {best} was the one asked"
+        if layer is not None:
+            selection = f"layer {best}, the reference's"
+        elif len(layers) > 1:
+            rank = readings[best].validation
+            selection = f"layer {best} of {len(layers)}, by accuracy on validation ({rank:.2f})"
+        return _result(model, acts, self, best, selection, readings, scores)
+
+    def read(
+        self,
+        X: Any,
+        *,
+        labels: Sequence[str] | None = None,
+        kind: str | None = None,
+        like: Probe | None = None,
+    ) -> Reading:
         """Fit a probe on the training rows of ``X`` and let it read every row.
 
         Args:
             X: ``[example dim]``, one row per prompt.
             labels: what to train (and choose the penalty) on, instead of the true labels.
             kind: another kind of probe than the analysis's.
+            like: a fitted probe whose settings and penalty are used.
         """
         row = PROBES[kind or self.kind]
         targets = np.asarray(self.data.labels if labels is None else labels)
         train, held = self.split.train, self.split.validation
         groups = [self.data.groups[i] for i in train]
         later = (X[held], targets[held]) if len(held) else None
-        fitted = row.create(seed=self.seed).fit(X[train], targets[train], groups=groups, validation=later)
+        empty = row.create(seed=self.seed) if like is None else refitted_alike(like)
+        fitted = empty.fit(X[train], targets[train], groups=groups, validation=later)
         predicted = tuple(fitted.predict(X).tolist())
         sure = (
             np.asarray(fitted.predict_proba(X)).max(axis=1)
@@ -197,10 +255,6 @@ class Job:
                 predicted = (guess,) * len(self.data)
                 return Reading(None, predicted, np.full(len(self.data), np.nan), self._validation(predicted))
 
-    def leakage(self) -> Audit:
-        """Audit the prompts."""
-        return audited(self.data.texts, self.data.labels, self.split, groups=self.data.groups)
-
     def looks(self, readings: dict[int, Reading]) -> Looks | None:
         """Say how sure the best layer on test is, all of them having been looked at."""
         rows = self.split.test
@@ -228,7 +282,7 @@ class Job:
         assert reading.probe is not None
         train, held, test = self.split.train, self.split.validation, self.split.test
         groups = [self.data.groups[i] for i in train]
-        hits = np.empty((SHUFFLES, len(test)))
+        hits, alike = np.empty((SHUFFLES, len(test))), list[np.ndarray]()
         for at in range(SHUFFLES):
             labels = np.asarray(self._exchanged(self.seed * SHUFFLES + at))
             later = (X[held], labels[held]) if len(held) else None
@@ -236,7 +290,10 @@ class Job:
                 X[train], labels[train], groups=groups, validation=later
             )
             hits[at] = right(labels[test], fitted.predict(X[test]))
-        return self.spread_score(layer, "shuffled", hits, reading)
+            if isinstance(fitted, LinearProbe) and isinstance(reading.probe, LinearProbe):
+                alike.append(row_cosine(reading.probe.coef_, fitted.coef_))
+        score = self.spread_score(layer, "shuffled", hits, reading)
+        return replace(score, directions=tuple(np.mean(alike, axis=0).tolist())) if alike else score
 
     def spread_score(self, layer: int, name: str, hits: np.ndarray, against: Reading) -> Score:
         """Score a control that was drawn many times: its mean, its spread, and the probe's lead over it."""
@@ -337,6 +394,39 @@ def untrained_twin(model: Model, given: Model | None, acts: Activations) -> Mode
     return twin
 
 
+def check_reference(reference: ProbeResult, model: Model, job: Job, layers: Sequence[int]) -> None:
+    """Refuse a reference whose probe cannot be read on this model.
+
+    Raises:
+        ConfigError: it is no result of ``probe``, or has another kind of probe.
+        DataError: it is of other data, tokens or layers, or of a model of another width.
+    """
+    if not isinstance(reference, ProbeResult):
+        raise ConfigError(
+            f"the reference is a {type(reference).__name__}; give what probe(model, data) returned."
+        )
+    asked, found = (job.kind, job.position), (reference.kind, reference.position)
+    if asked != found:
+        raise ConfigError(
+            f"a {asked[0]} probe at position {asked[1]!r} asked, the reference has a {found[0]} probe at "
+            f"{found[1]!r}; use the same kind and position."
+        )
+    n, width = len(job.data), reference.probes[reference.layer].width
+    same = (reference.data.fingerprint, reference.seed) == (job.data.fingerprint, job.seed)
+    if not same or reference.split.names(n) != job.split.names(n):
+        raise DataError(
+            "the reference was probed for other prompts, labels, groups or splits; use the same data "
+            "and seed."
+        )
+    if reference.about.model["tokenizer_fingerprint"] != model.tokenizer_fingerprint:
+        raise DataError("the reference read other tokens; use models that share a tokenizer.")
+    if reference.layer not in layers or width != model.d_model:
+        raise DataError(
+            f"the reference was probed at layer {reference.layer} of width {width}, this model at "
+            f"{list(layers)} of width {model.d_model}. Use the same layers, and models of one shape."
+        )
+
+
 def _check_choices(kind: str, controls: Collection[str], data: Labelled) -> None:
     check_kind(kind)
     for name in controls:
@@ -354,33 +444,26 @@ def _layers(layers: str | int | Sequence[int], model: Model) -> list[int]:
     return parse_layers(text, model.n_layers, name=model.name, kind="resid_post")
 
 
-def _shown(layers: Sequence[int], progress: bool) -> Any:
-    return tqdm(layers, desc="probes", disable=not progress)
-
-
 def _result(
     model: Model,
     acts: Activations,
     job: Job,
     layer: int,
+    selection: str,
     readings: dict[int, Reading],
     scores: Sequence[Score],
-    position: str | int,
-    notes: tuple[str, ...],
 ) -> ProbeResult:
-    best, leakage = readings[layer], job.leakage()
+    best = readings[layer]
     found = next(score.estimate for score in scores if (score.name, score.layer) == ("probe", layer))
     assert found is not None
-    selection = f"layer {layer} was the one asked"
-    if len(readings) > 1:
-        selection = f"layer {layer} of {len(readings)}, by accuracy on validation ({best.validation:.2f})"
     unfinished = [at for at, reading in readings.items() if reading.probe and not _converged(reading.probe)]
     late = f"the solver stopped early at layers {unfinished}" if unfinished else ""
+    notes = (*job.notes, *warnings_of(job.data, job.split), *acts.warnings)
     result = ProbeResult(
         data=job.data,
         split=job.split,
         kind=job.kind,
-        position=position,
+        position=job.position,
         layer=layer,
         selection=selection,
         scores=tuple(scores),
@@ -388,31 +471,19 @@ def _result(
         predicted=best.predicted,
         probability=best.probability,
         guessing=job.guessing(best),
-        leakage=leakage,
+        leakage=job.leakage,
         looks=job.looks(readings),
-        about=_about(model, acts, job.data),
+        states=acts[f"resid_post.{layer}"][job.split.test],
+        about=About(
+            model={**model.described, "revision": str(getattr(model.hf.config, "_commit_hash", None) or "")},
+            data=job.data.described,
+        ),
         seed=job.seed,
-        warnings=tuple(n for n in (*notes, *acts.warnings, found.note, late, leak_note(leakage)) if n),
+        warnings=tuple(n for n in (*notes, found.note, late, leak_note(job.leakage)) if n),
     )
     for at, fitted in result.probes.items():
         fitted.card_ = result.card(at)
     return result
-
-
-def _about(model: Model, acts: Activations, data: Labelled) -> About:
-    described = {
-        "name": model.name,
-        "revision": str(getattr(model.hf.config, "_commit_hash", None) or ""),
-        "weights": model.weights,
-        "fingerprint": acts.fingerprint,
-        "tokenizer_fingerprint": model.tokenizer_fingerprint,
-        "scheme": acts.scheme,
-    }
-    groups = len(set(data.groups))
-    return About(
-        model=described,
-        data={"name": data.name, "n": len(data), "groups": groups, "fingerprint": data.fingerprint},
-    )
 
 
 def _converged(fitted: Probe) -> bool:

@@ -38,6 +38,7 @@ class Score:
         difference: accuracy of the probe less this one, paired by example; None for the probe and for chance.
         validation: accuracy on the validation split; None where there is none.
         draws: of a control that is drawn many times, the accuracy of each draw.
+        directions: of shuffled linear probes, the mean cosine of each label's direction with the probe's own.
     """
 
     layer: int
@@ -47,6 +48,7 @@ class Score:
     difference: Estimate | None = None
     validation: float | None = None
     draws: tuple[float, ...] = ()
+    directions: tuple[float, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """Every number by name; those that do not exist are None."""

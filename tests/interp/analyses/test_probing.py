@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from dataclasses import replace
@@ -560,3 +561,74 @@ def test_the_control_must_be_another_model_of_the_same_shape() -> None:
 
 def test_few_groups_carry_a_note() -> None:
     assert any("below 30 an interval is approximate" in warning for warning in result().warnings)
+
+
+def mirrored(model: Model) -> Model:
+    """The same model with its embedding turned round: what reads one label off it reads the other here."""
+    hf = copy.deepcopy(model.hf)
+    with torch.no_grad():
+        hf.get_input_embeddings().weight.neg_()
+    return interp.load(hf, tokenizer=tokenizer())
+
+
+@pytest.mark.parametrize("kind", ["logistic", "hyperdimensional"])
+def test_a_probe_of_a_reference_is_read_on_the_model_and_the_other_way(kind: str) -> None:
+    """By hand: each probe predicts on the states of the other model; the penalty is the reference's."""
+    data, other = about_words(splits=True), mirrored(planted())
+    given = {"layers": 0, "kind": kind, "controls": ("shuffled",)}
+    full = probe(planted(), data, **given)
+    found = probe(other, data, reference=full, **given)
+    own, theirs = (m.capture(list(data.texts), "resid_post.0")["resid_post.0"] for m in (other, planted()))
+    y, test = np.array(data.labels), found.split.test
+    came = np.mean(full.probes[0].predict(own)[test] == y[test])
+    went = np.mean(found.probes[0].predict(theirs)[test] == y[test])
+    assert found.finding("from the reference").value == pytest.approx(came)
+    assert found.finding("to the reference").value == pytest.approx(went)
+    assert found.accuracy.value > 0.95 and came < 0.1 and went < 0.1
+    for name in ("from the reference", "to the reference"):
+        assert found.finding(name).floor == full.score("shuffled").value
+        assert found.finding(name).groups == tuple(data.groups[i] for i in test)
+    same = probe(planted(), data, reference=full, **given)
+    if kind == "logistic":
+        assert same.finding("directions").value == pytest.approx(1, abs=1e-3)
+        assert found.finding("directions").value < -0.8 < found.finding("directions").floor < 0.8
+    else:
+        alike = [found.predicted[i] == full.predicted[i] for i in test]
+        assert found.finding("same concept").value == pytest.approx(np.mean(alike))
+        assert found.finding("codebook agreement").value > 0.9 > found.finding("codebook agreement").floor
+    assert same.accuracy.value == full.accuracy.value == same.finding("from the reference").value
+    assert f"is right on {came:.2f} of this model's test prompts" in found.verdict()
+    assert found.number("from-the-reference").value == pytest.approx(came)
+
+
+def test_the_layer_and_the_penalty_are_those_of_the_reference(tmp_path: Path) -> None:
+    data = about_words(splits=True)
+    full = probe(planted(), data, layers=1, controls=())
+    read = load(full.save(tmp_path))
+    assert isinstance(read, ProbeResult)
+    found = probe(mirrored(planted()), data, layers="all", controls=(), reference=read)
+    assert found.layer == 1 and found.layers == (0, 1, 2) and found.selection == "layer 1, the reference's"
+    penalties = [one.probes[1].facts()["regularisation"] for one in (found, full)]
+    assert penalties[0] == penalties[1]
+    again = load(found.save(tmp_path / "again"))
+    assert [one.value for one in again.findings()] == [one.value for one in found.findings()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "ridge"}, "a ridge probe at position 'last' asked, the reference has a logistic probe"),
+        ({"position": -2}, "position -2 asked, the reference has a logistic probe at 'last'"),
+        ({"seed": 1}, "probed for other prompts, labels, groups or splits"),
+        ({"layers": "0,2"}, "the reference was probed at layer 1 of width 32, this model at"),
+    ],
+)
+def test_a_reference_of_something_else_is_refused(change: dict, message: str) -> None:
+    full = probe(planted(), about_words(180), layers=1, controls=())
+    with pytest.raises((ConfigError, DataError), match=message):
+        probe(planted(), about_words(180), **{"layers": 1, "controls": (), "reference": full, **change})
+    about = replace(full.about, model={**full.about.model, "tokenizer_fingerprint": "other"})
+    with pytest.raises(DataError, match="the reference read other tokens"):
+        probe(planted(), about_words(180), layers=1, controls=(), reference=replace(full, about=about))
+    with pytest.raises(ConfigError, match="the reference is a str; give what probe"):
+        probe(planted(), about_words(180), layers=1, controls=(), reference="runs/first")  # type: ignore[arg-type]

@@ -180,10 +180,10 @@ def test_own_data_on_other_families_and_in_bf16(family: str) -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="probed at layers"):
         probe_transfer(demo(), n=N, layers="18", reference=before())
-    with pytest.raises(DataError, match="other tokens"):
+    with pytest.raises(DataError, match="other prompts, labels, groups"):
         probe_transfer(demo(), n=N - 20, layers="17", reference=before())
     relabelled = replace(labelled("analogy-relation", n=N), groups=tuple(map(str, range(N))))
-    with pytest.raises(DataError, match="other labels, groups"):
+    with pytest.raises(DataError, match="other prompts, labels, groups"):
         probe_transfer(demo(), n=N, layers="17", data=relabelled, reference=before())
     with pytest.raises(ConfigError, match="the tasks are"):
         probe_transfer(demo(), data="nothing")
