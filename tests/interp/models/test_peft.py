@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import interp
-from interp.errors import DataError
+from interp.errors import DataError, ModelError
 from interp.models import load
 from tests.tiny import build
 
@@ -77,3 +78,44 @@ def test_merged_is_unmerged() -> None:
     merged = load(outer.merge_and_unload().eval()).capture(IDS, "resid_post.*")
     for site in apart.sites:
         torch.testing.assert_close(merged[site], apart[site], atol=1e-5, rtol=1e-5)
+
+
+def test_a_peft_model_is_its_model_with_the_adapters_that_are_on() -> None:
+    outer = adapted(["q_proj", "v_proj"]).eval()
+    model = load(outer)
+    assert model.hf is outer.base_model.model and model.warnings[0] == "adapters are on: default."
+    ids = torch.tensor(IDS)
+    torch.testing.assert_close(model.logits(IDS), outer(input_ids=ids).logits[:, -1].detach())
+    with outer.disable_adapter():
+        torch.testing.assert_close(model.logits(IDS), build("llama")(ids).logits[:, -1].detach())
+
+
+def test_adapters_are_put_on_from_folders(tmp_path: Path) -> None:
+    build("llama").save_pretrained(tmp_path / "base")
+    outer = adapted(["q_proj", "v_proj"]).eval()
+    outer.save_pretrained(tmp_path / "one")
+    other = adapted(["down_proj"]).eval()
+    other.save_pretrained(tmp_path / "two")
+    one = load(tmp_path / "base", adapter=tmp_path / "one")
+    ids = torch.tensor(IDS)
+    torch.testing.assert_close(one.logits(IDS), outer(input_ids=ids).logits[:, -1].detach())
+    both = load(tmp_path / "base", adapter=[tmp_path / "one", tmp_path / "two"])
+    assert both.warnings[0] == "adapters are on: one, two."
+    plain = build("llama")
+    with torch.no_grad():  # the oracle: the products of the adapters' own matrices, added to the weights
+        for model in (outer, other):
+            for name, layer in model.base_model.model.named_modules():
+                if hasattr(layer, "lora_A"):
+                    plain.get_submodule(name).weight += layer.get_delta_weight("default")
+    torch.testing.assert_close(both.logits(IDS), plain(ids).logits[:, -1].detach(), atol=1e-5, rtol=1e-5)
+    assert len({one.fingerprint, both.fingerprint, load(tmp_path / "base").fingerprint}) == 3
+    with pytest.raises(ModelError, match=r"holds an adapter, not a model\. Load its base with it"):
+        load(tmp_path / "one")
+    with pytest.raises(ModelError, match="could not be put on"):
+        load(tmp_path / "base", adapter=tmp_path / "nothing")
+
+
+def test_prompt_tuning_is_refused() -> None:
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with pytest.raises(ModelError, match="PROMPT_TUNING was given, which puts tokens"):
+        load(peft.get_peft_model(build("llama"), config))

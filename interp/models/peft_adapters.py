@@ -1,0 +1,85 @@
+"""Adapters of PEFT: a model that has some, or folders of them put on a model that is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from interp.errors import ConfigError, ModelError
+
+__all__ = ["FACTS", "active", "base_of", "with_adapters", "without_wrapper"]
+
+FACTS = "adapter_config.json"
+
+
+def without_wrapper(source: Any) -> PreTrainedModel | None:
+    """The Hugging Face model inside a ``PeftModel``, with its adapters as they are; None for anything else.
+
+    Raises:
+        ModelError: its adapters are no part of the modules (prompt tuning and the like).
+    """
+    kind = getattr(sys.modules.get("peft"), "PeftModel", None)
+    if not isinstance(kind, type) or not isinstance(source, kind):
+        return None
+    inner = getattr(source.base_model, "model", None)
+    if isinstance(source.base_model, PreTrainedModel) or not isinstance(inner, PreTrainedModel):
+        method = source.peft_config[source.active_adapter].peft_type.value
+        raise ModelError(
+            f"a {type(source).__name__} with {method} was given, which puts tokens or keys before every "
+            "prompt instead of changing the model. Adapters inside the modules, such as LoRA, can be used."
+        )
+    return inner
+
+
+def active(hf: PreTrainedModel) -> tuple[str, ...]:
+    """The names of the adapters that are on, anywhere in the model."""
+    found: dict[str, None] = {}
+    for module in hf.modules():
+        if "_disable_adapters" in module.__dict__ and not module.__dict__["_disable_adapters"]:
+            found.update(dict.fromkeys(getattr(module, "active_adapters", ())))
+    return tuple(found)
+
+
+def base_of(folder: Path) -> str:
+    """The base model that an adapter's folder names; "" where it names none."""
+    try:
+        return str(json.loads((folder / FACTS).read_text(encoding="utf-8"))["base_model_name_or_path"] or "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def with_adapters(hf: PreTrainedModel, folders: Sequence[str | os.PathLike[str]]) -> PreTrainedModel:
+    """Put the adapters of some folders on a model; all of them are on, and what they add is summed.
+
+    Raises:
+        ModelError: PEFT is not installed, or a folder holds no adapter that fits.
+        ConfigError: two folders of one name.
+    """
+    if find_spec("peft") is None:
+        raise ModelError("adapter= needs the package peft: pip install peft.")
+    from peft import PeftModel
+
+    names = [Path(folder).name.replace(".", "_") or "adapter" for folder in folders]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two of the adapters are called {names[0]!r}; give their folders different names.")
+    outer: Any = None
+    for name, folder in zip(names, folders, strict=True):
+        try:
+            if outer is None:
+                outer = PeftModel.from_pretrained(hf, str(folder), adapter_name=name, is_trainable=False)
+            else:
+                outer.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(f"the adapter in {str(folder)!r} could not be put on: {line}") from error
+    inner = without_wrapper(outer)
+    assert inner is not None
+    outer.base_model.set_adapter(names)
+    return inner.eval().requires_grad_(False)
