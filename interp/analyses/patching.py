@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from interp.errors import ConfigError, DataError
-from interp.mediation import SEARCHES, Curve, Edge, Effects, Evaluation, curve, evaluate
-from interp.mediation.chosen import chosen
+from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, evaluate
 from interp.mediation.circuits.drawing import drawing
 from interp.mediation.metrics import METRICS, Targets
+from interp.mediation.searches import effects as effects_of
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import Figure, Finding, Number, Result, Table
@@ -211,7 +211,7 @@ def patch(
     *,
     n: int = 32,
     counterfactual: str | None = None,
-    search: str = "exhaustive",
+    search: str | Search = "exhaustive",
     metric: str = "logit-diff",
     replacement: str = "interchange",
     directions: str = "both",
@@ -227,7 +227,7 @@ def patch(
         mediators: names and globs such as ``head.*``; see ``interp.mediation.MEDIATORS``.
         n: pairs of a task to rank on; as many others are drawn for the evaluation.
         counterfactual: of the task.
-        search: a key of ``SEARCHES``.
+        search: a key of ``SEARCHES``, or a search with options.
         metric: a key of ``METRICS``.
         replacement: a key of ``REPLACEMENTS``.
         directions: ``both``, ``denoising`` or ``noising``.
@@ -239,19 +239,17 @@ def patch(
         ConfigError: an unknown search, or what the search refuses.
         DataError: clean and corrupt prompts give the same answers, or what the pairs refuse.
     """
-    if search not in SEARCHES:
-        raise ConfigError(f"search {search!r} asked; there are: {', '.join(SEARCHES)}.")
     parts = (
         pairs
         if isinstance(pairs, PairsFor)
         else pairs_for(model, pairs, n, counterfactual=counterfactual, seed=seed)
     )
     _check_total(model, parts.ranking, metric)
-    found = chosen(model, parts.ranking, mediators, positions=positions)
-    effects = SEARCHES[search].run(
+    effects = effects_of(
         model,
         parts.ranking,
-        list(found),
+        mediators,
+        search=search,
         metric=metric,
         replacement=replacement,
         directions=directions,

@@ -32,17 +32,13 @@ if TYPE_CHECKING:
     from interp.mediation.edges import Edge as Edge
     from interp.mediation.edges import Graph as Graph
     from interp.mediation.edges import Reader as Reader
-    from interp.mediation.edges import edge_attribution as edge_attribution
-    from interp.mediation.edges import edge_effects as edge_effects
     from interp.mediation.edges import edge_logits as edge_logits
-    from interp.mediation.edges.paths import THROUGH as THROUGH
-    from interp.mediation.edges.paths import path_patching as path_patching
     from interp.mediation.effects import DIRECTIONS as DIRECTIONS
     from interp.mediation.effects import Effects as Effects
     from interp.mediation.estimand_table import ESTIMANDS as ESTIMANDS
     from interp.mediation.estimand_table import estimands as estimands
+    from interp.mediation.experiment import Experiment as Experiment
     from interp.mediation.forecast import Forecast as Forecast
-    from interp.mediation.forecast import plan as plan
     from interp.mediation.lens import Lens as Lens
     from interp.mediation.lens import logit_lens as logit_lens
     from interp.mediation.mediators import MEDIATORS as MEDIATORS
@@ -51,15 +47,24 @@ if TYPE_CHECKING:
     from interp.mediation.metrics import METRICS as METRICS
     from interp.mediation.pairwise import Interactions as Interactions
     from interp.mediation.pairwise import interactions as interactions
+    from interp.mediation.parsing import experiment_of as experiment_of
     from interp.mediation.rankings import stability as stability
     from interp.mediation.replacements import REPLACEMENTS as REPLACEMENTS
     from interp.mediation.replacements import replacement_of as replacement_of
     from interp.mediation.searches import SEARCHES as SEARCHES
+    from interp.mediation.searches import AtPStar as AtPStar
+    from interp.mediation.searches import Attribution as Attribution
+    from interp.mediation.searches import Direct as Direct
+    from interp.mediation.searches import EdgeIntegratedGradients as EdgeIntegratedGradients
+    from interp.mediation.searches import Exhaustive as Exhaustive
+    from interp.mediation.searches import IntegratedGradients as IntegratedGradients
+    from interp.mediation.searches import PathPatching as PathPatching
+    from interp.mediation.searches import Search as Search
     from interp.mediation.searches import attribution as attribution
-    from interp.mediation.searches import attribution_star as attribution_star
-    from interp.mediation.searches import direct_effects as direct_effects
     from interp.mediation.searches import exhaustive as exhaustive
-    from interp.mediation.searches import integrated_gradients as integrated_gradients
+    from interp.mediation.searches import path_patching as path_patching
+    from interp.mediation.searches import plan as plan
+    from interp.mediation.searches.path_patching import THROUGH as THROUGH
     from interp.mediation.subspaces import Subspace as Subspace
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,10 @@ class Bill:
     skipped: int = 0
     checked: float = 0.0
     fallback: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """The bill as plain data."""
+        return {**asdict(self), "forwards": round(self.forwards, 2)}
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from interp.errors import ConfigError, SiteError
-from interp.mediation.edges.asked import refuse_edges
+from interp.mediation.edges.asked import are_edges
 from interp.mediation.edges.edge import Edge
 from interp.mediation.subspaces import Subspace
 from interp.models.loading import ModelLike, as_model
@@ -251,14 +251,17 @@ def mediators_of(
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.
         ConfigError: a position that the shortest prompt does not have, a subspace of another width than its
-        site, or
-            edges, which :func:`chosen` expands.
+            site, or edges, which :func:`chosen` expands.
         DataError: a subspace's file cannot be read.
     """
     model = as_model(model)
-    refuse_edges(mediators)
     one = isinstance(mediators, str | Site | Mediator | Edge)
     given: list[Any] = [mediators] if one else list(mediators)
+    if are_edges(given):
+        raise ConfigError(
+            f"edges were asked for ({given[0]}) where a site or a part of it is meant. Ask for their "
+            "writers, such as head.* or mlp_out.*."
+        )
     found: list[Mediator] = []
     for item in given:
         if isinstance(item, Mediator):

@@ -85,10 +85,8 @@ MEDIATION: Calls = {
         name: lambda g, name=name: getattr(mediation, name)(g.model, g.pairs, "head.*")
         for name in (
             "attribution",
-            "attribution_star",
-            "direct_effects",
             "exhaustive",
-            "integrated_gradients",
+            "experiment_of",
             "mediators_of",
             "plan",
         )
@@ -96,8 +94,6 @@ MEDIATION: Calls = {
     "curve": lambda g: mediation.curve(g.model, g.pairs, ["head.0.0", "head.1.1", "mlp_out.2"]),
     "das": lambda g: mediation.das(g.model, g.pairs, "resid_post.1"),
     "direct_logit_attribution": lambda g: mediation.direct_logit_attribution(g.model, g.pairs),
-    "edge_attribution": lambda g: mediation.edge_attribution(g.model, g.pairs),
-    "edge_effects": lambda g: mediation.edge_effects(g.model, g.pairs),
     "estimands": lambda g: mediation.estimands(effects(), "head.0.0"),
     "evaluate": lambda g: mediation.evaluate(g.model, g.pairs, ["head.0.0", "mlp_out.2"]),
     "generality": lambda g: mediation.generality(g.model, ["head.0.0"], {"same": g.pairs}),

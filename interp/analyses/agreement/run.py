@@ -10,7 +10,8 @@ from interp.analyses.agreement.circuit import Circuit, circuit_of, judged
 from interp.analyses.agreement.rankings import AGAIN, OVERLAP, Between, Rankings
 from interp.analyses.provenance import about, check_same_tokens, earlier
 from interp.errors import ConfigError, DataError
-from interp.mediation import SEARCHES, Effects
+from interp.mediation import Effects
+from interp.mediation.searches import effects
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -36,7 +37,7 @@ class _Asked:
 
     def run(self, model: Model, pairs: PairSet) -> Effects:
         """Search, with the replacement and both directions that ``interp.patch`` has by default."""
-        found = SEARCHES[self.search].run(model, pairs, list(self.mediators), seed=self.seed)
+        found = effects(model, pairs, list(self.mediators), search=self.search, seed=self.seed)
         if not 1 <= self.k < len(found.mediators):
             raise ConfigError(
                 f"k={self.k} asked, of {len(found.mediators)} mediators: a top list has 1 or more, not all."
@@ -136,8 +137,6 @@ def patch_agreement(
         DataError: no pairs line up, or models with other tokenizers or mediators.
     """
     model = as_model(model)
-    if search not in SEARCHES:
-        raise ConfigError(f"search {search!r} asked; there are: {', '.join(SEARCHES)}.")
     texts = tuple((p.clean, p.corrupt) for p in pairs) if isinstance(pairs, PairSet) else pairs
     named = (mediators,) if isinstance(mediators, str) else tuple(mediators)
     asked = _Asked(texts, n, seed, named, search, k)

@@ -1,125 +1,204 @@
-"""The table of searches: (model, pairs, mediators) to effects, exact or estimated from gradients."""
+"""The table of searches, and the one function that runs them: ``effects``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import difflib
+from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
+from interp.errors import ConfigError
+from interp.mediation.edges.graph import Graph
 from interp.mediation.effects import Effects
-from interp.mediation.searches.attribution import attribution
-from interp.mediation.searches.direct import direct_effects
-from interp.mediation.searches.edges import EDGE_STEPS, integrated_edges
-from interp.mediation.searches.exhaustive import exhaustive
-from interp.mediation.searches.integrated import STEPS, integrated_gradients
-from interp.mediation.searches.job import Job
-from interp.mediation.searches.star import attribution_star
+from interp.mediation.experiment import Experiment, Mediators
+from interp.mediation.forecast import Forecast
+from interp.mediation.parsing import experiment_of
+from interp.mediation.searches.attribution import Attribution, EdgeIntegratedGradients
+from interp.mediation.searches.direct import Direct
+from interp.mediation.searches.integrated import IntegratedGradients
+from interp.mediation.searches.path_patching import PathPatching, Receivers
+from interp.mediation.searches.search import TOP, Exhaustive, Search
+from interp.mediation.searches.star import AtPStar
+from interp.models.loading import ModelLike, as_model
+from interp.pairs import PairSet
+from interp.sites import Site
 
 __all__ = [
     "SEARCHES",
-    "SearchMethod",
+    "AtPStar",
+    "Attribution",
+    "Direct",
+    "EdgeIntegratedGradients",
+    "Exhaustive",
+    "IntegratedGradients",
+    "PathPatching",
+    "Search",
     "attribution",
-    "attribution_star",
-    "direct_effects",
+    "effects",
     "exhaustive",
-    "integrated_edges",
-    "integrated_gradients",
+    "path_patching",
+    "plan",
 ]
 
+SEARCHES: dict[str, Search] = {
+    "exhaustive": Exhaustive(),
+    "attribution": Attribution(),
+    "atp-star": AtPStar(),
+    "ig-inputs": IntegratedGradients(path="inputs"),
+    "ig-activations": IntegratedGradients(path="activations"),
+    "eap-ig": EdgeIntegratedGradients(),
+    "direct": Direct(),
+}
 
-@dataclass(frozen=True)
-class SearchMethod:
-    """Describe a search.
 
-    Attributes:
-        name: what users type (``--search``).
-        description: one line.
-        run: the function; all take the model, the pairs, the mediators, and the keywords metric, replacement,
-            directions, positions, seed and progress.
-        exact: whether its effects are those of real replacements.
-        passes: how often every pair passes through the model, a backward pass counted as one; None where the
-            engine plans it.
-        over: what it takes: ``sites`` (and parts of them), ``edges``, or both.
+class Asked(TypedDict, total=False):
+    """What may be asked of every search by keyword; see :func:`effects`."""
+
+    metric: str
+    replacement: str
+    directions: str
+    positions: str | int
+    seed: int
+
+
+def effects(
+    model: ModelLike,
+    pairs: PairSet,
+    mediators: Mediators,
+    *,
+    search: str | Search = "exhaustive",
+    metric: str = "logit-diff",
+    replacement: str = "interchange",
+    directions: str = "both",
+    positions: str | int = "auto",
+    seed: int = 0,
+    progress: bool = False,
+) -> Effects:
+    """Find the effect of each mediator on each pair.
+
+    Args:
+        model: what is patched.
+        pairs: clean and corrupt prompts.
+        mediators: names and globs such as ``head.*``, ``resid_post.*`` or ``edge.*->logits``, sites,
+            mediators or edges.
+        search: a key of ``SEARCHES``, or a search with options such as ``Attribution(verify=20)``.
+        metric: a key of ``METRICS``; searches by gradients need one that has a gradient.
+        replacement: a key of ``REPLACEMENTS``; of edges, what the writer adds is replaced.
+        directions: ``both``, ``denoising`` or ``noising``; see ``DIRECTIONS``.
+        positions: as for ``mediators_of``; an edge is replaced at all positions.
+        seed: of resampling, of what is checked or sampled, and of intervals.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: an unknown search, metric, replacement, direction or position, or mediators that the
+            search does not take.
+        DataError: no pairs.
+        SiteError: a mediator that the model does not have, or that the search cannot replace.
+        ModelError: the fast passes differ from whole forward passes.
     """
-
-    name: str
-    description: str
-    run: Callable[..., Effects]
-    exact: bool
-    passes: Callable[[Job], int] | None = None
-    over: tuple[str, ...] = ("sites",)
-
-
-def _attribution(job: Job) -> int:
-    return 1 + 2 * len(job.directions) + ("denoising" not in job.directions)
-
-
-def _star(job: Job) -> int:
-    return 2 + len(job.directions) * (3 + 2 * job.model.n_layers)
+    found = _search(search)
+    asked = experiment_of(
+        model,
+        pairs,
+        mediators,
+        metric=metric,
+        replacement=replacement,
+        directions=directions,
+        positions=positions,
+        seed=seed,
+    )
+    _check_over(found, asked)
+    return found(asked, progress=progress)
 
 
-def _inputs(job: Job) -> int:
-    return 2 + len(job.directions) * (3 + 2 * STEPS)
+def exhaustive(
+    model: ModelLike, pairs: PairSet, mediators: Mediators, *, progress: bool = False, **asked: Unpack[Asked]
+) -> Effects:
+    """Replace each mediator on its own, exactly: :func:`effects` by ``Exhaustive()``."""
+    return effects(model, pairs, mediators, search=Exhaustive(), progress=progress, **asked)
 
 
-def _activations(job: Job) -> int:
-    return 2 + len(job.directions) * (2 + 2 * STEPS * len(job.carriers))
+def attribution(
+    model: ModelLike,
+    pairs: PairSet,
+    mediators: Mediators,
+    *,
+    verify: int = TOP,
+    progress: bool = False,
+    **asked: Unpack[Asked],
+) -> Effects:
+    """Estimate each effect from one gradient per run: :func:`effects` by ``Attribution(verify=...)``."""
+    return effects(model, pairs, mediators, search=Attribution(verify=verify), progress=progress, **asked)
 
 
-def _direct(job: Job) -> int:
-    return 2 + 2 * len(job.directions)
+def path_patching(
+    model: ModelLike,
+    pairs: PairSet,
+    senders: str | Site | Sequence[str | Site],
+    receivers: Receivers,
+    *,
+    through: Sequence[str] = (),
+    progress: bool = False,
+    **asked: Unpack[Asked],
+) -> Effects:
+    """Replace each sender only in what the receivers get of it: :func:`effects` by ``PathPatching(...)``.
+
+    Senders are names and globs of writers; ``*`` is all of them.
+    """
+    model, search = as_model(model), PathPatching(receivers=receivers, through=through)
+    writers = Graph.of(model).writers_of(senders)
+    return effects(model, pairs, writers, search=search, progress=progress, **{"positions": "all", **asked})
 
 
-def _edges(job: Job) -> int:
-    return 2 + len(job.directions) * 2 * EDGE_STEPS
+def plan(
+    model: ModelLike,
+    pairs: PairSet,
+    mediators: Mediators,
+    *,
+    search: str | Search = "exhaustive",
+    **asked: Unpack[Asked],
+) -> Forecast:
+    """Say what a search would cost, without running the model; the parameters are those of :func:`effects`.
+
+    An exhaustive search is planned as it will be run, one over edges roughly. A model that turns out to allow
+    less while it runs (``Bill.fallback``) costs more.
+    """
+    found, experiment = _search(search), experiment_of(model, pairs, mediators, **asked)
+    _check_over(found, experiment)
+    return found.forecast(experiment)
 
 
-_ROWS = (
-    SearchMethod("exhaustive", "replace each mediator on its own", exhaustive, True, over=("sites", "edges")),
-    SearchMethod(
-        "attribution",
-        "estimate each effect from one gradient, verify the largest",
-        attribution,
-        False,
-        _attribution,
-        over=("sites", "edges"),
-    ),
-    SearchMethod(
-        "atp-star",
-        "attribution that sees through saturated attention and cancelling paths (AtP*)",
-        attribution_star,
-        False,
-        _star,
-    ),
-    SearchMethod(
-        "ig-inputs",
-        "gradients averaged while the embeddings move from one prompt to the other",
-        partial(integrated_gradients, path="inputs"),
-        False,
-        _inputs,
-    ),
-    SearchMethod(
-        "ig-activations",
-        "gradients averaged while one site at a time moves to its replacement",
-        partial(integrated_gradients, path="activations"),
-        False,
-        _activations,
-    ),
-    SearchMethod(
-        "eap-ig",
-        "as ig-inputs, for edges: slower than attribution, and less misled where it is flat (EAP-IG)",
-        integrated_edges,
-        False,
-        _edges,
-        over=("edges",),
-    ),
-    SearchMethod(
-        "direct",
-        "replace each mediator only where the final norm reads it: its direct effect",
-        direct_effects,
-        True,
-        _direct,
-    ),
-)
+def _search(asked: str | Search) -> Search:
+    """A search by name, or as it is.
 
-SEARCHES: dict[str, SearchMethod] = {row.name: row for row in _ROWS}
+    Raises:
+        ConfigError: there is no such search; names the nearest.
+    """
+    if isinstance(asked, Search):
+        return asked
+    if not isinstance(asked, str):
+        raise ConfigError(f"search {asked!r} asked; give a name or a search such as Exhaustive().")
+    if asked not in SEARCHES:
+        near = difflib.get_close_matches(asked, SEARCHES, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"search {asked!r} asked; there are: {', '.join(SEARCHES)}.{hint}")
+    return SEARCHES[asked]
+
+
+def _check_over(search: Search, asked: Experiment) -> None:
+    """Refuse mediators that a search does not take.
+
+    Raises:
+        ConfigError: names the searches that take them.
+    """
+    if asked.over in search.over:
+        return
+    others = ", ".join(name for name, row in SEARCHES.items() if asked.over in row.over)
+    one = f"{asked.over} were asked for ({asked.mediators[0]})"
+    if asked.over == "edges":
+        raise ConfigError(
+            f"{one}, and search {search.name!r} is over sites and parts of them. The searches over edges "
+            f"are: {others}. Otherwise ask for their writers, such as head.* or mlp_out.*."
+        )
+    raise ConfigError(
+        f"{one}, and search {search.name!r} ranks edges. Ask for edge.*, or use one of: {others}."
+    )

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.mediation.experiment import Experiment
 from interp.mediation.mediators import Place
-from interp.mediation.searches.job import Job
 from interp.mediation.walk import within
 from interp.models.interventions import Intervention
 from interp.models.tokens import Tokens
@@ -73,29 +73,29 @@ class Attention:
     """Hold the unchanged streams, queries, keys, values and patterns of some prompts.
 
     Attributes:
-        job: the model and the replacement.
+        experiment: the model and the replacement.
         tokens: the prompts.
         read: site -> ``[row pos ...]``.
     """
 
-    job: Job
+    experiment: Experiment
     tokens: Tokens
     read: Mapping[Site, Tensor]
 
     @classmethod
-    def of(cls, job: Job, tokens: Tokens, places: Sequence[Place]) -> Attention:
+    def of(cls, experiment: Experiment, tokens: Tokens, places: Sequence[Place]) -> Attention:
         """Read everything in one pass.
 
         Args:
-            job: the model and the replacement.
+            experiment: the model and the replacement.
             tokens: the prompts.
             places: queries and keys that will be replaced.
         """
         layers = sorted({place.carrier.layer or 0 for place in places})
         sites = [Site(kind, layer) for layer in layers for kind in ("resid_pre", "v", "pattern")]
         sites += sorted({place.carrier for place in places})
-        read = job.model.capture(tokens, [str(site) for site in sites], "all")
-        return cls(job, tokens, {site: read[str(site)] for site in sites})
+        read = experiment.model.capture(tokens, [str(site) for site in sites], "all")
+        return cls(experiment, tokens, {site: read[str(site)] for site in sites})
 
     def slope(self, layer: int, z_slope: Tensor) -> Patterns:
         """Give the metric's slope in each probability of a layer."""
@@ -119,7 +119,7 @@ class Attention:
         edits = [Intervention(site, self.read[site]) for site in streams]
         edits += [self._edit(place, sources[place.carrier], parity) for place in places]
         names = {place: f"pattern.{place.carrier.layer}" for place in places}
-        run = self.job.model.run(
+        run = self.experiment.model.run(
             self.tokens, interventions=edits, capture=list(names.values()), positions="all", logits="none"
         )
         assert run.activations is not None
@@ -158,7 +158,7 @@ class Attention:
                 source[:, :, index],
                 Site(site.kind, site.layer, index),
             )
-        new = within(place.subspace, current, source.to(current), self.job.replacement.rule)
+        new = within(place.subspace, current, source.to(current), self.experiment.replacement.rule)
         if parity is not None:
             chosen = torch.arange(new.shape[1], device=new.device) % 2 == parity
             new = torch.where(chosen.view(1, -1, *[1] * (new.ndim - 2)), new, current)

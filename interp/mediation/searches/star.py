@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,20 +12,15 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.mediation.effects import Effects
+from interp.mediation.experiment import SIGNS, Estimates, Experiment
+from interp.mediation.gradients import chunks, first_order, gradients_at
 from interp.mediation.mediators import Mediator, Place
-from interp.mediation.metrics import Targets
-from interp.mediation.searches.estimating import Measured, estimated
-from interp.mediation.searches.gradients import SIGNS, chunks, first_order, slopes
-from interp.mediation.searches.job import Job, Mediators
 from interp.mediation.searches.patterns import Attention, key_effects
-from interp.mediation.searches.verify import TOP
+from interp.mediation.searches.search import GradientSearch, by_direction
 from interp.models.interventions import Intervention
-from interp.models.model import Model
-from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["attribution_star"]
+__all__ = ["AtPStar"]
 
 DROPS = ("layers", "none")
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
@@ -35,20 +31,8 @@ MAGNITUDES = (
 )
 
 
-def attribution_star(
-    model: Model,
-    pairs: PairSet,
-    mediators: Mediators,
-    *,
-    drops: str = "layers",
-    metric: str = "logit-diff",
-    replacement: str = "interchange",
-    directions: str = "both",
-    positions: str | int = "auto",
-    verify: int = TOP,
-    seed: int = 0,
-    progress: bool = False,
-) -> Effects:
+@dataclass(frozen=True, kw_only=True)
+class AtPStar(GradientSearch):
     """Estimate every effect as AtP* does (Kramar et al. 2024, 2403.00745): two repairs of attribution.
 
     *Queries and keys*: the attention pattern is computed anew with the replaced queries or keys, and only
@@ -64,58 +48,69 @@ def attribution_star(
     one layer would otherwise be lost in a shallow model. With ``drops="none"`` values are the signed
     estimates themselves, in units of the metric.
 
-    Args:
-        model: what is patched.
-        pairs: clean and corrupt prompts.
-        mediators: as for :func:`exhaustive`; likewise the others.
+    Attributes:
         drops: ``layers`` or ``none``.
-        metric: a key of ``METRICS`` that has a gradient.
-        replacement: a key of ``REPLACEMENTS``.
-        directions: ``both``, ``denoising`` or ``noising``.
-        positions: as for ``mediators_of``.
-        verify: how many of the largest to verify exactly, as for :func:`attribution`; 0 for none.
-        seed: of resampling, of the sample and of intervals.
-        progress: show a progress bar.
 
     Raises:
-        ConfigError: as for :func:`attribution`, or an unknown ``drops``.
-        SiteError: queries or keys are replaced in a model without readable attention patterns.
+        ConfigError: an unknown ``drops``.
     """
-    if drops not in DROPS:
-        raise ConfigError(f"drops {drops!r} asked; use {' or '.join(DROPS)}.")
-    job = Job.of(model, pairs, mediators, metric, replacement, directions, positions, seed)
-    layers = range(model.n_layers) if drops == "layers" and model.n_layers > 1 else range(0)
-    notes = (MAGNITUDES,) if layers else ()
-    estimate = partial(_estimates, layers)
-    return estimated(job, estimate, search="atp-star", verify=verify, progress=progress, warnings=notes)
+
+    drops: str = "layers"
+
+    name = "atp-star"
+    description = "attribution that sees through saturated attention and cancelling paths (AtP*)"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.drops not in DROPS:
+            raise ConfigError(f"drops {self.drops!r} asked; use {' or '.join(DROPS)}.")
+
+    def _layers(self, experiment: Experiment) -> range:
+        """The layers that are dropped one by one."""
+        n = experiment.model.n_layers
+        return range(n) if self.drops == "layers" and n > 1 else range(0)
+
+    def passes(self, experiment: Experiment) -> float:
+        """Both sides plain; what is put in read; a gradient as it is and one per dropped layer."""
+        return 2 + len(experiment.directions) * (3 + 2 * len(self._layers(experiment)))
+
+    def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
+        """Repair the estimates of one gradient per run.
+
+        Raises:
+            SiteError: queries or keys are replaced in a model without readable attention patterns.
+        """
+        layers = self._layers(experiment)
+        notes = (MAGNITUDES,) if layers else ()
+        return by_direction(experiment, partial(_estimates, layers), notes)
 
 
 def _estimates(
-    layers: Sequence[int], job: Job, direction: str, targets: Targets, measured: Measured
+    layers: Sequence[int], experiment: Experiment, direction: str
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Give ``[mediator pair]`` estimates in one direction; copy 0 of the rows drops no layer."""
-    base, source = job.base(direction)
-    sources = job.sources(source, job.mediators)
-    asked = _asked(job.mediators)
+    sources = experiment.sources(direction)
+    asked = _asked(experiment.mediators)
     extra = {Site("z", place.carrier.layer) for place, _ in asked}
     sites, copies = sorted({*sources, *extra}), 1 + len(layers)
-    found = np.zeros((copies, len(job.mediators), len(job.pairs)))
+    found = np.zeros((copies, len(experiment.mediators), len(experiment.pairs)))
     lost = passes = 0
-    for rows in chunks(job, copies):
+    for rows in chunks(experiment, copies):
         edits = [edit for layer in layers for edit in _dropped(layer, len(rows))]
-        nodes, gradients = slopes(job, direction, [*rows] * copies, targets, sites, edits)
-        nodes = {site: node[: len(rows)] for site, node in nodes.items()}
+        run = gradients_at(experiment, direction, [*rows] * copies, experiment.targets, sites, edits)
+        nodes = {site: node[: len(rows)] for site, node in run.nodes.items()}
         parts = [
-            {site: slope[at * len(rows) : (at + 1) * len(rows)] for site, slope in gradients.items()}
+            {site: one[at * len(rows) : (at + 1) * len(rows)] for site, one in run.gradients.items()}
             for at in range(copies)
         ]
-        fixed, unread, passes = _fixed(job, base, rows, asked, sources, parts)
+        fixed, unread, passes = _fixed(experiment, direction, rows, asked, sources, parts)
         lost += unread
         for at, part in enumerate(parts):
             found[at][:, rows] = first_order(
-                job, rows, job.mediators, nodes, part, sources, fixed=fixed[at]
+                experiment, rows, experiment.mediators, nodes, part, sources, fixed=fixed[at]
             ).numpy()
-    values = _combined(job.mediators, layers, found)
+    values = _combined(experiment.mediators, layers, found)
     return SIGNS[direction] * values, {"forwards": 1 + 2 * copies + passes, "scores_not_read": lost}
 
 
@@ -138,8 +133,8 @@ def _dropped(layer: int, count: int) -> list[Intervention]:
 
 
 def _fixed(
-    job: Job,
-    base: Any,
+    experiment: Experiment,
+    direction: str,
     rows: Sequence[int],
     asked: Sequence[tuple[Place, bool]],
     sources: Mapping[Site, Tensor],
@@ -149,9 +144,9 @@ def _fixed(
     found: list[dict[tuple[Place, bool], Tensor]] = [{} for _ in parts]
     if not asked:
         return found, 0, 0
-    part = job.pairs[list(rows)]
-    tokens = part.corrupt if base is job.pairs.corrupt else part.clean
-    attention = Attention.of(job, tokens, [place for place, _ in asked])
+    part = experiment.pairs[list(rows)]
+    tokens = part.corrupt if direction == "denoising" else part.clean
+    attention = Attention.of(experiment, tokens, [place for place, _ in asked])
     width = max(part.lengths)
     here = {place.carrier: sources[place.carrier][list(rows), :width] for place, _ in asked}
     lost, passes = 0, 1

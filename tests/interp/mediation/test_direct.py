@@ -10,6 +10,7 @@ import torch
 
 from interp import mediation
 from interp.errors import ConfigError, ModelError, SiteError
+from interp.mediation.searches import effects
 from interp.models.loading import load
 from tests.interp.mediation.test_search import made, pairs_of
 from tests.tiny import build, tokenizer
@@ -87,23 +88,23 @@ def test_where_nothing_follows_the_direct_effect_is_the_whole_effect(family: str
     model = made(family)
     pairs = pairs_of(model)
     names = ["mlp_out.0", "mlp_out.2"] + (["head.2.1", "embed"] if family == "gptj" else [])
-    direct = mediation.direct_effects(model, pairs, names, positions="all")
+    direct = effects(model, pairs, names, search="direct", positions="all")
     exact = mediation.exhaustive(model, pairs, names, positions="all")
     rows = {str(m): at for at, m in enumerate(exact.mediators)}
     for direction in exact.directions:
         for name in names:
             gap = np.abs(direct.values[direction] - exact.values[direction])[rows[name]].max()
             assert (gap < 1e-5) == (".2" in name), name
-    elsewhere = mediation.direct_effects(model, pairs, "mlp_out.2", positions=2)
+    elsewhere = effects(model, pairs, "mlp_out.2", search="direct", positions=2)
     assert not elsewhere.values["noising"].any()
 
 
 def test_what_adds_nothing_to_the_stream_has_no_direct_effect() -> None:
     model, post = made(), made("gemma2")
     with pytest.raises(SiteError, match=r"'resid_post.1@0' adds nothing .* embed, head, attn_out, mlp_out"):
-        mediation.direct_effects(model, pairs_of(model), "resid_post.1")
+        effects(model, pairs_of(model), "resid_post.1", search="direct")
     with pytest.raises(SiteError, match=r"a norm stands between them .* Use attn_out.1"):
-        mediation.direct_effects(post, pairs_of(post), "head.1.0")
+        effects(post, pairs_of(post), "head.1.0", search="direct")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "granite", "opt"])

@@ -12,11 +12,11 @@ from interp import mediation
 from interp.errors import ConfigError
 from interp.mediation import SEARCHES, Effects
 from interp.mediation.circuits.curve import FRACTIONS, Curve, curve
-from interp.mediation.edges.asked import EDGE_SEARCHES
 from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.engine import edge_logits
 from interp.mediation.edges.graph import Graph
 from interp.mediation.edges.pruning import on_a_path
+from interp.mediation.searches import effects
 from interp.results import load
 from tests.interp.mediation.edges.models import made, pairs_of, values_of
 from tests.interp.mediation.test_circuits import pairs_of as told_pairs_of
@@ -153,21 +153,23 @@ def test_searches_that_cannot_do_edges_say_which_can() -> None:
     model = made("llama")
     pairs = pairs_of(model, 2)
     over = {name for name, row in SEARCHES.items() if "edges" in row.over}
-    assert over == set(EDGE_SEARCHES) == {"exhaustive", "attribution", "eap-ig"}
+    assert over == {"exhaustive", "attribution", "eap-ig"}
     for name in set(SEARCHES) - over:
         with pytest.raises(ConfigError, match=r"edges were asked for .* exhaustive, attribution, eap-ig"):
-            SEARCHES[name].run(model, pairs, "edge.*->logits")
+            effects(model, pairs, "edge.*->logits", search=name)
         with pytest.raises(ConfigError, match=r"edges were asked for \(embed->logits\)"):
-            SEARCHES[name].run(model, pairs, list(Graph.of(model).select("edge.*->logits")))
+            effects(model, pairs, list(Graph.of(model).select("edge.*->logits")), search=name)
     for name in over:
-        found = SEARCHES[name].run(model, pairs, ["edge.mlp_out.*->logits"])
+        found = effects(model, pairs, ["edge.mlp_out.*->logits"], search=name)
         assert found.search == name and len(found.mediators) == model.n_layers
         with pytest.raises(ConfigError, match=r"positions -1 asked"):
-            SEARCHES[name].run(model, pairs, "edge.*->logits", positions=-1)
-    with pytest.raises(ConfigError, match=r"'eap-ig' ranks edges, .* use ig-inputs"):
-        SEARCHES["eap-ig"].run(model, pairs, "head.*")
+            effects(model, pairs, "edge.*->logits", search=name, positions=-1)
+    with pytest.raises(
+        ConfigError, match=r"'eap-ig' ranks edges\. Ask for edge\.\*, or use one of: .*ig-inputs"
+    ):
+        effects(model, pairs, "head.*", search="eap-ig")
     with pytest.raises(ConfigError, match="edges and other mediators"):
-        SEARCHES["attribution"].run(model, pairs, ["head.*", "edge.*->logits"])
+        effects(model, pairs, ["head.*", "edge.*->logits"], search="attribution")
 
 
 def test_what_a_curve_does_not_have_is_refused() -> None:

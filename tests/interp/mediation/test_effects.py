@@ -216,7 +216,7 @@ def test_what_is_exact_is_said_by_the_result_and_kept_on_disk(tmp_path: Path) ->
     paths = mediation.path_patching(model, pairs, "head.2.*", "logits")
     guess = mediation.attribution(model, pairs, "head.2.*", verify=0)
     assert paths.exact and not guess.exact
-    assert not mediation.edge_attribution(model, pairs, "edge.head.2.*->logits", verify=0).exact
+    assert not mediation.attribution(model, pairs, "edge.head.2.*->logits", verify=0).exact
     for found in (paths, guess):
         again = load(found.save(tmp_path / found.search))
         assert isinstance(again, Effects) and again.exact is found.exact

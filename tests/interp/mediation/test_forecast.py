@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from interp import mediation
 from interp.errors import ConfigError, SiteError
+from interp.mediation.searches import effects
 from interp.pairs import Pair, PairSet
 from tests.interp.mediation.test_search import made, pairs_of
 from tests.tiny import WORDS
@@ -83,14 +85,21 @@ def test_attribution_runs_each_side_once_and_is_planned_so(directions: str, pass
     assert not planned.exact
 
 
-@pytest.mark.parametrize("search", ["attribution", "ig-inputs", "ig-activations", "direct"])
+@pytest.mark.parametrize(
+    "search",
+    [name for name, row in mediation.SEARCHES.items() if "sites" in row.over and name != "exhaustive"],
+)
 def test_the_passes_of_estimates_are_those_of_the_bill(search: str) -> None:
     model = made("gpt2")
     pairs = pairs_of(model)
-    more: dict[str, Any] = {} if search == "direct" else {"verify": 0}
-    found = mediation.SEARCHES[search].run(model, pairs, ["head.*"], **more)
+    row = mediation.SEARCHES[search]
+    given = row if row.exact else replace(row, verify=0)
+    found = effects(model, pairs, ["head.*"], search=given)
+    assert mediation.plan(model, pairs, "head.*", search=given).forwards == found.cost["forwards"] * len(
+        pairs
+    )
+    checks = 0 if row.exact else mediation.plan(model, pairs, "head.*").forwards  # 12 heads: all verified
     planned = mediation.plan(model, pairs, "head.*", search=search)
-    checks = 0 if search == "direct" else mediation.plan(model, pairs, "head.*").forwards
     assert planned.forwards - checks == pytest.approx(found.cost["forwards"] * len(pairs))
 
 
@@ -107,7 +116,9 @@ def test_edges_are_planned_by_their_readers_layer() -> None:
 def test_what_there_is_not_is_refused() -> None:
     model = made()
     pairs = pairs_of(model)
-    with pytest.raises(ConfigError, match="search 'exhaustiv' asked; there are: exhaustive"):
+    with pytest.raises(
+        ConfigError, match=r"search 'exhaustiv' asked; there are: exhaustive, .* Did you mean 'exhaustive'\?"
+    ):
         mediation.plan(model, pairs, "head.*", search="exhaustiv")
     with pytest.raises(SiteError, match="unknown site"):
         mediation.plan(model, pairs, "haed.*")

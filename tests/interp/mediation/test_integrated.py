@@ -1,4 +1,4 @@
-"""Integrated gradients: the error's order, the exact effect as limit; one signature for all searches."""
+"""Integrated gradients: the error's order, the exact effect as limit; each pair on its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from interp import mediation
 from interp.errors import ConfigError, DataError
-from interp.mediation.searches import SEARCHES
+from interp.mediation import SEARCHES, AtPStar, IntegratedGradients
+from interp.mediation.searches import effects
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -34,8 +35,8 @@ def test_every_estimate_is_exact_behind_a_linear_last_hop(search: str) -> None:
     pairs = pairs_of(model)
     names = ["mlp_out.1", "mlp_out.2"]
     exact = mediation.exhaustive(model, pairs, names)
-    options = {"drops": "none"} if search == "atp-star" else {}
-    found = SEARCHES[search].run(model, pairs, names, **options)
+    given = AtPStar(drops="none") if search == "atp-star" else SEARCHES[search]
+    found = effects(model, pairs, names, search=given)
     for direction in exact.directions:
         early, last = (
             np.abs(found.values[direction][at] - exact.values[direction][at]).max() for at in (0, 1)
@@ -51,9 +52,8 @@ def test_embeddings_account_for_the_total_effect_with_an_error_of_second_order(f
     pairs = pairs_of(model, 3)
     errors: list[float] = []
     for steps in (16, 32, 64):
-        found = mediation.integrated_gradients(
-            model, pairs, "embed", steps=steps, positions="all", directions="noising", verify=0
-        )
+        search = IntegratedGradients(steps=steps, verify=0)
+        found = effects(model, pairs, "embed", search=search, positions="all", directions="noising")
         error = found.cost["noising"]["completeness_error"]
         assert error == pytest.approx(np.abs(found.values["noising"][0] - found.total).max(), abs=1e-5)
         errors.append(error)
@@ -71,7 +71,9 @@ def test_a_whole_site_moved_on_its_own_tends_to_its_exact_effect(family: str) ->
     exact = mediation.exhaustive(model, pairs, names)
 
     def missed(steps: int) -> float:
-        found = mediation.integrated_gradients(model, pairs, names, path="activations", steps=steps, verify=0)
+        found = effects(
+            model, pairs, names, search=IntegratedGradients(path="activations", steps=steps, verify=0)
+        )
         return max(float(np.abs(found.values[d] - exact.values[d]).max()) for d in exact.directions)
 
     assert missed(4) / missed(16) > 5
@@ -81,7 +83,9 @@ def test_a_whole_site_moved_on_its_own_tends_to_its_exact_effect(family: str) ->
 def test_parts_of_a_site_share_out_its_effect() -> None:
     model = made()
     pairs = pairs_of(model, 3)
-    heads = mediation.integrated_gradients(model, pairs, ["head.1.*", "z.1"], path="activations", verify=0)
+    heads = effects(
+        model, pairs, ["head.1.*", "z.1"], search=IntegratedGradients(path="activations", verify=0)
+    )
     rows = dict(zip(map(str, heads.mediators), heads.values["denoising"], strict=True))
     assert np.allclose(rows.pop("z.1"), sum(rows.values()), atol=1e-5)
 
@@ -93,17 +97,15 @@ def joined(model: Model) -> PairSet:
 
 
 @pytest.mark.parametrize("search", [row.name for row in SEARCHES.values() if "sites" in row.over])
-def test_all_searches_have_one_signature_and_treat_each_pair_on_its_own(search: str) -> None:
+def test_every_search_treats_each_pair_on_its_own(search: str) -> None:
     """What the command line passes; prompts of several lengths give what each gives alone."""
     model = made()
     pairs = joined(model)
     names = ["head.1.*", "mlp_out.2"] + ([] if search == "direct" else ["q.2.1", "k.1.0", "resid_pre.1"])
 
     def run(some: PairSet) -> mediation.Effects:
-        return SEARCHES[search].run(
-            model, some, names, metric="log-prob", replacement="interchange", directions="both",
-            positions=-2 if search != "direct" else -1, seed=0, progress=False,
-        )  # fmt: skip
+        at = -1 if search == "direct" else -2
+        return effects(model, some, names, search=search, metric="log-prob", positions=at)
 
     together = run(pairs)
     assert together.search == search
@@ -117,7 +119,7 @@ def test_all_searches_have_one_signature_and_treat_each_pair_on_its_own(search: 
 
 def test_a_verified_estimate_says_how_sure_its_rank_correlation_is() -> None:
     model = made()
-    found = mediation.integrated_gradients(model, pairs_of(model), ["head.*", "mlp_out.*"], verify=2)
+    found = effects(model, pairs_of(model), ["head.*", "mlp_out.*"], search=IntegratedGradients(verify=2))
     assert found.verified is not None and found.verified.sample == 15
     rank = found.number("rank-correlation")
     assert rank.value == found.verified.rank_correlation
@@ -128,11 +130,11 @@ def test_paths_and_steps_that_there_are_not() -> None:
     model = made()
     pairs = pairs_of(model)
     with pytest.raises(ConfigError, match="path 'weights' asked; use inputs or activations"):
-        mediation.integrated_gradients(model, pairs, "head.*", path="weights")
+        IntegratedGradients(path="weights")
     with pytest.raises(ConfigError, match="0 steps asked"):
-        mediation.integrated_gradients(model, pairs, "head.*", steps=0)
+        IntegratedGradients(steps=0)
     with pytest.raises(ConfigError, match="metric 'accuracy' has no gradient"):
-        mediation.integrated_gradients(model, pairs, "head.*", metric="accuracy")
+        effects(model, pairs, "head.*", search="ig-inputs", metric="accuracy")
 
 
 def test_counts_below_zero_and_no_pairs_are_refused() -> None:

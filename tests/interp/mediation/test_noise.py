@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from interp import mediation
-from interp.mediation import Effects
 from interp.mediation.noise import in_double
+from interp.mediation.searches import effects
 from interp.models.loading import load
 from interp.models.model import Model
 from tests.interp.mediation.edges.models import pairs_of
@@ -59,12 +59,23 @@ def test_the_floor_is_not_below_the_rounding_error_of_effects(scale: float) -> N
     assert found.noise <= 30 * errors.max()
 
 
-@pytest.mark.parametrize("search", [mediation.exhaustive, mediation.direct_effects, mediation.edge_effects])
-def test_every_exact_search_measures_its_floor(search: Any) -> None:
+ASKED = {"sites": "mlp_out.*", "edges": "edge.mlp_out.*->logits"}
+
+
+@pytest.mark.parametrize(
+    ("search", "asked"),
+    [
+        (name, what)
+        for name, row in mediation.SEARCHES.items()
+        if row.exact
+        for what in ASKED
+        if what in row.over
+    ],
+)
+def test_every_exact_search_measures_its_floor(search: str, asked: str) -> None:
     model = load(build("gpt2"), tokenizer=tokenizer())
     pairs = pairs_of(model, 4)
-    asked = "edge.mlp_out.*->logits" if search is mediation.edge_effects else "mlp_out.*"
-    found: Effects = search(model, pairs, asked)
+    found = effects(model, pairs, ASKED[asked], search=search)
     assert 1e-9 < found.noise < 1e-4
     paths = mediation.path_patching(model, pairs, "mlp_out.*", "logits")
     assert 1e-9 < paths.noise < 1e-4

@@ -9,6 +9,7 @@ import pytest
 
 from interp import mediation
 from interp.mediation import Effects
+from interp.mediation.searches import effects
 from tests.planted_heads import PLANTED, Planted, planted
 
 NODES = ["head.*", "mlp_out.*"]
@@ -20,10 +21,10 @@ def made(name: str) -> Planted:
     return planted(name)
 
 
-def found(effects: Effects) -> set[str]:
+def found(told: Effects) -> set[str]:
     """Give what a search finds: mediators with at least a twentieth of the total effect."""
-    share = np.abs(effects.mean()) / abs(float(effects.total.mean()))
-    return {str(m) for m, one in zip(effects.mediators, share, strict=True) if one >= SHARE}
+    share = np.abs(told.mean()) / abs(float(told.total.mean()))
+    return {str(m) for m, one in zip(told.mediators, share, strict=True) if one >= SHARE}
 
 
 def precision_and_recall(names: set[str], truth: frozenset[str]) -> tuple[float, float]:
@@ -40,12 +41,12 @@ def test_the_models_do_what_was_planted(name: str) -> None:
 @pytest.mark.parametrize("name", PLANTED)
 @pytest.mark.parametrize("direction", mediation.DIRECTIONS)
 def test_exhaustive_search_finds_the_planted_heads_and_no_other(name: str, direction: str) -> None:
-    effects = mediation.exhaustive(made(name).model, made(name).pairs, NODES, directions=direction)
-    assert precision_and_recall(found(effects), made(name).heads) == (1.0, 1.0)
-    assert effects.differs
-    means = dict(zip(map(str, effects.mediators), effects.mean(), strict=True))
+    told = mediation.exhaustive(made(name).model, made(name).pairs, NODES, directions=direction)
+    assert precision_and_recall(found(told), made(name).heads) == (1.0, 1.0)
+    assert told.differs
+    means = dict(zip(map(str, told.mediators), told.mean(), strict=True))
     rest = [abs(one) for mediator, one in means.items() if mediator not in made(name).heads]
-    assert max(rest) < SHARE * abs(float(effects.total.mean()))
+    assert max(rest) < SHARE * abs(float(told.total.mean()))
 
 
 MEASURED = {
@@ -67,14 +68,12 @@ which nothing reads, up to 0.1 of the total effect through the norm, and miss wh
 @pytest.mark.parametrize("search", [row.name for row in mediation.SEARCHES.values() if "sites" in row.over])
 def test_how_much_of_the_planted_circuit_each_search_finds(search: str, name: str) -> None:
     truth, at = made(name), -1 if search == "direct" else "all"
-    run = mediation.SEARCHES[search].run
-    effects = run(truth.model, truth.pairs, NODES, metric="logit-diff", replacement="interchange",
-                  directions="both", positions=at, seed=0, progress=False)  # fmt: skip
-    names = {one.removesuffix("@-1") for one in found(effects)}
+    told = effects(truth.model, truth.pairs, NODES, search=search, positions=at)
+    names = {one.removesuffix("@-1") for one in found(told)}
     assert precision_and_recall(names, truth.heads) == MEASURED[search][name]
     if not mediation.SEARCHES[search].exact:
-        exact = {row.mediator: abs(row.exact) for row in effects.verified.top}
-        verified = {one for one, effect in exact.items() if effect >= SHARE * abs(effects.total.mean())}
+        exact = {row.mediator: abs(row.exact) for row in told.verified.top}
+        verified = {one for one, effect in exact.items() if effect >= SHARE * abs(told.total.mean())}
         assert precision_and_recall(verified, truth.heads) == (1.0, 1.0)  # verification mends them all here
 
 
@@ -83,7 +82,7 @@ def test_keys_behind_a_saturated_pattern_are_seen_by_atp_star_only() -> None:
     kept = {"positions": "all", "directions": "noising"}
     names = ["k.1.*", "q.1.*"]
     exact = mediation.exhaustive(truth.model, truth.pairs, names, **kept)  # type: ignore[arg-type]
-    star = mediation.attribution_star(truth.model, truth.pairs, names, verify=0, **kept)  # type: ignore[arg-type]
+    star = effects(truth.model, truth.pairs, names, search=mediation.AtPStar(verify=0), **kept)  # type: ignore[arg-type]
     plain = mediation.attribution(truth.model, truth.pairs, names, verify=0, **kept)  # type: ignore[arg-type]
     assert found(exact) == {"k.1.3"}
     assert found(star) == {"k.1.3"}

@@ -11,8 +11,8 @@ from interp import mediation
 from interp.errors import ConfigError
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import METRICS, Targets
+from interp.mediation.parsing import experiment_of
 from interp.mediation.replacements import REPLACEMENTS, Material, replacement_of
-from interp.mediation.searches.job import Job
 from interp.mediation.subspaces import Subspace
 from interp.models.interventions import Intervention
 from interp.models.loading import load
@@ -37,6 +37,13 @@ def pairs_of(model: Model, n: int = 6, *, ragged: bool = False) -> PairSet:
         group = f"g{at // 2}"
         found.append(Pair(" ".join(words), " ".join(other), (WORDS[55],), (WORDS[56],), "word", group))
     return PairSet.build(model, found)
+
+
+def asked_of(
+    model: Model, pairs: PairSet, names: str | list[str], replacement: str, *, seed: int = 0
+) -> mediation.Experiment:
+    given = {"replacement": replacement, "directions": "noising", "positions": "all", "seed": seed}
+    return experiment_of(model, pairs, names, **given)  # type: ignore[arg-type]
 
 
 def noised(model: Model, pairs: PairSet, value: Tensor) -> np.ndarray:
@@ -75,10 +82,10 @@ def test_noise_has_the_stated_size_and_is_the_same_for_every_mediator() -> None:
     model = made()
     pairs = pairs_of(model, ragged=True)
     names = ["mlp_out.0", "mlp_out.1"]
-    job = Job.of(model, pairs, names, "logit-diff", "noise:2", "noising", "all", 3)
-    drawn = job.sources(pairs.corrupt, job.mediators)
-    again = Job.of(model, pairs, names[1], "logit-diff", "noise:2", "noising", "all", 3)
-    assert torch.equal(again.sources(pairs.corrupt, again.mediators)[SITE], drawn[SITE])
+    asked = asked_of(model, pairs, names, "noise:2", seed=3)
+    drawn = asked.sources("noising")
+    again = asked_of(model, pairs, names[1], "noise:2", seed=3)
+    assert torch.equal(again.sources("noising")[SITE], drawn[SITE])
     sizes = []
     for name in names:
         read = model.capture(pairs.clean, name, "all")[name]
@@ -88,8 +95,8 @@ def test_noise_has_the_stated_size_and_is_the_same_for_every_mediator() -> None:
     common = [drawn[Site.parse(name)] / size for name, size in zip(names, sizes, strict=True)]
     assert torch.allclose(common[0], common[1], atol=1e-5)
     assert float(common[0].std()) == pytest.approx(1, abs=0.1)
-    other = Job.of(model, pairs, names, "logit-diff", "noise:2", "noising", "all", 4)
-    assert not torch.allclose(other.sources(pairs.corrupt, job.mediators)[SITE], drawn[SITE])
+    other = asked_of(model, pairs, names, "noise:2", seed=4)
+    assert not torch.allclose(other.sources("noising")[SITE], drawn[SITE])
     values = model.capture(pairs.clean, str(SITE), "all")[str(SITE)] + drawn[SITE]
     found = mediation.exhaustive(
         model, pairs, "mlp_out.1", replacement="noise:2", directions="noising", seed=3
@@ -160,8 +167,8 @@ def test_padding_is_no_part_of_a_mean() -> None:
     model = made()
     pairs = pairs_of(model, 12, ragged=True)
     corrupt = model.capture(pairs.corrupt, str(SITE), "all")[str(SITE)]
-    job = Job.of(model, pairs, "mlp_out.1", "logit-diff", "pooled-mean", "noising", "all", 0)
-    found = job.sources(pairs.corrupt, job.mediators)[SITE]
+    asked = asked_of(model, pairs, "mlp_out.1", "pooled-mean", seed=0)
+    found = asked.sources("noising")[SITE]
     rows = [at for at, group in enumerate(pairs.groups) if group != pairs.groups[0]]
     real = torch.cat([corrupt[at, : pairs.lengths[at]] for at in rows])
     assert torch.allclose(found[0, 0], real.mean(dim=0), atol=1e-6)
@@ -176,8 +183,8 @@ def test_only_paired_replacements_change_nothing_where_the_prompts_are_equal(nam
     model = made()
     pairs = pairs_of(model)
     row = replacement_of(name)
-    job = Job.of(model, pairs, "mlp_out.1", "logit-diff", name, "noising", "all", 0)
-    put = job.sources(pairs.corrupt, job.mediators)[SITE]
+    asked = asked_of(model, pairs, "mlp_out.1", name, seed=0)
+    put = asked.sources("noising")[SITE]
     clean = model.capture(pairs.clean, str(SITE), "all")[str(SITE)]
     before = row.rule(clean, put)[:, : pairs.first_difference[0]]
     same = torch.allclose(before, clean[:, : pairs.first_difference[0]], atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from interp import mediation
 from interp.errors import ConfigError
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import METRICS, Targets
+from interp.mediation.searches import effects
 from interp.mediation.searches.patterns import key_effects
 from interp.models.interventions import Intervention
 from interp.models.loading import load
@@ -55,15 +58,19 @@ def through_z(model: Model, pairs: PairSet, mediator: Mediator) -> np.ndarray:
     return -(slope * change).double().sum(dim=(1, 2, 3)).numpy()
 
 
+def star_of(
+    model: Model, pairs: PairSet, names: list[str], *, drops: str = "layers", **asked: Any
+) -> mediation.Effects:
+    return effects(model, pairs, names, search=mediation.AtPStar(drops=drops, verify=0), **asked)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "qwen3", "olmo2", "gpt_neox", "bloom"])
 def test_queries_and_keys_are_exact_up_to_what_heads_give(family: str) -> None:
     """Rotary embeddings, norms of keys, caps, windows shorter than the prompt and grouped keys among them."""
     model = made(family)
     pairs = pairs_of(model, 2, length=12)
     for names, position in ((["q.1.2", "k.1.1"], "all"), (["q.2.1", "k.1.0"], 6), (["k.1.0"], 3)):
-        found = mediation.attribution_star(
-            model, pairs, names, positions=position, directions="noising", drops="none", verify=0
-        )
+        found = star_of(model, pairs, names, positions=position, directions="noising", drops="none")
         assert found.cost["noising"]["scores_not_read"] == 0
         for mediator, row in zip(found.mediators, found.values["noising"], strict=True):
             wanted = through_z(model, pairs, mediator)
@@ -90,7 +97,7 @@ def test_a_saturated_softmax_hides_keys_from_attribution_but_not_from_atp_star()
     names = ["k.2.*", "q.2.*"]
     kept = {"positions": -1, "directions": "noising"}
     exact = mediation.exhaustive(model, pairs, names, **kept).values["noising"]  # type: ignore[arg-type]
-    star = mediation.attribution_star(model, pairs, names, drops="none", verify=0, **kept)  # type: ignore[arg-type]
+    star = star_of(model, pairs, names, drops="none", **kept)
     plain = mediation.attribution(model, pairs, names, verify=0, **kept)  # type: ignore[arg-type]
 
     def missed(guess: np.ndarray) -> float:
@@ -108,7 +115,7 @@ def test_dropped_gradients_are_those_of_hooks_that_detach() -> None:
     model = made("gpt2")
     pairs = pairs_of(model, 3)
     names = ["mlp_out.0", "mlp_out.1", "resid_pre.1"]
-    found = mediation.attribution_star(model, pairs, names, positions="all", directions="noising", verify=0)
+    found = star_of(model, pairs, names, positions="all", directions="noising")
     read = {site: model.capture(pairs.corrupt, site, "all")[site] for site in names}
     magnitude = {site: [] for site in names}
     for block in model.hf.transformer.h:  # type: ignore[union-attr]
@@ -145,7 +152,7 @@ def test_other_mediators_keep_the_first_order_estimate() -> None:
     model = made()
     pairs = pairs_of(model)
     names = ["head.1.*", "mlp_out.*", "neuron.1.3+7", "v.2.1"]
-    star = mediation.attribution_star(model, pairs, names, drops="none", verify=0)
+    star = star_of(model, pairs, names, drops="none")
     plain = mediation.attribution(model, pairs, names, verify=0)
     for direction in star.directions:
         assert np.allclose(star.values[direction], plain.values[direction], atol=1e-9)
@@ -154,13 +161,12 @@ def test_other_mediators_keep_the_first_order_estimate() -> None:
 def test_a_group_adds_its_keys_and_its_values() -> None:
     model = made()
     pairs = pairs_of(model)
-    both = mediation.attribution_star(model, pairs, ["kv.1.1", "k.1.1", "v.1.1"], drops="none", verify=0)
+    both = star_of(model, pairs, ["kv.1.1", "k.1.1", "v.1.1"], drops="none")
     rows = dict(zip(map(str, both.mediators), both.values["noising"], strict=True))
     assert np.allclose(rows["kv.1.1"], rows["k.1.1"] + rows["v.1.1"])
     assert np.abs(rows["k.1.1"]).max() > 1e-4
 
 
 def test_an_unknown_way_to_drop_is_refused() -> None:
-    model = made()
     with pytest.raises(ConfigError, match="drops 'heads' asked; use layers or none"):
-        mediation.attribution_star(model, pairs_of(model), "head.*", drops="heads")
+        mediation.AtPStar(drops="heads")

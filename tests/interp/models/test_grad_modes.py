@@ -11,6 +11,7 @@ import torch
 
 import interp
 from interp import mediation
+from interp.mediation.searches import effects
 from interp.models import Intervention, Model, load
 from interp.pairs import Pair, PairSet
 from probes import HyperdimensionalProbe, LogisticProbe
@@ -54,7 +55,7 @@ CALLS: dict[str, Callable[[Model, Any], Any]] = {
     "gradient": lambda model, pairs: _gradient(model),
     "attribution": lambda model, pairs: _effects(mediation.attribution(model, pairs, "head.*", verify=0)),
     "integrated gradients": lambda model, pairs: _effects(
-        mediation.integrated_gradients(model, pairs, "resid_post.*", verify=0)
+        effects(model, pairs, "resid_post.*", search=mediation.IntegratedGradients(verify=0))
     ),
     "edges": lambda model, pairs: _effects(mediation.attribution(model, pairs, "edge.*", verify=0)),
     "exhaustive": lambda model, pairs: _effects(mediation.exhaustive(model, pairs, "head.*")),

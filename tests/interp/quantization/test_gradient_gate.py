@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interp import load, mediation
+from interp import load
 from interp.errors import ModelError
-from interp.mediation.searches import SEARCHES
+from interp.mediation.searches import SEARCHES, effects
 from interp.models import Model
 from interp.quantization import examine, quantize
 from interp.quantization.libraries import LIBRARIES, Job, Packed
@@ -128,22 +128,18 @@ def test_a_sound_kernel_is_not_refused(installed: Installed) -> None:
     assert examine(packed, base).passed
 
 
-GRADIENTS = {"attribution", "atp-star", "ig-inputs", "ig-activations", "eap-ig"}
-
-
 @pytest.mark.parametrize("name", SEARCHES)
 def test_searches_that_take_gradients_are_refused_and_others_run(installed: Installed, name: str) -> None:
     installed(turned)
     base = made()
     packed, pairs = quantize(base, "rtn8", mode="packed"), pairs_of(base)
-    search = SEARCHES[name].run
     asked = "head.1.*" if "sites" in SEARCHES[name].over else "edge.*"
-    if name in GRADIENTS:
+    if not SEARCHES[name].exact:
         with pytest.raises(ModelError, match=r"gradients of .* at rtn8 \(packed\) asked.*mode='dense'"):
-            search(packed, pairs, asked)
-        assert search(quantize(base, "rtn8"), pairs, asked).mean().any()
+            effects(packed, pairs, asked, search=name)
+        assert effects(quantize(base, "rtn8"), pairs, asked, search=name).mean().any()
     else:
-        assert search(packed, pairs, asked).mean().any()
+        assert effects(packed, pairs, asked, search=name).mean().any()
 
 
 def test_edges_are_refused_too(installed: Installed) -> None:
@@ -151,4 +147,4 @@ def test_edges_are_refused_too(installed: Installed) -> None:
     base = made()
     packed, pairs = quantize(base, "rtn8", mode="packed"), pairs_of(base)
     with pytest.raises(ModelError, match=r"gradients of .* at rtn8 \(packed\) asked"):
-        mediation.edge_attribution(packed, pairs)
+        effects(packed, pairs, "edge.*", search="attribution")

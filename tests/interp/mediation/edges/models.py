@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from interp.mediation import Attribution, EdgeIntegratedGradients, Effects, Search
 from interp.mediation.edges.run import carriers_of
+from interp.mediation.searches import effects
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.models.tokens import Tokens
@@ -14,7 +18,7 @@ from interp.pairs import Pair, PairSet
 from interp.sites import Site
 from tests.tiny import WORDS, build, tokenizer
 
-__all__ = ["made", "micro", "pairs_of", "values_of"]
+__all__ = ["edge_attribution", "made", "micro", "pairs_of", "values_of"]
 
 
 def made(family: str = "llama") -> Model:
@@ -30,6 +34,25 @@ def pairs_of(model: Model, n: int = 3, *, length: int = 7, seed: int = 0) -> Pai
         other = [*words[:2], WORDS[50 + at % 5], words[3], WORDS[51 + at % 3], *words[5:]]
         found.append(Pair(" ".join(words), " ".join(other), (WORDS[55],), (WORDS[56],), "word", f"g{at}"))
     return PairSet.build(model, found)
+
+
+def edge_attribution(
+    model: Model,
+    pairs: PairSet,
+    edges: Any = "edge.*",
+    *,
+    slope: str = "point",
+    verify: int = 10,
+    directions: str = "both",
+    **options: Any,
+) -> Effects:
+    """Edges by gradients at one point (EAP), or averaged along a path (EAP-IG)."""
+    search: Search
+    if slope == "point":
+        search = Attribution(verify=verify, **options)
+    else:
+        search = EdgeIntegratedGradients(path=slope, verify=verify, **options)
+    return effects(model, pairs, edges, search=search, directions=directions)
 
 
 def values_of(model: Model, tokens: Tokens, writers: tuple[Site, ...]) -> dict[Site, torch.Tensor]:

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from interp import mediation
 from interp.errors import ConfigError, ModelError
-from interp.mediation.edges.attribution import edge_attribution
 from interp.mediation.edges.blocks import Blocks, contribution
 from interp.mediation.edges.engine import CutRow, EdgeEngine
-from interp.mediation.edges.exhaustive import edge_effects
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.run import carriers_of
+from interp.mediation.searches import effects
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
-from tests.interp.mediation.edges.models import made, pairs_of, values_of
+from tests.interp.mediation.edges.models import edge_attribution, made, pairs_of, values_of
 from tests.tiny import build, tokenizer
 
 FAMILIES = ["gpt2", "llama", "gemma2", "gpt_neox", "granite", "olmo2"]
@@ -159,7 +159,7 @@ def test_small_changes_have_the_effects_that_are_estimated(family: str) -> None:
             )
             table[ids] = table[ids].mean(dim=0) + scale * (table[ids] - table[ids].mean(dim=0))
         guess = edge_attribution(model, pairs, verify=0)
-        exact = edge_effects(model, pairs, list(guess.mediators[::15]))  # type: ignore[arg-type]
+        exact = mediation.exhaustive(model, pairs, guess.mediators[::15])
         pairs_of_values = [(guess.values[d][::15].mean(1), exact.values[d].mean(1)) for d in guess.values]
         errors.append(max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs_of_values))
     assert errors[1] < 0.1
@@ -191,12 +191,10 @@ def test_a_path_of_gradients_closes_the_gap_that_one_gradient_leaves() -> None:
 
 def test_a_path_of_a_writers_own_value_is_exact_for_all_that_it_does() -> None:
     """The edges of one writer, along its own line, add up to the exact effect of replacing that writer."""
-    from interp.mediation import exhaustive
-
     model = made("gpt2")
     pairs = pairs_of(model, 2)
     edges = edge_attribution(model, pairs, "edge.mlp_out.0->*", slope="activations", steps=32, verify=0)
-    exact = exhaustive(model, pairs, "mlp_out.0")
+    exact = mediation.exhaustive(model, pairs, "mlp_out.0")
     point = edge_attribution(model, pairs, "edge.mlp_out.0->*", verify=0)
     for direction in edges.values:
         wanted = exact.values[direction][0]
@@ -208,7 +206,7 @@ def test_the_largest_are_verified_by_the_exact_search() -> None:
     model = made()
     pairs = pairs_of(model)
     found = edge_attribution(model, pairs, verify=4)
-    exact = edge_effects(model, pairs, list(found.top(4)))
+    exact = mediation.exhaustive(model, pairs, found.top(4))
     truth = dict(zip(map(str, exact.mediators), exact.mean(), strict=True))
     for row in found.verified.top:
         assert row.exact == pytest.approx(truth[row.mediator], abs=1e-5)
@@ -233,13 +231,18 @@ _pulled = Blocks.pulled
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"slope": "outputs"}, "slope 'outputs', .* asked; slopes: point, inputs, activations"),
+        ({"path": "point"}, "path 'point', .* asked; paths: inputs, activations"),
         ({"compat": "eap"}, "compat: '' or 'mib'"),
         ({"steps": 0}, "steps: 1 or more"),
-        ({"metric": "accuracy"}, "metric 'accuracy' has no gradient"),
     ],
 )
 def test_what_there_is_not_is_refused(change: dict[str, Any], message: str) -> None:
-    model = made()
     with pytest.raises(ConfigError, match=message):
-        edge_attribution(model, pairs_of(model), **change)
+        mediation.EdgeIntegratedGradients(**change)
+
+
+@pytest.mark.parametrize("search", ["attribution", "eap-ig"])
+def test_a_metric_without_a_gradient_is_refused(search: str) -> None:
+    model = made()
+    with pytest.raises(ConfigError, match="metric 'accuracy' has no gradient"):
+        effects(model, pairs_of(model), "edge.*", search=search, metric="accuracy")

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.mediation.edges.attribution import edge_attribution
-from tests.interp.mediation.edges.models import made, pairs_of
+from tests.interp.mediation.edges.models import edge_attribution, made, pairs_of
 
 Values = dict[str, Tensor]
 

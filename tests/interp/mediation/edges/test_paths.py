@@ -11,6 +11,7 @@ import torch
 from interp import mediation
 from interp.errors import ConfigError, SiteError
 from interp.mediation.edges.graph import Graph, heads_add_up
+from interp.mediation.searches import effects
 from interp.pairs import Pair, PairSet
 from tests.interp.mediation.edges.models import made, pairs_of
 from tests.interp.mediation.edges.naive import patched_paths
@@ -66,7 +67,7 @@ def test_a_path_into_the_logits_is_the_direct_effect(family: str) -> None:
     pairs = pairs_of(model)
     senders = ["embed", "head.1.*", "mlp_out.*"] if heads_add_up(model) else "*"
     found = mediation.path_patching(model, pairs, senders, "logits")
-    direct = mediation.direct_effects(model, pairs, [str(one) for one in found.mediators], positions="all")
+    direct = effects(model, pairs, [str(one) for one in found.mediators], search="direct", positions="all")
     assert list(map(str, found.mediators)) == list(map(str, direct.mediators))
     for direction in found.values:
         assert np.abs(found.values[direction] - direct.values[direction]).max() < 1e-5

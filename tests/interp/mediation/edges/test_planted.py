@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from interp import mediation
-from interp.mediation.edges.attribution import edge_attribution
+from tests.interp.mediation.edges.models import edge_attribution
 from tests.interp.mediation.test_planted import SHARE, found, precision_and_recall
 from tests.planted_heads import PLANTED, Planted, planted
 

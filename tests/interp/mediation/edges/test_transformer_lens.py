@@ -16,12 +16,11 @@ import torch
 from transformers import PreTrainedModel
 
 from interp import mediation
-from interp.mediation.edges.attribution import edge_attribution
 from interp.mediation.edges.graph import Graph
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import PairSet
-from tests.interp.mediation.edges.models import pairs_of
+from tests.interp.mediation.edges.models import edge_attribution, pairs_of
 from tests.tiny import build, tokenizer
 
 HEADS = 4

@@ -7,7 +7,7 @@ again with the receivers reading that, and everything after them responds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,94 +17,103 @@ from torch import Tensor
 
 from interp.errors import ConfigError, SiteError
 from interp.mediation.edges.blocks import Blocks, contribution
-from interp.mediation.edges.engine import CutRow, EdgeEngine
-from interp.mediation.edges.exhaustive import billed
+from interp.mediation.edges.engine import CutRow
+from interp.mediation.edges.experiment import EdgeExperiment, billed
 from interp.mediation.edges.graph import Edge, Graph, Reader
-from interp.mediation.edges.job import EdgeJob
 from interp.mediation.edges.run import carriers_of
 from interp.mediation.effects import Effects
-from interp.mediation.mediators import Mediator
-from interp.mediation.metrics import Targets
+from interp.mediation.experiment import SIGNS, Estimates, Experiment
+from interp.mediation.forecast import Forecast
 from interp.mediation.noise import rounding_error
 from interp.mediation.planner import TOKENS
-from interp.mediation.replacements import Replacement
-from interp.mediation.searches.gradients import SIGNS
+from interp.mediation.searches.search import Search
 from interp.models.forward import in_batches
 from interp.models.hooks import evaluating
-from interp.models.loading import ModelLike, as_model
-from interp.models.model import Model
-from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["THROUGH", "path_patching"]
+__all__ = ["THROUGH", "PathPatching"]
 
 THROUGH: dict[str, str] = {
     "mlp": "MLPs after the sender respond to what reaches them, so paths through any number of them count",
 }
-Senders = str | Site | Sequence[str | Site]
 Receivers = str | Reader | Sequence[str | Reader]
 Values = Mapping[Site, Tensor]
 
 
-def path_patching(
-    model: ModelLike,
-    pairs: PairSet,
-    senders: Senders,
-    receivers: Receivers,
-    *,
-    through: Sequence[str] = (),
-    metric: str = "logit-diff",
-    replacement: str = "interchange",
-    directions: str = "both",
-    seed: int = 0,
-    progress: bool = False,
-) -> Effects:
+@dataclass(frozen=True, kw_only=True)
+class PathPatching(Search):
     """Let the receivers read each sender as it is in the other prompt, exactly; no one else sees the change.
 
+    The mediators are the senders: ``embed``, ``head.3.*``, ``attn_out.*`` or ``mlp_out.*``, at all positions.
     What comes after the receivers responds. A receiver after another one does not: it reads its prompt's own
     stream and the sender's change, so that all paths start with one of the edges asked.
 
-    Args:
-        model: what is patched.
-        pairs: clean and corrupt prompts.
-        senders: names and globs of writers: ``embed``, ``head.3.*``, ``mlp_out.*``; each is one row of the
-            result, at all positions.
+    Attributes:
         receivers: names and globs of readers: ``logits``, ``q.5.*``, ``k.5.0``, ``mlp.7``; all together.
         through: keys of ``THROUGH``: what may lie between a sender and the receivers; nothing where left out.
-        metric: a key of ``METRICS``.
-        replacement: a key of ``REPLACEMENTS``, of what the sender adds.
-        directions: ``both``, ``denoising`` or ``noising``; see ``DIRECTIONS``.
-        seed: of resampling and of intervals.
-        progress: show a progress bar.
 
     Raises:
-        ConfigError: an unknown metric, replacement, direction or way; ``logits`` beside other receivers.
-        SiteError: an unknown sender or receiver, none that a sender comes before, or a model without edges.
-        ModelError: the model's edges do not add up to its own runs.
+        ConfigError: an unknown way.
     """
-    model = as_model(model)
-    graph = Graph.of(model)
-    unknown = [way for way in through if way not in THROUGH]
-    if unknown or isinstance(through, str):
-        raise ConfigError(f"paths through {through!r} asked; give a sequence of: {', '.join(THROUGH)}.")
-    writers = graph.writers_of(senders)
-    readers = _receivers(graph, receivers)
-    edges = [edge for r in readers for w in writers if (edge := Edge(w, r)) in graph]
-    if not edges:
-        raise SiteError(f"no path from {_list(writers)} to {_list(readers)}: those readers come first.")
-    job = EdgeJob.of(model, pairs, edges, metric, replacement, directions, seed)
-    targets, clean, corrupt = job.job.unpatched()
-    paths = _Paths(job, tuple(sorted({edge.writer for edge in edges})), readers, tuple(through))
-    values: dict[str, np.ndarray] = {}
-    cost: dict[str, Any] = {}
-    for direction in job.job.directions:
-        values[direction], cost[direction] = paths.sweep(direction, targets, progress)
-    noise = rounding_error(
-        paths, values, lambda part, way: part.sweep(way, part.job.job.unpatched()[0], False)[0]
-    )
-    found = job.effects(values, clean, corrupt, search="path-patching", noise=noise, cost=cost)
-    notes = (*found.warnings, *paths.notes(writers))
-    return replace(found, mediators=tuple(map(Mediator, paths.senders)), warnings=notes)
+
+    receivers: Receivers = "logits"
+    through: Sequence[str] = ()
+
+    name = "path-patching"
+    description = "replace each mediator only in what chosen readers get of it"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if isinstance(self.through, str) or any(way not in THROUGH for way in self.through):
+            raise ConfigError(
+                f"paths through {self.through!r} asked; give a sequence of: {', '.join(THROUGH)}."
+            )
+
+    def forecast(self, experiment: Experiment) -> Forecast:
+        """About what an exhaustive search over the senders costs."""
+        return replace(super().forecast(experiment), exact=False)
+
+    def __call__(self, experiment: Experiment, *, progress: bool = False) -> Effects:
+        """Find the effects of the senders that a receiver comes after.
+
+        Raises:
+            ConfigError: ``logits`` beside other receivers, or a replacement that edges do not have.
+            SiteError: an unknown sender or receiver, no path between them, or a model without edges.
+            ModelError: the model's edges do not add up to its own runs.
+        """
+        paths = self._paths(experiment)
+        with_path = [at for at, sender in enumerate(experiment.mediators) if sender.site in paths.senders]
+        without = [sender.site for sender in experiment.mediators if sender.site not in paths.senders]
+        found = super().__call__(experiment.part(with_path, range(len(experiment.pairs))), progress=progress)
+        if not without:
+            return found
+        left_out = f"left out, because no receiver comes after them: {_list(without)}"
+        return replace(found, warnings=(*found.warnings, left_out))
+
+    def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
+        """Patch the paths of each sender."""
+        paths = self._paths(experiment)
+        values: dict[str, np.ndarray] = {}
+        cost: dict[str, Any] = {}
+        for direction in experiment.directions:
+            values[direction], cost[direction] = paths.sweep(direction, progress)
+        noise = rounding_error(experiment, values, lambda part, way: self._paths(part).sweep(way, False)[0])
+        ways = f"directly or through {' and '.join(self.through)}" if self.through else "directly"
+        readers = _list(paths.receivers)
+        note = f"effects of what {readers} read of each sender {ways}, and of nothing else"
+        about = (paths.edges.graph.note,) if paths.edges.graph.note else ()
+        return Estimates(values, experiment.clean, experiment.corrupt, cost, noise, (*about, note))
+
+    def _paths(self, experiment: Experiment) -> _Paths:
+        """The senders that a receiver comes after, and the edges from them."""
+        graph = Graph.of(experiment.model)
+        senders = graph.writers_of([str(sender) for sender in experiment.mediators])
+        readers = _receivers(graph, self.receivers)
+        edges = [edge for r in readers for w in senders if (edge := Edge(w, r)) in graph]
+        if not edges:
+            raise SiteError(f"no path from {_list(senders)} to {_list(readers)}: those readers come first.")
+        asked = EdgeExperiment.of(experiment, edges, graph)
+        return _Paths(asked, tuple(sorted({edge.writer for edge in edges})), readers, tuple(self.through))
 
 
 def _receivers(graph: Graph, asked: Receivers) -> tuple[Reader, ...]:
@@ -120,60 +129,35 @@ def _receivers(graph: Graph, asked: Receivers) -> tuple[Reader, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Paths:
-    """Hold whose paths into what are patched.
+    """Whose paths into what are patched.
 
     Attributes:
-        job: its edges are those from a sender to a receiver.
+        edges: those from a sender to a receiver.
         senders: in order of execution.
         receivers: likewise.
         through: keys of ``THROUGH``.
     """
 
-    job: EdgeJob
+    edges: EdgeExperiment
     senders: tuple[Site, ...]
     receivers: tuple[Reader, ...]
     through: tuple[str, ...]
 
-    @property
-    def model(self) -> Model:
-        """What is patched."""
-        return self.job.model
-
-    @property
-    def replacement(self) -> Replacement:
-        """What a sender's value becomes."""
-        return self.job.replacement
-
-    @property
-    def seed(self) -> int:
-        """Of draws."""
-        return self.job.seed
-
-    def part(self, rows: Sequence[int], columns: Sequence[int]) -> _Paths:
-        """The same search over some senders and some pairs."""
-        everything = range(len(self.job.edges))
-        return replace(
-            self, job=self.job.part(everything, columns), senders=tuple(self.senders[at] for at in rows)
-        )
-
-    def sweep(self, direction: str, targets: Targets, progress: bool) -> tuple[np.ndarray, dict[str, Any]]:
-        """Give effects ``[sender pair]`` and the bill."""
-        job = self.job
-        n, tokens = len(job.job.pairs), job.job.base(direction)[0]
-        engine = EdgeEngine(job.job.model, tokens, job.graph)
-        source = job.sources(direction)
+    def sweep(self, direction: str, progress: bool) -> tuple[np.ndarray, dict[str, Any]]:
+        """Effects ``[sender pair]`` and the bill."""
+        edges, n = self.edges, len(self.edges.pairs)
+        engine, source = edges.engine(direction), edges.sources(direction)
         none = torch.zeros(0, dtype=torch.long)
-        plain = job.measure(engine, [CutRow(at, none) for at in range(n)], source, targets, False)
+        plain = edges.measure(engine, [CutRow(at, none) for at in range(n)], source)
         rows = [[CutRow(at, cut) for at in range(n)] for cut in map(self._cut, self.senders)]
         if not self.through and not self._after_the_first():
             flat = [row for one in rows for row in one]
-            measured = job.measure(engine, flat, source, targets, progress).reshape(-1, n)
+            measured = edges.measure(engine, flat, source, progress).reshape(-1, n)
         else:
-            noted = _Noted(job, direction, source)
+            noted = _Noted(edges, direction, source)
             carried = (noted.values(sender, self.through) for sender in self.senders)
             found = [
-                job.measure(engine, one, other, targets, progress)
-                for one, other in zip(rows, carried, strict=True)
+                edges.measure(engine, one, other, progress) for one, other in zip(rows, carried, strict=True)
             ]
             measured = np.stack(found)
             engine.bill.forwards += noted.forwards
@@ -181,12 +165,14 @@ class _Paths:
 
     def _after_the_first(self) -> set[Site]:
         """Give the writers between the receivers, which respond to the first of them."""
-        first, last = (self.job.graph.reaching(reader) for reader in (self.receivers[0], self.receivers[-1]))
+        first, last = (
+            self.edges.graph.reaching(reader) for reader in (self.receivers[0], self.receivers[-1])
+        )
         return set(last) - set(first)
 
     def _cut(self, sender: Site) -> Tensor:
         """Number the edges that carry a value of their own: the sender's, and what holds the rest fixed."""
-        graph, responding = self.job.graph, self._after_the_first()
+        graph, responding = self.edges.graph, self._after_the_first()
         edges: list[Edge] = []
         for reader in self.receivers:
             seen = graph.reaching(reader)
@@ -197,15 +183,6 @@ class _Paths:
             edges += [Edge(one, reader) for one in seen if one == sender or one in responding | ways]
         return graph.indices(edges)
 
-    def notes(self, asked: Iterable[Site]) -> list[str]:
-        """Say which paths were patched, and which senders have none."""
-        ways = f"directly or through {' and '.join(self.through)}" if self.through else "directly"
-        found = [f"effects of what {_list(self.receivers)} read of each sender {ways}, and of nothing else"]
-        without = [one for one in asked if one not in self.senders]
-        if without:
-            found.append(f"left out, because no receiver comes after them: {_list(without)}")
-        return found
-
 
 class _Noted:
     """Note what every writer adds when one sender has the other prompt's value and attention is held fixed.
@@ -214,15 +191,14 @@ class _Noted:
         forwards: passes of all pairs so far.
     """
 
-    def __init__(self, job: EdgeJob, direction: str, source: Values) -> None:
-        model, tokens = job.job.model, job.job.base(direction)[0]
-        carriers = carriers_of(job.graph.writers)
+    def __init__(self, asked: EdgeExperiment, direction: str, source: Values) -> None:
+        model, tokens, carriers = asked.model, asked.base(direction)[0], asked.carriers
         streams = [Site("resid_pre", layer) for layer in range(model.n_layers)]
         read = model.capture(tokens, [str(site) for site in (*carriers, *streams)], "all")
         self.own: Values = {site: read[str(site)] for site in carriers}
         self.forwards = float(len(tokens))
         self._streams = [read[str(site)] for site in streams]
-        self._model, self._graph, self._tokens, self._source = model, job.graph, tokens, source
+        self._model, self._graph, self._tokens, self._source = model, asked.graph, tokens, source
         self._groups: dict[int, list[int]] = {}
         for at, length in enumerate(tokens.lengths):
             self._groups.setdefault(length, []).append(at)

@@ -1,4 +1,4 @@
-"""What every gradient search shares: slopes of the metric at the carriers, first-order effects of places."""
+"""What searches by gradients share: the metric's gradient at some sites, first-order effects of places."""
 
 from __future__ import annotations
 
@@ -11,48 +11,46 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.mediation.experiment import Experiment
 from interp.mediation.mediators import Mediator, Place
 from interp.mediation.metrics import Targets
-from interp.mediation.searches.job import Job
 from interp.models.forward import gradients
 from interp.models.interventions import Intervention
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["SIGNS", "Slopes", "chunks", "first_order", "need_gradient", "sloped", "slopes"]
+__all__ = ["PER_PASS", "Gradients", "chunks", "first_order", "gradients_at", "need_gradient"]
 
 PER_PASS = 8192
-SIGNS = {"denoising": 1.0, "noising": -1.0}
-"""From a change of the metric to an effect that is positive where it works towards the clean answer."""
 
 
-def need_gradient(job: Job) -> None:
+def need_gradient(experiment: Experiment) -> None:
     """Refuse a metric without a gradient.
 
     Raises:
         ConfigError: names the metric.
     """
-    if not job.metric.differentiable:
+    if not experiment.metric.differentiable:
         raise ConfigError(
-            f"metric {job.metric.name!r} has no gradient; use logit-diff or log-prob, or exhaustive."
+            f"metric {experiment.metric.name!r} has no gradient; use logit-diff or log-prob, or exhaustive."
         )
 
 
-def chunks(job: Job, copies: int = 1) -> Iterator[list[int]]:
-    """Give the pairs in parts that fit one pass.
+def chunks(experiment: Experiment, copies: int = 1) -> Iterator[list[int]]:
+    """The pairs in parts that fit one pass.
 
     Args:
-        job: whose pairs.
+        experiment: whose pairs.
         copies: how often each pair stands in the pass.
     """
-    step = max(1, PER_PASS // (max(job.pairs.lengths) * copies))
-    for start in range(0, len(job.pairs), step):
-        yield list(range(start, min(start + step, len(job.pairs))))
+    step = max(1, PER_PASS // (max(experiment.pairs.lengths) * copies))
+    for start in range(0, len(experiment.pairs), step):
+        yield list(range(start, min(start + step, len(experiment.pairs))))
 
 
 @dataclass(frozen=True, eq=False)
-class Slopes:
-    """Hold what one pass with a graph gave.
+class Gradients:
+    """What one pass with a graph gave.
 
     Attributes:
         metric: ``[row]``, its value.
@@ -65,43 +63,28 @@ class Slopes:
     gradients: dict[Site, Tensor]
 
 
-def slopes(
-    job: Job,
-    direction: str,
-    rows: Sequence[int],
-    targets: Targets,
-    sites: Sequence[Site],
-    interventions: Sequence[Intervention] = (),
-) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
-    """Give the value of each site and the metric's gradient with respect to it; see :func:`sloped`."""
-    found = sloped(job, direction, rows, targets, sites, interventions)
-    return found.nodes, found.gradients
-
-
 @gradients()
-def sloped(
-    job: Job,
+def gradients_at(
+    experiment: Experiment,
     direction: str,
     rows: Sequence[int],
     targets: Targets,
     sites: Sequence[Site],
     interventions: Sequence[Intervention] = (),
-) -> Slopes:
+) -> Gradients:
     """Run prompts once and give the metric, the value of each site and the metric's gradient there.
 
     Args:
-        job: the model, the pairs and the metric.
+        experiment: the model, the pairs and the metric.
         direction: whose base prompts are run.
         rows: which pairs.
         targets: of all pairs.
         sites: which sites.
         interventions: what is written in the pass.
     """
-    tokens = job.base(direction)[0]
-    part = job.pairs[list(rows)]
-    picked = part.corrupt if tokens is job.pairs.corrupt else part.clean
-    run = job.model.run(
-        picked,
+    part = experiment.pairs[list(rows)]
+    run = experiment.model.run(
+        part.corrupt if direction == "denoising" else part.clean,
         capture=[str(site) for site in sites],
         positions="all",
         grad=True,
@@ -109,16 +92,16 @@ def sloped(
     )
     assert run.logits is not None and run.activations is not None
     index = torch.tensor(list(rows), device=targets.answers.device)
-    metric = job.metric.values(run.logits.float(), targets.rows(index))
+    metric = experiment.metric.values(run.logits.float(), targets.rows(index))
     nodes = {site: run.activations[str(site)] for site in sites}
     found: Any = torch.autograd.grad(metric.sum(), list(nodes.values()), allow_unused=True)
     given = zip(nodes.items(), found, strict=True)
-    gradients = {site: torch.zeros_like(node) if one is None else one for (site, node), one in given}
-    return Slopes(metric.detach(), {site: node.detach() for site, node in nodes.items()}, gradients)
+    slopes = {site: torch.zeros_like(node) if one is None else one for (site, node), one in given}
+    return Gradients(metric.detach(), {site: node.detach() for site, node in nodes.items()}, slopes)
 
 
 def first_order(
-    job: Job,
+    experiment: Experiment,
     rows: Sequence[int],
     mediators: Sequence[Mediator],
     nodes: Mapping[Site, Tensor],
@@ -126,20 +109,20 @@ def first_order(
     sources: Mapping[Site, Tensor],
     fixed: Mapping[tuple[Place, bool], Tensor] | None = None,
 ) -> Float[Tensor, "mediator row"]:
-    """Give ``sum (replacement - current) * slope`` over each mediator's places, positions and features.
+    """``sum (replacement - current) * gradient`` over each mediator's places, positions and features.
 
     Args:
-        job: the replacement and the pairs.
+        experiment: the replacement and the pairs.
         rows: which pairs.
         mediators: which mediators.
         nodes: carrier -> current values ``[row pos ...]``.
-        gradients: carrier -> slopes, likewise.
+        gradients: carrier -> the metric's gradients, likewise.
         sources: carrier -> source values of all pairs, ``[pair pos ...]``.
-        fixed: estimates ``[row pos]`` that stand in for slope times change, by place and by whether one
+        fixed: estimates ``[row pos]`` that stand in for gradient times change, by place and by whether one
             position of it is replaced (True) or all together (False).
     """
     products: dict[Any, Tensor] = {}
-    part = job.pairs[list(rows)]
+    part = experiment.pairs[list(rows)]
     index = torch.tensor(list(rows))
     found: list[Tensor] = []
     for mediator in mediators:
@@ -153,7 +136,7 @@ def first_order(
             key = (site, place.subspace)
             if key not in products:
                 there = sources[site][index.to(sources[site].device), : nodes[site].shape[1]].to(nodes[site])
-                products[key] = _product(job, place, nodes[site], gradients[site], there)
+                products[key] = _product(experiment, place, nodes[site], gradients[site], there)
             if (key, mediator.position) not in products:
                 products[key, mediator.position] = _at(products[key], mediator.position, part).cpu()
             terms.append(_picked(products[key, mediator.position], place.index))
@@ -161,13 +144,13 @@ def first_order(
     return torch.stack(found)
 
 
-def _product(job: Job, place: Place, node: Tensor, slope: Tensor, there: Tensor) -> Tensor:
-    """Give slope times change, summed over the features of a head or over directions: ``[row pos ...]``."""
-    rule = job.replacement.rule
+def _product(experiment: Experiment, place: Place, node: Tensor, gradient: Tensor, there: Tensor) -> Tensor:
+    """Gradient times change, summed over the features of a head or over directions: ``[row pos ...]``."""
+    rule = experiment.replacement.rule
     if place.subspace is not None:
         basis = place.subspace.basis.to(node)
-        node, slope, there = node @ basis.T, slope @ basis.T, there @ basis.T
-    product = (slope * (rule(node, there) - node)).double()
+        node, gradient, there = node @ basis.T, gradient @ basis.T, there @ basis.T
+    product = (gradient * (rule(node, there) - node)).double()
     return product if product.ndim == 3 and place.subspace is None else product.sum(dim=-1)
 
 

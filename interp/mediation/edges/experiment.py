@@ -1,0 +1,285 @@
+"""Experiments on edges: exact by the circuit run, or estimated from gradients (EAP, EAP-IG).
+
+The score of an edge u->v is ``sum over positions of (other(u) - own(u)) . gradient(v)``, where the gradient
+is that of what v reads before its norm (Syed et al. 2023, 2310.10348; Hanna et al. 2024, 2403.17806). Heads
+are kept as ``z``; one layer of them at a time is written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ConfigError
+from interp.mediation.edges.blocks import Blocks, contribution
+from interp.mediation.edges.edge import Edge
+from interp.mediation.edges.engine import CutRow, EdgeEngine
+from interp.mediation.edges.gradients import ReaderSlopes, needed
+from interp.mediation.edges.graph import Graph
+from interp.mediation.edges.run import carriers_of
+from interp.mediation.edits import interchange
+from interp.mediation.experiment import SIGNS, Estimates, Experiment, Replaced, by_site
+from interp.mediation.forecast import Forecast
+from interp.mediation.gradients import PER_PASS, gradients_at, need_gradient
+from interp.mediation.replacements import REPLACEMENTS
+from interp.models.forward import gradients
+from interp.models.interventions import Intervention
+from interp.sites import Site
+
+__all__ = ["COMPAT", "PATHS", "EdgeExperiment", "billed"]
+
+PATHS: dict[str, str] = {
+    "point": "at the run itself (EAP)",
+    "inputs": "averaged along the line from one prompt's embeddings to the other's (EAP-IG, inputs)",
+    "activations": "averaged along the line of each writer's own value (EAP-IG, activations)",
+}
+"""Where the gradient is taken."""
+COMPAT: dict[str, str] = {
+    "": "points in the middle of each step, whose error falls with the square of the number of steps",
+    "mib": "what the code of EAP-IG does, which the MIB benchmark ranks by; see EdgeIntegratedGradients",
+}
+"""Where on each step of a path."""
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeExperiment(Experiment):
+    """An experiment whose mediators are edges, at all positions.
+
+    Attributes:
+        graph: the model's writers and readers.
+    """
+
+    mediators: tuple[Edge, ...]
+    graph: Graph
+    over: ClassVar[str] = "edges"
+
+    def __post_init__(self) -> None:
+        """Refuse a replacement that is made of the value it replaces.
+
+        Raises:
+            ConfigError: names those that edges have.
+        """
+        if self.replacement.rule is not interchange:
+            fit = [row.name for row in REPLACEMENTS.values() if row.rule is interchange]
+            raise ConfigError(
+                f"replacement {self.replacement.name!r} asked, but an edge carries a value of its own; "
+                f"for edges there are: {', '.join(fit)}."
+            )
+
+    @classmethod
+    def of(cls, asked: Experiment, edges: Sequence[Edge], graph: Graph) -> EdgeExperiment:
+        """The same experiment on some edges instead of its own mediators."""
+        measured = (asked.metric, asked.replacement, asked.directions, asked.seed)
+        return cls(asked.model, asked.pairs, tuple(edges), *measured, graph)
+
+    @property
+    def carriers(self) -> list[Site]:
+        """The sites whose values make up what any writer adds."""
+        return carriers_of(self.graph.writers)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know, of this model's edges too."""
+        return (*super().notes(), *((self.graph.note,) if self.graph.note else ()))
+
+    def replaced(self, sets: Sequence[Sequence[Edge]], direction: str, *, progress: bool = False) -> Replaced:
+        """Let each set of edges carry the other prompt's values, in every pair; their readers respond."""
+        n, engine = len(self.pairs), self.engine(direction)
+        cuts = [self.graph.indices(edges) for edges in ((), *sets)]
+        rows = [CutRow(at, cut) for cut in cuts for at in range(n)]
+        found = self.measure(engine, rows, self.sources(direction), progress).reshape(-1, n)
+        return Replaced(found[1:], found[0], billed(engine))
+
+    def engine(self, direction: str) -> EdgeEngine:
+        """What runs copies of one direction's prompts."""
+        return EdgeEngine(self.model, self.base(direction)[0], self.graph)
+
+    def measure(
+        self,
+        engine: EdgeEngine,
+        rows: Sequence[CutRow],
+        carried: Mapping[Site, Tensor],
+        progress: bool = False,
+    ) -> Float[np.ndarray, " row"]:
+        """Run rows and measure each.
+
+        Args:
+            engine: of the rows' direction.
+            rows: which edges are cut in which copy.
+            carried: carrier -> ``[pair pos ...]``, what cut edges carry.
+            progress: show a progress bar.
+        """
+        found, targets = np.zeros(len(rows)), self.targets
+
+        def keep(numbers: Sequence[int], logits: Tensor) -> None:
+            index = torch.tensor([rows[at].example for at in numbers], device=targets.answers.device)
+            found[list(numbers)] = self.values(logits.to(index.device), targets.rows(index))
+
+        engine.each(rows, carried, keep, progress)
+        return found
+
+    def forecast(self) -> Forecast:
+        """What replacing each edge on its own costs, roughly: a copy is run from its reader's layer on."""
+        depth, n, m = self.model.n_layers, len(self.pairs), len(self.mediators)
+        layers = (depth if edge.reader.layer is None else edge.reader.layer for edge in self.mediators)
+        ways = len(self.directions)
+        run = sum(depth - layer for layer in layers) / depth * n * ways
+        return Forecast("exhaustive", n, m, run, n * m * ways, exact=False)
+
+    @gradients()
+    def first_order(self, path: str = "point", steps: int = 1, compat: str = "") -> Estimates:
+        """Estimate each edge from the gradient of what reads it.
+
+        Args:
+            path: a key of ``PATHS``: where the gradient is taken.
+            steps: points of a path.
+            compat: a key of ``COMPAT``: where on each step the gradient is taken.
+
+        Raises:
+            ConfigError: a metric without a gradient.
+            ModelError: the readers' gradients do not add up to the stream's.
+        """
+        need_gradient(self)
+        scores = _Scores(self, path, steps, compat)
+        values = {direction: scores.estimates(direction) for direction in self.directions}
+        cost = {"forwards": round(2 + scores.passes / len(self.pairs), 2), "off": scores.off}
+        return Estimates(values, self.clean, self.corrupt, cost)
+
+
+def billed(engine: EdgeEngine) -> dict[str, Any]:
+    """The bill of an engine as plain data; it does not count what it sets up."""
+    return {name: value for name, value in engine.bill.facts().items() if name != "setup"}
+
+
+@dataclass(eq=False)
+class _Scores:
+    """Run the passes of one estimate and add up the scores.
+
+    ``passes`` counts forward passes and gradients of one prompt; ``off`` is the worst sum of gradients.
+    """
+
+    experiment: EdgeExperiment
+    path: str
+    steps: int
+    compat: str
+    passes: float = 0.0
+    off: float = 0.0
+    _blocks: dict[int, Blocks] = field(default_factory=dict)
+
+    def estimates(self, direction: str) -> np.ndarray:
+        """``[edge pair]`` first-order effects in one direction."""
+        asked = self.experiment
+        read = asked.model.capture(asked.base(direction)[0], [str(site) for site in asked.carriers], "all")
+        own, other = by_site(read, asked.carriers), asked.sources(direction)
+        places = asked.graph.indices(asked.mediators)
+        found = np.zeros((len(asked.mediators), len(asked.pairs)))
+        for rows in self._chunks():
+            width = asked.pairs.lengths[rows[0]]
+            there = {site: value[rows, :width] for site, value in other.items()}
+            here = {site: value[rows, :width] for site, value in own.items()}
+            total = self._scores(direction, rows, here, there)
+            found[:, rows] = SIGNS[direction] * total.flatten(1)[:, places].T.cpu().numpy()
+        return found
+
+    def _chunks(self) -> list[list[int]]:
+        """Group pairs of one length, a few per pass."""
+        groups: dict[int, list[int]] = {}
+        for at, length in enumerate(self.experiment.pairs.lengths):
+            groups.setdefault(length, []).append(at)
+        readers = self.experiment.model.n_heads + 2 * self.experiment.model.n_kv_heads
+        found: list[list[int]] = []
+        for length, rows in groups.items():
+            step = max(1, 4 * PER_PASS // (length * readers))
+            found += [rows[at : at + step] for at in range(0, len(rows), step)]
+        return found
+
+    def _scores(
+        self, direction: str, rows: Sequence[int], own: Mapping[Site, Tensor], other: Mapping[Site, Tensor]
+    ) -> Tensor:
+        """``[row reader writer]`` scores."""
+        graph = self.experiment.graph
+        asked = sorted({edge.writer for edge in self.experiment.mediators})
+        total = torch.zeros(len(rows), len(graph.readers), len(graph.writers), dtype=torch.float64)
+        if self.path == "point":
+            self._add(total, self._run(direction, rows, []), own, other, asked, 1.0)
+            return total
+        for carrier, writers in self._lines(asked):
+            for alpha in _points(self.steps, self.compat, self.path, direction):
+                value = own[carrier] + alpha * (other[carrier] - own[carrier])
+                run = self._run(direction, rows, [Intervention(carrier, value)])
+                self._add(total, run, own, other, writers, 1 / self.steps)
+        return total / len(own) if self._shared else total
+
+    @property
+    def _shared(self) -> bool:
+        """Whether the gradients along every writer's line are averaged for each edge, as in EAP-IG."""
+        return self.path == "activations" and self.compat == "mib"
+
+    def _lines(self, asked: list[Site]) -> list[tuple[Site, list[Site]]]:
+        """What is moved in turn, and the writers whose edges are scored by the gradients on its way."""
+        if self.path == "inputs":
+            return [(Site("embed"), asked)]
+        if self._shared:
+            return [(carrier, asked) for carrier in self.experiment.carriers]
+        carried: dict[Site, list[Site]] = {}
+        for writer in asked:
+            carried.setdefault(carriers_of([writer])[0], []).append(writer)
+        return list(carried.items())
+
+    def _run(self, direction: str, rows: Sequence[int], edits: Sequence[Intervention]) -> ReaderSlopes:
+        """Run some pairs and take the gradients that the readers' slopes are made of."""
+        asked, model, graph = self.experiment, self.experiment.model, self.experiment.graph
+        length = asked.pairs.lengths[rows[0]]
+        if length not in self._blocks:
+            self._blocks[length] = Blocks.of(model, asked.base(direction)[0].token_ids[rows[0]])
+        blocks = "parallel" if model.architecture.parallel else "sequential"
+        sites = needed(graph, model.n_layers, blocks)
+        self.passes += 2 * len(rows)
+        found = gradients_at(asked, direction, rows, asked.targets, sites, edits)
+        held = frozenset(Site.parse(str(edit.site)) for edit in edits)
+        return ReaderSlopes(self._blocks[length], graph, found.nodes, found.gradients, held)
+
+    @torch.no_grad()
+    def _add(
+        self,
+        total: Tensor,
+        run: ReaderSlopes,
+        own: Mapping[Site, Tensor],
+        other: Mapping[Site, Tensor],
+        writers: Sequence[Site],
+        weight: float,
+    ) -> None:
+        """Add change times slope of every writer and reader."""
+        graph, model = self.experiment.graph, self.experiment.model
+        first = writers[0].layer or 0
+        groups: dict[int, list[int]] = {}
+        for writer in writers:
+            groups.setdefault(-1 if writer.layer is None else writer.layer, []).append(
+                graph.writers.index(writer)
+            )
+        for readers, slope in run.each(first):
+            reach = max(graph.reach[at] for at in readers)
+            flat = slope.flatten(2).double()
+            for numbers in groups.values():
+                seen = [at for at in numbers if at < reach]
+                if not seen:
+                    continue
+                change = [contribution(model, graph.writers[at], other, own) for at in seen]
+                table = torch.stack(change, dim=1).flatten(2).double()
+                score = weight * torch.bmm(flat, table.transpose(1, 2)).cpu()
+                total[:, readers[0] : readers[-1] + 1, seen] += score
+        self.off = max(self.off, run.off)
+
+
+def _points(steps: int, compat: str, path: str, direction: str) -> list[float]:
+    """How far along the line from the run to the other prompt each gradient is taken."""
+    if compat != "mib":
+        return [(at + 0.5) / steps for at in range(steps)]
+    first = 1 if path == "activations" else 0  # EAP-IG's two functions count their steps differently
+    from_corrupt = [(at + first) / steps for at in range(steps)]
+    return from_corrupt if direction == "denoising" else [1 - at for at in from_corrupt]

@@ -1,0 +1,270 @@
+"""What a search is asked, checked once, and what can be measured of it whatever the mediators are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.activations import Activations
+from interp.errors import ConfigError
+from interp.mediation.edges.edge import Edge
+from interp.mediation.effects import Effects
+from interp.mediation.forecast import Forecast
+from interp.mediation.mediators import Mediator, counted_from_the_end
+from interp.mediation.metrics import Metric, Targets
+from interp.mediation.noise import rounding_error, smallest
+from interp.mediation.replacements import Material, Replacement
+from interp.mediation.subspaces import Subspace
+from interp.models.model import Model
+from interp.models.tokens import Tokens
+from interp.pairs import PairSet
+from interp.results import About
+from interp.sites import Site
+
+__all__ = ["SIGNS", "Estimates", "Experiment", "Mediators", "Members", "Replaced", "by_site"]
+
+SIGNS = {"denoising": 1.0, "noising": -1.0}
+"""From a change of the metric to an effect that is positive where it works towards the clean answer."""
+KL = (
+    "kl: distances from the clean run, not a line: the two directions differ in size, so that their mean and "
+    "their interaction say little, and a gradient at the clean run is 0; read the denoising direction"
+)
+
+Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge]
+"""What users ask for: names and globs, sites, mediators or edges."""
+Members = tuple[Mediator, ...] | tuple[Edge, ...]
+"""What that means in one model, in the order of execution."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """The numbers of a search.
+
+    Attributes:
+        values: direction -> effects ``[mediator pair]``.
+        clean: the metric of the clean prompts.
+        corrupt: likewise.
+        cost: forward-equivalents and what was skipped, checked or fallen back to.
+        noise: the noise floor; 0 where it was not measured.
+        notes: what a reader should know about them.
+    """
+
+    values: Mapping[str, Float[np.ndarray, "mediator pair"]]
+    clean: Float[np.ndarray, " pair"]
+    corrupt: Float[np.ndarray, " pair"]
+    cost: Mapping[str, Any]
+    noise: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Replaced:
+    """The metric after sets of mediators were replaced.
+
+    Attributes:
+        values: of each set, all of it replaced together.
+        plain: with nothing replaced, by the same run.
+        cost: the bill of the run.
+    """
+
+    values: Float[np.ndarray, "set pair"]
+    plain: Float[np.ndarray, " pair"]
+    cost: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment(ABC):
+    """What is patched, how it is measured and what with; made by :func:`interp.mediation.experiment_of`.
+
+    Attributes:
+        model: what is patched.
+        pairs: clean and corrupt prompts.
+        mediators: in order of execution.
+        metric: how a run is measured.
+        replacement: what a mediator's value becomes.
+        directions: names in ``DIRECTIONS``.
+        seed: of resampling, of the rows that are checked, and of intervals.
+    """
+
+    model: Model
+    pairs: PairSet
+    mediators: Members
+    metric: Metric
+    replacement: Replacement
+    directions: tuple[str, ...]
+    seed: int
+
+    over: ClassVar[str]
+    """What the mediators are, a word of ``Search.over``."""
+
+    @property
+    @abstractmethod
+    def carriers(self) -> list[Site]:
+        """The sites whose values are put in, in the order of execution."""
+
+    @abstractmethod
+    def replaced(self, sets: Sequence[Sequence[Any]], direction: str, *, progress: bool = False) -> Replaced:
+        """Replace each set of mediators together, in every pair.
+
+        Args:
+            sets: of the experiment's mediators.
+            direction: whose prompts are patched.
+            progress: show a progress bar.
+
+        Raises:
+            ModelError: the fast passes differ from whole forward passes.
+        """
+
+    @abstractmethod
+    def first_order(self) -> Estimates:
+        """Estimate each effect from one gradient per run: ``sum (replacement - current) * dY/d(current)``.
+
+        Raises:
+            ConfigError: a metric without a gradient.
+        """
+
+    @abstractmethod
+    def forecast(self) -> Forecast:
+        """What :meth:`each` would cost; runs nothing."""
+
+    def each(self, *, progress: bool = False) -> Estimates:
+        """Replace each mediator on its own, in all directions, and measure the noise floor."""
+        values: dict[str, np.ndarray] = {}
+        cost: dict[str, Any] = {}
+        for direction in self.directions:
+            values[direction], cost[direction] = self._alone(direction, progress)
+        noise = rounding_error(self, values, lambda part, way: part._alone(way)[0])
+        return Estimates(values, self.clean, self.corrupt, cost, noise)
+
+    def _alone(self, direction: str, progress: bool = False) -> tuple[np.ndarray, Mapping[str, Any]]:
+        """Effects ``[mediator pair]`` of each mediator on its own, and the bill."""
+        found = self.replaced([(one,) for one in self.mediators], direction, progress=progress)
+        return SIGNS[direction] * (found.values - found.plain), found.cost
+
+    def part(self, rows: Sequence[int], columns: Sequence[int]) -> Self:
+        """The same with some mediators and some pairs."""
+        members: Any = tuple(self.mediators[at] for at in rows)
+        return replace(self, mediators=members, pairs=self.pairs[columns])
+
+    def base(self, direction: str) -> tuple[Tokens, Tokens]:
+        """The prompts that are patched, and those the values come from."""
+        clean, corrupt = self.pairs.clean, self.pairs.corrupt
+        return (corrupt, clean) if direction == "denoising" else (clean, corrupt)
+
+    @cached_property
+    def _clean_logits(self) -> Tensor:
+        return self.model.logits(self.pairs.clean)
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Which tokens are right and wrong, with the logits of the clean prompts."""
+        return Targets.of(self.pairs, self._clean_logits.device, self._clean_logits)
+
+    @cached_property
+    def clean(self) -> Float[np.ndarray, " pair"]:
+        """The metric of the clean prompts."""
+        return self.values(self._clean_logits, self.targets)
+
+    @cached_property
+    def corrupt(self) -> Float[np.ndarray, " pair"]:
+        """The metric of the corrupt prompts."""
+        return self.values(self.model.logits(self.pairs.corrupt), self.targets)
+
+    def values(self, logits: Tensor, targets: Targets) -> np.ndarray:
+        """The metric of each row, as float64."""
+        return self.metric.values(logits.float(), targets).double().cpu().numpy()
+
+    def sources(self, direction: str, *, read: Mapping[Site, Tensor] | None = None) -> dict[Site, Tensor]:
+        """What is put in: carrier -> replacement values ``[pair pos ...]``.
+
+        Args:
+            direction: whose prompts are patched.
+            read: the carriers' values on the prompts that values come from, where they are known.
+
+        Raises:
+            ConfigError: the replacement cannot be made of these prompts, or for these mediators.
+        """
+        base, source = self.base(direction)
+        carriers = self.carriers
+        names = [str(site) for site in carriers]
+        other = by_site(self.model.capture(source, names, "all"), carriers) if read is None else read
+        current = other
+        if self.replacement.reads_current:
+            current = by_site(self.model.capture(base, names, "all"), carriers)
+        found: dict[Site, Tensor] = {}
+        for site in carriers:
+            values = other[site]
+            material = Material(
+                values,
+                current[site],
+                _inside(source.lengths, values),
+                self.pairs.groups,
+                self.seed,
+                self.replacement.amount or 0.0,
+                _one_subspace(site, self.mediators) if self.replacement.directed else None,
+                SIGNS[direction],
+            )
+            found[site] = self.replacement.source(material)
+        return found
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of these pairs, this metric and this replacement."""
+        metric = (KL,) if self.metric.name == "kl" else ()
+        positions = counted_from_the_end(self.pairs, self.mediators)
+        cautions = self.replacement.cautions(self.pairs.lengths)
+        return (*metric, *cautions, *((positions,) if positions else ()))
+
+    def effects(self, found: Estimates, *, search: str, exact: bool) -> Effects:
+        """The numbers of a search as a result."""
+        return Effects(
+            mediators=self.mediators,
+            values=found.values,
+            clean=found.clean,
+            corrupt=found.corrupt,
+            groups=tuple(self.pairs.groups),
+            search=search,
+            metric=self.metric.name,
+            unit=self.metric.unit,
+            replacement=self.replacement.name,
+            noise=max(found.noise, smallest(self.model, found.clean, found.corrupt)),
+            cost=found.cost,
+            about=About(model=self.model.described, data=self.pairs.described),
+            seed=self.seed,
+            warnings=(*self.pairs.notes, *found.notes, *self.notes()),
+            exact=exact,
+        )
+
+
+def by_site(read: Activations, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """What was captured, by site."""
+    return {site: read[str(site)] for site in sites}
+
+
+def _inside(lengths: Sequence[int], values: Tensor) -> Tensor:
+    """Which positions a prompt has: ``[example pos]``."""
+    ends = torch.tensor(lengths, device=values.device)
+    return torch.arange(values.shape[1], device=values.device) < ends[:, None]
+
+
+def _one_subspace(site: Site, mediators: Sequence[Any]) -> Subspace | None:
+    """The subspace that all mediators of a site share; None where they have none.
+
+    Raises:
+        ConfigError: they have several.
+    """
+    places = [place for mediator in mediators for place in mediator.places if place.carrier == site]
+    known = list(dict.fromkeys(place.subspace for place in places))
+    if len(known) > 1:
+        raise ConfigError(
+            f"steering adds one direction at a site, and the mediators at '{site}' have {len(known)} "
+            "subspaces. Search them one at a time."
+        )
+    return known[0]

@@ -1,0 +1,55 @@
+"""From what a user asks to an experiment: on sites or on edges, decided here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interp.errors import ConfigError, DataError
+from interp.mediation.chosen import chosen
+from interp.mediation.edges.edge import Edge
+from interp.mediation.edges.experiment import EdgeExperiment
+from interp.mediation.edges.graph import Graph
+from interp.mediation.effects import DIRECTIONS
+from interp.mediation.experiment import Experiment, Mediators
+from interp.mediation.metrics import METRICS
+from interp.mediation.replacements import replacement_of
+from interp.mediation.site_experiment import SiteExperiment
+from interp.models.loading import ModelLike, as_model
+from interp.pairs import PairSet
+
+__all__ = ["experiment_of"]
+
+
+def experiment_of(
+    model: ModelLike,
+    pairs: PairSet,
+    mediators: Mediators,
+    *,
+    metric: str = "logit-diff",
+    replacement: str = "interchange",
+    directions: str = "both",
+    positions: str | int = "auto",
+    seed: int = 0,
+) -> Experiment:
+    """Check what is asked; the parameters are those of :func:`interp.mediation.effects`.
+
+    Raises:
+        DataError: no pairs.
+        ConfigError: an unknown metric, replacement, direction or position, or one that edges do not have.
+        SiteError: a mediator that the model does not have, or edges where it does not offer them.
+    """
+    model = as_model(model)
+    if not isinstance(pairs, PairSet) or not len(pairs):
+        found = "an empty PairSet" if isinstance(pairs, PairSet) else f"a {type(pairs).__name__}"
+        raise DataError(f"{found} given; give a PairSet of at least one pair, such as interp.tasks.sample.")
+    if metric not in METRICS:
+        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
+    rule = replacement_of(replacement)
+    if directions not in (*DIRECTIONS, "both"):
+        raise ConfigError(f"directions {directions!r} asked; use 'both', {' or '.join(DIRECTIONS)}.")
+    ways = tuple(DIRECTIONS) if directions == "both" else (directions,)
+    members: Any = chosen(model, pairs, mediators, positions=positions)
+    asked = (model, pairs, members, METRICS[metric], rule, ways, seed)
+    if not any(isinstance(one, Edge) for one in members):
+        return SiteExperiment(*asked)
+    return EdgeExperiment(*asked, Graph.of(model))
