@@ -116,10 +116,10 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
 def patch(work: Work, settings: PatchSettings) -> Made:
     """Rank mediators, and evaluate the circuit of the best on other pairs."""
     from interp.analyses.patching import patch as ranked
-    from interp.mediation.chosen import chosen
+    from interp.mediation.parsing import members_of
 
     pairs = _pairs(settings, work.model)
-    found = chosen(work.model, pairs.ranking, list(settings.mediators), positions=settings.positions())
+    found = members_of(work.model, pairs.ranking, list(settings.mediators), positions=settings.positions())
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
     work.session.note(f"pairs: {pairs.ranking!r}{held}, {len(found)} mediators")
     model, progress = work.certified(), work.session.progress

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import ConfigError
-from interp.mediation.edges.edge import Edge
 from interp.mediation.effects import Effects
 from interp.mediation.forecast import Forecast
-from interp.mediation.mediators import Mediator, counted_from_the_end
+from interp.mediation.mediators import Members, counted_from_the_end
 from interp.mediation.metrics import Metric, Targets
 from interp.mediation.noise import rounding_error, smallest
 from interp.mediation.replacements import Material, Replacement
@@ -29,7 +28,7 @@ from interp.pairs import PairSet
 from interp.results import About
 from interp.sites import Site
 
-__all__ = ["SIGNS", "Estimates", "Experiment", "Mediators", "Members", "Replaced", "by_site"]
+__all__ = ["SIGNS", "Estimates", "Experiment", "Replaced", "by_site"]
 
 SIGNS = {"denoising": 1.0, "noising": -1.0}
 """From a change of the metric to an effect that is positive where it works towards the clean answer."""
@@ -37,11 +36,6 @@ KL = (
     "kl: distances from the clean run, not a line: the two directions differ in size, so that their mean and "
     "their interaction say little, and a gradient at the clean run is 0; read the denoising direction"
 )
-
-Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge]
-"""What users ask for: names and globs, sites, mediators or edges."""
-Members = tuple[Mediator, ...] | tuple[Edge, ...]
-"""What that means in one model, in the order of execution."""
 
 
 @dataclass(frozen=True, eq=False)

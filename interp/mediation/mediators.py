@@ -13,15 +13,14 @@ from functools import cached_property
 from typing import Any
 
 from interp.errors import ConfigError, SiteError
-from interp.mediation.edges.asked import are_edges
-from interp.mediation.edges.edge import Edge
+from interp.mediation.edges.edge import Edge, are_edges
 from interp.mediation.subspaces import Subspace
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
 
-__all__ = ["MEDIATORS", "Mediator", "MediatorType", "Place", "mediators_of"]
+__all__ = ["MEDIATORS", "Mediator", "MediatorType", "Mediators", "Members", "Place", "mediators_of"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,10 @@ class Mediator:
         return self.site, -1 if self.position is None else self.position, str(self)
 
 
+Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge]
+"""What users ask for: names and globs, sites, mediators or edges."""
+Members = tuple[Mediator, ...] | tuple[Edge, ...]
+"""What that means in one model, in the order of execution."""
 _WHOLE = {"head": "z", "z": "z", "neuron": "mlp_act"}
 
 
@@ -234,7 +237,7 @@ GRID = ("resid_pre", "resid_mid", "resid_post", "embed")
 def mediators_of(
     model: ModelLike,
     pairs: PairSet,
-    mediators: str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge],
+    mediators: Mediators,
     *,
     positions: str | int = "auto",
 ) -> tuple[Mediator, ...]:
@@ -251,7 +254,7 @@ def mediators_of(
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.
         ConfigError: a position that the shortest prompt does not have, a subspace of another width than its
-            site, or edges, which :func:`chosen` expands.
+            site, or edges.
         DataError: a subspace's file cannot be read.
     """
     model = as_model(model)

@@ -9,15 +9,13 @@ from itertools import combinations
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 from interp.errors import ConfigError
 from interp.mediation.effects import DIRECTIONS
-from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator, mediators_of
-from interp.mediation.metrics import METRICS, Targets
-from interp.mediation.walk import Row
+from interp.mediation.metrics import METRICS
+from interp.mediation.parsing import experiment_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -213,20 +211,20 @@ def interactions(
     model = as_model(model)
     if direction not in DIRECTIONS:
         raise ConfigError(f"direction {direction!r} asked; use {' or '.join(DIRECTIONS)}.")
-    if metric not in METRICS:
-        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
-    asked = [mediators] if isinstance(mediators, str) else list(mediators)
-    found = mediators_of(model, pairs, asked, positions=positions)
+    given = [mediators] if isinstance(mediators, str) else list(mediators)
+    found = mediators_of(model, pairs, given, positions=positions)
     if not 2 <= len(found) <= MOST:
         raise ConfigError(
             f"{len(found)} mediators asked; interactions are measured of 2 to {MOST}, "
             "such as effects.top(12)."
         )
+    asked = experiment_of(model, pairs, found, metric=metric, directions=direction, seed=seed)
     places = range(len(found))
     sets: list[tuple[int, ...]] = [(), *((at,) for at in places), *combinations(places, 2)]
-    measured = dict(zip(sets, _measured(model, pairs, found, sets, direction, metric, seed), strict=True))
+    replaced = asked.replaced([[found[at] for at in one] for one in sets], direction).values
+    measured = dict(zip(sets, replaced, strict=True))
     values = np.zeros((len(found), len(found), len(pairs)))
-    for one, two in combinations(range(len(found)), 2):
+    for one, two in combinations(places, 2):
         together = measured[one, two] - measured[one,] - measured[two,] + measured[()]
         values[one, two] = values[two, one] = together
     upstream = np.array([[is_upstream(model, one, two) for two in found] for one in found])
@@ -266,27 +264,3 @@ def is_upstream(model: Model, one: Mediator, two: Mediator) -> bool:
         return layers[0] < layers[1]
     side_by_side = model.architecture.parallel and one.site.kind in _OF_ATTENTION and two.site.kind in _OF_MLP
     return _STAGE[one.site.kind] < _STAGE[two.site.kind] and not side_by_side
-
-
-def _measured(
-    model: Model,
-    pairs: PairSet,
-    mediators: Sequence[Mediator],
-    sets: Sequence[tuple[int, ...]],
-    direction: str,
-    metric: str,
-    seed: int,
-) -> np.ndarray:
-    """Give the metric of each set of replaced mediators, ``[set pair]``."""
-    denoising = direction == "denoising"
-    base, source = (pairs.corrupt, pairs.clean) if denoising else (pairs.clean, pairs.corrupt)
-    carriers = sorted({site for mediator in mediators for site in mediator.carriers})
-    read = model.capture(source, [str(site) for site in carriers], "all")
-    rows = [Row(e, tuple(mediators[at] for at in one)) for one in sets for e in range(len(pairs))]
-    logits = Engine(model, base, seed, since=pairs.first_difference).logits(
-        rows, {site: read[str(site)] for site in carriers}
-    )
-    targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
-    index = torch.arange(len(pairs), device=logits.device).repeat(len(sets))
-    found = METRICS[metric].values(logits.float(), targets.rows(index)).double().cpu().numpy()
-    return found.reshape(len(sets), len(pairs))

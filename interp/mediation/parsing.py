@@ -5,19 +5,43 @@ from __future__ import annotations
 from typing import Any
 
 from interp.errors import ConfigError, DataError
-from interp.mediation.chosen import chosen
-from interp.mediation.edges.edge import Edge
+from interp.mediation.edges.edge import Edge, are_edges
 from interp.mediation.edges.experiment import EdgeExperiment
 from interp.mediation.edges.graph import Graph
 from interp.mediation.effects import DIRECTIONS
-from interp.mediation.experiment import Experiment, Mediators
+from interp.mediation.experiment import Experiment
+from interp.mediation.mediators import Mediators, Members, mediators_of
 from interp.mediation.metrics import METRICS
 from interp.mediation.replacements import replacement_of
 from interp.mediation.site_experiment import SiteExperiment
 from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 
-__all__ = ["experiment_of"]
+__all__ = ["experiment_of", "members_of"]
+
+
+def members_of(
+    model: ModelLike, pairs: PairSet, asked: Mediators, *, positions: str | int = "auto"
+) -> Members:
+    """The mediators of sites, or the edges, that names, globs or values mean, in the order of execution.
+
+    Args:
+        model: which there are.
+        pairs: how long the prompts are.
+        asked: ``edge.*`` and the like, or mediators as for ``mediators_of``.
+        positions: as for ``mediators_of``; edges are replaced at all positions.
+
+    Raises:
+        SiteError: there is no such mediator or edge.
+        ConfigError: edges and others together, or edges at single positions.
+    """
+    if not are_edges(asked):
+        return mediators_of(model, pairs, asked, positions=positions)
+    if positions not in ("auto", "all"):
+        raise ConfigError(
+            f"positions {positions!r} asked, but an edge is replaced at all positions; use 'all'."
+        )
+    return Graph.of(as_model(model)).select(asked)
 
 
 def experiment_of(
@@ -48,7 +72,7 @@ def experiment_of(
     if directions not in (*DIRECTIONS, "both"):
         raise ConfigError(f"directions {directions!r} asked; use 'both', {' or '.join(DIRECTIONS)}.")
     ways = tuple(DIRECTIONS) if directions == "both" else (directions,)
-    members: Any = chosen(model, pairs, mediators, positions=positions)
+    members: Any = members_of(model, pairs, mediators, positions=positions)
     asked = (model, pairs, members, METRICS[metric], rule, ways, seed)
     if not any(isinstance(one, Edge) for one in members):
         return SiteExperiment(*asked)

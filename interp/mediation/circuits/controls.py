@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.mediation.chosen import Members
+from interp.mediation.mediators import Members
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import Table

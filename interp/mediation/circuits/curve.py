@@ -15,9 +15,7 @@ from interp.errors import ConfigError
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
-    Members,
     ends_of,
-    members_of,
     no_total,
     ranked_of,
     refuse_no_effect,
@@ -27,6 +25,8 @@ from interp.mediation.circuits.runs import (
 )
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.pruning import on_a_path
+from interp.mediation.mediators import Members
+from interp.mediation.parsing import members_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -334,7 +334,7 @@ def curve(
         SiteError: a node or edge that the model does not have.
     """
     model = as_model(model)
-    every = members_of(model, pairs, universe)
+    every = members_of(model, pairs, universe, positions="all")
     ranked = ranked_of(model, pairs, order, every)
     steps, fractions = _steps(len(every), sizes, compat, what_are(every))
     measured = sorted({0, len(every), *steps})

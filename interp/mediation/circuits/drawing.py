@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from interp.mediation.chosen import Members
 from interp.mediation.edges.edge import Edge
-from interp.mediation.mediators import Mediator
+from interp.mediation.mediators import Mediator, Members
 from interp.results import Figure
 
 __all__ = ["drawing"]

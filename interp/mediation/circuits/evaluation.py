@@ -23,10 +23,8 @@ from interp.mediation.circuits.controls import UNMATCHED, Knockouts, Removals, c
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
-    Members,
     apart,
     ends_of,
-    members_of,
     no_total,
     refuse_no_effect,
     run_all,
@@ -35,6 +33,8 @@ from interp.mediation.circuits.runs import (
     what_are,
 )
 from interp.mediation.edges.graph import Edge
+from interp.mediation.mediators import Members
+from interp.mediation.parsing import members_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -370,8 +370,8 @@ def evaluate(
     if unknown:
         raise ConfigError(f"control {unknown[0]!r} asked; there are: {', '.join(UNMATCHED)}.")
     model = as_model(model)
-    every = members_of(model, pairs, universe)
-    inside = members_of(model, pairs, circuit) if circuit else ()
+    every = members_of(model, pairs, universe, positions="all")
+    inside = members_of(model, pairs, circuit, positions="all") if circuit else ()
     _check_inside(inside, every, universe)
     plan = _Plan.of(every, inside, random_circuits, knockouts, removals, seed)
     runs = plan.measured(model, pairs, metric, seed)

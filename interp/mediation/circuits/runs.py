@@ -6,20 +6,13 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from interp.errors import ConfigError, DataError
-from interp.mediation.chosen import Members, chosen
-from interp.mediation.edges.asked import Edges
-from interp.mediation.edges.engine import CutRow, EdgeEngine
-from interp.mediation.edges.graph import Edge, Graph
-from interp.mediation.edges.run import carriers_of
-from interp.mediation.engine import Engine
-from interp.mediation.mediators import Mediator, mediators_of
-from interp.mediation.metrics import METRICS, Targets
-from interp.mediation.walk import Row
+from interp.mediation.edges.edge import Edge, Edges
+from interp.mediation.mediators import Mediator, Members, mediators_of
+from interp.mediation.metrics import METRICS
+from interp.mediation.parsing import experiment_of, members_of
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Statistic
@@ -29,10 +22,8 @@ from probes.statistics import Estimate, paired_difference
 __all__ = [
     "NODES",
     "Circuit",
-    "Members",
     "apart",
     "ends_of",
-    "members_of",
     "no_total",
     "nodes_of",
     "ranked_of",
@@ -53,21 +44,6 @@ SHARES = ("accuracy", "prob")
 def nodes_of(model: Model, pairs: PairSet, nodes: Nodes = NODES) -> tuple[Mediator, ...]:
     """Every node that a circuit may have: heads and MLP outputs at all positions where left out."""
     return mediators_of(model, pairs, list(nodes), positions="all")
-
-
-def members_of(model: Model, pairs: PairSet, asked: Circuit) -> Members:
-    """The edges or the nodes that names, globs or values mean.
-
-    Args:
-        model: which there are.
-        pairs: how long the prompts are.
-        asked: ``edge.*`` and the like, or nodes such as ``head.*``.
-
-    Raises:
-        SiteError: there is no such node or edge.
-        ConfigError: edges and nodes together.
-    """
-    return chosen(model, pairs, asked, positions="all")
 
 
 def ranked_of(model: Model, pairs: PairSet, order: Sequence[Any], every: Members) -> Members:
@@ -91,7 +67,7 @@ def ranked_of(model: Model, pairs: PairSet, order: Sequence[Any], every: Members
             continue
         if not isinstance(one, str | Site | Mediator | Edge):
             raise ConfigError(f"{one!r} in a ranking is no node and no edge; give names or effects.top(k).")
-        named = members_of(model, pairs, cast("Circuit", [one]))
+        named = members_of(model, pairs, cast("Circuit", [one]), positions="all")
         stray = [other for other in named if other not in known]
         if stray:
             raise ConfigError(f"{stray[0]} is ranked, but it is not in the universe; add it there.")
@@ -198,37 +174,6 @@ def run_all(
     Raises:
         ConfigError: an unknown metric; names those there are.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
-    n = len(pairs)
-    if what_are(every) == "edge":
-        logits = _edges(model, pairs, every, circuits)
-    else:
-        logits = _nodes(model, pairs, every, circuits, seed)
-    targets = Targets.of(pairs, logits.device, model.logits(pairs.clean))
-    index = torch.arange(n, device=logits.device).repeat(len(circuits))
-    found = METRICS[metric].values(logits.float(), targets.rows(index)).double().cpu().numpy()
-    return list(found.reshape(len(circuits), n))
-
-
-def _nodes(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]], seed: int) -> Tensor:
-    carriers = sorted({site for node in every for site in node.carriers})
-    read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
-    outside = [tuple(node for node in every if node not in circuit) for circuit in circuits]
-    rows = [Row(at, nodes) for nodes in outside for at in range(len(pairs))]
-    engine = Engine(model, pairs.clean, seed, since=pairs.first_difference)
-    return engine.logits(rows, {site: read[str(site)] for site in carriers})
-
-
-def _edges(model: Model, pairs: PairSet, every: Any, circuits: Sequence[set[Any]]) -> Tensor:
-    graph = Graph.of(model)
-    carriers = carriers_of(graph.writers)
-    read = model.capture(pairs.corrupt, [str(site) for site in carriers], "all")
-    places, number = graph.indices(every), {edge: at for at, edge in enumerate(every)}
-    rows: list[CutRow] = []
-    for circuit in circuits:
-        outside = torch.ones(len(every), dtype=torch.bool)
-        outside[[number[edge] for edge in circuit]] = False
-        cut = places[outside]
-        rows += [CutRow(at, cut) for at in range(len(pairs))]
-    return EdgeEngine(model, pairs.clean, graph).logits(rows, {site: read[str(site)] for site in carriers})
+    asked = experiment_of(model, pairs, every, metric=metric, directions="noising", seed=seed)
+    outside = [[one for one in asked.mediators if one not in circuit] for circuit in circuits]
+    return list(asked.replaced(outside, "noising").values)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import total_ordering
+from typing import TypeGuard
 
-from interp.errors import SiteError
+from interp.errors import ConfigError, SiteError
 from interp.sites import Site
 
-__all__ = ["ARROW", "PREFIX", "Edge", "Reader"]
+__all__ = ["ARROW", "PREFIX", "Edge", "Edges", "Reader", "are_edges"]
 
 PREFIX = "edge."
 ARROW = "->"
@@ -121,3 +123,23 @@ class Edge:
         if not isinstance(other, Edge):
             return NotImplemented
         return (self.reader, self.writer) < (other.reader, other.writer)
+
+
+Edges = str | Edge | Sequence[str | Edge]
+
+
+def are_edges(asked: object) -> TypeGuard[Edges]:
+    """Whether mediators that were asked for are edges: ``edge.*``, or ``Edge`` values.
+
+    Raises:
+        ConfigError: some are edges and some are not.
+    """
+    given = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
+    found = [isinstance(one, Edge) or (isinstance(one, str) and _is_edge(one.strip())) for one in given]
+    if any(found) and not all(found):
+        raise ConfigError("edges and other mediators were asked for together; search for them one by one.")
+    return any(found)
+
+
+def _is_edge(text: str) -> bool:
+    return text.startswith(PREFIX) or ARROW in text

@@ -9,8 +9,9 @@ from typing import TypedDict, Unpack
 from interp.errors import ConfigError
 from interp.mediation.edges.graph import Graph
 from interp.mediation.effects import Effects
-from interp.mediation.experiment import Experiment, Mediators
+from interp.mediation.experiment import Experiment
 from interp.mediation.forecast import Forecast
+from interp.mediation.mediators import Mediators
 from interp.mediation.parsing import experiment_of
 from interp.mediation.searches.attribution import Attribution, EdgeIntegratedGradients
 from interp.mediation.searches.direct import Direct
