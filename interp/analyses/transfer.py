@@ -72,12 +72,14 @@ def probe_transfer(
     for name, kind in KINDS.items():
         job = Job(drawn, split, kind, "last", seed, audit)
         for layer in at:
-            theirs = known and known[name, layer]
-            if theirs:
+            theirs = None if known is None else known[name, layer]
+            if theirs is None:
+                like, controls = job.read(acts[f"resid_post.{layer}"]).probe, ("shuffled",)
+            else:
                 check_reference(theirs, model, job, at)
+                like, controls = theirs.probes[layer], ()
+            assert like is not None
             # Every probe is fitted with one penalty alone, or a model would differ from itself.
-            like = theirs.probes[layer] if theirs else job.read(acts[f"resid_post.{layer}"]).probe
-            controls = () if theirs else ("shuffled",)
             parts[name, layer] = job.result(model, acts, [layer], controls, like={layer: like})
     sizes = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
     labels = len(set(drawn.labels))

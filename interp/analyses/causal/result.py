@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -230,7 +230,7 @@ class CausalUse(Result):
             f"{self.lead()[0]} {of.n} test prompts in {of.n_groups} groups; {self.draws} random draws, "
             f"their interval is over draws. {HOW}"
         )
-        formats = dict.fromkeys(("effect", "random", "difference", "p", "whole state"), ".3g")
+        formats: dict[str, str] = dict.fromkeys(("effect", "random", "difference", "p", "whole state"), ".3g")
         effects = Table(
             "effects", "Does the model use it?", columns, rows, note, formats=formats, hidden=HIDDEN
         )
@@ -251,7 +251,9 @@ class CausalUse(Result):
             for name, keys in series
             for dose in self.doses
         ]
-        data = dict(zip(("x", "series", "value", "low", "high"), zip(*rows, strict=True), strict=True))
+        data: dict[str, Any] = dict(
+            zip(("x", "series", "value", "low", "high"), zip(*rows, strict=True), strict=True)
+        )
         caption = f"Bands: 95%, over groups; of the random directions over {self.draws} draws."
         rest = next(dose.value for dose in self.doses if dose.dose == 0)
         return (

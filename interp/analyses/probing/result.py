@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -224,16 +224,17 @@ class ProbeResult(Result):
         return tuple(text for text in found if text)
 
     def numbers(self) -> tuple[Number, ...]:
-        """The accuracy, its difference to each control, and the strongest of them."""
+        """The accuracy, the strongest control, and the difference to each control."""
         n, groups = self.accuracy.n, self.accuracy.n_groups
         found = [number_of("accuracy", self.accuracy, f"of {n:,} test prompts in {groups:,} groups")]
+        measured = [(score.estimate, score.name) for score in self.controls if score.estimate is not None]
+        if measured:
+            best, name = max(measured, key=lambda pair: pair[0].value)
+            meaning = f"{CONTROLS[name].words}: what the probe has to beat"
+            found.append(number_of("strongest-control", best, meaning))
         for score in self.controls:
             if score.difference is not None:
                 found.append(number_of(f"over-{score.name}", score.difference, *_over(score)))
-        if self.controls:
-            best = max(self.controls, key=lambda score: score.value)
-            meaning = f"{CONTROLS[best.name].words}: what the probe has to beat"
-            found.append(Number("strongest-control", *best.cells("value", "low", "high"), "", meaning))
         shares = [one for one in self.carried if one.unit == "share"]
         found += [Number(one.name.replace(" ", "-"), one.value, meaning=one.about) for one in shares]
         return (*found, *(() if self.causal is None else self.causal.numbers()))
@@ -381,7 +382,9 @@ class ProbeResult(Result):
         counts = Counter((one.label, one.read) for one in self.tested)
         of = Counter(one.label for one in self.tested)
         cells = [(a, p, counts[a, p], counts[a, p] / max(of[a], 1)) for a in names for p in names]
-        data = dict(zip(("actual", "predicted", "n", "share"), zip(*cells, strict=True), strict=True))
+        data: dict[str, Any] = dict(
+            zip(("actual", "predicted", "n", "share"), zip(*cells, strict=True), strict=True)
+        )
         caption = (
             f"n = {len(self.tested):,} test prompts; a row is a true label, its shade the share of that row."
         )

@@ -398,13 +398,9 @@ def check_reference(reference: ProbeResult, model: Model, job: Job, layers: Sequ
     """Refuse a reference whose probe cannot be read on this model.
 
     Raises:
-        ConfigError: it is no result of ``probe``, or has another kind of probe.
+        ConfigError: it has another kind of probe.
         DataError: it is of other data, tokens or layers, or of a model of another width.
     """
-    if not isinstance(reference, ProbeResult):
-        raise ConfigError(
-            f"the reference is a {type(reference).__name__}; give what probe(model, data) returned."
-        )
     asked, found = (job.kind, job.position), (reference.kind, reference.position)
     if asked != found:
         raise ConfigError(

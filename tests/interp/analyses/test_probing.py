@@ -630,5 +630,3 @@ def test_a_reference_of_something_else_is_refused(change: dict, message: str) ->
     about = replace(full.about, model={**full.about.model, "tokenizer_fingerprint": "other"})
     with pytest.raises(DataError, match="the reference read other tokens"):
         probe(planted(), about_words(180), layers=1, controls=(), reference=replace(full, about=about))
-    with pytest.raises(ConfigError, match="the reference is a str; give what probe"):
-        probe(planted(), about_words(180), layers=1, controls=(), reference="runs/first")  # type: ignore[arg-type]

@@ -82,6 +82,8 @@ def test_a_longer_term_is_not_taken_for_a_shorter_one_in_it() -> None:
         "told from chance",
     ]
     assert list(dict(terms_in(["A noise floor is no floor."]))) == ["floor", "noise floor"]
+    assert [*dict(terms_in(["not shown"]))] == ["not shown"]
+    assert not terms_in(["Readable, but not shown to be used"])
 
 
 def test_intervals_are_one_cell_and_columns_of_numbers_are_set_right() -> None:
