@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from probes.evaluation import LEAKS, Audit, Split, audit
 from probes.statistics import best_of
 
-__all__ = ["COVERED", "NOT_USE", "Looks", "audit_lead", "audited", "leak_note", "many_looks", "told"]
+__all__ = ["COVERED", "NOT_USE", "Looks", "audit_lead", "audited", "leak_note", "many_looks"]
 
 NOT_USE = (
     "That something can be read here does not show that the model uses it: to show that, change the "
@@ -112,10 +112,3 @@ def many_looks(
     found = best_of(table, references, groups=groups, seed=seed)
     best = int(layers[found.index])
     return Looks(len(layers), best, found.difference, found.p_value, found.p_uncorrected, against)
-
-
-def told(leakage: Audit, looks: Looks | None) -> dict[str, Any]:
-    """Both as JSON types, for results that are still told by dictionaries."""
-    expected = [kind for kind in LEAKS if kind not in leakage.kinds]
-    told = {**leakage.to_dict(), "expected": expected, "sentence": leakage.sentence()}
-    return {"leakage": told, "looks": {**asdict(looks), "sentence": looks.sentence} if looks else {}}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from interp.analyses.concepts.vocabulary import concept_tokens
+from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.models.tokens import Tokens, tokenize

@@ -39,7 +39,6 @@ __all__ = [
     "Command",
     "ExamplesFirst",
     "Made",
-    "OldMade",
     "Work",
     "about_data",
     "about_model",
@@ -71,33 +70,6 @@ class Made:
     folders: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
-    error: InterpError | None = None
-
-
-@dataclass(frozen=True)
-class OldMade:
-    """What a command made whose result is no ``Result`` yet.
-
-    Attributes:
-        content: the result as a dictionary, written as ``metrics.json`` and printed with ``--json``.
-        tables: file name -> DataFrame, written as parquet.
-        numbers: by name, what ``--fail-under`` looks at.
-        folders: that the command itself has written into the run folder.
-        facts: for ``run.json``, beside those about the model.
-        warnings: of the analysis.
-        more: for the envelope of ``--json`` alone.
-        page: whether the run gets a report.
-        error: a failure that still leaves a whole run.
-    """
-
-    content: dict[str, Any]
-    tables: Mapping[str, pandas.DataFrame] = field(default_factory=dict)
-    numbers: Mapping[str, float | None] = field(default_factory=dict)
-    folders: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-    more: Mapping[str, Any] = field(default_factory=dict)
-    page: bool = True
     error: InterpError | None = None
 
 
@@ -200,7 +172,7 @@ class Command(ExamplesFirst, click.Command):
 
 def command(
     kind: type[S], *, examples: tuple[str, ...], plan: Callable[[Work, S], Outcome] | None = None
-) -> Callable[[Callable[[Work, S], Outcome | Made | OldMade]], Command]:
+) -> Callable[[Callable[[Work, S], Outcome | Made]], Command]:
     """Make a click command of a function.
 
     Args:
@@ -210,7 +182,7 @@ def command(
         plan: says what a run would take, for ``--dry-run``.
     """
 
-    def decorate(run: Callable[[Work, S], Outcome | Made | OldMade]) -> Command:
+    def decorate(run: Callable[[Work, S], Outcome | Made]) -> Command:
         def callback() -> None:
             context = click.get_current_context()
             _execute(context.obj, run.__name__, context.params, run, plan)
@@ -224,7 +196,7 @@ def _execute(
     session: Session,
     name: str,
     params: Mapping[str, Any],
-    run: Callable[[Work, Any], Outcome | Made | OldMade],
+    run: Callable[[Work, Any], Outcome | Made],
     plan: Callable[[Work, Any], Outcome] | None,
 ) -> None:
     """Put the settings together, run a command with libraries kept quiet, and print what it came to."""
@@ -277,10 +249,8 @@ def _claim(session: Session, settings: RunSettings) -> RunFolder:
     return session.run
 
 
-def _finish(work: Work, made: Outcome | Made | OldMade) -> Outcome:
+def _finish(work: Work, made: Outcome | Made) -> Outcome:
     """Write what a command made, and its report; look at the gates."""
-    if isinstance(made, OldMade):
-        return _finish_old(work, made)
     from interp import report
 
     assert isinstance(made, Made)
@@ -344,44 +314,6 @@ def _end(work: Work, facts: Mapping[str, Any]) -> None:
     )
 
 
-def _finish_old(work: Work, made: OldMade) -> Outcome:
-    """Write what a command made, and its report; look at the gates."""
-    from interp import report
-
-    session, run = work.session, work.run
-    _write(work, made)
-    page = [report.html(run.path).name] if made.page else []
-    story = report.read(run.path)
-
-    def show() -> None:
-        report.write(story)
-        session.say(f"run: {run.path}" + "".join(f"   report: {run.path / name}" for name in page))
-
-    data = {**made.content, "certificate": {"passed": work.certificate.passed}, **made.more}
-    gates = read_gates(getattr(work.settings, "fail_under", ()), made.numbers)
-    error = made.error or failed_gate(gates, made.numbers)
-    return Outcome(data, show, run=run.path, artifacts=(*run.artifacts, *page), error=error)
-
-
-def _write(work: Work, made: OldMade) -> None:
-    """Write everything but the report, which is made from what is written here."""
-    from interp.report import figure_page
-    from interp.report.stories import figures
-
-    session, run = work.session, work.run
-    for text in (*made.warnings, *run.write_json("metrics.json", made.content)):
-        session.warn(text)
-    for name, table in made.tables.items():
-        run.write_table(name, table)
-    for name in made.folders:
-        run.add(name)
-    drawn = figures(session.command, made.content, made.tables.get("data.parquet"))
-    for name, figure in drawn.items():
-        run.write_text(f"figures/{name}.svg", figure.svg())
-        run.write_text(f"figures/{name}.html", figure_page(figure))
-    _end(work, made.facts)
-
-
 def about_model(model: Model) -> dict[str, Any]:
     """What ``run.json`` says about a model."""
     return {
@@ -409,11 +341,11 @@ def prompt_table(data: Labelled, token_ids: Sequence[Sequence[int]], *, keep_tex
     """``data.parquet``: one row per prompt; without the text, its sha256."""
     import pandas
 
-    text = data.texts if keep_text else data.redacted().texts
+    data = data if keep_text else data.redacted()
     return pandas.DataFrame(
         {
             "row": range(len(data)),
-            "text" if keep_text else "text_sha256": list(text),
+            "text" if keep_text else "text_sha256": list(data.texts),
             "label": list(data.labels),
             "group": list(data.groups),
             "split": list(data.splits),

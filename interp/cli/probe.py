@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from interp.cli.dry_run import of_probe, show_plan
-from interp.cli.frame import (
-    Made,
-    OldMade,
-    Work,
-    about_data,
-    command,
-    prompt_table,
-    read_gates,
-    read_prompts,
-)
+from interp.cli.frame import Made, Work, about_data, command, prompt_table, read_gates, read_prompts
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
-    import pandas
-
     from interp.analyses.causal import CausalUse
     from interp.analyses.concepts import ConceptResult
     from interp.analyses.probing import ProbeResult
-    from interp.tasks import Labelled
     from interp.tasks.protocols import Protocol
+    from probes import Probe
 
 __all__ = ["probe"]
 
@@ -135,7 +124,10 @@ class ProbeSettings(PromptSettings):
         for name in self.controls or ():
             choose("--controls", name, table)
         if self.concepts is not None:
-            return ("top1", *(f"over-{name}" for name in table))
+            row = _protocol(self)
+            assert row is not None
+            known = self.controls if self.controls is not None else (*row.controls, *concepts.BASELINES)
+            return ("top1", *(f"over-{name}" for name in known))
         own = self.controls if self.controls is not None else DEFAULT_CONTROLS
         return tuple(
             name for name in probing.METRICS if name in ("accuracy", *(f"over-{one}" for one in own))
@@ -187,7 +179,7 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
 
 
 @command(ProbeSettings, examples=EXAMPLES, plan=plan)
-def probe(work: Work, settings: ProbeSettings) -> Made | OldMade:
+def probe(work: Work, settings: ProbeSettings) -> Made:
     """Read concepts under a protocol, or a label of prompts."""
     return _label(work, settings) if settings.concepts is None else _concepts(work, settings)
 
@@ -209,21 +201,7 @@ def _label(work: Work, settings: ProbeSettings) -> Made:
         batch_size=settings.batch_size,
         progress=work.session.progress,
     )
-    result = replace(result, causal=_causal(work, settings, result))
-    rows = prompt_table(data, work.model.tokenize(data.texts).token_ids, keep_text=settings.text)
-    found = result.predictions()
-    rows = rows.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
-    for layer, fitted in result.probes.items():
-        fitted.save(work.run.begin() / "probes" / f"resid_post.{layer}")
-    about = {"kind": kind, "description": PROBES[kind].description}
-    leaks = settings.strict and not result.leakage.clean
-    return Made(
-        result,
-        tables={"data.parquet": rows},
-        folders=("probes",),
-        facts={"data": about_data(data), "probe": about},
-        error=_leaks(result.leakage.sentence()) if leaks else None,
-    )
+    return _made(work, settings, result, result.probes, PROBES[kind].description)
 
 
 def _controls(work: Work, settings: ProbeSettings) -> tuple[str, ...]:
@@ -238,9 +216,8 @@ def _controls(work: Work, settings: ProbeSettings) -> tuple[str, ...]:
     return tuple(name for name in DEFAULT_CONTROLS if name != "random-weights")
 
 
-def _concepts(work: Work, settings: ProbeSettings) -> OldMade:
-    from interp.analyses.concepts import CONTROLS, probe_concepts
-    from interp.analyses.concepts.cards import card_of
+def _concepts(work: Work, settings: ProbeSettings) -> Made:
+    from interp.analyses.concepts import probe_concepts
 
     row = _protocol(settings)
     assert row is not None
@@ -254,27 +231,7 @@ def _concepts(work: Work, settings: ProbeSettings) -> OldMade:
         batch_size=settings.batch_size,
         progress=work.session.progress,
     )
-    data = _prompts(row, settings)
-    rows = prompt_table(data, work.model.tokenize(data.texts).token_ids, keep_text=settings.text)
-    texts, values = [item.text for item in result.items], zip(result.read, result.similarity, strict=True)
-    read = dict(zip(texts, values, strict=True))
-    nothing = ("", float("nan"))
-    found = [
-        read.get(text, nothing) if part == "test" else nothing
-        for text, part in zip(data.texts, data.splits, strict=True)
-    ]
-    rows = rows.assign(
-        predicted=[name for name, _ in found],
-        right=[name == label for (name, _), label in zip(found, data.labels, strict=True)],
-        probability=[value for _, value in found],
-    )
-    place = work.run.begin() / "probes" / f"resid_post.{result.layer}"
-    result.probe.save(place, card=card_of(result))
-    numbers = {"top1": result.top1.value}
-    numbers |= {f"over-{s.name}": s.difference.value for s in result.scores if s.difference is not None}
-    about = {"kind": "hyperdimensional", "description": result.question}
-    controls = {s.name: CONTROLS[s.name].description for s in result.scores if s.name in CONTROLS}
-    return _made(work, settings, result, data, rows, numbers, {"probe": about, "controls": controls})
+    return _made(work, settings, result, {result.layer: result.probe}, row.question)
 
 
 def _protocol(settings: ProbeSettings) -> Protocol | None:
@@ -283,44 +240,28 @@ def _protocol(settings: ProbeSettings) -> Protocol | None:
     return None if settings.concepts is None else PROTOCOLS[settings.concepts]
 
 
-def _prompts(row: Protocol, settings: ProbeSettings) -> Labelled:
-    """The protocol's prompts as a data set, for the run's record."""
-    from interp.tasks import Labelled
-
-    items = row.items(seed=settings.seed, sizes=settings.sizes()).items
-    return Labelled(
-        row.name,
-        row.question,
-        tuple(item.text for item in items),
-        tuple(item.answer for item in items),
-        tuple(item.fact for item in items),
-        tuple(item.part for item in items),
-    )
-
-
 def _made(
     work: Work,
     settings: ProbeSettings,
-    result: ConceptResult,
-    data: Labelled,
-    rows: pandas.DataFrame,
-    numbers: Mapping[str, float | None],
-    facts: Mapping[str, Any],
-) -> OldMade:
-    """What is written of concepts, with the causal test where it was asked for."""
-    content = {**result.to_dict(), **_told(_causal(work, settings, result))}
-    if not settings.text:
-        content["leakage"]["first"] = []
-        for cell in content.get("cells", {}).values():
-            cell["examples"] = []
+    result: ProbeResult | ConceptResult,
+    probes: Mapping[int, Probe],
+    description: str,
+) -> Made:
+    """The result with its causal test, what was read from every prompt, and the probes by layer."""
+    result = replace(result, causal=_causal(work, settings, result))
+    tokens = work.model.tokenize(result.data.texts)
+    rows = prompt_table(result.data, tokens.token_ids, keep_text=settings.text)
+    found = result.predictions()
+    rows = rows.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
+    for layer, fitted in probes.items():
+        fitted.save(work.run.begin() / "probes" / f"resid_post.{layer}")
+    kind = next(iter(probes.values())).kind
     leaks = settings.strict and not result.leakage.clean
-    return OldMade(
-        content,
-        tables={"data.parquet": rows, "metrics.parquet": result.table()},
-        numbers=numbers,
+    return Made(
+        result,
+        tables={"data.parquet": rows},
         folders=("probes",),
-        facts={"data": about_data(data), **facts},
-        warnings=result.warnings,
+        facts={"data": about_data(result.data), "probe": {"kind": kind, "description": description}},
         error=_leaks(result.leakage.sentence()) if leaks else None,
     )
 
@@ -342,27 +283,3 @@ def _causal(work: Work, settings: ProbeSettings, result: ProbeResult | ConceptRe
         batch_size=settings.batch_size,
         progress=work.session.progress,
     )
-
-
-def _told(found: CausalUse | None) -> dict[str, Any]:
-    """A causal test as a dictionary, for the page of concepts."""
-    if found is None:
-        return {}
-    names = ("position", "site", "directions", "measure", "measured", "draws", "used", "rank")
-    effects = [
-        {
-            **effect.estimate.to_dict(),
-            "edit": effect.edit,
-            "random": effect.random,
-            "random_low": effect.random_low,
-            "random_high": effect.random_high,
-            "difference": effect.difference.value,
-            "difference_low": effect.difference.interval.low,
-            "difference_high": effect.difference.interval.high,
-            "whole": None if effect.whole is None else effect.whole.value,
-        }
-        for effect in found.effects
-    ]
-    verdict = found.verdict()
-    told = {name: getattr(found, name) for name in names} | {"doses": [asdict(dose) for dose in found.doses]}
-    return {"causal": {**told, "effects": effects, "verdict": verdict[:1].lower() + verdict[1:-1]}}

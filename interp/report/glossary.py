@@ -29,6 +29,7 @@ GLOSSARY: dict[str, str] = {
         "different labels, along the direction from one to the other."
     ),
     "excess": "The value less its own model's control. A verdict is on its change, item by item.",
+    "fact": "What a prompt asks, such as the capital of France. Prompts of one fact are not independent.",
     "faithfulness": "The share of the behaviour kept when only the circuit is as in the clean run.",
     "finding": "One number of an analysis, measured item by item, with a control that it has to beat.",
     "floor": "What the best constant prediction scores.",

@@ -53,13 +53,14 @@ def to_rich(table: Table) -> rich.table.Table:
 
 
 def write(story: Story, stream: TextIOBase | None = None) -> None:
-    """Print a story: title, verdict, tables, cautions."""
+    """Print a story: title, verdict, tables that are not folded, cautions."""
     out = console(stream)
     out.print(rich_text(story.title, style="bold"))
     out.print(rich_text(story.verdict))
     out.print()
     first = () if story.first is None else (story.first,)
-    for table in story.terminal or (*first, *story.tables):
+    shown = (table for table in story.tables if not table.folded)
+    for table in story.terminal or (*first, *shown):
         out.print(to_rich(table))
         if table.note:
             out.print(rich_text(table.note, style="dim"))

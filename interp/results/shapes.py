@@ -68,6 +68,7 @@ class Number:
         meaning: one clause for the reader.
         label: the name as a reader sees it; made from ``name`` where left out.
         decimals: digits behind the point.
+        hidden: whether it is for gates and JSON alone, and a page leaves it out.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Number:
     meaning: str = ""
     label: str = ""
     decimals: int = 3
+    hidden: bool = False
 
     @property
     def title(self) -> str:

@@ -153,7 +153,9 @@ class Labelled:
 
     def redacted(self) -> Labelled:
         """The same with each prompt replaced by the sha256 of its text; its fingerprint is another."""
-        return replace(self, texts=tuple(text_sha256(text) for text in self.texts))
+        texts = tuple(text_sha256(text) for text in self.texts)
+        known = dict(zip(self.texts, texts, strict=True))  # a prompt may be its own group
+        return replace(self, texts=texts, groups=tuple(known.get(group, group) for group in self.groups))
 
     def limit(self, n: int, *, seed: int = 0) -> Labelled:
         """Keep at most ``n`` prompts, drawn at random and left in order."""

@@ -6,10 +6,11 @@ import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from interp.tasks import analogy, key_value, one_hop, two_hop
+from interp.tasks.prompts import text_sha256
 from interp.tasks.relations import RELATIONS
 from interp.tasks.sampling import distinct
 from interp.tasks.splits import Split
@@ -50,6 +51,11 @@ class Item:
     candidates: tuple[str, ...] = ()
     subject: str = ""
     shown: tuple[str, str] | None = None
+
+    def redacted(self) -> Item:
+        """The same with the sha256 of its text in the text's place."""
+        text = text_sha256(self.text)
+        return replace(self, text=text, fact=text if self.fact == self.text else self.fact)
 
 
 @dataclass(frozen=True, eq=False)

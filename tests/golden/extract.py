@@ -47,11 +47,7 @@ NEAR_TIES = ("rank correlation", "neurons above the threshold")
 
 def probe(result: Any) -> Numbers:
     """Of a label probe: every score by layer, the audit, the verdict."""
-    found = Numbers()
-    _scores(found, [score.row() for score in result.scores])
-    told = {"layer": result.layer, "verdict": _clause(result.verdict()), "selection": result.selection}
-    looks = {} if result.looks is None else asdict(result.looks)
-    _common(found, told | {"leakage": {"counts": result.leakage.counts}, "looks": looks})
+    found = _read(result)
     for part in ("train", "validation", "test"):
         found.add(f"{part} prompts / n", len(getattr(result.split, part)))
     for key in ("regularisation", "converged"):
@@ -66,50 +62,47 @@ def _clause(sentence: str) -> str:
 
 def concepts(result: Any) -> Numbers:
     """Of a concept probe: the same, and its rankings, relations, cells and beliefs."""
-    found, told = Numbers(), result.to_dict()
-    _scores(found, told["scores"])
-    _common(found, told)
-    for layer, row in told["curve"].items():
+    found = _read(result)
+    for layer, one in result.curve.items():
+        row = {**one.test.to_dict(), "validation": one.validation, "test": one.test.value}
         found.row(f"layer {layer} / screening", row, ("validation", "test", "low", "high"))
-    for name, value in told["metrics"].items():
-        if isinstance(value, Mapping):
-            found.row(f"metric {name}", value, (*INTERVAL, "n"))
-        else:
-            found.add(f"metric {name} / value", value)
-    for name, row in told["by_relation"].items():
-        found.row(
-            f"relation {name}",
-            dict(zip(("n", "probe", "model"), row, strict=False)),
-            ("n", "probe", "model"),
-        )
-    for name, cell in told["cells"].items():
-        found.add(f"{name} / n", cell["n"])
-    for belief in told["belief"]:
-        name = f"belief, {belief['where']}"
-        found.add(f"{name} / n", belief["n"])
+    for name, one in result.metrics.items():
+        found.row(f"metric {name}", one.to_dict(), (*INTERVAL, "n"))
+    for name, value in result.floors.items():
+        found.add(f"metric {name}_floor / value", value)
+    found.add("metric ceiling / value", result.ceiling)
+    for name, one in result.by_relation.items():
+        found.row(f"relation {name}", vars(one), ("n", "probe", "model"))
+    for name, rows in result.cells.items():
+        found.add(f"{name} / n", len(rows))
+    for belief in result.belief:
+        name = f"belief, {belief.where}"
+        found.add(f"{name} / n", belief.n)
         for kind in ("belief", "truth", "unseen"):
-            if belief.get(kind):
-                found.row(f"{name} / {kind}", belief[kind], INTERVAL)
-        for kind in ("model_belief", "truth_chance", "lens_belief", "lens_truth"):
-            found.add(f"{name} / {kind.replace('_', ' ')}", belief.get(kind))
+            if getattr(belief, kind):
+                found.row(f"{name} / {kind}", getattr(belief, kind).to_dict(), INTERVAL)
+        found.row(name, vars(belief), ("model_belief", "truth_chance"))
+        lens = belief.lens and {"lens_belief": belief.lens.belief, "lens_truth": belief.lens.truth}
+        found.row(name, lens or {}, ("lens_belief", "lens_truth"))
     return found
 
 
-def _scores(found: Numbers, rows: Sequence[Mapping[str, Any]]) -> None:
-    for row in rows:
+def _read(result: Any) -> Numbers:
+    """What probes of labels and of concepts share: every score by layer, the choice, the audit, the looks."""
+    found = Numbers()
+    for row in (score.row() for score in result.scores):
         what = "probe" if row["name"] == "probe" else f"control {row['name']}"
         name = f"layer {row['layer']} / {what}"
         found.row(name, row, (*INTERVAL, *DIFFERENCE, "validation", "method"))
         for kind in ("n", "n_groups"):
-            found.add(f"{name} / {kind.replace('_', ' ')}", row[kind] and int(row[kind]))
-
-
-def _common(found: Numbers, told: Mapping[str, Any]) -> None:
-    for key in ("layer", "verdict", "selection"):
-        found.add(f"chosen / {key}", told[key])
-    for kind, count in told["leakage"]["counts"].items():
+            found.add(f"{name} / {kind.replace('_', ' ')}", row[kind])
+    chosen = {"layer": result.layer, "verdict": _clause(result.verdict()), "selection": result.selection}
+    found.row("chosen", chosen, tuple(chosen))
+    for kind, count in result.leakage.counts.items():
         found.add(f"leaks by {kind} / n", count)
-    found.row("best layer", told["looks"], ("best", "difference", "p_value", "p_uncorrected"))
+    looks = {} if result.looks is None else vars(result.looks)
+    found.row("best layer", looks, ("best", "difference", "p_value", "p_uncorrected"))
+    return found
 
 
 def causal(result: Any) -> Numbers:
@@ -269,28 +262,30 @@ def stored(told: Mapping[str, Any]) -> Numbers:
 
 def decoded(told: Mapping[str, Any]) -> Numbers:
     """Of the document of ``interp decode`` with a prompt."""
-    found = Numbers()
-    names, sizes = zip(*((row["concept"], row["similarity"]) for row in told["concepts"]), strict=False)
+    found, rows = Numbers(), told["tables"]["concepts"]["rows"]
+    names, sizes = zip(*((row["concept"], row["similarity"]) for row in rows), strict=False)
     found.ranks("concept", names, sizes)
     for name, size in zip(names, sizes, strict=False):
         found.add(f"concept {name} / similarity", size)
-    for row in told["model"]:
+    for row in told["tables"]["tokens"]["rows"]:
         found.add(f"next token {row['token']} / probability", row["probability"])
-    found.row("decoding", told, ("threshold", "abstained"))
+    found.add("decoding / threshold", told["numbers"]["threshold"]["value"])
+    found.add("decoding / abstained", not rows[0]["claimed"])
     return found
 
 
 def generation(told: Mapping[str, Any]) -> Numbers:
     """Of the document of ``interp decode --questions``."""
-    found = Numbers()
-    found.row("questions", told, ("n", "threshold"))
-    for row in told["scores"]:
+    found, replies = Numbers(), told["tables"]["replies"]["rows"]
+    found.add("questions / n", len(replies))
+    found.add("questions / threshold", told["numbers"]["threshold"]["value"])
+    for row in told["tables"]["scores"]["rows"]:
         found.row(f"overlap of {row['name']}", row, (*INTERVAL, "by_luck"))
-    for at, reply in enumerate(told["replies"]):
+    for at, reply in enumerate(replies):
         for kind in ("question", "answer", "generated", "mentioned"):
             found.add(f"question {at + 1} / {kind}", str(reply[kind]))
         for kind in ("before", "after", "gained", "lost"):
-            found.add(f"question {at + 1}, {kind} / concepts", ", ".join(reply[kind]))
+            found.add(f"question {at + 1}, {kind} / concepts", reply[kind])
     return found
 
 

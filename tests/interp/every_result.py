@@ -84,6 +84,30 @@ def labels() -> ProbeResult:
     return replace(found, causal=causal_use(model, found))
 
 
+def concepts() -> Result:
+    """A concept probe at the best of two layers of the bundled model, with its use."""
+    model = interp.load("demo")
+    given = {"layers": "8,23", "sizes": (150, 30, 40), "controls": ("constant", "shuffled", "ridge")}
+    found = interp.probe_concepts(model, **given)
+    return replace(found, causal=causal_use(model, found, prompts=6))
+
+
+def decoded() -> Result:
+    """One prompt, read by a probe that was trained for the occasion."""
+    from interp.analyses.concepts import decode
+
+    return decode(interp.load("demo"), "Denmark : krone = Japan :")
+
+
+def generated() -> Result:
+    """Three questions, answered and read."""
+    from interp.analyses.concepts.generation import bundled_questions, probe_generation
+    from interp.analyses.concepts.trial import trained_probe
+
+    model = interp.load("demo")
+    return probe_generation(model, trained_probe(model, 23), bundled_questions(3), layer=23)
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.capture/2": stored,
@@ -91,12 +115,15 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.certificate/2": compared_results.certificate,
     "interp.circuit-transfer/1": circuit_transfer,
     "interp.comparison/3": compared_results.compared,
+    "interp.concepts/2": concepts,
     "interp.contributions/2": lambda: mediation.direct_logit_attribution(circuit().model, circuit().pairs),
     "interp.cost/2": compared_results.cost_of_a_model,
     "interp.curve/2": curve,
+    "interp.decode/1": decoded,
     "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,
     "interp.findings/1": compared_results.measured,
+    "interp.generation/2": generated,
     "interp.integrity/1": compared_results.integrity,
     "interp.interactions/1": interactions,
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),

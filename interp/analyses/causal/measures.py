@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.analyses.concepts.vocabulary import concept_tokens
+from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError
 from interp.models.model import Model
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from interp.analyses.causal.edits import EDITS
 from interp.results import Figure, Finding, Number, Result, Table
+from interp.tasks.prompts import text_sha256
 from probes.statistics import Estimate
 
 __all__ = ["LEVEL", "CausalUse", "Dose", "Effect"]
@@ -64,6 +65,10 @@ class Effect:
     changes: tuple[float, ...] = ()
     random_changes: tuple[float, ...] = ()
     groups: tuple[str, ...] = ()
+
+    def redacted(self) -> Effect:
+        """The same with the sha256 of each group in its place: a prompt may be its own group."""
+        return replace(self, groups=tuple(text_sha256(group) for group in self.groups))
 
     @property
     def stands_out(self) -> bool:

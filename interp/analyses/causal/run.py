@@ -18,7 +18,6 @@ from interp.analyses.causal.result import CausalUse, Dose, Effect
 from interp.analyses.causal.subjects import (
     Probed,
     Subject,
-    origin,
     paired,
     sampled,
     subject_of,
@@ -119,7 +118,7 @@ def _check(model: Model, found: Probed, draws: int, prompts: int) -> None:
         raise ConfigError(f"draws={draws} asked; give {FEWEST} or more, or chance cannot be told from use.")
     if prompts < 2:
         raise ConfigError(f"prompts={prompts} asked; give 2 or more.")
-    if origin(found)["fingerprint"] != model.fingerprint:
+    if found.about.model["fingerprint"] != model.fingerprint:
         raise ConfigError(
             f"the probe was trained on other weights than those of {model.name!r}; give the model that was "
             "probed."
@@ -160,7 +159,7 @@ def _result(found: Probed, subject: Subject, job: Job, note: str, *, progress: b
     effects = tuple(job.effect(EDITS[name], table) for name, table in changes.items())
     notes = dict.fromkeys((note, *(effect.estimate.note for effect in effects)))
     return CausalUse(
-        about=About(model=origin(found)),
+        about=About(model=found.about.model),
         site=str(job.site),
         position=subject.position,
         kind=subject.probe.kind,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,11 +14,10 @@ from interp.analyses.concepts.result import ConceptResult
 from interp.analyses.probing.result import ProbeResult
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
-from interp.results import Result
 from probes.base import Probe
 from probes.hyperdimensional import HyperdimensionalProbe
 
-__all__ = ["Probed", "Subject", "origin", "paired", "sampled", "subject_of", "training_mean"]
+__all__ = ["Probed", "Subject", "paired", "sampled", "subject_of", "training_mean"]
 
 Probed = ProbeResult | ConceptResult
 TRAINING = 512
@@ -98,11 +96,6 @@ def subject_of(found: Probed) -> Subject:
     raise ConfigError(
         f"a {type(found).__name__} was given; give what interp.analyses.probe or probe_concepts returned."
     )
-
-
-def origin(found: Probed) -> Mapping[str, Any]:
-    """What is known of the model that was probed."""
-    return found.about.model if isinstance(found, Result) else found.model
 
 
 def training_mean(model: Model, found: Probed) -> Float[Tensor, " d_model"]:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.analyses.concepts.controls import CONTROLS
-    from interp.analyses.concepts.reading import next_tokens, trained_probe
-    from interp.analyses.concepts.result import ConceptResult
-    from interp.analyses.concepts.run import probe_concepts
-    from interp.analyses.concepts.vocabulary import codebook_of
+    from interp.analyses.concepts.controls import BASELINES as BASELINES
+    from interp.analyses.concepts.controls import CONTROLS as CONTROLS
+    from interp.analyses.concepts.decoding import DecodeResult as DecodeResult
+    from interp.analyses.concepts.decoding import decode as decode
+    from interp.analyses.concepts.generation import GenerationResult as GenerationResult
+    from interp.analyses.concepts.generation import probe_generation as probe_generation
+    from interp.analyses.concepts.result import ConceptResult as ConceptResult
+    from interp.analyses.concepts.run import probe_concepts as probe_concepts
+    from interp.analyses.concepts.trial import codebook_of as codebook_of
+    from interp.analyses.concepts.trial import trained_probe as trained_probe
 
-_HOME = {
-    "CONTROLS": "controls",
-    "ConceptResult": "result",
-    "codebook_of": "vocabulary",
-    "next_tokens": "reading",
-    "probe_concepts": "run",
-    "trained_probe": "reading",
-}
-
-__all__ = ["CONTROLS", "ConceptResult", "codebook_of", "next_tokens", "probe_concepts", "trained_probe"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name not in _HOME:
-        known = ", ".join(__all__)
-        raise AttributeError(f"module 'interp.analyses.concepts' has no attribute {name!r}; it has: {known}.")
-    return getattr(import_module(f"interp.analyses.concepts.{_HOME[name]}"), name)
+__getattr__, __dir__, __all__ = exports(__name__)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
-from interp.analyses.concepts.trial import Trial
-from interp.analyses.concepts.vocabulary import concept_tokens
+from interp.analyses.concepts.trial import Trial, by_lens, concept_tokens
 from interp.models.model import Model
+from interp.results import Table
 from interp.tasks import analogy, load_world
 from interp.tasks.protocols import Item
 from interp.tasks.world import World
@@ -25,8 +25,17 @@ SHOWN_PER_FACT = 6
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Of some prompts, the shares read as the model's belief and as the truth."""
+
+    n: int
+    belief: float
+    truth: float
+
+
+@dataclass(frozen=True)
 class Belief:
-    """Hold what a probe says where the model believes something false.
+    """What a probe says where the model believes something false.
 
     Attributes:
         where: on which prompts, in words.
@@ -35,13 +44,13 @@ class Belief:
         belief: share read as the model's belief.
         truth: share read as the world's truth.
         unseen: share read as the belief where the belief was no answer in training; None without such
-        prompts.
+            prompts.
         model_belief: share of the prompts that the model itself answers with the belief.
         truth_chance: the truth's share among all readings of other prompts of the relation: what reading the
             truth by luck would score.
-        lens: the shares that the logit lens reads as belief and as truth at the same layer: what the state
-            itself leans to there; None where it was not read.
-        by_relation: relation -> (prompts, share of belief, share of truth).
+        lens: the same shares by the logit lens at the same layer: what the state itself leans to there; None
+            where it was not read.
+        by_relation: relation -> the shares of its prompts.
     """
 
     where: str
@@ -52,28 +61,26 @@ class Belief:
     unseen: Estimate | None
     model_belief: float
     truth_chance: float
-    lens: tuple[float, float] | None
-    by_relation: dict[str, tuple[int, float, float]]
+    lens: Shares | None
+    by_relation: Mapping[str, Shares]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types."""
-        named = {
-            name: None
-            if value is None
-            else {"value": value.value, "low": value.interval.low, "high": value.interval.high}
-            for name, value in (("belief", self.belief), ("truth", self.truth), ("unseen", self.unseen))
-        }
-        return {
-            "where": self.where,
-            "training": self.training,
-            "n": self.n,
-            **named,
-            "model_belief": self.model_belief,
-            "truth_chance": self.truth_chance,
-            "lens_belief": None if self.lens is None else self.lens[0],
-            "lens_truth": None if self.lens is None else self.lens[1],
-            "by_relation": {name: list(values) for name, values in self.by_relation.items()},
-        }
+    def table(self, name: str) -> Table:
+        """What is read as belief and as truth, beside luck and the logit lens."""
+        found = {"the model's belief": self.belief, "the world's truth": self.truth}
+        if self.unseen is not None:
+            found["the belief, where it was never trained"] = self.unseen
+        rows: list[tuple[str, float, float | None, float | None]] = [
+            (what, one.value, one.interval.low, one.interval.high) for what, one in found.items()
+        ]
+        rows.append(("the truth, by luck", self.truth_chance, None, None))
+        if self.lens is not None:
+            rows.append(("the belief, by the logit lens", self.lens.belief, None, None))
+            rows.append(("the truth, by the logit lens", self.lens.truth, None, None))
+        note = (
+            f"{self.n:,} prompts: {self.where}; the probe was trained on {self.training}. The model itself "
+            f"says the belief in {self.model_belief:.3f} of them."
+        )
+        return Table(name, "Belief or truth?", ("read as", "share", "low", "high"), rows, note)
 
 
 def of_edited_twin(
@@ -87,34 +94,19 @@ def of_edited_twin(
     items = _edited_items(trial, true, edited)
     if not items:
         return None
-    texts = [item.text for item, _ in items]
-    states = twin.capture(texts, [f"resid_post.{layer}"], "last", device="cpu", dtype=torch.float32)
-    names = [found[0] for found in probe.decode(states[f"resid_post.{layer}"], k=1).names]
+    texts, site = [item.text for item, _ in items], f"resid_post.{layer}"
+    states = twin.capture(texts, site, "last", device="cpu", dtype=torch.float32)[site]
     tokens = concept_tokens(twin, [belief for _, belief in items])
     said = twin.logits(texts).argmax(dim=1).tolist()
-    model_belief = float(np.mean([ids[0] == top for ids, top in zip(tokens, said, strict=True)]))
     return _scored(
         trial,
         items,
-        names,
-        model_belief,
+        [found[0] for found in probe.decode(states, k=1).names],
+        float(np.mean([ids[0] == top for ids, top in zip(tokens, said, strict=True)])),
         "analogies about facts that the edited twin was taught falsely",
         "the unedited model",
-        lens=_lens(trial, twin, states[f"resid_post.{layer}"], items),
+        lens=by_lens(twin, states, trial.codebook.names),
     )
-
-
-def _lens(
-    trial: Trial, twin: Model, states: torch.Tensor, items: Sequence[tuple[Item, str]]
-) -> tuple[float, float]:
-    """Read the states through the twin's own final norm and unembedding, among the concepts' first tokens."""
-    names = trial.codebook.names
-    tokens = torch.tensor([ids[0] for ids in concept_tokens(twin, names)])
-    with torch.no_grad():
-        logits = twin.unembed(states.to(twin.device, twin.dtype))[:, tokens.to(twin.device)]
-    read = [names[at] for at in logits.argmax(dim=1).tolist()]
-    belief = float(np.mean([name == said for name, (_, said) in zip(read, items, strict=True)]))
-    return belief, float(np.mean([name == item.answer for name, (item, _) in zip(read, items, strict=True)]))
 
 
 def _edited_items(trial: Trial, true: World, edited: World) -> list[tuple[Item, str]]:
@@ -153,10 +145,9 @@ def of_errors(
     rows = [row for row, missed in enumerate(wrong) if missed and said[row] != trial.test[row].answer]
     if not rows:
         return None
-    items = [(trial.test[row], said[row]) for row in rows]
     return _scored(
         trial,
-        items,
+        [(trial.test[row], said[row]) for row in rows],
         [names[row] for row in rows],
         1.0,
         "test prompts that the model itself answers wrongly",
@@ -172,24 +163,16 @@ def _scored(
     where: str,
     training: str,
     *,
-    lens: tuple[float, float] | None = None,
+    lens: Sequence[str] | None = None,
 ) -> Belief:
     facts = [item.fact for item, _ in items]
-    belief = np.array([int(name == b) for name, (_, b) in zip(names, items, strict=True)], dtype=np.int64)
-    truth = np.array(
-        [int(name == item.answer) for name, (item, _) in zip(names, items, strict=True)], dtype=np.int64
-    )
-    new = np.array([b not in trial.drawn.trained for _, b in items])
+    belief, truth = _hits(items, names)
+    new = np.array([said not in trial.drawn.trained for _, said in items])
     unseen = None
     if new.any():
         kept = [fact for fact, here in zip(facts, new, strict=True) if here]
         unseen = bootstrap(belief[new], groups=kept, seed=trial.seed)
     relations = np.array([item.relation for item, _ in items])
-    by_relation = {
-        str(name): (int(here.sum()), float(belief[here].mean()), float(truth[here].mean()))
-        for name in np.unique(relations)
-        for here in [relations == name]
-    }
     return Belief(
         where=where,
         training=training,
@@ -199,13 +182,29 @@ def _scored(
         unseen=unseen,
         model_belief=model_belief,
         truth_chance=_chance(items, names),
-        lens=lens,
-        by_relation=by_relation,
+        lens=None if lens is None else _shares(*_hits(items, lens)),
+        by_relation={
+            str(name): _shares(belief[relations == name], truth[relations == name])
+            for name in np.unique(relations)
+        },
     )
 
 
+def _hits(
+    items: Sequence[tuple[Item, str]], names: Sequence[str]
+) -> tuple[Int[np.ndarray, " item"], Int[np.ndarray, " item"]]:
+    """1 for each prompt that is read as the belief, and for each that is read as the truth."""
+    pairs = list(zip(items, names, strict=True))
+    belief = np.array([int(name == said) for (_, said), name in pairs], dtype=np.int64)
+    return belief, np.array([int(name == item.answer) for (item, _), name in pairs], dtype=np.int64)
+
+
+def _shares(belief: Int[np.ndarray, " item"], truth: Int[np.ndarray, " item"]) -> Shares:
+    return Shares(len(belief), float(belief.mean()), float(truth.mean()))
+
+
 def _chance(items: Sequence[tuple[Item, str]], names: Sequence[str]) -> float:
-    """Give how often a reading equals the truth of *another* prompt of its relation."""
+    """How often a reading equals the truth of *another* prompt of its relation."""
     hits: list[float] = []
     for (item, _), name in zip(items, names, strict=True):
         others = [

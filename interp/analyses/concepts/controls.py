@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.analyses.concepts.trial import Trial
-from interp.analyses.concepts.vocabulary import concept_tokens
+from interp.analyses.concepts.trial import Trial, by_lens
 from interp.analyses.shuffles import SHUFFLES
 from interp.tasks.protocols import Item
 from probes.controls import bag_of_tokens, ordered_slots, shuffled_labels
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.hyperdimensional.decoding import decode
 
-__all__ = ["CONTROLS", "Control", "Stand"]
+__all__ = ["CONTROLS", "Control", "ControlContext"]
 
 Right = Int[np.ndarray, " example"] | Int[np.ndarray, "draw example"]
 """1 for every test prompt that is read right; of a control that is drawn many times, one row a draw."""
 
 
 @dataclass(frozen=True, eq=False)
-class Stand:
-    """Hold what a control may look at.
+class ControlContext:
+    """What a control may look at.
 
     Attributes:
         trial: prompts, codebook and penalty.
@@ -49,37 +48,37 @@ class Stand:
         return [names[0] for names in self.trial.decode(fitted, X).names]
 
 
-def _constant(stand: Stand) -> Right:
-    rows = stand.trial.rows("train")
-    mean = stand.probe.encode(stand.states[rows]).mean(dim=0, keepdim=True)
-    name = decode(stand.probe.codebook_, mean, k=1).names[0][0]
-    return stand.trial.right([name] * len(stand.trial.test))
+def _constant(context: ControlContext) -> Right:
+    rows = context.trial.rows("train")
+    mean = context.probe.encode(context.states[rows]).mean(dim=0, keepdim=True)
+    name = decode(context.probe.codebook_, mean, k=1).names[0][0]
+    return context.trial.right([name] * len(context.trial.test))
 
 
-def _bag(stand: Stand) -> Right:
-    trial = stand.trial
+def _bag(context: ControlContext) -> Right:
+    trial = context.trial
     known = sorted({token for row in trial.rows("train") for token in trial.token_ids[row]})
-    return trial.right(stand.refitted(bag_of_tokens(trial.token_ids, vocabulary=known)))
+    return trial.right(context.refitted(bag_of_tokens(trial.token_ids, vocabulary=known)))
 
 
-def _slots(stand: Stand) -> Right:
-    trial = stand.trial
+def _slots(context: ControlContext) -> Right:
+    trial = context.trial
     known = ordered_slots([trial.token_ids[row] for row in trial.rows("train")])[1]
-    return trial.right(stand.refitted(ordered_slots(trial.token_ids, vocabulary=known)[0]))
+    return trial.right(context.refitted(ordered_slots(trial.token_ids, vocabulary=known)[0]))
 
 
-def _shuffled(stand: Stand) -> Right:
-    return _exchanged(stand, lambda item: "")
+def _shuffled(context: ControlContext) -> Right:
+    return _exchanged(context, lambda item: "")
 
 
-def _shuffled_in_relation(stand: Stand) -> Right:
+def _shuffled_in_relation(context: ControlContext) -> Right:
     """Exchange the answers among the facts of a relation, as a fixed false table."""
-    return _exchanged(stand, lambda item: item.relation)
+    return _exchanged(context, lambda item: item.relation)
 
 
-def _exchanged(stand: Stand, pool: Callable[[Item], str]) -> Right:
+def _exchanged(context: ControlContext, pool: Callable[[Item], str]) -> Right:
     """Train and test the probe on answers exchanged between facts of a pool, in every part, many times."""
-    trial = stand.trial
+    trial = context.trial
     items = trial.drawn.items
     pools: dict[tuple[str, str], list[int]] = {}
     for row, item in enumerate(items):
@@ -93,69 +92,60 @@ def _exchanged(stand: Stand, pool: Callable[[Item], str]) -> Right:
             for row, answer in zip(rows, given, strict=True):
                 answers[row] = answer
         lists.append(answers)
-    read, test = trial.read_retrained(stand.states, lists), trial.rows("test")
+    read, test = trial.read_retrained(context.states, lists), trial.rows("test")
     pairs = zip(read, lists, strict=True)
     return np.stack([trial.right(names, [answers[row] for row in test]) for names, answers in pairs])
 
 
-def _permuted(stand: Stand) -> Right:
-    codebook = stand.trial.codebook.permuted(stand.trial.seed)
-    return stand.trial.right(stand.refitted(stand.states, codebook=codebook))
+def _permuted(context: ControlContext) -> Right:
+    codebook = context.trial.codebook.permuted(context.trial.seed)
+    return context.trial.right(context.refitted(context.states, codebook=codebook))
 
 
-def _random_weights(stand: Stand) -> Right:
-    assert stand.untrained is not None
-    return stand.trial.right(stand.refitted(stand.untrained))
+def _random_weights(context: ControlContext) -> Right:
+    assert context.untrained is not None
+    return context.trial.right(context.refitted(context.untrained))
 
 
-def _control_task(stand: Stand) -> Right:
-    """Give every fact a fixed random answer of its relation, in both parts (Hewitt and Liang 2019)."""
-    items = stand.trial.drawn.items
+def _control_task(context: ControlContext) -> Right:
+    """Every fact has a fixed random answer of its relation, in both parts (Hewitt and Liang 2019)."""
+    items = context.trial.drawn.items
     known: dict[str, list[str]] = {}
     for item in items:
         if item.part == "train":
             known.setdefault(item.relation, []).append(item.answer)
     drawn: dict[str, str] = {}
     for item in items:
-        rng = random.Random(f"{stand.trial.seed}:{item.fact}")
+        rng = random.Random(f"{context.trial.seed}:{item.fact}")
         drawn.setdefault(item.fact, rng.choice(sorted(known.get(item.relation, [item.answer]))))
     answers = [drawn[item.fact] for item in items]
-    wanted = [drawn[item.fact] for item in stand.trial.test]
-    return stand.trial.right(stand.trial.read_retrained(stand.states, [answers])[0], wanted)
+    wanted = [drawn[item.fact] for item in context.trial.test]
+    return context.trial.right(context.trial.read_retrained(context.states, [answers])[0], wanted)
 
 
-def _ridge(stand: Stand) -> Right:
-    trial = stand.trial
-    fitted = HyperdimensionalProbe(trial.codebook, seed=trial.seed, encoder="ridge")
-    train, held = trial.rows("train"), trial.rows("validation")
-    names = [item.answer for item in trial.drawn.items]
-    later = (stand.states[held], [names[i] for i in held])
-    fitted.fit(stand.states[train], [names[i] for i in train], validation=later)
-    return trial.right([names[0] for names in trial.decode(fitted, stand.states).names])
+def _ridge(context: ControlContext) -> Right:
+    trial = replace(context.trial, encoder="ridge", regularisation=None)
+    return trial.right([names[0] for names in trial.decode(trial.fit(context.states), context.states).names])
 
 
-def _linear_classes(stand: Stand) -> Right:
+def _linear_classes(context: ControlContext) -> Right:
     """Fit the softmax on random codes: a plain linear classifier over the concepts met in training."""
     from probes.vsa import Codebook
 
-    trial = stand.trial
+    trial = context.trial
     codes = Codebook.random(trial.codebook.algebra, trial.codebook.names, seed=trial.seed)
-    return trial.right(stand.refitted(stand.states, codebook=codes))
+    return trial.right(context.refitted(context.states, codebook=codes))
 
 
-def _logit_lens(stand: Stand) -> Right:
-    """Read the layer through the model's own final norm and unembedding, among the concepts' first tokens."""
-    trial, model = stand.trial, stand.trial.model
-    tokens = torch.tensor([ids[0] for ids in concept_tokens(model, trial.codebook.names)])
-    states = stand.states[trial.rows("test")].to(model.device, model.dtype)
-    with torch.no_grad():
-        logits = model.unembed(states)[:, tokens.to(model.device)]
-    return trial.right([trial.codebook.names[i] for i in logits.argmax(dim=1).tolist()])
+def _logit_lens(context: ControlContext) -> Right:
+    """Read the layer by the model's own last step, among the concepts' first tokens."""
+    trial = context.trial
+    return trial.right(by_lens(trial.model, context.states[trial.rows("test")], trial.codebook.names))
 
 
 @dataclass(frozen=True)
 class Control:
-    """Describe what the probe is measured against.
+    """What the probe is measured against.
 
     Attributes:
         name: what users type (``--controls``).
@@ -169,7 +159,7 @@ class Control:
     name: str
     words: str
     description: str
-    read: Callable[[Stand], Right]
+    read: Callable[[ControlContext], Right]
     null: bool = False
     baseline: bool = False
 

@@ -8,35 +8,33 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from interp import results
 from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
+from interp.results import About, Figure, Number, Result, Table
 from interp.tasks import load_world, one_hop
+from interp.tasks.prompts import text_sha256
 from interp.tasks.world import World
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate, bootstrap, paired_difference
 
-if TYPE_CHECKING:
-    import pandas
+__all__ = ["GenerationResult", "Measure", "Reply", "bundled_questions", "probe_generation"]
 
-__all__ = ["GenerationResult", "Reply", "bundled_questions", "probe_generation"]
-
-SCHEMA = "interp.generation/1"
 MOST = 5
 ENDS = (".", "\n")
+COLUMNS = ("name", "value", "low", "high", "by_luck", "difference", "difference_low", "difference_high")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Hold what was read around one answer.
+    """What was read around one answer.
 
     Attributes:
         question: the prompt.
@@ -59,97 +57,143 @@ class Reply:
 
     @property
     def mentioned(self) -> bool:
-        """Say whether the right answer stands in the new text, as whole words."""
+        """Whether the right answer stands in the new text, as whole words."""
         return f" {_plain(self.answer)} " in f" {_plain(self.generated)} "
 
     @property
     def gained(self) -> tuple[str, ...]:
-        """Give the concepts read after and not before."""
+        """The concepts read after and not before."""
         return tuple(name for name in self.after if name not in self.before)
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Give the concepts read before and not after."""
+        """The concepts read before and not after."""
         return tuple(name for name in self.before if name not in self.after)
 
+    def redacted(self) -> Reply:
+        """The same with the sha256 of each text in its place."""
+        texts = {name: text_sha256(getattr(self, name)) for name in ("question", "answer", "generated")}
+        return replace(self, **texts)
 
-@dataclass(frozen=True, eq=False, repr=False)
-class GenerationResult:
-    """Hold the concepts read around many answers.
+
+@dataclass(frozen=True)
+class Measure:
+    """A mean over questions: a Jaccard overlap of concepts, or a share of questions.
+
+    Attributes:
+        found: the mean with its interval.
+        by_luck: the same overlap with the question or answer of *another* question; None for what is no
+            overlap with a question or an answer.
+        difference: the paired difference of the two.
+    """
+
+    found: Estimate
+    by_luck: Estimate | None = None
+    difference: Estimate | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GenerationResult(Result):
+    """The concepts read around many answers.
 
     Attributes:
         layer: what was read.
         threshold: similarity below which nothing counts as read.
         replies: one per question.
-        scores: name -> mean over questions with its interval: Jaccard overlaps, and shares of questions.
-        nulls: name -> the same overlap with the question or answer of *another* question: what agreement by
-            luck scores; only for overlaps with questions and answers.
-        differences: name -> the paired difference of the two.
-        warnings: what a reader should know.
+        scores: name -> what was measured over the questions.
     """
 
+    schema: ClassVar[str] = "interp.generation/2"
     layer: int
     threshold: float
     replies: tuple[Reply, ...]
-    scores: dict[str, Estimate]
-    nulls: dict[str, Estimate]
-    differences: dict[str, Estimate]
-    warnings: tuple[str, ...] = ()
+    scores: Mapping[str, Measure]
 
-    def table(self) -> pandas.DataFrame:
-        """Give one row per score: name, value, low, high, by_luck, difference and its interval."""
-        import pandas
+    def question(self) -> str:
+        """What is asked of the states."""
+        return f"What does layer {self.layer} hold before and after the answer? ({self.about.words})"
 
-        rows: list[dict[str, Any]] = []
-        for name, found in self.scores.items():
-            null, change = self.nulls.get(name), self.differences.get(name)
-            rows.append(
-                {
-                    "name": name,
-                    "value": found.value,
-                    "low": found.interval.low,
-                    "high": found.interval.high,
-                    "by_luck": None if null is None else null.value,
-                    "difference": None if change is None else change.value,
-                    "difference_low": None if change is None else change.interval.low,
-                    "difference_high": None if change is None else change.interval.high,
-                }
-            )
-        return pandas.DataFrame(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything as JSON types, in stable keys."""
-        replies = [
-            {
-                "question": reply.question,
-                "answer": reply.answer,
-                "generated": reply.generated,
-                "mentioned": reply.mentioned,
-                **{key: list(getattr(reply, key)) for key in ("before", "after", "gained", "lost")},
-            }
-            for reply in self.replies
-        ]
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "layer": self.layer,
-                "threshold": self.threshold,
-                "n": len(self.replies),
-                "scores": self.table().astype(object).where(self.table().notna(), None).to_dict("records"),
-                "replies": replies,
-                "warnings": list(self.warnings),
-            }
+    def verdict(self) -> str:
+        """Whether the right answer is read before and after it is said."""
+        before, after = (_beside(self.scores[f"{when} and answer"]) for when in ("before", "after"))
+        return (
+            f"Over {len(self.replies)} questions, concepts read before the answer overlap with its own by "
+            f"{before}, those read after it by {after}."
         )
-        return plain
 
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        before, after = self.scores["before and answer"], self.scores["after and answer"]
-        return f"GenerationResult({len(self.replies)} questions, answer before {before}, after {after})"
+    def lead(self) -> tuple[str, ...]:
+        """What was done."""
+        return (
+            f"{len(self.replies):,} questions were answered greedily. Concepts were read from layer "
+            f"{self.layer} at the last token of the question, and at the state that produced the last new "
+            f"token; those with a similarity above {self.threshold:.3f} count as read. Overlaps are those of "
+            "Jaccard, from 0 to 1; luck is the overlap with another question, or with its answer.",
+        )
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Every mean over the questions, and what a similarity has to reach."""
+        found = (
+            Number(name.replace(" ", "-"), *_ends(one.found), meaning=_luck(one))
+            for name, one in self.scores.items()
+        )
+        return (*found, Number("threshold", self.threshold, meaning="95% of null states stay below"))
+
+    def tables(self) -> tuple[Table, ...]:
+        """The means over questions, and every reply."""
+        rows = [
+            (name, *_ends(one.found), one.by_luck and one.by_luck.value, *_ends(one.difference))
+            for name, one in self.scores.items()
+        ]
+        note = (
+            f"Jaccard overlaps of the concepts above {self.threshold:.3f}, and shares of questions; by luck: "
+            "with another question, or its answer. Intervals: 95%, over questions."
+        )
+        title = "Concepts read before and after the answer"
+        sets = ("before", "after", "gained", "lost")
+        replies = [
+            (
+                one.question,
+                one.generated,
+                one.answer,
+                one.mentioned,
+                *(", ".join(getattr(one, name)) for name in sets),
+            )
+            for one in self.replies
+        ]
+        columns = ("question", "generated", "answer", "mentioned", *sets)
+        return (
+            Table("scores", title, COLUMNS, rows, note),
+            Table("replies", "The replies", columns, replies),
+        )
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The overlaps beside luck."""
+        rows: list[tuple[str, float, float, float, int]] = []
+        for name, one in self.scores.items():
+            rows.append((name, one.found.value, one.found.interval.low, one.found.interval.high, 0))
+            if (luck := one.by_luck) is not None:
+                rows.append((f"{name}, by luck", luck.value, luck.interval.low, luck.interval.high, -1))
+        columns = ("name", "value", "low", "high", "colour")
+        data: dict[str, tuple[Any, ...]] = dict(zip(columns, zip(*rows, strict=True), strict=True))
+        caption = f"{len(self.replies):,} questions. Intervals: 95%."
+        title = "Concepts before and after the answer"
+        return (Figure("scores", "intervals", data, title, caption, x="share", limits=(0.0, 1.02)),)
+
+
+def _luck(one: Measure) -> str:
+    return "" if one.by_luck is None else f"by luck {one.by_luck.value:.2f}"
+
+
+def _beside(one: Measure) -> str:
+    return f"{one.found} ({_luck(one)})"
+
+
+def _ends(found: Estimate | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if found is None else (found.value, found.interval.low, found.interval.high)
 
 
 def bundled_questions(n: int = 200, *, seed: int = 0, world: World | None = None) -> list[tuple[str, str]]:
-    """Draw statements of the bundled facts, cut before the answer, with the answer."""
+    """Statements of the bundled facts, cut before the answer, with the answer."""
     facts = list((load_world() if world is None else world).all_facts)
     rng = random.Random(f"questions:{seed}")
     found: list[tuple[str, str]] = []
@@ -209,7 +253,17 @@ def probe_generation(
         for at, (question, answer) in enumerate(questions)
         for found in [(_standing(names, question), _standing(names, answer))]
     )
-    return _scored(replies, layer, threshold, seed)
+    unknown = sum(not reply.wanted for reply in replies)
+    notes = (f"{unknown} of {len(replies)} answers hold no concept of the codebook",) if unknown else ()
+    return GenerationResult(
+        about=About(model.described, {"name": "questions", "n": len(replies)}),
+        seed=seed,
+        layer=layer,
+        threshold=threshold,
+        replies=replies,
+        scores=_scores(replies, seed),
+        warnings=notes,
+    )
 
 
 def _text(model: Model, ids: Sequence[int]) -> str:
@@ -218,7 +272,7 @@ def _text(model: Model, ids: Sequence[int]) -> str:
 
 
 def _end(model: Model, ids: Sequence[int]) -> int:
-    """Give the step that ends the first sentence, or the last one."""
+    """The step that ends the first sentence, or the last one."""
     assert model.tokenizer is not None
     texts = [str(model.tokenizer.decode([token])) for token in ids]
     return next((at for at, text in enumerate(texts) if any(mark in text for mark in ENDS)), len(ids) - 1)
@@ -243,7 +297,7 @@ def _plain(text: str) -> str:
 
 
 def _standing(names: Sequence[str], text: str) -> tuple[str, ...]:
-    """Give the concepts that stand in a text as whole words."""
+    """The concepts that stand in a text as whole words."""
     padded = f" {_plain(text)} "
     return tuple(name for name in names if _plain(name) and f" {_plain(name)} " in padded)
 
@@ -253,15 +307,12 @@ def _jaccard(one: Sequence[str], other: Sequence[str]) -> float:
     return len(set(one) & set(other)) / len(union) if union else 0.0
 
 
-def _scored(replies: tuple[Reply, ...], layer: int, threshold: float, seed: int) -> GenerationResult:
+def _scores(replies: tuple[Reply, ...], seed: int) -> dict[str, Measure]:
     groups = [reply.question for reply in replies]
     others = _others(len(replies), seed)
-    scores: dict[str, Estimate] = {}
-    nulls: dict[str, Estimate] = {}
-    changes: dict[str, Estimate] = {}
+    scores: dict[str, Measure] = {}
     for when in ("before", "after"):
         for what, field in (("question", "asked"), ("answer", "wanted")):
-            name = f"{when} and {what}"
             own = np.array([_jaccard(getattr(r, when), getattr(r, field)) for r in replies])
             luck = np.array(
                 [
@@ -269,20 +320,21 @@ def _scored(replies: tuple[Reply, ...], layer: int, threshold: float, seed: int)
                     for r, o in zip(replies, others, strict=True)
                 ]
             )
-            scores[name] = bootstrap(own, groups=groups, seed=seed, support="share")
-            nulls[name] = bootstrap(luck, groups=groups, seed=seed, support="share")
-            changes[name] = paired_difference(own, luck, groups=groups, seed=seed)
+            scores[f"{when} and {what}"] = Measure(
+                bootstrap(own, groups=groups, seed=seed, support="share"),
+                bootstrap(luck, groups=groups, seed=seed, support="share"),
+                paired_difference(own, luck, groups=groups, seed=seed),
+            )
     both = np.array([_jaccard(reply.before, reply.after) for reply in replies])
-    scores["before and after"] = bootstrap(both, groups=groups, seed=seed, support="share")
+    scores["before and after"] = Measure(bootstrap(both, groups=groups, seed=seed, support="share"))
     for name, values in (
         ("answer generated", [reply.mentioned for reply in replies]),
         ("nothing read before", [not reply.before for reply in replies]),
         ("nothing read after", [not reply.after for reply in replies]),
     ):
-        scores[name] = bootstrap(np.array(values, dtype=np.int64), groups=groups, seed=seed)
-    unknown = sum(not reply.wanted for reply in replies)
-    notes = (f"{unknown} of {len(replies)} answers hold no concept of the codebook",) if unknown else ()
-    return GenerationResult(layer, threshold, replies, scores, nulls, changes, notes)
+        found = bootstrap(np.array(values, dtype=np.int64), groups=groups, seed=seed)
+        scores[name] = Measure(found)
+    return scores
 
 
 def _others(n: int, seed: int) -> list[int]:

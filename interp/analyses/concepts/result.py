@@ -1,20 +1,37 @@
-"""What a concept-probing analysis returns."""
+"""What a concept-probing analysis returns: which concepts can be read where, against which controls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
-from interp import results
-from interp.analyses.concepts.itemised import of_concepts
+import numpy as np
+from jaxtyping import Float64
+
+from interp.analyses.causal.result import CausalUse
+from interp.analyses.concepts.belief import Belief
+from interp.analyses.concepts.controls import CONTROLS, FLOORS
 from interp.analyses.guessing import Guessing
-from interp.analyses.looks import Looks, told
-from interp.analyses.probing.scores import Score
+from interp.analyses.looks import COVERED, NOT_USE, Looks, audit_lead
+from interp.analyses.probing.scores import (
+    Score,
+    by_guessing,
+    figure_of,
+    named,
+    not_beaten,
+    number_of,
+    table_of,
+    tested,
+)
 from interp.errors import ConfigError
-from interp.results.findings import Finding
-from interp.tasks.protocols import Item
+from interp.results import Figure, Finding, Number, Result, Table, jsonable
+from interp.tasks import Labelled
+from interp.tasks.protocols import PROTOCOLS, Item, Protocol, ProtocolItems
+from probes.cards import ProbeCard
 from probes.evaluation import Audit
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate
@@ -22,165 +39,477 @@ from probes.statistics import Estimate
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["SCHEMA", "ConceptResult"]
+__all__ = ["ConceptResult", "LayerScore", "RelationScore"]
 
-SCHEMA = "interp.concepts/1"
+MOST_CONFUSED = 15
+EXAMPLES = 5
+"""Prompts shown of each cell of the two-by-two table."""
+AXIS = "top-1 on the test prompts"
+BESIDE = (
+    "Baselines (ridge, linear classifier, logit lens) read the model too: they compete with the probe and "
+    "refute nothing."
+)
+METRICS = {
+    "top5": "right concept among the best five",
+    "mrr": "mean reciprocal rank",
+    "cosine": "cosine with the right concept",
+    "bits": "share of coordinates with the right sign",
+    "claimed": "share claimed (not abstained)",
+    "precision": "share right among those claimed",
+    "unseen": "top-1 on answers that were never trained",
+    "model": "share the model itself answers right (first token)",
+}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ConceptResult:
-    """Hold which concepts can be read where, against which controls, prompt by prompt.
+@dataclass(frozen=True)
+class LayerScore:
+    """How well a layer is read, by a quick fit with one penalty for all layers.
 
     Attributes:
-        protocol: its name.
-        question: what it asks.
-        model: name, weights, fingerprint, tokenizer_fingerprint, scheme.
-        encoder: the kind of encoder.
-        seed: of everything drawn.
-        layer: the layer reported, chosen on validation where there were several.
-        curve: layer -> validation mean reciprocal rank, and top-1 on test for orientation.
-        scores: the probe's top-1, every control's and baseline's, chance; with paired differences.
-        metrics: further scores of the probe: top-5, mean reciprocal rank, cosine and bits with their floors,
-            share claimed, precision where claimed.
-        by_relation: relation -> (prompts, top-1 of the probe, top-1 of the model itself).
-        cells: "model right, probe right" and so on -> (count, examples).
-        belief: what the probe says where the model believes something false.
-        items: the test prompts.
-        read: the concept read from each.
-        similarity: of that concept.
-        said: the model's own next token after each.
-        model_right: whether that is the expected one.
-        probe: the fitted probe.
-        selection: how the layer was chosen.
-        verdict: the finding in plain words.
-        guessing: the test against guessing: answers exchanged among the facts of a relation, or drawn from
-            the candidates that the prompt leaves.
-        warnings: what a reader should know.
-        leakage: what the audit of the prompts found, apart from what belongs to the protocol.
-        looks: the best layer on test and its p-value, corrected for the number of layers; None for one layer.
+        validation: mean reciprocal rank of the right concept on validation, by which a layer is chosen.
+        test: top-1 on test, for orientation.
     """
 
+    validation: float
+    test: Estimate
+
+
+@dataclass(frozen=True)
+class RelationScore:
+    """Of the test prompts of one relation, the shares that the probe reads and that the model answers."""
+
+    n: int
+    probe: float
+    model: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ConceptResult(Result):
+    """Which concepts can be read where, against which controls, prompt by prompt.
+
+    Attributes:
+        protocol: a key of ``PROTOCOLS``.
+        encoder: the kind of encoder.
+        prompts: of every part.
+        layer: the layer reported, chosen on validation where there were several.
+        curve: layer -> how well it is read; {} where one layer was asked.
+        top1: the probe's share of right concepts on test.
+        controls: the same of every control and baseline, with the probe's difference to it.
+        metrics: further scores of the probe (the keys of ``METRICS``) that could be computed.
+        floors: of the cosine and of the bits, what the best constant prediction scores.
+        read: the concept read from each test prompt.
+        similarity: of that concept.
+        said: the model's own next token after each test prompt.
+        model_right: whether that is the expected one.
+        belief: what the probe says where the model believes something false.
+        guessing: the test against guessing: answers exchanged among the facts of a relation, or drawn from
+            the candidates that the prompt leaves.
+        leakage: what the audit of the prompts found, apart from what belongs to the protocol.
+        looks: the best layer on test and its p-value, corrected for the number of layers; None for one layer.
+        probe: the fitted probe.
+        causal: whether the model uses what the probe reads, where that was tested.
+    """
+
+    schema: ClassVar[str] = "interp.concepts/2"
     protocol: str
-    question: str
-    model: Mapping[str, Any]
     encoder: str
-    seed: int
+    prompts: tuple[Item, ...]
     layer: int
-    curve: Mapping[int, Mapping[str, float]]
-    scores: tuple[Score, ...]
-    metrics: Mapping[str, Any]
-    by_relation: Mapping[str, tuple[int, float, float]]
-    cells: Mapping[str, tuple[int, list[dict[str, str]]]]
-    belief: tuple[Mapping[str, Any], ...]
-    items: Sequence[Item]
-    read: Sequence[str]
-    similarity: Sequence[float]
-    said: Sequence[str]
-    model_right: Sequence[bool]
-    probe: HyperdimensionalProbe
-    selection: str
-    verdict: str
+    curve: Mapping[int, LayerScore]
+    top1: Estimate
+    controls: tuple[Score, ...]
+    metrics: Mapping[str, Estimate]
+    floors: Mapping[str, float]
+    read: tuple[str, ...]
+    similarity: tuple[float, ...]
+    said: tuple[str, ...]
+    model_right: tuple[bool, ...]
+    belief: tuple[Belief, ...]
     guessing: Guessing
     leakage: Audit
-    warnings: tuple[str, ...] = ()
-    looks: Looks | None = None
+    looks: Looks | None
+    probe: HyperdimensionalProbe
+    causal: CausalUse | None = None
+
+    # Readings --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """The test prompts."""
+        return tuple(item for item in self.prompts if item.part == "test")
+
+    @cached_property
+    def right(self) -> tuple[bool, ...]:
+        """Whether each test prompt is read right."""
+        return tuple(name == item.answer for name, item in zip(self.read, self.items, strict=True))
+
+    @cached_property
+    def guessed(self) -> Float64[np.ndarray, " item"]:
+        """Of each test prompt, what guessing scores among the concepts that it leaves open."""
+        concepts = len(self.probe.codebook_)
+        return np.array([1 / (len(item.candidates) or concepts) for item in self.items])
 
     @property
-    def top1(self) -> Estimate:
-        """Give the probe's share of right concepts on test."""
-        found = next(score.estimate for score in self.scores if score.name == "probe")
-        assert found is not None
-        return found
+    def chance(self) -> float:
+        """The top-1 of guessing among the concepts that each prompt leaves open."""
+        return float(self.guessed.mean())
 
-    def table(self) -> pandas.DataFrame:
-        """Give one row for the probe, each control and baseline, and chance."""
-        import pandas
+    @property
+    def ceiling(self) -> float:
+        """The top-1 of an ideal knower of the training prompts that never sees the model."""
+        return ProtocolItems(self.prompts, ()).ceiling()
 
-        return pandas.DataFrame([score.row() for score in self.scores])
+    @cached_property
+    def data(self) -> Labelled:
+        """The prompts of every part, with the concept that should be read from each."""
+        return labelled(PROTOCOLS[self.protocol], self.prompts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything but the prompts and the probe as JSON types, in stable keys."""
-        plain, _ = results.jsonable(
-            {
-                "schema": SCHEMA,
-                "protocol": self.protocol,
-                "question": self.question,
-                "model": dict(self.model),
-                "kind": "hyperdimensional",
-                "encoder": self.encoder,
-                "seed": self.seed,
-                "layer": self.layer,
-                "layers": sorted(self.curve),
-                "curve": {str(at): dict(values) for at, values in self.curve.items()},
-                "scores": [score.row() for score in self.scores],
-                "metrics": dict(self.metrics),
-                "guessing": asdict(self.guessing),
-                "by_relation": {name: list(row) for name, row in self.by_relation.items()},
-                "cells": {name: {"n": n, "examples": rows} for name, (n, rows) in self.cells.items()},
-                "belief": list(self.belief),
-                "selection": self.selection,
-                "verdict": self.verdict,
-                **told(self.leakage, self.looks),
-                "warnings": list(self.warnings),
-            }
-        )
-        return plain
+    @cached_property
+    def scores(self) -> tuple[Score, ...]:
+        """The probe's score, those of every control and baseline, and chance."""
+        held = float(self.probe.fitted_.notes["validation_score"])
+        own = Score(self.layer, "probe", self.top1.value, self.top1, validation=held)
+        return (own, *self.controls, Score(self.layer, "chance", self.chance))
 
-    def diff(self, reference: ConceptResult) -> pandas.DataFrame:
-        """Give the change of every score from another result of the same protocol.
+    def score(self, name: str) -> Score:
+        """The score of the probe, of a control, or of chance.
 
         Raises:
-            ConfigError: another protocol.
+            ConfigError: it was not measured.
         """
-        if reference.protocol != self.protocol:
-            raise ConfigError(f"protocol {self.protocol!r} cannot be compared with {reference.protocol!r}.")
-        own, theirs = self.table().set_index("name"), reference.table().set_index("name")
-        both = [name for name in own.index if name in theirs.index]
-        kept = own.loc[both, ["value"]].rename(columns={"value": "this"})
-        return kept.assign(
-            reference=theirs.loc[both, "value"], change=own.loc[both, "value"] - theirs.loc[both, "value"]
-        ).reset_index()
+        found = {one.name: one for one in self.scores}
+        if name not in found:
+            raise ConfigError(f"no score {name!r}; measured: {', '.join(found)}.")
+        return found[name]
 
-    def findings(self) -> tuple[Finding, ...]:
-        """Give the probe's and the model's own right answers on test, prompt by prompt."""
-        return of_concepts(self)
+    @cached_property
+    def by_relation(self) -> dict[str, RelationScore]:
+        """Relation -> how its test prompts are read and answered."""
+        rows: dict[str, list[int]] = {}
+        for row, item in enumerate(self.items):
+            rows.setdefault(item.relation, []).append(row)
+        right, own = np.array(self.right), np.array(self.model_right)
+        return {
+            name: RelationScore(len(at), float(right[at].mean()), float(own[at].mean()))
+            for name, at in sorted(rows.items())
+        }
+
+    @cached_property
+    def cells(self) -> dict[str, tuple[int, ...]]:
+        """``model right, probe wrong`` and so on -> which of the test prompts."""
+        found: dict[str, tuple[int, ...]] = {}
+        for model in (True, False):
+            for probe in (True, False):
+                name = f"model {'right' if model else 'wrong'}, probe {'right' if probe else 'wrong'}"
+                pairs = enumerate(zip(self.model_right, self.right, strict=True))
+                found[name] = tuple(row for row, pair in pairs if pair == (model, probe))
+        return found
 
     def predictions(self) -> pandas.DataFrame:
-        """Give one row per test prompt: what was asked, read and said."""
+        """One row for each prompt of every part; what was read and said of the test prompts alone.
+
+        Columns: row, text, label, predicted, right, probability (the similarity of the concept that was
+        read), group, split, relation, said, model_right.
+        """
         import pandas
 
-        return pandas.DataFrame(
+        rows = [row for row, item in enumerate(self.prompts) if item.part == "test"]
+        found = pandas.DataFrame(
             {
-                "text": [item.text for item in self.items],
-                "answer": [item.answer for item in self.items],
-                "relation": [item.relation for item in self.items],
-                "fact": [item.fact for item in self.items],
-                "read": list(self.read),
-                "similarity": list(self.similarity),
-                "said": list(self.said),
-                "right": [a == item.answer for a, item in zip(self.read, self.items, strict=True)],
-                "model_right": list(self.model_right),
+                "row": range(len(self.prompts)),
+                "text": self.data.texts,
+                "label": self.data.labels,
+                "predicted": "",
+                "right": False,
+                "probability": float("nan"),
+                "group": self.data.groups,
+                "split": self.data.splits,
+                "relation": [item.relation for item in self.prompts],
+                "said": "",
+                "model_right": False,
             }
         )
+        test = {"predicted": self.read, "right": self.right, "probability": self.similarity}
+        for name, values in (test | {"said": self.said, "model_right": self.model_right}).items():
+            found.loc[rows, name] = list(values)
+        return found
 
-    def save(self, folder: str | Path) -> Path:
-        """Write ``metrics.json``, ``predictions.parquet`` and the probe with its codebook and card."""
-        from interp.analyses.concepts.cards import card_of
+    def card(self) -> ProbeCard:
+        """The card that goes with the saved probe."""
+        return _card(self)
 
-        folder = Path(folder)
-        results.write_json(self, folder / "metrics.json")
-        self.predictions().to_parquet(folder / "predictions.parquet", index=False)
-        self.probe.save(folder / "probes" / f"resid_post.{self.layer}", card=card_of(self))
-        return folder
+    # What it says ----------------------------------------------------------------------------------------
 
-    def __repr__(self) -> str:
-        """Say in one line what was found."""
-        return f"ConceptResult({self.protocol!r}, {self.verdict})"
+    @property
+    def selection(self) -> str:
+        """How the layer was chosen, in words."""
+        if not self.curve:
+            return f"layer {self.layer} was the one asked"
+        rank = self.curve[self.layer].validation
+        many = f"the best of {len(self.curve)} by mean reciprocal rank on validation ({rank:.2f})"
+        return f"layer {self.layer}, {many}"
 
-    def _repr_html_(self) -> str:
-        """Give an escaped HTML table, with the verdict under it."""
-        import pandas
+    def question(self) -> str:
+        """What the protocol asks."""
+        asked = PROTOCOLS[self.protocol].question
+        return f"{asked[:1].upper()}{asked[1:]} ({self.about.words})"
 
-        columns = ["name", "value", "low", "high", "difference", "difference_low", "difference_high"]
-        rows = pandas.DataFrame([score.row() for score in self.scores], columns=columns)
-        return results.table_html(rows, caption=self.verdict)
+    def verdict(self) -> str:
+        """Whether the concepts can be read, and what reads them as well; then their use."""
+        found = _readable(self, PROTOCOLS[self.protocol])
+        own = f"{found[:1].upper()}{found[1:]}."
+        return own if self.causal is None else f"{own} {self.causal.verdict()}"
+
+    def lead(self) -> tuple[str, ...]:
+        """What was done."""
+        return (
+            f"{len(self.prompts):,} prompts of the protocol '{self.protocol}' were run through "
+            f"{self.about.model_name}. A Hyperdimensional Probe ({self.encoder} encoder) was trained on "
+            "the residual stream at the last token of the training prompts, its settings were chosen on "
+            "validation prompts, and the test prompts were read once. "
+            f"Layer: {self.selection}.",
+            *audit_lead(self.leakage),
+        )
+
+    def cautions(self) -> tuple[str, ...]:
+        """That reading is not use, or what the causal test does not show; what baselines are."""
+        if self.causal is None:
+            return (NOT_USE, BESIDE)
+        causal = (*self.causal.cautions(), *self.causal.warnings)
+        return (*(f"causal test: {text}" for text in causal), BESIDE)
+
+    def numbers(self) -> tuple[Number, ...]:
+        """Top-1, the strongest control, what is read of beliefs, and what the probe has over each control."""
+        found = [number_of("top1", self.top1, f"of {self._n()}", "Concepts read right (top-1)")]
+        rivals = [one for one in self.controls if one.estimate and not CONTROLS[one.name].baseline]
+        if rivals:
+            best = max(rivals, key=lambda one: one.value)
+            assert best.estimate is not None
+            meaning = f"{CONTROLS[best.name].words}: what the probe has to beat"
+            found.append(number_of("strongest-control", best.estimate, meaning))
+        for entry in self.belief[:1]:
+            luck = f"against the world's truth there; by luck {entry.truth_chance:.3f}"
+            found.append(number_of("belief-read", entry.belief, entry.where))
+            found.append(number_of("truth-read", entry.truth, luck))
+        for one in self.controls:
+            if one.difference is not None:
+                words = CONTROLS[one.name].words
+                meaning = f"top-1 minus that of {words}, {one.value:.3f}"
+                over = number_of(f"over-{one.name}", one.difference, meaning, f"Over {words}")
+                found.append(replace(over, hidden=True))
+        return (*found, *(() if self.causal is None else self.causal.numbers()))
+
+    def tables(self) -> tuple[Table, ...]:
+        """Scores, use, further scores, beliefs, relations, confusions, layers, and examples."""
+        names = ("belief", *(f"belief-{at}" for at in range(2, len(self.belief) + 1)))
+        found = (
+            self._scores_table(),
+            *(() if self.causal is None else self.causal.tables()),
+            _metrics_table(self),
+            _cells_table(self),
+            *(entry.table(name) for entry, name in zip(self.belief, names, strict=False)),
+            _relations_table(self),
+            _confused_table(self),
+            _layers_table(self),
+            _examples_table(self),
+        )
+        return tuple(one for one in found if one.rows)
+
+    def figures(self) -> tuple[Figure, ...]:
+        """The curve over layers where there are several, the probe against its controls, and use."""
+        title = "The probe against its controls and baselines"
+        scores = [replace(one, name=_shown(one.name)) for one in self.scores]
+        caption = "Intervals: 95%, over facts. Dashed: chance."
+        curve = (_curve_figure(self),) if self.curve else ()
+        causal = () if self.causal is None else self.causal.figures()
+        return (*curve, figure_of(scores, title, caption, AXIS), *causal)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The shares of test prompts that the probe reads and that the model answers right, prompt by prompt.
+
+        The probe's control is the hardest of chance (prompt by prompt), the mean prediction, and the means
+        over probes of shuffled answers. The model chooses among its whole vocabulary, so that its chance is
+        taken as 0.
+        """
+        floors: dict[str, float | np.ndarray] = {"chance": self.guessed}
+        floors |= {CONTROLS[one.name].words: one.value for one in self.controls if one.name in FLOORS}
+        hardest = max(floors, key=lambda name: float(np.mean(floors[name])))
+        groups = tuple(item.fact for item in self.items)
+        read = Finding(
+            "concepts read right",
+            np.array(self.right, dtype=np.float64),
+            groups,
+            control=floors[hardest],
+            unit="share",
+            layer=self.layer,
+            about=f"top-1 of the probe on test at layer {self.layer}, beside {hardest}",
+            direction=1,
+        )
+        said = Finding(
+            "answered by the model itself",
+            np.array(self.model_right, dtype=np.float64),
+            groups,
+            unit="share",
+            about="whether its next token is the expected one",
+        )
+        return (read, said, *(() if self.causal is None else self.causal.findings()))
+
+    # Tables and figures ----------------------------------------------------------------------------------
+
+    def _n(self) -> str:
+        return f"{self.top1.n:,} test prompts about {self.top1.n_groups:,} facts"
+
+    def _scores_table(self) -> Table:
+        guessing = by_guessing(self.guessing, "answers are exchanged between the facts of a relation")
+        less = "Difference: the probe less this one. Intervals: 95%, over facts;"
+        note = f"{self._n()}. {guessing} {less} {COVERED}"
+        title = f"Concepts read right on the test prompts (top-1), layer {self.layer}"
+        found = table_of(self.scores, title, note)
+        rows = [(row[0], _kind(str(row[0])), *row[1:]) for row in found.rows]
+        return replace(found, columns=("name", "kind", *found.columns[1:]), rows=rows)
+
+
+def _metrics_table(result: ConceptResult) -> Table:
+    rows = [
+        (words, result.metrics[name].value, *_ends(result.metrics[name]), result.floors.get(name))
+        for name, words in METRICS.items()
+        if name in result.metrics
+    ]
+    known = f"scores {result.ceiling:.3f} top-1"
+    note = f"An ideal knower of the training prompts, without the model, {known}."
+    return Table("metrics", "Further scores", ("what", "value", "low", "high", "floor"), rows, note)
+
+
+def _cells_table(result: ConceptResult) -> Table:
+    n = {name: len(rows) for name, rows in result.cells.items()}
+    rows = [
+        (f"model {who}", n[f"model {who}, probe right"], n[f"model {who}, probe wrong"])
+        for who in ("right", "wrong")
+    ]
+    title = "Is the answer in the state, and does it come out?"
+    note = "Model wrong, probe right: the answer was in the state and did not come out."
+    return Table("cells", title, ("test prompts", "probe right", "probe wrong"), rows, note)
+
+
+def _relations_table(result: ConceptResult) -> Table:
+    found = sorted(result.by_relation.items(), key=lambda pair: (-pair[1].probe, pair[0]))
+    rows = [(name, one.n, one.probe, one.model) for name, one in found]
+    columns = ("relation", "prompts", "probe", "model itself")
+    return Table("relations", "Relation by relation", columns, rows)
+
+
+def _confused_table(result: ConceptResult) -> Table:
+    pairs = ((item.answer, name) for item, name in zip(result.items, result.read, strict=True))
+    wrong = Counter(pair for pair in pairs if pair[0] != pair[1])
+    rows = [(answer, name, n) for (answer, name), n in wrong.most_common(MOST_CONFUSED)]
+    return Table("confused", "Confused most often", ("right concept", "concept read", "prompts"), rows)
+
+
+def _layers_table(result: ConceptResult) -> Table:
+    rows = [(at, one.validation, one.test.value, *_ends(one.test)) for at, one in result.curve.items()]
+    note = "The layer is chosen on validation; the test column, of a screen with one penalty, orients."
+    note += f" Of the test column: {result.looks.sentence}." if result.looks else ""
+    columns = ("layer", "rank on validation", "top-1 on test", "low", "high")
+    main = list(result.curve).index(result.layer) if result.curve else None
+    return Table("layers", "Layer by layer", columns, rows, note, main)
+
+
+def _examples_table(result: ConceptResult) -> Table:
+    found = [
+        (name, result.items[at].text, result.items[at].answer, result.read[at], result.said[at])
+        for name, rows in result.cells.items()
+        for at in rows[:EXAMPLES]
+    ]
+    columns = ("case", "prompt", "right concept", "concept read", "the model says")
+    return Table("examples", "Examples from the test prompts", columns, found, folded=True)
+
+
+def _curve_figure(result: ConceptResult) -> Figure:
+    found = [one.test for one in result.curve.values()]
+    data = {
+        "x": list(result.curve),
+        "series": ["top-1 on test"] * len(found),
+        "value": [one.value for one in found],
+        "low": [one.interval.low for one in found],
+        "high": [one.interval.high for one in found],
+    }
+    caption = "Intervals: 95%, over facts. The layer reported is chosen on validation."
+    title = "Concepts read right, layer by layer"
+    return Figure("layers", "curve", data, title, caption, x="layer", y=AXIS, limits=(0.0, 1.02))
+
+
+def _card(result: ConceptResult) -> ProbeCard:
+    """Where the probe comes from, how it scored, where it is wrong."""
+    rows, _ = jsonable({one.name: one.row() for one in result.scores})
+    threshold = next(iter(result.probe.fitted_.thresholds.values()))
+    worst = sorted((one.probe, name, one.n) for name, one in result.by_relation.items() if one.probe < 0.5)
+    model = result.about.model
+    return ProbeCard(
+        model=model["name"],
+        weights=model["weights"],
+        fingerprint=model["fingerprint"],
+        scheme=model["scheme"],
+        site=f"resid_post.{result.layer}",
+        positions="last",
+        tokenizer=model["tokenizer_fingerprint"],
+        data=f"protocol {result.protocol}",
+        data_hash=hashlib.sha256("\n".join(item.text for item in result.items).encode()).hexdigest(),
+        metrics={"probe": rows.pop("probe")},
+        controls=rows,
+        threshold=f"nothing is claimed below similarity {threshold:.3f} (95% of null states stay below), "
+        "nor where a state lies farther from those of training than 95% of the validation states",
+        intended_use="reading the concepts of its codebook from the last token of a prompt",
+        known_failures=tuple(f"{name}: {share:.0%} of {n} prompts read" for share, name, n in worst[:5]),
+    )
+
+
+def labelled(protocol: Protocol, prompts: tuple[Item, ...]) -> Labelled:
+    """The prompts of a protocol as labelled ones: the concept that should be read, over facts."""
+    return Labelled(
+        protocol.name,
+        protocol.question,
+        tuple(item.text for item in prompts),
+        tuple(item.answer for item in prompts),
+        tuple(item.fact for item in prompts),
+        tuple(item.part for item in prompts),
+    )
+
+
+def _readable(found: ConceptResult, protocol: Protocol) -> str:
+    """The verdict of the probe; the test against guessing alone decides whether concepts are readable."""
+    words = {name: row.words for name, row in CONTROLS.items()}
+    scores = [one for one in found.controls if one.difference]
+    controls = [one for one in scores if not CONTROLS[one.name].baseline]
+    rivals = [one.name for one in controls if not CONTROLS[one.name].null]
+    unbeaten = not_beaten(named(controls, rivals, found.guessing), words)
+    baselines = [one for one in scores if CONTROLS[one.name].baseline]
+    better = not_beaten([s for s in baselines if s.difference and s.difference.interval.high < 0], words)
+    ahead = f"; among other readers of the same states, {better}" if better else ""
+    place = f"at layer {found.layer} (top-1 {found.top1}; {tested(found.guessing)})"
+    if not found.guessing.beaten:
+        more = f"; {unbeaten}" if unbeaten else ""
+        luck = f"that is not told from guessing, {found.guessing.expected:.3f}"
+        return f"not shown to be readable {place}: {luck}{more}"
+    if unbeaten:
+        return f"readable {place}, but {unbeaten}{ahead}"
+    if protocol.upper_bound:
+        return f"an upper bound, not evidence: {place[3:]}; {protocol.knower}{ahead}"
+    if not controls:
+        return f"above guessing {place}, but nothing was controlled for{ahead}"
+    best = max(controls, key=lambda score: score.value)
+    most = f"the best is {words[best.name]}, {best.value:.2f}"
+    return f"readable {place}, above every control ({most}){ahead}"
+
+
+def _kind(name: str) -> str:
+    if name not in CONTROLS:
+        return name
+    return "baseline" if CONTROLS[name].baseline else "control"
+
+
+def _shown(name: str) -> str:
+    return f"{name} (baseline)" if _kind(name) == "baseline" else name
+
+
+def _ends(found: Estimate) -> tuple[float, float]:
+    return found.interval.low, found.interval.high

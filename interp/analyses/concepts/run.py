@@ -13,24 +13,23 @@ from tqdm.auto import tqdm
 
 from interp.activations import Activations
 from interp.analyses.concepts import belief as beliefs
-from interp.analyses.concepts.controls import BASELINES, CONTROLS, Stand
-from interp.analyses.concepts.result import ConceptResult
-from interp.analyses.concepts.summary import by_relation, cells_of, leakage_of, looks_of, metrics_of
-from interp.analyses.concepts.trial import Trial
-from interp.analyses.concepts.verdict import verdict
-from interp.analyses.concepts.vocabulary import codebook_of, concept_tokens
+from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
+from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
+from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens
 from interp.analyses.guessing import Guessing, beyond_guessing
-from interp.analyses.looks import leak_note
+from interp.analyses.looks import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.scores import Score
 from interp.analyses.shuffles import spread
 from interp.errors import ConfigError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
+from interp.results import About
 from interp.sites import parse_layers
-from interp.tasks.protocols import PROTOCOLS, Protocol
+from interp.tasks.protocols import PROTOCOLS, Item, Protocol
 from interp.tasks.world import World
-from probes.hyperdimensional import ENCODERS, ConceptScores, Decodings, HyperdimensionalProbe, evaluate
-from probes.statistics import bootstrap, paired_difference
+from probes.evaluation import Audit, Split
+from probes.hyperdimensional import ENCODERS, ConceptScores, evaluate
+from probes.statistics import Estimate, bootstrap, paired_difference
 
 __all__ = ["probe_concepts"]
 
@@ -82,49 +81,47 @@ def probe_concepts(
     acts = _captured(model, tokens, _layers(layers, model), batch_size, progress)
     layer, curve, rights = _chosen(trial, acts, _layers(layers, model), progress)
     states = acts[f"resid_post.{layer}"]
-    probe = trial.fit(states)
-    trial = replace(trial, regularisation=probe.fitted_.notes["regularisation"])
+    probe, trial = trial.settled(states)
     read = trial.decode(probe, states)
     found = evaluate(read, trial.gold, groups=trial.facts, seed=seed)
     names, notes = _controls(model, row, controls)
     twin = _twin(model, random_model) if "random-weights" in names else None
     untrained = twin and _captured(twin, tokens, [layer], batch_size, progress)[f"resid_post.{layer}"]
-    stand = Stand(trial, states, probe, untrained, layer)
-    guessing = _guessing(trial, read.names)
-    scores = tuple(_scores(stand, found, names, progress))
+    context = ControlContext(trial, states, probe, untrained, layer)
     said, preferred, right = _own_answers(trial, batch_size)
-    leakage = leakage_of(trial, row)
+    leakage = _leakage(trial, row)
     notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage))
-    return ConceptResult(
-        **_asked(row, encoder, seed),
-        model=_facts_of(model, acts),
+    result = ConceptResult(
+        about=_about(model, row, drawn.items),
+        seed=seed,
+        protocol=row.name,
+        encoder=encoder,
+        prompts=drawn.items,
         layer=layer,
         curve=curve,
-        scores=scores,
-        metrics=metrics_of(found, trial, right),
-        by_relation=by_relation(trial, found, right),
-        cells=cells_of(trial, read, said, right),
-        belief=_beliefs(stand, edited, read.names, preferred, right),
-        items=trial.test,
-        **_read(read),
-        said=said,
-        model_right=right,
-        probe=probe,
-        selection=_selection(layer, curve),
-        verdict=verdict(found.top1, layer, guessing, [s for s in scores if s.difference], row),
-        guessing=guessing,
-        warnings=tuple(filter(None, notes)),
+        top1=found.top1,
+        controls=_scores(context, names, found.right, progress),
+        metrics=_metrics(found, trial, right),
+        floors={"cosine": found.cosine_floor, "bits": found.bits_floor},
+        read=tuple(names[0] for names in read.names),
+        similarity=tuple(read.similarities[:, 0].tolist()),
+        said=tuple(said),
+        model_right=tuple(right),
+        belief=_beliefs(context, edited, [names[0] for names in read.names], preferred, right),
+        guessing=_guessing(trial, read.names),
         leakage=leakage,
-        looks=looks_of(stand, list(curve), rights),
+        looks=_looks(context, list(curve), rights),
+        probe=probe,
+        warnings=tuple(filter(None, notes)),
     )
+    probe.card_ = result.card()
+    return result
 
 
-def _asked(row: Protocol, encoder: str, seed: int) -> dict[str, Any]:
-    return {"protocol": row.name, "question": row.question, "encoder": encoder, "seed": seed}
-
-
-def _read(read: Decodings) -> dict[str, Any]:
-    return {"read": [names[0] for names in read.names], "similarity": read.similarities[:, 0].tolist()}
+def _about(model: Model, row: Protocol, items: tuple[Item, ...]) -> About:
+    data = labelled(row, items)
+    facts = {"n": len(data), "groups": len(set(data.groups)), "fingerprint": data.fingerprint}
+    return About(model.described, {"name": data.name, "description": data.description, **facts})
 
 
 def _checked(protocol: str, encoder: str, controls: Collection[str] | None) -> Protocol:
@@ -163,12 +160,12 @@ def _captured(
 
 def _chosen(
     trial: Trial, acts: Activations, layers: Sequence[int], progress: bool
-) -> tuple[int, dict[int, dict[str, float]], list[np.ndarray]]:
+) -> tuple[int, dict[int, LayerScore], list[np.ndarray]]:
     """Choose the layer whose probe ranks validation answers best, with one penalty for all."""
     if len(layers) == 1:
         return layers[0], {}, []
     screen = replace(trial, regularisation=1.0 if trial.encoder == "linear" else None)
-    curve: dict[int, dict[str, float]] = {}
+    curve: dict[int, LayerScore] = {}
     rights: list[np.ndarray] = []
     for layer in tqdm(layers, desc="layers", disable=not progress):
         states = acts[f"resid_post.{layer}"]
@@ -176,22 +173,32 @@ def _chosen(
         names = [found[0] for found in screen.decode(fitted, states).names]
         rights.append(screen.right(names))
         estimate = bootstrap(rights[-1], groups=trial.facts, seed=trial.seed)
-        curve[layer] = {
-            "validation": float(fitted.fitted_.notes["validation_score"]),
-            "test": estimate.value,
-            "low": estimate.interval.low,
-            "high": estimate.interval.high,
-        }
-    return max(curve, key=lambda at: curve[at]["validation"]), curve, rights
+        curve[layer] = LayerScore(float(fitted.fitted_.notes["validation_score"]), estimate)
+    return max(curve, key=lambda at: curve[at].validation), curve, rights
 
 
-def _scores(stand: Stand, found: ConceptScores, names: Sequence[str], progress: bool) -> list[Score]:
-    """Give the probe, its controls and baselines with paired differences, and chance."""
-    trial, layer = stand.trial, stand.layer
-    scores = [_score(layer, "probe", found.right, trial, probe=stand.probe)]
-    for name in tqdm(names, desc="controls", disable=not progress):
-        scores.append(_score(layer, name, CONTROLS[name].read(stand), trial, against=found.right))
-    return [*scores, Score(layer, "chance", _chance(trial))]
+def _scores(
+    context: ControlContext, names: Sequence[str], probe: np.ndarray, progress: bool
+) -> tuple[Score, ...]:
+    """Every control and baseline, with what the probe has over it."""
+    todo = tqdm(names, desc="controls", disable=not progress)
+    return tuple(_score(context, name, CONTROLS[name].read(context), probe) for name in todo)
+
+
+def _score(context: ControlContext, name: str, right: np.ndarray, probe: np.ndarray) -> Score:
+    """What a control reads right; of one that was drawn many times, the mean and the spread of its draws."""
+    given: Any = {"groups": context.trial.facts, "seed": context.trial.seed}
+    drawn = right.ndim == 2
+    found = spread(right, context.trial.facts) if drawn else bootstrap(right, **given)
+    own = right.mean(axis=0) if drawn else right
+    return Score(
+        context.layer,
+        name,
+        found.value,
+        found,
+        paired_difference(probe, own, support="share", **given),
+        draws=tuple(right.mean(axis=1).tolist()) if drawn else (),
+    )
 
 
 def _guessing(trial: Trial, read: Sequence[Sequence[str]]) -> Guessing:
@@ -206,35 +213,36 @@ def _guessing(trial: Trial, read: Sequence[Sequence[str]]) -> Guessing:
     )
 
 
-def _selection(layer: int, curve: dict[int, dict[str, float]]) -> str:
-    if not curve:
-        return f"layer {layer} was the one asked"
-    rank = curve[layer]["validation"]
-    return f"layer {layer}, the best of {len(curve)} by mean reciprocal rank on validation ({rank:.2f})"
+def _metrics(found: ConceptScores, trial: Trial, right: Sequence[bool]) -> dict[str, Estimate]:
+    """The further scores of the probe, those of unseen concepts alone among them."""
+    named = {name: getattr(found, name) for name in METRICS if hasattr(found, name)}
+    named["model"] = bootstrap(np.array(right, dtype=np.int64), groups=trial.facts, seed=trial.seed)
+    new = np.array([item.answer not in trial.drawn.trained for item in trial.test])
+    if new.any() and not new.all():
+        groups = [fact for fact, here in zip(trial.facts, new, strict=True) if here]
+        named["unseen"] = bootstrap(found.right[new], groups=groups, seed=trial.seed)
+    return {name: one for name, one in named.items() if one is not None}
 
 
-def _score(
-    layer: int,
-    name: str,
-    right: np.ndarray,
-    trial: Trial,
-    *,
-    against: np.ndarray | None = None,
-    probe: HyperdimensionalProbe | None = None,
-) -> Score:
-    given: Any = {"groups": trial.facts, "seed": trial.seed}
-    drawn = right.ndim == 2
-    found = spread(right, trial.facts) if drawn else bootstrap(right, **given)
-    own = right.mean(axis=0) if drawn else right
-    difference = None if against is None else paired_difference(against, own, support="share", **given)
-    held = None if probe is None else float(probe.fitted_.notes["validation_score"])
-    draws = tuple(right.mean(axis=1).tolist()) if drawn else ()
-    return Score(layer, name, found.value, found, difference, held, draws)
+def _leakage(trial: Trial, row: Protocol) -> Audit:
+    """Audit the prompts, apart from what belongs to the protocol."""
+    items = trial.drawn.items
+    return audited(
+        [item.text for item in items],
+        [item.answer for item in items],
+        Split.from_names([item.part for item in items]),
+        groups=[item.fact for item in items],
+        expected=row.leaks,
+    )
 
 
-def _chance(trial: Trial) -> float:
-    """Give one over the concepts, or over those the prompt narrows the answer to."""
-    return float(np.mean([1 / (len(item.candidates) or len(trial.codebook)) for item in trial.test]))
+def _looks(context: ControlContext, layers: Sequence[int], rights: Sequence[np.ndarray]) -> Looks | None:
+    """How sure the best layer on test is, against the mean prediction."""
+    if not rights:
+        return None
+    trial, control = context.trial, CONTROLS["constant"]
+    constant = control.read(context)
+    return many_looks(layers, rights, constant, groups=trial.facts, against=control.words, seed=trial.seed)
 
 
 def _twin(model: Model, given: Model | None) -> Model:
@@ -244,7 +252,7 @@ def _twin(model: Model, given: Model | None) -> Model:
 
 
 def _own_answers(trial: Trial, batch_size: str | int) -> tuple[list[str], list[str], list[bool]]:
-    """Give the model's next token, the concept it prefers, and whether the token is the expected one."""
+    """The model's next token, the concept it prefers, and whether the token is the expected one."""
     model, items = trial.model, trial.test
     logits = model.logits([item.text for item in items], batch_size=batch_size).cpu()
     first = torch.tensor([ids[0] for ids in concept_tokens(model, trial.codebook.names)])
@@ -261,24 +269,24 @@ def _text(model: Model, token: int) -> str:
 
 
 def _beliefs(
-    stand: Stand,
+    context: ControlContext,
     edited: tuple[Model, World] | None,
-    read: Sequence[Sequence[str]],
+    read: Sequence[str],
     preferred: Sequence[str],
     right: Sequence[bool],
-) -> tuple[dict[str, Any], ...]:
-    trial, names = stand.trial, [ranked[0] for ranked in read]
+) -> tuple[beliefs.Belief, ...]:
+    trial = context.trial
     analogies = all(item.shown for item in trial.test)
     own = all(item.output in ("", item.answer) for item in trial.test)
-    found = [beliefs.of_errors(trial, names, preferred, [not ok for ok in right])] if own else []
+    found = [beliefs.of_errors(trial, read, preferred, [not ok for ok in right])] if own else []
     given = edited or (_bundled(trial.model) if analogies else None)
     if given is not None and analogies:
-        found.insert(0, beliefs.of_edited_twin(trial, stand.probe, *given, stand.layer))
-    return tuple(entry.to_dict() for entry in found if entry is not None)
+        found.insert(0, beliefs.of_edited_twin(trial, context.probe, *given, context.layer))
+    return tuple(entry for entry in found if entry is not None)
 
 
 def _bundled(model: Model) -> tuple[Model, World] | None:
-    """Give the edited twin of the bundled model and its world; None for any other weights."""
+    """The edited twin of the bundled model and its world; None for any other weights."""
     if model.fingerprint != _bundled_fingerprint():
         return None
     from interp.demo.edit import edited_world
@@ -292,13 +300,3 @@ def _bundled_fingerprint() -> str:
     from interp.models.loading import load
 
     return load("demo").fingerprint
-
-
-def _facts_of(model: Model, acts: Activations) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "weights": model.weights,
-        "fingerprint": acts.fingerprint,
-        "tokenizer_fingerprint": model.tokenizer_fingerprint,
-        "scheme": acts.scheme,
-    }

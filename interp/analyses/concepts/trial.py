@@ -1,26 +1,76 @@
-"""One protocol on one model: prompts, states, codebook, and how a probe is fitted and read on them."""
+"""One protocol on one model: its concepts in the model's own terms, and how a probe is fitted and read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 
+from interp.errors import DataError
 from interp.models.model import Model
-from interp.tasks.protocols import Item, ProtocolItems
+from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
 from probes.hyperdimensional import Decodings, HyperdimensionalProbe
 from probes.hyperdimensional.retraining import read_retrained
-from probes.vsa import Codebook
+from probes.vsa import MAP, Codebook
 
-__all__ = ["Trial"]
+__all__ = ["Trial", "by_lens", "codebook_of", "concept_tokens", "embeddings", "trained_probe"]
+
+PREFIX = "the"
+
+
+def concept_tokens(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
+    """The tokens of each name as they stand after another word.
+
+    Raises:
+        DataError: a name that adds no token.
+    """
+    before = list(model.tokenize([PREFIX]).token_ids[0])
+    rows = model.tokenize([f"{PREFIX} {name}" for name in names]).token_ids
+    found = [tuple(row[len(before) :]) for row in rows]
+    empty = next((name for name, tokens in zip(names, found, strict=True) if not tokens), None)
+    if empty is not None:
+        raise DataError(
+            f"the concept {empty!r} has no token in the vocabulary of {model.name!r}; leave it out."
+        )
+    return found
+
+
+def embeddings(model: Model, tokens: Sequence[Sequence[int]]) -> Float[torch.Tensor, "concept d_model"]:
+    """The mean row of the unembedding matrix over each concept's tokens, in float32 on the CPU."""
+    head: Any = model.hf.get_output_embeddings()
+    matrix = head.weight.detach()
+    return torch.stack(
+        [matrix[torch.tensor(ids, device=matrix.device)].float().mean(dim=0).cpu() for ids in tokens]
+    )
+
+
+def by_lens(
+    model: Model, states: Float[torch.Tensor, "example d_model"], names: tuple[str, ...]
+) -> list[str]:
+    """The concept whose first token the model's own final norm and unembedding prefer in each state."""
+    tokens = torch.tensor([ids[0] for ids in concept_tokens(model, names)], device=model.device)
+    with torch.no_grad():
+        logits = model.unembed(states.to(model.device, model.dtype))[:, tokens]
+    return [names[at] for at in logits.argmax(dim=1).tolist()]
+
+
+def codebook_of(
+    model: Model, names: Sequence[str], source: str, *, dimension: int = 4096, seed: int = 0
+) -> Codebook:
+    """The codebook of a protocol: ``embeddings`` of the model's unembedding, or ``random``."""
+    if source == "random":
+        return Codebook.random(MAP(dimension), names, seed=seed)
+    rows = embeddings(model, concept_tokens(model, names))
+    return Codebook.from_embeddings(MAP(dimension), names, rows, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Hold what every fit of one analysis shares.
+    """What every fit of one analysis shares.
 
     Attributes:
         model: what is read.
@@ -41,22 +91,22 @@ class Trial:
     regularisation: float | None = None
 
     def rows(self, part: str) -> list[int]:
-        """Give the rows of a part."""
+        """The rows of a part."""
         return [row for row, item in enumerate(self.drawn.items) if item.part == part]
 
     @property
     def test(self) -> tuple[Item, ...]:
-        """Give the test items."""
+        """The test items."""
         return self.drawn.part("test")
 
     @property
     def facts(self) -> list[str]:
-        """Give the fact of each test item: what intervals are over."""
+        """The fact of each test item: what intervals are over."""
         return [item.fact for item in self.test]
 
     @property
     def gold(self) -> list[str]:
-        """Give the answer of each test item."""
+        """The answer of each test item."""
         return [item.answer for item in self.test]
 
     def fit(self, X: Any, *, codebook: Codebook | None = None) -> HyperdimensionalProbe:
@@ -70,6 +120,11 @@ class Trial:
         train, held = self.rows("train"), self.rows("validation")
         later = (X[held], [names[i] for i in held])
         return self._probe(codebook).fit(X[train], [names[i] for i in train], validation=later)
+
+    def settled(self, X: Any) -> tuple[HyperdimensionalProbe, Trial]:
+        """Fit the probe, and give it with this trial at the penalty that it chose: its controls share it."""
+        probe = self.fit(X)
+        return probe, replace(self, regularisation=probe.fitted_.notes["regularisation"])
 
     def read_retrained(self, X: Any, answers: Sequence[Sequence[str]]) -> list[list[str]]:
         """Fit once for each list of answers, and give what is read in the test rows.
@@ -96,6 +151,27 @@ class Trial:
     def right(
         self, names: Sequence[str], answers: Sequence[str] | None = None
     ) -> Int[np.ndarray, " example"]:
-        """Say for each test prompt whether the name read is the answer."""
+        """1 for each test prompt whose answer is the name that was read."""
         gold = self.gold if answers is None else answers
         return np.array([int(a == b) for a, b in zip(names, gold, strict=True)], dtype=np.int64)
+
+
+def trained_probe(
+    model: Model, layer: int, *, seed: int = 0, protocol: str = "concept-disjoint", dimension: int = 4096
+) -> HyperdimensionalProbe:
+    """Train the probe of a protocol at one layer for any prompt, without testing it.
+
+    Args:
+        model: what is read.
+        layer: the block whose ``resid_post`` is read, at the last token.
+        seed: of the prompts, the codebook and the fit.
+        protocol: a key of ``PROTOCOLS``.
+        dimension: of the hypervectors.
+    """
+    row = PROTOCOLS[protocol]
+    drawn = row.items(seed=seed)
+    site = f"resid_post.{layer}"
+    tokens = model.tokenize([item.text for item in drawn.items])
+    states = model.capture(tokens, [site], "last", device="cpu", dtype=torch.float32)[site]
+    codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
+    return Trial(model, drawn, codebook, tokens.token_ids, "linear", seed).fit(states)

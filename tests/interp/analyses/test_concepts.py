@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,19 @@ import torch
 
 import interp
 from interp.analyses.causal import causal_use
-from interp.analyses.concepts import CONTROLS, ConceptResult, probe_concepts, trained_probe
-from interp.analyses.concepts.vocabulary import concept_tokens
+from interp.analyses.concepts import CONTROLS, ConceptResult, decode, probe_concepts, trained_probe
+from interp.analyses.concepts.decoding import LAYER, one_layer
+from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import ConfigError, SiteError
 from interp.models.model import Model
+from interp.results import load
 from interp.tasks import labelled
 from interp.tasks.protocols import PROTOCOLS
-from probes import HyperdimensionalProbe, load
+from probes import HyperdimensionalProbe
 from probes.controls import ordered_slots, shuffled_labels
 from probes.evaluation import LEAKS
 from tests.noisy import noisy
+from tests.tiny import tiny
 
 SIZES = (1200, 200, 240)
 
@@ -58,13 +61,13 @@ def test_the_prompts_are_audited(found: ConceptResult, model: Model) -> None:
 
 
 def test_the_logit_lens_says_what_the_edited_state_leans_to(found: ConceptResult) -> None:
-    entry = found.belief[0]
-    assert entry["lens_belief"] > 0.8
-    assert entry["lens_belief"] + entry["lens_truth"] <= 1
+    lens = found.belief[0].lens
+    assert lens is not None and lens.belief > 0.8
+    assert lens.belief + lens.truth <= 1
 
 
 def value(result: ConceptResult, name: str) -> float:
-    return next(score.value for score in result.scores if score.name == name)
+    return result.score(name).value
 
 
 def test_unseen_concepts_are_read_and_every_control_reads_nothing(found: ConceptResult) -> None:
@@ -78,15 +81,16 @@ def test_unseen_concepts_are_read_and_every_control_reads_nothing(found: Concept
         "random-weights",
     ):
         assert value(found, name) < 0.1
-        score = next(score for score in found.scores if score.name == name)
-        assert score.difference is not None and score.difference.interval.low > 0.5
+        difference = found.score(name).difference
+        assert difference is not None and difference.interval.low > 0.5
     assert value(found, "linear-classifier") == 0  # it has no class for a concept that was not trained
     assert value(found, "logit-lens") > 0.9
-    assert found.verdict.startswith("readable at layer 23") and "above every control" in found.verdict
-    lens = next(score for score in found.scores if score.name == "logit-lens").difference
+    said = found.verdict()
+    assert said.startswith("Readable at layer 23") and "above every control" in said
+    lens = found.score("logit-lens").difference
     assert lens is not None
     named = f"the logit lens does better (1.00; difference {lens.value:+.2f} {lens.interval})"
-    assert (named in found.verdict) == (lens.interval.high < 0)
+    assert (named in said) == (lens.interval.high < 0)
 
 
 def test_the_shuffled_control_is_many_probes_fitted_by_hand(model: Model) -> None:
@@ -115,7 +119,7 @@ def test_the_shuffled_control_is_many_probes_fitted_by_hand(model: Model) -> Non
         probe = HyperdimensionalProbe(result.probe.codebook_, seed=1, regularisation=fitted)
         probe.fit(X[parts["train"]], named["train"], validation=(X[parts["validation"]], named["validation"]))
         scores.append(probe.score(X[parts["test"]], named["test"]))
-    score = next(score for score in result.scores if score.name == "shuffled-in-relation")
+    score = result.score("shuffled-in-relation")
     assert score.estimate is not None and score.estimate.interval.method == "5% to 95% of 20 shuffles"
     draws = score.draws
     assert len(draws) == 20 and [draws[0], draws[9], draws[19]] == pytest.approx(scores)
@@ -125,42 +129,89 @@ def test_the_shuffled_control_is_many_probes_fitted_by_hand(model: Model) -> Non
 def test_a_model_is_the_bundled_one_by_its_weights(model: Model) -> None:
     same = interp.load(model.hf, tokenizer=model.tokenizer)
     given = {"layers": "23", "sizes": (200, 40, 60), "controls": ()}
-    assert same.name != "demo" and probe_concepts(same, **given).belief[0]["where"].startswith("analogies")
+    assert same.name != "demo" and probe_concepts(same, **given).belief[0].where.startswith("analogies")
     other = noisy(model, 0.02)
-    assert not any(entry["where"].startswith("analogies") for entry in probe_concepts(other, **given).belief)
+    assert not any(entry.where.startswith("analogies") for entry in probe_concepts(other, **given).belief)
 
 
 def test_the_edited_twin_is_read_as_it_believes(found: ConceptResult) -> None:
     entry = found.belief[0]
-    assert entry["model_belief"] > 0.9
-    assert entry["belief"]["value"] > 0.4 > 0.2 > entry["truth"]["value"]
-    assert entry["n"] == sum(n for n, _, _ in entry["by_relation"].values())
+    assert entry.model_belief > 0.9
+    assert entry.belief.value > 0.4 > 0.2 > entry.truth.value
+    assert entry.n == sum(shares.n for shares in entry.by_relation.values())
+    rows = found.table("belief").set_index("read as")["share"]
+    assert rows["the model's belief"] == entry.belief.value == found.number("belief-read").value
+    assert rows["the truth, by luck"] == entry.truth_chance
 
 
 def test_an_untrained_model_is_not_readable() -> None:
     random = interp.load("demo", weights="random")
     result = probe_concepts(random, layers="23", sizes=(600, 100, 120), controls=["shuffled"])
     assert result.top1.value < 0.05
-    assert result.verdict.startswith("not shown to be readable")
-    assert result.belief and result.belief[0]["where"].startswith("test prompts that the model itself")
+    assert result.verdict().startswith("Not shown to be readable")
+    assert result.belief and result.belief[0].where.startswith("test prompts that the model itself")
 
 
 def test_cells_relations_and_predictions_count_every_test_prompt(found: ConceptResult) -> None:
-    assert sum(n for n, _ in found.cells.values()) == len(found.items) == 240
-    assert sum(n for n, _, _ in found.by_relation.values()) == 240
-    rows = found.predictions()
+    assert sorted(row for rows in found.cells.values() for row in rows) == list(range(240))
+    assert len(found.items) == sum(one.n for one in found.by_relation.values()) == 240
+    whole = found.predictions()
+    assert len(whole) == len(found.prompts) == 1200 + 200 + 240
+    rows = whole[whole["split"] == "test"]
     assert rows["right"].mean() == pytest.approx(found.top1.value)
-    assert rows["model_right"].mean() == pytest.approx(found.metrics["model"]["value"])
-    assert len(rows) == 240
+    assert rows["model_right"].mean() == pytest.approx(found.metrics["model"].value)
+    assert list(rows["text"]) == [item.text for item in found.items]
+    assert list(rows["predicted"]) == list(found.read) and len(rows) == 240
+    others = whole[whole["split"] != "test"]
+    assert (others["predicted"] == "").all() and others["probability"].isna().all()
+    for name, cell in found.cells.items():
+        for row in cell:
+            model_right, read = rows["model_right"].iloc[row], rows["right"].iloc[row]
+            assert (
+                name == f"model {'right' if model_right else 'wrong'}, probe {'right' if read else 'wrong'}"
+            )
 
 
-def test_results_are_saved_compared_and_read_back(found: ConceptResult, model: Model, tmp_path: Path) -> None:
-    folder = found.save(tmp_path)
-    assert json.loads((folder / "metrics.json").read_text())["schema"] == "interp.concepts/1"
-    probe = load(folder / "probes" / "resid_post.23", fingerprint=model.fingerprint, site="resid_post.23")
-    assert probe.card_.metrics["probe"]["value"] == pytest.approx(found.top1.value)
-    assert (found.diff(found)["change"] == 0).all()
+def test_results_are_saved_and_read_back(found: ConceptResult, model: Model, tmp_path: Path) -> None:
+    again = load(found.save(tmp_path))
+    assert isinstance(again, ConceptResult) and again.predictions().equals(found.predictions())
+    assert again.summary() == found.summary()
+    site = "resid_post.23"
+    state = model.capture(["the capital of France is"], site, device="cpu")[site]
+    assert again.probe.decode(state, k=3).names == found.probe.decode(state, k=3).names
+    card = again.probe.card_
+    assert (card.site, card.fingerprint) == (site, model.fingerprint)
+    assert card.metrics["probe"]["value"] == pytest.approx(found.top1.value)
+    assert set(card.controls) == {one.name for one in found.controls} | {"chance"}
     assert "probe" in found._repr_html_()
+
+
+def test_what_a_result_says_is_in_its_tables(found: ConceptResult) -> None:
+    rows = found.table().set_index("name")
+    assert list(rows.index) == ["probe", *(one.name for one in found.controls), "chance"]
+    assert rows.loc["chance", "value"] == found.chance == pytest.approx(1 / len(found.probe.codebook_))
+    assert set(rows.loc[["ridge", "linear-classifier", "logit-lens"], "kind"]) == {"baseline"}
+    for one in found.controls:
+        assert one.difference is not None
+        assert (
+            found.number(f"over-{one.name}").value == one.difference.value == rows.loc[one.name, "difference"]
+        )
+    wrong = sum(name != item.answer for name, item in zip(found.read, found.items, strict=True))
+    assert found.table("cells")["probe wrong"].sum() == wrong >= found.table("confused")["prompts"].sum()
+    assert found.score("probe").estimate == found.top1
+    with pytest.raises(ConfigError, match="no score 'shuffle'; measured: probe, constant"):
+        found.score("shuffle")
+
+
+def test_without_text_no_prompt_is_saved(model: Model, tmp_path: Path) -> None:
+    result = probe_concepts(model, "in-context", layers="20", sizes=(200, 40, 40), controls=())
+    result = replace(result, causal=causal_use(model, result, prompts=6))
+    hidden = load(result.save(tmp_path, text=False))
+    content = (tmp_path / "result.json").read_text()
+    assert not any(item.text in content for item in result.prompts)
+    assert isinstance(hidden, ConceptResult) and hidden.top1 == result.top1
+    assert hidden.number("top1") == result.number("top1") and hidden.verdict() == result.verdict()
+    assert all(len(item.text) == 64 for item in hidden.prompts)
 
 
 def test_a_layer_is_chosen_on_validation(model: Model) -> None:
@@ -168,8 +219,9 @@ def test_a_layer_is_chosen_on_validation(model: Model) -> None:
         model, "seen-pairs", layers="2,23", sizes=(600, 100, 120), controls=["control-task", "shuffled"]
     )
     assert result.layer == 23 and set(result.curve) == {2, 23}
-    assert result.curve[23]["validation"] > result.curve[2]["validation"]
-    assert "an upper bound" in result.verdict or "readable" in result.verdict
+    assert result.curve[23].validation > result.curve[2].validation
+    assert "upper bound" in result.verdict() or "eadable" in result.verdict()
+    assert result.figure().name == "layers" and list(result.table("layers")["layer"]) == [2, 23]
 
 
 def test_bindings_are_read_against_the_informed_chance(model: Model) -> None:
@@ -197,7 +249,25 @@ def test_wrong_choices_are_named(model: Model) -> None:
 def test_any_prompt_can_be_read(model: Model) -> None:
     probe = trained_probe(model, 20)
     state = model.capture(["Denmark : krone = Japan :"], ["resid_post.20"], "last")["resid_post.20"]
-    assert probe.decode(state, k=3).names[0][0] == "yen"
+    read = probe.decode(state, k=3)
+    assert read.names[0][0] == "yen"
+    found = decode(model, "Denmark : krone = Japan :", probe=probe, layer=20, top=3)
+    assert [(one.name, one.value) for one in found.concepts] == read[0]
+    assert [one.name for one in found.claimed] == [name for name, value in read[0] if value >= read.threshold]
+    said = model.logits(["Denmark : krone = Japan :"])[0].softmax(0)
+    assert found.tokens[0].value == pytest.approx(float(said.max())) and found.tokens[0].name == "yen"
+    assert found.verdict().startswith(f"Read: yen (similarity {read[0][0][1]:.3f}).")
+    assert bool(found.claimed) is not bool(read.abstained[0])
+    odd = decode(model, "big big big big", probe=probe, layer=20)
+    assert odd.verdict().startswith("Read: nothing is claimed") and not odd.claimed
+
+
+def test_the_layer_that_is_read_exists_in_every_model(model: Model) -> None:
+    assert one_layer(model, LAYER) == 20
+    hf, tokenizer = tiny("llama")
+    assert one_layer(interp.load(hf, tokenizer=tokenizer), LAYER) == 2
+    with pytest.raises(ConfigError, match="names 2 layers; decode reads one"):
+        one_layer(model, "3,4")
 
 
 def test_prompts_about_something_else_are_not_claimed(found: ConceptResult, model: Model) -> None:
@@ -207,7 +277,7 @@ def test_prompts_about_something_else_are_not_claimed(found: ConceptResult, mode
         texts = labelled(task, n=200).texts
         read = probe.decode(model.capture(texts, site, device="cpu")[site])
         assert float(read.abstained.double().mean()) > 0.95, task
-    assert found.metrics["claimed"]["value"] > 0.8
+    assert found.metrics["claimed"].value > 0.8
 
 
 def test_concepts_are_their_own_tokens(model: Model) -> None:

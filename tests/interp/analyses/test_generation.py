@@ -27,14 +27,14 @@ def probe(model: Model) -> HyperdimensionalProbe:
 
 def test_the_answer_is_read_before_it_is_said(model: Model, probe: HyperdimensionalProbe) -> None:
     found = probe_generation(model, probe, bundled_questions(60), layer=LAYER)
-    assert found.scores["answer generated"].value > 0.9
-    assert found.scores["before and answer"].value > 0.4
-    assert found.nulls["before and answer"].value < 0.1
-    assert found.differences["before and answer"].interval.low > 0.2
+    assert found.scores["answer generated"].found.value > 0.9
+    assert found.scores["before and answer"].found.value > 0.4
+    assert found.scores["before and answer"].by_luck.value < 0.1
+    assert found.scores["before and answer"].difference.interval.low > 0.2
     assert found.table()["name"].is_unique
-    assert len(found.to_dict()["replies"]) == 60
+    assert len(found.table("replies")) == 60
     again = probe_generation(model, probe, bundled_questions(60), layer=LAYER)
-    assert again.to_dict() == found.to_dict()
+    assert again.summary() == found.summary() and again.replies == found.replies
 
 
 def test_after_is_the_state_that_produced_the_last_token(model: Model, probe: HyperdimensionalProbe) -> None:
@@ -61,6 +61,19 @@ def test_words_around_a_reply() -> None:
     assert reply.mentioned
     assert (reply.gained, reply.lost) == (("c",), ("a",))
     assert not Reply("q", "York", "Yorkshire", (), (), (), ()).mentioned
+    hidden = reply.redacted()
+    assert hidden.before == reply.before and not {"q", "New York", reply.generated} & set(
+        vars(hidden).values()
+    )
+
+
+def test_the_verdict_is_what_the_table_says(model: Model, probe: HyperdimensionalProbe) -> None:
+    found = probe_generation(model, probe, bundled_questions(12), layer=LAYER)
+    rows = found.table().set_index("name")
+    for name in ("before and answer", "after and answer"):
+        assert f"{rows.loc[name, 'value']:.2f} [{rows.loc[name, 'low']:.2f}" in found.verdict()
+        assert f"(by luck {rows.loc[name, 'by_luck']:.2f})" in found.verdict()
+    assert "Over 12 questions" in found.verdict()
 
 
 def test_too_few_and_empty_questions_are_refused(model: Model, probe: HyperdimensionalProbe) -> None:
