@@ -105,10 +105,8 @@ class FindingsResult(Result):
         found: dict[str, tuple[float | None, float | None]] = {}
         for one in self.found:
             estimate = one.estimate(self.seed)
-            known = (
-                estimate is not None and np.isfinite([estimate.interval.low, estimate.interval.high]).all()
-            )
-            found[one.name] = (estimate.interval.low, estimate.interval.high) if known else (None, None)
+            ends = None if estimate is None else (estimate.interval.low, estimate.interval.high)
+            found[one.name] = ends if ends is not None and np.isfinite(ends).all() else (None, None)
         return found
 
     def _ends(self, finding: Finding) -> tuple[float | None, float | None]:

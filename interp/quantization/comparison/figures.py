@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from interp.quantization.comparison.cells import Cell, Judged
 from interp.quantization.comparison.tables import grouped
@@ -169,7 +170,7 @@ def _scatters(cells: Sequence[Cell]) -> Iterator[Figure]:
             )
 
 
-def _columns(cell: Cell, names: Sequence[str]) -> Iterator[tuple[object, ...]]:
+def _columns(cell: Cell, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """The cells of those columns, of the first table that has them."""
     for table in cell.tables:
         if set(names) <= set(table.columns):

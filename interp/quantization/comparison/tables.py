@@ -275,7 +275,8 @@ def _told(scheme: str, made: Quantization, checked: Integrity | None) -> list[st
         said.append(f"{scheme} left {len(made.skipped)} modules as they were: {why}.")
     for one in () if checked is None else checked.checks:
         if not one.passed:
-            failed = f"{one.name} ({one.detail or number(one.value)})"
+            value = "" if one.value is None else number(one.value)
+            failed = f"{one.name} ({one.detail or value})"
             said.append(f"{scheme} FAILS the check {failed}: do not trust its numbers.")
     if made.gradients:
         said.append(f"Gradients at {scheme} are refused: {made.gradients}.")
