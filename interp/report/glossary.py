@@ -54,8 +54,8 @@ GLOSSARY: dict[str, str] = {
     "nats": "The unit of differences of log-probability; a factor of e, about 2.7, in probability.",
     "noise floor": "What the same numbers change when they are computed in another batch, or in bfloat16.",
     "noising": "The clean prompt, with the mediator's value from the corrupt one: is it needed?",
-    "not shown": "By the reference itself: the interval of its excess includes zero, or the excess is not "
-    "above six noise floors. There is nothing to survive.",
+    "not shown by the reference": "The interval of its excess includes zero, or the excess is not above six "
+    "noise floors. There is nothing to survive.",
     "packed": "A quantized model with the library's own modules: their memory and speed.",
     "permuted codebook": "The same vectors under exchanged names: what can be read is then not the concept.",
     "probe": (

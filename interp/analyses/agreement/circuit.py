@@ -11,7 +11,7 @@ import numpy as np
 from interp.analyses.agreement.rankings import Rankings, by_luck, overlap, weighted_jaccard
 from interp.analyses.patching import TARGET, PairsFor, no_circuit
 from interp.mediation import Effects, curve
-from interp.mediation.circuits.runs import run_all, share_kept
+from interp.mediation.circuits.runs import no_total, run_all, share_kept
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Finding
@@ -67,7 +67,8 @@ def judged(
         seed: of the random circuits.
 
     Returns:
-        Findings, and the table ``circuits``; neither where the reference has no circuit.
+        Findings, and the table ``circuits``; neither where the reference has no circuit. Without a total
+        effect in this model that is told from zero there is no faithfulness, of which it would be a share.
     """
     if not circuit.nodes:
         return (), ()
@@ -76,22 +77,23 @@ def judged(
     rng = random.Random(f"circuits:{seed}")
     lucky = [set(rng.sample(circuit.universe, size)) for _ in range(RANDOM)]
     sets = [every, set(), set(circuit.nodes), own, *lucky]
-    members: Any = circuit.universe
-    whole, none, inside, mine, *others = run_all(model, pairs, members, sets, metric, seed)
+    universe: Any = circuit.universe
+    whole, none, inside, mine, *others = run_all(model, pairs, universe, sets, metric, seed)
     chance = np.mean(others, axis=0)
-    ones = np.ones(len(pairs))
-    luck = share_kept(chance, none, whole)(ones)
-    faithful = share_kept(inside, none, whole)
+    no_share = no_total(metric, whole, none, pairs.groups, seed)
+    shares = [share_kept(part, none, whole) for part in (inside, mine, chance)]
+    values = [None if no_share else share(np.ones(len(pairs))) for share in shares]
+    faithful = Finding(
+        "faithfulness of the reference's circuit",
+        inside,
+        tuple(pairs.groups),
+        control=values[2] or 0.0,
+        unit="share",
+        statistic=shares[0],
+        about="share of this model's behaviour that it keeps alone; random circuits are the control",
+    )
     findings = (
-        Finding(
-            "faithfulness of the reference's circuit",
-            inside,
-            tuple(pairs.groups),
-            control=luck,
-            unit="share",
-            statistic=faithful,
-            about="share of this model's behaviour that it keeps alone; random circuits are the control",
-        ),
+        *(() if no_share else (faithful,)),
         Finding(
             "kept by the reference's circuit",
             inside - none,
@@ -102,21 +104,18 @@ def judged(
         ),
         *_overlaps(rankings, size, seed),
     )
+    members = (circuit.nodes, rankings.own.top(size), ())
+    names = ("the reference's", "this model's", f"random, mean of {RANDOM}")
     rows = [
-        ("the reference's", size, faithful(ones), ", ".join(map(str, circuit.nodes))),
-        (
-            "this model's",
-            size,
-            share_kept(mine, none, whole)(ones),
-            ", ".join(map(str, rankings.own.top(size))),
-        ),
-        (f"random, mean of {RANDOM}", size, luck, ""),
+        (name, size, value, ", ".join(map(str, nodes)))
+        for name, value, nodes in zip(names, values, members, strict=True)
     ]
     effect = float((whole - none).mean())
     note = (
         f"Faithfulness: the share of {metric} that it keeps alone, on {len(pairs):,} pairs; replacing all "
         f"{len(every)} mediators changes it by {effect:.3g}. The reference's: as few of its largest effects "
         f"as keep {TARGET:.0%} on the pairs they were ranked on."
+        f"{f' No faithfulness is given: {no_share}.' if no_share else ''}"
     )
     columns = ("circuit", "size", "faithfulness", "members")
     return findings, (Table("circuits", "Circuits of the same size", columns, rows, note),)

@@ -175,7 +175,9 @@ def _found(rankings: Rankings, circuit: tuple[Finding, ...]) -> tuple[Finding, .
         unit=rankings.own.unit,
         about="the metric of the clean prompt less that of the corrupt one",
     )
-    return (total, *circuit[:2], *rankings.headline(), *circuit[2:], *rankings.further(), *rankings.effects())
+    overlaps = [one for one in circuit if one.name.startswith("circuit overlap")]
+    kept = [one for one in circuit if one not in overlaps]
+    return (total, *kept, *rankings.headline(), *overlaps, *rankings.further(), *rankings.effects())
 
 
 def _draws(base: _Base, rankings: Rankings) -> Table:

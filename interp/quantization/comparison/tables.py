@@ -185,7 +185,7 @@ def counts(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         shown = [one.verdict for one in cell.judgements if one.shown]
         found = {name: shown.count(name) for name in VERDICTS}
-        unclear = {"not shown": len(cell.judgements) - len(shown)}
+        unclear = {"not shown by the reference": len(cell.judgements) - len(shown)}
         rows.append(
             {"analysis": cell.analysis, "scheme": cell.scheme, **found, **unclear}
             | {"run": "not run" if cell.refused else "yes"}

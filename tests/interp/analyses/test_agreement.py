@@ -171,8 +171,9 @@ def test_a_planted_circuit_is_kept_under_little_noise_and_lost_with_its_head(sea
     assert kept.finding(FAITHFUL).value == pytest.approx(1, abs=0.1)
     assert kept.finding("top-1 overlap").value == kept.finding(OVERLAP).value == 1
     lost = analysis(_without(truth, (0, 1)), reference=first)
-    assert lost.finding(FAITHFUL).value == pytest.approx(0, abs=0.05)
+    assert FAITHFUL not in [one.name for one in lost.found]  # of a behaviour that is gone nothing is a share
     assert lost.finding(KEPT).value == pytest.approx(0, abs=0.05)
+    assert lost.finding("total effect").value == pytest.approx(0, abs=0.05)
     assert lost.finding(OVERLAP).value == 0
     elsewhere = analysis(_without(truth, (0, 0)), reference=first)
     assert elsewhere.finding(FAITHFUL).value > 0.8
@@ -277,6 +278,27 @@ def test_without_a_total_effect_there_is_no_circuit_and_it_is_said() -> None:
     said = "no circuit was compared: the total effect is not told from zero"
     assert any(text.startswith(said) for text in found.warnings)
     assert "circuits" not in [one.name for one in found.tables()]
+
+
+def test_a_model_without_a_total_effect_has_no_faithfulness() -> None:
+    """All words have one logit in the other model: of its difference of 0 a circuit "kept" 0/0."""
+    truth = planted("induction")
+    asked: dict[str, Any] = {"pairs": truth.pairs, "search": "exhaustive", "k": 2}
+    base = patch_agreement(truth.model, **asked)
+    assert base.finding(FAITHFUL).value == pytest.approx(1, abs=0.1)
+    hf: Any = copy.deepcopy(truth.model.hf)
+    words = sorted({at for ids in (*truth.pairs.answer_ids, *truth.pairs.foil_ids) for at in ids})
+    weight = hf.lm_head.weight.detach().clone()
+    weight[words] = weight[words[0]].clone()
+    hf.lm_head.weight = torch.nn.Parameter(weight)
+    silent = interp.load(hf, tokenizer=truth.model.tokenizer)
+    found = patch_agreement(silent, reference=base, **asked)
+    names = [one.name for one in found.found]
+    assert FAITHFUL not in names and names[:2] == ["total effect", KEPT]
+    assert found.finding(KEPT).value == found.finding("total effect").value == 0
+    circuits = next(one for one in found.tables() if one.name == "circuits")
+    assert found.table("circuits")["faithfulness"].isna().all()
+    assert "No faithfulness is given: the total effect (0 logits" in circuits.note
 
 
 def test_gradients_that_must_not_be_believed_are_refused_and_exhaustive_is_named() -> None:
