@@ -17,7 +17,7 @@ from interp.activations import Activations
 from interp.errors import ConfigError
 from interp.mediation.effects import Effects
 from interp.mediation.forecast import Forecast
-from interp.mediation.mediators import Members, counted_from_the_end
+from interp.mediation.mediators import counted_from_the_end
 from interp.mediation.metrics import Metric, Targets
 from interp.mediation.noise import rounding_error, smallest
 from interp.mediation.replacements import Material, Replacement
@@ -81,7 +81,7 @@ class Experiment(ABC):
     Attributes:
         model: what is patched.
         pairs: clean and corrupt prompts.
-        mediators: in order of execution.
+        mediators: of sites, or edges, in order of execution.
         metric: how a run is measured.
         replacement: what a mediator's value becomes.
         directions: names in ``DIRECTIONS``.
@@ -90,7 +90,7 @@ class Experiment(ABC):
 
     model: Model
     pairs: PairSet
-    mediators: Members
+    mediators: tuple[Any, ...]
     metric: Metric
     replacement: Replacement
     directions: tuple[str, ...]
@@ -145,8 +145,7 @@ class Experiment(ABC):
 
     def part(self, rows: Sequence[int], columns: Sequence[int]) -> Self:
         """The same with some mediators and some pairs."""
-        members: Any = tuple(self.mediators[at] for at in rows)
-        return replace(self, mediators=members, pairs=self.pairs[columns])
+        return replace(self, mediators=tuple(self.mediators[at] for at in rows), pairs=self.pairs[columns])
 
     def base(self, direction: str) -> tuple[Tokens, Tokens]:
         """The prompts that are patched, and those the values come from."""

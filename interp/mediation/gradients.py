@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.mediation.experiment import Experiment
-from interp.mediation.mediators import Mediator, Place
+from interp.mediation.mediators import Place
 from interp.mediation.metrics import Targets
 from interp.models.forward import gradients
 from interp.models.interventions import Intervention
@@ -103,7 +103,6 @@ def gradients_at(
 def first_order(
     experiment: Experiment,
     rows: Sequence[int],
-    mediators: Sequence[Mediator],
     nodes: Mapping[Site, Tensor],
     gradients: Mapping[Site, Tensor],
     sources: Mapping[Site, Tensor],
@@ -112,9 +111,8 @@ def first_order(
     """``sum (replacement - current) * gradient`` over each mediator's places, positions and features.
 
     Args:
-        experiment: the replacement and the pairs.
+        experiment: on sites.
         rows: which pairs.
-        mediators: which mediators.
         nodes: carrier -> current values ``[row pos ...]``.
         gradients: carrier -> the metric's gradients, likewise.
         sources: carrier -> source values of all pairs, ``[pair pos ...]``.
@@ -125,7 +123,7 @@ def first_order(
     part = experiment.pairs[list(rows)]
     index = torch.tensor(list(rows))
     found: list[Tensor] = []
-    for mediator in mediators:
+    for mediator in experiment.mediators:
         terms: list[Tensor] = []
         for place in mediator.places:
             site = place.carrier

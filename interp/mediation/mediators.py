@@ -260,7 +260,7 @@ def mediators_of(
     model = as_model(model)
     one = isinstance(mediators, str | Site | Mediator | Edge)
     given: list[Any] = [mediators] if one else list(mediators)
-    if are_edges(given):
+    if are_edges(mediators):
         raise ConfigError(
             f"edges were asked for ({given[0]}) where a site or a part of it is meant. Ask for their "
             "writers, such as head.* or mlp_out.*."

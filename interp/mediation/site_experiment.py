@@ -167,7 +167,7 @@ class _Sides:
         metric = np.zeros(len(asked.pairs))
         for rows in chunks(asked):
             part = gradients_at(asked, direction, rows, self.targets, asked.carriers)
-            estimates = first_order(asked, rows, asked.mediators, part.nodes, part.gradients, sources)
+            estimates = first_order(asked, rows, part.nodes, part.gradients, sources)
             found[:, rows], metric[rows] = estimates.numpy(), part.metric.double().cpu().numpy()
             for site, kept in other.items():
                 kept[rows, : part.nodes[site].shape[1]] = part.nodes[site].to(kept)

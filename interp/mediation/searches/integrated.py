@@ -99,7 +99,7 @@ def _by_inputs(steps: int, experiment: Experiment, direction: str) -> tuple[np.n
         change = ends[rows, :width] - nodes[EMBED]
         edits = [_moved(EMBED, nodes[EMBED], change, steps)]
         mean = _mean_gradients(experiment, direction, rows, sites, steps, edits)
-        found[:, rows] = first_order(experiment, rows, experiment.mediators, nodes, mean, sources).numpy()
+        found[:, rows] = first_order(experiment, rows, nodes, mean, sources).numpy()
         reached[rows] = (mean[EMBED] * change).double().sum(dim=(1, 2)).cpu().numpy()
     total = SIGNS[direction] * (experiment.clean - experiment.corrupt)
     error = float(np.abs(reached - total).max())
@@ -121,7 +121,7 @@ def _by_activations(
             change = experiment.replacement.rule(node, sources[site][rows, :width].to(node)) - node
             edits = [_moved(site, node, change, steps)]
             mean |= _mean_gradients(experiment, direction, rows, [site], steps, edits)
-        found[:, rows] = first_order(experiment, rows, experiment.mediators, nodes, mean, sources).numpy()
+        found[:, rows] = first_order(experiment, rows, nodes, mean, sources).numpy()
     return SIGNS[direction] * found, {"forwards": 2 + 2 * steps * len(sources)}
 
 

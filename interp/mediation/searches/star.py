@@ -107,9 +107,7 @@ def _estimates(
         fixed, unread, passes = _fixed(experiment, direction, rows, asked, sources, parts)
         lost += unread
         for at, part in enumerate(parts):
-            found[at][:, rows] = first_order(
-                experiment, rows, experiment.mediators, nodes, part, sources, fixed=fixed[at]
-            ).numpy()
+            found[at][:, rows] = first_order(experiment, rows, nodes, part, sources, fixed=fixed[at]).numpy()
     values = _combined(experiment.mediators, layers, found)
     return SIGNS[direction] * values, {"forwards": 1 + 2 * copies + passes, "scores_not_read": lost}
 
