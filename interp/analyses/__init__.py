@@ -6,14 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.analyses.agreement import patch_agreement
     from interp.analyses.causal import CausalUse, causal_use
     from interp.analyses.concepts import ConceptResult, probe_concepts
     from interp.analyses.costs import cost
     from interp.analyses.hops import two_hop
     from interp.analyses.knowledge import recall
     from interp.analyses.outputs import behaviour
-    from interp.analyses.patching import Patching, patch
+    from interp.analyses.patching import Patching, patch, patch_agreement
     from interp.analyses.probing import ProbeResult, probe
     from interp.analyses.similarity import geometry
     from interp.analyses.table import ANALYSES
@@ -49,7 +48,7 @@ _HOME = {
     "cost": "costs",
     "geometry": "similarity",
     "patch": "patching",
-    "patch_agreement": "agreement",
+    "patch_agreement": "patching",
     "probe": "probing",
     "probe_concepts": "concepts",
     "probe_transfer": "transfer",

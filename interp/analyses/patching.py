@@ -7,21 +7,38 @@ first has not seen. Random circuits of the same size and a random order stand be
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from interp.analyses.agreement import Beside, carried
 from interp.errors import ConfigError, DataError
 from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, evaluate
 from interp.mediation.circuits.drawing import drawing
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.searches import effects as effects_of
+from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import Figure, Finding, Number, Result, Table
 from interp.results.findings import prefixed
-from interp.tasks.pairs import sample
+from interp.tasks.pairs import PAIR_TASKS, lined_up, sample
 
-__all__ = ["SAME", "TARGET", "PairsFor", "Patching", "Trace", "no_circuit", "pairs_for", "patch"]
+__all__ = [
+    "SAME",
+    "TARGET",
+    "PairsFor",
+    "Patching",
+    "Trace",
+    "pairs_for",
+    "patch",
+    "patch_agreement",
+    "unchosen",
+]
+
+NODES = ("head.*", "mlp_out.*")
+ENOUGH = 0.5
+"""The share of a task's pairs that must line up for it to be taken before later ones are looked at."""
 
 TARGET = 0.8
 MOST_NODES = 512
@@ -116,6 +133,7 @@ class Patching(Result):
         effects: of every mediator.
         trace: the circuit; None where mediators are cells of a grid or too many.
         note: why there is no circuit, or "".
+        beside: the reference's effects, and its circuit in this model; None without a reference.
     """
 
     schema: ClassVar[str] = "interp.patching/1"
@@ -123,6 +141,12 @@ class Patching(Result):
     effects: Effects
     trace: Trace | None = None
     note: str = ""
+    beside: Beside | None = None
+
+    @property
+    def _other(self) -> Beside | None:
+        """Another model beside this one; None where there is none, or it is this one itself."""
+        return None if self.beside is None or self.beside.itself else self.beside
 
     def question(self) -> str:
         """What carries the answer, in which data and model."""
@@ -130,8 +154,10 @@ class Patching(Result):
 
     def verdict(self) -> str:
         """The largest effect, and what its circuit keeps."""
-        circuit = "" if self.trace is None else f" {self.trace.verdict()}"
-        return f"{self.effects.verdict()}{circuit}"
+        said = [self.effects.verdict()]
+        said += [] if self.trace is None else [self.trace.verdict()]
+        said += [] if self._other is None else [self._other.verdict(self.effects)]
+        return " ".join(said)
 
     def lead(self) -> tuple[str, ...]:
         """How effects were found, and the circuit; or why there is none."""
@@ -140,15 +166,19 @@ class Patching(Result):
 
     def numbers(self) -> tuple[Number, ...]:
         """Those of the effects, and of the circuit."""
-        return self.effects.numbers() + (() if self.trace is None else self.trace.numbers())
+        other = () if self._other is None else self._other.numbers(self.effects)
+        return (*self.effects.numbers(), *(() if self.trace is None else self.trace.numbers()), *other)
 
     def tables(self) -> tuple[Table, ...]:
-        """Those of the effects (see ``Effects.tables``), and of the circuit."""
-        return self.effects.tables() + (() if self.trace is None else self.trace.tables())
+        """Those of the effects (see ``Effects.tables``), of the circuit and of what stands beside."""
+        other = () if self._other is None else self._other.tables(self.effects, self.seed)
+        return (*self.effects.tables(), *(() if self.trace is None else self.trace.tables()), *other)
 
     def figures(self) -> tuple[Figure, ...]:
         """A map, the largest effects, faithfulness by size, and the circuit as a drawing."""
         found = self.effects.figures()
+        if self._other is not None:
+            return (*self._other.figures(self.effects), *found)
         if self.trace is None:
             return found
         values = {row["mediator"]: row["effect"] for row in self.effects.rows}
@@ -157,7 +187,13 @@ class Patching(Result):
         return (*found, *self.trace.curve.figures(), *(() if drawn is None else (drawn,)))
 
     def findings(self) -> tuple[Finding, ...]:
-        """The effects, and of this model's own circuit the evaluation and the area by size."""
+        """The effects, and of this model's own circuit the evaluation and the area by size.
+
+        With a reference: the total effect, the reference's circuit in this model, the agreement of both
+        rankings, and the effects of the reference's largest mediators.
+        """
+        if self.beside is not None:
+            return self.beside.findings(self.effects, self.seed)
         if self.trace is None:
             return self.effects.findings()
         circuit = self.trace.evaluation.findings() + self.trace.curve.findings()[:1]
@@ -216,10 +252,15 @@ def patch(
     replacement: str = "interchange",
     directions: str = "both",
     positions: str | int = "auto",
+    reference: Patching | None = None,
+    k: int = 10,
     seed: int = 0,
     progress: bool = False,
 ) -> Patching:
     """Rank mediators by their effect on the answer, and evaluate the circuit of the largest on other pairs.
+
+    With a reference, its circuit is run in this model in place of this model's own, and both models' effects
+    stand beside each other.
 
     Args:
         model: what is patched.
@@ -232,19 +273,23 @@ def patch(
         replacement: a key of ``REPLACEMENTS``.
         directions: ``both``, ``denoising`` or ``noising``.
         positions: as for ``mediators_of``.
+        reference: what this function returned for another model, asked the same.
+        k: size of the top lists that are compared with the reference's.
         seed: of everything random.
         progress: show a progress bar.
 
     Raises:
-        ConfigError: an unknown search, or what the search refuses.
-        DataError: clean and corrupt prompts give the same answers, or what the pairs refuse.
+        ConfigError: an unknown search, what the search refuses, or a reference that was asked something else.
+        DataError: clean and corrupt prompts give the same answers, what the pairs refuse, or a reference of
+            other pairs, mediators or tokenizer.
     """
     parts = (
         pairs
         if isinstance(pairs, PairsFor)
         else pairs_for(model, pairs, n, counterfactual=counterfactual, seed=seed)
     )
-    _check_total(model, parts.ranking, metric)
+    if reference is None:
+        _check_total(model, parts.ranking, metric)
     effects = effects_of(
         model,
         parts.ranking,
@@ -257,8 +302,11 @@ def patch(
         seed=seed,
         progress=progress,
     )
-    trace = no_circuit(effects) or _trace(model, parts, effects, metric, seed)
     found = Patching(effects=effects, about=effects.about, seed=seed, warnings=effects.warnings)
+    if reference is not None:
+        note = "that of the reference was run instead"
+        return replace(found, note=note, beside=_beside(model, parts, found, reference, k))
+    trace = no_circuit(effects) or _trace(model, parts, effects, metric, seed)
     if isinstance(trace, str):
         return replace(found, note=trace)
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
@@ -319,3 +367,100 @@ def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: i
         parts.held_out is not None,
         model.n_heads // model.n_kv_heads,
     )
+
+
+def _beside(model: Model, parts: PairsFor, found: Patching, reference: Patching, k: int) -> Beside:
+    """Run the reference's circuit in a model whose effects were found the same way."""
+    if not isinstance(reference, Patching) or reference._other is not None:
+        raise ConfigError(
+            "the reference is no result of patch alone; give what patch(model) returned for it."
+        )
+    if reference.beside is not None and reference.beside.k != k:
+        raise ConfigError(
+            f"patch: k={k} asked, and {reference.beside.k} of the reference; ask both the same."
+        )
+    trace, note, circuit = reference.trace, reference.note, None
+    if trace is not None and len(trace.evaluation.circuit) == len(trace.evaluation.universe):
+        note = f"no part of the mediators keeps {TARGET:.0%} of the behaviour"
+    other = Beside(reference.effects, k, None, note, itself=found is reference)
+    other.check(found.effects)
+    if trace is not None and not note:
+        held = parts.ranking if parts.held_out is None else parts.held_out
+        circuit = carried(model, held, trace.evaluation.circuit, found.effects, found.seed)
+    return replace(other, circuit=circuit)
+
+
+def patch_agreement(
+    model: ModelLike,
+    *,
+    reference: Patching | None = None,
+    n: int = 32,
+    seed: int = 0,
+    pairs: PairSet | str | None = None,
+    mediators: str | Sequence[str] = NODES,
+    search: str = "exhaustive",
+    k: int = 10,
+) -> Patching:
+    """Patch a model as the reference was patched, on pairs that no model has chosen.
+
+    It is :func:`patch` for ``interp.quantization.compare``: pairs that a model gets wrong are kept, and the
+    reference stands beside itself, where all agreements are 1.
+
+    Args:
+        model: what is patched.
+        reference: what this function returned for the reference model; the model itself where left out.
+        n: how many pairs of a task the ranking has; as many others are drawn for the circuit.
+        seed: of the pairs and of the random circuits.
+        pairs: a task of ``interp.tasks.PAIR_TASKS``, or your own pairs; where left out, the first task of
+            which half of the pairs line up for the tokenizer.
+        mediators: names and globs; see ``interp.mediation.MEDIATORS``.
+        search: a key of ``SEARCHES``: ``exhaustive`` is exact and needs no gradients, ``attribution`` is
+            quicker on large models.
+        k: size of the top lists.
+
+    Raises:
+        ConfigError: an unknown search or task, a k that is no part of the mediators, gradients that a
+            quantized model does not have, or a reference that was asked something else.
+        DataError: no pairs line up, or models with other tokenizers or mediators.
+    """
+    model = as_model(model)
+    parts, notes = unchosen(model, pairs, n, seed)
+    named = mediators if isinstance(mediators, str) else list(mediators)
+    found = patch(model, parts, named, search=search, reference=reference, k=k, seed=seed)
+    if reference is None:
+        found = replace(found, beside=_beside(model, parts, found, found, k))
+    assert found.beside is not None
+    said = [SAME] if parts.held_out is None else []
+    said += [f"no circuit was compared: {found.beside.note}"] if found.beside.note else []
+    return replace(found, warnings=tuple(dict.fromkeys([*notes, *said, *found.warnings])))
+
+
+def unchosen(
+    model: Model, pairs: PairSet | str | None, n: int, seed: int
+) -> tuple[PairsFor, tuple[str, ...]]:
+    """Pairs chosen by seed and tokenizer alone, never by what a model says, and what is to be known of them.
+
+    Raises:
+        DataError: no task has pairs that line up.
+    """
+    if isinstance(pairs, PairSet):
+        return pairs_for(model, pairs, seed=seed), ()
+    shares: dict[str, float] = {}
+    for name in PAIR_TASKS if pairs is None else ():
+        shares[name] = lined_up(model, name, 2 * n, seed=seed)
+        if shares[name] >= ENOUGH:
+            break
+    if pairs is None and not any(shares.values()):
+        raise DataError(
+            f"no pairs of any task line up for the tokenizer of {model.name!r} ({', '.join(shares)}). Give "
+            "pairs of your own, pairs=PairSet.build(model, ...)."
+        )
+    task = max(shares, key=lambda name: shares[name]) if pairs is None else pairs
+    drawn = sample(model, task, 2 * n, seed=seed, only_correct=False)
+    first = next(iter(shares), task)
+    note = (
+        f"task {task!r} was chosen by the tokenizer alone: {shares.get(task, 1.0):.0%} of its pairs line up, "
+        f"and {shares.get(first, 1.0):.0%} of those of {first!r}; a model that cannot do it shows effects "
+        "all the same"
+    )
+    return pairs_for(model, drawn, seed=seed), (note,) if len(shares) > 1 else ()

@@ -74,7 +74,7 @@ _ROWS = (
     Analysis(
         "patch",
         "effects of heads and MLPs, their ranking, and the full model's circuit inside the other model",
-        "interp.analyses.agreement:patch_agreement",
+        "interp.analyses.patching:patch_agreement",
         "pairs of the first task that lines up",
         32,
     ),

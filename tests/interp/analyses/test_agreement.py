@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,13 @@ from scipy import stats
 
 import interp
 from interp import mediation, quantization
-from interp.analyses.agreement import choosing, patch_agreement
-from interp.analyses.agreement.choosing import drawn
-from interp.analyses.agreement.rankings import by_luck, kendall, spearman, weighted_jaccard
+from interp.analyses import patching
+from interp.analyses.agreement import by_luck, kendall, spearman, weighted_jaccard
+from interp.analyses.patching import Patching, patch, patch_agreement, unchosen
 from interp.errors import ConfigError, DataError, ModelError
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
-from interp.results import FindingsResult
-from interp.results.findings import Finding
+from interp.results import Finding, load
 from interp.tasks.pairs import lined_up, sample
 from tests.noisy import demo, noisy
 from tests.planted_heads import Planted, planted
@@ -35,32 +35,33 @@ OVERLAP, WEIGHTED = "circuit overlap", "circuit overlap, weighted by effect"
 
 
 @pytest.fixture(scope="module")
-def reference() -> FindingsResult:
+def reference() -> Patching:
     return agree(demo(), n=12)
 
 
 @pytest.fixture(scope="module")
-def other(reference: FindingsResult) -> FindingsResult:
+def other(reference: Patching) -> Patching:
     return agree(noisy(demo(), 0.4), reference=reference, n=12)
 
 
-def members(found: FindingsResult, at: int = 0) -> list[str]:
+def members(found: Patching, at: int = 0) -> list[str]:
     """Give the members of the reference's circuit, or (1) of the model's own."""
-    return found.table("circuits")["members"][at].split(", ")
+    assert found.beside is not None and found.beside.circuit is not None
+    return list(map(str, (found.beside.circuit.nodes, found.beside.circuit.own)[at]))
 
 
-def agreements(found: FindingsResult) -> dict[str, Finding]:
+def agreements(found: Patching) -> dict[str, Finding]:
     words = ("rank correlation", "top-", "circuit overlap")
-    return {one.name: one for one in found.found if one.name.startswith(words)}
+    return {one.name: one for one in found.findings() if one.name.startswith(words)}
 
 
 def test_a_model_agrees_with_itself_by_one_in_every_draw_of_pairs(
-    reference: FindingsResult, other: FindingsResult
+    reference: Patching, other: Patching
 ) -> None:
     same = agree(demo(), reference=reference, n=12)
-    assert [one.name for one in same.found] == [one.name for one in reference.found]
+    assert [one.name for one in same.findings()] == [one.name for one in reference.findings()]
     rng = np.random.default_rng(0)
-    for one, two in zip(reference.found, same.found, strict=True):
+    for one, two in zip(reference.findings(), same.findings(), strict=True):
         assert np.array_equal(one.values, two.values) and one.value == two.value
     for name, one in agreements(same).items():
         weights = rng.multinomial(12, np.full(12, 1 / 12)).astype(float)
@@ -69,7 +70,7 @@ def test_a_model_agrees_with_itself_by_one_in_every_draw_of_pairs(
         assert one.floor < 0.2 and agreements(other)[name].value < 1
 
 
-def test_more_noise_lowers_every_agreement(reference: FindingsResult, other: FindingsResult) -> None:
+def test_more_noise_lowers_every_agreement(reference: Patching, other: Patching) -> None:
     little = agree(noisy(demo(), 0.05), reference=reference, n=12)
     much = agree(noisy(demo(), 1.5), reference=reference, n=12)
     for name in agreements(reference):
@@ -79,15 +80,15 @@ def test_more_noise_lowers_every_agreement(reference: FindingsResult, other: Fin
 
 
 def test_rank_correlations_are_those_of_scipy_over_the_pairs_drawn(
-    reference: FindingsResult, other: FindingsResult
+    reference: Patching, other: Patching
 ) -> None:
-    base = reference.state["base"]
-    own = mediation.attribution(noisy(demo(), 0.4), base.given.parts.ranking, ["head.*", "mlp_out.*"])
+    pairs = unchosen(demo(), None, 12, 0)[0].ranking
+    own = mediation.attribution(noisy(demo(), 0.4), pairs, ["head.*", "mlp_out.*"])
     rows = np.random.default_rng(1).integers(12, size=12)
     weights = np.bincount(rows, minlength=12).astype(float)
     means = [
         np.mean([found.values["denoising"], found.values["noising"]], axis=0)[:, rows].mean(axis=1)
-        for found in (own, base.effects)
+        for found in (own, reference.effects)
     ]
     for name, oracle in ((SPEARMAN, stats.spearmanr), (KENDALL, stats.kendalltau)):
         found = other.finding(name)
@@ -131,24 +132,45 @@ def test_the_weighted_overlap_is_that_of_shares() -> None:
     assert weighted_jaccard(2)(one, np.zeros(4)) == 0
 
 
-def test_effects_and_facts_stand_beside_the_references(
-    reference: FindingsResult, other: FindingsResult
-) -> None:
-    base = reference.state["base"]
-    names = [str(one) for one in base.effects.top(10)]
-    assert [one.name for one in other.found][-10:] == [f"effect of {name}" for name in names]
-    rows = other.table("effects").set_index("mediator")
+def test_effects_stand_beside_the_references(reference: Patching, other: Patching) -> None:
+    names = [str(one) for one in reference.effects.top(10)]
+    assert [one.name for one in other.findings()][-10:] == [f"effect of {name}" for name in names]
+    rows = other.table("beside").set_index("mediator")
     assert len(rows) == 120
     for name in names:
         assert other.finding(f"effect of {name}").value == pytest.approx(rows.loc[name, "value"])
         assert reference.finding(f"effect of {name}").value == pytest.approx(rows.loc[name, "reference"])
-    draws = other.table("draws").set_index(["pairs", "what"])["value"]
-    assert draws["groups drawn again", "top overlap"] <= 1
-    assert 0 < draws["other pairs", "top overlap"] <= 1
+    drawn = other.figure("beside").frame().set_index("name")
+    assert drawn.loc[names[0], ["x", "y"]].tolist() == rows.loc[names[0], ["reference", "value"]].tolist()
+    draws = other.table("draws").set_index(["rankings", "what"])["value"]
+    assert draws["the reference, groups drawn again", "top overlap"] <= 1
+    assert draws.iloc[0] == other.finding("top-10 overlap").value
+    assert draws.iloc[0] == other.number("top-overlap-with-reference").value
     (note,) = (one.note for one in other.tables() if one.name == "draws")
     assert "between draws of pairs" in note
-    assert draws.iloc[-1] == other.finding("top-10 overlap").value
-    assert not other.state and reference.about.data["name"] == "capitals"
+    assert "Beside the reference: rank correlation 0." in other.verdict()
+    assert reference.effects.about.data["name"] == "capitals" and reference.trace is not None
+
+
+def test_what_stands_beside_a_reference_is_saved_with_it(other: Patching, tmp_path: Path) -> None:
+    again = load(other.save(tmp_path / "patched"))
+    assert isinstance(again, Patching) and again.summary() == other.summary()
+    assert again.finding(FAITHFUL).value == other.finding(FAITHFUL).value
+
+
+def test_patch_takes_a_reference_asked_the_same() -> None:
+    truth = planted("copy")
+    first = patch(truth.model, truth.pairs, ["head.*", "mlp_out.*"])
+    found = patch(noisy(truth.model, 0.01), truth.pairs, ["head.*", "mlp_out.*"], reference=first, k=1)
+    assert first.beside is None and found.trace is None and found.beside is not None
+    assert found.finding("top-1 overlap").value == 1 and set(members(found)) == truth.heads
+    assert "that of the reference was run instead" in found.lead()[-1]
+    with pytest.raises(ConfigError, match="no result of patch alone"):
+        patch(truth.model, truth.pairs, ["head.*", "mlp_out.*"], reference=found, k=1)
+    with pytest.raises(ConfigError, match="metric is prob-diff here and logit-diff in the reference"):
+        patch(truth.model, truth.pairs, ["head.*", "mlp_out.*"], metric="prob-diff", reference=first, k=1)
+    with pytest.raises(DataError, match="reference has 10 mediators and this model 8"):
+        patch(truth.model, truth.pairs, ["head.*"], reference=first, k=1)
 
 
 def _without(truth: Planted, head: tuple[int, int]) -> Model:
@@ -165,7 +187,7 @@ def test_a_planted_circuit_is_kept_under_little_noise_and_lost_with_its_head(sea
     truth = planted("copy")
     analysis = partial(patch_agreement, pairs=truth.pairs, search=search, k=1)
     first = analysis(truth.model)
-    assert set(members(first)) == truth.heads == set(first.about.data["top"])
+    assert set(members(first)) == truth.heads == {str(one) for one in first.effects.top(1)}
     quiet = noisy(truth.model, 0.01)
     kept = analysis(quiet, reference=first)
     assert kept.finding(FAITHFUL).value == pytest.approx(1, abs=0.1)
@@ -192,7 +214,7 @@ def test_a_circuit_that_moved_to_another_head_is_not_the_references() -> None:
     first = agree(truth.model, pairs=truth.pairs, k=1)
     found = agree(moved, reference=first, pairs=truth.pairs, k=1)
     assert found.finding("total effect").value == pytest.approx(first.finding("total effect").value)
-    assert members(found, 1) == found.about.data["top"] == ["head.0.3"]
+    assert members(found, 1) == ["head.0.3"]
     assert found.finding(FAITHFUL).value < 0.1 < 0.8 < found.table("circuits")["faithfulness"][1]
     assert found.finding(OVERLAP).value == found.finding(WEIGHTED).value == 0
 
@@ -211,26 +233,33 @@ def test_compare_says_that_the_planted_circuit_is_lost_and_that_a_copy_keeps_it(
 
 def test_pairs_depend_on_the_seed_and_the_tokenizer_and_not_on_the_model() -> None:
     untrained = interp.load("demo", weights="random")
-    one, two = (drawn(model, "capitals", 8, 3).parts for model in (demo(), untrained))
+    one, two = (unchosen(model, "capitals", 8, 3)[0] for model in (demo(), untrained))
     assert one.held_out is not None and two.held_out is not None
     assert one.ranking.pairs == two.ranking.pairs and one.held_out.pairs == two.held_out.pairs
     assert not set(one.ranking.groups) & set(one.held_out.groups)
-    assert drawn(demo(), "capitals", 8, 4).parts.ranking.pairs != one.ranking.pairs
+    assert unchosen(demo(), "capitals", 8, 4)[0].ranking.pairs != one.ranking.pairs
     # control: what a model answers would choose other pairs
     filtered = [sample(model, "capitals", 16, seed=3).pairs for model in (demo(), untrained)]
     assert filtered[0] != filtered[1]
 
 
 def test_a_task_is_chosen_by_what_lines_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert drawn(demo(), None, 4, 0).task == "capitals" and not drawn(demo(), None, 4, 0).notes
+    parts, notes = unchosen(demo(), None, 4, 0)
+    assert parts.ranking.name == "capitals" and not notes
     shares = {"capitals": 0.1, "facts": 0.2}
-    monkeypatch.setattr(choosing, "lined_up", lambda model, task, n, seed: shares.get(task, 0.0))
-    found = drawn(demo(), None, 4, 0)
-    assert found.task == "facts" and len(found.shares) == 8
-    assert "20% of its pairs line up, and 10% of those of 'capitals'" in found.notes[-1]
-    monkeypatch.setattr(choosing, "lined_up", lambda model, task, n, seed: 0.0)
+    asked: list[str] = []
+
+    def counted(model: Model, task: str, n: int, seed: int) -> float:
+        asked.append(task)
+        return shares.get(task, 0.0)
+
+    monkeypatch.setattr(patching, "lined_up", counted)
+    parts, (note,) = unchosen(demo(), None, 4, 0)
+    assert parts.ranking.name == "facts" and len(asked) == 8
+    assert "20% of its pairs line up, and 10% of those of 'capitals'" in note
+    monkeypatch.setattr(patching, "lined_up", lambda model, task, n, seed: 0.0)
     with pytest.raises(DataError, match=r"no pairs of any task line up .* Give pairs of your own"):
-        drawn(demo(), None, 4, 0)
+        unchosen(demo(), None, 4, 0)
 
 
 def test_the_share_that_lines_up_is_counted_without_running_the_model(
@@ -268,16 +297,16 @@ def test_every_family_is_patched(family: str) -> None:
     half = interp.load(twin.to(torch.bfloat16), tokenizer=words)
     found = agree(half, reference=first, pairs=_own_pairs(half), k=3)
     assert found.finding(SPEARMAN).value > 0.9
-    assert [one.name for one in found.found] == [one.name for one in first.found]
+    assert [one.name for one in found.findings()] == [one.name for one in first.findings()]
 
 
 def test_without_a_total_effect_there_is_no_circuit_and_it_is_said() -> None:
     pairs = sample(demo(), "capitals", 12, counterfactual="null", only_correct=False)
     found = agree(demo(), pairs=pairs)
-    assert not [one for one in found.found if "circuit" in one.name]
+    assert not [one for one in found.findings() if "circuit" in one.name]
     said = "no circuit was compared: the total effect is not told from zero"
     assert any(text.startswith(said) for text in found.warnings)
-    assert "circuits" not in [one.name for one in found.tables()]
+    assert found.beside is not None and found.beside.circuit is None
 
 
 def test_a_model_without_a_total_effect_has_no_faithfulness() -> None:
@@ -312,16 +341,41 @@ def test_gradients_that_must_not_be_believed_are_refused_and_exhaustive_is_named
     assert found.about.model["scheme"] == "rtn8"
 
 
-def test_what_cannot_be_compared_is_refused(reference: FindingsResult) -> None:
+def test_what_cannot_be_compared_is_refused(reference: Patching) -> None:
     model = demo()
     with pytest.raises(ConfigError, match="ask both the same"):
         agree(model, reference=reference, n=12, k=5)
-    with pytest.raises(ConfigError, match="one of 'patch'"):
-        agree(model, reference=replace(reference, analysis="recall"), n=12)
+    beside = agree(model, reference=reference, n=12)
+    with pytest.raises(ConfigError, match="no result of patch alone"):
+        agree(model, reference=beside, n=12)
     with pytest.raises(ConfigError, match="search 'guess' asked"):
         agree(model, search="guess")
     with pytest.raises(ConfigError, match="k=120 asked, of 120 mediators"):
         agree(model, n=4, k=120)
-    small = planted("copy")
     with pytest.raises(DataError, match="the reference read other tokens"):
-        agree(small.model, reference=reference, n=12)
+        agree(model, reference=reference, n=12, seed=1)
+    about = reference.effects.about
+    strange = replace(about, model={**about.model, "tokenizer_fingerprint": "x"})
+    with pytest.raises(DataError, match="share a tokenizer"):
+        agree(model, reference=replace(reference, effects=replace(reference.effects, about=strange)), n=12)
+
+
+def test_a_model_without_a_total_effect_has_no_faithfulness() -> None:
+    """All words have one logit in the other model: of its difference of 0 a circuit "kept" 0/0."""
+    truth = planted("induction")
+    asked: dict[str, Any] = {"pairs": truth.pairs, "search": "exhaustive", "k": 2}
+    base = patch_agreement(truth.model, **asked)
+    assert base.finding(FAITHFUL).value == pytest.approx(1, abs=0.1)
+    hf: Any = copy.deepcopy(truth.model.hf)
+    words = sorted({at for ids in (*truth.pairs.answer_ids, *truth.pairs.foil_ids) for at in ids})
+    weight = hf.lm_head.weight.detach().clone()
+    weight[words] = weight[words[0]].clone()
+    hf.lm_head.weight = torch.nn.Parameter(weight)
+    silent = interp.load(hf, tokenizer=truth.model.tokenizer)
+    found = patch_agreement(silent, reference=base, **asked)
+    names = [one.name for one in found.findings()]
+    assert FAITHFUL not in names and names[:2] == ["total effect", KEPT]
+    assert found.finding(KEPT).value == found.finding("total effect").value == 0
+    circuits = next(one for one in found.tables() if one.name == "circuits")
+    assert found.table("circuits")["faithfulness"].isna().all()
+    assert "No faithfulness is given: the total effect (0 logits" in circuits.note
