@@ -365,7 +365,7 @@ def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: i
         evaluate(model, held, list(order[:size]), **given, **controls),
         curve(model, held, order, **given, **sizes, control=True),
         parts.held_out is not None,
-        model.n_heads // model.n_kv_heads,
+        model.n_heads // max(1, model.n_kv_heads),
     )
 
 

@@ -191,6 +191,12 @@ _ROWS = (
     MediatorType("resid_pre", "resid_pre.*", "the residual stream before a block", "as resid_post"),
     MediatorType("resid_mid", "resid_mid.*", "the stream between attention and MLP", "as resid_post"),
     MediatorType("attn_out", "attn_out.*", "what attention adds", "is it moved here, or computed (mlp_out)?"),
+    MediatorType(
+        "mixer_out",
+        "mixer_out.*",
+        "what a recurrence, a convolution or linear attention adds, in the layers that have one",
+        "as attn_out, in models of mixed blocks",
+    ),
     MediatorType("mlp_out", "mlp_out.*", "what the MLP adds", "is it computed here, or moved (attn_out)?"),
     MediatorType(
         "head",
@@ -326,6 +332,9 @@ def _check(model: Model, mediator: Mediator) -> None:
 
 def _width(model: Model, site: Site) -> int:
     """Give the size of a site's last axis."""
+    layer = site.layer or 0
     if site.kind in ("head", "z", "q", "k", "v"):
-        return model.d_head
-    return model.d_mlp if site.kind == "mlp_act" else 1 if site.kind == "neuron" else model.d_model
+        return model.architecture.head_width(layer)
+    if site.kind == "mlp_act":
+        return model.anatomy.neurons[layer]
+    return 1 if site.kind == "neuron" else model.d_model

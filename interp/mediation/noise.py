@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from interp.models.forward import layout
+from interp.models.hooks import eager_experts
 from interp.models.model import Model
 
 __all__ = ["in_double", "rounding_error", "smallest"]
@@ -80,7 +81,8 @@ def in_double(model: Model) -> Iterator[None]:
     try:
         for tensor, data in own:
             tensor.data = data.double()
-        yield
+        with eager_experts(model.architecture.modules):
+            yield
     finally:
         for tensor, data in own:
             tensor.data = data

@@ -245,7 +245,7 @@ _STAGES = (
     ("embed", "resid_pre"),
     ("q", "k", "v"),
     ("z", "head"),
-    ("attn_out",),
+    ("attn_out", "mixer_out"),
     ("resid_mid",),
     ("neuron", "mlp_act"),
     ("mlp_out",),

@@ -36,24 +36,33 @@ def written(model: Model, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
         SiteError: the model does not offer a kind of site that is needed.
     """
     layers = range(model.n_layers)
-    kinds = ("z", "attn_out", "mlp_out")
     final = f"resid_post.{model.n_layers - 1}"
-    names = ["embed", *(f"{kind}.{layer}" for layer in layers for kind in kinds), final]
-    read = model.capture(tokens, names, "last")
+    model.architecture.check(("z", "attn_out", "mlp_out"))
+    kinds = [kind for kind in ("z", "attn_out", "mixer_out", "mlp_out") if model.anatomy.layers(kind)]
+    read = model.capture(tokens, ["embed", *(f"{kind}.*" for kind in kinds), final], "last")
+    there = set(map(str, read.sites))
     found = {"embed": read["embed"]}
     for layer in layers:
-        z, out = read[f"z.{layer}"], read[f"attn_out.{layer}"]
-        if heads_add_up(model, layer, z, out):
-            at = Site("z", layer)
-            for head in range(z.shape[-2]):
-                found[f"head.{layer}.{head}"] = written_by_heads(model, at, {head: z[:, head]})
-            bias = _projected(model, layer, torch.zeros_like(z))
-            if bool(bias.any()):
-                found[f"attn_bias.{layer}"] = bias
-        else:
-            found[f"attn_out.{layer}"] = out
-        found[f"mlp_out.{layer}"] = read[f"mlp_out.{layer}"]
+        for kind in ("attn_out", "mixer_out"):
+            if f"{kind}.{layer}" in there and not (kind == "attn_out" and f"z.{layer}" in there):
+                found[f"{kind}.{layer}"] = read[f"{kind}.{layer}"]
+        if f"attn_out.{layer}" in there and f"z.{layer}" in there:
+            found |= _of_attention(model, layer, read[f"z.{layer}"], read[f"attn_out.{layer}"])
+        if f"mlp_out.{layer}" in there:
+            found[f"mlp_out.{layer}"] = read[f"mlp_out.{layer}"]
     return found, read[final]
+
+
+def _of_attention(model: Model, layer: int, z: Tensor, out: Tensor) -> dict[str, Tensor]:
+    """Give what attention adds, by head where heads add up."""
+    if not heads_add_up(model, layer, z, out):
+        return {f"attn_out.{layer}": out}
+    found = {
+        f"head.{layer}.{head}": written_by_heads(model, Site("z", layer), {head: z[:, head]})
+        for head in range(z.shape[-2])
+    }
+    bias = _projected(model, layer, torch.zeros_like(z))
+    return found | ({f"attn_bias.{layer}": bias} if bool(bias.any()) else {})
 
 
 def heads_add_up(
@@ -106,7 +115,7 @@ def written_by_heads(model: Model, z: Site, parts: Mapping[int, Float[Tensor, "p
     """
     layer = z.layer or 0
     first = next(iter(parts.values()))
-    alone = first.new_zeros(len(first), model.n_heads, first.shape[-1])
+    alone = first.new_zeros(len(first), model.anatomy.heads[layer], first.shape[-1])
     for head, part in parts.items():
         alone[:, head] = part
     return _projected(model, layer, alone) - _projected(model, layer, torch.zeros_like(alone))

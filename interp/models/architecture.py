@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from interp.errors import ModelError, SiteError
 from interp.models.families import Family
 from interp.models.tensor_views import Fused, HeadOutput, Heads, Neuron, Pattern, Scaled, Shifted, View, Whole
-from interp.sites import KINDS, READ_ONLY, Site
+from interp.sites import KINDS, READ_ONLY, Anatomy, Site
 
 __all__ = ["Architecture", "Location"]
 
@@ -37,6 +37,14 @@ class Location:
     view: View
     slot: int = 0
     base: nn.Module | None = None
+
+
+_FIELDS = {
+    **{kind: kind for kind in ("attn_out", "mixer_out", "mlp_out", "q", "k", "v")},
+    **dict.fromkeys(("z", "head"), "out_projection"),
+    **dict.fromkeys(("mlp_act", "neuron"), "down_projection"),
+}
+"""Kind of site to the field of the row that names its module."""
 
 
 class Tree:
@@ -139,29 +147,94 @@ class Architecture:
 
     @cached_property
     def n_heads(self) -> int:
-        """Query heads per block."""
-        return int(_number(self, "num_attention_heads", "n_head", "num_heads", "n_heads"))
+        """Query heads of the first block that has attention; 0 where none has."""
+        return next(filter(None, self.anatomy.heads), 0)
 
     @cached_property
     def d_head(self) -> int:
-        """Width of a head, measured on the output projection."""
-        width = in_features(_get(self.blocks[0], self.family.out_projection))
-        return width // self.n_heads if width else self.d_model // self.n_heads
+        """Width of one of those heads, measured on the output projection."""
+        return next(filter(None, map(self.head_width, range(self.n_layers))), 0)
 
     @cached_property
     def n_kv_heads(self) -> int:
-        """Key-value heads per block, measured on the projection."""
-        family = self.family
-        if family.layout == "separate":
-            width = out_features(_get(self.blocks[0], family.k))
-            return width // self.d_head if width else self.n_heads
-        width = out_features(_get(self.blocks[0], family.qkv))
-        return max(1, (width // self.d_head - self.n_heads) // 2) if width else self.n_heads
+        """Key-value heads of that block, measured on the projection."""
+        return next(filter(None, self.anatomy.kv_heads), 0)
 
     @cached_property
     def d_mlp(self) -> int:
-        """Neurons per block, measured on the down projection; 0 where there is none."""
-        return in_features(_get(self.blocks[0], self.family.down_projection)) or 0
+        """Neurons of the first block that has a down projection, measured on it; 0 where none has."""
+        return next(filter(None, self.anatomy.neurons), 0)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The heads and neurons of every block, and the layers of kinds that not every block has."""
+        layers = range(self.n_layers)
+        kinds = [kind for kind, row in KINDS.items() if row.layered and kind not in self.disabled]
+        there = [(kind, tuple(layer for layer in layers if self.has(kind, layer))) for kind in kinds]
+        return Anatomy(
+            self.name,
+            self.n_layers,
+            tuple(map(self._heads, layers)),
+            tuple(map(self._kv_heads, layers)),
+            tuple(self._width(layer, "down_projection", in_features) for layer in layers),
+            tuple((kind, found) for kind, found in there if len(found) < self.n_layers),
+        )
+
+    def has(self, kind: str, layer: int) -> bool:
+        """Tell whether a block has the modules of a kind."""
+        row = self.family.row(layer)
+        if kind == "resid_mid":
+            return not self.parallel and self.part(layer, "resid_mid") is not None
+        if kind == "pattern":  # checked by the values
+            attends = self.part(layer, "attention") is not None
+            return attends and all(self.has(other, layer) for other in ("z", "v"))
+        if kind in ("q", "k", "v") and row.layout != "separate":
+            return self.part(layer, "qkv") is not None
+        return kind not in _FIELDS or self.part(layer, _FIELDS[kind]) is not None
+
+    def part(self, layer: int, field: str) -> nn.Module | None:
+        """Give the module of a block that a field of its row names, or None."""
+        path = getattr(self.family.row(layer), field)
+        return _get(self.blocks[layer], path) if path else None
+
+    def _width(self, layer: int, field: str, of: Callable[[nn.Module | None], int | None]) -> int:
+        return of(self.part(layer, field)) or 0
+
+    def _heads(self, layer: int) -> int:
+        """Count query heads: by the width that the attention module itself says, or by the configuration."""
+        attention, width = self.part(layer, "attention"), self._width(layer, "out_projection", in_features)
+        if attention is None and not width:
+            return 0
+        own = (getattr(attention, name, None) for name in ("v_head_dim", "head_dim", "head_size"))
+        size = next((size for size in own if isinstance(size, int) and size > 0), 0)
+        return width // size if size and width and width % size == 0 else self._configured
+
+    @property
+    def _configured(self) -> int:
+        names = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+        found = (getattr(self._text_config, name, None) for name in names)
+        return next((number for number in found if isinstance(number, int)), 0)
+
+    def head_width(self, layer: int) -> int:
+        """The width of a block's heads, as their outputs are joined; 0 without heads."""
+        heads = self._heads(layer)
+        return (self._width(layer, "out_projection", in_features) or self.d_model) // heads if heads else 0
+
+    def _kv_heads(self, layer: int) -> int:
+        heads, size = self._heads(layer), self.head_width(layer)
+        if not heads:
+            return 0
+        if self.family.row(layer).layout != "separate":
+            width = self._width(layer, "qkv", out_features)
+            return max(1, (width // size - heads) // 2) if width else heads
+        if (width := self._width(layer, "v", out_features)) and width % size == 0:
+            return width // size
+        width, own = (
+            self._width(layer, "k", out_features),
+            getattr(self.part(layer, "attention"), "head_dim", 0),
+        )
+        size = own if isinstance(own, int) and own else size
+        return width // size or heads
 
     @cached_property
     def vocab_size(self) -> int:
@@ -178,7 +251,7 @@ class Architecture:
         """Whether attention and MLP read the same stream."""
         if self.family.parallel:
             return bool(getattr(self._text_config, self.family.parallel))
-        return not self.family.resid_mid
+        return not self.family.names("resid_mid")
 
     @property
     def _text_config(self) -> object:
@@ -187,15 +260,23 @@ class Architecture:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of site this model offers."""
-        return tuple(kind for kind in KINDS if kind not in self.disabled)
+        absent = {kind for kind, layers in self.anatomy.some if not layers}
+        return tuple(kind for kind in KINDS if kind not in self.disabled and kind not in absent)
 
-    def module(self, layer: int, path: str, kind: str) -> nn.Module:
-        """Return a module of a block, or say that this block does not have it."""
-        found = _get(self.blocks[layer], path) if path else None
+    @cached_property
+    def max_length(self) -> int | None:
+        """Longest prompt the model reads, or None where its configuration sets no limit."""
+        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+        found = (getattr(self._text_config, name, None) for name in names)
+        return next((number for number in found if isinstance(number, int)), None)
+
+    def module(self, layer: int, field: str, kind: str) -> nn.Module:
+        """Return the module of a block that a field of its row names, or say that there is none."""
+        found = self.part(layer, field)
         if found is None:
-            raise SiteError(
-                f"{self.name!r} has no '{kind}' in layer {layer}. Its sites: {', '.join(self.kinds)}."
-            )
+            there = [other for other in range(self.n_layers) if self.part(other, field) is not None]
+            where = f"these layers have it: {', '.join(map(str, there))}" if there else "no layer has it"
+            raise SiteError(f"layer {layer} of {self.name!r} has no '{kind}'; {where}.")
         return found
 
     def locate(self, site: Site, *, write: bool = False) -> Location:
@@ -222,32 +303,35 @@ class Architecture:
         return self._locate(site, write)
 
     def _locate(self, site: Site, write: bool) -> Location:
-        family, layer, index, kind = self.family, site.layer or 0, site.index, site.kind
+        layer, index, kind = site.layer or 0, site.index, site.kind
         match kind:
             case "embed" | "resid_pre":
                 return Location(self.blocks[layer], "in", Whole())
             case "resid_post":
                 return Location(self.blocks[layer], "out", Whole())
-            case "attn_out" | "mlp_out":
-                return Location(self.module(layer, getattr(family, kind), kind), "out", self._contribution)
+            case "attn_out" | "mixer_out" | "mlp_out":
+                return Location(self.module(layer, kind, kind), "out", self._contribution)
             case "resid_mid" if write:
-                attn_out = self.module(layer, family.attn_out, kind)
-                return Location(attn_out, "out", Shifted(self._contribution), base=self.blocks[layer])
+                first = "attn_out" if self.has("attn_out", layer) else "mixer_out"
+                before = self.module(layer, first, kind)
+                return Location(before, "out", Shifted(self._contribution), base=self.blocks[layer])
             case "resid_mid":
-                return Location(self.module(layer, family.resid_mid, kind), "in", Whole())
+                return Location(self.module(layer, kind, kind), "in", Whole())
             case "z":
-                return Location(self._out_projection(layer, kind), "in", Heads(self.n_heads, index))
+                view = Heads(self.anatomy.heads[layer], index)
+                return Location(self.module(layer, "out_projection", kind), "in", view)
             case "head":
-                projection = self._out_projection(layer, kind)
-                return Location(projection, "out", HeadOutput(projection, self.n_heads, index or 0))
+                projection = self.module(layer, "out_projection", kind)
+                view = HeadOutput(projection, self.anatomy.heads[layer], index or 0)
+                return Location(projection, "out", view)
             case "q" | "k" | "v":
                 return self._locate_qkv(kind, layer, index)
             case "pattern":
-                return Location(self.module(layer, family.attention, kind), "out", Pattern(index), slot=1)
+                return Location(self.module(layer, "attention", kind), "out", Pattern(index), slot=1)
             case "mlp_act":
-                return Location(self.module(layer, family.down_projection, kind), "in", Whole())
+                return Location(self.module(layer, "down_projection", kind), "in", Whole())
             case "neuron":
-                return Location(self.module(layer, family.down_projection, kind), "in", Neuron(index or 0))
+                return Location(self.module(layer, "down_projection", kind), "in", Neuron(index or 0))
             case "final_norm":
                 return Location(self._final_norm(), "out", Whole())
         raise SiteError(f"'{site}' is not read by a hook.")
@@ -256,21 +340,21 @@ class Architecture:
     def _contribution(self) -> View:
         return Whole() if self.multiplier == 1.0 else Scaled(self.multiplier)
 
-    def _out_projection(self, layer: int, kind: str) -> nn.Module:
-        return self.module(layer, self.family.out_projection, kind)
-
     def _locate_qkv(self, kind: Literal["q", "k", "v"], layer: int, index: int | None) -> Location:
-        family = self.family
-        if family.layout == "separate":
-            heads = self.n_heads if kind == "q" else self.n_kv_heads
-            return Location(self.module(layer, getattr(family, kind), kind), "out", Heads(heads, index))
-        view = Fused(family.layout, self.n_heads, self.n_kv_heads, kind, index)
-        return Location(self.module(layer, family.qkv, kind), "out", view)
+        layout = self.family.row(layer).layout
+        heads, groups = self.anatomy.heads[layer], self.anatomy.kv_heads[layer]
+        if layout == "separate":
+            view: View = Heads(heads if kind == "q" else groups, index)
+            return Location(self.module(layer, kind, kind), "out", view)
+        return Location(self.module(layer, "qkv", kind), "out", Fused(layout, heads, groups, kind, index))
 
     def _final_norm(self) -> nn.Module:
         found = _get(self.hf, self.family.final_norm) if self.family.final_norm else None
         if found is None:
-            raise SiteError(f"{self.name!r} has no final norm. Its sites: {', '.join(self.kinds)}.")
+            raise SiteError(
+                f"the final norm of {self.name!r} was not found: pass family={{'final_norm': 'path'}}. "
+                f"Its sites: {', '.join(self.kinds)}."
+            )
         return found
 
 

@@ -60,9 +60,13 @@ def _sites(architecture: Architecture, kind: str) -> list[Site]:
     row = KINDS[kind]
     if kind == LOGITS.kind:
         return []
-    last = {"head": architecture.n_heads, "neuron": architecture.d_mlp}.get(kind, 1) - 1
-    index = last if row.index == "required" else None
-    return [Site(kind, layer, index) for layer in (range(architecture.n_layers) if row.layered else [None])]
+    if not row.layered:
+        return [Site(kind)]
+    units = architecture.anatomy.units
+    last = {
+        n: units(row, n) - 1 if row.index == "required" else None for n in architecture.anatomy.layers(kind)
+    }
+    return [Site(kind, layer, index) for layer, index in last.items()]
 
 
 def _differ(groups: Sequence[Sequence[Site]], backend: Backend, native: Native, limit: float) -> str:

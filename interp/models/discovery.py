@@ -2,7 +2,8 @@
 
 Names only propose. Which modules write to the residual stream, whether there is a stream between attention
 and MLP, and how a fused projection is laid out are decided by the equations on one tiny forward pass, and the
-row found must still pass validation like any other.
+row found must still pass validation like any other. Blocks that are not all alike are grouped by
+their structure, and each kind of block gets a row of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from interp.sites import Site
 
 __all__ = ["discover"]
 
-_Record = dict[str, tuple[Tensor | None, Tensor | None]]
+_Sides = tuple[Tensor | None, Tensor | None]
+_Record = dict[str, _Sides]
 
 
 def discover(hf: PreTrainedModel, name: str, known: Mapping[str, Any]) -> Family:
@@ -44,27 +46,99 @@ def discover(hf: PreTrainedModel, name: str, known: Mapping[str, Any]) -> Family
         ModelError: no list of blocks can be found; the message says how to name it.
     """
     path = known.get("blocks") or _blocks_path(hf, name)
-    block = hf.get_submodule(f"{path}.0")
-    attention = known.get("attention") or _child(block, families.ATTENTION_NAMES)
+    blocks: Any = hf.get_submodule(path)
+    kinds = _configured_kinds(hf, len(blocks))
+    groups: dict[Any, list[int]] = {}
+    for layer, block in enumerate(blocks):
+        groups.setdefault((_structure(block), kinds[layer]), []).append(layer)
+    found = [_row(hf, path, layers[0], kinds[layers[0]], known) for layers in groups.values()]
+    rows: list[Family] = [found[0]] * len(blocks)
+    for row, layers in zip(found, groups.values(), strict=True):
+        for layer in layers:
+            rows[layer] = row
+    rows = _with_writers(hf, name, rows, [*groups.values()], known)
+    rows = _with_layout(hf, name, rows, [*groups.values()], known)
+    if len(groups) == 1:
+        return rows[0]
+    first = next((row for row in rows if row.attention), rows[0])
+    middle = next((row.resid_mid for row in rows if row.resid_mid), "")
+    return replace(first, resid_mid=middle, rows=tuple(rows))
+
+
+def _structure(block: nn.Module) -> tuple[Any, ...]:
+    """What makes two blocks alike: the names and classes of their modules, but for the experts of a list."""
+    return type(block).__name__, tuple(
+        (path, type(part).__name__, in_features(part), out_features(part))
+        for path, part in block.named_modules()
+        if path and path.count(".") < 3
+    )
+
+
+def _configured_kinds(hf: PreTrainedModel, count: int) -> list[str]:
+    """What the configuration calls the kinds of layers; "" where it says nothing."""
+    config = hf.config.get_text_config()
+    for name in ("layers_block_type", "layer_types", "block_types"):
+        kinds = getattr(config, name, None)
+        if isinstance(kinds, list | tuple) and len(kinds) == count:
+            return [str(kind) for kind in kinds]
+    return [""] * count
+
+
+def _row(hf: PreTrainedModel, path: str, layer: int, kind: str, known: Mapping[str, Any]) -> Family:
+    """Propose a row for blocks of one structure, by names."""
+    block = hf.get_submodule(f"{path}.{layer}")
+    attention = known.get("attention") or _attention(hf, block, kind)
+    mixer = next(
+        (found for n in families.MIXER_NAMES if (found := _named(block, n)) != attention and found), ""
+    )
+    mixer = mixer or ("" if attention else _child(block, families.ATTENTION_NAMES))
     mlp = _child(block, families.MLP_NAMES)
+    if mlp and mlp in (attention, mixer):
+        mixer, mlp = ("", mlp) if _is_mlp(block.get_submodule(mlp)) else (mixer, "")
+    absent = not attention and bool(mixer or mlp)  # there is no attention, rather than one of another name
     row = Family(
         name=hf.config.get_text_config().model_type,
         blocks=path,
         final_norm=_sibling(hf, path),
         attention=attention,
         attn_out=attention,
+        mixer_out=mixer,
         mlp_out=mlp,
         resid_mid="",
-        out_projection=_below(block, attention, families.OUT_NAMES),
-        down_projection=_below(block, mlp, families.DOWN_NAMES),
-        q=_below(block, attention, families.Q_NAMES),
-        k=_below(block, attention, families.K_NAMES),
-        v=_below(block, attention, families.V_NAMES),
-        qkv=_below(block, attention, families.QKV_NAMES),
+        out_projection="" if absent else _below(block, attention, families.OUT_NAMES),
+        down_projection=_below(block, mlp, families.DOWN_NAMES) if mlp or not absent else "",
+        q="" if absent else _below(block, attention, families.Q_NAMES),
+        k="" if absent else _below(block, attention, families.K_NAMES),
+        v="" if absent else _below(block, attention, families.V_NAMES),
+        qkv="" if absent else _below(block, attention, families.QKV_NAMES),
     )
-    row = overridden(row, known)
-    row = _with_writers(hf, name, row, known)
-    return _with_layout(hf, name, row, known)
+    return overridden(row, known)
+
+
+def _attention(hf: PreTrainedModel, block: nn.Module, kind: str) -> str:
+    """Find attention among the children of a block; "" where what mixes tokens is something else."""
+    found = _child(block, families.ATTENTION_NAMES)
+    config = hf.config.get_text_config()
+    heads = any(getattr(config, name, None) for name in ("num_attention_heads", "n_head", "n_heads"))
+    if not found or not heads or (kind and kind not in families.ATTENDING):
+        return ""
+    if found not in families.MIXER_NAMES:
+        return found
+    names = {path.rpartition(".")[2] for path, _ in block.get_submodule(found).named_modules()}
+    asks = names & {*families.Q_NAMES, *families.QKV_NAMES}
+    return found if asks else ""
+
+
+def _is_mlp(part: nn.Module) -> bool:
+    """Tell an MLP from a recurrence, where one name stands for either."""
+    names = {path.rpartition(".")[2] for path, _ in part.named_modules()}
+    return bool(names & {"up_proj", "down_proj", "experts", "fc1", "fc2", "w2"}) and "in_proj" not in names
+
+
+def _named(block: nn.Module, name: str) -> str:
+    """Find the shallowest part of a block by its own name, in the block or in one of its parts."""
+    paths = [path for path, _ in block.named_modules() if path.rpartition(".")[2] == name]
+    return next((path for depth in (0, 1) for path in paths if path.count(".") == depth), "")
 
 
 def _blocks_path(hf: PreTrainedModel, name: str) -> str:
@@ -103,29 +177,86 @@ def _below(block: nn.Module, root: str, names: Sequence[str]) -> str:
     return ""
 
 
-def _with_writers(hf: PreTrainedModel, name: str, row: Family, known: Mapping[str, Any]) -> Family:
-    """Choose the two modules whose outputs make up what the block adds, and the one that reads in between."""
-    architecture = Architecture(hf, row, name)
-    records = [_record(architecture, layer) for layer in sorted({0, architecture.n_layers - 1})]
+_Rows = list[Family]
+_Groups = Sequence[Sequence[int]]
+
+
+def _with_writers(
+    hf: PreTrainedModel, name: str, rows: _Rows, groups: _Groups, known: Mapping[str, Any]
+) -> _Rows:
+    """Choose, for each kind of block, the modules that make up what it adds, and what reads between."""
+    base = replace(rows[0], rows=tuple(rows))
+    architecture = Architecture(hf, base, name)
     multipliers = ["", *(m for m in families.MULTIPLIER_NAMES if hasattr(hf.config.get_text_config(), m))]
-    for multiplier in [known["multiplier"]] if "multiplier" in known else multipliers:
+    multipliers = [known["multiplier"]] if "multiplier" in known else multipliers
+    recorded = [
+        [_record(architecture, layer) for layer in sorted({layers[0], layers[-1]})] for layers in groups
+    ]
+    best: list[Family | None] = [None] * len(groups)
+    for multiplier in multipliers:
         factor = float(getattr(hf.config.get_text_config(), multiplier)) if multiplier else 1.0
-        for attn_out, mlp_out in _pairs(row, records[0], known):
-            if all(_adds_up(record, attn_out, mlp_out, factor) for record in records):
-                found = replace(row, attn_out=attn_out, mlp_out=mlp_out, multiplier=multiplier)
-                return (
-                    found
-                    if "resid_mid" in known
-                    else replace(found, resid_mid=_middle(records, attn_out, factor))
-                )
+        found = [
+            _writers(rows[layers[0]], records, known, factor)
+            for layers, records in zip(groups, recorded, strict=True)
+        ]
+        if sum(map(bool, found)) > sum(map(bool, best)):
+            best = [row and replace(row, multiplier=multiplier) for row in found]
+    used = next((row.multiplier for row in best if row), rows[0].multiplier)
+    chosen = list(rows)
+    for layers, row, records in zip(groups, best, recorded, strict=True):
+        for layer in layers:
+            chosen[layer] = _projecting(row or replace(rows[layer], multiplier=used), records, known)
+    return chosen
+
+
+def _writers(
+    row: Family, records: Sequence[_Record], known: Mapping[str, Any], factor: float
+) -> Family | None:
+    """Choose the writers of one kind of block, or None where nothing adds up."""
+    first = "attn_out" if row.attn_out or not row.mixer_out else "mixer_out"
+    other = {"attn_out": "mixer_out", "mixer_out": "attn_out"}[first]
+    for mixing, mlp in _pairs(row, first, records[0], known):
+        if all(_adds_up(record, [mixing, mlp], factor) for record in records):
+            middle = _middle(records, mixing, factor) if mixing and mlp else ""
+            found = replace(row, **{first: mixing, other: "", "mlp_out": mlp})
+            return found if "resid_mid" in known else replace(found, resid_mid=middle)
+    both = [row.attn_out, row.mixer_out, row.mlp_out]
+    if row.attn_out and row.mixer_out and all(_adds_up(record, both, factor) for record in records):
+        return row
+    for mixing in [known["attn_out"]] if "attn_out" in known else _first(row, first):
+        if "mlp_out" not in known and mixing in records[0] and (middle := _middle(records, mixing, factor)):
+            return replace(row, **{first: mixing, other: "", "resid_mid": middle})
+    return None
+
+
+def _projecting(row: Family, records: Sequence[_Record], known: Mapping[str, Any]) -> Family:
+    """Leave out a projection whose output is not its writer's, though the writer contains it."""
+    for writer, field in (("attn_out", "out_projection"), ("mlp_out", "down_projection")):
+        outer, inner = getattr(row, writer), getattr(row, field)
+        if field in known or not inner or not inner.startswith(f"{outer}."):
+            continue
+        if not all(_same(record.get(outer), record.get(inner)) for record in records):
+            row = replace(row, **{field: ""})
     return row
+
+
+def _same(outer: _Sides | None, inner: _Sides | None) -> bool:
+    if outer is None or inner is None or outer[1] is None or inner[1] is None:
+        return False
+    if outer[1].shape != inner[1].shape:
+        return False
+    error = (outer[1] - inner[1]).float().abs().max()
+    return bool(error <= 10 * tolerance(outer[1].dtype) * outer[1].float().abs().max())
 
 
 def _record(architecture: Architecture, layer: int) -> _Record:
     """Record the first input and the first output of the block ("") and of its parts, in execution order."""
-    block = architecture.blocks[layer]
-    extra = {architecture.family.out_projection, architecture.family.down_projection} - {""}
-    parts = {"": block, **dict(block.named_children()), **{path: block.get_submodule(path) for path in extra}}
+    block, row = architecture.blocks[layer], architecture.family.row(layer)
+    fields = ("out_projection", "down_projection", "attn_out", "mixer_out", "mlp_out")
+    extra = {
+        path: part for f in fields if (path := getattr(row, f)) and (part := architecture.part(layer, f))
+    }
+    parts = {"": block, **dict(block.named_children()), **extra}
     batch = probe_batch(architecture)
     found: _Record = {}
 
@@ -152,7 +283,8 @@ def _keep(
     output: Any,
 ) -> None:
     given = args[0] if args else kwargs.get("hidden_states")
-    found[path] = (_squared(given, ids), _squared(output if isinstance(output, Tensor) else output[0], ids))
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    found[path] = (_squared(given, ids), _squared(first, ids))
 
 
 def _squared(tensor: Any, ids: Tensor) -> Tensor | None:
@@ -162,28 +294,40 @@ def _squared(tensor: Any, ids: Tensor) -> Tensor | None:
     return tensor.detach().clone().reshape(*ids.shape, -1)
 
 
-def _pairs(row: Family, record: _Record, known: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List candidate writers, likely ones first, then all parts in execution order (attention before MLP)."""
+def _first(row: Family, first: str) -> list[str]:
+    """The likely writers that mix tokens."""
+    return [path for path in (getattr(row, first), row.out_projection) if path]
+
+
+def _pairs(row: Family, first: str, record: _Record, known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List candidate writers, likely ones first, then all parts in execution order (attention before MLP).
+
+    One of the two may be all that a block adds: "" stands for the other.
+    """
     others = [path for path in record if path]
-    first = [known["attn_out"]] if "attn_out" in known else [row.attn_out, row.out_projection, *others]
+    mixing = [known[first]] if first in known else [*_first(row, first), *others]
     second = [known["mlp_out"]] if "mlp_out" in known else [row.mlp_out, row.down_projection, *others]
-    pairs = dict.fromkeys(product(first, second))
-    return [(a, m) for a, m in pairs if a and m and a != m and a in record and m in record]
+    pairs = dict.fromkeys(product(mixing, second))
+    found = [(a, m) for a, m in pairs if a and m and a != m and a in record and m in record]
+    alone = [(a, "") for a in _first(row, first) if a in record] if first not in known else []
+    alone += [("", m) for m in (row.mlp_out,) if m in record and not getattr(row, first)]
+    return alone + found
 
 
-def _adds_up(record: _Record, attn_out: str, mlp_out: str, factor: float) -> bool:
+def _adds_up(record: _Record, writers: Sequence[str], factor: float) -> bool:
+    """Tell whether some parts are all that the block adds."""
     pre, post = record[""]
-    attention, mlp = record[attn_out][1], record[mlp_out][1]
+    added = [record[path][1] for path in writers if path and path in record]
     if (
         pre is None
         or post is None
-        or attention is None
-        or mlp is None
-        or not pre.shape == attention.shape == mlp.shape
+        or not added
+        or any(one is None or one.shape != pre.shape for one in added)
     ):
         return False
-    change = (post - pre).float()
-    error = (change - factor * (attention + mlp).float()).abs().max()
+    change = (post - pre).float() if post.shape == pre.shape else torch.full((1,), float("inf"))
+    total = torch.stack([one for one in added if one is not None]).sum(0).float()
+    error = (change - factor * total).abs().max()
     return bool(error <= 10 * tolerance(pre.dtype) * change.abs().max())
 
 
@@ -205,19 +349,33 @@ def _reads_middle(record: _Record, path: str, attn_out: str, factor: float) -> b
     )
 
 
-def _with_layout(hf: PreTrainedModel, name: str, row: Family, known: Mapping[str, Any]) -> Family:
+def _with_layout(
+    hf: PreTrainedModel, name: str, rows: _Rows, groups: _Groups, known: Mapping[str, Any]
+) -> _Rows:
     """Decide whether queries, keys and values are separate, and how a fused projection is laid out."""
-    if "layout" in known or (row.q and row.k and row.v):
-        return row
-    if not row.qkv:
-        return row
-    for layout in ("thirds", "groups"):
-        architecture = Architecture(hf, replace(row, layout=layout), name)
-        try:
-            places = {Site(kind, 0): architecture.locate(Site(kind, 0)) for kind in ("pattern", "z", "v")}
-            found, _ = read_once(architecture, places, eager=True)
-        except (InterpError, RuntimeError, TypeError, AttributeError, IndexError):
+    chosen = list(rows)
+    for layers in groups:
+        row = rows[layers[0]]
+        if "layout" in known or (row.q and row.k and row.v) or not row.qkv:
             continue
-        if attention_error(*(found[site] for site in places)) <= 10 * tolerance(hf.dtype):
-            return architecture.family
+        found = _layout(hf, name, row, chosen, layers)
+        for layer in layers:
+            chosen[layer] = found
+    return chosen
+
+
+def _layout(hf: PreTrainedModel, name: str, row: Family, rows: _Rows, layers: Sequence[int]) -> Family:
+    for layout in ("thirds", "groups"):
+        tried = replace(row, layout=layout)
+        here = [tried if layer in layers else other for layer, other in enumerate(rows)]
+        architecture = Architecture(hf, replace(tried, rows=tuple(here)), name)
+        try:
+            sites = [Site(kind, layers[0]) for kind in ("pattern", "z", "v")]
+            found, _ = read_once(
+                architecture, {site: architecture.locate(site) for site in sites}, eager=True
+            )
+        except (InterpError, RuntimeError, TypeError, ValueError, AttributeError, LookupError):
+            continue
+        if attention_error(*(found[site] for site in sites)) <= 10 * tolerance(hf.dtype):
+            return tried
     return replace(row, qkv="")

@@ -6,7 +6,8 @@ reason, never guessed. Three passes of ten tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import InterpError, ModelError
-from interp.models.architecture import Architecture, Location
+from interp.models.architecture import Architecture, Location, out_features
 from interp.models.forward import LOGITS, forward
 from interp.models.hooks import Frame, Stop, Writer, eager_attention, evaluating, reading, writing
 from interp.models.positions import Batch
 from interp.models.readout import Readout
-from interp.sites import Site
+from interp.sites import KINDS, Site
 
 __all__ = [
     "FINAL",
@@ -62,46 +63,64 @@ class Equation:
 
     Attributes:
         name: the equation, as in ``Model.certificate``.
-        kinds: the kinds that must be on offer for it to be asked.
-        errors: its relative error in every layer, or one error where it holds once.
+        kinds: the kinds that must be on offer for it to be asked; it is asked in the layers that have all.
+        errors: its relative error in those layers, by layer.
         reason: what is said of the kinds that are disabled where it fails; ``error`` is the largest, and
             ``family`` the row in use.
         disables: those kinds; () where the model itself is refused.
+        terms: kinds of which a layer has some: those there are make up the sum.
     """
 
     name: str
     kinds: tuple[str, ...]
-    errors: Callable[[Architecture, Read], list[float]]
+    errors: Callable[[Architecture, Read], dict[int, float]]
     reason: str
     disables: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
 
 
-def _stream(architecture: Architecture, read: Read) -> list[float]:
-    before = [
-        read[Site("embed")],
-        *(read[Site("resid_post", layer)] for layer in range(architecture.n_layers - 1)),
-    ]
-    return [relative(read[Site("resid_pre", layer)], given) for layer, given in enumerate(before)]
+PARTS = ("attn_out", "mixer_out", "mlp_out")
+"""What a block may add to the stream."""
 
 
-def _sums(architecture: Architecture, read: Read) -> list[float]:
-    return [
-        relative(pre + read[Site("attn_out", layer)] + read[Site("mlp_out", layer)], post, _added(pre, post))
+def _stream(architecture: Architecture, read: Read) -> dict[int, float]:
+    layers = range(architecture.n_layers)
+    given = [read[Site("embed")], *(read[Site("resid_post", layer)] for layer in layers[:-1])]
+    return {layer: relative(read[Site("resid_pre", layer)], given[layer]) for layer in layers}
+
+
+def _sums(architecture: Architecture, read: Read) -> dict[int, float]:
+    return {
+        layer: relative(_with_terms(pre, read, layer, PARTS), post, _added(pre, post))
         for layer, pre, post in _blocks(architecture, read)
-    ]
+    }
 
 
-def _middles(architecture: Architecture, read: Read) -> list[float]:
-    return [
-        relative(pre + read[Site("attn_out", layer)], read[Site("resid_mid", layer)], _added(pre, post))
+def _middles(architecture: Architecture, read: Read) -> dict[int, float]:
+    return {
+        layer: relative(_with_terms(pre, read, layer, PARTS[:2]), read[middle], _added(pre, post))
         for layer, pre, post in _blocks(architecture, read)
-    ]
+        if (middle := Site("resid_mid", layer)) in read
+    }
+
+
+def _with_terms(pre: Tensor, read: Read, layer: int, kinds: Sequence[str]) -> Tensor:
+    """Add to a stream what the terms of a layer add."""
+    for site in (Site(kind, layer) for kind in kinds):
+        pre = pre + read[site] if site in read else pre
+    return pre
 
 
 def _blocks(architecture: Architecture, read: Read) -> list[tuple[int, Tensor, Tensor]]:
     """List every layer with the stream before and after it."""
     layers = range(architecture.n_layers)
     return [(layer, read[Site("resid_pre", layer)], read[Site("resid_post", layer)]) for layer in layers]
+
+
+def _having(architecture: Architecture, read: Read, *kinds: str) -> list[int]:
+    """List the layers of which every kind was read."""
+    layers = range(architecture.n_layers)
+    return [layer for layer in layers if all(Site(kind, layer) in read for kind in kinds)]
 
 
 def _added(pre: Tensor, post: Tensor) -> Tensor:
@@ -113,23 +132,25 @@ def _added(pre: Tensor, post: Tensor) -> Tensor:
     return torch.maximum((post - pre).double().abs().max(), noise)
 
 
-def _attention_projection(architecture: Architecture, read: Read) -> list[float]:
-    return _projected(architecture, read, "attn_out", "z", architecture.family.out_projection)
+def _attention_projection(architecture: Architecture, read: Read) -> dict[int, float]:
+    return _projected(architecture, read, "attn_out", "z", "out_projection")
 
 
-def _mlp_projection(architecture: Architecture, read: Read) -> list[float]:
-    return _projected(architecture, read, "mlp_out", "mlp_act", architecture.family.down_projection)
+def _mlp_projection(architecture: Architecture, read: Read) -> dict[int, float]:
+    return _projected(architecture, read, "mlp_out", "mlp_act", "down_projection")
 
 
-def _projected(architecture: Architecture, read: Read, kind: str, source: str, path: str) -> list[float]:
-    errors = []
-    for layer, block in enumerate(architecture.blocks):
-        projection = architecture.module(layer, path, source)
-        writer = architecture.module(layer, getattr(architecture.family, kind), kind)
+def _projected(
+    architecture: Architecture, read: Read, kind: str, source: str, field: str
+) -> dict[int, float]:
+    errors = {}
+    for layer in _having(architecture, read, kind, source):
+        projection = architecture.module(layer, field, source)
+        writer = architecture.module(layer, kind, kind)
         inner = read[Site(source, layer)]
         out = projection.forward(inner.flatten(-2) if source == "z" else inner)
-        out = out if _contains(writer, projection, block) else writer.forward(out)
-        errors.append(relative(out * architecture.multiplier, read[Site(kind, layer)]))
+        out = out if _contains(writer, projection, architecture.blocks[layer]) else writer.forward(out)
+        errors[layer] = relative(out * architecture.multiplier, read[Site(kind, layer)])
     return errors
 
 
@@ -138,38 +159,48 @@ def _contains(outer: nn.Module, inner: nn.Module, block: nn.Module) -> bool:
     return outer is not block and any(module is inner for module in outer.modules())
 
 
-def _head_sum(architecture: Architecture, read: Read) -> list[float]:
-    z = read[Site("z", 0)].flatten(-2)
-    projection = architecture.module(0, architecture.family.out_projection, "head")
-    views = [architecture.locate(Site("head", 0, index)).view for index in range(architecture.n_heads)]
-    total = torch.stack([view.read(z, z).float() for view in views]).sum(0)
-    bias = projection.forward(torch.zeros_like(z))
-    return [relative(total + bias.float(), projection.forward(z))]
+def _head_sum(architecture: Architecture, read: Read) -> dict[int, float]:
+    """Compare in the first layer that has heads, and in those whose heads are of another number."""
+    errors: dict[int, float] = {}
+    seen: set[int] = set()
+    for layer in _having(architecture, read, "z"):
+        count = architecture.anatomy.heads[layer]
+        if count in seen:
+            continue
+        seen.add(count)
+        z = read[Site("z", layer)].flatten(-2)
+        projection = architecture.module(layer, "out_projection", "head")
+        views = [architecture.locate(Site("head", layer, index)).view for index in range(count)]
+        total = torch.stack([view.read(z, z).float() for view in views]).sum(0)
+        bias = projection.forward(torch.zeros_like(z))
+        errors[layer] = relative(total + bias.float(), projection.forward(z))
+    return errors
 
 
-def _final(architecture: Architecture, read: Read) -> list[float]:
+def _final(architecture: Architecture, read: Read) -> dict[int, float]:
     """Compare the logits at the last positions, as many as were kept, and the final norm if it was read."""
     readout = Readout.of(architecture)
-    normed = readout.normed(read[Site("resid_post", architecture.n_layers - 1)])
+    last = architecture.n_layers - 1
+    normed = readout.normed(read[Site("resid_post", last)])
     logits = read[LOGITS]
     errors = [relative(readout.of_normed(normed[:, -logits.shape[1] :]), logits)]
     if (site := Site("final_norm")) in read:
         errors.append(relative(normed, read[site]))
-    return errors
+    return {last: max(errors, key=lambda error: float("inf") if error != error else error)}
 
 
-def _patterns(architecture: Architecture, read: Read) -> list[float]:
+def _patterns(architecture: Architecture, read: Read) -> dict[int, float]:
     clip = float(getattr(architecture.hf.config.get_text_config(), "clip_qkv", None) or 0.0)
-    errors = []
-    for layer in range(architecture.n_layers):
+    errors = {}
+    for layer in _having(architecture, read, "pattern", "z", "v"):
         pattern, z, v = (read[Site(kind, layer)] for kind in ("pattern", "z", "v"))
-        errors.append(attention_error(pattern, z, v.clamp(-clip, clip) if clip else v))
+        errors[layer] = attention_error(pattern, z, v.clamp(-clip, clip) if clip else v)
     return errors
 
 
 def attention_error(pattern: Tensor, z: Tensor, v: Tensor) -> float:
     """How far ``pattern v`` is from ``z``; heads share values by group."""
-    if v.shape[-1] != z.shape[-1] or pattern.shape[-2] != z.shape[-2]:
+    if v.shape[-1] != z.shape[-1] or pattern.shape[-2] != z.shape[-2] or z.shape[-2] % v.shape[-2]:
         return float("inf")
     values = v.repeat_interleave(z.shape[-2] // v.shape[-2], dim=-2)
     return relative(torch.einsum("bqhk,bkhd->bqhd", pattern.float(), values.float()), z)
@@ -184,17 +215,19 @@ STREAM = Equation(
 )
 SUM = Equation(
     "resid_post.l = resid_pre.l + attn_out.l + mlp_out.l",
-    ("attn_out", "mlp_out"),
+    (),
     _sums,
     "resid_pre + attn_out + mlp_out differs from resid_post by {error:.1e} of what the block adds.",
-    ("attn_out", "mlp_out", "resid_mid"),
+    (*PARTS, "resid_mid"),
+    terms=PARTS,
 )
 MIDDLE = Equation(
     "resid_mid.l = resid_pre.l + attn_out.l",
-    ("resid_mid", "attn_out"),
+    ("resid_mid",),
     _middles,
     "resid_pre + attn_out differs from resid_mid by {error:.1e} of what the block adds.",
     ("resid_mid",),
+    terms=PARTS[:2],
 )
 FINAL = Equation(
     "logits = head(norm(resid_post of the last layer))",
@@ -211,7 +244,6 @@ _PATTERN = Equation(
     ("pattern", "v"),
 )
 _EQUATIONS = (
-    SUM,
     MIDDLE,
     Equation(
         "attn_out.l = postnorm(o_proj(z.l)) * multiplier",
@@ -257,7 +289,7 @@ class Report:
         for kind in kinds:
             self.disabled.setdefault(kind, reason)
 
-    def note(self, equation: str, errors: Sequence[float]) -> float:
+    def note(self, equation: str, errors: Iterable[float]) -> float:
         """Record an equation's error in its worst layer, and return it; NaN counts as infinite."""
         worst = max((float("inf") if error != error else error) for error in errors)
         self.errors[equation] = worst
@@ -267,12 +299,17 @@ class Report:
         """Disable what an equation says where it does not hold, or where it cannot be computed."""
         if set(equation.kinds) & set(self.disabled):
             return
+        if equation.terms and not {site.kind for site in read} & set(equation.terms) - set(self.disabled):
+            return
         try:
             with torch.no_grad(), evaluating(architecture.modules):
-                worst = self.note(equation.name, equation.errors(architecture, read))
-        except (RuntimeError, AttributeError) as error:
+                errors = equation.errors(architecture, read)
+        except (RuntimeError, AttributeError, ValueError, TypeError, LookupError) as error:
             self.disable(f"'{equation.name}' cannot be computed ({error}).", *equation.disables)
             return
+        if not errors:
+            return
+        worst = self.note(equation.name, errors.values())
         if worst > tolerance(architecture.hf.dtype):
             text = equation.reason.format(error=worst, family=architecture.family)
             self.disable(text, *equation.disables)
@@ -291,13 +328,15 @@ def validated(architecture: Architecture) -> tuple[Architecture, Report]:
     report = Report()
     if architecture.parallel:
         report.disable(_no_middle(architecture), "resid_mid")
-    read, logits = _guarded(architecture, _places(architecture, report))
+    read, logits = _guarded(architecture, _places(architecture, report), report)
     _check_stream(architecture, read, report)
-    if {"attn_out", "mlp_out"} & set(report.disabled):
-        report.disable("without 'attn_out' there is no 'resid_mid'.", "resid_mid")
+    _check_sums(architecture, read, report)
     for equation in _EQUATIONS:
         report.ask(equation, architecture, {**read, LOGITS: logits})
+    _check_widths(architecture, report)
     _check_pattern(architecture, report)
+    if not architecture.anatomy.layers("mixer_out"):
+        report.disabled.pop("mixer_out", None)  # no model without a recurrence needs to hear of it
     checked = replace(architecture, disabled=dict(report.disabled))
     _check_edit(checked, read, logits, report)
     token = architecture.embedding(probe_batch(architecture).input_ids)
@@ -305,14 +344,30 @@ def validated(architecture: Architecture) -> tuple[Architecture, Report]:
     return checked, report
 
 
+def _check_sums(architecture: Architecture, read: Read, report: Report) -> None:
+    """Ask what blocks add; where the whole does not add up, the middle may vouch for attention."""
+    alone = Report(disabled=dict(report.disabled))
+    alone.ask(MIDDLE, architecture, read)
+    mixing = {site.layer for site in read if site.kind in PARTS[:2]}
+    vouched = mixing and mixing <= {site.layer for site in read if site.kind == "resid_mid"}
+    vouched = vouched and MIDDLE.name in alone.errors and "resid_mid" not in alone.disabled
+    whole = Report(disabled=dict(report.disabled))
+    whole.ask(SUM, architecture, read)
+    if vouched and SUM.name in whole.errors and "attn_out" in whole.disabled.keys() - report.disabled.keys():
+        report.disable(whole.disabled["attn_out"], "mlp_out")
+        return
+    report.ask(SUM, architecture, read)
+
+
 def probe_batch(architecture: Architecture) -> Batch:
     """Make two rows of tokens that differ in the last one only, without padding."""
     vocab = architecture.vocab_size
-    row = [(7 + 11 * position) % vocab for position in range(_LENGTH)]
+    length = min(_LENGTH, architecture.max_length or _LENGTH)
+    row = [(7 + 11 * position) % vocab for position in range(length)]
     other = [*row[:-1], (row[-1] + 1) % vocab]
     device = architecture.device
     ids = torch.tensor([row, other], device=device)
-    return Batch((0, 1), (_LENGTH, _LENGTH), ids, torch.ones_like(ids), (0, 0))
+    return Batch((0, 1), (length, length), ids, torch.ones_like(ids), (0, 0))
 
 
 def read_once(
@@ -321,10 +376,11 @@ def read_once(
     *,
     writers: Sequence[Writer] = (),
     eager: bool = False,
+    counted: Counted | None = None,
 ) -> tuple[dict[Site, Tensor], Tensor]:
     """Run the probe batch once; return what was read and the last logits (none under eager attention)."""
     batch = probe_batch(architecture)
-    frame = Frame(batch=2, width=_LENGTH, stop=eager)
+    frame = Frame(batch=2, width=batch.width, stop=eager, found=counted if counted is not None else {})
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluating(architecture.modules))
@@ -346,49 +402,106 @@ def _no_middle(architecture: Architecture) -> str:
     return f"no module of {kind} reads a stream between attention and MLP, so it has no 'resid_mid'."
 
 
-_PER_LAYER = ("resid_pre", "q", "k", "v", "z", "attn_out", "resid_mid", "mlp_act", "mlp_out", "resid_post")
+_PER_LAYER = tuple(kind for kind, row in KINDS.items() if row.layered and row.index != "required")
+_ALONG = {"z": ("z", "head"), "mlp_act": ("mlp_act", "neuron")}
+_NAMED = {"z": "out_projection", "mlp_act": "down_projection"}
 
 
 def _places(architecture: Architecture, report: Report) -> dict[Site, Location]:
-    """Locate every kind in every layer; a kind whose module is missing somewhere is disabled."""
-    wanted = [Site("embed"), Site("final_norm")]
-    wanted += [Site(kind, layer) for kind in _PER_LAYER for layer in range(architecture.n_layers)]
-    found: dict[Site, Location] = {}
-    for site in wanted:
-        try:
-            found[site] = architecture.locate(site)
-        except InterpError as error:
-            kinds = {"z": ("z", "head"), "mlp_act": ("mlp_act", "neuron")}.get(site.kind, (site.kind,))
-            report.disable(str(error).partition(" Its sites")[0], *kinds)
-    return {site: place for site, place in found.items() if site.kind not in report.disabled}
+    """Locate every kind in the layers that have it; a kind that no layer has is disabled."""
+    found: dict[Site, Location] = {Site("embed"): architecture.locate(Site("embed"))}
+    try:
+        found[Site("final_norm")] = architecture.locate(Site("final_norm"))
+    except InterpError as error:
+        report.disable(str(error).partition(" Its sites")[0], "final_norm")
+    for kind in _PER_LAYER:
+        layers = architecture.anatomy.layers(kind)
+        if not layers and kind != "pattern":
+            field = _NAMED.get(kind, kind)
+            text = f"no module was found for '{kind}'; if there is one, pass family={{'{field}': 'path'}}."
+            report.disable(text, *_ALONG.get(kind, (kind,)))
+        if kind != "pattern" and kind not in report.disabled:
+            found |= {(site := Site(kind, layer)): architecture.locate(site) for layer in layers}
+    return found
+
+
+class Counted(dict[Site, Tensor]):
+    """Keep what is read, and count how often."""
+
+    def __init__(self) -> None:
+        """Begin with nothing read."""
+        super().__init__()
+        self.fired: Counter[Site] = Counter()
+
+    def __setitem__(self, site: Site, tensor: Tensor) -> None:
+        """Store what was read last, and count it."""
+        self.fired[site] += 1
+        super().__setitem__(site, tensor)
 
 
 def _guarded(
-    architecture: Architecture, places: Mapping[Site, Location]
+    architecture: Architecture, places: Mapping[Site, Location], report: Report
 ) -> tuple[dict[Site, Tensor], Tensor]:
+    """Read every site once; a kind that is not read exactly once in a pass is disabled."""
+    counted = Counted()
     try:
-        return read_once(architecture, places)
-    except (RuntimeError, TypeError, AttributeError, KeyError, IndexError) as error:
+        found, logits = read_once(architecture, places, counted=counted)
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, NotImplementedError) as error:
         raise ModelError(
-            f"{architecture.name!r} could not run on {_LENGTH} tokens with family row "
-            f"{architecture.family.name!r}: {error}. "
+            f"{architecture.name!r} could not run on {probe_batch(architecture).width} tokens with family "
+            f"row {architecture.family.name!r}: {type(error).__name__}: {error}. "
             "If its modules are named differently, pass family={...} at load."
         ) from error
+    for site in places:
+        if (times := counted.fired[site]) == 1:
+            continue
+        what = f"'{site}' is computed {times} times in one pass, so that it names no one value."
+        what = what if times else f"the module of '{site}' is not called in a pass."
+        if site.kind in _STREAM_KINDS:
+            raise ModelError(f"{architecture.name!r}: {what} Pass family={{'blocks': ...}} at load.")
+        report.disable(what, *_ALONG.get(site.kind, (site.kind,)))
+    return {site: value for site, value in found.items() if site.kind not in report.disabled}, logits
+
+
+_STREAM_KINDS = ("embed", "resid_pre", "resid_post")
 
 
 def _check_stream(architecture: Architecture, read: Read, report: Report) -> None:
     """Refuse a model whose blocks do not hand one stream on, or whose tokens see later ones."""
     _check_finite(architecture, read)
-    worst = report.note(STREAM.name, STREAM.errors(architecture, read))
+    _check_shapes(architecture, read)
+    worst = report.note(STREAM.name, STREAM.errors(architecture, read).values())
     if worst > tolerance(architecture.hf.dtype):
         text = STREAM.reason.format(error=worst, family=architecture.family)
         raise ModelError(f"{architecture.name!r}: {text}")
     last = read[Site("resid_post", architecture.n_layers - 1)]
-    if report.note("causal", [relative(last[0, :-1], last[1, :-1])]) > 1e-3:
+    if last.shape[1] > 1 and report.note("causal", [relative(last[0, :-1], last[1, :-1])]) > 1e-3:
         raise ModelError(
             f"{architecture.name!r} ({architecture.hf.config.model_type}) is not a causal language model: a "
             "later token changes what stands before it. Encoders are not supported; load a decoder-only "
             "model."
+        )
+
+
+def _check_shapes(architecture: Architecture, read: Read) -> None:
+    """Refuse blocks that hand on something else than one vector per token.
+
+    Raises:
+        ModelError: says what they hand on.
+    """
+    expected = (*probe_batch(architecture).input_ids.shape, architecture.d_model)
+    for site in (Site(kind, layer) for layer in range(architecture.n_layers) for kind in _STREAM_KINDS[1:]):
+        shape = tuple(read[site].shape)
+        if shape == expected:
+            continue
+        why = f"'{site}' is {list(shape)}, not [batch, position, d_model] = {list(expected)}"
+        if len(shape) == 4:
+            why += ": its blocks hand on several streams at once, which have no sites here"
+        elif shape[1] < expected[1]:
+            why += ": its later blocks compute the last tokens only"
+        raise ModelError(
+            f"{architecture.name!r} ({architecture.hf.config.model_type}) cannot be used: {why}. If the list "
+            "of blocks is another one, pass family={'blocks': 'path'} at load."
         )
 
 
@@ -407,24 +520,48 @@ def _check_finite(architecture: Architecture, read: Read) -> None:
         why = "some of its weights are not finite: load or save them again."
     else:
         why = f"its values leave the range of {dtype}: load it in float32 or bfloat16."
-    raise ModelError(f"{architecture.name!r} has {what} at '{bad}' on {_LENGTH} tokens; {why}")
+    raise ModelError(
+        f"{architecture.name!r} has {what} at '{bad}' on {probe_batch(architecture).width} tokens; {why}"
+    )
+
+
+def _check_widths(architecture: Architecture, report: Report) -> None:
+    """Queries and keys are multiplied, so that their heads must be equally wide in every layer."""
+    for layer in architecture.anatomy.layers("q"):
+        if {"q", "k"} & set(report.disabled) or architecture.family.row(layer).layout != "separate":
+            return
+        widths = [out_features(architecture.part(layer, kind)) for kind in ("q", "k")]
+        counts = architecture.anatomy.heads[layer], architecture.anatomy.kv_heads[layer]
+        if None in widths or not all(counts):
+            continue
+        q, k = (int(width or 0) / count for width, count in zip(widths, counts, strict=True))
+        if q == 2 * k:
+            report.disable("the query projection also gives a gate, which 'q' would hold.", "q")
+        elif q != k:
+            text = f"in layer {layer} a query has {q:g} numbers and a key {k:g}: their heads are cut wrongly."
+            report.disable(text, "q", "k")
 
 
 def _check_pattern(architecture: Architecture, report: Report) -> None:
     """Ask for attention probabilities, which take a pass of their own under eager attention."""
     kinds = ("pattern", "z", "v")
-    if {"z", "v"} & set(report.disabled):
+    layers = architecture.anatomy.layers("pattern")
+    if {"z", "v"} & set(report.disabled) or not layers:
         text = "'z' or 'v' is not available, so attention probabilities cannot be checked."
         report.disable(text, "pattern")
         return
-    layers = range(architecture.n_layers)
     try:
         places = {Site(k, n): architecture.locate(Site(k, n)) for k in kinds for n in layers}
         read, _ = read_once(architecture, places, eager=True)
-    except (InterpError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+    except (InterpError, RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
         why = str(error).partition(" Its sites")[0]
         report.disable(f"attention probabilities are not returned ({why})", "pattern")
         return
+    for layer in layers:
+        there, cut = read[Site("pattern", layer)].shape[-2], architecture.anatomy.heads[layer]
+        if there != cut:
+            text = f"layer {layer} has {there} heads, but its output projection was cut into {cut}."
+            report.disable(text, "pattern", "z", "head", "q", "k", "v")
     report.ask(_PATTERN, architecture, read)
     if "pattern" in report.disabled and architecture.family.layout != "separate":
         # one projection holds all three: where the values are not found, neither are the others
@@ -433,17 +570,18 @@ def _check_pattern(architecture: Architecture, report: Report) -> None:
 
 def _check_edit(architecture: Architecture, read: Read, logits: Tensor, report: Report) -> None:
     """Write to the first block and demand that the stream moves by that much and the logits change."""
-    kind = "resid_post" if "attn_out" in architecture.disabled else "attn_out"
-    middle = "resid_mid" if "resid_mid" not in architecture.disabled else "resid_post"
+    kind = "attn_out" if Site("attn_out", 0) in read and "attn_out" in architecture.kinds else "resid_post"
+    middle = "resid_mid" if kind == "attn_out" and "resid_mid" in architecture.kinds else "resid_post"
     site, after = Site(kind, 0), Site(middle, 0)
     generator = torch.Generator().manual_seed(0)
     scale = read[Site("resid_post", 0)].float().std().item()
     noise = (torch.randn(read[site].shape, generator=generator, dtype=torch.float32) * scale).to(read[site])
     writer = Writer(site, architecture.locate(site, write=True), lambda current: current + noise)
-    edited, changed = read_once(architecture, {after: architecture.locate(after)}, writers=[writer])
+    places = {after: architecture.locate(after)} if after in read else {}
+    edited, changed = read_once(architecture, places, writers=[writer])
     moved = relative(changed, logits)
     report.facts["an edit moves the logits by"] = moved
-    if after.kind == "resid_mid":
+    if after.kind == "resid_mid" and after in read:
         error = relative(edited[after] - read[after], noise)
         report.note("an edit of attn_out.0 moves resid_mid.0 by the same", [error])
         if error > 1e-3 + 100 * tolerance(architecture.hf.dtype):

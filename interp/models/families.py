@@ -29,6 +29,7 @@ class Family:
         final_norm: the last norm; "" where there is none.
         attention: the attention module of a block; its second output is the pattern under eager attention.
         attn_out: the module whose output, times ``multiplier``, attention adds to the residual stream.
+        mixer_out: the same for what mixes tokens where there is no attention: a recurrence, a convolution.
         mlp_out: the same for the MLP.
         resid_mid: the module whose input is the stream between attention and MLP; "" in parallel blocks.
         out_projection: its input is ``z``, its output the sum of the heads.
@@ -41,6 +42,8 @@ class Family:
             key-value head, its queries, its key and its value.
         multiplier: the configuration's name for the factor on both contributions; "" for none.
         parallel: the configuration's switch that makes blocks parallel; "" where ``resid_mid`` decides.
+        rows: one row per block, where blocks are not all alike; () where this row is that of every block. A
+            path that a block does not have means that its sites do not exist there.
     """
 
     name: str
@@ -60,6 +63,16 @@ class Family:
     layout: Layout = "separate"
     multiplier: str = ""
     parallel: str = ""
+    mixer_out: str = ""
+    rows: tuple[Family, ...] = ()
+
+    def row(self, layer: int) -> Family:
+        """Give the row of one block."""
+        return self.rows[layer] if self.rows else self
+
+    def names(self, field: str) -> bool:
+        """Tell whether any block's row has a path in a field."""
+        return any(getattr(row, field) for row in self.rows or (self,))
 
 
 _LLAMA = Family("llama", ("llama", "mistral", "qwen2", "qwen3", "olmo"))
@@ -163,7 +176,17 @@ FAMILIES: Mapping[str, Family] = {model_type: row for row in _ROWS for model_typ
 
 # Names that generic discovery tries, in this order. Whatever it finds must still pass validation.
 BLOCK_NAMES = ("layers", "h", "blocks", "block", "layer")
-NORM_NAMES = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "layer_norm", "ln_out")
+NORM_NAMES = (
+    "norm",
+    "ln_f",
+    "final_layernorm",
+    "final_layer_norm",
+    "norm_f",
+    "layer_norm",
+    "ln_out",
+    "embedding_norm",
+)
+NORM_NAMES += ("final_norm", "out_norm")
 ATTENTION_NAMES = (
     "self_attn",
     "attn",
@@ -172,10 +195,43 @@ ATTENTION_NAMES = (
     "self_attn_layer",
     "mha",
     "temporal_block",
+    "mixer",
 )
-MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "ff", "feedforward")
+MIXER_NAMES = ("linear_attn", "mamba", "conv", "mixer", "temporal_block", "mlstm_layer", "short_conv", "ssm")
+ATTENDING = (
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "attention",
+    "hybrid",
+    "local",
+    "global",
+)
+"""What a configuration's ``layer_types`` calls layers with attention."""
+MLP_NAMES = (
+    "mlp",
+    "feed_forward",
+    "ffn",
+    "block_sparse_moe",
+    "moe",
+    "ff",
+    "feedforward",
+    "mlp_block",
+    "mixer",
+)
 OUT_NAMES = ("o_proj", "out_proj", "c_proj", "dense", "wo", "resid_proj", "out_lin", "linear_attn")
-DOWN_NAMES = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "w2", "proj", "wo", "output_linear")
+DOWN_NAMES = (
+    "down_proj",
+    "c_proj",
+    "fc2",
+    "dense_4h_to_h",
+    "fc_out",
+    "w2",
+    "proj",
+    "wo",
+    "output_linear",
+    "proj_down",
+)
 Q_NAMES = ("q_proj", "query", "wq", "q_lin", "query_proj")
 K_NAMES = ("k_proj", "key", "wk", "k_lin", "key_proj")
 V_NAMES = ("v_proj", "value", "wv", "v_lin", "value_proj")
@@ -198,4 +254,5 @@ def overridden(base: Family, changes: Mapping[str, Any]) -> Family:
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise ConfigError(f"family override has unknown key {unknown[0]!r}. Keys: {', '.join(known)}.")
-    return replace(base, **dict(changes))
+    rows = tuple(overridden(row, changes) for row in base.rows)
+    return replace(base, **{"rows": rows, **changes})

@@ -31,6 +31,7 @@ __all__ = [
     "Writer",
     "by_reference",
     "eager_attention",
+    "eager_experts",
     "evaluating",
     "reader_hooks",
     "reading",
@@ -311,7 +312,20 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 @contextmanager
 def eager_attention(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Compute attention probabilities explicitly inside the block and restore the implementation after it."""
-    name = "_attn_implementation_internal"
+    with _implemented(modules, "_attn_implementation_internal"):
+        yield
+
+
+@contextmanager
+def eager_experts(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Compute experts one by one inside the block: the fused ways know no double precision."""
+    with _implemented(modules, "_experts_implementation_internal"):
+        yield
+
+
+@contextmanager
+def _implemented(modules: Sequence[nn.Module], name: str) -> Iterator[None]:
+    """Choose the eager implementation of something in every configuration, inside the block."""
     configs = {
         id(c): c for m in modules if (c := getattr(m, "config", None)) is not None and hasattr(c, name)
     }

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, InterpError, ModelError
 from interp.models import gguf, peft_adapters
 from interp.models.adapters import foreign, held, stamp
 from interp.models.architecture import Architecture
@@ -124,11 +124,7 @@ def load(
     if on := peft_adapters.active(hf):
         warnings.append(f"adapters are on: {', '.join(on)}.")
     tok = _tokenizer(tokenizer, origin, hub, warnings, local=isinstance(source, PreTrainedModel))
-    architecture = Architecture(hf, _family(hf, name, family), name)
-    certificate: dict[str, Any] = {}
-    if check:
-        architecture, report = validated(architecture)
-        certificate = report.as_dict()
+    architecture, certificate = _examined(hf, name, family, check=check)
     architecture, machinery = _machinery(backend, architecture, check=check)
     trained = weights != "random" and not isinstance(source, PreTrainedModel)
     file = gguf.of_folder(Path(origin)) if trained else None
@@ -462,6 +458,30 @@ def _has_words(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether there is more than special tokens: transformers makes those without a vocabulary."""
     special = {*tokenizer.all_special_tokens, *map(str, tokenizer.added_tokens_decoder.values())}
     return bool(set(tokenizer.get_vocab()) - special)
+
+
+def _examined(
+    hf: PreTrainedModel, name: str, family: Family | Mapping[str, Any] | None, *, check: bool
+) -> tuple[Architecture, dict[str, Any]]:
+    """Find the sites and check them; whatever goes wrong in a model of unknown make is said as such.
+
+    Raises:
+        ModelError: names what went wrong, and what to give.
+    """
+    try:
+        architecture = Architecture(hf, _family(hf, name, family), name)
+        if not check:
+            return architecture, {}
+        architecture, report = validated(architecture)
+        return architecture, report.as_dict()
+    except (InterpError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a model of unknown make fails in many ways
+        raise ModelError(
+            f"the sites of {name!r} ({hf.config.model_type}) could not be found or checked: "
+            f"{type(error).__name__}: {_first_line(error)}. If it runs in transformers alone, pass "
+            "family={'blocks': 'path', 'attn_out': 'path', ...} with the paths of its modules."
+        ) from error
 
 
 def _family(hf: PreTrainedModel, name: str, family: Family | Mapping[str, Any] | None) -> Family:

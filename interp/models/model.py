@@ -25,7 +25,7 @@ from interp.models.positions import Positions
 from interp.models.quantized import Quantization
 from interp.models.readout import Readout
 from interp.models.tokens import Prompts, Tokens, tokenize
-from interp.sites import Site, expand
+from interp.sites import Anatomy, Site, expand
 
 __all__ = ["Model", "Run"]
 
@@ -120,22 +120,27 @@ class Model:
 
     @property
     def n_heads(self) -> int:
-        """Query heads per block."""
+        """Query heads of a block: of the first that has attention where they differ; 0 without attention."""
         return self.architecture.n_heads
 
     @property
     def n_kv_heads(self) -> int:
-        """Key-value heads per block."""
+        """Key-value heads of that block."""
         return self.architecture.n_kv_heads
 
     @property
+    def anatomy(self) -> Anatomy:
+        """Heads and neurons of every block, and which layers have the kinds that not all of them have."""
+        return self.architecture.anatomy
+
+    @property
     def d_head(self) -> int:
-        """Width of a head."""
+        """Width of a head of that block."""
         return self.architecture.d_head
 
     @property
     def d_mlp(self) -> int:
-        """Neurons per block."""
+        """Neurons of a block: of the first that has a down projection where they differ."""
         return self.architecture.d_mlp
 
     @property
@@ -146,9 +151,7 @@ class Model:
     @cached_property
     def max_length(self) -> int | None:
         """Longest prompt the model reads, or None where its configuration sets no limit."""
-        config = self.hf.config.get_text_config()
-        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-        return next((int(v) for name in names if isinstance(v := getattr(config, name, None), int)), None)
+        return self.architecture.max_length
 
     @property
     def device(self) -> torch.device:

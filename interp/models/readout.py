@@ -29,8 +29,9 @@ def finished(architecture: Architecture, raw: Tensor) -> Tensor:
         raw = raw * factor
     if (divisor := getattr(config, "logits_scaling", None)) is not None:
         raw = raw / divisor
-    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-        raw = torch.tanh(raw / cap) * cap
+    for name in ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"):
+        if (cap := getattr(config, name, None)) is not None:
+            raw = torch.tanh(raw / cap) * cap
     return raw
 
 

@@ -13,11 +13,15 @@ neuron.l.n = mlp_act.l[..., n]
 q.l k.l v.l                                          projection outputs, before q_norm/k_norm and rotation
 z.l.h = sum over keys of pattern.l.h * v.l.group(h)
 final_norm, logits                                   logits after scale and softcap, as the model returns them
+mixer_out.l in place of attn_out.l                   what a recurrence, a convolution or linear attention adds
 ```
+
+Blocks need not be alike: a site exists in layers that have its modules, and a sum has the terms there are.
 
 Layers are 0-based blocks. Positions are never part of a name. Shapes, with ``...`` the positions asked for:
 
-* ``embed resid_* attn_out mlp_out head final_norm``: ``[..., d_model]``; ``logits``: ``[..., vocab]``;
+* ``embed resid_* attn_out mixer_out mlp_out head final_norm``: ``[..., d_model]``;
+* ``logits``: ``[..., vocab]``;
 * ``q z``: ``[..., head, d_head]``; ``k v``: ``[..., kv head, d_head]``; with an index: ``[..., d_head]``;
 * ``pattern``: ``[..., head, key position]``, the query position being the position axis;
 * ``mlp_act``: ``[..., neuron]``; ``neuron.l.n``: ``[..., 1]``.
@@ -27,12 +31,13 @@ from __future__ import annotations
 
 from interp.sites.kinds import KINDS, READ_ONLY, Kind
 from interp.sites.layers import parse_layers
-from interp.sites.patterns import Dimensions, expand
+from interp.sites.patterns import Anatomy, Dimensions, expand
 from interp.sites.site import Site, transformer_lens_name
 
 __all__ = [
     "KINDS",
     "READ_ONLY",
+    "Anatomy",
     "Dimensions",
     "Kind",
     "Site",
@@ -43,6 +48,7 @@ __all__ = [
     "head",
     "k",
     "logits",
+    "mixer_out",
     "mlp_act",
     "mlp_out",
     "neuron",
@@ -81,6 +87,11 @@ def resid_post(layer: int) -> Site:
 def attn_out(layer: int) -> Site:
     """Name what attention adds to the residual stream."""
     return Site("attn_out", layer)
+
+
+def mixer_out(layer: int) -> Site:
+    """Name what a mixer other than attention adds to the residual stream."""
+    return Site("mixer_out", layer)
 
 
 def mlp_out(layer: int) -> Site:

@@ -32,6 +32,7 @@ _ROWS = (
     Kind("z", True, "optional", "head"),
     Kind("head", True, "required", "head"),
     Kind("attn_out", True, "none", ""),
+    Kind("mixer_out", True, "none", ""),
     Kind("resid_mid", True, "none", ""),
     Kind("mlp_act", True, "none", ""),
     Kind("neuron", True, "required", "neuron"),

@@ -23,6 +23,7 @@ LENS_BLOCK = {
     "hook_out": "resid_post",
     "hook_attn_out": "attn_out",
     "hook_mlp_out": "mlp_out",
+    "hook_mixer_out": "mixer_out",
     "attn.hook_q": "q",
     "attn.hook_k": "k",
     "attn.hook_v": "v",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from interp.errors import SiteError
 from interp.sites.kinds import KINDS, Kind, nearest
@@ -14,7 +14,7 @@ from interp.sites.layers import one_layer, parse_layers
 from interp.sites.lens import from_lens
 from interp.sites.site import Site
 
-__all__ = ["Dimensions", "expand"]
+__all__ = ["Anatomy", "Dimensions", "expand"]
 
 
 @runtime_checkable
@@ -47,33 +47,62 @@ class Dimensions(Protocol):
         ...
 
 
+class Anatomy(NamedTuple):
+    """What ``expand`` must know of a model whose blocks are not all alike.
+
+    Attributes:
+        name: the name used in messages.
+        n_layers: number of blocks.
+        heads: query heads of every block; likewise the next two.
+        kv_heads: key-value heads.
+        neurons: neurons.
+        some: the layers that have a kind, for the kinds that not every layer has.
+    """
+
+    name: str
+    n_layers: int
+    heads: tuple[int, ...]
+    kv_heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+    some: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def layers(self, kind: str) -> tuple[int, ...]:
+        """The layers that have a kind."""
+        return dict(self.some).get(kind, tuple(range(self.n_layers)))
+
+    def units(self, row: Kind, layer: int) -> int:
+        """How many heads, key-value heads or neurons a layer has."""
+        return {"head": self.heads, "kv head": self.kv_heads, "neuron": self.neurons}[row.unit][layer]
+
+
+def _anatomy(dims: Dimensions) -> Anatomy:
+    known: Any = getattr(dims, "anatomy", None)
+    if known is not None:
+        return known
+    sizes = ((size,) * dims.n_layers for size in (dims.n_heads, dims.n_kv_heads, dims.d_mlp))
+    return Anatomy(dims.name, dims.n_layers, *sizes, some=(("mixer_out", ()),))
+
+
 def expand(patterns: str | Site | Sequence[str | Site], dims: Dimensions) -> list[Site]:
     """Turn names, globs and layer expressions into the sites of one model, sorted and without repeats.
 
     Accepts ``resid_post.*``, ``head.5.*``, ``resid_post.8-24:4``, ``resid_post.-1``, ``*_out.3``,
-    TransformerLens names, and several patterns in one text, separated by commas.
+    TransformerLens names, and several patterns in one text, separated by commas. Where not all blocks are
+    alike, ``*`` and ranges take the layers that have the kind.
 
     Args:
         patterns: one pattern or several.
-        dims: a model, or anything with its ``name`` and sizes.
+        dims: a model, or anything with its ``name`` and sizes (or with an ``anatomy``).
 
     Raises:
         SiteError: a pattern matches nothing, or names a layer, head or neuron the model does not have.
     """
     given = (patterns,) if isinstance(patterns, str | Site) else tuple(patterns)
-    return list(_expanded(given, _Sizes(dims.name, dims.n_layers, dims.n_heads, dims.n_kv_heads, dims.d_mlp)))
-
-
-class _Sizes(NamedTuple):
-    name: str
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_mlp: int
+    return list(_expanded(given, _anatomy(dims)))
 
 
 @lru_cache(maxsize=256)
-def _expanded(given: tuple[str | Site, ...], dims: _Sizes) -> tuple[Site, ...]:
+def _expanded(given: tuple[str | Site, ...], dims: Anatomy) -> tuple[Site, ...]:
     found: set[Site] = set()
     for item in given:
         if isinstance(item, Site):
@@ -86,7 +115,7 @@ def _expanded(given: tuple[str | Site, ...], dims: _Sizes) -> tuple[Site, ...]:
     return tuple(sorted(found))
 
 
-def _expand_one(text: str, dims: Dimensions) -> list[Site]:
+def _expand_one(text: str, dims: Anatomy) -> list[Site]:
     kind_text, _, rest = from_lens(text).partition(".")
     kinds = [row for row in KINDS.values() if fnmatchcase(row.name, kind_text)]
     if not kinds:
@@ -94,7 +123,7 @@ def _expand_one(text: str, dims: Dimensions) -> list[Site]:
     layer_text, index_text = _split_rest(rest)
     sites: list[Site] = []
     for row in kinds:
-        if len(kinds) > 1 and not _fits(row, layer_text, index_text):
+        if len(kinds) > 1 and not _fits(row, layer_text, index_text, dims):
             continue
         sites += _expand_kind(row, layer_text, index_text, dims)
     if not sites:
@@ -111,47 +140,61 @@ def _split_rest(rest: str) -> tuple[str, str]:
     return layer_text, index_text
 
 
-def _fits(row: Kind, layer_text: str, index_text: str) -> bool:
+def _fits(row: Kind, layer_text: str, index_text: str, dims: Anatomy) -> bool:
+    """Tell whether one kind of several can be meant."""
     if row.layered != bool(layer_text):
+        return False
+    if row.layered and not set(parse_layers(layer_text, dims.n_layers)) & set(dims.layers(row.name)):
         return False
     return not ((row.index == "none" and index_text) or (row.index == "required" and not index_text))
 
 
-def _expand_kind(row: Kind, layer_text: str, index_text: str, dims: Dimensions) -> list[Site]:
+def _expand_kind(row: Kind, layer_text: str, index_text: str, dims: Anatomy) -> list[Site]:
     if not row.layered or not layer_text:
         return [Site(row.name, *(int(part) for part in (layer_text, index_text) if part.isdigit()))]
-    layers = parse_layers(layer_text, dims.n_layers, name=dims.name, kind=row.name)
+    layers = _layers(row, layer_text, dims)
     if not index_text and row.index == "required" and layer_text == "*":
         index_text = "*"  # head.* is every head of every layer
     if not index_text:
         return [Site(row.name, layer) for layer in layers]
     if row.index == "none":
         raise SiteError(f"site '{row.name}' takes no index, but '{index_text}' was given.")
-    size = _unit_count(row, dims)
     return [
-        Site(row.name, layer, index) for layer in layers for index in _indices(row, index_text, size, dims)
+        Site(row.name, layer, index) for layer in layers for index in _indices(row, index_text, layer, dims)
     ]
 
 
-def _indices(row: Kind, text: str, size: int, dims: Dimensions) -> list[int]:
+def _layers(row: Kind, text: str, dims: Anatomy) -> list[int]:
+    """Read layers; those that lack the kind are left out of ``*`` and ranges, and refused where named."""
+    asked, there = parse_layers(text, dims.n_layers, name=dims.name, kind=row.name), dims.layers(row.name)
+    found = [layer for layer in asked if layer in there]
+    if not found or (len(found) < len(asked) and not re.search(r"\*|all|\d-\d", text)):
+        lacking = next(layer for layer in asked if layer not in there)
+        raise SiteError(
+            f"layer {lacking} of {dims.name!r} has no '{row.name}'; "
+            + (f"these layers have it: {', '.join(map(str, there))}." if there else "no layer has it.")
+        )
+    return found
+
+
+def _indices(row: Kind, text: str, layer: int, dims: Anatomy) -> list[int]:
+    size = dims.units(row, layer)
     if text == "*":
         return list(range(size))
     try:
         return parse_layers(text, size, allow_all=False)
     except SiteError:
+        alike = {dims.units(row, other) for other in dims.layers(row.name)} == {size}
         raise SiteError(
             f"{row.unit} '{text}' of '{row.name}' asked, but {dims.name!r} has {row.unit}s 0..{size - 1} "
-            "per layer."
+            f"{'per layer' if alike else f'in layer {layer}'}."
         ) from None
 
 
-def _check_range(site: Site, dims: Dimensions) -> Site:
+def _check_range(site: Site, dims: Anatomy) -> Site:
     if site.layer is not None:
         one_layer(site.layer, dims.n_layers, dims.name, site.kind)
-    if site.index is not None:
-        _indices(KINDS[site.kind], str(site.index), _unit_count(KINDS[site.kind], dims), dims)
+        _layers(KINDS[site.kind], str(site.layer), dims)
+        if site.index is not None:
+            _indices(KINDS[site.kind], str(site.index), site.layer, dims)
     return site
-
-
-def _unit_count(row: Kind, dims: Dimensions) -> int:
-    return {"head": dims.n_heads, "kv head": dims.n_kv_heads, "neuron": dims.d_mlp}[row.unit]

@@ -122,6 +122,9 @@ def inside(
     if off:
         why = f"contributions of layers and neurons were left out: {model.disabled[off[0]]}"
         return replace(found, missing=(why,))
+    if some := [kind for kind in ("attn_out", "mlp_out") if kind in dict(model.anatomy.some)]:
+        why = f"contributions of layers and neurons were left out: not every layer has '{some[0]}'."
+        return replace(found, missing=(why,))
     readout = Readout.precise(model.architecture)
     right = torch.tensor([one.token for one in asked])
     tokens = torch.stack([right, torch.tensor([w if w >= 0 else 0 for w in wrong])], dim=1)
@@ -150,6 +153,8 @@ def _neurons(
 ) -> tuple[Attribution | None, tuple[str, ...]]:
     if "mlp_act" in model.disabled:
         return None, (f"neurons were left out: {model.disabled['mlp_act']}",)
+    if "mlp_act" in dict(model.anatomy.some):
+        return None, ("neurons were left out: not every layer has 'mlp_act'.",)
     asked = [questions.asked[row] for row in plan.rows]
     read = model.capture([one.prompt for one in asked], [f"{kind}.*" for kind in SITES], "last")
     try:

@@ -184,7 +184,8 @@ def contribution(
     if writer.kind != "head":
         return value
     architecture = model.architecture
-    projection = architecture.module(writer.layer or 0, architecture.family.out_projection, "z")
+    layer = writer.layer or 0
+    projection = architecture.module(layer, "out_projection", "z")
     assert writer.index is not None
-    added = head_output(projection, value.flatten(-2), architecture.n_heads, writer.index)
+    added = head_output(projection, value.flatten(-2), architecture.anatomy.heads[layer], writer.index)
     return added if architecture.multiplier == 1.0 else added * architecture.multiplier

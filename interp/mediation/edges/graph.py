@@ -242,11 +242,12 @@ def _layout(
 
 def heads_add_up(model: Model) -> bool:
     """Say whether what attention adds to the stream is the sum of its heads, with no norm in between."""
-    family, architecture = model.architecture.family, model.architecture
-    if "head" in architecture.disabled:
+    architecture = model.architecture
+    if "head" in architecture.disabled or "attn_out" in architecture.disabled:
         return False
-    outer: nn.Module = architecture.module(0, family.attn_out, "attn_out")
-    return any(module is architecture.module(0, family.out_projection, "z") for module in outer.modules())
+    layer = next(iter(architecture.anatomy.layers("head")))
+    outer: nn.Module = architecture.module(layer, "attn_out", "attn_out")
+    return any(module is architecture.module(layer, "out_projection", "z") for module in outer.modules())
 
 
 def _check(model: Model) -> None:
@@ -264,3 +265,15 @@ def _check(model: Model) -> None:
                 f"edges of {model.name!r} ({model.hf.config.model_type}) need '{kind}', which it does not "
                 f"offer: {model.architecture.disabled[kind]} Use nodes (head.*, mlp_out.*) instead."
             )
+    anatomy = model.anatomy
+    lacking = next((kind for kind in needed if kind in dict(anatomy.some)), None)
+    if lacking is not None or len({*anatomy.heads}) > 1 or len({*anatomy.kv_heads}) > 1:
+        what = (
+            f"'{lacking}' is in some of its layers only"
+            if lacking
+            else "its layers have other numbers of heads"
+        )
+        raise SiteError(
+            f"edges of {model.name!r} ({model.hf.config.model_type}) need blocks that are alike, but {what}. "
+            "Use nodes (head.*, mlp_out.*) instead."
+        )

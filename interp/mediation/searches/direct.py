@@ -19,7 +19,7 @@ from interp.sites import Site
 
 __all__ = ["Direct"]
 
-WRITERS = ("embed", "head", "attn_out", "mlp_out")
+WRITERS = ("embed", "head", "attn_out", "mixer_out", "mlp_out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,7 +97,7 @@ def _estimates(
     found = np.zeros((copies, len(experiment.mediators), len(experiment.pairs)))
     lost = passes = 0
     for rows in chunks(experiment, copies):
-        edits = [edit for layer in layers for edit in _dropped(layer, len(rows))]
+        edits = [edit for layer in layers for edit in _dropped(experiment.model, layer, len(rows))]
         run = gradients_at(experiment, direction, [*rows] * copies, experiment.targets, sites, edits)
         nodes = {site: node[: len(rows)] for site, node in run.nodes.items()}
         parts = [
@@ -123,11 +123,11 @@ def _asked(mediators: Sequence[Mediator]) -> list[tuple[Place, bool]]:
     return list(dict.fromkeys(found))
 
 
-def _dropped(layer: int, count: int) -> list[Intervention]:
+def _dropped(model: Model, layer: int, count: int) -> list[Intervention]:
     """Hold constant, in that layer's copy of the rows, what the layer adds to the stream."""
     copy = range((layer + 1) * count, (layer + 2) * count)
-    kinds = ("attn_out", "mlp_out")
-    return [Intervention(Site(kind, layer), torch.Tensor.detach, rows=copy) for kind in kinds]
+    there = [kind for kind in ("attn_out", "mixer_out", "mlp_out") if layer in model.anatomy.layers(kind)]
+    return [Intervention(Site(kind, layer), torch.Tensor.detach, rows=copy) for kind in there]
 
 
 def _fixed(

@@ -198,7 +198,7 @@ class TransformerLens(Backend):
             )
         if kind == "head":
             projection = self.architecture.locate(site).module
-            view = _Heads(projection, self.architecture.n_heads, index or 0)
+            view = _Heads(projection, self.architecture.anatomy.heads[layer], index or 0)
             return Location(
                 self._point(layer, "attn.o.hook_out", site),
                 "out",

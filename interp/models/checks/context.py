@@ -89,7 +89,8 @@ class Context:
         discovery, a kind that failed at load was disabled then, and nobody can read it.
         """
         family = self.model.family
-        if not getattr(family, kind, "x"):
+        named = hasattr(family, kind) and not family.names(kind)
+        if named or not self.model.architecture.anatomy.layers(kind):
             return self.model.disabled.get(kind, f"the family row names no {kind}.")
         if kind == "resid_mid" and self.model.architecture.parallel:
             return self.model.disabled.get(kind, "attention and MLP run in parallel.")

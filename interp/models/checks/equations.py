@@ -41,9 +41,15 @@ def _checked(
     """Ask an equation of all prompts; ``bare`` offers the kinds that failed at load too."""
     if why := next((why for kind in equation.kinds if (why := case.missing(kind))), ""):
         return skipped(name, why)
-    sites = list(dict.fromkeys([*also, *(f"{kind}.*" for kind in equation.kinds)]))
+    kinds = [*equation.kinds, *(kind for kind in equation.terms if not case.missing(kind))]
+    named = [kind for kind in equation.terms if case.model.family.names(kind)]
+    if why := next((why for kind in named or equation.terms if (why := case.missing(kind))), ""):
+        return skipped(name, why)
+    sites = list(dict.fromkeys([*also, *(f"{kind}.*" for kind in kinds)]))
     read = _read(case.bare.capture(case.prompts, sites, "all"))
-    value, layer = worst(equation.errors(case.bare.architecture, read))
+    errors = equation.errors(case.bare.architecture, read)
+    value, where = worst([*errors.values()])
+    layer = [*errors][where]
     detail = f"{of}worst at layer {layer} of {case.model.n_layers}"
     return judged(name, value, case.limit, detail + (_remedy(case, value) if of else ""))
 
@@ -55,7 +61,7 @@ def final_norm(case: Context) -> Check:
     last = Site("resid_post", case.model.n_layers - 1)
     read = _read(case.model.capture(case.short, [last, "logits"], "all"))
     with torch.no_grad():
-        (value,) = equations.FINAL.errors(case.bare.architecture, read)
+        (value,) = equations.FINAL.errors(case.bare.architecture, read).values()
     return judged(FINAL, value, case.limit, "at all positions")
 
 

@@ -25,8 +25,20 @@ __all__ = ["edits_count", "fire_once", "in_place", "left_as_found", "own_values"
 
 EDITS = "an edit changes the logits"
 OWN = "writing a site's own value changes nothing"
-_WRITTEN = ("attn_out", "mlp_out", "resid_post")
-_EVERYWHERE = ("resid_pre", "q", "k", "v", "z", "attn_out", "resid_mid", "mlp_act", "mlp_out", "resid_post")
+_WRITTEN = ("attn_out", "mixer_out", "mlp_out", "resid_post")
+_EVERYWHERE = (
+    "resid_pre",
+    "q",
+    "k",
+    "v",
+    "z",
+    "attn_out",
+    "mixer_out",
+    "resid_mid",
+    "mlp_act",
+    "mlp_out",
+    "resid_post",
+)
 ONCE = "every site fires once per pass"
 LEFT = "hooks and modes are left as found"
 IN_PLACE = "no block writes into its input"
@@ -76,7 +88,7 @@ def _places(case: Context) -> dict[Site, Location]:
         if kind in case.model.disabled or kind in ("pattern", "logits"):
             continue
         index = 0 if row.index == "required" else None
-        for layer in range(case.model.n_layers) if row.layered else [None]:
+        for layer in case.model.anatomy.layers(kind) if row.layered else [None]:
             with suppress(InterpError):
                 places[Site(kind, layer, index)] = case.model.architecture.locate(Site(kind, layer, index))
     return places
@@ -178,7 +190,9 @@ def own_values(case: Context) -> Check:
 
 def _written(case: Context, kinds: tuple[str, ...]) -> list[Site]:
     offered = [kind for kind in kinds if kind not in case.model.disabled]
-    return [Site(kind, layer) for layer in range(case.model.n_layers) for kind in offered]
+    there = {kind: case.model.anatomy.layers(kind) for kind in offered}
+    layers = range(case.model.n_layers)
+    return [Site(kind, layer) for layer in layers for kind in offered if layer in there[kind]]
 
 
 def _adds(change: Tensor) -> object:
