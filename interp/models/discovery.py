@@ -120,7 +120,7 @@ def _attention(hf: PreTrainedModel, block: nn.Module, kind: str) -> str:
     found = _child(block, families.ATTENTION_NAMES)
     config = hf.config.get_text_config()
     heads = any(getattr(config, name, None) for name in ("num_attention_heads", "n_head", "n_heads"))
-    if not found or not heads or (kind and kind not in families.ATTENDING):
+    if not found or not heads or any(part in kind for part in families.NOT_ATTENDING):
         return ""
     if found not in families.MIXER_NAMES:
         return found
@@ -205,7 +205,8 @@ def _with_writers(
     chosen = list(rows)
     for layers, row, records in zip(groups, best, recorded, strict=True):
         for layer in layers:
-            chosen[layer] = _projecting(row or replace(rows[layer], multiplier=used), records, known)
+            unknown = replace(rows[layer], multiplier=used)
+            chosen[layer] = unknown if row is None else _projecting(row, records, known)
     return chosen
 
 
@@ -341,7 +342,7 @@ def _middle(records: Sequence[_Record], attn_out: str, factor: float) -> str:
 
 def _reads_middle(record: _Record, path: str, attn_out: str, factor: float) -> bool:
     given, pre, attention = record[path][0], record[""][0], record[attn_out][1]
-    if given is None or pre is None or attention is None or given.shape != pre.shape:
+    if given is None or pre is None or attention is None or not given.shape == pre.shape == attention.shape:
         return False
     middle = (pre + factor * attention).float()
     return bool(

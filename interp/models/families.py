@@ -185,8 +185,10 @@ NORM_NAMES = (
     "layer_norm",
     "ln_out",
     "embedding_norm",
+    "final_norm",
+    "out_norm",
+    "layernorm",
 )
-NORM_NAMES += ("final_norm", "out_norm")
 ATTENTION_NAMES = (
     "self_attn",
     "attn",
@@ -194,20 +196,13 @@ ATTENTION_NAMES = (
     "self_attention",
     "self_attn_layer",
     "mha",
+    "multi_head_attention",
     "temporal_block",
     "mixer",
 )
 MIXER_NAMES = ("linear_attn", "mamba", "conv", "mixer", "temporal_block", "mlstm_layer", "short_conv", "ssm")
-ATTENDING = (
-    "full_attention",
-    "sliding_attention",
-    "chunked_attention",
-    "attention",
-    "hybrid",
-    "local",
-    "global",
-)
-"""What a configuration's ``layer_types`` calls layers with attention."""
+NOT_ATTENDING = ("linear", "lightning", "mamba", "conv", "recurrent")
+"""What the names of layers without softmax attention hold, in a configuration's ``layer_types``."""
 MLP_NAMES = (
     "mlp",
     "feed_forward",
