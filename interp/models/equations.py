@@ -558,8 +558,9 @@ def _check_pattern(architecture: Architecture, report: Report) -> None:
         report.disable(f"attention probabilities are not returned ({why})", "pattern")
         return
     for layer in layers:
-        there, cut = read[Site("pattern", layer)].shape[-2], architecture.anatomy.heads[layer]
-        if there != cut:
+        pattern = read[Site("pattern", layer)]
+        there, cut = pattern.shape[-2], architecture.anatomy.heads[layer]
+        if pattern.ndim == 4 and pattern.shape[1] == pattern.shape[3] and there != cut:
             text = f"layer {layer} has {there} heads, but its output projection was cut into {cut}."
             report.disable(text, "pattern", "z", "head", "q", "k", "v")
     report.ask(_PATTERN, architecture, read)
