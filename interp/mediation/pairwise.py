@@ -252,7 +252,10 @@ _STAGES = (
     ("resid_post",),
 )
 _STAGE = {kind: at for at, kinds in enumerate(_STAGES) for kind in kinds}
-_OF_ATTENTION, _OF_MLP = ("q", "k", "v", "z", "head", "attn_out"), ("neuron", "mlp_act", "mlp_out")
+_OF_ATTENTION, _OF_MLP = (
+    ("q", "k", "v", "z", "head", "attn_out", "mixer_out"),
+    ("neuron", "mlp_act", "mlp_out"),
+)
 
 
 def is_upstream(model: Model, one: Mediator, two: Mediator) -> bool:

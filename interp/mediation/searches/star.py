@@ -18,6 +18,7 @@ from interp.mediation.mediators import Mediator, Place
 from interp.mediation.searches.patterns import Attention, key_effects
 from interp.mediation.searches.search import GradientSearch, by_direction
 from interp.models.interventions import Intervention
+from interp.models.model import Model
 from interp.sites import Site
 
 __all__ = ["AtPStar"]
