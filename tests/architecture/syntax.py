@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 __all__ = ["PACKAGES", "ROOT", "Definition", "Module", "none", "plant", "read"]
@@ -47,7 +47,7 @@ class Module:
 
         `from a import b` is `a.b` where `known` has such a module, otherwise `a`.
         """
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from ((node.lineno, alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -65,15 +65,20 @@ class Module:
         base = here[: len(here) - node.level + 1]
         return ".".join([*base, *([node.module] if node.module else [])])
 
-    def calls(self) -> Iterator[tuple[int, str, ast.Call]]:
-        """Yield (line, dotted name, node) of every call."""
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Call):
-                yield node.lineno, _called(node), node
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree."""
+        return list(ast.walk(self.tree))
 
-    def definitions(self) -> Iterator[Definition]:
-        """Yield the functions and classes, methods and nested ones included."""
-        yield from _definitions(self.tree, prefix="", public=True)
+    @cached_property
+    def calls(self) -> list[tuple[int, str, ast.Call]]:
+        """The line, the dotted name and the node of every call."""
+        return [(node.lineno, _called(node), node) for node in self.nodes if isinstance(node, ast.Call)]
+
+    @cached_property
+    def definitions(self) -> list[Definition]:
+        """The functions and classes, methods and nested ones included."""
+        return list(_definitions(self.tree, prefix="", public=True))
 
 
 def _called(node: ast.Call) -> str:
@@ -85,8 +90,9 @@ def _called(node: ast.Call) -> str:
 
 def _imported_by_call(node: ast.Call) -> Iterator[tuple[int, str]]:
     first = node.args[0] if node.args else None
-    is_import = _called(node).split(".")[-1] in ("import_module", "__import__")
-    if is_import and isinstance(first, ast.Constant) and isinstance(first.value, str):
+    if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
+        return
+    if _called(node).split(".")[-1] in ("import_module", "__import__"):
         yield node.lineno, first.value
 
 
@@ -113,7 +119,16 @@ def _span(node: ast.stmt) -> int:
 
 
 def read(root: Path = ROOT) -> list[Module]:
-    """List the modules of the packages below a root."""
+    """List the modules of the packages below a root; of this project they are read once."""
+    return list(_own()) if root == ROOT else _below(root)
+
+
+@cache
+def _own() -> tuple[Module, ...]:
+    return tuple(_below(ROOT))
+
+
+def _below(root: Path) -> list[Module]:
     found = []
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):

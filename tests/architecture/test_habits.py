@@ -24,7 +24,7 @@ def too_long(modules: Sequence[Module]) -> list[str]:
     for module in modules:
         if (lines := len(module.text.splitlines())) > LONGEST_FILE:
             found.append(f"{module.name}: {lines} lines")
-        for one in module.definitions():
+        for one in module.definitions:
             limit = LONGEST_CLASS if one.kind == "class" else LONGEST_FUNCTION
             if one.lines > limit:
                 found.append(f"{module.name}.{one.name}: {one.lines} lines")
@@ -33,7 +33,7 @@ def too_long(modules: Sequence[Module]) -> list[str]:
 
 def function_lengths(modules: Sequence[Module]) -> list[int]:
     """Give the lengths of all functions, sorted."""
-    return sorted(one.lines for module in modules for one in module.definitions() if one.kind == "function")
+    return sorted(one.lines for module in modules for one in module.definitions if one.kind == "function")
 
 
 def unsafe(modules: Sequence[Module]) -> list[str]:
@@ -45,7 +45,7 @@ def unsafe(modules: Sequence[Module]) -> list[str]:
             for line, name in module.imports()
             if name.split(".")[0] in UNSAFE
         ]
-        for line, name, node in module.calls():
+        for line, name, node in module.calls:
             pickled = any(
                 word.arg == "allow_pickle" and getattr(word.value, "value", True) for word in node.keywords
             )
@@ -58,7 +58,7 @@ def printing(modules: Sequence[Module]) -> list[str]:
     """List the print calls of library modules."""
     library = [module for module in modules if not module.name.startswith(MAY_PRINT)]
     return [
-        f"{module.name}:{line}" for module in library for line, name, _ in module.calls() if name == "print"
+        f"{module.name}:{line}" for module in library for line, name, _ in module.calls if name == "print"
     ]
 
 
@@ -72,7 +72,7 @@ def undocumented(modules: Sequence[Module]) -> list[str]:
     for module in modules:
         found += [
             f"{module.name}.{one.name}"
-            for one in module.definitions()
+            for one in module.definitions
             if one.public and not _sentence(one.docstring)
         ]
     return found
