@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.results.files import OldResult as OldResult
-    from interp.results.files import difference as difference
     from interp.results.files import encode as encode
     from interp.results.files import jsonable as jsonable
     from interp.results.files import read_json as read_json

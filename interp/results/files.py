@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import ArtifactError, ConfigError, DataError
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "OldResult",
-    "difference",
     "encode",
     "jsonable",
     "read_json",
@@ -26,25 +24,6 @@ __all__ = [
     "write_atomically",
     "write_json",
 ]
-
-
-@runtime_checkable
-class OldResult(Protocol):
-    """Describe what an analysis returns: anything with these four methods is a result."""
-
-    def table(self) -> Any:
-        """Give the numbers as a pandas DataFrame, one row per thing measured."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything worth keeping as a JSON-able dictionary."""
-        ...
-
-    def diff(self, reference: Any) -> Any:
-        """Give the change from another result of the same analysis as a pandas DataFrame."""
-
-    def _repr_html_(self) -> str:
-        """Give an escaped HTML table for notebooks."""
-        ...
 
 
 def jsonable(value: Any) -> tuple[Any, tuple[str, ...]]:
@@ -170,15 +149,14 @@ def encode(value: Any) -> bytes:
     )
 
 
-def write_json(result: OldResult | Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
-    """Write a result (or a dictionary) as JSON, atomically.
+def write_json(content: Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
+    """Write a mapping as JSON, atomically.
 
     Numbers that JSON cannot hold are written as null, and listed under ``"warnings"`` in the file.
 
     Returns:
         Those warnings.
     """
-    content = result if isinstance(result, Mapping) else result.to_dict()
     plain, warnings = jsonable(content)
     if warnings:
         plain = {**plain, "warnings": [*plain.get("warnings", []), *warnings]}
@@ -208,42 +186,6 @@ def read_json(path: str | Path) -> dict[str, Any]:
             f"{path} holds a {type(value).__name__}, not an object. Run the command that made it again."
         )
     return value
-
-
-def difference(table: pandas.DataFrame, reference: pandas.DataFrame, on: Sequence[str]) -> pandas.DataFrame:
-    """Subtract one result's table from another's, row by row.
-
-    Args:
-        table: the numbers of interest.
-        reference: the numbers to compare with; its rows may be in another order.
-        on: the columns that name a row.
-
-    Returns:
-        One row per row of ``table`` that ``reference`` has too: the naming columns, then for every numeric
-        column
-        ``c`` of both the columns ``c``, ``c_reference`` and ``c_change`` (= c - c_reference).
-
-    Raises:
-        DataError: when a naming column is missing, names two rows, or no row is in both tables.
-    """
-    on = list(on)
-    for name, frame in (("table", table), ("reference", reference)):
-        missing = [column for column in on if column not in frame.columns]
-        if missing:
-            raise DataError(
-                f"the {name} has no column {missing[0]!r}; its columns: {', '.join(map(str, frame.columns))}."
-            )
-        if frame.duplicated(on).any():
-            raise DataError(
-                f"the {name} has several rows with the same {' and '.join(on)}; name rows by more columns."
-            )
-    numbers = [c for c in table.select_dtypes("number").columns if c in reference.columns and c not in on]
-    both = table[[*on, *numbers]].merge(reference[[*on, *numbers]], on=on, suffixes=("", "_reference"))
-    if both.empty:
-        raise DataError(f"no row is in both results: they share no value of {' and '.join(on)}.")
-    for column in numbers:
-        both[f"{column}_change"] = both[column] - both[f"{column}_reference"]
-    return both
 
 
 def table_html(table: pandas.DataFrame, *, caption: str = "", decimals: int = 3) -> str:

@@ -108,42 +108,9 @@ def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
     assert results.write_atomically(tmp_path / "a" / "f", b"new").read_bytes() == b"new"
 
 
-def test_difference_pairs_rows_by_name_not_by_order() -> None:
-    here = pd.DataFrame({"layer": [1, 2], "score": [0.5, 0.9], "note": ["x", "y"]})
-    there = pd.DataFrame({"layer": [2, 1, 7], "score": [0.4, 0.2, 0.0]})
-    found = results.difference(here, there, ["layer"])
-    assert list(found["layer"]) == [1, 2]
-    assert list(found["score_change"]) == pytest.approx([0.3, 0.5])
-    assert "note_change" not in found
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ({"layer": [9], "score": [1.0]}, "no row is in both"),
-        ({"score": [1.0]}, "no column 'layer'"),
-        ({"layer": [1, 1], "score": [1.0, 2.0]}, "several rows"),
-    ],
-)
-def test_difference_refuses_tables_that_do_not_fit(reference: dict, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        results.difference(pd.DataFrame({"layer": [1], "score": [0.5]}), pd.DataFrame(reference), ["layer"])
-
-
 def test_html_tables_escape_text_from_data() -> None:
     page = results.table_html(
         pd.DataFrame({"label": ["<script>alert(1)</script>"], "n": [0.5]}), caption="<b>"
     )
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "<b>" not in page and "0.500" in page
-
-
-def test_the_protocol_tells_results_from_other_things() -> None:
-    class Made:
-        def table(self) -> object: ...
-        def to_dict(self) -> dict: ...
-        def diff(self, reference: object) -> object: ...
-        def _repr_html_(self) -> str: ...
-
-    assert isinstance(Made(), results.OldResult)
-    assert not isinstance({}, results.OldResult)

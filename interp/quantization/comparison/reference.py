@@ -18,8 +18,8 @@ from interp.models.model import Model
 from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.verdicts import Excess
 from interp.quantization.quantizing import quantize
-from interp.results import OldResult, Result
-from interp.results.findings import Finding, Findings, named
+from interp.results import Result
+from interp.results.findings import Finding, named
 from interp.results.shapes import Table
 
 __all__ = ["NOISE", "Comparable", "Reference", "analysed", "by_name", "findings_of", "tables_of"]
@@ -41,7 +41,7 @@ class Comparable(Protocol):
     The analysis of a second model is given the result of the first as ``reference``.
     """
 
-    def __call__(self, model: Any, *, reference: Any = None) -> Result | OldResult:
+    def __call__(self, model: Any, *, reference: Any = None) -> Result:
         """Analyse a model."""
         ...
 
@@ -192,12 +192,12 @@ def findings_of(name: str, result: Any) -> tuple[Finding, ...]:
     Raises:
         ConfigError: it is no result.
     """
-    if not isinstance(result, Result | OldResult):
+    if not isinstance(result, Result):
         raise ConfigError(
             f"analysis {name!r} returned a {type(result).__name__}, which is no result. Give your numbers as "
             "interp.results.FindingsResult(analysis=..., found=(Finding(...), ...)), or a Result of your own."
         )
-    return result.findings() if isinstance(result, Findings) else ()
+    return result.findings()
 
 
 def tables_of(result: Any) -> tuple[Table, ...]:
