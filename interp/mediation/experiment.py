@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from interp.results import About
 from interp.sites import Site
 
 __all__ = ["SIGNS", "Estimates", "Experiment", "Replaced", "by_site"]
+
+E = TypeVar("E", bound="Experiment")
 
 SIGNS = {"denoising": 1.0, "noising": -1.0}
 """From a change of the metric to an effect that is positive where it works towards the clean answer."""
@@ -143,7 +145,7 @@ class Experiment(ABC):
         found = self.replaced([(one,) for one in self.mediators], direction, progress=progress)
         return SIGNS[direction] * (found.values - found.plain), found.cost
 
-    def part(self, rows: Sequence[int], columns: Sequence[int]) -> Self:
+    def part(self: E, rows: Sequence[int], columns: Sequence[int]) -> E:
         """The same with some mediators and some pairs."""
         return replace(self, mediators=tuple(self.mediators[at] for at in rows), pairs=self.pairs[columns])
 

@@ -77,7 +77,7 @@ def test_the_writes_of_all_neurons_add_up_to_the_contribution_of_the_ffn(family:
             torch.arange(len(writes.columns)),
         )
         total = (writes.added(rows, every) - writes.base[0]).sum(0)
-        projection = model.architecture.module(layer, model.family.down_projection, "mlp_act")
+        projection = model.architecture.module(layer, "down_projection", "mlp_act")
         bias = getattr(projection, "bias", None)
         out = read[f"mlp_out.{layer}"][0]
         total = total if bias is None else total + writes.scale[0] * bias.detach()
