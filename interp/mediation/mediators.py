@@ -304,10 +304,10 @@ def _positions(site: Site, pairs: PairSet, positions: str | int) -> list[int | N
     return list(range(longest)) if shortest == longest else list(range(-shortest, 0))
 
 
-def counted_from_the_end(pairs: PairSet, mediators: Sequence[Mediator]) -> str:
+def counted_from_the_end(pairs: PairSet, mediators: Sequence[Mediator | Edge]) -> str:
     """What a reader should know of the positions of prompts of several lengths; "" for one length."""
     shortest, longest = min(pairs.lengths), max(pairs.lengths)
-    places = {one.position for one in mediators if one.position is not None}
+    places = {one.position for one in mediators if isinstance(one, Mediator) and one.position is not None}
     if shortest == longest or len(places) < 2:
         return ""
     return (

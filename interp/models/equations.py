@@ -21,6 +21,7 @@ from interp.models.forward import LOGITS, forward
 from interp.models.hooks import Frame, Stop, Writer, eager_attention, evaluating, reading, writing
 from interp.models.positions import Batch
 from interp.models.readout import Readout
+from interp.models.rounding import factor_error, relative, tolerance
 from interp.sites import KINDS, Site
 
 __all__ = [
@@ -42,19 +43,6 @@ _LENGTH = 5
 
 Read = Mapping[Site, Tensor]
 """Sites to their values ``[batch pos ...]``, all of one pass."""
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """The relative error that rounding in a dtype explains, with a margin."""
-    return 1e-5 if dtype in (torch.float32, torch.float64) else 8 * torch.finfo(dtype).eps
-
-
-def relative(got: Tensor, expected: Tensor, scale: Tensor | None = None) -> float:
-    """The largest difference over the largest expected value or ``scale``; infinite for other shapes."""
-    if got.shape != expected.shape:
-        return float("inf")
-    size = (expected if scale is None else scale).double().abs().max().item()
-    return (got.double() - expected.double()).abs().max().item() / max(size, 1e-30)
 
 
 @dataclass(frozen=True)
@@ -102,27 +90,7 @@ def _sum_error(
     """How far a stream and the terms that are added to it are from their total."""
     parts = _with_terms(torch.zeros_like(pre, dtype=torch.double), read, layer, kinds)
     found = relative(_with_terms(pre, read, layer, kinds), total, _added(pre, post))
-    return max(found, _factor_error(pre, total, parts))
-
-
-def _factor_error(pre: Tensor, post: Tensor, parts: Tensor) -> float:
-    """How far the factor between what a block adds and its parts is from 1, as a multiple of the tolerance.
-
-    In half precision rounding hides a factor of 0.97 in every single number, but not in their regression: one
-    per cent beyond four standard errors counts as the whole tolerance. 0 in full precision, where
-    :func:`relative` sees it.
-    """
-    if tolerance(post.dtype) <= 1e-5:
-        return 0.0
-    noise = torch.maximum(pre.double().abs(), post.double().abs()).clamp_min(1e-30)  # rounding is as large
-    added, said = ((one / noise).flatten() for one in (post.double() - pre.double(), parts))
-    size = float(said @ said)
-    if size == 0:
-        return 0.0
-    factor = float(said @ added) / size
-    rest = added - factor * said
-    spread = (float(rest @ rest) / max(1, len(said) - 1) / size) ** 0.5
-    return max(0.0, abs(factor - 1) - 4 * spread) / 0.01 * tolerance(post.dtype)
+    return max(found, factor_error(pre, total, parts))
 
 
 def _middles(architecture: Architecture, read: Read) -> dict[int, float]:

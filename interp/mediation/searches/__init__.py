@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from interp.errors import ConfigError
 from interp.mediation.edges.graph import Graph
@@ -63,10 +63,10 @@ class Asked(TypedDict, total=False):
 
 def effects(
     model: ModelLike,
-    pairs: PairSet,
+    pairs: PairSet | Any,
     mediators: Mediators,
     *,
-    search: str | Search = "exhaustive",
+    search: str | Search | Any = "exhaustive",
     metric: str = "logit-diff",
     replacement: str = "interchange",
     directions: str = "both",

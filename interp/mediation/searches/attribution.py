@@ -24,7 +24,7 @@ class Attribution(GradientSearch):
     description = "estimate each effect from one gradient, verify the largest"
     over = ("sites", "edges")
 
-    def passes(self, experiment: Experiment) -> float:
+    def passes(self, experiment: Experiment) -> float | int:
         """One gradient per direction; noising alone also needs the metric of the corrupt prompts."""
         return 1 + 2 * len(experiment.directions) + ("denoising" not in experiment.directions)
 
@@ -78,7 +78,7 @@ class EdgeIntegratedGradients(GradientSearch):
         """``eap-ig``, with the path where it is not the usual one."""
         return "eap-ig" if self.path == "inputs" else f"eap-ig, {self.path}"
 
-    def passes(self, experiment: Experiment) -> float:
+    def passes(self, experiment: Experiment) -> float | int:
         """A gradient per direction and step; along activations, per writing site too."""
         lines = 1 if self.path == "inputs" else len(experiment.carriers)
         return 2 + 2 * len(experiment.directions) * self.steps * lines

@@ -34,7 +34,7 @@ class Direct(Search):
     name = "direct"
     description = "replace each mediator only where the final norm reads it: its direct effect"
 
-    def passes(self, experiment: Experiment) -> float:
+    def passes(self, experiment: Experiment) -> float | int:
         """Both sides plain, and both in each direction."""
         return 2 + 2 * len(experiment.directions)
 

@@ -72,7 +72,7 @@ class IntegratedGradients(GradientSearch):
         """One line."""
         return PATHS[self.path]
 
-    def passes(self, experiment: Experiment) -> float:
+    def passes(self, experiment: Experiment) -> float | int:
         """Both sides plain; what is moved and what is put in read; a gradient per step."""
         if self.path == "inputs":
             return 2 + len(experiment.directions) * (3 + 2 * self.steps)

@@ -48,7 +48,7 @@ class Search(ABC):
             progress: show a progress bar.
         """
 
-    def passes(self, experiment: Experiment) -> float | None:
+    def passes(self, experiment: Experiment) -> float | int | None:
         """How often every pair passes through the model, a backward pass counted as one.
 
         None where each mediator is replaced on its own, which the experiment plans.

@@ -72,7 +72,7 @@ class AtPStar(GradientSearch):
         n = experiment.model.n_layers
         return range(n) if self.drops == "layers" and n > 1 else range(0)
 
-    def passes(self, experiment: Experiment) -> float:
+    def passes(self, experiment: Experiment) -> float | int:
         """Both sides plain; what is put in read; a gradient as it is and one per dropped layer."""
         return 2 + len(experiment.directions) * (3 + 2 * len(self._layers(experiment)))
 

@@ -193,7 +193,7 @@ def test_a_planted_circuit_is_kept_under_little_noise_and_lost_with_its_head(sea
     assert kept.finding(FAITHFUL).value == pytest.approx(1, abs=0.1)
     assert kept.finding("top-1 overlap").value == kept.finding(OVERLAP).value == 1
     lost = analysis(_without(truth, (0, 1)), reference=first)
-    assert FAITHFUL not in [one.name for one in lost.found]  # of a behaviour that is gone nothing is a share
+    assert FAITHFUL not in [one.name for one in lost.findings()]  # nothing is left to share
     assert lost.finding(KEPT).value == pytest.approx(0, abs=0.05)
     assert lost.finding("total effect").value == pytest.approx(0, abs=0.05)
     assert lost.finding(OVERLAP).value == 0
