@@ -46,7 +46,7 @@ def members_of(
 
 def experiment_of(
     model: ModelLike,
-    pairs: PairSet,
+    pairs: PairSet | Any,
     mediators: Mediators,
     *,
     metric: str = "logit-diff",

@@ -168,7 +168,7 @@ def plan(
     return found.forecast(experiment)
 
 
-def _search(asked: str | Search) -> Search:
+def _search(asked: str | Search | Any) -> Search:
     """A search by name, or as it is.
 
     Raises:
