@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     from interp.mediation.searches import PathPatching as PathPatching
     from interp.mediation.searches import Search as Search
     from interp.mediation.searches import attribution as attribution
+    from interp.mediation.searches import attribution_star as attribution_star
     from interp.mediation.searches import exhaustive as exhaustive
+    from interp.mediation.searches import integrated_gradients as integrated_gradients
     from interp.mediation.searches import path_patching as path_patching
     from interp.mediation.searches import plan as plan
     from interp.mediation.searches.path_patching import THROUGH as THROUGH

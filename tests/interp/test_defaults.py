@@ -85,6 +85,8 @@ MEDIATION: Calls = {
         name: lambda g, name=name: getattr(mediation, name)(g.model, g.pairs, "head.*")
         for name in (
             "attribution",
+            "attribution_star",
+            "integrated_gradients",
             "exhaustive",
             "experiment_of",
             "mediators_of",

@@ -34,8 +34,10 @@ __all__ = [
     "PathPatching",
     "Search",
     "attribution",
+    "attribution_star",
     "effects",
     "exhaustive",
+    "integrated_gradients",
     "path_patching",
     "plan",
 ]
@@ -129,6 +131,37 @@ def attribution(
 ) -> Effects:
     """Estimate each effect from one gradient per run: :func:`effects` by ``Attribution(verify=...)``."""
     return effects(model, pairs, mediators, search=Attribution(verify=verify), progress=progress, **asked)
+
+
+def attribution_star(
+    model: ModelLike,
+    pairs: PairSet,
+    mediators: Mediators,
+    *,
+    drops: str = "layers",
+    verify: int = TOP,
+    progress: bool = False,
+    **asked: Unpack[Asked],
+) -> Effects:
+    """Estimate each effect as AtP* does: :func:`effects` by ``AtPStar(drops=..., verify=...)``."""
+    search = AtPStar(drops=drops, verify=verify)
+    return effects(model, pairs, mediators, search=search, progress=progress, **asked)
+
+
+def integrated_gradients(
+    model: ModelLike,
+    pairs: PairSet,
+    mediators: Mediators,
+    *,
+    path: str = "inputs",
+    steps: int = 8,
+    verify: int = TOP,
+    progress: bool = False,
+    **asked: Unpack[Asked],
+) -> Effects:
+    """Estimate each effect from a path of gradients: :func:`effects` by ``IntegratedGradients(...)``."""
+    search = IntegratedGradients(path=path, steps=steps, verify=verify)
+    return effects(model, pairs, mediators, search=search, progress=progress, **asked)
 
 
 def path_patching(
