@@ -107,9 +107,9 @@ class Axes:
 
     rank: int | None
     roles: tuple[str, ...]
-    met: tuple[Int64[Tensor, " choice"], ...]
+    met: tuple[Int64[Tensor, " _"], ...]
     basis: Float[Tensor, "axis width"]
-    everything: tuple[Float[Tensor, "concept axis"], ...]
+    everything: tuple[Float[Tensor, "_ axis"], ...]
 
     def fits(self, rank: int | None, roles: tuple[str, ...], met: tuple[Tensor, ...]) -> bool:
         """Say whether these are the axes of the same concepts."""
