@@ -23,6 +23,8 @@ from interp.errors import ConfigError
 __all__ = ["Resolved", "resolve"]
 
 PREFIX = "INTERP_"
+LIBRARY = ("INTERP_CACHE",)
+"""Variables that the library reads itself: they are no settings of a command."""
 FILE = "interp.yaml"
 Given = dict[str, tuple[Any, str]]
 """Public name -> value and origin."""
@@ -150,7 +152,7 @@ def _from_environment(
     given = {
         name[len(PREFIX) :].lower(): value
         for name, value in environment.items()
-        if name.startswith(PREFIX) and value
+        if name.startswith(PREFIX) and name not in LIBRARY and value
     }
     _refuse(given, anywhere, "the environment (INTERP_*)")
     return {key: (value, PREFIX + key.upper()) for key, value in given.items() if key in known}

@@ -318,7 +318,13 @@ def counted_from_the_end(pairs: PairSet, mediators: Sequence[Mediator | Edge]) -
 
 def _check(model: Model, mediator: Mediator) -> None:
     site = mediator.site
-    if site.kind in ("pattern", "logits", "final_norm"):
+    if site.kind == "pattern":
+        raise SiteError(
+            f"'{site}' is no mediator: attention has used its probabilities by the time it returns them, so "
+            "nothing could be replaced. Replace what they are computed from (q or k of that layer) or what "
+            "they bring (head)."
+        )
+    if site.kind in ("logits", "final_norm"):
         raise SiteError(f"'{site}' is no mediator; the types are: {', '.join(MEDIATORS)}.")
     if site.layer is not None and not 0 <= site.layer < model.n_layers:
         raise SiteError(f"layer {site.layer} asked, but {model.name!r} has layers 0..{model.n_layers - 1}.")

@@ -297,9 +297,7 @@ class Architecture:
     def _checked(self, site: Site, write: bool) -> Location:
         self.check([site.kind])
         if write and site.kind in READ_ONLY:
-            raise SiteError(
-                f"'{site}' can be read but not written. Write resid_post, attn_out, z or another site."
-            )
+            raise SiteError(f"'{site}' can be read but not written: {READ_ONLY[site.kind]}.")
         return self._locate(site, write)
 
     def _locate(self, site: Site, write: bool) -> Location:

@@ -45,8 +45,14 @@ _ROWS = (
 KINDS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
 """Every kind of site, in execution order inside a block."""
 
-READ_ONLY = frozenset({"pattern", "logits"})
-"""Kinds that an intervention cannot write."""
+READ_ONLY: Mapping[str, str] = {
+    "pattern": "attention has used its probabilities by the time it returns them. Write z, which follows "
+    "from them: z.l.h is the sum over keys of pattern.l.h times v.l of its group, so capture pattern and v, "
+    "change the pattern and write the sum",
+    "logits": "nothing in the model reads them. Change the logits that are returned, or write the last "
+    "resid_post",
+}
+"""Kinds that an intervention cannot write -> why, and what to write instead."""
 
 ORDER = {row.name: number for number, row in enumerate(_ROWS)}
 

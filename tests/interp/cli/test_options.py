@@ -88,6 +88,11 @@ def test_python_values_do_what_typed_ones_do() -> None:
     assert typed.settings == KINDS["probe"](layers="8,12", seed=1, controls=("a", "b"))
 
 
+def test_the_folder_of_converted_models_is_no_setting(tmp_path: Path) -> None:
+    given = {"INTERP_CACHE": str(tmp_path), "INTERP_SEED": "2"}
+    assert probe(tmp_path, environment=given).settings.seed == 2
+
+
 WRONG = {
     "unknown in --set": ({"sets": ["lim=3"]}, "unknown setting 'lim' in --set", "Did you mean 'limit'?"),
     "unknown in the environment": (

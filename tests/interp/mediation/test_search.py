@@ -199,8 +199,10 @@ def test_what_there_is_not_is_refused() -> None:
         mediation.exhaustive(parallel, pairs_of(parallel), "resid_mid.1")
     with pytest.raises(SiteError, match="unknown site 'haed"):
         mediation.exhaustive(model, pairs, "haed.*")
-    with pytest.raises(SiteError, match="is no mediator"):
+    with pytest.raises(SiteError, match="is no mediator; the types are"):
         mediation.exhaustive(model, pairs, "logits")
+    with pytest.raises(SiteError, match=r"'pattern\.1' is no mediator: attention has used .*\(q or k"):
+        mediation.exhaustive(model, pairs, "pattern.1")
 
 
 def test_a_total_effect_of_zero_is_no_denominator() -> None:

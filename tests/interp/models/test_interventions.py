@@ -207,8 +207,12 @@ def test_half_precision_values_fit_any_model(llama: Model) -> None:
     [
         (Intervention("resid_post.1", 0.0, slice(50, 60)), SiteError, "'resid_post.1' fired nowhere"),
         (Intervention("resid_post.1", 0.0, rows=[]), SiteError, "'resid_post.1' fired nowhere"),
-        (Intervention("logits", 0.0), SiteError, "'logits' can be read but not written"),
-        (Intervention("pattern.0", 0.0), SiteError, "'pattern.0' can be read but not written"),
+        (
+            Intervention("logits", 0.0),
+            SiteError,
+            "'logits' can be read but not written: nothing in the model",
+        ),
+        (Intervention("pattern.0", 0.0), SiteError, "not written: attention has used its .* Write z, which"),
         (Intervention("resid_post.*", 0.0), SiteError, "writes one site, but 'resid_post.*' names 3"),
         (Intervention("resid_post.7", 0.0), SiteError, "layer 7 asked"),
         (Intervention("resid_post.1", "zero"), DataError, "is a str; give a tensor, a number or a function"),
@@ -250,3 +254,36 @@ def test_resid_mid_of_parallel_blocks_cannot_be_written() -> None:
 def test_bad_logits_argument(llama: Model) -> None:
     with pytest.raises(ConfigError, match="logits 'first' asked"):
         llama.run(PROMPTS, logits="first")
+
+
+def test_the_site_named_in_place_of_a_pattern_does_what_writing_it_would(
+    llama: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, head, prompt = 1, 3, [[3, 4, 5, 6, 7]]
+    acts = llama.capture(prompt, [f"pattern.{layer}.{head}", f"v.{layer}"], "all")
+    pattern, values = acts[f"pattern.{layer}.{head}"][0], acts[f"v.{layer}"][0]
+    group = head * values.shape[1] // llama.n_heads
+    assert values.shape[1] < llama.n_heads  # heads share values: the group counts
+    backwards = pattern.tril().flip(0)  # rows of another order: what no softmax of these scores gives
+    edit = Intervention(f"z.{layer}.{head}", (backwards @ values[:, group])[None])
+    through_z = llama.run(prompt, interventions=[edit], logits="all").logits
+
+    # The oracle: the model's own eager attention, its probabilities exchanged inside.
+    softmax, calls = torch.nn.functional.softmax, []
+
+    def exchanged(scores: Tensor, *given: Any, **options: Any) -> Tensor:
+        found = softmax(scores, *given, **options)
+        if len(calls) == layer:
+            found = found.clone()
+            found[:, head] = backwards
+        calls.append(scores.shape)
+        return found
+
+    hf = llama.hf
+    monkeypatch.setattr(hf.config, "_attn_implementation_internal", "eager")
+    monkeypatch.setattr(torch.nn.functional, "softmax", exchanged)
+    with torch.no_grad():
+        inside = hf(torch.tensor(prompt)).logits
+    assert len(calls) == llama.n_layers
+    torch.testing.assert_close(through_z, inside, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(inside, llama.run(prompt, logits="all").logits, atol=1e-3)
