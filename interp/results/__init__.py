@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from interp.results.files import write_atomically as write_atomically
     from interp.results.files import write_json as write_json
     from interp.results.findings import Finding as Finding
-    from interp.results.findings import Findings as Findings
     from interp.results.measured import FindingsResult as FindingsResult
     from interp.results.result import Result as Result
     from interp.results.result import load as load

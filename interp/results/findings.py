@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from interp.errors import DataError
 from probes.statistics import Estimate, bootstrap
 
-__all__ = ["Finding", "Findings", "FixedStatistic", "named", "prefixed"]
+__all__ = ["Finding", "FixedStatistic", "named", "prefixed"]
 
 Statistic = Callable[[Float[np.ndarray, " item"]], float]
 
@@ -132,15 +131,6 @@ class Finding:
         unit = f" {self.unit}" if self.unit else ""
         number = f"{self.value:.3g}{unit} against {self.floor:.3g}"
         return f"Finding({self.name!r}: {number}, {len(self.values)} items)"
-
-
-@runtime_checkable
-class Findings(Protocol):
-    """A result whose numbers can be compared item by item."""
-
-    def findings(self) -> tuple[Finding, ...]:
-        """Every number that a comparison should judge."""
-        ...
 
 
 def named(findings: Iterable[Finding]) -> dict[str, Finding]:

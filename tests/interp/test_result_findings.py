@@ -17,7 +17,7 @@ from interp.analyses import causal_use, probe, probe_concepts
 from interp.errors import DataError
 from interp.mediation.circuits.runs import share_kept
 from interp.models.model import Model
-from interp.results.findings import Finding, Findings, named
+from interp.results.findings import Finding, named
 from interp.tasks import Labelled, sample
 from tests.noisy import demo, noisy
 from tests.planted import planted_subspace
@@ -44,7 +44,6 @@ def drawn_again(n: int, seed: int = 3) -> tuple[list[int], np.ndarray]:
 
 
 def test_effects_are_findings_over_pairs_with_the_numbers_of_the_table(effects: mediation.Effects) -> None:
-    assert isinstance(effects, Findings)
     found = named(effects.findings())
     assert list(found) == ["total effect", *map(str, effects.mediators)]
     assert found["total effect"].value == pytest.approx(effects.total.mean())

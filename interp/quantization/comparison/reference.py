@@ -20,9 +20,8 @@ from interp.quantization.comparison.verdicts import Excess
 from interp.quantization.quantizing import quantize
 from interp.results import Result
 from interp.results.findings import Finding, named
-from interp.results.shapes import Table
 
-__all__ = ["NOISE", "Comparable", "Reference", "analysed", "by_name", "findings_of", "tables_of"]
+__all__ = ["NOISE", "Comparable", "Reference", "analysed", "by_name", "findings_of"]
 
 NOISE: dict[str, str] = {
     "layout": "the same model, 7 prompts in a batch",
@@ -63,7 +62,7 @@ class Reference:
 
     name: str
     run: Comparable
-    result: Any
+    result: Result | None
     findings: Mapping[str, Finding]
     noise: Mapping[str, Mapping[str, float]]
     refused: str = ""
@@ -90,7 +89,7 @@ class Reference:
         return Cell(
             self.name,
             "",
-            tables=tables_of(self.result),
+            tables=() if self.result is None else self.result.tables(),
             model=model.fingerprint,
             refused=self.refused,
             warnings=self.warnings,
@@ -198,11 +197,6 @@ def findings_of(name: str, result: Any) -> tuple[Finding, ...]:
             "interp.results.FindingsResult(analysis=..., found=(Finding(...), ...)), or a Result of your own."
         )
     return result.findings()
-
-
-def tables_of(result: Any) -> tuple[Table, ...]:
-    """The tables of a result; none of what is none."""
-    return result.tables() if isinstance(result, Result) else ()
 
 
 def _check_repeats(name: str, first: Mapping[str, Finding], again: Mapping[str, Finding]) -> None:

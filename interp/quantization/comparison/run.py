@@ -18,7 +18,6 @@ from interp.quantization.comparison.reference import (
     analysed,
     by_name,
     findings_of,
-    tables_of,
 )
 from interp.quantization.comparison.value import Comparison
 from interp.quantization.comparison.verdicts import judge
@@ -209,7 +208,7 @@ def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: 
     cell = replace(
         empty,
         judgements=judgements,
-        tables=tables_of(result),
+        tables=result.tables(),
         missing=tuple(name for name in base.findings if name not in theirs),
         seconds=time.perf_counter() - started,
         warnings=(*empty.warnings, *base.warnings, *getattr(result, "warnings", ())),

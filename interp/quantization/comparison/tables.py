@@ -201,11 +201,15 @@ def refused(cells: Sequence[Cell]) -> Table:
 
 
 def stacked(references: Sequence[Cell], cells: Sequence[Cell]) -> list[Table]:
-    """Of analyses without findings the main tables, those of all schemes one under the other."""
+    """Of analyses without verdicts the main tables, those of all schemes one under the other.
+
+    What no other model could be asked has nothing to stand under the reference's.
+    """
     judged = {cell.analysis for cell in cells if cell.judgements}
+    answered = {cell.analysis for cell in cells if cell.tables}
     found: dict[str, list[Cell]] = {}
     for cell in (*references, *cells):
-        if cell.analysis not in judged and cell.tables:
+        if cell.analysis in answered - judged and cell.tables:
             found.setdefault(cell.analysis, []).append(cell)
     return [_stacked(name, own) for name, own in found.items()]
 

@@ -156,12 +156,13 @@ class Comparison(Result):
         for scheme in self.schemes:
             shown = [row.one.verdict for row in self._shown if row.scheme == scheme]
             rest = ", ".join(f"{n} {name}" for name in list(VERDICTS)[1:] if (n := shown.count(name)))
+            without = "none shown by the reference" if self._ran(scheme) else "nothing was run"
             found.append(
                 Number(
                     f"survive-{slug(scheme)}",
                     shown.count("survives") if shown else None,
                     unit=f"of {len(shown)} survive" if shown else "",
-                    meaning=rest or ("nothing else" if shown else "none shown by the reference"),
+                    meaning=rest or ("nothing else" if shown else without),
                     label=scheme,
                 )
             )
@@ -218,6 +219,9 @@ class Comparison(Result):
         """The name under which the other checkpoint stands among the schemes, or ""."""
         return f"{self.other.model['name']} ({self.other.model['weights']})" if self.other else ""
 
+    def _ran(self, scheme: str) -> bool:
+        return any(not cell.refused for cell in self.cells if cell.scheme == scheme)
+
     @property
     def _shown(self) -> list[Judged]:
         return [row for row in self.rows if row.one.shown]
@@ -230,6 +234,8 @@ class Comparison(Result):
         """What becomes of the findings at one scheme, in a clause."""
         shown = [row for row in self._shown if row.scheme == scheme]
         place = f"in {scheme}" if scheme == self._other else f"at {scheme}"
+        if not self._ran(scheme):
+            return f"{place} no analysis could be run"
         if not shown:
             return f"{place} the reference shows no finding to judge"
         counts = {verdict: [row for row in shown if row.one.verdict == verdict] for verdict in VERDICTS}

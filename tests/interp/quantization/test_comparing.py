@@ -176,6 +176,7 @@ def test_an_analysis_that_refuses_is_told_and_the_others_go_on(model: Model) -> 
     }  # fmt: skip
     assert list(found.table("refused")["analysis"]) == ["g", "i"]
     assert any("knows none" in text for text in found.warnings)
+    assert not any("beside" in one.title for one in found.tables())
 
 
 def test_a_function_that_breaks_at_one_scheme_leaves_the_others(model: Model) -> None:
@@ -254,6 +255,21 @@ def test_results_without_findings_are_put_one_under_the_other(model: Model) -> N
         "what": ["norm"] * 2, "scheme": ["reference", "rtn4"], "value": values
     }  # fmt: skip
     assert values[0] != values[1]
+
+
+def test_what_no_other_model_could_be_asked_stands_beside_nothing(model: Model) -> None:
+    """Of an analysis refused at some precisions the others stand there; of one refused at all, none."""
+
+    def norm(model: Model, *, reference: Any = None, refuses: tuple[str, ...]) -> Norm:
+        if model.scheme in refuses:
+            raise ModelError("not at this precision.")
+        return Norm(value=1.0)
+
+    for refuses, stands in ((("rtn2",), ["reference", "rtn8"]), (("rtn2", "rtn8"), [])):
+        found = compare(partial(norm, refuses=refuses), model, ["rtn8", "rtn2"], noise=())
+        beside = [one for one in found.tables() if "beside the reference" in one.title]
+        assert [row[1] for one in beside for row in one.rows] == stands
+        assert list(found.table("refused")["scheme"]) == [s for s in ("rtn8", "rtn2") if s in refuses]
 
 
 def test_two_checkpoints_are_compared_and_it_says_so(model: Model) -> None:

@@ -99,7 +99,10 @@ def test_nothing_clear_is_no_survival() -> None:
     assert unclear.verdict() == "At int8 the reference shows no finding to judge."
     assert unclear.number("survive-int8").value is None
     empty = comparison(cell("a", "int8", refused="it cannot"))
-    assert "1 analysis could not be run everywhere" in empty.verdict()
+    assert empty.verdict() == (
+        "At int8 no analysis could be run. 1 analysis could not be run everywhere: see below."
+    )
+    assert empty.number("survive-int8").meaning == "nothing was run"
     assert not empty.figures() and document(empty).first is not None
     with pytest.raises(ConfigError, match="nothing to show"):
         report.plot(empty)
