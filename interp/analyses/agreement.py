@@ -260,7 +260,7 @@ class Beside:
 
     def _agreement(self, own: Effects, name: str, compared: Compared, control: float, about: str) -> Finding:
         """Compare the two models' mean effects over the same draws of pairs."""
-        here, there = _values(own), _values(self.reference)
+        here, there = own.per_pair(), self.reference.per_pair()
 
         def statistic(weights: Float[np.ndarray, " item"]) -> float:
             return compared(here @ weights / weights.sum(), there @ weights / weights.sum())
@@ -268,7 +268,7 @@ class Beside:
         return Finding(name, own.total, own.groups, control=control, statistic=statistic, about=about)
 
     def _effects(self, own: Effects) -> list[Finding]:
-        names, values = self.reference.mediators, _values(own)
+        names, values = self.reference.mediators, own.per_pair()
         return [
             Finding(
                 f"effect of {names[at]}",
@@ -382,7 +382,3 @@ class Beside:
                 y=f"effect here ({own.unit})",
             ),
         )
-
-
-def _values(effects: Effects) -> Float[np.ndarray, "mediator pair"]:
-    return np.mean(list(effects.values.values()), axis=0)

@@ -153,10 +153,14 @@ class Effects(Result):
 
     def mean(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
         """The mean effect of each mediator over pairs, in one direction or over both."""
-        return self._over(direction).mean(axis=1)
+        return self.per_pair(direction).mean(axis=1)
 
-    def _over(self, direction: str = "") -> Float[np.ndarray, "mediator pair"]:
-        """The effect of each mediator on each pair, in one direction or over both."""
+    def per_pair(self, direction: str = "") -> Float[np.ndarray, "mediator pair"]:
+        """The effect of each mediator on each pair, in one direction or over both.
+
+        Raises:
+            ConfigError: a direction that was not run.
+        """
         if direction and direction not in self.values:
             raise ConfigError(f"direction {direction!r} asked; measured: {', '.join(self.values)}.")
         if direction or len(self.directions) < 2:
@@ -188,7 +192,7 @@ class Effects(Result):
     @cached_property
     def tests(self) -> MeanTests:
         """Whether each mean effect is zero, by groups; see ``probes.statistics.mean_tests``."""
-        found = mean_tests(self._over(), groups=self.groups, seed=self.seed)
+        found = mean_tests(self.per_pair(), groups=self.groups, seed=self.seed)
         return replace(found, p=np.minimum(1.0, found.p * np.where(self.opposite, 2.0, 1.0)))
 
     def normalised(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
@@ -239,7 +243,7 @@ class Effects(Result):
 
     def estimate(self, mediator: Mediator | Edge | str, direction: str = "") -> Estimate:
         """One mediator's mean effect with its interval over groups."""
-        return self._interval(self._over(direction)[self.place(mediator)])
+        return self._interval(self.per_pair(direction)[self.place(mediator)])
 
     def _interval(self, values: Float[np.ndarray, " pair"]) -> Estimate:
         """Estimate a mean over pairs; effects of exactly 0 or 1 logits are no shares."""
@@ -252,7 +256,7 @@ class Effects(Result):
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """One row per mediator, the largest effect first: the cells of the main table."""
         mean, total, usable = self.mean(), float(self.total.mean()), self.differs
-        q, intervals = benjamini_hochberg(self.tests.p), self._intervals(self._over())
+        q, intervals = benjamini_hochberg(self.tests.p), self._intervals(self.per_pair())
         parts = {direction: values.mean(axis=1) for direction, values in self.values.items()}
         found: list[Mapping[str, Any]] = []
         for at in np.argsort(-np.abs(mean), kind="stable").tolist():
@@ -379,8 +383,9 @@ class Effects(Result):
     def findings(self) -> tuple[Finding, ...]:
         """The total effect, then the effect of every mediator in the order of execution.
 
-        Each is over pairs, in units of the metric, against an effect of zero; directions are averaged. Kinds
-        of which every layer has one at most, such as ``mlp_out``, form a curve over layers.
+        Each is over pairs, in units of the metric, against an effect of zero; over both directions it is the
+        effect that the table shows. Kinds of which every layer has one at most, such as ``mlp_out``, form a
+        curve over layers.
 
         Raises:
             DataError: more than ``MOST`` mediators.
@@ -391,9 +396,8 @@ class Effects(Result):
                 "mediators, such as the reference's effects.top(100), or use "
                 "interp.analyses.patch_agreement."
             )
-        values = np.mean(list(self.values.values()), axis=0)
         about = "the metric of the clean prompt less that of the corrupt one"
-        each = zip(self.mediators, values, _curves(self.mediators), strict=True)
+        each = zip(self.mediators, self.per_pair(), _curves(self.mediators), strict=True)
         return (
             Finding("total effect", self.total, self.groups, unit=self.unit, about=about),
             *(

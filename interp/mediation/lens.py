@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -129,7 +129,10 @@ class Lens(Result):
         )
 
     def findings(self) -> tuple[Finding, ...]:
-        """Every measure at every site, over pairs; each measure is a curve over layers."""
+        """Every measure at every site, as in the table; each measure is a curve over layers.
+
+        Means over pairs; of the rank the median, which a comparison draws again with the pairs.
+        """
         units = {"logit_diff": "logits", "kl": "nats"}
         return tuple(
             Finding(
@@ -137,6 +140,7 @@ class Lens(Result):
                 self.values[name][at],
                 self.groups,
                 unit=units.get(name, ""),
+                statistic=partial(_median, self.values[name][at]) if name == "rank" else None,
                 curve=name,
                 layer=at - 1,
                 about=meaning,
@@ -144,6 +148,14 @@ class Lens(Result):
             for name, meaning in MEASURES.items()
             for at, site in enumerate(self.sites)
         )
+
+
+def _median(values: Float[np.ndarray, " pair"], weights: Float[np.ndarray, " pair"]) -> float:
+    """The median of values that count as often as their weights say."""
+    order = np.argsort(values, kind="stable")
+    below, half = np.cumsum(weights[order]), weights.sum() / 2
+    first, last = np.searchsorted(below, half, side="left"), np.searchsorted(below, half, side="right")
+    return float((values[order[first]] + values[order[min(last, len(order) - 1)]]) / 2)
 
 
 def logit_lens(model: Model, pairs: PairSet, *, prompts: str = "clean", seed: int = 0) -> Lens:

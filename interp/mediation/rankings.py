@@ -36,7 +36,7 @@ def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0)
     """
     import pandas
 
-    values = np.mean(list(effects.values.values()), axis=0)
+    values = effects.per_pair()
     if not 1 <= k <= len(values):
         raise ConfigError(f"the top {k} asked, but there are {len(values)} mediators.")
     names = list(dict.fromkeys(effects.groups))

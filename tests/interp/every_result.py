@@ -19,7 +19,7 @@ from tests.planted import planted_subspace
 from tests.planted_heads import PLANTED, Planted, planted
 from tests.tiny import WORDS, tiny
 
-__all__ = ["MAKERS"]
+__all__ = ["MAKERS", "result_of"]
 
 
 def alignment() -> Result:
@@ -131,3 +131,9 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.probe/2": labels,
 }
 """Schema -> makes a small result of that class."""
+
+
+@cache
+def result_of(schema: str) -> Result:
+    """A small result of a class, made once for all tests of a process."""
+    return MAKERS[schema]()

@@ -15,7 +15,7 @@ import interp
 from interp.report import page
 from interp.report.document import document
 from interp.results import SCHEMAS, Result, load
-from tests.interp.every_result import MAKERS
+from tests.interp.every_result import MAKERS, result_of
 
 
 def subclasses(kind: type) -> set[type]:
@@ -38,7 +38,7 @@ def test_the_table_of_schemas_names_every_class_and_every_class_has_an_instance_
 
 @pytest.mark.parametrize("schema", sorted(SCHEMAS))
 def test_a_result_says_shows_saves_and_comes_back(schema: str, tmp_path: Path) -> None:
-    found = MAKERS[schema]()
+    found = result_of(schema)
     assert found.schema == schema
     assert found.verdict().strip()
     assert found.question().strip()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from interp import mediation
+from interp.analyses.agreement import Beside
 from interp.errors import ArtifactError, ConfigError
 from interp.mediation import Effects, Mediator, Subspace
 from interp.mediation.effects import Verified, VerifiedEffect
@@ -167,6 +168,14 @@ def test_opposite_directions_do_not_cancel() -> None:
     assert table.loc["head.2.0", "effect"] == pytest.approx(0.045, abs=0.01)  # -0.01 is not told from zero
     assert "in opposite ways in the two prompts: denoising +4.00, noising -4.00" in found.verdict()
     assert found.estimate("head.1.0", "noising").value == pytest.approx(-4.0, abs=0.02)
+    # What a comparison judges and what draws of pairs rank is what the table shows.
+    judged = {one.name: one.value for one in found.findings()}
+    for name, shown in table["effect"].items():
+        assert judged[name] == pytest.approx(shown, rel=1e-12)
+    kept = mediation.stability(found, 1).set_index("what").loc["top overlap"]
+    assert (kept["value"], kept["low"]) == (1.0, 1.0)  # in means of both directions head.0.0 would lead
+    same = Beside(found, 1, None).findings(found, 0)
+    assert {one.name: one.value for one in same}["effect of head.1.0"] == judged["head.1.0"]
 
 
 def test_the_headline_of_an_estimate_is_its_verified_effect() -> None:

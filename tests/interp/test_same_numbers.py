@@ -1,0 +1,149 @@
+"""A number that a comparison judges is the number that the tables of the same result show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from interp.analyses.causal.edits import EDITS
+from interp.results import SCHEMAS, Result
+from tests.interp.every_result import result_of
+
+Shown = Iterator[tuple[str, float]]
+"""Name of a finding, and the number that stands for it in a table."""
+
+
+def column(result: Result, table: str, key: str, value: str, name: str = "{}") -> Shown:
+    """One column of a table, under the names that its rows have among the findings."""
+    for _, row in result.table(table).iterrows():
+        yield name.format(row[key]), row[value]
+
+
+def cells(result: Result, table: str, value: str, **names: str) -> Shown:
+    """Single cells of a column, by the first cell of their row."""
+    shown = result.table(table).set_index(result.table(table).columns[0])[value]
+    yield from ((name, shown[row.replace("_", " ")]) for row, name in names.items())
+
+
+def total(result: Result) -> Shown:
+    """The total effect, a headline number."""
+    yield "total effect", result.number("total-effect").value
+
+
+def effects(result: Result) -> Shown:
+    """The total, and every mediator's."""
+    yield from total(result)
+    yield from column(result, "effects", "mediator", "effect")
+
+
+def evaluation(result: Result, of: str = "") -> Shown:
+    """The rows of a circuit: the share that is lost is what is not left."""
+    rows = result.table("circuit").set_index("what")
+    yield f"{of}faithfulness of the circuit", rows.loc["the circuit", "share"]
+    yield f"{of}lost without the circuit", 1 - rows.loc["left without it", "share"]
+    yield f"{of}kept by the circuit alone", rows.loc["the circuit", "difference"]
+    yield f"{of}effect of all of them", rows.loc["the whole model", "difference"]
+
+
+def curve(result: Result) -> Shown:
+    """The area and the faithfulness of every size between none and all."""
+    yield "area under faithfulness", result.number("cpr").value
+    sizes = result.table("faithfulness").iloc[1:-1]
+    yield from (
+        (f"faithfulness of the first {r['size']:.0f} nodes", r["faithfulness"]) for _, r in sizes.iterrows()
+    )
+
+
+def patching(result: Result) -> Shown:
+    """Effects, and its circuit."""
+    yield from effects(result)
+    yield from evaluation(result, "circuit: ")
+    yield "circuit: area under faithfulness", result.number("cpr").value
+
+
+def transfer(result: Result) -> Shown:
+    """What is kept and lost of each set of pairs."""
+    for _, row in result.table("pairs").iterrows():
+        yield f"{row['pairs']}: faithfulness of the circuit", row["kept"]
+        yield f"{row['pairs']}: lost without the circuit", row["lost"]
+
+
+def interactions(result: Result) -> Shown:
+    """Every two mediators, in the order of execution."""
+    for _, row in result.table("interactions").iterrows():
+        yield f"{row['one']} x {row['two']}", row["interaction"]
+
+
+def lens(result: Result) -> Shown:
+    """Every measure at every site: means, and of ranks the median."""
+    for measure in ("logit_diff", "answer_prob", "kl", "rank"):
+        yield from column(result, "lens", "site", measure, f"{measure} at {{}}")
+
+
+def contributions(result: Result) -> Shown:
+    """The logit difference, and every writer's part."""
+    yield "logit difference", result.number("logit-diff").value
+    yield from column(result, "contributions", "writer", "contribution")
+
+
+def causal(result: Any) -> Shown:
+    """The effect of every edit."""
+    shown = result.table("effects").set_index("edit")["effect"]
+    for edit, words in EDITS.items():
+        name = words.verb if words.verb in shown else f"{words.verb} (per dose)"
+        yield f"{edit}: {result.measure}", shown[name]
+
+
+def labels(result: Any) -> Shown:
+    """The probe's accuracy, and the effects of the causal test."""
+    yield from cells(result, "scores", "value", probe="accuracy")
+    yield from causal(result.causal)
+
+
+def concepts(result: Any) -> Shown:
+    """What the probe reads and what the model answers, and the effects of the causal test."""
+    yield from cells(result, "scores", "value", probe="concepts read right")
+    said = result.table("metrics").set_index("what")["value"]
+    yield "answered by the model itself", said["share the model itself answers right (first token)"]
+    yield from causal(result.causal)
+
+
+LINKS: dict[str, Callable[[Any], Shown]] = {
+    "interp.causal/2": causal,
+    "interp.circuit-transfer/1": transfer,
+    "interp.concepts/2": concepts,
+    "interp.contributions/2": contributions,
+    "interp.curve/2": curve,
+    "interp.effects/2": effects,
+    "interp.evaluation/2": evaluation,
+    "interp.findings/1": lambda result: column(result, "findings", "finding", "value"),
+    "interp.interactions/1": interactions,
+    "interp.lens/2": lens,
+    "interp.patching/1": patching,
+    "interp.probe/2": labels,
+}
+"""Schema -> what its tables show of the findings."""
+UNLINKED = {"kept by the circuit alone", "effect of all of them"}
+"""Findings of a circuit that the table over several sets of pairs has no column for."""
+
+
+def test_every_class_that_has_findings_is_here() -> None:
+    classes = {schema: path.split(":") for schema, path in SCHEMAS.items()}
+    own = {
+        schema: getattr(import_module(module), name).findings for schema, (module, name) in classes.items()
+    }
+    assert {schema for schema, method in own.items() if method is not Result.findings} == set(LINKS)
+
+
+@pytest.mark.parametrize("schema", sorted(LINKS))
+def test_a_finding_is_the_number_that_its_row_shows(schema: str) -> None:
+    result = result_of(schema)
+    found = {one.name: one.value for one in result.findings()}
+    shown = dict(LINKS[schema](result))
+    left = {name for name in found if name not in shown and name.partition(": ")[2] not in UNLINKED}
+    assert not left
+    for name, value in shown.items():
+        assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
