@@ -21,7 +21,7 @@ from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.sites import Site
 
-__all__ = ["Bill", "Engine"]
+__all__ = ["Bill", "Engine", "unembedded"]
 
 CHECKED = 4
 UNEMBEDDED, LOGITS = 1024, 1 << 26
@@ -177,14 +177,13 @@ class Engine:
         keep: Keep,
         progress: bool,
     ) -> None:
-        """Run the rows of one length. All their last states are held, the logits of a part at a time."""
+        """Run the rows of one length. Of last states and of logits, those of a part are held at a time."""
         examples = [at for at, n in enumerate(self.tokens.lengths) if n == length]
         walker = self._walker(length, [self.tokens.token_ids[at] for at in examples])
-        most = min(UNEMBEDDED, max(1, LOGITS // self.model.vocab_size))
-        parts = [numbers[at : at + most] for at in range(0, len(numbers), most)]
+        most = unembedded(self.model)
         if walker is None:
             self.bill.forwards += len(numbers)
-            for part in parts:
+            for part in (numbers[at : at + most] for at in range(0, len(numbers), most)):
                 keep(part, naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in part], patch))
             return
         place = {example: at for at, example in enumerate(examples)}
@@ -196,16 +195,24 @@ class Engine:
         states: dict[int, Tensor] = {}
         before = walker.steps
 
+        def unembed(batch: Sequence[int]) -> None:
+            keep(batch, self.model.unembed(torch.stack([states[at] for at in batch])))
+
+        def hand_over(part: Sequence[int]) -> None:
+            in_batches([part], unembed)
+            for at in part:
+                del states[at]
+
         def run(batch: Sequence[int]) -> None:
             own = Patch(short, patch.rule)
             got = walker.last([local[at] for at in batch], own, start=starts[batch[0]])
             states.update(zip(batch, got, strict=True))
-
-        def unembed(batch: Sequence[int]) -> None:
-            keep(batch, self.model.unembed(torch.stack([states[at] for at in batch])))
+            while len(states) >= most:
+                hand_over(list(states)[:most])
 
         in_batches([walk.rows for walk in plan.walks], run, progress=progress)
-        in_batches(parts, unembed)
+        if states:
+            hand_over(list(states))
         self.bill.forwards += (walker.steps - before) / self.model.n_layers
 
     def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> Walker | None:
@@ -240,6 +247,11 @@ class Engine:
                 f"patched passes of {self.model.name!r} differ from whole passes by {off:.1e} "
                 f"(relative to the logits; allowed: {allowed:.0e}). Report the family; see interp doctor."
             )
+
+
+def unembedded(model: Model) -> int:
+    """Of how many rows logits are computed at once, and so of how many last states are held."""
+    return min(UNEMBEDDED, max(1, LOGITS // model.vocab_size))
 
 
 def _tried(

@@ -23,7 +23,8 @@ class Forecast:
         exact: whether ``forwards`` is what the bill will say; where what is run depends on what is found, it
             is an estimate.
         memory: bytes that an exhaustive search holds besides the weights, roughly: the unpatched streams,
-            keys and values, what is put in, one last state per copy and the logits of some; 0 where unknown.
+            keys and values, what is put in, and the last states and logits of some copies at a time, whatever
+            the number of mediators; 0 where unknown.
     """
 
     search: str

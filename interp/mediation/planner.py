@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import torch
 
 from interp.errors import ConfigError
 from interp.models.forward import most_prompts
@@ -23,6 +24,10 @@ __all__ = ["DIVISIONS", "Costs", "Need", "Plan", "Walk", "planned"]
 
 TOKENS = {"cpu": 4096, "cuda": 131072}
 """Tokens of one walk: on CPU about what stays in the cache."""
+ROOM = 1 << 30
+"""Bytes of intermediate values of one walk, on CPU and where the device's memory is not known."""
+SHARE = 8
+"""On a GPU the intermediate values of one walk take at most this part of its memory."""
 CALL = 5e6
 """Parameters times tokens whose products take as long as the Python of a block's call: measured."""
 READ = 25
@@ -41,7 +46,7 @@ class Costs:
     Attributes:
         depth: number of blocks.
         call: of calling a block at all.
-        tokens: most tokens of one walk.
+        tokens: most tokens of one walk, so that its intermediate values fit beside the weights.
     """
 
     depth: int
@@ -52,9 +57,21 @@ class Costs:
     def of(cls, model: Model) -> Costs:
         """Estimate them from the number of parameters of a block and the kind of device."""
         size = sum(p.numel() for p in model.architecture.blocks[0].parameters())
-        tokens = TOKENS.get(model.device.type, 4096)
+        tokens = min(TOKENS.get(model.device.type, 4096), max(1, _room(model.device) // _per_token(model)))
         tokens = tokens if most_prompts() is None else max(1, tokens // FEWER)
         return cls(model.n_layers, READ + CALL / max(size, 1), tokens)
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that intermediate values may take; of a GPU's whole memory, so that plans do not vary."""
+    if device.type != "cuda":
+        return ROOM
+    return int(torch.cuda.get_device_properties(device).total_memory) // SHARE
+
+
+def _per_token(model: Model) -> int:
+    """Bytes of intermediate values of one token in one block, roughly: streams, projections, the MLP."""
+    return model.dtype.itemsize * (6 * model.d_model + 3 * model.d_mlp)
 
 
 @dataclass(frozen=True)

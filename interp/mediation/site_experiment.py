@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.mediation.engine import LOGITS, UNEMBEDDED, Engine
+from interp.mediation.engine import Engine, unembedded
 from interp.mediation.experiment import SIGNS, Estimates, Experiment, Replaced, by_site
 from interp.mediation.forecast import Forecast
 from interp.mediation.gradients import chunks, first_order, gradients_at, need_gradient
@@ -86,7 +86,7 @@ class SiteExperiment(Experiment):
 
     def forecast(self) -> Forecast:
         """What replacing each mediator on its own costs, planned as it will be run."""
-        forwards, walks, skipped, most = 0.0, 0, 0, 0
+        forwards, walks, skipped, held = 0.0, 0, 0, 0
         n, m = len(self.pairs), len(self.mediators)
         for direction in self.directions:
             engine, rows, cells = self._rows([(one,) for one in self.mediators], direction)
@@ -94,12 +94,17 @@ class SiteExperiment(Experiment):
             forwards += plan.forwards
             walks += len(plan.walks)
             skipped += m * n - len(cells)
-            most = max(most, len(rows))
+            largest = max((len(walk.rows) for walk in plan.walks), default=0)
+            held = max(held, min(len(rows), unembedded(self.model) + largest))
         whole = n * m * len(self.directions)
-        return Forecast("exhaustive", n, m, forwards, whole, walks, skipped, memory=self._memory(most))
+        return Forecast("exhaustive", n, m, forwards, whole, walks, skipped, memory=self._memory(held))
 
     def _memory(self, rows: int) -> int:
-        """Bytes that a direction holds: streams, keys, values of the plain run, sources, states, logits."""
+        """Bytes that a direction holds: streams, keys, values of the plain run, sources, states, logits.
+
+        Args:
+            rows: whose last states are held at a time.
+        """
         model, tokens = self.model, sum(self.pairs.lengths)
         padded = len(self.pairs) * max(self.pairs.lengths)
         cached = (model.n_layers + 1) * model.d_model + 2 * model.n_layers * model.n_kv_heads * model.d_head
@@ -107,7 +112,7 @@ class SiteExperiment(Experiment):
         widths = {"z": heads, "q": heads, "k": groups, "v": groups, "mlp_act": model.d_mlp}
         sources = sum(widths.get(site.kind, model.d_model) for site in self.carriers)
         held = tokens * cached + padded * sources + rows * model.d_model
-        logits = min(rows, UNEMBEDDED, LOGITS // model.vocab_size) * model.vocab_size
+        logits = min(rows, unembedded(model)) * model.vocab_size
         return model.dtype.itemsize * held + 4 * logits
 
     def first_order(self) -> Estimates:

@@ -220,10 +220,15 @@ def _one_way(
     read = model.capture(pairs.clean, [str(site) for site in carriers], "all")
     n = len(pairs)
     rows = [Row(at, (mediator,)) for mediator in mediators for at in range(n)]
-    logits = Engine(model, pairs.corrupt, seed).logits(rows, {site: read[str(site)] for site in carriers})
-    index = torch.arange(n, device=logits.device).repeat(len(mediators))
-    right = _right(logits, Targets.of(pairs, logits.device).rows(index), among)
-    return right.reshape(len(mediators), n).cpu().numpy()
+    right = torch.zeros(len(rows), dtype=torch.bool)
+    targets = Targets.of(pairs, model.device)
+
+    def keep(numbers: Sequence[int], logits: Tensor) -> None:
+        index = torch.tensor([rows[at].example for at in numbers], device=logits.device)
+        right[list(numbers)] = _right(logits, targets.rows(index), among).cpu()
+
+    Engine(model, pairs.corrupt, seed).each(rows, {site: read[str(site)] for site in carriers}, keep)
+    return right.reshape(len(mediators), n).numpy()
 
 
 def _right(logits: Tensor, targets: Targets, among: str) -> Tensor:

@@ -18,7 +18,7 @@ from interp.mediation.edits import Patch, Row
 from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator
 from interp.mediation.naive import naive_logits
-from interp.mediation.planner import DIVISIONS
+from interp.mediation.planner import DIVISIONS, Costs
 from interp.mediation.prefix import Prefix
 from interp.mediation.walk import Walker
 from interp.models.forward import cache_name
@@ -307,6 +307,63 @@ def test_logits_are_handed_over_in_parts_and_not_kept(monkeypatch: pytest.Monkey
     Engine(model, tokens).each(rows, given, keep)
     assert len(handed) >= len(rows) / 5
     assert off(torch.stack([seen[at] for at in range(len(rows))]), whole) <= 1e-6
+
+
+def test_what_is_held_does_not_grow_with_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of last states a walk's and a part's are alive at a time; control: ``logits`` keeps them all."""
+    model = loaded("llama")
+    base, source = alike(model)
+    some = cases(model)
+    given = values(model, source, [m for row in some for m in row.mediators])
+    tokens = model.tokenize(base)
+    monkeypatch.setattr("interp.mediation.engine.UNEMBEDDED", 8)
+    monkeypatch.setattr("interp.mediation.planner.TOKENS", {"cpu": 2 * LENGTH})
+    alive: list[weakref.ref[Any]] = []
+    most = [0]
+    last, unembed = Walker.last, Model.unembed
+
+    def watched(found: Tensor) -> Tensor:
+        alive.append(weakref.ref(found.untyped_storage()))
+        most[0] = max(most[0], sum(one.nbytes() for one in (ref() for ref in alive) if one is not None))
+        return found
+
+    monkeypatch.setattr(Walker, "last", lambda *args, **given: watched(last(*args, **given)))
+    monkeypatch.setattr(Model, "unembed", lambda *args: watched(unembed(*args)))
+
+    def peak(rows: list[Row], *, kept: bool = False) -> int:
+        alive.clear()
+        most[0] = 0
+        engine = Engine(model, tokens)
+        if kept:
+            engine.logits(rows, given)
+        else:
+            engine.each(rows, given, lambda numbers, logits: None)
+        return most[0]
+
+    few, many = some * 2, some * 12
+    walk = max(len(walk.rows) for walk in Engine(model, tokens).plan(many).walks)
+    bound = 4 * (3 * walk + 8) * (model.d_model + model.vocab_size)
+    assert len(many) * 4 * model.d_model > 2 * bound
+    assert max(peak(few), peak(many)) <= bound
+    assert peak(many, kept=True) >= len(many) * 4 * model.vocab_size
+
+
+def test_walks_are_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: in float32 a token of the llama takes 4 * (6 * 32 + 3 * 48) bytes."""
+    model = loaded("llama")
+    assert (model.d_model, model.d_mlp) == (32, 48)
+    assert Costs.of(model).tokens == 4096
+    monkeypatch.setattr("interp.mediation.planner.ROOM", 100 * 4 * (6 * 32 + 3 * 48) + 5)
+    assert Costs.of(model).tokens == 100
+    base, source = alike(model)
+    rows = cases(model)
+    given = values(model, source, [m for row in rows for m in row.mediators])
+    engine = Engine(model, model.tokenize(base))
+    plan = engine.plan(rows)
+    assert max(len(walk.rows) * (LENGTH - walk.start) for walk in plan.walks) <= 100
+    small = engine.logits(rows, given)
+    monkeypatch.undo()
+    assert off(small, Engine(model, model.tokenize(base)).logits(rows, given)) <= 1e-6
 
 
 def test_the_plan_says_how_much_is_held() -> None:
