@@ -25,8 +25,7 @@ from torch import Tensor
 
 from interp.activations.choosing import Examples, Sites, indices, matching, resolve
 from interp.activations.files import check_file, read_facts, read_tensors, write_facts, write_tensors
-from interp.activations.joining import tail
-from interp.activations.value import Activations, facts_of, from_facts
+from interp.activations.value import Activations, facts_of, from_facts, tail
 from interp.errors import ArtifactError, ConfigError, DataError, SiteError
 from interp.results import About, Number, Result, Table
 from interp.runs.lock import Lock

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from probes import vsa as vsa
     from probes.base import NotFittedError as NotFittedError
     from probes.base import Probe as Probe
+    from probes.base import load as load
     from probes.cards import ProbeFileError as ProbeFileError
     from probes.hyperdimensional.probe import HyperdimensionalProbe as HyperdimensionalProbe
     from probes.linear import LDAProbe as LDAProbe
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from probes.linear import RidgeRegressionProbe as RidgeRegressionProbe
     from probes.linear import WhitenedMeanDifferenceProbe as WhitenedMeanDifferenceProbe
     from probes.perceptron import MLPProbe as MLPProbe
-    from probes.saving import load as load
     from probes.table import PROBES as PROBES
 
 __getattr__, __dir__, __all__ = exports(__name__)

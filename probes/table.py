@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from probes.base import Probe
+from typing import Any
 
 __all__ = ["PROBES", "ProbeRow"]
 
@@ -37,13 +34,13 @@ class ProbeRow:
     seeded: bool = False
     target: str = "class"
 
-    def load(self) -> type[Probe]:
-        """Import the class."""
+    def load(self) -> type[Any]:
+        """Import the class, a :class:`probes.Probe`."""
         return getattr(importlib.import_module(self.module), self.class_name)
 
-    def create(self, *, seed: int = 0) -> Probe:
+    def create(self, *, seed: int = 0) -> Any:
         """Make an unfitted probe with its default parameters."""
-        kind: Any = self.load()
+        kind = self.load()
         return kind(seed=seed) if self.seeded else kind()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 from interp.activations.checks import check, identical, is_single
 from interp.activations.choosing import Examples, Sites, dtype_of, few, indices, matching, resolve
@@ -19,7 +20,12 @@ from interp.activations.files import read_facts, read_tensors, write_facts, writ
 from interp.errors import DataError, SiteError
 from interp.sites import Site
 
-__all__ = ["Activations", "facts_of", "from_facts"]
+__all__ = [
+    "Activations",
+    "facts_of",
+    "from_facts",
+    "tail",
+]
 
 SCHEMA = "interp.activations/1"
 TENSORS = "activations.safetensors"
@@ -178,9 +184,7 @@ class Activations:
         Raises:
             DataError: nothing to join, or parts that differ in model, weights, scheme, sites, dtype or width.
         """
-        from interp.activations.joining import join  # it builds on this class
-
-        return join(list(parts))
+        return _join(list(parts))
 
     def save(self, folder: str | Path) -> Path:
         """Write a folder: the safetensors file first, then the JSON that vouches for it, each atomically.
@@ -278,3 +282,74 @@ def facts_of(acts: Activations) -> dict[str, Any]:
 def from_facts(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Activations:
     """Put tensors and what :func:`facts_of` gave together again."""
     return Activations(tensors, **{name: facts[name] for name in FIELDS})
+
+
+def _join(parts: Sequence[Activations]) -> Activations:
+    if not parts:
+        raise DataError("no activations to concatenate. Give at least one.")
+    for number, part in enumerate(parts):
+        _refuse_mixture(parts[0], part, f"part {number}")
+    return replace(
+        parts[0],
+        tensors={name: _joined([part.tensors[name] for part in parts]) for name in parts[0].tensors},
+        token_ids=[ids for part in parts for ids in part.token_ids],
+        positions=[row for part in parts for row in part.positions],
+        texts=[text for part in parts for text in part.texts],
+        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+    )
+
+
+def _refuse_mixture(first: Activations, other: Activations, name: str) -> None:
+    """Refuse to join two values that are not of one kind.
+
+    Args:
+        first: the value that the others must resemble.
+        other: the value to look at.
+        name: what messages call it.
+
+    Raises:
+        DataError: they differ in model, weights, scheme, kind of positions, sites, dtype, device or width.
+    """
+    for what in ("fingerprint", "weights", "scheme", "single"):
+        a, b = getattr(first, what), getattr(other, what)
+        if a != b:
+            found = f"the first has {what} {_short(a)}, {name} has {_short(b)}"
+            raise DataError(f"{found}. Join only what one model gave.")
+    if first.keys() != other.keys():
+        found = f"the first has the sites {few(first.keys())}; {name} has {few(other.keys())}"
+        raise DataError(f"{found}. Select the same sites first.")
+    for site in first.tensors:
+        _refuse_unlike(first, other, site, name)
+
+
+def _refuse_unlike(first: Activations, other: Activations, site: str, name: str) -> None:
+    a, b = first.tensors[site], other.tensors[site]
+    if (a.dtype, a.device) != (b.dtype, b.device):
+        found = f"{site} is {a.dtype} on {a.device} in the first, {b.dtype} on {b.device} in {name}"
+        raise DataError(f"{found}. Use .to first.")
+    if a.ndim != b.ndim or tail(first, site) != tail(other, site):
+        found = f"{site} has shape {list(a.shape)} in the first, {list(b.shape)} in {name}"
+        raise DataError(f"{found}. Capture both alike.")
+
+
+def _short(value: object) -> str:
+    return repr(value if not isinstance(value, str) or len(value) <= 16 else value[:12] + "...")
+
+
+def tail(acts: Activations, name: str) -> tuple[int, ...]:
+    """Give the sizes that joining cannot change: not example, position, or the keys of a pattern."""
+    shape = tuple(acts.tensors[name].shape)[1 if acts.single else 2 :]
+    return shape[:-1] if Site.parse(name).kind == "pattern" else shape
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate along the first axis; pad the others (position, a pattern's keys) with zeros."""
+    sizes = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    return torch.cat([_padded(tensor, sizes) for tensor in tensors])
+
+
+def _padded(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
+    missing = [size - have for size, have in zip(sizes, tensor.shape[1:], strict=True)]
+    if not any(missing):
+        return tensor
+    return functional.pad(tensor, [amount for gap in reversed(missing) for amount in (0, gap)])

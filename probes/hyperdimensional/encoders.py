@@ -10,11 +10,25 @@ from typing import Any, ClassVar, final
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.hyperdimensional.lesson import HeldOut, Lesson, Settings, reciprocal_ranks, slot_vectors
 
-__all__ = ["ENCODERS", "FORMS", "Encoder", "EncoderRow", "Linear", "Trained", "validation_score"]
+__all__ = [
+    "ENCODERS",
+    "FORMS",
+    "Encoder",
+    "EncoderRow",
+    "Linear",
+    "Network",
+    "Neural",
+    "Trained",
+    "validation_score",
+]
+
+DROPOUT = 0.5
+SKIP = 0.1
+"""Of the published network."""
 
 
 class Encoder(ABC):
@@ -73,6 +87,65 @@ class Linear(Encoder):
             torch.from_numpy(arrays["offset"]),
             None if basis is None else torch.from_numpy(basis),
         )
+
+
+@final
+class Block(nn.Module):
+    """Add a transformed copy to a learnt fraction of the input: ``dropout(norm(gelu(W h)) + s h)``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.map, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+        self.skip = nn.Parameter(torch.tensor(SKIP))
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, h: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
+        """Give the block's output."""
+        return self.dropout(self.norm(nn.functional.gelu(self.map(h))) + self.skip * h)
+
+
+@final
+class Network(nn.Module):
+    """Map ``[batch dim]`` to ``[batch width]``, bounded by tanh."""
+
+    def __init__(self, dim: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(nn.Linear(dim, hidden), nn.LayerNorm(hidden), nn.GELU())
+        self.blocks = nn.Sequential(Block(hidden), Block(hidden))
+        self.leave = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, width), nn.Tanh())
+
+    def forward(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch width"]:
+        """Give the prediction."""
+        return self.leave(self.blocks(self.enter(features)))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Neural(Encoder):
+    """Hold a trained network."""
+
+    form: ClassVar[str] = "neural"
+    network: Network
+
+    def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
+        """Give the predictions."""
+        self.network.eval()
+        home = next(self.network.parameters()).device
+        with torch.no_grad():
+            return self.network(features.to(home, torch.float32)).to(features)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Give the weights."""
+        state = self.network.state_dict()
+        return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in state.items()}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, np.ndarray]) -> Neural:
+        """Build the network that the weights fit, and fill it."""
+        hidden, dim = arrays["enter.0.weight"].shape
+        network = Network(dim, hidden, arrays["leave.1.weight"].shape[0])
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+        return cls(network)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +233,5 @@ def validation_score(held: HeldOut, lesson: Lesson, encoder: Encoder) -> float:
     return float(torch.stack(ranks).mean())
 
 
-def _neural() -> type[Encoder]:
-    from probes.hyperdimensional.published import Neural
-
-    return Neural
-
-
-FORMS: dict[str, Callable[[], type[Encoder]]] = {"linear": lambda: Linear, "neural": _neural}
+FORMS: dict[str, type[Encoder]] = {"linear": Linear, "neural": Neural}
 """How a saved encoder is read back."""

@@ -142,7 +142,7 @@ class Fitted:
         known = None if kept is None else Familiar(torch.from_numpy(arrays["whitening"]), float(kept))
         return cls(
             familiar=known,
-            encoder=FORMS[facts["form"]]().restored(inner),
+            encoder=FORMS[facts["form"]].restored(inner),
             mean=torch.from_numpy(arrays["mean"]),
             scale=torch.from_numpy(arrays["scale"]),
             roles=tuple(facts["roles"]),

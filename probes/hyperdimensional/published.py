@@ -1,90 +1,24 @@
 """The published encoder: two residual blocks on a wide latent space (Bronzini et al. 2025, section 3).
 
-With ``compat="paper"`` also its losses, its target range and its choice of checkpoint, so that its numbers
-can
+With ``compat="paper"`` also its losses, its target range and its choice of checkpoint, so that its numbers can
 be compared; otherwise it is trained as the linear encoder is, with a softmax over the concepts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from probes.hyperdimensional.encoders import Encoder, Trained, validation_score
+from probes.hyperdimensional.encoders import Encoder, Network, Neural, Trained, validation_score
 from probes.hyperdimensional.lesson import Lesson, Settings
 from probes.hyperdimensional.softmax import cross_entropy, places_of
 from probes.vsa.algebra import generator_for
 
-__all__ = ["Block", "Network", "Neural", "train"]
-
-DROPOUT = 0.5
-SKIP = 0.1
-
-
-@final
-class Block(nn.Module):
-    """Add a transformed copy to a learnt fraction of the input: ``dropout(norm(gelu(W h)) + s h)``."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.map, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
-        self.skip = nn.Parameter(torch.tensor(SKIP))
-        self.dropout = nn.Dropout(DROPOUT)
-
-    def forward(self, h: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
-        """Give the block's output."""
-        return self.dropout(self.norm(nn.functional.gelu(self.map(h))) + self.skip * h)
-
-
-@final
-class Network(nn.Module):
-    """Map ``[batch dim]`` to ``[batch width]``, bounded by tanh."""
-
-    def __init__(self, dim: int, hidden: int, width: int) -> None:
-        super().__init__()
-        self.enter = nn.Sequential(nn.Linear(dim, hidden), nn.LayerNorm(hidden), nn.GELU())
-        self.blocks = nn.Sequential(Block(hidden), Block(hidden))
-        self.leave = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, width), nn.Tanh())
-
-    def forward(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch width"]:
-        """Give the prediction."""
-        return self.leave(self.blocks(self.enter(features)))
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Neural(Encoder):
-    """Hold a trained network."""
-
-    form: ClassVar[str] = "neural"
-    network: Network
-
-    def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
-        """Give the predictions."""
-        self.network.eval()
-        home = next(self.network.parameters()).device
-        with torch.no_grad():
-            return self.network(features.to(home, torch.float32)).to(features)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Give the weights."""
-        state = self.network.state_dict()
-        return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in state.items()}
-
-    @classmethod
-    def restored(cls, arrays: Mapping[str, np.ndarray]) -> Neural:
-        """Build the network that the weights fit, and fill it."""
-        hidden, dim = arrays["enter.0.weight"].shape
-        network = Network(dim, hidden, arrays["leave.1.weight"].shape[0])
-        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-        return cls(network)
+__all__ = ["train"]
 
 
 def train(lesson: Lesson, settings: Settings) -> Trained:
