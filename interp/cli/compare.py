@@ -249,7 +249,7 @@ class _Progress:
 
     def say(self, text: str) -> None:
         """Note that a step begins."""
-        from interp.report.text import one_line
+        from interp.report.escape import one_line
 
         if self._under_way:
             self._bar.update()

@@ -63,12 +63,13 @@ class DecodeSettings(SchemeSettings):
 @command(DecodeSettings, examples=EXAMPLES)
 def decode(work: Work, settings: DecodeSettings) -> Outcome:
     """Read a prompt, or questions before and after they are answered."""
-    from interp import report
+    from interp.report import terminal
+    from interp.report.document import document
 
     result = _generation(work, settings) if settings.questions is not None else _prompt(work, settings)
     for text in result.warnings:
         work.session.warn(text)
-    return Outcome(result.summary(), lambda: report.write(report.story_of(result)))
+    return Outcome(result.summary(), lambda: terminal.write(document(result)))
 
 
 def _prompt(work: Work, settings: DecodeSettings) -> Result:

@@ -42,7 +42,6 @@ NEEDED = (
     "rich",
     "tqdm",
     "jinja2",
-    "plotly",
     "matplotlib",
 )
 
@@ -58,8 +57,9 @@ class DoctorSettings(SchemeSettings):
 )
 def doctor(work: Work, settings: DoctorSettings) -> Outcome:
     """Examine packages, accelerators and a model."""
-    from interp import report
     from interp.models.doctor import examine
+    from interp.report import terminal
+    from interp.report.document import document
 
     surroundings = environment()
     model = work.model
@@ -82,7 +82,7 @@ def doctor(work: Work, settings: DoctorSettings) -> Outcome:
     def show() -> None:
         _show(surroundings)
         for one in (certificate, *integrity):
-            report.write(report.story_of(one))
+            terminal.write(document(one))
 
     data = {
         "environment": surroundings,

@@ -168,7 +168,7 @@ def show_compare(plan: dict[str, Any]) -> None:
     """Print what ``interp compare`` would run."""
     import click
 
-    from interp.report.tables import console, of_rows, to_rich
+    from interp.report.terminal import console, of_rows, to_rich
 
     out = console()
     click.echo(f"The plan for {plan['model']} (nothing is written):")

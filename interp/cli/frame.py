@@ -251,18 +251,20 @@ def _claim(session: Session, settings: RunSettings) -> RunFolder:
 
 def _finish(work: Work, made: Outcome | Made) -> Outcome:
     """Write what a command made, and its report; look at the gates."""
-    from interp import report
+    from interp.report import terminal
+    from interp.report.document import document
+    from interp.report.page import write
 
     assert isinstance(made, Made)
     session, run = work.session, work.run
     result = _keep(work, made)
     _end(work, made.facts)
     facts = {**run.facts, "path": run.path.as_posix()}
-    story = report.story_of(result, facts)
-    page = report.html(run.path, story=story)
+    shown = document(result, facts)
+    page = write(run.path, shown)
 
     def show() -> None:
-        report.write(story)
+        terminal.write(shown)
         session.say(f"run: {run.path}   report: {page}")
 
     found = {one.name: one.value for one in result.numbers()}
@@ -278,7 +280,9 @@ def _keep(work: Work, made: Made) -> Result:
     Returns:
         The result as it was written: with ``--no-text`` it has no prompts.
     """
-    from interp import report, results
+    from interp import results
+    from interp.report.figures import drawing
+    from interp.report.page import figure_page
 
     session, run, result = work.session, work.run, made.result
     for text in result.warnings:
@@ -295,9 +299,9 @@ def _keep(work: Work, made: Made) -> Result:
     for name, table in made.tables.items():
         run.write_table(name, table)
     for one in result.figures():
-        figure = report.plot(one)
+        figure = drawing(one)
         run.write_text(f"figures/{one.name}.svg", figure.svg())
-        run.write_text(f"figures/{one.name}.html", report.figure_page(figure))
+        run.write_text(f"figures/{one.name}.html", figure_page(figure))
     return result
 
 

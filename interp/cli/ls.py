@@ -222,7 +222,7 @@ def ls(work: Work, settings: ListSettings) -> Outcome:
 
 
 def _print(what: str, rows: list[dict[str, Any]]) -> None:
-    from interp.report.tables import console, of_rows, to_rich
+    from interp.report.terminal import console, of_rows, to_rich
 
     if not rows:
         click.echo(f"no {what} here yet")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.errors import InterpError
-from interp.report.text import one_line
+from interp.report.escape import one_line
 
 if TYPE_CHECKING:
     from interp.cli.options import Settings

@@ -26,18 +26,20 @@ class ShowSettings(Settings):
 @command(ShowSettings, examples=("interp show runs/x", "interp show runs/x --verify"))
 def show(work: Work, settings: ShowSettings) -> Outcome:
     """Print a run, after checking that its files are what was written."""
-    from interp import report, runs
+    from interp import report, results, runs
+    from interp.report import terminal
 
     path = Path(settings.run)
     facts = runs.verify(path) if settings.verify else runs.open_run(path)
-    story = report.read(path)
+    document, metrics = report.read(path), path / "metrics.json"
+    found = results.read_json(metrics) if metrics.is_file() else {}
     files = sorted(runs.files(path))
 
     def tell() -> None:
-        report.write(story)
+        terminal.write(document)
         click.echo(f"{len(files)} files{', each as it was written' if settings.verify else ''} in {path}")
 
-    return Outcome({"run": facts, "result": report.result(path)}, tell, run=path, artifacts=files)
+    return Outcome({"run": facts, "result": found}, tell, run=path, artifacts=files)
 
 
 @dataclass(frozen=True, kw_only=True)

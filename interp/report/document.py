@@ -5,28 +5,102 @@ Nothing here knows an analysis: everything comes from what every ``Result`` says
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isinf
 from pathlib import Path
 from typing import Any
 
-from interp import results
-from interp.report import figures
-from interp.report.certificate import identity, short_name
+from interp import results, runs
+from interp.errors import ConfigError
+from interp.report.escape import printable
+from interp.report.figures import Figure, drawing
 from interp.report.glossary import terms_in
-from interp.report.story import Number, Story, Table
-from interp.report.text import printable
-from interp.results import Result
+from interp.results import About, Result
 from interp.results.codec import from_json
 
-__all__ = ["certificate_table", "document", "shown_table", "value_text"]
+__all__ = [
+    "Document",
+    "Number",
+    "Table",
+    "certificate_table",
+    "document",
+    "of_run",
+    "shown_table",
+    "value_text",
+]
 
 LONG = 30
 """Rows of a table that are shown, unless it asks for more; the run's folder has all of them."""
 
 
-def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Number:
+    """A headline number as it is shown: name, value and interval as text, one clause on what it means."""
+
+    name: str
+    value: str
+    interval: str = ""
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown: columns, rows, which row is the main one, a note under it.
+
+    A ``folded`` table is long, and opened by the reader. ``numeric`` columns are set to the right.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    main: int | None = None
+    folded: bool = False
+    numeric: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything that a report shows, before it has a form.
+
+    Attributes:
+        kicker: the small line above the title.
+        title: the question that was asked.
+        verdict: the answer in plain words.
+        lead: what was done, as paragraphs.
+        numbers: the headline numbers.
+        tables: the numbers behind them.
+        first: a table that is the answer, right under the verdict.
+        terminal: tables for a terminal, where those of the page are too wide; else it shows the page's.
+        figures: figures, each with its caption.
+        cautions: what this does not show, and warnings of the run.
+        certificate: the model's checks.
+        command: the shell command that makes the run again.
+        facts: (name, value) of what identifies the run: model, fingerprints, versions, seeds.
+        words: (term, explanation) of every term of art used.
+    """
+
+    kicker: str
+    title: str
+    verdict: str
+    lead: Sequence[str] = ()
+    numbers: Sequence[Number] = ()
+    tables: Sequence[Table] = ()
+    first: Table | None = None
+    terminal: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    cautions: Sequence[str] = ()
+    certificate: Table | None = None
+    command: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    words: Sequence[tuple[str, str]] = ()
+
+
+def document(result: Result, facts: Mapping[str, Any] | None = None) -> Document:
     """What a report shows of a result.
 
     Args:
@@ -38,7 +112,7 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
     tables = result.tables()
     main, *others = [shown_table(table, max(LONG, table.shown)) for table in tables] or [None]
     narrow = [replace(one, hidden=(*one.hidden, *one.page_only)) for one in tables if not one.folded]
-    found = Story(
+    found = Document(
         kicker=_kicker(facts),
         title=result.question(),
         verdict=result.verdict(),
@@ -47,11 +121,11 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Story:
         first=main,
         tables=[one for one in others if one is not None],
         terminal=[shown_table(table) for table in narrow],
-        figures=[figures.drawing(one) for one in result.figures()],
+        figures=[drawing(one) for one in result.figures()],
         cautions=list(dict.fromkeys(cautions)),
         certificate=certificate_table(facts.get("certificate")),
         command=str(facts.get("command_line", "")),
-        facts=identity(facts) if facts else (),
+        facts=_identity(facts) if facts else (),
     )
     return _explained(found)
 
@@ -67,7 +141,7 @@ def certificate_table(certificate: Mapping[str, Any] | None) -> Table | None:
 def _kicker(facts: Mapping[str, Any]) -> str:
     if not facts:
         return "interp"
-    parts = (f"interp {facts.get('command', '')}", short_name(dict(facts)), str(facts.get("path", "")))
+    parts = (f"interp {facts.get('command', '')}", _short_name(dict(facts)), str(facts.get("path", "")))
     return " \u00b7 ".join(part for part in parts if part and part != "?")
 
 
@@ -147,7 +221,7 @@ def _cell(value: results.Cell, form: str | None) -> str:
     return value_text(value)
 
 
-def _explained(found: Story) -> Story:
+def _explained(found: Document) -> Document:
     tables = [one for one in (found.first, *found.tables) if one is not None]
     texts: Iterable[str] = (
         found.title,
@@ -162,8 +236,61 @@ def _explained(found: Story) -> Story:
     return replace(found, words=terms_in(texts))
 
 
-def of_run(path: Path, facts: dict[str, Any]) -> Story | None:
-    """The document of a finished run; None where it holds no result that this module can read."""
+def _short_name(facts: dict[str, Any]) -> str:
+    """Name the model for a title: of a folder its last part, of anything else what the user typed."""
+    return About(model=facts.get("model", {})).model_name
+
+
+def _other(model: Any) -> str:
+    """Name the other checkpoint of a comparison; "" where there is none."""
+    if not model:
+        return ""
+    return f"{model['name']} ({model['weights']} weights, {model['family']}), sha256 {model['fingerprint']}"
+
+
+def _identity(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Give (name, value) of everything that identifies a run: model, data, settings, versions, time."""
+    model, data = facts.get("model", {}), facts.get("data", {})
+    settings, origins = facts.get("configuration", {}), facts.get("origins", {})
+    versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
+    chosen = ", ".join(
+        f"{key}={settings[key]} ({origins[key]})"
+        for key in settings
+        if origins.get(key, "default") != "default"
+    )
+    rows = [
+        (
+            "model",
+            f"{model.get('name', '')} ({model.get('weights', '')} weights, {model.get('family', '')}, "
+            f"{model.get('layers', '?')} layers)",
+        ),
+        ("weights, sha256", model.get("fingerprint", "")),
+        ("the other model", _other(facts.get("other"))),
+        ("tokenizer, sha256", model.get("tokenizer_fingerprint", "")),
+        ("commit", model.get("commit") or ""),
+        ("arithmetic", f"{model.get('dtype', '')} on {model.get('device', '')}"),
+        ("data", f"{data.get('name', '')}: {data.get('description', '')}" if data else ""),
+        ("data, sha256", data.get("fingerprint", "")),
+        ("seed", str(settings.get("seed", ""))),
+        ("settings given", chosen or "none: all defaults"),
+        ("versions", versions),
+        ("started", facts.get("started", "")),
+        ("finished", facts.get("finished", "")),
+    ]
+    return [(name, str(value)) for name, value in rows if value]
+
+
+def of_run(path: Path) -> Document:
+    """What a report shows of a finished run.
+
+    Raises:
+        ArtifactError: the run is not there, not finished or damaged.
+        ConfigError: its result is of an older version.
+    """
+    facts = runs.open_run(path)
     if not (path / "result" / "result.json").is_file():
-        return None
+        raise ConfigError(
+            f"{str(path)!r} is a run of `interp {facts.get('command')}` by an older version, which this one "
+            "cannot read. Run it again: its run.json has the command line."
+        )
     return document(results.load(path / "result"), {**facts, "path": path.as_posix()})

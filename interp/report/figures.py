@@ -1,121 +1,91 @@
-"""Figures: one table of numbers, drawn by plotly for the screen and by matplotlib as SVG.
+"""Figures: one table of numbers, drawn by matplotlib as SVG.
 
 A figure keeps its numbers as ``.data`` and is never shown by itself: a notebook displays it,
-:meth:`Figure.save` writes it.
+:meth:`Figure.save` writes it. Every mark says its numbers when the pointer rests on it, without a script.
 Colours are the Okabe-Ito palette, which people with any colour vision can tell apart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interp.errors import DataError
+from interp import results
+from interp.errors import ConfigError, DataError
+from interp.report.escape import printable
 from interp.results import write_atomically
+from interp.results.shapes import FORMS as COLUMNS
+from interp.results.shapes import Form
 
 if TYPE_CHECKING:
     import pandas
 
-    from interp import results
-
-__all__ = [
-    "COLUMNS",
-    "INK",
-    "PALETTE",
-    "Figure",
-    "Mark",
-    "drawing",
-    "ends",
-    "graph_parts",
-    "interval_colours",
-]
+__all__ = ["FAINT", "INK", "PALETTE", "Figure", "drawing", "figure_of"]
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK = "#1d232b"
 FAINT = "#8a939e"
 
-Form = Literal["curve", "intervals", "counts", "map", "graph", "scatter"]
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "curve": ("x", "series", "value", "low", "high"),
-    "intervals": ("name", "value", "low", "high"),
-    "counts": ("actual", "predicted", "n", "share"),
-    "map": ("x", "y", "value"),
-    "graph": ("name", "x", "y", "to_x", "to_y", "value"),
-    "scatter": ("name", "series", "x", "y"),
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "interp",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.unicode_minus": True,
 }
-
-
-class Mark(NamedTuple):
-    """Hold a row of a graph: a node, or an arrow from ``x, y`` to ``to_x, to_y`` (NaN for a node)."""
-
-    name: str
-    x: float
-    y: float
-    to_x: float
-    to_y: float
-    value: float
+LABEL, WIDE = 28, 64
+NUMBERED = 14
+MARKS = ("o", "x", "^", "+", "s", "v")
 
 
 def drawing(figure: results.Figure) -> Figure:
     """A figure of a result, ready to be drawn."""
-    return Figure(
-        figure.form,
-        figure.frame(),
-        figure.title,
-        figure.caption,
-        x=figure.x,
-        y=figure.y,
-        reference=figure.reference,
-        reference_name=figure.reference_name,
-        limits=figure.limits,
-        band=figure.band,
-    )
+    words = {one.name: getattr(figure, one.name) for one in fields(Figure) if one.name != "data"}
+    return Figure(data=figure.frame(), **words)
 
 
-def graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:
-    """Give a graph's nodes and its arrows."""
-    name, *places = COLUMNS["graph"]
-    rows = zip(figure.data[name], figure.data[places].astype(float).to_numpy(), strict=True)
-    marks = [Mark(str(name), *(float(value) for value in numbers)) for name, numbers in rows]
-    return [mark for mark in marks if mark.to_x != mark.to_x], [m for m in marks if m.to_x == m.to_x]
+def figure_of(result: Any, name: str = "") -> Figure:
+    """A figure of a result, of a run folder, or of what is one already.
 
-
-def interval_colours(figure: Figure) -> list[str]:
-    """Give the colour of each row of intervals: the first stands out unless the rows say otherwise."""
-    given = figure.data.get("colour")
-    chosen = [0] + [-1] * (len(figure.data) - 1) if given is None else given.astype(int).tolist()
-    return [FAINT if index < 0 else PALETTE[index] for index in chosen]
-
-
-def ends(figure: Figure) -> tuple[float, float]:
-    """Give the ends of both axes of a scatter, a little outside of what is drawn."""
-    values = figure.data[["x", "y"]].to_numpy(dtype=float)
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    edge = 0.05 * (high - low) or 0.5
-    return low - edge, high + edge
+    Raises:
+        ConfigError: for anything else.
+    """
+    if isinstance(result, str | Path) and (Path(result) / "result" / "result.json").is_file():
+        result = results.load(Path(result) / "result")
+    if isinstance(result, results.Result):
+        result = result.figure(name)
+    if not isinstance(result, results.Figure):
+        raise ConfigError(
+            f"no figure is known for a {type(result).__name__}; give a result of an analysis, or a run."
+        )
+    return drawing(result)
 
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """Hold one figure: its numbers, its words, and two ways to draw it.
+    """A figure of a result as it is drawn: the same fields, with ``data`` a pandas DataFrame.
 
-    Attributes:
-        form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
-            with its interval per row; a column ``colour`` gives indices of the palette, -1 for faint),
-            ``counts`` (actual against predicted), ``map`` (value over x and y), ``graph`` (a node where
-            ``to_x`` is missing, an arrow from one place to another where it is not) or ``scatter`` (one mark
-            per row, with the line on which x is y).
-        data: the numbers, a pandas DataFrame with the columns of ``COLUMNS[form]``.
-        title: what is drawn.
-        caption: what n and the interval are.
-        x: label of the horizontal axis, with its unit.
-        y: label of the vertical axis, with its unit.
-        reference: a value to mark with a dashed line, such as chance.
-        reference_name: what it is.
-        limits: ends of the axis the values are on; left to the data where not given.
-        band: of intervals: ends of a shaded strip, such as what counts as no change.
+    See :class:`interp.results.Figure` for the forms and what each field means.
     """
 
     form: Form
@@ -142,34 +112,327 @@ class Figure:
         """Say what it is, without the numbers."""
         return f"Figure({self.form!r}, {self.title!r}, {len(self.data)} rows)"
 
-    def plotly(self) -> Any:
-        """Draw it as a ``plotly.graph_objects.Figure``."""
-        from interp.report import interactive
-
-        return interactive.draw(self)
-
     def svg(self) -> str:
-        """Draw it as SVG text: transparent background, real text, no script."""
+        """Draw it as SVG text: transparent background, real text, no script; marks say their numbers."""
         return self._drawn
 
     @cached_property
     def _drawn(self) -> str:
-        from interp.report import static
-
-        return static.draw(self)
+        return _draw(self)
 
     def save(self, folder: str | Path, name: str) -> tuple[Path, Path]:
-        """Write ``name.svg`` and a self-contained ``name.html``."""
-        folder = Path(folder)
-        page = self.plotly().to_html(include_plotlyjs=True, full_html=True)
+        """Write ``name.svg``, and ``name.csv`` with the numbers."""
+        folder, numbers = Path(folder), self.data.to_csv(index=False)
         return (
             write_atomically(folder / f"{name}.svg", self.svg().encode()),
-            write_atomically(folder / f"{name}.html", page.encode("utf-8", "backslashreplace")),
+            write_atomically(folder / f"{name}.csv", numbers.encode("utf-8", "backslashreplace")),
         )
 
     def _repr_html_(self) -> str:
         """Show it in a notebook, as SVG on a white card: without a script, it survives saving and sharing."""
-        from html import escape
-
         style = "background:#fff;color:#1d232b;display:inline-block;padding:8px;margin:0;max-width:100%"
         return f'<figure style="{style}">{self.svg()}<figcaption>{escape(self.caption)}</figcaption></figure>'
+
+
+class Tips:
+    """What each mark says when the pointer rests on it: group of the SVG -> one text per mark."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[str]] = {}
+
+    def mark(self, artist: Any, texts: Sequence[str]) -> None:
+        """Give the marks of an artist their texts, in the order in which it draws them."""
+        name = f"tip-{len(self.texts)}"
+        artist.set_gid(name)
+        self.texts[name] = [escape(printable(text)) for text in texts]
+
+    def written(self, svg: str) -> str:
+        """The SVG with the texts as titles; an artist that drew another number of marks stays without."""
+        for name, texts in self.texts.items():
+            start = svg.find(f'<g id="{name}">')
+            end = _end_of_group(svg, start)
+            group = re.sub(r"<defs>.*?</defs>", lambda found: " " * len(found[0]), svg[start:end], flags=re.S)
+            marks = list(re.finditer(r"<use [^>]*/>", group)) or list(re.finditer(r"<path [^>]*/>", group))
+            if start < 0 or len(marks) != len(texts):
+                continue
+            for found, text in reversed(list(zip(marks, texts, strict=True))):
+                tag = re.match(r"<(\w+)", found[0])
+                assert tag is not None
+                at = start + found.end()
+                svg = f"{svg[: at - 2]}><title>{text}</title></{tag[1]}>{svg[at:]}"
+        return svg
+
+
+def _end_of_group(svg: str, start: int) -> int:
+    open_ = 0
+    for found in re.finditer(r"<g[ >]|</g>", svg[start:]):
+        open_ += 1 if found[0] != "</g>" else -1
+        if not open_:
+            return start + found.end()
+    return len(svg)
+
+
+def _draw(figure: Figure) -> str:
+    """Give the figure as SVG text; its ink is ``currentColor``, so that it follows the page."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    tips = Tips()
+    with _style():
+        canvas = Canvas(figsize=_size(figure), layout="constrained")
+        FigureCanvasSVG(canvas)
+        FORMS[figure.form](figure, canvas.add_subplot(), tips)
+        buffer = io.StringIO()
+        canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", text)
+    label = printable(figure.title).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return tips.written(text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a label in a script the layout font lacks: the browser has it
+        yield
+
+
+def _size(figure: Figure) -> tuple[float, float]:
+    """Give width and height in inches."""
+    if figure.form == "counts":
+        labels = len(set(figure.data["actual"]))
+        return min(2.2 + 0.42 * labels, 9.0), min(1.6 + 0.38 * labels, 8.0)
+    if figure.form == "map":
+        across, down = (len(set(figure.data[axis])) for axis in ("x", "y"))
+        return min(max(1.4 + 0.3 * across, 3.0), 9.0), min(max(1.2 + 0.22 * down, 2.4), 9.0)
+    if figure.form == "scatter":
+        return 6.4, 4.4
+    return (7.2, 3.6) if figure.form == "curve" else (7.2, 0.8 + 0.42 * len(figure.data))
+
+
+def _curve(figure: Figure, axes: Any, tips: Tips) -> None:
+    for i, (name, part) in enumerate(figure.data.groupby("series", sort=False)):
+        colour, part = PALETTE[i % len(PALETTE)], part.sort_values("x")
+        axes.fill_between(part["x"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+        (line,) = axes.plot(
+            part["x"],
+            part["value"],
+            color=colour,
+            marker="o",
+            markersize=3.2,
+            linewidth=1.6,
+            label=_label(name),
+        )
+        rows = part[["x", "value", "low", "high"]].itertuples(index=False)
+        told = [f"{name}, {figure.x} {x:g}: {_interval(*row)}" for x, *row in rows if row[0] == row[0]]
+        tips.mark(line, told)
+    if figure.reference is not None:
+        axes.axhline(
+            figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label=figure.reference_name
+        )
+    axes.set_ylim(figure.limits)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _intervals(figure: Figure, axes: Any, tips: Tips) -> None:
+    rows, colours = figure.data.reset_index(drop=True), _interval_colours(figure)
+    if figure.band is not None:
+        axes.axvspan(*figure.band, color=FAINT, alpha=0.16, linewidth=0)
+    for i, row in enumerate(rows.to_dict("records")):
+        colour = colours[i]
+        axes.plot([row["low"], row["high"]], [i, i], color=colour, linewidth=2.4, solid_capstyle="round")
+        (dot,) = axes.plot([row["value"]], [i], color=colour, marker="o", markersize=6.5)
+        tips.mark(dot, [f"{row['name']}: {_interval(row['value'], row['low'], row['high'])}"])
+    if figure.reference is not None:
+        axes.axvline(figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1)
+        axes.annotate(
+            printable(figure.reference_name),
+            (figure.reference, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 2),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=FAINT,
+        )
+    axes.set_yticks(range(len(rows)), [_label(name, WIDE) for name in rows["name"]])
+    axes.set_xlim(figure.limits)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(printable(figure.x))
+
+
+def _counts(figure: Figure, axes: Any, tips: Tips) -> None:
+    names = list(dict.fromkeys(figure.data["actual"]))
+    labels, places = [_label(name) for name in names], {name: i for i, name in enumerate(names)}
+    cells = [
+        (places[actual], places[predicted], n, share)
+        for actual, predicted, n, share in figure.data[list(COLUMNS["counts"])].itertuples(index=False)
+    ]
+    rows = figure.data[list(COLUMNS["counts"])].itertuples(index=False)
+    told = [f"{actual} read as {predicted}: {n:.0f} ({share:.0%})" for actual, predicted, n, share in rows]
+    tips.mark(_squares(axes, cells), told)
+    if len(names) <= NUMBERED:
+        for i, j, n, _ in cells:
+            axes.text(j, i, f"{n:.0f}" if n else "", ha="center", va="center", fontsize=8.5)
+    axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+
+
+def _squares(axes: Any, cells: list[tuple[int, int, float | int, float]]) -> Any:
+    """Draw one square per cell: its hue says right or wrong, its strength the share of the row."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    half = 0.48
+    corners = [
+        [(j - half, i - half), (j + half, i - half), (j + half, i + half), (j - half, i + half)]
+        for i, j, _, _ in cells
+    ]
+    colours = [
+        to_rgba(PALETTE[0] if i == j else PALETTE[1], 0.06 + 0.74 * share if share else 0.03)
+        for i, j, _, share in cells
+    ]
+    return axes.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
+
+
+def _map(figure: Figure, axes: Any, tips: Tips) -> None:
+    """Draw one square per cell: blue above zero, orange below, grey where it is not told from noise."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    half, rows = 0.48, list(figure.data[list(COLUMNS["map"])].itertuples(index=False))
+    clear = figure.data["clear"] if "clear" in figure.data else [True] * len(rows)
+    told_from_noise = [abs(value) for (_, _, value), told in zip(rows, clear, strict=True) if told]
+    most = max(told_from_noise, default=0.0) or 1.0
+    most = most if figure.limits is None else max(map(abs, figure.limits))
+    corners = [
+        [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
+        for x, y, _ in rows
+    ]
+    colours = [
+        to_rgba(_hue(value), 0.04 + 0.92 * abs(value) / most) if told else to_rgba(FAINT, 0.35)
+        for (_, _, value), told in zip(rows, clear, strict=True)
+    ]
+    squares = axes.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
+    noise = ["" if told else ", not told from noise" for told in clear]
+    places = [f"{figure.y} {y:g}, {figure.x} {x:g}: {value:.4g}" for x, y, value in rows]
+    tips.mark(squares, [place + more for place, more in zip(places, noise, strict=True)])
+    axes.set_xlim(min(x for x, _, _ in rows) - 0.6, max(x for x, _, _ in rows) + 0.6)
+    axes.set_ylim(min(y for _, y, _ in rows) - 0.6, max(y for _, y, _ in rows) + 0.6)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    axes.tick_params(length=0)
+    axes.set_title(f"strongest: {most:.3g}", fontsize=8.5, color=FAINT, loc="right")
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+
+
+def _graph(figure: Figure, axes: Any, tips: Tips) -> None:
+    """Draw nodes as dots with names, and arrows as strong as their share of the largest."""
+    nodes, arrows = _graph_parts(figure)
+    strongest = max((abs(arrow.value) for arrow in arrows), default=0.0) or 1.0
+    for row in arrows:
+        share = abs(row.value) / strongest
+        look = {"arrowstyle": "-|>", "color": _hue(row.value), "linewidth": 0.4 + 2.2 * share, "shrinkB": 7}
+        look |= {"alpha": 0.15 + 0.75 * share, "shrinkA": 7, "connectionstyle": "arc3,rad=0.08"}
+        drawn = axes.annotate("", (row.to_x, row.to_y), (row.x, row.y), arrowprops=look)
+        tips.mark(drawn.arrow_patch, [f"{row.name}: {row.value:.4g}"] * 2)  # a line and its head
+    most = max((abs(node.value) for node in nodes), default=0.0) or 1.0
+    for row in nodes:
+        size = 30 + 170 * abs(row.value) / most
+        dot = axes.scatter([row.x], [row.y], s=size, color=_hue(row.value), zorder=3)
+        tips.mark(dot, [f"{row.name}: {row.value:.4g}"])
+        place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        axes.annotate(_label(row.name), (row.x, row.y), **place)
+    axes.margins(0.12)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+
+
+def _scatter(figure: Figure, axes: Any, tips: Tips) -> None:
+    """Draw one mark per row, of another shape and colour for each series, and the line where x is y."""
+    low, high = _ends(figure)
+    axes.plot([low, high], [low, high], color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label="the same")
+    for i, (name, part) in enumerate(figure.data.groupby("series", sort=False)):
+        look = {"marker": MARKS[i % len(MARKS)], "color": PALETTE[i % len(PALETTE)], "alpha": 0.75, "s": 22}
+        dots = axes.scatter(part["x"], part["y"], label=_label(name), linewidths=0.8, **look)
+        rows = part[["name", "x", "y"]].itertuples(index=False)
+        tips.mark(dots, [f"{mark}, {name}: {x:.4g}, {y:.4g}" for mark, x, y in rows])
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+class Mark(NamedTuple):
+    """A row of a graph: a node, or an arrow from ``x, y`` to ``to_x, to_y`` (NaN for a node)."""
+
+    name: str
+    x: float
+    y: float
+    to_x: float
+    to_y: float
+    value: float
+
+
+def _graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:
+    """The nodes of a graph and its arrows."""
+    name, *places = COLUMNS["graph"]
+    rows = zip(figure.data[name], figure.data[places].astype(float).to_numpy(), strict=True)
+    marks = [Mark(str(name), *(float(value) for value in numbers)) for name, numbers in rows]
+    return [mark for mark in marks if mark.to_x != mark.to_x], [m for m in marks if m.to_x == m.to_x]
+
+
+def _interval_colours(figure: Figure) -> list[str]:
+    """The colour of each row of intervals: the first stands out unless the rows say otherwise."""
+    given = figure.data.get("colour")
+    chosen = [0] + [-1] * (len(figure.data) - 1) if given is None else given.astype(int).tolist()
+    return [FAINT if index < 0 else PALETTE[index] for index in chosen]
+
+
+def _ends(figure: Figure) -> tuple[float, float]:
+    """The ends of both axes of a scatter, a little outside of what is drawn."""
+    values = figure.data[["x", "y"]].to_numpy(dtype=float)
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    edge = 0.05 * (high - low) or 0.5
+    return low - edge, high + edge
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.4g} [{low:.4g}, {high:.4g}]" if low == low and high == high else f"{value:.4g}"
+
+
+def _hue(value: float) -> str:
+    return PALETTE[0] if value >= 0 else PALETTE[1]
+
+
+def _label(name: object, most: int = LABEL) -> str:
+    text = printable(name)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+FORMS = {
+    "curve": _curve,
+    "intervals": _intervals,
+    "counts": _counts,
+    "map": _map,
+    "graph": _graph,
+    "scatter": _scatter,
+}

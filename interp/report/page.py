@@ -1,6 +1,6 @@
-"""Write a story as one self-contained HTML page: no network, no script but our own, data never markup.
+"""Write a document as one self-contained HTML page: no network, no script but our own, data never markup.
 
-The page carries a content-security policy that allows exactly its own scripts (by hash) and nothing from
+The page carries a content-security policy that allows exactly its own script (by hash) and nothing from
 outside, so that even a fault in the escaping could not run anything.
 """
 
@@ -8,37 +8,50 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from interp import runs
+from interp.errors import ConfigError
+from interp.report.document import Cell, Document, Table
+from interp.report.escape import printable
 from interp.report.figures import FAINT, INK, PALETTE, Figure
-from interp.report.story import Story
-from interp.report.text import printable
+from interp.results import write_atomically
 
-__all__ = ["render"]
+__all__ = ["figure_page", "render", "write"]
 
 HERE = Path(__file__).resolve().parent / "templates"
 
 
-def render(story: Story, *, interactive: bool = True) -> str:
-    """Give the page as HTML text.
-
-    Args:
-        story: what to show.
-        interactive: put plotly into the page (4.8 MB), so that figures can be explored; their SVG is always
-            there.
-    """
-    scripts = _scripts(interactive and bool(story.figures))
+def render(document: Document) -> str:
+    """The page as HTML text."""
+    script = _text("page.js")
     return _template().render(
-        story=story,
+        document=document,
         style=_text("page.css"),
-        scripts=scripts,
-        policy=_policy(scripts),
-        figures=[_figure(figure, number, interactive) for number, figure in enumerate(story.figures, 1)],
+        script=script,
+        policy=_policy(script),
+        figures=[_figure(figure, number) for number, figure in enumerate(document.figures, 1)],
     )
+
+
+def write(run: Path, document: Document, out: Path | None = None) -> Path:
+    """Write the page of a finished run; into the run (keeping its manifest true) or to another file."""
+    content = render(document).encode("utf-8", "backslashreplace")
+    if out is None:
+        return runs.replace(run, "report.html", content)
+    if out.is_dir():
+        raise ConfigError(f"--out {str(out)!r} is a folder. Give the name of an HTML file.")
+    return write_atomically(out, content)
+
+
+def figure_page(figure: Figure) -> str:
+    """A small page of one figure and the numbers behind it."""
+    rows = tuple(tuple(_plain(value) for value in row) for row in figure.data.itertuples(index=False))
+    table = Table("The numbers behind the figure", tuple(map(str, figure.data.columns)), rows)
+    return render(Document("interp", figure.title, figure.caption, tables=(table,), figures=(figure,)))
 
 
 @lru_cache(maxsize=1)
@@ -58,25 +71,15 @@ def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _scripts(interactive: bool) -> list[str]:
-    if not interactive:
-        return [_text("page.js")]
-    from plotly.offline import get_plotlyjs
-
-    return [get_plotlyjs().replace("</script", "<\\/script"), _text("page.js")]
-
-
-def _policy(scripts: list[str]) -> str:
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts
-    )
+def _policy(script: str) -> str:
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}; "
-        f"base-uri 'none'; form-action 'none'"
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"script-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
     )
 
 
-def _figure(figure: Figure, number: int, interactive: bool) -> dict[str, Any]:
+def _figure(figure: Figure, number: int) -> dict[str, Any]:
     from markupsafe import Markup
 
     svg = figure.svg()
@@ -90,7 +93,6 @@ def _figure(figure: Figure, number: int, interactive: bool) -> dict[str, Any]:
         "title": figure.title,
         "caption": figure.caption,
         "svg": Markup(svg),
-        "plotly": json.loads(figure.plotly().to_json()) if interactive else None,
     }
 
 
@@ -102,3 +104,8 @@ def _cell(value: object) -> str:
     if value is None or value != value:  # NaN
         return "\u2013"
     return f"{value:.3f}" if isinstance(value, float) else printable(value)
+
+
+def _plain(value: Any) -> Cell:
+    value = value if isinstance(value, str) or not hasattr(value, "item") else value.item()
+    return value if isinstance(value, str | int | float) or value is None else str(value)

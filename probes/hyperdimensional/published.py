@@ -1,7 +1,7 @@
 """The published encoder: two residual blocks on a wide latent space (Bronzini et al. 2025, section 3).
 
-With ``compat="paper"`` also its losses, its target range and its choice of checkpoint, so that its numbers can
-be compared; otherwise it is trained as the linear encoder is, with a softmax over the concepts.
+With ``compat="paper"`` also its losses, its target range and its choice of checkpoint, so that its numbers
+can be compared; otherwise it is trained as the linear encoder is, with a softmax over the concepts.
 """
 
 from __future__ import annotations

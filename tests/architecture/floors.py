@@ -53,7 +53,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "peft": ("interp.models.peft_adapters",),
     "gptqmodel": ("interp.quantization.libraries",),
     "rich": ("interp.report", "interp.cli"),
-    "plotly": ("interp.report", "interp.cli"),
     "matplotlib": ("interp.report", "interp.cli"),
     "jinja2": ("interp.report",),
     "markupsafe": ("interp.report",),

@@ -18,7 +18,6 @@ HEAVY = (
     "sklearn",
     "rich",
     "matplotlib",
-    "plotly",
     "jinja2",
     "transformer_lens",
     "nnsight",

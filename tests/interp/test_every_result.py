@@ -51,7 +51,7 @@ def test_a_result_says_shows_saves_and_comes_back(schema: str, tmp_path: Path) -
     json.dumps(found.summary(), allow_nan=False)
     for one in found.figures():
         assert "<svg" in interp.plot(found, one.name).svg()
-    text = page.render(document(found, {"command": "probe"}), interactive=False)
+    text = page.render(document(found, {"command": "probe"}))
     assert "<table" in text
 
     again = load(found.save(tmp_path / "saved"))

@@ -34,7 +34,6 @@ HEAVY = (
     "pandas",
     "transformers",
     "rich",
-    "plotly",
     "matplotlib",
     "sklearn",
     "yaml",

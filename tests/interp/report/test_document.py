@@ -48,7 +48,7 @@ class Found(Result):
 
 def test_everything_that_a_result_says_is_on_the_page_and_nothing_runs() -> None:
     found = document(Found(warnings=("Few pairs.",)), {"command": "patch", "command_line": "interp patch"})
-    text = page.render(found, interactive=False)
+    text = page.render(found)
     for part in (
         "&lt;b&gt;heads&lt;/b&gt;",
         "Which \\x1b[31mheads?",
@@ -122,3 +122,9 @@ def test_plot_draws_any_result_or_any_of_its_figures() -> None:
     assert interp.plot(Found()).title == "Largest"
     assert interp.plot(Found(), "map").title == "Map"
     assert "<svg" in interp.plot(Found().figures()[1]).svg()
+
+
+def test_a_folder_is_called_by_its_last_part_above_the_title() -> None:
+    for name, shown in (("demo", "demo"), ("org/model", "org/model"), ("/a/b/tiny", "tiny"), ("./m", "m")):
+        facts = {"command": "probe", "model": {"name": name}}
+        assert document(Found(), facts).kicker == f"interp probe \u00b7 {shown}"

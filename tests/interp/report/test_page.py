@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from dataclasses import replace
 from functools import lru_cache
@@ -12,15 +11,15 @@ from html.parser import HTMLParser
 
 import pytest
 
+from interp.report.document import Document, Number, Table
 from interp.report.page import render
-from interp.report.story import Example, Number, Story, Table
 from tests.interp.report.test_figures import EVIL, counts, curve
 
 
 @lru_cache
-def evil_page(interactive: bool = True) -> str:
+def evil_page() -> str:
     table = Table(EVIL, (EVIL, "n"), ((EVIL, 0.5), (None, float("nan"))), note=EVIL, main=0)
-    story = Story(
+    story = Document(
         EVIL,
         EVIL,
         EVIL,
@@ -28,22 +27,19 @@ def evil_page(interactive: bool = True) -> str:
         numbers=(Number(EVIL, EVIL, EVIL, EVIL),),
         tables=(table,),
         figures=(replace(curve(), title=EVIL, caption=EVIL), counts()),
-        wrong=(Example(EVIL, "a", EVIL, EVIL),),
-        right=(Example("t", "a", "a"),),
         cautions=(EVIL,),
         certificate=table,
         command=EVIL,
         facts=((EVIL, EVIL),),
         words=((EVIL, EVIL),),
     )
-    return render(story, interactive=interactive)
+    return render(story)
 
 
 class Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.scripts: list[str] = []
-        self.data: list[str] = []
         self.links: list[str] = []
         self.handlers: list[str] = []
         self.policy = ""
@@ -56,7 +52,7 @@ class Reader(HTMLParser):
         if given.get("http-equiv") == "Content-Security-Policy":
             self.policy = given["content"] or ""
         if tag == "script":
-            self._into = self.data if given.get("type") == "application/json" else self.scripts
+            self._into = self.scripts
             self._into.append("")
 
     def handle_data(self, data: str) -> None:
@@ -76,7 +72,7 @@ def read(page: str) -> Reader:
 
 def test_text_from_data_is_never_markup() -> None:
     page = read(evil_page())
-    assert len(page.scripts) == 2, "plotly and our own"
+    assert len(page.scripts) == 1, "our own"
     assert not any("alert(1)" in script for script in page.scripts)
     assert page.handlers == []
     assert "\x1b" not in evil_page()
@@ -100,26 +96,15 @@ def test_the_policy_allows_exactly_the_scripts_that_are_there() -> None:
     assert directives["default-src"] == "'none'" and "unsafe" not in directives["script-src"]
 
 
-def test_figures_are_there_as_svg_and_as_data() -> None:
+def test_figures_are_there_as_svg_and_the_page_is_small() -> None:
     page = evil_page()
-    assert page.count('<svg role="img"') == 2
-    figures = [json.loads(text) for text in read(page).data]
-    assert len(figures) == 2 and all(figure["data"] for figure in figures)
+    assert page.count('<svg role="img"') == 2 and len(page) < 200_000
     ids = re.findall(r'<(?:g|path|clipPath|marker|rect|use)[^>]* id="([^"]+)"', page)
     assert len(ids) == len(set(ids)), "ids of two drawings do not collide"
 
 
-def test_a_still_page_is_small_and_has_no_plotly() -> None:
-    page = evil_page(interactive=False)
-    assert len(page) < 200_000 and read(page).data == [] and len(read(page).scripts) == 1
-
-
 def test_missing_numbers_are_shown_as_a_dash() -> None:
-    assert (
-        evil_page(interactive=False).count("<td>\u2013</td>")
-        + evil_page(interactive=False).count('<td class="number">\u2013</td>')
-        == 4
-    )
+    assert evil_page().count("<td>\u2013</td>") + evil_page().count('<td class="number">\u2013</td>') == 4
 
 
 @pytest.mark.parametrize(
@@ -128,20 +113,19 @@ def test_missing_numbers_are_shown_as_a_dash() -> None:
         "Make it again",
         "How far this goes",
         "Is the model read correctly?",
-        "Read wrongly",
         "The words used here",
     ],
 )
 def test_every_part_of_the_story_has_its_heading(part: str) -> None:
-    assert part in evil_page(interactive=False)
-    assert part == "Make it again" or part not in render(Story("k", "t", "v"), interactive=False)
+    assert part in evil_page()
+    assert part == "Make it again" or part not in render(Document("k", "t", "v"))
 
 
 def test_every_table_can_be_scrolled_so_that_no_column_is_cut() -> None:
     columns = tuple(f"c{at}" for at in range(12))
     wide = Table("wide", columns, (tuple("x" * 12 for _ in columns),))
     narrow = Table("narrow", columns[:9], (columns[:9],), folded=True)
-    text = render(Story("", "", "", first=wide, tables=(narrow,)), interactive=False)
+    text = render(Document("", "", "", first=wide, tables=(narrow,)))
     boxes = re.findall(
         r'<div class="scroll" tabindex="0" role="region" aria-label="(\w+)"><table([^>]*)>', text
     )

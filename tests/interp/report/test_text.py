@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.report.story import Story, Table
-from interp.report.tables import console, of_frame, of_rows, to_rich, write
-from interp.report.text import one_line, printable, rich_text
+from interp.report.document import Document, Table
+from interp.report.escape import one_line, printable, rich_text
+from interp.report.terminal import console, of_rows, to_rich, write
 
 NASTY = [
     "[/red]",
@@ -61,7 +61,7 @@ def test_rich_without_our_text_would_have_failed() -> None:
         Console(file=io.StringIO()).print("[/red]")
 
 
-def test_a_story_is_printed_with_verdict_tables_and_missing_numbers() -> None:
+def test_a_document_is_printed_with_verdict_tables_and_missing_numbers() -> None:
     stream = io.StringIO()
     table = of_rows(
         [
@@ -71,15 +71,7 @@ def test_a_story_is_printed_with_verdict_tables_and_missing_numbers() -> None:
         "Scores",
         note="n = 3",
     )
-    write(Story("k", "Title", "Yes.", tables=(table,), cautions=("Reading is not use.",)), stream)
+    write(Document("k", "Title", "Yes.", tables=(table,), cautions=("Reading is not use.",)), stream)
     written = stream.getvalue()
     for part in ("Title", "Yes.", "Scores", "0.123", "\u2013", "n = 3", "Reading is not use."):
         assert part in written
-
-
-def test_a_frame_becomes_a_table_of_plain_values() -> None:
-    import pandas as pd
-
-    table = of_frame(pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": [0.5, float("nan")]}))
-    assert table.columns == ("a", "b", "c")
-    assert table.rows[0] == (1, "x", 0.5)

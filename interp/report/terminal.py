@@ -1,4 +1,4 @@
-"""Print a story at a terminal: verdict, numbers, tables. Text from data is never read as markup."""
+"""Print a document at a terminal: verdict, numbers, tables. Text from data is never read as markup."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping
 from io import TextIOBase
 from typing import TYPE_CHECKING, Any
 
-from interp.report.story import Cell, Story, Table
-from interp.report.text import printable, rich_text
+from interp.report.document import Cell, Document, Table
+from interp.report.escape import printable, rich_text
 
 if TYPE_CHECKING:
-    import pandas
     import rich.console
     import rich.table
 
-__all__ = ["console", "of_frame", "of_rows", "to_rich", "write"]
+__all__ = ["console", "of_rows", "to_rich", "write"]
 
 WIDTH = 100
 
@@ -33,7 +32,7 @@ def console(stream: TextIOBase | None = None) -> rich.console.Console:
 
 
 def to_rich(table: Table) -> rich.table.Table:
-    """Give a story's table as a rich one: numbers right-aligned with three decimals, the main row bold."""
+    """Give a document's table as a rich one: numbers right-aligned with three decimals, the main row bold."""
     from rich import box
     from rich.table import Table as Rich
 
@@ -52,39 +51,28 @@ def to_rich(table: Table) -> rich.table.Table:
     return drawn
 
 
-def write(story: Story, stream: TextIOBase | None = None) -> None:
-    """Print a story: title, verdict, tables that are not folded, cautions."""
+def write(document: Document, stream: TextIOBase | None = None) -> None:
+    """Print a document: title, verdict, tables that are not folded, cautions."""
     out = console(stream)
-    out.print(rich_text(story.title, style="bold"))
-    out.print(rich_text(story.verdict))
+    out.print(rich_text(document.title, style="bold"))
+    out.print(rich_text(document.verdict))
     out.print()
-    first = () if story.first is None else (story.first,)
-    shown = (table for table in story.tables if not table.folded)
-    for table in story.terminal or (*first, *shown):
+    first = () if document.first is None else (document.first,)
+    shown = (table for table in document.tables if not table.folded)
+    for table in document.terminal or (*first, *shown):
         out.print(to_rich(table))
         if table.note:
             out.print(rich_text(table.note, style="dim"))
             out.print()
-    for caution in story.cautions:
+    for caution in document.cautions:
         out.print(rich_text(f"- {caution}", style="dim"))
 
 
-def of_frame(frame: pandas.DataFrame, title: str = "", *, note: str = "") -> Table:
-    """Turn a DataFrame into a story's table."""
-    rows = tuple(tuple(_plain(value) for value in row) for row in frame.itertuples(index=False))
-    return Table(title, tuple(map(str, frame.columns)), rows, note)
-
-
 def of_rows(rows: Iterable[Mapping[str, Cell]], title: str = "", *, note: str = "") -> Table:
-    """Turn dictionaries with the same keys into a story's table."""
+    """Turn dictionaries with the same keys into a document's table."""
     rows = list(rows)
     columns = tuple(rows[0]) if rows else ()
     return Table(title, columns, tuple(tuple(row.get(column) for column in columns) for row in rows), note)
-
-
-def _plain(value: Any) -> Cell:
-    value = value if isinstance(value, str) or not hasattr(value, "item") else value.item()
-    return value if isinstance(value, str | int | float) or value is None else str(value)
 
 
 def _shown(value: Cell) -> str:
