@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import logging
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from inspect import getsource
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["exports"]
@@ -16,7 +18,9 @@ __all__ = ["exports"]
 NOISY = ("torchao", "torchao.kernel.intmm", "torch.utils._pytree")
 
 
-def exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def exports(
+    package: str, renamed: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package (PEP 562).
 
     The names and where they live are read from the imports under ``if TYPE_CHECKING:`` in the package's own
@@ -26,11 +30,17 @@ def exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]
             from interp.results.shapes import Number as Number
 
         __getattr__, __dir__, __all__ = exports(__name__)
+
+    ``renamed`` gives old name -> public name: the old one works with a DeprecationWarning, unlisted.
     """
     homes = _homes(ast.parse(getsource(sys.modules[package])))
     names = sorted(homes)
 
     def load(name: str) -> Any:
+        if name in renamed:
+            text = f"{package}.{name} is now {package}.{renamed[name]}"
+            warnings.warn(f"{text}; the old name goes in the next release.", DeprecationWarning, stacklevel=2)
+            name = renamed[name]
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}.")
         module, original = homes[name]

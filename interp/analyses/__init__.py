@@ -2,70 +2,26 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.analyses.causal import CausalUse, causal_use
-    from interp.analyses.concepts import ConceptResult, probe_concepts
-    from interp.analyses.costs import cost
-    from interp.analyses.hops import two_hop
-    from interp.analyses.knowledge import recall
-    from interp.analyses.outputs import behaviour
-    from interp.analyses.patching import Patching, patch, patch_agreement
-    from interp.analyses.probing import ProbeResult, probe
-    from interp.analyses.similarity import geometry
-    from interp.analyses.table import ANALYSES
-    from interp.analyses.transfer import probe_transfer
+    from interp.analyses.causal import CausalUse as CausalUse
+    from interp.analyses.causal import causal_use as causal_use
+    from interp.analyses.concepts import ConceptResult as ConceptResult
+    from interp.analyses.concepts import probe_concepts as probe_concepts
+    from interp.analyses.costs import cost as cost
+    from interp.analyses.hops import two_hop as two_hop
+    from interp.analyses.knowledge import recall as recall
+    from interp.analyses.outputs import behaviour as behaviour
+    from interp.analyses.patching import Patching as Patching
+    from interp.analyses.patching import patch as patch
+    from interp.analyses.patching import patch_agreement as patch_agreement
+    from interp.analyses.probing import ProbeResult as ProbeResult
+    from interp.analyses.probing import probe as probe
+    from interp.analyses.similarity import geometry as geometry
+    from interp.analyses.table import ANALYSES as ANALYSES
+    from interp.analyses.transfer import probe_transfer as probe_transfer
 
-__all__ = [
-    "ANALYSES",
-    "CausalUse",
-    "ConceptResult",
-    "Patching",
-    "ProbeResult",
-    "behaviour",
-    "causal_use",
-    "cost",
-    "geometry",
-    "patch",
-    "patch_agreement",
-    "probe",
-    "probe_concepts",
-    "probe_transfer",
-    "recall",
-    "two_hop",
-]
-
-_HOME = {
-    "ANALYSES": "table",
-    "CausalUse": "causal",
-    "ConceptResult": "concepts",
-    "Patching": "patching",
-    "ProbeResult": "probing",
-    "behaviour": "outputs",
-    "causal_use": "causal",
-    "cost": "costs",
-    "geometry": "similarity",
-    "patch": "patching",
-    "patch_agreement": "patching",
-    "probe": "probing",
-    "probe_concepts": "concepts",
-    "probe_transfer": "transfer",
-    "recall": "knowledge",
-    "two_hop": "hops",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(
-            f"module 'interp.analyses' has no attribute {name!r}; it has: {', '.join(__all__)}."
-        )
-    return getattr(import_module(f"interp.analyses.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Give the public names."""
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = exports(__name__)

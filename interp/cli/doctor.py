@@ -97,13 +97,13 @@ def _integrity(work: Work, settings: DoctorSettings) -> list[Integrity]:
     """Examine a quantized model against its base, and its scheme in the library's own modules."""
     if settings.scheme in ("none", "fp32", "bf16"):
         return []
-    from interp.quantization import Scheme, examine, quantize
+    from interp.quantization import Scheme, quantize, verify_quantization
 
     base = work.load(settings)
     models = [work.model]
     if Scheme.parse(settings.scheme).packs:
         models.append(quantize(base, settings.scheme, mode="packed"))
-    return [examine(one, base) for one in models]
+    return [verify_quantization(one, base) for one in models]
 
 
 def environment() -> list[dict[str, str]]:

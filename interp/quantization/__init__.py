@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from interp.quantization.comparison import compare as compare
     from interp.quantization.comparison import judge as judge
     from interp.quantization.integrity import Integrity as Integrity
-    from interp.quantization.integrity import examine as examine
+    from interp.quantization.integrity import verify_quantization as verify_quantization
     from interp.quantization.quantizing import MODES as MODES
     from interp.quantization.quantizing import quantize as quantize
     from interp.quantization.schemes import SCHEMES as SCHEMES
     from interp.quantization.schemes import Scheme as Scheme
 
-__getattr__, __dir__, __all__ = exports(__name__)
+__getattr__, __dir__, __all__ = exports(__name__, {"examine": "verify_quantization"})

@@ -25,7 +25,7 @@ from interp.quantization.quantizing import quantize
 from interp.quantization.schemes import Scheme
 from interp.results import About
 
-__all__ = ["Integrity", "examine"]
+__all__ = ["Integrity", "verify_quantization"]
 
 LOGITS = 2e-2
 """By how much packed and dense logits may differ, of the largest: kernels that multiply in half precision."""
@@ -51,7 +51,9 @@ class Integrity(Examination):
         return f"Does {self.about.model.get('name')} hold what {self.scheme} says ({self.mode})?"
 
 
-def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) -> Integrity:
+def verify_quantization(
+    model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None, seed: int = 0
+) -> Integrity:
     """Check what makes numbers from a quantized model trustworthy; both models are left as they are.
 
     Every linear module of the blocks is accounted for; it comes from this base, which is as it was; gradients
@@ -72,7 +74,7 @@ def examine(model: ModelLike, base: ModelLike, *, prompts: Prompts | None = None
     model, base = as_model(model), as_model(base)
     report = model.quantization
     if report is None:
-        raise ConfigError(f"{model.name!r} is not quantized; examine what interp.quantization.quantize gave.")
+        raise ConfigError(f"{model.name!r} is not quantized; verify what interp.quantization.quantize gave.")
     if report.base != base.fingerprint:
         raise ConfigError(
             f"{model.name!r} at {report.scheme} was made from other weights than those of the base given. "

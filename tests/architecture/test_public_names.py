@@ -91,3 +91,12 @@ def test_type_checkers_see_the_same_names(package: str) -> None:
         for alias in node.names
     }
     assert seen | {"__version__"} == {*NAMES[package], "__version__"}
+
+
+def test_an_old_name_works_with_a_warning_and_is_not_listed() -> None:
+    from interp import quantization
+
+    with pytest.warns(DeprecationWarning, match=r"quantization\.verify_quantization; the old name goes"):
+        old = quantization.examine
+    assert old is quantization.verify_quantization
+    assert "examine" not in quantization.__all__

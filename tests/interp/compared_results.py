@@ -11,7 +11,7 @@ import interp
 from interp.analyses.costs import cost
 from interp.errors import DataError
 from interp.models import Model
-from interp.quantization import compare, examine, quantize
+from interp.quantization import compare, quantize, verify_quantization
 from interp.results import About, Finding, FindingsResult, Result, Table
 from tests.tiny import tiny
 
@@ -87,4 +87,4 @@ def certificate() -> Result:
 def integrity() -> Result:
     """Of a tiny model at eight bits."""
     model = toy_model()
-    return examine(quantize(model, "rtn8"), model)
+    return verify_quantization(quantize(model, "rtn8"), model)

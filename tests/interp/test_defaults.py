@@ -114,7 +114,9 @@ ANALYSES: Calls = {
     "interp.quantization.compare": lambda g: quantization.compare(
         lambda model, *, reference=None: mediation.attribution(model, g.pairs, "mlp_out.*"), g.model
     ),
-    "interp.quantization.examine": lambda g: quantization.examine(quantization.quantize(g.model), g.model),
+    "interp.quantization.verify_quantization": lambda g: quantization.verify_quantization(
+        quantization.quantize(g.model), g.model
+    ),
     "interp.quantization.judge": lambda g: quantization.judge(
         effects().findings()[0], effects().findings()[0]
     ),

@@ -21,7 +21,7 @@ from interp.quantization.comparison.reference import (
 )
 from interp.quantization.comparison.value import Comparison
 from interp.quantization.comparison.verdicts import judge
-from interp.quantization.integrity import Integrity, examine
+from interp.quantization.integrity import Integrity, verify_quantization
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
 from interp.results import About
@@ -220,7 +220,7 @@ def _checked(made: Model, model: Model) -> Integrity | None:
     """Examine a quantized model before any number of it is believed."""
     if made.quantization is None or made.quantization.base != model.fingerprint:
         return None  # a checkpoint that was made from something else
-    return examine(made, model)
+    return verify_quantization(made, model)
 
 
 def _failures(integrity: Integrity | None) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from interp import load
 from interp.errors import ModelError
 from interp.models import Model
 from interp.quantization import SCHEMES, quantize
-from interp.quantization.integrity import examine
+from interp.quantization.integrity import verify_quantization
 from interp.quantization.libraries import Job, library_of
 from interp.quantization.schemes import Scheme
 from tests.tiny import build, tokenizer
@@ -155,7 +155,7 @@ def test_a_packed_model_passes_every_check(family: str, scheme: str) -> None:
     small = quantize(model, scheme, mode="packed")
     with torch.no_grad():
         small.logits(IDS)
-    found = examine(small, model)
+    found = verify_quantization(small, model)
     assert found.passed, found
     cosines = [check.value for check in found.checks if "gradients" in check.name]
     assert cosines[0] > 0.9999
@@ -165,7 +165,7 @@ def test_a_packed_model_passes_every_check(family: str, scheme: str) -> None:
 def test_int8_is_examined_module_by_module_because_it_rounds_activations(family: str) -> None:
     model = made(family)
     small = quantize(model, "bnb8", mode="packed")
-    found = examine(small, model)
+    found = verify_quantization(small, model)
     assert found.passed, found
     values = {check.name: check.value for check in found.checks}
     assert 1e-3 < values["each module multiplies by its weights"] < 0.015
@@ -174,7 +174,9 @@ def test_int8_is_examined_module_by_module_because_it_rounds_activations(family:
     assert small.quantization is not None
     one = small.hf.get_submodule(small.quantization.quantized[3])
     one.register_forward_hook(lambda module, given, output: output * 1.1)
-    assert not examine(small, model).passed, "one module that multiplies by something else is found"
+    assert not verify_quantization(small, model).passed, (
+        "one module that multiplies by something else is found"
+    )
 
 
 @pytest.mark.parametrize("scheme", ALL)

@@ -153,7 +153,7 @@ def test_a_quantized_model_is_examined_and_a_failed_check_is_told(
 
     failed = Check("modules", "fail", 1.0, 0.0, detail="one is missing")
     broken = Integrity(scheme="rtn8", mode="dense", checks=(failed,))
-    monkeypatch.setattr(run, "examine", lambda made, base: broken)
+    monkeypatch.setattr(run, "verify_quantization", lambda made, base: broken)
     (told,) = compare(margins, model, ["rtn8"]).cells[0].warnings
     assert "fails the check 'modules' (one is missing)" in told
 

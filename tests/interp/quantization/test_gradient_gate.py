@@ -15,7 +15,7 @@ from interp import load
 from interp.errors import ModelError
 from interp.mediation.searches import SEARCHES, effects
 from interp.models import Model
-from interp.quantization import examine, quantize
+from interp.quantization import quantize, verify_quantization
 from interp.quantization.libraries import LIBRARIES, Job, Packed
 from interp.quantization.libraries.rounding import Rounded, Rounding
 from tests.interp.mediation.test_search import pairs_of
@@ -114,7 +114,7 @@ def test_a_kernel_that_loses_gradients_is_refused_though_nobody_said_so(
     assert packed.capture(IDS, ["resid_post.1"])["resid_post.1"].isfinite().all()
     with pytest.raises(ModelError, match=rf"rtn8 \(packed\) asked, but .*{why}.*mode='dense'"):
         packed.run(IDS, capture=["resid_pre.1"], positions="all", grad=True)
-    checks = {one.name: one.passed for one in examine(packed, base).checks}
+    checks = {one.name: one.passed for one in verify_quantization(packed, base).checks}
     assert [name for name, passed in checks.items() if not passed] == [
         "gradients are those of the dense twin"
     ]
@@ -125,7 +125,7 @@ def test_a_sound_kernel_is_not_refused(installed: Installed) -> None:
     base = made()
     packed = quantize(base, "rtn8", mode="packed")
     assert packed.run(IDS, capture=["resid_pre.1"], positions="all", grad=True).logits is not None
-    assert examine(packed, base).passed
+    assert verify_quantization(packed, base).passed
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp import load
 from interp.errors import ConfigError
 from interp.models import Model
-from interp.quantization import Integrity, examine, quantize
+from interp.quantization import Integrity, quantize, verify_quantization
 from tests.interp.quantization.test_gradient_gate import Fake, Installed, installed, sound
 from tests.tiny import build, tokenizer
 
@@ -35,10 +35,10 @@ def test_a_sound_model_passes_and_nothing_is_changed(family: str, scheme: str) -
     base = made(family)
     packed = quantize(base, scheme, mode="packed")
     before = base.fingerprint, packed.fingerprint
-    found = examine(packed, base)
+    found = verify_quantization(packed, base)
     assert found.passed, repr(found)
     assert (base.fingerprint, packed.fingerprint) == before
-    assert failed(examine(quantize(base, scheme), base)) == []
+    assert failed(verify_quantization(quantize(base, scheme), base)) == []
     assert list(found.table()["check"]) == [MODULES, LOGITS, GRADIENTS, SAVED]
     assert found.verdict().startswith("No check failed: ")
 
@@ -46,10 +46,10 @@ def test_a_sound_model_passes_and_nothing_is_changed(family: str, scheme: str) -
 def test_what_was_left_out_is_accounted_for() -> None:
     base = made()
     packed = quantize(base, "rtn4", mode="packed", skip=["*.down_proj"])
-    assert examine(packed, base).passed
+    assert verify_quantization(packed, base).passed
     assert packed.quantization is not None
     lost = replace(packed.quantization, skipped={})
-    assert MODULES in failed(examine(replace(packed, quantization=lost), base))
+    assert MODULES in failed(verify_quantization(replace(packed, quantization=lost), base))
 
 
 def off(layer: Fake, states: Tensor, out: Tensor) -> Tensor:
@@ -74,18 +74,18 @@ def spoiling(layer: Fake, states: Tensor, out: Tensor) -> Tensor:
 def test_each_check_finds_what_it_is_there_for(installed: Installed, kernel: Any, check: str) -> None:
     base = made()
     installed(kernel)
-    assert check in failed(examine(quantize(base, "rtn8", mode="packed"), base))
+    assert check in failed(verify_quantization(quantize(base, "rtn8", mode="packed"), base))
 
 
 def test_a_copy_of_its_own_weights_passes_with_the_same_fake(installed: Installed) -> None:
     installed(sound)
     base = made()
-    assert examine(quantize(base, "rtn8", mode="packed"), base).passed
+    assert verify_quantization(quantize(base, "rtn8", mode="packed"), base).passed
 
 
 def test_what_cannot_be_examined() -> None:
     base = made()
     with pytest.raises(ConfigError, match="is not quantized"):
-        examine(base, base)
+        verify_quantization(base, base)
     with pytest.raises(ConfigError, match="was made from other weights"):
-        examine(quantize(base, "rtn4"), made(seed=1))
+        verify_quantization(quantize(base, "rtn4"), made(seed=1))

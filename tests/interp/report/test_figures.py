@@ -94,7 +94,7 @@ def test_the_same_figure_gives_the_same_bytes(form: str) -> None:
 
 
 def titles(figure: Figure) -> list[str]:
-    """What the marks say, in the order in which they are drawn; the text of each is read back from the XML."""
+    """What the marks say, in the order in which they are drawn, read back from the XML."""
     root = ElementTree.fromstring(figure.svg())
     return [e.text or "" for e in root.iter() if e.tag.endswith("title")]
 
