@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import getsource
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +43,10 @@ def exports(
             warnings.warn(f"{text}; the old name goes in the next release.", DeprecationWarning, stacklevel=2)
             name = renamed[name]
         if name not in homes:
+            if not name.startswith("_") and find_spec(f"{package}.{name}") is not None:
+                return import_module(
+                    f"{package}.{name}"
+                )  # a module that is no public name, asked for in full
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}.")
         module, original = homes[name]
         with _quiet():

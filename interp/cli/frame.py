@@ -60,6 +60,7 @@ class Made:
         result: written into ``result/``; its tables, figures and numbers into files that anyone can read.
         tables: more of them: file name -> DataFrame, written as parquet.
         folders: that the command itself has written into the run folder.
+        kept: parts of the result that it has written there, which the result then names: path -> part.
         facts: for ``run.json``, beside those about the model.
         more: for the envelope of ``--json`` alone.
         error: a failure that still leaves a whole run.
@@ -68,6 +69,7 @@ class Made:
     result: Result
     tables: Mapping[str, pandas.DataFrame] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
+    kept: Mapping[str, object] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     error: InterpError | None = None
@@ -288,10 +290,11 @@ def _keep(work: Work, made: Made) -> Result:
     for text in result.warnings:
         session.warn(text)
     text = getattr(work.settings, "text", True)
-    result.save(run.begin() / "result", text=text)
+    kept = {f"../{path}": part for path, part in made.kept.items()}
+    result.save(run.begin() / "result", text=text, kept=kept)
     if not text:
         result = results.load(run.path / "result")
-    for name in ("result", *made.folders):
+    for name in dict.fromkeys(("result", *made.folders, *(path.partition("/")[0] for path in made.kept))):
         run.add(name)
     run.write_json("metrics.json", result.summary())
     for one in result.tables():

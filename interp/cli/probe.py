@@ -253,14 +253,15 @@ def _made(
     rows = prompt_table(result.data, tokens.token_ids, keep_text=settings.text)
     found = result.predictions()
     rows = rows.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})
-    for layer, fitted in probes.items():
-        fitted.save(work.run.begin() / "probes" / f"resid_post.{layer}")
+    kept = {f"probes/resid_post.{layer}": fitted for layer, fitted in probes.items()}
+    for path, fitted in kept.items():
+        fitted.save(work.run.begin() / path)
     kind = next(iter(probes.values())).kind
     leaks = settings.strict and not result.leakage.clean
     return Made(
         result,
         tables={"data.parquet": rows},
-        folders=("probes",),
+        kept=kept,
         facts={"data": about_data(result.data), "probe": {"kind": kind, "description": description}},
         error=_leaks(result.leakage.sentence()) if leaks else None,
     )

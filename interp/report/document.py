@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from interp import results, runs
-from interp.errors import ConfigError
 from interp.report.escape import printable
 from interp.report.figures import Figure, drawing
 from interp.report.glossary import terms_in
@@ -285,12 +284,7 @@ def of_run(path: Path) -> Document:
 
     Raises:
         ArtifactError: the run is not there, not finished or damaged.
-        ConfigError: its result is of an older version.
+        ConfigError: it was made by an older version.
     """
-    facts = runs.open_run(path)
-    if not (path / "result" / "result.json").is_file():
-        raise ConfigError(
-            f"{str(path)!r} is a run of `interp {facts.get('command')}` by an older version, which this one "
-            "cannot read. Run it again: its run.json has the command line."
-        )
-    return document(results.load(path / "result"), {**facts, "path": path.as_posix()})
+    facts, result = runs.open_result(path)
+    return document(result, {**facts, "path": path.as_posix()})

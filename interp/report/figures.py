@@ -18,7 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interp import results
+from interp import results, runs
 from interp.errors import ConfigError, DataError
 from interp.report.escape import printable
 from interp.results import write_atomically
@@ -70,8 +70,8 @@ def figure_of(result: Any, name: str = "") -> Figure:
     Raises:
         ConfigError: for anything else.
     """
-    if isinstance(result, str | Path) and (Path(result) / "result" / "result.json").is_file():
-        result = results.load(Path(result) / "result")
+    if isinstance(result, str | Path):
+        _, result = runs.open_result(result)
     if isinstance(result, results.Result):
         result = result.figure(name)
     if not isinstance(result, results.Figure):

@@ -35,19 +35,20 @@ FACTS, ARRAYS, OBJECTS = "result.json", "result.safetensors", "objects"
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def write(result: Any, folder: Path, *, text: bool = True) -> Path:
+def write(result: Any, folder: Path, *, text: bool = True, kept: Mapping[str, object] | None = None) -> Path:
     """Write a result into a folder: arrays and objects first, the file that names them last.
 
     Args:
         result: what is written.
         folder: where to.
         text: False to leave out the prompts.
+        kept: objects that are on disk already, by their path from the folder: these are named, not written.
 
     Raises:
         ConfigError: when the place cannot be written.
         DataError: for a value that no reader could restore, naming its place.
     """
-    writer = _Writer(folder, text=text)
+    writer = _Writer(folder, text=text, kept=kept)
     content = writer.plain(result, type(result).__name__)
     if writer.arrays:
         from safetensors.torch import save
@@ -63,6 +64,10 @@ def read(folder: Path) -> Any:
     Raises:
         ArtifactError: nothing is there, it is damaged, or of a schema that this version does not know.
     """
+    if not (folder / FACTS).is_file():
+        inside = folder / "result"
+        place = f"{inside.as_posix()!r}" if (inside / FACTS).is_file() else "what result.save(folder) wrote"
+        raise ArtifactError(f"'{folder}' holds no result ({FACTS} is missing). Give {place}.")
     try:
         content = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         arrays: dict[str, Any] = {}
@@ -108,14 +113,23 @@ def from_json(content: Any, kind: Any) -> Any:
 def _class_of(content: Any) -> type:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema not in SCHEMAS:
+        kind = str(schema).partition("/")[0]
+        if known := [one for one in SCHEMAS if one.partition("/")[0] == kind]:
+            raise ArtifactError(
+                f"it is of schema {schema!r}, and this version of interp reads {known[0]!r}. Make it again, "
+                "or read it with the version that wrote it."
+            )
         raise ArtifactError(f"schema {schema!r} is not known here; known: {', '.join(SCHEMAS) or 'none'}.")
     module, _, name = SCHEMAS[schema].partition(":")
     return getattr(import_module(module), name)
 
 
 class _Writer:
-    def __init__(self, folder: Path | None, *, text: bool = True) -> None:
+    def __init__(
+        self, folder: Path | None, *, text: bool = True, kept: Mapping[str, object] | None = None
+    ) -> None:
         self.folder, self.text, self.arrays, self.objects = folder, text, {}, 0
+        self.kept = {id(one): place for place, one in (kept or {}).items()}
         self.groups: dict[str, str] = {}
 
     def plain(self, value: Any, place: str) -> Any:
@@ -165,7 +179,9 @@ class _Writer:
             return found
         return [self.groups.setdefault(one, f"group {len(self.groups) + 1}") for one in found]
 
-    def _object(self, value: Any, place: str) -> dict[str, int]:
+    def _object(self, value: Any, place: str) -> dict[str, int | str]:
+        if id(value) in self.kept:
+            return {"object": self.kept[id(value)]}
         if self.folder is None or not hasattr(value, "save") or not hasattr(type(value), "load"):
             raise DataError(f"{place}: a {type(value).__name__} cannot be written.")
         number, self.objects = self.objects, self.objects + 1
@@ -237,9 +253,23 @@ class _Reader:
             return hint.parse(value)
         if isinstance(value, dict) and isinstance(value.get("object"), int):
             return hint.load(self.folder / OBJECTS / str(value["object"]))
+        if isinstance(value, dict) and isinstance(value.get("object"), str):
+            return hint.load(self._kept(value["object"], place))
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):
             return self._dataclass(value, hint, place)
         raise TypeError(f"{place}: {value!r} is no {hint}")
+
+    def _kept(self, name: str, place: str) -> Path:
+        """Where a run keeps an object of its result; a file beyond the run's folder is not followed."""
+        found, run = self.folder / name, self.folder.resolve().parent
+        if not found.resolve().is_relative_to(run):
+            raise ArtifactError(f"{place} names {name!r}, which is outside of the run's folder.")
+        if not found.exists():
+            raise ArtifactError(
+                f"{place} is kept in {name}, which is not there. Keep the folder of the run whole, or save "
+                "the result by itself: interp.results.load(RUN/result).save(FOLDER)."
+            )
+        return found
 
     def _dataclass(self, value: dict[str, Any], hint: Any, place: str) -> Any:
         content = {name: one for name, one in value.items() if name != "schema"}

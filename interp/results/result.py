@@ -7,7 +7,7 @@ notebooks, saving, loading, gates, comparisons and reports are written once and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -137,12 +137,16 @@ class Result:
         }
         return jsonable(content)[0]
 
-    def save(self, folder: str | Path, *, text: bool = True) -> Path:
+    def save(
+        self, folder: str | Path, *, text: bool = True, kept: Mapping[str, object] | None = None
+    ) -> Path:
         """Write everything that :func:`load` needs: ``result.json``, with its arrays and probes beside it.
 
         Args:
             folder: where to.
             text: False to leave out the prompts: what holds them is written as its ``redacted()``.
+            kept: probes of this result that are on disk already, by their path from the folder, such as
+                ``../probes/resid_post.20``: they are named, not written again.
 
         Returns:
             The folder.
@@ -151,7 +155,7 @@ class Result:
             ConfigError: when the place cannot be written.
             DataError: when a field holds what cannot be written.
         """
-        return codec.write(self, Path(folder), text=text)
+        return codec.write(self, Path(folder), text=text, kept=kept)
 
     def __repr__(self) -> str:
         """The verdict in one line."""

@@ -4,7 +4,9 @@
 runs/<name>/
   run.json         what was asked, with which versions, on which model
   manifest.json    sha256 and size of every file, written last: a folder without it is not finished
-  data.parquet  metrics.json  metrics.parquet  figures/  activations/  probes/  report.html  log.jsonl
+  result/          the result, as interp.results.load reads it
+  probes/          each probe of it, as probes.load_probe and `interp decode --probe` read it
+  data.parquet  metrics.json  tables/  figures/  activations/  report.html  log.jsonl
 ```
 
 Every file is written under a temporary name, flushed and renamed. The folder is locked while it is written.
@@ -14,7 +16,17 @@ and can be resumed.
 
 from interp.runs.folder import RunFolder
 from interp.runs.identity import cache_key, versions
-from interp.runs.integrity import LAYOUT, MANIFEST, digest, files, listing, open_run, replace, verify
+from interp.runs.integrity import (
+    LAYOUT,
+    MANIFEST,
+    digest,
+    files,
+    listing,
+    open_result,
+    open_run,
+    replace,
+    verify,
+)
 from interp.runs.lock import LOCK, Lock
 
 __all__ = [
@@ -27,6 +39,7 @@ __all__ = [
     "digest",
     "files",
     "listing",
+    "open_result",
     "open_run",
     "replace",
     "verify",

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from interp import results
-from interp.errors import ArtifactError
+from interp.errors import ArtifactError, ConfigError
 
 __all__ = [
     "LAYOUT",
@@ -18,6 +18,7 @@ __all__ = [
     "files",
     "listing",
     "member",
+    "open_result",
     "open_run",
     "replace",
     "state",
@@ -97,6 +98,25 @@ def open_run(path: str | Path) -> dict[str, Any]:
                 "The run is damaged: make it again with --overwrite."
             )
     return results.read_json(member(path, RUN))
+
+
+def open_result(path: str | Path) -> tuple[dict[str, Any], results.Result]:
+    """``run.json`` of a finished run, and its result.
+
+    Raises:
+        ArtifactError: when there is no finished run, or it is damaged.
+        ConfigError: when an older version made it, whose results this one cannot read.
+    """
+    path = Path(path)
+    facts = open_run(path)
+    if not (path / "result" / "result.json").is_file():
+        line = facts.get("command_line")
+        raise ConfigError(
+            f"{str(path)!r} was made by an older version of interp, whose results this one cannot show. "
+            "Its own report.html and metrics.json are as they were."
+            + (f" To see it here, make it again: {line} --out NEW" if line else "")
+        )
+    return facts, results.load(path / "result")
 
 
 def verify(path: str | Path) -> dict[str, Any]:

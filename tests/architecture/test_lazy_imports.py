@@ -59,6 +59,13 @@ def test_a_heavy_import_is_seen() -> None:
     assert "nnsight" not in found
 
 
+def test_modules_that_are_no_public_names_are_found_when_they_are_asked_for() -> None:
+    asked = "interp.results.load, interp.store.ActivationStore, interp.report.html"
+    assert loaded(f"import interp\n{asked}, interp.analyses.concepts.generation.probe_generation") != []
+    with pytest.raises(AssertionError, match="no attribute 'nonsense'"):
+        loaded("import interp\ninterp.nonsense")
+
+
 def test_import_interp_writes_nothing() -> None:
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import interp, probes"],

@@ -16,6 +16,7 @@ from interp.report import page
 from interp.report.document import document
 from interp.results import SCHEMAS, Result, load
 from tests.interp.every_result import MAKERS, result_of
+from tests.interp.shown_numbers import LINKS, UNLINKED
 
 
 def subclasses(kind: type) -> set[type]:
@@ -67,6 +68,25 @@ def test_a_result_says_shows_saves_and_comes_back(schema: str, tmp_path: Path) -
         if old.statistic is None:
             np.testing.assert_array_equal(old.values, new.values)
         assert new.value == old.value
+
+
+def test_every_class_that_has_findings_is_here() -> None:
+    classes = {schema: path.split(":") for schema, path in SCHEMAS.items()}
+    own = {
+        schema: getattr(import_module(module), name).findings for schema, (module, name) in classes.items()
+    }
+    assert {schema for schema, method in own.items() if method is not Result.findings} == set(LINKS)
+
+
+@pytest.mark.parametrize("schema", sorted(LINKS))
+def test_a_finding_is_the_number_that_its_row_shows(schema: str) -> None:
+    result = result_of(schema)
+    found = {one.name: one.value for one in result.findings()}
+    shown = dict(LINKS[schema](result))
+    left = {name for name in found if name not in shown and name.partition(": ")[2] not in UNLINKED}
+    assert not left
+    for name, value in shown.items():
+        assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
 
 
 def same(new: Any, old: Any) -> None:

@@ -163,6 +163,10 @@ def test_what_cannot_be_restored_is_refused_with_its_place(tmp_path: Path) -> No
     [
         (lambda c: c.update(schema="os.system/1"), "schema 'os.system/1' is not known"),
         (lambda c: c.update(schema=["x"]), "holds no result"),
+        (
+            lambda c: c.update(schema="interp.effects/1"),
+            "'interp.effects/1', and this .* 'interp.effects/2'. Make",
+        ),
         (lambda c: c.pop("schema"), "schema None is not known"),
         (lambda c: c.update(seed="7"), "'7' is no"),
         (lambda c: c.update(surprise=1), "no field 'surprise'"),

@@ -8,13 +8,16 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import interp
+import probes
 from interp import runs
 from interp.analyses import ProbeResult
-from interp.errors import ConfigError
+from interp.errors import ArtifactError, ConfigError
 from interp.results import load
 from tests.interp.cli.conftest import Answer, Call
 
@@ -56,6 +59,31 @@ def test_the_run_folder_holds_what_the_layout_says(made: tuple[Path, dict]) -> N
         p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
     }
     runs.verify(folder)
+    assert len([name for name in files if name.endswith("probe.safetensors")]) == 3  # each is there once
+
+
+def test_the_probes_of_a_run_load_by_every_way(made: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, test = made[0], torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    whole = load(folder / "result")
+    assert isinstance(whole, ProbeResult)
+    alone = load(whole.save(tmp_path / "alone"))
+    shutil.copytree(folder, tmp_path / "moved")
+    moved = load(tmp_path / "moved" / "result")
+    assert isinstance(alone, ProbeResult) and isinstance(moved, ProbeResult)
+    for layer in range(3):
+        read = probes.load(folder / "probes" / f"resid_post.{layer}").decision_function(test)
+        assert float(abs(read).max()) > 0
+        for found in (whole, alone, moved):
+            np.testing.assert_array_equal(found.probes[layer].decision_function(test), read)
+    shutil.rmtree(tmp_path / "moved" / "probes")
+    with pytest.raises(ArtifactError, match=r"kept in ../probes/resid_post.0, which is not there. Keep the"):
+        load(tmp_path / "moved" / "result")
+    facts = (tmp_path / "moved" / "result" / "result.json").read_text()
+    (tmp_path / "moved" / "result" / "result.json").write_text(
+        facts.replace("../probes", "../../alone/objects")
+    )
+    with pytest.raises(ArtifactError, match="outside of the run's folder"):
+        load(tmp_path / "moved" / "result")
 
 
 def test_the_envelope_holds_scores_controls_and_intervals(made: tuple[Path, dict]) -> None:
@@ -166,6 +194,28 @@ def test_the_front_door_plots_a_run_and_its_result_and_refuses_the_rest(made: tu
     for wrong in (3, {"schema": "other"}):
         with pytest.raises(ConfigError, match="no figure is known"):
             interp.plot(wrong)
+
+
+def test_a_run_of_an_older_version_is_refused_with_what_can_be_done(
+    call: Call, made: tuple[Path, dict], tmp_path: Path
+) -> None:
+    old = shutil.copytree(made[0], tmp_path / "old")
+    shutil.rmtree(old / "result")  # versions before results had a folder of their own
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["files"] = {k: v for k, v in manifest["files"].items() if not k.startswith("result/")}
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    line = json.loads((old / "run.json").read_text())["command_line"]
+    for asked in (("show", str(old)), ("report", str(old))):
+        answer = call(*asked)
+        assert answer.code == 2 and "made by an older version" in answer.err
+        assert f"make it again: {line} --out NEW" in answer.err
+    with pytest.raises(ConfigError, match="made by an older version"):
+        interp.plot(old)
+    assert (old / "report.html").is_file() and (old / "metrics.json").is_file()  # as the message says
+    with pytest.raises(ArtifactError, match=r"result.json is missing.*what result.save"):
+        load(old)
+    with pytest.raises(ArtifactError, match=r"result.json is missing.*Give '.*run/result'"):
+        load(made[0])
 
 
 def test_without_text_the_run_holds_hashes_and_no_word_of_the_prompts(call: Call) -> None:

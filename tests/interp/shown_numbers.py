@@ -1,16 +1,14 @@
-"""A number that a comparison judges is the number that the tables of the same result show."""
+"""Where the tables of a result show the numbers that its findings judge, by schema."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
-import pytest
-
 from interp.analyses.causal.edits import EDITS
-from interp.results import SCHEMAS, Result
-from tests.interp.every_result import result_of
+from interp.results import Result
+
+__all__ = ["LINKS", "UNLINKED"]
 
 Shown = Iterator[tuple[str, float]]
 """Name of a finding, and the number that stands for it in a table."""
@@ -128,22 +126,3 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
 """Schema -> what its tables show of the findings."""
 UNLINKED = {"kept by the circuit alone", "effect of all of them"}
 """Findings of a circuit that the table over several sets of pairs has no column for."""
-
-
-def test_every_class_that_has_findings_is_here() -> None:
-    classes = {schema: path.split(":") for schema, path in SCHEMAS.items()}
-    own = {
-        schema: getattr(import_module(module), name).findings for schema, (module, name) in classes.items()
-    }
-    assert {schema for schema, method in own.items() if method is not Result.findings} == set(LINKS)
-
-
-@pytest.mark.parametrize("schema", sorted(LINKS))
-def test_a_finding_is_the_number_that_its_row_shows(schema: str) -> None:
-    result = result_of(schema)
-    found = {one.name: one.value for one in result.findings()}
-    shown = dict(LINKS[schema](result))
-    left = {name for name in found if name not in shown and name.partition(": ")[2] not in UNLINKED}
-    assert not left
-    for name, value in shown.items():
-        assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
