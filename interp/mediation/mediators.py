@@ -64,7 +64,7 @@ class Mediator:
     @cached_property
     def places(self) -> tuple[Place, ...]:
         """Give what is written: one place, or two for a key-value group."""
-        index = self.units or self.site.index
+        index = None if self.site.kind in _ALONE else self.units or self.site.index
         first = Place(_carrier(self.site), index, self.subspace)
         if not self.with_values:
             return (first,)
@@ -123,7 +123,13 @@ Members = tuple[Mediator, ...] | tuple[Edge, ...]
 _WHOLE = {"head": "z", "z": "z", "neuron": "mlp_act"}
 
 
+_ALONE = ("expert",)
+"""Kinds whose units are sites that are written each on its own."""
+
+
 def _carrier(site: Site) -> Site:
+    if site.kind in _ALONE:
+        return site
     return Site(_WHOLE.get(site.kind, site.kind), site.layer)
 
 
@@ -220,6 +226,21 @@ _ROWS = (
         "one unit of an MLP, or several together",
         "the finest native unit, for sparse effects; many, redundant, rarely one concept",
         _neurons,
+    ),
+    MediatorType(
+        "expert",
+        "expert.*",
+        "what one routed expert adds, its weight included; zero at tokens that are not sent to it",
+        "what an expert does for a behaviour; the router is left as it is, so no other expert steps in",
+    ),
+    MediatorType(
+        "shared_expert", "shared_expert.*", "what the expert adds that every token passes", "as expert"
+    ),
+    MediatorType(
+        "router",
+        "router.*",
+        "the logits by which experts are chosen",
+        "does it matter where tokens are sent? The experts chosen anew read the same stream",
     ),
     MediatorType(
         "subspace",
@@ -343,4 +364,6 @@ def _width(model: Model, site: Site) -> int:
         return model.architecture.head_width(layer)
     if site.kind == "mlp_act":
         return model.anatomy.neurons[layer]
+    if site.kind == "router":
+        return model.anatomy.experts[layer]
     return 1 if site.kind == "neuron" else model.d_model

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError, SiteError
+from interp.models.expert_views import ExpertOutput, ExpertSlice, Gated, Routed
 from interp.models.families import Family
 from interp.models.tensor_views import Fused, HeadOutput, Heads, Neuron, Pattern, Scaled, Shifted, View, Whole
 from interp.sites import KINDS, READ_ONLY, Anatomy, Site
@@ -29,7 +30,8 @@ class Location:
         side: "in" for its first argument, "out" for its output.
         view: how to cut the site out of that tensor and to put it back.
         slot: which element, where the output is a tuple.
-        base: a block whose input the view needs as ``given``; None gives it the hooked module's own input.
+        base: a module whose input the view needs as ``given``; None gives it the hooked module's own input.
+        base_side: "out" where it needs that module's output instead.
     """
 
     module: nn.Module
@@ -37,12 +39,14 @@ class Location:
     view: View
     slot: int = 0
     base: nn.Module | None = None
+    base_side: Literal["in", "out"] = "in"
 
 
 _FIELDS = {
     **{kind: kind for kind in ("attn_out", "mixer_out", "mlp_out", "q", "k", "v")},
     **dict.fromkeys(("z", "head"), "out_projection"),
     **dict.fromkeys(("mlp_act", "neuron"), "down_projection"),
+    **{"router": "router", "expert": "experts", "shared_expert": "shared_expert"},
 }
 """Kind of site to the field of the row that names its module."""
 
@@ -178,6 +182,7 @@ class Architecture:
             tuple(map(self._kv_heads, layers)),
             tuple(self._width(layer, "down_projection", in_features) for layer in layers),
             tuple((kind, found) for kind, found in there if len(found) < self.n_layers),
+            tuple(map(self._experts, layers)),
         )
 
     def has(self, kind: str, layer: int) -> bool:
@@ -219,6 +224,17 @@ class Architecture:
         """The width of a block's heads, as their outputs are joined; 0 without heads."""
         heads = self._heads(layer)
         return (self._width(layer, "out_projection", in_features) or self.d_model) // heads if heads else 0
+
+    def _experts(self, layer: int) -> int:
+        """Count routed experts: by the module's own word, or by its weights."""
+        experts = self.part(layer, "experts")
+        if experts is None:
+            return 0
+        if isinstance(number := getattr(experts, "num_experts", None), int):
+            return number
+        if isinstance(experts, nn.ModuleList):
+            return len(experts)
+        return next((len(weight) for weight in experts.parameters() if weight.ndim == 3), 0)
 
     def _kv_heads(self, layer: int) -> int:
         heads, size = self._heads(layer), self.head_width(layer)
@@ -307,6 +323,9 @@ class Architecture:
                 return Location(self.blocks[layer], "in", Whole())
             case "resid_post":
                 return Location(self.blocks[layer], "out", Whole())
+            case "mlp_out" if (beside := self.part(layer, "beside")) is not None:
+                view = Scaled(self.multiplier, offset=True)
+                return Location(self.module(layer, kind, kind), "out", view, base=beside, base_side="out")
             case "attn_out" | "mixer_out" | "mlp_out":
                 return Location(self.module(layer, kind, kind), "out", self._contribution)
             case "resid_mid" if write:
@@ -330,6 +349,8 @@ class Architecture:
                 return Location(self.module(layer, "down_projection", kind), "in", Whole())
             case "neuron":
                 return Location(self.module(layer, "down_projection", kind), "in", Neuron(index or 0))
+            case "router" | "expert" | "shared_expert":
+                return self._locate_expert(kind, layer, index or 0)
             case "final_norm":
                 return Location(self._final_norm(), "out", Whole())
         raise SiteError(f"'{site}' is not read by a hook.")
@@ -345,6 +366,23 @@ class Architecture:
             view: View = Heads(heads if kind == "q" else groups, index)
             return Location(self.module(layer, kind, kind), "out", view)
         return Location(self.module(layer, "qkv", kind), "out", Fused(layout, heads, groups, kind, index))
+
+    def _locate_expert(self, kind: str, layer: int, index: int) -> Location:
+        row, module = self.family.row(layer), self.module(layer, _FIELDS[kind], kind)
+        if kind == "router":
+            return Location(module, "out", Routed(module), slot=row.router_slot)
+        if kind == "shared_expert":
+            gate = self.part(layer, "shared_gate")
+            return Location(module, "out", Whole() if gate is None else Gated(gate))
+        if row.expert_layout == "each":
+            return Location(module, "out", ExpertSlice(self.anatomy.experts[layer], index))
+        return Location(module, "out", ExpertOutput(module, index, self._expert_factor(layer)))
+
+    def _expert_factor(self, layer: int) -> float:
+        """What the block multiplies the experts' sum by."""
+        name = self.family.row(layer).expert_multiplier
+        owners = (self.part(layer, "experts"), self.part(layer, "mlp_out"), self._text_config)
+        return float(next(getattr(one, name) for one in owners if hasattr(one, name))) if name else 1.0
 
     def _final_norm(self) -> nn.Module:
         found = _get(self.hf, self.family.final_norm) if self.family.final_norm else None

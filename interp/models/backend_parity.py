@@ -15,9 +15,10 @@ from interp.errors import InterpError, ModelError
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend
 from interp.models.backends.native import Native
-from interp.models.equations import probe_batch, tolerance
+from interp.models.equations import tolerance
 from interp.models.forward import LOGITS, last_logits
 from interp.models.hooks import Edit, Frame
+from interp.models.probe_pass import probe_batch
 from interp.sites import KINDS, READ_ONLY, Site
 
 __all__ = ["disagreements"]

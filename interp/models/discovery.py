@@ -22,13 +22,15 @@ from transformers import PreTrainedModel
 from interp.errors import InterpError, ModelError
 from interp.models import families
 from interp.models.architecture import Architecture, in_features, out_features
-from interp.models.equations import attention_error, probe_batch, read_once, tolerance
+from interp.models.equations import attention_error, tolerance
+from interp.models.experts import named, with_experts
 from interp.models.families import Family, overridden
 from interp.models.forward import forward
 from interp.models.hooks import evaluating
+from interp.models.probe_pass import probe_batch, read_once
 from interp.sites import Site
 
-__all__ = ["discover"]
+__all__ = ["discover", "holds_decoder", "placed"]
 
 _Sides = tuple[Tensor | None, Tensor | None]
 _Record = dict[str, _Sides]
@@ -58,11 +60,45 @@ def discover(hf: PreTrainedModel, name: str, known: Mapping[str, Any]) -> Family
             rows[layer] = row
     rows = _with_writers(hf, name, rows, [*groups.values()], known)
     rows = _with_layout(hf, name, rows, [*groups.values()], known)
+    architecture = Architecture(hf, replace(rows[0], rows=tuple(rows)), name)
+    rows = with_experts(architecture, [*groups.values()], known)
     if len(groups) == 1:
         return rows[0]
     first = next((row for row in rows if row.attention), rows[0])
     middle = next((row.resid_mid for row in rows if row.resid_mid), "")
     return replace(first, resid_mid=middle, rows=tuple(rows))
+
+
+def holds_decoder(hf: PreTrainedModel) -> bool:
+    """Tell whether a model has a text decoder beside others: an encoder of images or sounds."""
+    return hf.config.get_text_config() is not hf.config
+
+
+def placed(hf: PreTrainedModel, row: Family) -> Family | None:
+    """Find a row's blocks where a model holds the decoder inside; None where they are not there either.
+
+    Args:
+        hf: the model.
+        row: of the text decoder's type.
+    """
+    known = dict(hf.named_modules())
+    if isinstance(known.get(row.blocks), nn.ModuleList):
+        return row
+    inside = _decoder_path(hf)
+    norm = row.final_norm.rpartition(".")[2]
+    for tail in (row.blocks.partition(".")[2], row.blocks.rpartition(".")[2]):
+        if inside and isinstance(known.get(f"{inside}.{tail}"), nn.ModuleList):
+            path = f"{inside}.{tail}"
+            return replace(row, blocks=path, final_norm=f"{path.rpartition('.')[0]}.{norm}")
+    return None
+
+
+def _decoder_path(hf: PreTrainedModel) -> str:
+    """Where the text decoder is in a model that holds one beside others; "" where the model is one."""
+    if not holds_decoder(hf):
+        return ""
+    decoder = hf.get_decoder()
+    return next((path for path, part in hf.named_modules() if part is decoder), "")
 
 
 def _structure(block: nn.Module) -> tuple[Any, ...]:
@@ -89,7 +125,7 @@ def _row(hf: PreTrainedModel, path: str, layer: int, kind: str, known: Mapping[s
     block = hf.get_submodule(f"{path}.{layer}")
     attention = known.get("attention") or _attention(hf, block, kind)
     mixer = next(
-        (found for n in families.MIXER_NAMES if (found := _named(block, n)) != attention and found), ""
+        (found for n in families.MIXER_NAMES if (found := named(block, n)) != attention and found), ""
     )
     mixer = mixer or ("" if attention else _child(block, families.ATTENTION_NAMES))
     mlp = _child(block, families.MLP_NAMES)
@@ -135,17 +171,17 @@ def _is_mlp(part: nn.Module) -> bool:
     return bool(names & {"up_proj", "down_proj", "experts", "fc1", "fc2", "w2"}) and "in_proj" not in names
 
 
-def _named(block: nn.Module, name: str) -> str:
-    """Find the shallowest part of a block by its own name, in the block or in one of its parts."""
-    paths = [path for path, _ in block.named_modules() if path.rpartition(".")[2] == name]
-    return next((path for depth in (0, 1) for path in paths if path.count(".") == depth), "")
-
-
 def _blocks_path(hf: PreTrainedModel, name: str) -> str:
-    """Find the shallowest module list with one entry per layer; the largest of several."""
+    """Find the shallowest module list with one entry per layer; the largest of several.
+
+    Where a configuration counts otherwise (two attentions to a block), it is the largest that is in no other.
+    """
     count = getattr(hf.config.get_text_config(), "num_hidden_layers", None)
     lists = [(path, m) for path, m in hf.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
-    lists = [(path, m) for path, m in lists if count is None or len(m) == count]
+    inside = _decoder_path(hf)
+    lists = [(path, m) for path, m in lists if path.startswith(f"{inside}.")] or lists
+    outer = [(path, m) for path, m in lists if not any(part.isdigit() for part in path.split("."))]
+    lists = [(path, m) for path, m in outer if count is None or len(m) == count] or outer
     if not lists:
         raise ModelError(
             f"no list of blocks found in {name!r} ({hf.config.model_type}). "
@@ -169,7 +205,12 @@ def _sibling(hf: PreTrainedModel, blocks: str) -> str:
 def _below(block: nn.Module, root: str, names: Sequence[str]) -> str:
     """Find a linear layer by name below a child of the block, or in the block itself without such a child."""
     start = block.get_submodule(root) if root else block
-    linear = {path: m for path, m in start.named_modules() if out_features(m) and in_features(m)}
+    within = {"experts", *families.SHARED_NAMES}
+    linear = {
+        path: m
+        for path, m in start.named_modules()
+        if out_features(m) and in_features(m) and not within & {*path.split(".")}
+    }
     for name in names:
         for path in linear:
             if path.rpartition(".")[2] == name:
@@ -221,6 +262,8 @@ def _writers(
             middle = _middle(records, mixing, factor) if mixing and mlp else ""
             found = replace(row, **{first: mixing, other: "", "mlp_out": mlp})
             return found if "resid_mid" in known else replace(found, resid_mid=middle)
+    if found := _with_beside(row, records, known, factor, first):
+        return found
     both = [row.attn_out, row.mixer_out, row.mlp_out]
     if row.attn_out and row.mixer_out and all(_adds_up(record, both, factor) for record in records):
         return row
@@ -228,6 +271,23 @@ def _writers(
         if "mlp_out" not in known and mixing in records[0] and (middle := _middle(records, mixing, factor)):
             return replace(row, **{first: mixing, other: "", "resid_mid": middle})
     return None
+
+
+def _with_beside(
+    row: Family, records: Sequence[_Record], known: Mapping[str, Any], factor: float, first: str
+) -> Family | None:
+    """Take two parts for the MLP, added before the factor: experts, and what all tokens pass."""
+    shared = next((name for name in families.SHARED_NAMES if name in records[0]), "")
+    mixing = getattr(row, first)
+    if not shared or {"mlp_out", "beside"} & set(known) or row.mlp_out not in records[0]:
+        return None
+    order = [path for path in records[0] if path in (row.mlp_out, shared)]
+    if len(order) < 2 or not all(_adds_up(record, [mixing, *order], factor) for record in records):
+        return None
+    other = {"attn_out": "mixer_out", "mixer_out": "attn_out"}[first]
+    found = replace(row, **{other: ""}, beside=order[0], mlp_out=order[1], down_projection="")
+    middle = _middle(records, mixing, factor)
+    return found if "resid_mid" in known else replace(found, resid_mid=middle)
 
 
 def _projecting(row: Family, records: Sequence[_Record], known: Mapping[str, Any]) -> Family:

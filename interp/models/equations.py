@@ -6,20 +6,19 @@ reason, never guessed. Three passes of ten tokens.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.errors import InterpError, ModelError
 from interp.models.architecture import Architecture, Location, out_features
-from interp.models.forward import LOGITS, forward
-from interp.models.hooks import Frame, Stop, Writer, eager_attention, evaluating, reading, writing
-from interp.models.positions import Batch
+from interp.models.experts import contains, expert_sums, mixed, routing_fault
+from interp.models.forward import LOGITS
+from interp.models.hooks import Writer, evaluating
+from interp.models.probe_pass import Counted, probe_batch, read_once
 from interp.models.readout import Readout
 from interp.models.rounding import factor_error, relative, tolerance
 from interp.sites import KINDS, Site
@@ -32,14 +31,10 @@ __all__ = [
     "Equation",
     "Report",
     "attention_error",
-    "probe_batch",
-    "read_once",
     "relative",
     "tolerance",
     "validated",
 ]
-
-_LENGTH = 5
 
 Read = Mapping[Site, Tensor]
 """Sites to their values ``[batch pos ...]``, all of one pass."""
@@ -146,14 +141,9 @@ def _projected(
         writer = architecture.module(layer, kind, kind)
         inner = read[Site(source, layer)]
         out = projection.forward(inner.flatten(-2) if source == "z" else inner)
-        out = out if _contains(writer, projection, architecture.blocks[layer]) else writer.forward(out)
+        out = out if contains(writer, projection, architecture.blocks[layer]) else writer.forward(out)
         errors[layer] = relative(out * architecture.multiplier, read[Site(kind, layer)])
     return errors
-
-
-def _contains(outer: nn.Module, inner: nn.Module, block: nn.Module) -> bool:
-    """Tell whether a contribution is read at the projection or around it, rather than at a post-norm."""
-    return outer is not block and any(module is inner for module in outer.modules())
 
 
 def _head_sum(architecture: Architecture, read: Read) -> dict[int, float]:
@@ -239,6 +229,13 @@ _PATTERN = Equation(
     _patterns,
     "pattern times v differs from z by {error:.1e}.",
     ("pattern", "v"),
+)
+_EXPERTS = Equation(
+    "mlp_out.l = postnorm(sum over e of expert.l.e + shared_expert.l) * multiplier",
+    (),
+    lambda architecture, read: expert_sums(architecture),
+    "the experts and the shared expert do not sum to mlp_out (relative error {error:.1e}).",
+    ("expert", "shared_expert"),
 )
 _EQUATIONS = (
     MIDDLE,
@@ -327,18 +324,35 @@ def validated(architecture: Architecture) -> tuple[Architecture, Report]:
         report.disable(_no_middle(architecture), "resid_mid")
     read, logits = _guarded(architecture, _places(architecture, report), report)
     _check_stream(architecture, read, report)
+    architecture = _with_logits(architecture, {**read, LOGITS: logits})
     _check_sums(architecture, read, report)
     for equation in _EQUATIONS:
         report.ask(equation, architecture, {**read, LOGITS: logits})
     _check_widths(architecture, report)
     _check_pattern(architecture, report)
-    if not architecture.anatomy.layers("mixer_out"):
-        report.disabled.pop("mixer_out", None)  # no model without a recurrence needs to hear of it
+    _check_experts(architecture, report)
+    for kind in _RARE:
+        if not architecture.anatomy.layers(kind):
+            report.disabled.pop(kind, None)  # no model without a recurrence needs to hear of it
+    if not architecture.anatomy.layers("expert") and mixed(architecture):
+        report.disable("its experts are in no module of a known form.", "expert", "router")
     checked = replace(architecture, disabled=dict(report.disabled))
     _check_edit(checked, read, logits, report)
     token = architecture.embedding(probe_batch(architecture).input_ids)
     report.facts["embed_is_token"] = bool(torch.equal(token, read[Site("embed")]))
     return checked, report
+
+
+def _with_logits(architecture: Architecture, read: Read) -> Architecture:
+    """Take the head's output as it is, where that and not what the configuration says gives the logits.
+
+    What holds a decoder beside others has a head of its own, and some leave out the decoder's scale.
+    """
+    plain = replace(architecture, family=replace(architecture.family, plain_logits=True))
+    whole, bare = Report(), Report()
+    whole.ask(FINAL, architecture, read)
+    bare.ask(FINAL, plain, read)
+    return plain if "final_norm" in whole.disabled and not bare.disabled else architecture
 
 
 def _check_sums(architecture: Architecture, read: Read, report: Report) -> None:
@@ -356,40 +370,22 @@ def _check_sums(architecture: Architecture, read: Read, report: Report) -> None:
     report.ask(SUM, architecture, read)
 
 
-def probe_batch(architecture: Architecture) -> Batch:
-    """Make two rows of tokens that differ in the last one only, without padding."""
-    vocab = architecture.vocab_size
-    length = min(_LENGTH, architecture.max_length or _LENGTH)
-    row = [(7 + 11 * position) % vocab for position in range(length)]
-    other = [*row[:-1], (row[-1] + 1) % vocab]
-    device = architecture.device
-    ids = torch.tensor([row, other], device=device)
-    return Batch((0, 1), (length, length), ids, torch.ones_like(ids), (0, 0))
+_RARE = ("mixer_out", "router", "expert", "shared_expert")
 
 
-def read_once(
-    architecture: Architecture,
-    places: Mapping[Site, Location],
-    *,
-    writers: Sequence[Writer] = (),
-    eager: bool = False,
-    counted: Counted | None = None,
-) -> tuple[dict[Site, Tensor], Tensor]:
-    """Run the probe batch once; return what was read and the last logits (none under eager attention)."""
-    batch = probe_batch(architecture)
-    frame = Frame(batch=2, width=batch.width, stop=eager, found=counted if counted is not None else {})
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(architecture.modules))
-        if eager:
-            stack.enter_context(eager_attention(architecture.modules))
-        stack.enter_context(writing(writers, frame))
-        stack.enter_context(reading(places, frame))
-        try:
-            logits = forward(architecture, batch, "last").logits[:, -1:]
-        except Stop:
-            logits = torch.zeros(0)
-    return dict(frame.found), logits
+def _check_experts(architecture: Architecture, report: Report) -> None:
+    """Ask whether experts add up to the MLP, and whether a router follows its logits."""
+    if not architecture.anatomy.layers("expert"):
+        return
+    if "mlp_out" in report.disabled:
+        why = "'mlp_out' is not available, so its experts cannot be checked."
+        report.disable(why, "expert", "shared_expert")
+    if architecture.anatomy.layers("shared_expert") and "shared_expert" in report.disabled:
+        report.disable(report.disabled["shared_expert"], "expert")
+    if "expert" not in report.disabled:
+        report.ask(_EXPERTS, architecture, {})
+    if "router" not in report.disabled and (why := routing_fault(architecture)):
+        report.disable(why, "router")
 
 
 def _no_middle(architecture: Architecture) -> str:
@@ -420,20 +416,6 @@ def _places(architecture: Architecture, report: Report) -> dict[Site, Location]:
         if kind != "pattern" and kind not in report.disabled:
             found |= {(site := Site(kind, layer)): architecture.locate(site) for layer in layers}
     return found
-
-
-class Counted(dict[Site, Tensor]):
-    """Keep what is read, and count how often."""
-
-    def __init__(self) -> None:
-        """Begin with nothing read."""
-        super().__init__()
-        self.fired: Counter[Site] = Counter()
-
-    def __setitem__(self, site: Site, tensor: Tensor) -> None:
-        """Store what was read last, and count it."""
-        self.fired[site] += 1
-        super().__setitem__(site, tensor)
 
 
 def _guarded(

@@ -31,6 +31,7 @@ class Family:
         attn_out: the module whose output, times ``multiplier``, attention adds to the residual stream.
         mixer_out: the same for what mixes tokens where there is no attention: a recurrence, a convolution.
         mlp_out: the same for the MLP.
+        beside: a module whose output is added to that of ``mlp_out`` before the factor; "" for none.
         resid_mid: the module whose input is the stream between attention and MLP; "" in parallel blocks.
         out_projection: its input is ``z``, its output the sum of the heads.
         down_projection: its input is ``mlp_act``.
@@ -40,6 +41,15 @@ class Family:
         qkv: the module that computes queries, keys and values at once (other layouts).
         layout: "separate"; "thirds" for all queries, then all keys, then all values; "groups" for, per
             key-value head, its queries, its key and its value.
+        experts: the module that holds the routed experts; its output is their weighted sum.
+        expert_layout: "routed" where it is called with tokens, chosen experts and weights; "each" where every
+            expert is run on every token.
+        expert_multiplier: the experts' (or the MLP's) attribute that their sum is multiplied by; "" for none.
+        router: the module that gives the router's logits.
+        router_slot: where they are in its output.
+        shared_expert: the expert that every token passes.
+        shared_gate: the module whose sigmoid multiplies what it gives; "" for none.
+        plain_logits: whether the head's output is the logits, whatever the configuration says of a scale.
         multiplier: the configuration's name for the factor on both contributions; "" for none.
         parallel: the configuration's switch that makes blocks parallel; "" where ``resid_mid`` decides.
         rows: one row per block, where blocks are not all alike; () where this row is that of every block. A
@@ -64,6 +74,15 @@ class Family:
     multiplier: str = ""
     parallel: str = ""
     mixer_out: str = ""
+    beside: str = ""
+    experts: str = ""
+    expert_layout: Literal["routed", "each"] = "routed"
+    expert_multiplier: str = ""
+    router: str = ""
+    router_slot: int = 0
+    shared_expert: str = ""
+    shared_gate: str = ""
+    plain_logits: bool = False
     rows: tuple[Family, ...] = ()
 
     def row(self, layer: int) -> Family:
@@ -213,7 +232,13 @@ MLP_NAMES = (
     "feedforward",
     "mlp_block",
     "mixer",
+    "shared_mlp",
 )
+EXPERTS_NAMES = ("experts",)
+ROUTER_NAMES = ("gate", "router")
+SHARED_NAMES = ("shared_expert", "shared_experts", "shared_mlp")
+SHARED_GATE_NAMES = ("shared_expert_gate",)
+EXPERT_MULTIPLIER_NAMES = ("routed_scaling_factor",)
 OUT_NAMES = ("o_proj", "out_proj", "c_proj", "dense", "wo", "resid_proj", "out_lin", "linear_attn")
 DOWN_NAMES = (
     "down_proj",

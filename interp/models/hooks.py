@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from interp.errors import ModelError
 from interp.models.architecture import Location
-from interp.models.tensor_views import HeadOutput, Whole
+from interp.models.tensor_views import Given, View, Whole
 from interp.sites import Site
 
 __all__ = [
@@ -186,7 +186,7 @@ def reader_hooks(places: Mapping[Site, Location], frame: Frame) -> Iterator[Hook
     for site, location in places.items():
         bases: list[Tensor] = []
         if location.base is not None:
-            yield _hook(Location(location.base, "in", Whole()), frame, partial(_stash, bases))
+            yield _hook(Location(location.base, location.base_side, Whole()), frame, partial(_stash, bases))
         yield _reader(site, location, frame, bases)
 
 
@@ -195,33 +195,33 @@ def writer_hooks(writers: Sequence[Writer], frame: Frame) -> Iterator[Hook]:
     for writer in sorted(writers, key=lambda writer: writer.site):
         bases: list[Tensor] = []
         if writer.location.base is not None:
-            yield _hook(Location(writer.location.base, "in", Whole()), frame, partial(_stash, bases))
+            where = Location(writer.location.base, writer.location.base_side, Whole())
+            yield _hook(where, frame, partial(_stash, bases))
         yield _hook(writer.location, frame, partial(_edit, writer, bases, frame))
 
 
-Action = Callable[[Tensor, Tensor | None], Tensor | None]
+Action = Callable[[Tensor, Given], Tensor | None]
 
 
 def _reader(site: Site, location: Location, frame: Frame, bases: list[Tensor]) -> Hook:
     """Make a hook that only reads; short, because it runs once per site and pass."""
-    read = None if isinstance(location.view, Whole) else location.view.read
+    view = None if isinstance(location.view, Whole) else location.view
     if location.side == "in":
-        return Hook(location.module, "in", partial(_read_input, site, read, frame))
-    return Hook(location.module, "out", partial(_read_output, site, read, location.slot, bases, frame))
+        return Hook(location.module, "in", partial(_read_input, site, view, frame))
+    return Hook(location.module, "out", partial(_read_output, site, view, location.slot, bases, frame))
 
 
-Read = Callable[[Tensor, Tensor | None], Tensor] | None
-
-
-def _read_input(site: Site, read: Read, frame: Frame, module: nn.Module, args: Any, kwargs: Any) -> None:
+def _read_input(
+    site: Site, view: View | None, frame: Frame, module: nn.Module, args: Any, kwargs: Any
+) -> None:
     tensor = args[0] if args else kwargs["hidden_states"]
     value = tensor if tensor.dim() > 2 else frame.square(tensor)
-    frame.keep(site, value if read is None else read(value, None))
+    frame.keep(site, value if view is None else view.read(value, None))
 
 
 def _read_output(
     site: Site,
-    read: Read,
+    view: View | None,
     slot: int,
     bases: list[Tensor],
     frame: Frame,
@@ -235,19 +235,17 @@ def _read_output(
             f"{type(module).__name__} returns no attention probabilities, even under eager attention."
         )
     value = tensor if tensor.dim() > 2 else frame.square(tensor)
-    if read is not None:
-        value = read(value, bases.pop() if bases else args[0] if args else None)
+    if view is not None:
+        value = view.read(value, bases.pop() if bases else view.given(args))
         value = value + frame.shifts[site] if site in frame.shifts else value
     frame.keep(site, value)
 
 
-def _stash(bases: list[Tensor], tensor: Tensor, given: Tensor | None) -> None:
+def _stash(bases: list[Tensor], tensor: Tensor, given: Given) -> None:
     bases[:] = [tensor]
 
 
-def _edit(
-    writer: Writer, bases: list[Tensor], frame: Frame, tensor: Tensor, given: Tensor | None
-) -> Tensor | None:
+def _edit(writer: Writer, bases: list[Tensor], frame: Frame, tensor: Tensor, given: Given) -> Tensor | None:
     site, location = writer.site, writer.location
     given = bases.pop() if bases else given
     current = location.view.read(tensor, given)
@@ -255,17 +253,17 @@ def _edit(
     new = writer.edit(current)
     if new is current:
         return None
-    if isinstance(location.view, HeadOutput):
+    if location.view.computed:
         change = new - current
         frame.shifts[site] = frame.shifts[site] + change if site in frame.shifts else change
-        return tensor + change
+        return location.view.moved(tensor, change)
     return location.view.write(tensor, given, new).contiguous()
 
 
 def _hook(location: Location, frame: Frame, action: Action) -> Hook:
     if location.side == "in":
         return Hook(location.module, "in", partial(_input_hook, frame, action))
-    return Hook(location.module, "out", partial(_output_hook, frame, action, location.slot))
+    return Hook(location.module, "out", partial(_output_hook, frame, action, location))
 
 
 def _input_hook(
@@ -281,18 +279,15 @@ def _input_hook(
 
 
 def _output_hook(
-    frame: Frame, action: Action, slot: int, module: nn.Module, args: tuple[Any, ...], output: Any
+    frame: Frame, action: Action, location: Location, module: nn.Module, args: tuple[Any, ...], output: Any
 ) -> Any:
+    view, slot = location.view, location.slot
     tensor = output if isinstance(output, Tensor) else output[slot]
-    given = args[0] if args and isinstance(args[0], Tensor) else None
     flat = tensor.dim() == 2
-    new = action(frame.square(tensor) if flat else tensor, given)
+    new = action(frame.square(tensor) if flat else tensor, view.given(args))
     if new is None:
         return None
-    new = new.view(tensor.shape) if flat else new
-    if isinstance(output, Tensor):
-        return new
-    return type(output)((*output[:slot], new, *output[slot + 1 :]))
+    return view.replaced(output, slot, new.view(tensor.shape) if flat else new, args)
 
 
 @contextmanager

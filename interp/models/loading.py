@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -31,7 +33,7 @@ from interp.models.architecture import Architecture
 from interp.models.backend_parity import disagreements
 from interp.models.backends import BACKENDS
 from interp.models.backends.base import Backend
-from interp.models.discovery import discover
+from interp.models.discovery import discover, holds_decoder, placed
 from interp.models.equations import validated
 from interp.models.families import Family, family_of, overridden
 from interp.models.model import Model
@@ -124,6 +126,8 @@ def load(
     if on := peft_adapters.active(hf):
         warnings.append(f"adapters are on: {', '.join(on)}.")
     tok = _tokenizer(tokenizer, origin, hub, warnings, local=isinstance(source, PreTrainedModel))
+    if holds_decoder(hf):
+        warnings.append(f"of a {hf.config.model_type} model the text decoder is used: prompts are texts.")
     architecture, certificate = _examined(hf, name, family, check=check)
     architecture, machinery = _machinery(backend, architecture, check=check)
     trained = weights != "random" and not isinstance(source, PreTrainedModel)
@@ -207,8 +211,8 @@ def _from_source(
     wanted = _chosen_dtype(config, dtype, target, warnings)
     if weights == "random":
         own = wanted if isinstance(wanted, torch.dtype) else getattr(config, "dtype", None) or torch.float32
-        return _initialised(AutoModelForCausalLM, config, own, target, trust=hub["trust_remote_code"])
-    hf: Any = _checkpoint(origin, name, wanted, hub, warnings)
+        return _initialised(_maker(config), config, own, target, trust=hub["trust_remote_code"])
+    hf: Any = _checkpoint(_maker(config), origin, name, wanted, hub, warnings)
     quantized = getattr(hf, "is_quantized", False)  # such a model cannot be cast
     if target.type == "cpu" and dtype == "auto" and not quantized and hf.dtype in _HALVES:
         warnings.append(_half_warning(hf.dtype))
@@ -218,7 +222,19 @@ def _from_source(
     return (hf if quantized else hf.to(target)).eval()
 
 
-def _checkpoint(origin: str, name: str, dtype: Any, hub: dict[str, Any], warnings: list[str]) -> Any:
+_MAKERS = (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM)
+
+
+def _maker(config: PretrainedConfig) -> Any:
+    """The class that loads a decoder, or what holds one; None where a type has none."""
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):  # its code comes with it
+        return AutoModelForCausalLM
+    return next((maker for maker in _MAKERS if type(config) in maker._model_mapping), None)
+
+
+def _checkpoint(
+    maker: Any, origin: str, name: str, dtype: Any, hub: dict[str, Any], warnings: list[str]
+) -> Any:
     """Load what a folder or the hub holds, and refuse one whose tensors are not all there.
 
     Raises:
@@ -226,9 +242,7 @@ def _checkpoint(origin: str, name: str, dtype: Any, hub: dict[str, Any], warning
     """
     try:
         with _silent():
-            found: Any = AutoModelForCausalLM.from_pretrained(
-                origin, dtype=dtype, output_loading_info=True, **hub
-            )
+            found: Any = maker.from_pretrained(origin, dtype=dtype, output_loading_info=True, **hub)
             hf, info = found
     except MemoryError:
         raise
@@ -347,8 +361,7 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
             f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its "
             f"cache could give ({_first_line(error)}). Check the name and the network, or give a folder."
         ) from error
-    own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})  # its code comes with it
-    if config.is_encoder_decoder or not (own or type(config) in AutoModelForCausalLM._model_mapping):
+    if config.get_text_config().is_encoder_decoder or config.is_encoder_decoder or _maker(config) is None:
         raise ModelError(
             f"{name!r} is a {config.model_type} model, which is not a causal decoder. "
             "Encoders and encoder-decoders are not supported; give a decoder-only language model."
@@ -400,7 +413,7 @@ def _initialised(
     config = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        auto = maker is AutoModelForCausalLM
+        auto = maker in _MAKERS
         hf: Any = maker.from_config(config, trust_remote_code=trust) if auto else maker(config)
     return hf.to(device=device, dtype=dtype).eval()
 
@@ -488,6 +501,7 @@ def _family(hf: PreTrainedModel, name: str, family: Family | Mapping[str, Any] |
     if isinstance(family, Family):
         return family
     row = family_of(hf.config.get_text_config().model_type)
+    row = placed(hf, row) if row is not None else None
     if row is None:
         _log.info("model type %r has no row; its modules are looked for", hf.config.model_type)
         row = discover(hf, name, dict(family or {}))

@@ -25,6 +25,8 @@ EXACT = (torch.float32, torch.float64)
 def finished(architecture: Architecture, raw: Tensor) -> Tensor:
     """Apply what the configuration says happens to logits after the head: scale, divisor, softcap."""
     config = architecture.hf.config.get_text_config()
+    if architecture.family.plain_logits:
+        return raw
     if (factor := getattr(config, "logit_scale", None)) is not None:
         raw = raw * factor
     if (divisor := getattr(config, "logits_scaling", None)) is not None:

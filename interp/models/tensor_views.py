@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 __all__ = [
     "Fused",
+    "Given",
     "HeadOutput",
     "Heads",
     "Neuron",
@@ -26,48 +28,84 @@ __all__ = [
 ]
 
 
+Given = Tensor | tuple[Tensor, ...] | None
+"""What a view may need besides the tensor it cuts."""
+
+
 class View(ABC):
     """Read a site from a module's tensor, and write it back as a new tensor.
 
-    ``given`` is the tensor a view may need besides: the module's input for a head's output, the block's input
-    for ``resid_mid``.
+    ``given`` is what a view may need besides: the module's input for a head's output, the block's input for
+    ``resid_mid``, all that the experts are called with for one of them.
+
+    Attributes:
+        computed: whether the value is computed from what is given, so that what was written there must be
+            remembered for later readings; it is written with ``moved``.
     """
 
+    computed: ClassVar[bool] = False
+
+    def given(self, args: Sequence[Any]) -> Given:
+        """Choose it from what the module is called with."""
+        return args[0] if args and isinstance(args[0], Tensor) else None
+
     @abstractmethod
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return the site's value, ``[batch, pos, ...]``."""
 
     @abstractmethod
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Return what must stand in place of ``tensor`` so that the site's value is ``new``."""
+
+    def moved(self, tensor: Tensor, change: Tensor) -> Tensor:
+        """Return what must stand in place of ``tensor`` so that the site's value changes by so much."""
+        return tensor + change
+
+    def replaced(self, output: Any, slot: int, new: Tensor, args: Sequence[Any]) -> Any:
+        """Put what ``write`` returned into a module's output."""
+        if isinstance(output, Tensor):
+            return new
+        return type(output)((*output[:slot], new, *output[slot + 1 :]))
 
 
 @dataclass(frozen=True)
 class Whole(View):
     """Take the tensor as it is."""
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return the tensor."""
         return tensor
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Return the new value."""
         return new
 
 
 @dataclass(frozen=True)
 class Scaled(View):
-    """Take the tensor times a constant that the block multiplies by later."""
+    """Take the tensor times a constant that the block multiplies by later.
+
+    Attributes:
+        factor: the constant.
+        offset: whether ``given`` is added to the tensor before.
+    """
 
     factor: float
+    offset: bool = False
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return the product."""
-        return tensor * self.factor
+        return self._whole(tensor, given) * self.factor
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Add the change, divided by the factor, so that no change gives the same bits."""
-        return tensor + (new - tensor * self.factor) / self.factor
+        return tensor + (new - self._whole(tensor, given) * self.factor) / self.factor
+
+    def _whole(self, tensor: Tensor, given: Given) -> Tensor:
+        if not self.offset:
+            return tensor
+        assert isinstance(given, Tensor)
+        return tensor + given
 
 
 @dataclass(frozen=True)
@@ -76,15 +114,15 @@ class Shifted(View):
 
     part: View
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return the sum."""
-        assert given is not None
+        assert isinstance(given, Tensor)
         return given + self.part.read(tensor, None)
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Write the contribution that brings the sum to ``new``."""
         part = self.part.read(tensor, None)
-        assert given is not None
+        assert isinstance(given, Tensor)
         return self.part.write(tensor, None, part + (new - (given + part)))
 
 
@@ -95,12 +133,12 @@ class Heads(View):
     count: int
     index: int | None = None
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return ``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
         heads = tensor.unflatten(-1, (self.count, -1))
         return heads if self.index is None else heads[..., self.index, :]
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Join the heads again."""
         if self.index is None:
             return new.flatten(-2)
@@ -123,12 +161,12 @@ class Fused(View):
     part: Literal["q", "k", "v"]
     index: int | None = None
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return ``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
         heads = self._all(tensor)
         return heads if self.index is None else heads[..., self.index, :]
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Put the part back among the others."""
         if self.index is not None:
             heads = self._all(tensor).clone()
@@ -166,11 +204,11 @@ class Neuron(View):
 
     index: int
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return ``[..., 1]``."""
         return tensor[..., self.index : self.index + 1]
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Return a copy with that coordinate replaced."""
         copy = tensor.clone()
         copy[..., self.index : self.index + 1] = new
@@ -183,12 +221,12 @@ class Pattern(View):
 
     index: int | None = None
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return the probabilities with the query position as the position axis."""
         pattern = tensor.transpose(1, 2)
         return pattern if self.index is None else pattern[..., self.index, :]
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Refuse: the probabilities have been used already when a module returns them."""
         raise NotImplementedError("attention patterns are read-only")
 
@@ -201,12 +239,14 @@ class HeadOutput(View):
     count: int
     index: int
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    computed = True
+
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return ``[..., d_model]`` computed from the projection's input ``given``."""
-        assert given is not None
+        assert isinstance(given, Tensor)
         return head_output(self.projection, given, self.count, self.index)
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Add the head's change to the projection's output."""
         return tensor + (new - self.read(tensor, given))
 

@@ -13,6 +13,8 @@ neuron.l.n = mlp_act.l[..., n]
 q.l k.l v.l                                          projection outputs, before q_norm/k_norm and rotation
 z.l.h = sum over keys of pattern.l.h * v.l.group(h)
 final_norm, logits                                   logits after scale and softcap, as the model returns them
+mlp_out.l = postnorm(sum over e of expert.l.e + shared_expert.l) * multiplier        mixtures of experts
+expert.l.e = what routed expert e gives, times its weight; zero where it is not chosen
 mixer_out.l in place of attn_out.l                   what a recurrence, a convolution or linear attention adds
 ```
 
@@ -20,10 +22,11 @@ Blocks need not be alike: a site exists in layers that have its modules, and a s
 
 Layers are 0-based blocks. Positions are never part of a name. Shapes, with ``...`` the positions asked for:
 
-* ``embed resid_* attn_out mixer_out mlp_out head final_norm``: ``[..., d_model]``;
+* ``embed resid_* attn_out mixer_out mlp_out head expert shared_expert final_norm``: ``[..., d_model]``;
 * ``logits``: ``[..., vocab]``;
 * ``q z``: ``[..., head, d_head]``; ``k v``: ``[..., kv head, d_head]``; with an index: ``[..., d_head]``;
 * ``pattern``: ``[..., head, key position]``, the query position being the position axis;
+* ``router``: ``[..., expert]``, the logits that experts are chosen by, before any bias that only chooses;
 * ``mlp_act``: ``[..., neuron]``; ``neuron.l.n``: ``[..., 1]``.
 """
 
@@ -44,6 +47,7 @@ __all__ = [
     "attn_out",
     "embed",
     "expand",
+    "expert",
     "final_norm",
     "head",
     "k",
@@ -58,6 +62,8 @@ __all__ = [
     "resid_mid",
     "resid_post",
     "resid_pre",
+    "router",
+    "shared_expert",
     "transformer_lens_name",
     "v",
     "z",
@@ -107,6 +113,21 @@ def mlp_act(layer: int) -> Site:
 def neuron(layer: int, index: int) -> Site:
     """Name one coordinate of ``mlp_act``."""
     return Site("neuron", layer, index)
+
+
+def router(layer: int) -> Site:
+    """Name the logits by which a router chooses experts."""
+    return Site("router", layer)
+
+
+def expert(layer: int, index: int) -> Site:
+    """Name one routed expert's part of ``mlp_out``, its weight included."""
+    return Site("expert", layer, index)
+
+
+def shared_expert(layer: int) -> Site:
+    """Name the part of ``mlp_out`` that every token gets, its gate included."""
+    return Site("shared_expert", layer)
 
 
 def q(layer: int, index: int | None = None) -> Site:

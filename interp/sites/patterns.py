@@ -57,6 +57,7 @@ class Anatomy(NamedTuple):
         kv_heads: key-value heads.
         neurons: neurons.
         some: the layers that have a kind, for the kinds that not every layer has.
+        experts: routed experts of every block.
     """
 
     name: str
@@ -65,14 +66,20 @@ class Anatomy(NamedTuple):
     kv_heads: tuple[int, ...]
     neurons: tuple[int, ...]
     some: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    experts: tuple[int, ...] = ()
 
     def layers(self, kind: str) -> tuple[int, ...]:
         """The layers that have a kind."""
         return dict(self.some).get(kind, tuple(range(self.n_layers)))
 
     def units(self, row: Kind, layer: int) -> int:
-        """How many heads, key-value heads or neurons a layer has."""
-        return {"head": self.heads, "kv head": self.kv_heads, "neuron": self.neurons}[row.unit][layer]
+        """How many heads, key-value heads, neurons or experts a layer has."""
+        counts = {"head": self.heads, "kv head": self.kv_heads, "neuron": self.neurons}
+        return (counts | {"expert": self.experts})[row.unit][layer]
+
+
+_RARE = ("mixer_out", "router", "expert", "shared_expert")
+"""Kinds that a model described by its sizes alone is taken not to have."""
 
 
 def _anatomy(dims: Dimensions) -> Anatomy:
@@ -80,7 +87,7 @@ def _anatomy(dims: Dimensions) -> Anatomy:
     if known is not None:
         return known
     sizes = ((size,) * dims.n_layers for size in (dims.n_heads, dims.n_kv_heads, dims.d_mlp))
-    return Anatomy(dims.name, dims.n_layers, *sizes, some=(("mixer_out", ()),))
+    return Anatomy(dims.name, dims.n_layers, *sizes, some=tuple((kind, ()) for kind in _RARE))
 
 
 def expand(patterns: str | Site | Sequence[str | Site], dims: Dimensions) -> list[Site]:

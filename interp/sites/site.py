@@ -122,4 +122,6 @@ def transformer_lens_name(site: Site) -> str:
         if kind == site.kind:
             return name
     table = {kind: name for name, kind in reversed(LENS_BLOCK.items())} | {"neuron": "mlp.hook_post"}
+    if site.kind not in table:
+        raise SiteError(f"'{site}' has no name in TransformerLens.")
     return f"blocks.{site.layer}.{table[site.kind]}"

@@ -23,10 +23,10 @@ from interp.errors import ModelError
 from interp.models.adapters import Held
 from interp.models.architecture import Architecture, Location
 from interp.models.backends.base import Backend, Forward
-from interp.models.equations import probe_batch
 from interp.models.forward import Logits, arguments, cache_name, forward
 from interp.models.hooks import Edit, Frame, Hook, Stop, Writer, eager_attention, reader_hooks, writer_hooks
 from interp.models.positions import Batch
+from interp.models.probe_pass import probe_batch
 from interp.models.tied_weights import twin
 from interp.sites import Site
 

@@ -24,7 +24,7 @@ from interp.models.backends.base import Backend, Forward
 from interp.models.forward import Logits, arguments
 from interp.models.hooks import Edit, Frame, Hook, Writer, reader_hooks, writer_hooks
 from interp.models.positions import Batch
-from interp.models.tensor_views import HeadOutput, Neuron, Pattern, Shifted, View, Whole
+from interp.models.tensor_views import Given, HeadOutput, Neuron, Pattern, Shifted, View, Whole
 from interp.models.tied_weights import twin
 from interp.sites import Site
 
@@ -101,9 +101,9 @@ def made(architecture: Architecture) -> TransformerLens:
 class _Heads(HeadOutput):
     """Compute one head's output from ``z`` with its heads split, as TransformerLens gives it."""
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return ``[..., d_model]``."""
-        assert given is not None
+        assert isinstance(given, Tensor)
         return super().read(tensor, given.flatten(2))
 
 
@@ -113,11 +113,11 @@ class _Part(View):
 
     index: int
 
-    def read(self, tensor: Tensor, given: Tensor | None) -> Tensor:
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
         """Return ``[batch pos d_head]``."""
         return tensor[..., self.index, :]
 
-    def write(self, tensor: Tensor, given: Tensor | None, new: Tensor) -> Tensor:
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Return a copy with that head replaced."""
         copy = tensor.clone()
         copy[..., self.index, :] = new

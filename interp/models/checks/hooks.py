@@ -35,6 +35,8 @@ _EVERYWHERE = (
     "attn_out",
     "mixer_out",
     "resid_mid",
+    "router",
+    "shared_expert",
     "mlp_act",
     "mlp_out",
     "resid_post",

@@ -100,10 +100,16 @@ def test_a_wrong_override_is_disabled_with_the_reason() -> None:
 
 def test_no_blocks_is_said() -> None:
     hf = build("stablelm")
-    hf.config.num_hidden_layers = 17
+    hf.model.layers = torch.nn.Sequential(*hf.model.layers)
     with pytest.raises(ModelError, match=r"no list of blocks found .* Pass family=.'blocks'"):
         load(hf)
-    hf.config.num_hidden_layers = 3
+
+
+def test_blocks_are_found_where_a_configuration_counts_otherwise() -> None:
+    """LongCat counts two layers to a block."""
+    hf = build("stablelm")
+    hf.config.num_hidden_layers = 6
+    assert load(hf).family.blocks == "model.layers"
 
 
 def test_without_validation_nothing_is_known() -> None:
