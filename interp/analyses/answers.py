@@ -1,31 +1,36 @@
-"""Which token an answer begins with, as it stands after its prompt."""
+"""Which tokens an answer has, as it stands after its prompt."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from interp.errors import DataError
 from interp.models.model import Model
 from interp.models.tokens import continuation
 
-__all__ = ["answer_token", "known_ids"]
+__all__ = ["answer_ids", "known_ids"]
 
 
-def answer_token(model: Model, prompt: str, answer: str) -> int | None:
-    """Give the first token of an answer, or None where the tokenizer cannot tell.
+def answer_ids(
+    model: Model, prompt: str, answer: str, before: Sequence[int] | None = None
+) -> tuple[int, ...] | None:
+    """Give the tokens of an answer, or None where the tokenizer cannot tell.
 
     Args:
         model: whose tokenizer.
         prompt: the text before the answer.
         answer: the answer.
+        before: the prompt's tokens, where they are known.
 
     Returns:
         None where prompt or answer hold words the tokenizer does not know, or where the answer changes the
         tokens before it.
     """
-    before = known_ids(model, prompt)
+    before = known_ids(model, prompt) if before is None else before
     if before is None or model.tokenizer is None:
         return None
     try:
-        return continuation(prompt, before, answer, model.tokenizer, vocab_size=model.vocab_size)[0]
+        return continuation(prompt, before, answer, model.tokenizer, vocab_size=model.vocab_size)
     except DataError:
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from interp.analyses.concepts.trial import concept_tokens
+from interp.analyses.answers import answer_ids
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.models.tokens import Tokens, tokenize
@@ -107,7 +107,7 @@ def material(model: Model, n: int, seed: int, prompts: Own | None = None) -> Mat
         tokens=tokens,
         tasks=tasks,
         groups=own,
-        answers=_answers(model, chosen),
+        answers=_answers(model, tokens, chosen),
         partners=partners(own, tasks, seed),
         source=source,
         too_long=len(given) - len(kept),
@@ -155,21 +155,14 @@ def _readable(model: Model, texts: Sequence[Any], *, drop: bool) -> tuple[Tokens
     return replace(found, token_ids=ids, texts=words), kept
 
 
-def _answers(model: Model, chosen: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
-    """Give the known single tokens among each prompt's answers."""
-    words = list(dict.fromkeys(w for one in chosen if isinstance(one, Example) for w in one.answers))
-    if not words:
-        return tuple(() for _ in chosen)
-    unknown = getattr(model.tokenizer, "unk_token_id", None)
-    ids = {
-        word: row[0]
-        for word, row in zip(words, concept_tokens(model, words), strict=True)
-        if len(row) == 1 and row[0] != unknown
-    }
-    return tuple(
-        tuple(sorted({ids[w] for w in one.answers if w in ids})) if isinstance(one, Example) else ()
-        for one in chosen
-    )
+def _answers(model: Model, tokens: Tokens, chosen: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    """Give the known single tokens among each prompt's answers, as they stand after it."""
+    found: list[tuple[int, ...]] = []
+    for one, ids in zip(chosen, tokens.token_ids, strict=True):
+        words = one.answers if isinstance(one, Example) else ()
+        given = (answer_ids(model, one.prompt, word, ids) for word in words)
+        found.append(tuple(sorted({row[0] for row in given if row is not None and len(row) == 1})))
+    return tuple(found)
 
 
 def partners(groups: Sequence[str], tasks: Sequence[str], seed: int) -> Int[np.ndarray, " item"]:

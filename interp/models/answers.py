@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import DataError
@@ -31,12 +31,14 @@ class Scored:
         first: of the first token alone, in nats; never less than ``log_probability``.
         likeliest: whether every token of the answer is the likeliest where it stands: what greedy decoding
             writes.
+        said: the likeliest first token, whatever the answer.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
     log_probability: Float[Tensor, " prompt"]
     first: Float[Tensor, " prompt"]
     likeliest: Bool[Tensor, " prompt"]
+    said: Int[Tensor, " prompt"]
 
 
 def score(
@@ -67,22 +69,18 @@ def score(
     given = zip(tokens.texts, tokens.token_ids, answers, strict=True)
     ids = tuple(_ids(model, *one, joint) for one in given)
     whole = torch.zeros(len(ids), dtype=torch.float64)
-    first, top = whole.clone(), torch.zeros(len(ids), dtype=torch.bool)
+    first, right, said = whole.clone(), whole.bool(), whole.long()
     for rows in _parts(ids, model.vocab_size):
         # the last token of an answer is only predicted, never read
         texts = [(*tokens.token_ids[row], *ids[row][:-1]) for row in rows]
-        places = [
-            list(range(len(text) - len(ids[row]), len(text))) for row, text in zip(rows, texts, strict=True)
-        ]
-        run = model.run(texts, capture="logits", positions=places, logits="none", batch_size=batch_size)
-        assert run.activations is not None
-        for row, logits in zip(rows, run.activations["logits"], strict=True):
-            kept = logits[: len(ids[row])].double().log_softmax(dim=-1)
-            right = torch.tensor(ids[row], device=kept.device)
-            each = kept.gather(1, right[:, None])[:, 0]
-            whole[row], first[row] = each.sum().cpu(), each[0].cpu()
-            top[row] = bool((kept.argmax(dim=1) == right).all())
-    return Scored(ids, whole, first, top)
+        found = _logits(model, texts, [len(ids[row]) for row in rows], batch_size)
+        for row, logits in zip(rows, found, strict=True):
+            kept = logits[: len(ids[row])].double().log_softmax(dim=-1).cpu()
+            wanted, top = torch.tensor(ids[row]), kept.argmax(dim=1)
+            each = kept.gather(1, wanted[:, None])[:, 0]
+            whole[row], first[row] = each.sum(), each[0]
+            right[row], said[row] = (top == wanted).all(), top[0]
+    return Scored(ids, whole, first, right, said)
 
 
 def likeliest(
@@ -134,15 +132,27 @@ def _ids(model: Model, text: str, prompt: Sequence[int], answer: str | Sequence[
     return continuation(text, prompt, answer, model.tokenizer, vocab_size=model.vocab_size, joint=joint)
 
 
+def _logits(
+    model: Model, texts: Sequence[Sequence[int]], counts: Sequence[int], batch_size: str | int
+) -> Float[Tensor, "prompt pos vocab"]:
+    """The logits after the last tokens of each text, as many as it has to predict."""
+    if max(counts) == 1:
+        return model.logits(texts, batch_size=batch_size)[:, None]
+    places = [list(range(len(text) - n, len(text))) for text, n in zip(texts, counts, strict=True)]
+    run = model.run(texts, capture="logits", positions=places, logits="none", batch_size=batch_size)
+    assert run.activations is not None
+    return run.activations["logits"]
+
+
 def _parts(answers: Sequence[Sequence[int]], vocab_size: int) -> Iterator[list[int]]:
-    """Rows of answers whose logits fit memory together."""
+    """Rows of answers whose logits fit memory together: answers of one token, then longer ones."""
+    order = sorted(range(len(answers)), key=lambda row: len(answers[row]))
     part: list[int] = []
-    longest = 0
-    for row, ids in enumerate(answers):
-        longest = max(longest, len(ids))
-        if part and (len(part) + 1) * longest * vocab_size > NUMBERS:
+    for row in order:
+        longer = part and len(answers[row]) > 1 == len(answers[part[-1]])
+        if part and (longer or (len(part) + 1) * len(answers[row]) * vocab_size > NUMBERS):
             yield part
-            part, longest = [], len(ids)
+            part = []
         part.append(row)
     if part:
         yield part

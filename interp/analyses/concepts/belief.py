@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 
 from interp.analyses.concepts.trial import Trial, by_lens, concept_tokens
+from interp.models.answers import score
 from interp.models.model import Model
 from interp.results import Table
 from interp.tasks import analogy, load_world
@@ -96,13 +97,12 @@ def of_edited_twin(
         return None
     texts, site = [item.text for item, _ in items], f"resid_post.{layer}"
     states = twin.capture(texts, site, "last", device="cpu", dtype=torch.float32)[site]
-    tokens = concept_tokens(twin, [belief for _, belief in items])
-    said = twin.logits(texts).argmax(dim=1).tolist()
+    said = score(twin, texts, concept_tokens(twin, [belief for _, belief in items])).likeliest
     return _scored(
         trial,
         items,
         [found[0] for found in probe.decode(states, k=1).names],
-        float(np.mean([ids[0] == top for ids, top in zip(tokens, said, strict=True)])),
+        float(said.double().mean()),
         "analogies about facts that the edited twin was taught falsely",
         "the unedited model",
         lens=by_lens(twin, states, trial.codebook.names),

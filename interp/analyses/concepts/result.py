@@ -57,7 +57,7 @@ METRICS = {
     "claimed": "share claimed (not abstained)",
     "precision": "share right among those claimed",
     "unseen": "top-1 on answers that were never trained",
-    "model": "share the model itself answers right (first token)",
+    "model": "share the model itself answers right (each token the likeliest)",
 }
 
 

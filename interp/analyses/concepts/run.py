@@ -15,12 +15,13 @@ from interp.activations import Activations
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
-from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens
+from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, one_first_token
 from interp.analyses.guessing import Guessing, beyond_guessing
 from interp.analyses.looks import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.scores import Score
 from interp.analyses.shuffles import spread
 from interp.errors import ConfigError
+from interp.models.answers import likeliest, score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About
@@ -70,7 +71,7 @@ def probe_concepts(
     Raises:
         ConfigError: an unknown protocol, encoder or control.
         SiteError: a layer the model does not have.
-        DataError: a concept without a token.
+        DataError: a concept that the tokenizer does not know.
     """
     model = as_model(model)
     row = _checked(protocol, encoder, controls)
@@ -90,7 +91,8 @@ def probe_concepts(
     context = ControlContext(trial, states, probe, untrained, layer)
     said, preferred, right = _own_answers(trial, batch_size)
     leakage = _leakage(trial, row)
-    notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage))
+    alike = one_first_token(concept_tokens(model, codebook.names))
+    notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage), alike)
     result = ConceptResult(
         about=_about(model, row, drawn.items),
         seed=seed,
@@ -252,15 +254,15 @@ def _twin(model: Model, given: Model | None) -> Model:
 
 
 def _own_answers(trial: Trial, batch_size: str | int) -> tuple[list[str], list[str], list[bool]]:
-    """The model's next token, the concept it prefers, and whether the token is the expected one."""
+    """The model's next token, the concept it prefers, and whether it writes the expected one, all of it."""
     model, items = trial.model, trial.test
-    logits = model.logits([item.text for item in items], batch_size=batch_size).cpu()
-    first = torch.tensor([ids[0] for ids in concept_tokens(model, trial.codebook.names)])
-    wanted = [ids[0] for ids in concept_tokens(model, [item.output or item.answer for item in items])]
-    top = logits.argmax(dim=1).tolist()
-    preferred = [trial.codebook.names[i] for i in logits[:, first].argmax(dim=1).tolist()]
-    said = [_text(model, token) for token in top]
-    return said, preferred, [a == b for a, b in zip(top, wanted, strict=True)]
+    tokens = model.tokenize([item.text for item in items])
+    names = trial.codebook.names
+    preferred = likeliest(model, tokens, concept_tokens(model, names), batch_size=batch_size)
+    wanted = concept_tokens(model, [item.output or item.answer for item in items])
+    own = score(model, tokens, wanted, batch_size=batch_size)
+    said = [_text(model, token) for token in own.said.tolist()]
+    return said, [names[at] for at in preferred], own.likeliest.tolist()
 
 
 def _text(model: Model, token: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +13,21 @@ from jaxtyping import Float, Int
 
 from interp.errors import DataError
 from interp.models.model import Model
+from interp.models.tokens import continuation
 from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
 from probes.hyperdimensional import Decodings, HyperdimensionalProbe
 from probes.hyperdimensional.retraining import read_retrained
 from probes.vsa import MAP, Codebook
 
-__all__ = ["Trial", "by_lens", "codebook_of", "concept_tokens", "embeddings", "trained_probe"]
+__all__ = [
+    "Trial",
+    "by_lens",
+    "codebook_of",
+    "concept_tokens",
+    "embeddings",
+    "one_first_token",
+    "trained_probe",
+]
 
 PREFIX = "the"
 
@@ -26,17 +36,31 @@ def concept_tokens(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
     """The tokens of each name as they stand after another word.
 
     Raises:
-        DataError: a name that adds no token.
+        DataError: the model has no tokenizer, or a name is empty, unknown to it, or changes the word before.
     """
-    before = list(model.tokenize([PREFIX]).token_ids[0])
-    rows = model.tokenize([f"{PREFIX} {name}" for name in names]).token_ids
-    found = [tuple(row[len(before) :]) for row in rows]
-    empty = next((name for name, tokens in zip(names, found, strict=True) if not tokens), None)
-    if empty is not None:
-        raise DataError(
-            f"the concept {empty!r} has no token in the vocabulary of {model.name!r}; leave it out."
-        )
-    return found
+    before = model.tokenize([PREFIX]).token_ids[0]
+    assert model.tokenizer is not None  # a text was tokenized
+    given: Any = {"vocab_size": model.vocab_size, "joint": "blank"}
+    try:
+        return [continuation(PREFIX, before, name, model.tokenizer, **given) for name in names]
+    except DataError as error:
+        raise DataError(f"a concept cannot be said by {model.name!r}: {error} Or leave it out.") from None
+
+
+def one_first_token(tokens: Sequence[Sequence[int]]) -> str:
+    """Say how many concepts share their first token with another, which the logit lens cannot tell apart.
+
+    Args:
+        tokens: of each concept.
+    """
+    count = Counter(ids[0] for ids in tokens)
+    shared = sum(count[ids[0]] > 1 for ids in tokens)
+    if not shared:
+        return ""
+    return (
+        f"{shared} of {len(tokens)} concepts begin with the same token as another. The model's own answers "
+        "are compared whole; the logit lens, which reads one token, takes the first of such concepts."
+    )
 
 
 def embeddings(model: Model, tokens: Sequence[Sequence[int]]) -> Float[torch.Tensor, "concept d_model"]:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-from interp.analyses.answers import answer_token, known_ids
+from interp.analyses.answers import answer_ids, known_ids
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.tasks import two_hop
@@ -51,16 +51,16 @@ class Placed:
     Attributes:
         chain: the texts.
         position: of the last token of the mention in ``both``.
-        bridge: first token of the bridge behind ``first``.
-        answer: first token of the answer behind ``both``.
+        bridge: tokens of the bridge behind ``first``; inside the model its first one is read.
+        answer: tokens of the answer behind ``both``.
         answer_alone: the same behind ``second``.
     """
 
     chain: Chain
     position: int
-    bridge: int
-    answer: int
-    answer_alone: int
+    bridge: tuple[int, ...]
+    answer: tuple[int, ...]
+    answer_alone: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def draw(model: Model, data: Sequence[Chain] | None, *, n: int, seed: int) -> Ch
         if len(asked) == n:
             break
         one = placed(model, chain)
-        other = _stand_in(model, chain, kinds[chain.kind], rng) if one is not None else None
+        other = _stand_in(model, one, kinds[chain.kind], rng) if one is not None else None
         if one is not None and other is not None:
             asked.append(one)
             others.append(other)
@@ -134,8 +134,12 @@ def draw(model: Model, data: Sequence[Chain] | None, *, n: int, seed: int) -> Ch
             f"no two-hop question can be asked of {model.name!r}: its tokenizer knows no word of the bundled "
             "facts. Give data=[Chain(...), ...] in words that it knows."
         )
-    short = f"{len(asked)} of {n} chains can be asked of this tokenizer"
-    return Chains(tuple(asked), tuple(others), usual, (short,) if len(asked) < n and data is None else ())
+    notes: list[str] = []
+    if len(asked) < n and data is None:
+        notes.append(f"{len(asked)} of {n} chains can be asked of this tokenizer")
+    if long := sum(len(one.bridge) > 1 for one in asked):
+        notes.append(f"{long} of {len(asked)} bridges have several tokens; EntRec is of the first of them")
+    return Chains(tuple(asked), tuple(others), usual, tuple(notes))
 
 
 def placed(model: Model, chain: Chain) -> Placed | None:
@@ -151,25 +155,28 @@ def placed(model: Model, chain: Chain) -> Placed | None:
     part = known_ids(model, chain.both[: chain.both.find(chain.mention) + len(chain.mention)])
     if part is None or whole[: len(part)] != part:
         return None
-    bridge = answer_token(model, chain.first, chain.bridge)
-    answer = answer_token(model, chain.both, chain.answer)
-    alone = answer_token(model, chain.second, chain.answer)
+    bridge = answer_ids(model, chain.first, chain.bridge)
+    answer = answer_ids(model, chain.both, chain.answer)
+    alone = answer_ids(model, chain.second, chain.answer)
     if bridge is None or answer is None or alone is None:
         return None
     return Placed(chain, len(part) - 1, bridge, answer, alone)
 
 
-def _stand_in(model: Model, chain: Chain, kind: Sequence[Chain], rng: random.Random) -> Placed | None:
+def _stand_in(model: Model, own: Placed, kind: Sequence[Chain], rng: random.Random) -> Placed | None:
+    """Another chain of the kind, whose bridge begins with another token: EntRec reads the first."""
+    chain = own.chain
     fits = [other for other in kind if other.bridge != chain.bridge and other.answer != chain.answer]
     rng.shuffle(fits)
-    return next((one for one in (placed(model, other) for other in fits) if one is not None), None)
+    found = (placed(model, other) for other in fits)
+    return next((one for one in found if one is not None and one.bridge[0] != own.bridge[0]), None)
 
 
 def _why(number: int, chain: Chain, found: Placed | None) -> str:
     if found is not None:
         return (
-            f"chain {number}: no other chain of kind {chain.kind!r} has another bridge and another answer; "
-            "give at least two of each kind."
+            f"chain {number}: no other chain of kind {chain.kind!r} has another answer and a bridge "
+            "that begins with another token; give at least two of each kind."
         )
     return (
         f"chain {number}: its mention {chain.mention!r} is not in {chain.both!r}, or words of it are unknown "

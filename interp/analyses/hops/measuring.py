@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analyses.hops.chains import Chains, Placed
+from interp.models.answers import score
 from interp.models.forward import gradients, plan_batches
 from interp.models.model import Model
 from interp.models.readout import Readout
@@ -24,7 +25,7 @@ class Answers:
     """Hold how the questions are answered.
 
     Attributes:
-        first: 1 where the likeliest token begins the bridge, else 0.
+        first: 1 where every token of the bridge is the likeliest after the question for it, else 0.
         second: 1 where the question that names the bridge is answered, else 0.
         both: 1 where the two-hop question is answered, else 0.
         consistency: CnstScore of two-hop and one-hop question, in nats.
@@ -59,17 +60,22 @@ def answers(model: Model, chains: Chains) -> Answers:
     )
     logs = [logits.double().log_softmax(dim=1) for logits in (both, second, other)]
     return Answers(
-        _right(first, [one.bridge for one in asked]),
-        _right(second, [one.answer_alone for one in asked]),
-        _right(both, [one.answer for one in asked]),
+        _right(model, first, [(one.chain.first, one.bridge) for one in asked]),
+        _right(model, second, [(one.chain.second, one.answer_alone) for one in asked]),
+        _right(model, both, [(one.chain.both, one.answer) for one in asked]),
         consistency(logs[0], logs[1]).cpu().numpy(),
         consistency(logs[0], logs[2]).cpu().numpy(),
         logs[1],
     )
 
 
-def _right(logits: Tensor, tokens: Sequence[int]) -> Float[np.ndarray, " item"]:
-    return (logits.argmax(dim=1).cpu() == torch.tensor(tokens)).double().numpy()
+def _right(
+    model: Model, logits: Tensor, asked: Sequence[tuple[str, tuple[int, ...]]]
+) -> Float[np.ndarray, " item"]:
+    """1 where every token of the answer is the likeliest where it stands."""
+    if any(len(ids) > 1 for _, ids in asked):
+        return score(model, [text for text, _ in asked], [ids for _, ids in asked]).likeliest.double().numpy()
+    return (logits.argmax(dim=1).cpu() == torch.tensor([ids[0] for _, ids in asked])).double().numpy()
 
 
 def consistency(one: Float[Tensor, "item vocab"], two: Float[Tensor, "item vocab"]) -> Float[Tensor, " item"]:
@@ -137,7 +143,7 @@ def _slopes(model: Model, readout: Readout, asked: Sequence[Placed], one_hop: Te
     gradients: Any = torch.autograd.grad(score, nodes)
     items = torch.arange(len(asked), device=nodes[0].device)
     at = torch.tensor([one.position for one in asked], device=nodes[0].device)
-    bridges = torch.tensor([[one.bridge] for one in asked], device=nodes[0].device)
+    bridges = torch.tensor([[one.bridge[0]] for one in asked], device=nodes[0].device)
     slopes: list[Tensor] = []
     for node, gradient in zip(nodes, gradients, strict=True):
         states = node.detach()[items, at].to(readout.dtype).requires_grad_(True)

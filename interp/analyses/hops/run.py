@@ -129,7 +129,7 @@ def two_hop(
 
 def _measured(model: Model, chains: Chains) -> tuple[_Hops, tuple[str, ...]]:
     readout = Readout.precise(model.architecture)
-    bridges = torch.tensor([one.bridge for one in chains.asked], device=model.device)
+    bridges = torch.tensor([one.bridge[0] for one in chains.asked], device=model.device)
     own, other = (
         recalled(model, readout, where, bridges).double().cpu().numpy()
         for where in (chains.asked, chains.others)

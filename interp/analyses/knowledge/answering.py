@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from interp.analyses.knowledge.questions import Questions
+from interp.models.answers import score
 from interp.models.model import Model
 from interp.results.findings import Finding
 from interp.results.shapes import Cell, Table
@@ -29,9 +29,9 @@ class Answering:
 
     Attributes:
         questions: what was asked.
-        right: 1 where the answer's first token is the likeliest, else 0.
+        right: 1 where every token of the answer is the likeliest where it stands, else 0.
         usual: 1 where the relation's most frequent answer is right, else 0.
-        log_probability: of the answer's first token, in nats.
+        log_probability: of the whole answer, in nats: each token given those before it.
         guess: what guessing among the relation's answers, as often as each is asked, gives it, in nats; at
             least chance in the vocabulary.
     """
@@ -61,7 +61,7 @@ class Answering:
                 self.groups,
                 self.guess,
                 "nats",
-                about="of the answer's first token; control: a guess among the answers to the relation",
+                about="of the whole answer; control: a guess among the answers to the relation",
                 direction=1,
             ),
         )
@@ -82,7 +82,7 @@ class Answering:
             tuple(self.groups[row] for row in at),
             self.usual[at],
             "share",
-            about="the answer's first token is the likeliest; control: always the relation's usual answer",
+            about="each token of the answer is the likeliest; control: always the relation's usual answer",
             direction=1,
         )
 
@@ -136,21 +136,19 @@ def answering(model: Model, questions: Questions) -> Answering:
         questions: with the tokens of their answers.
     """
     asked = questions.asked
-    logits = model.logits([one.prompt for one in asked])
-    tokens = torch.tensor([one.token for one in asked], device=logits.device)
-    logs = logits.double().log_softmax(dim=1)
-    pairs = Counter((one.relation, one.token) for one in asked)
-    sizes, chance = Counter(one.relation for one in asked), 1 / logits.shape[1]
+    scored = score(model, [one.prompt for one in asked], [one.ids for one in asked])
+    pairs = Counter((one.relation, one.ids) for one in asked)
+    sizes, chance = Counter(one.relation for one in asked), 1 / model.vocab_size
     guess = [
-        max(chance, pairs[one.relation, one.token] / sizes[one.relation])
+        max(chance ** len(one.ids), pairs[one.relation, one.ids] / sizes[one.relation])
         if sizes[one.relation] > 1
-        else chance
+        else chance ** len(one.ids)
         for one in asked
     ]
     return Answering(
         questions,
-        (logits.argmax(dim=1) == tokens).double().cpu().numpy(),
-        np.array([float(one.token == questions.usual[one.relation]) for one in asked]),
-        logs.gather(1, tokens[:, None])[:, 0].cpu().numpy(),
+        scored.likeliest.double().numpy(),
+        np.array([float(one.ids == questions.usual[one.relation]) for one in asked]),
+        scored.log_probability.numpy(),
         np.log(guess),
     )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from interp.analyses.answers import answer_token, known_ids
+from interp.analyses.answers import answer_ids, known_ids
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.tasks import one_hop
@@ -31,17 +31,22 @@ class Question:
 
     Attributes:
         prompt: the text before the answer.
-        answer: one or more words, of which the first token counts.
+        answer: one or more words.
         relation: what is asked; "" where there is one kind only.
         group: the fact, over which intervals are.
-        token: the first token of the answer.
+        ids: the tokens of the answer.
     """
 
     prompt: str
     answer: str
     relation: str
     group: str
-    token: int
+    ids: tuple[int, ...]
+
+    @property
+    def token(self) -> int:
+        """The first token of the answer: what is looked for inside the model."""
+        return self.ids[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +55,18 @@ class Questions:
 
     Attributes:
         asked: the questions, relations in turn.
-        usual: relation to the token that answers it most often.
+        usual: relation to the tokens of what answers it most often; () where that cannot be asked.
         notes: what a reader should know.
     """
 
     asked: tuple[Question, ...]
-    usual: Mapping[str, int]
+    usual: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Give the sha256 of prompts, answers and tokens."""
-        rows = [(one.prompt, one.answer, one.relation, one.token) for one in self.asked]
+        rows = [(one.prompt, one.answer, one.relation, one.ids) for one in self.asked]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -70,7 +75,7 @@ class Questions:
         return tuple(dict.fromkeys(one.relation for one in self.asked))
 
     def others(self, row: int) -> tuple[int, ...]:
-        """Give the tokens of other answers to the relation of one question."""
+        """Give the first tokens of other answers to the relation of one question, without its own."""
         own = self.asked[row]
         found = {one.token for one in self.asked if one.relation == own.relation} - {own.token}
         return tuple(sorted(found))
@@ -127,7 +132,7 @@ def _bundled(model: Model, names: Sequence[str], n: int, seed: int) -> Questions
     facts = load_world().facts
     usual = {name: _usual(model, [f.object for f in facts[name]], asked, name) for name in names}
     short = f"{len(asked)} of {n} facts can be asked of this tokenizer"
-    return Questions(tuple(asked), usual, (short,) if len(asked) < n else ())
+    return Questions(tuple(asked), usual, (*((short,) if len(asked) < n else ()), *_several(asked)))
 
 
 def _facts(model: Model, relation: str, seed: int) -> Iterator[Question]:
@@ -136,18 +141,27 @@ def _facts(model: Model, relation: str, seed: int) -> Iterator[Question]:
     rng.shuffle(facts)
     for fact in facts:
         example = one_hop.example(fact, rng.randrange(len(RELATIONS[relation].templates)))
-        token = answer_token(model, example.prompt, example.answer)
-        if token is not None:
-            yield Question(example.prompt, example.answer, relation, fact.key, token)
+        ids = answer_ids(model, example.prompt, example.answer)
+        if ids is not None:
+            yield Question(example.prompt, example.answer, relation, fact.key, ids)
 
 
-def _usual(model: Model, objects: Sequence[str], asked: Sequence[Question], relation: str) -> int:
-    """Give the first token of the relation's most frequent object; -1 where it cannot be asked."""
+def _usual(model: Model, objects: Sequence[str], asked: Sequence[Question], relation: str) -> tuple[int, ...]:
+    """Give the tokens of the relation's most frequent object; () where it cannot be asked."""
     prompt = next((one.prompt for one in asked if one.relation == relation), None)
-    if prompt is None:
-        return -1
-    token = answer_token(model, prompt, Counter(objects).most_common(1)[0][0])
-    return -1 if token is None else token
+    found = None if prompt is None else answer_ids(model, prompt, Counter(objects).most_common(1)[0][0])
+    return found or ()
+
+
+def _several(asked: Sequence[Question]) -> tuple[str, ...]:
+    """Say what is of the whole answers and what of their first tokens, where answers have several."""
+    long = sum(len(one.ids) > 1 for one in asked)
+    if not long:
+        return ()
+    return (
+        f"{long} of {len(asked)} answers have several tokens: accuracy and log-probability are of all of "
+        "them, what is found in layers and neurons is of the first",
+    )
 
 
 def _own(model: Model, data: OwnFacts, n: int, seed: int) -> Questions:
@@ -158,21 +172,21 @@ def _own(model: Model, data: OwnFacts, n: int, seed: int) -> Questions:
         rows = [rows[at] for at in sorted(random.Random(f"recall:{seed}").sample(range(len(rows)), n))]
     asked: list[Question] = []
     for number, (prompt, answer, relation, group) in enumerate(rows):
-        token = answer_token(model, prompt, answer) if answer.strip() else None
-        if token is None:
+        ids = answer_ids(model, prompt, answer)
+        if ids is None:
             known = known_ids(model, f"{prompt} {answer}") is not None
             why = "changes the tokens before it" if known else "holds words the tokenizer does not know"
             raise DataError(
                 f"question {number}: the answer {answer!r} behind {prompt!r} is empty or {why}; end the "
                 "prompt at a word's end and use words of the model's vocabulary."
             )
-        asked.append(Question(prompt, answer, relation, group, token))
+        asked.append(Question(prompt, answer, relation, group, ids))
     names = dict.fromkeys(one.relation for one in asked)
     usual = {
-        name: Counter(one.token for one in asked if one.relation == name).most_common(1)[0][0]
-        for name in names
+        name: Counter(one.ids for one in asked if one.relation == name).most_common(1)[0][0] for name in names
     }
-    return Questions(tuple(asked), usual, ("the most frequent answers are those of the questions asked",))
+    note = "the most frequent answers are those of the questions asked"
+    return Questions(tuple(asked), usual, (note, *_several(asked)))
 
 
 def _rows(data: OwnFacts) -> list[tuple[str, str, str, str]]:

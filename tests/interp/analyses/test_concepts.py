@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 import interp
 from interp.analyses.causal import causal_use
 from interp.analyses.concepts import CONTROLS, ConceptResult, decode, probe_concepts, trained_probe
 from interp.analyses.concepts.decoding import LAYER, one_layer
-from interp.analyses.concepts.trial import concept_tokens
-from interp.errors import ConfigError, SiteError
+from interp.analyses.concepts.trial import concept_tokens, one_first_token
+from interp.errors import ConfigError, DataError, SiteError
 from interp.models.model import Model
 from interp.results import load
 from interp.tasks import labelled
@@ -22,7 +25,7 @@ from probes import HyperdimensionalProbe
 from probes.controls import ordered_slots, shuffled_labels
 from probes.evaluation import LEAKS
 from tests.noisy import noisy
-from tests.tiny import tiny
+from tests.tiny import build, tiny
 
 SIZES = (1200, 200, 240)
 
@@ -288,6 +291,23 @@ def test_concepts_are_their_own_tokens(model: Model) -> None:
         "Northern Europe",
         "euro",
     ]
+
+
+def test_concepts_whose_tokens_depend_on_the_word_before_are_refused() -> None:
+    rules = Tokenizer(models.WordLevel({"<unk>": 0, "the": 1, "the x": 2, "y": 3, "z": 4}, unk_token="<unk>"))
+    rules.pre_tokenizer = pre_tokenizers.Split(Regex("the x|[a-z]+"), "removed", invert=True)
+    fast = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="<unk>")
+    tiny: Any = interp.load(build("llama"), tokenizer=fast)
+    assert concept_tokens(tiny, ["y z", "z"]) == [(3, 4), (4,)]
+    with pytest.raises(DataError, match=r"cannot be said .* the word 'x y' changes the tokens before it"):
+        concept_tokens(tiny, ["x y"])  # "the x" is one token: what comes after it is not "x y"
+    with pytest.raises(DataError, match=r"does not know the word 'never'.* Or leave it out"):
+        concept_tokens(tiny, ["never"])
+
+
+def test_concepts_that_begin_alike_are_said() -> None:
+    assert one_first_token([(1,), (2, 3), (2, 4), (5,)]).startswith("2 of 4 concepts begin with the same")
+    assert one_first_token([(1, 2), (3, 2)]) == ""
 
 
 def test_unembedding_the_last_layer_gives_the_logits(model: Model) -> None:

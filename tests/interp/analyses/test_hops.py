@@ -13,7 +13,7 @@ import torch
 import interp
 from interp.analyses.hops import Chain, two_hop
 from interp.analyses.hops.chains import Chains, Placed, draw
-from interp.analyses.hops.measuring import consistency, recalled, second_hop_slopes
+from interp.analyses.hops.measuring import answers, consistency, recalled, second_hop_slopes
 from interp.errors import ConfigError, DataError
 from interp.models import Intervention, Model
 from interp.models.forward import layout
@@ -51,17 +51,17 @@ def small(demo: Model) -> FindingsResult:
 
 def test_entrec_is_read_where_the_description_ends(demo: Model) -> None:
     asked = draw(demo, None, n=6, seed=0)
-    bridges = torch.tensor([one.bridge for one in asked.asked])
+    bridges = torch.tensor([one.bridge[0] for one in asked.asked])
     found = recalled(demo, Readout.precise(demo.architecture), asked.asked, bridges)
     for row, one in enumerate(asked.asked):
         chain, ids = one.chain, demo.tokenize([one.chain.both]).token_ids[0]
         assert demo.tokenizer is not None
         assert demo.tokenizer.decode([ids[one.position]]).strip() == chain.mention.split()[-1]
-        assert demo.tokenizer.decode([one.bridge]).strip() == chain.bridge.split()[0]
+        assert demo.tokenizer.decode(list(one.bridge)).strip() == chain.bridge
         for layer in (0, 11, 23):
             state = demo.capture([chain.both], [f"resid_post.{layer}"], [one.position])
             logs = demo.unembed(state[f"resid_post.{layer}"]).log_softmax(1)
-            assert found[layer, row] == pytest.approx(float(logs[0, one.bridge]), abs=1e-3)
+            assert found[layer, row] == pytest.approx(float(logs[0, one.bridge[0]]), abs=1e-3)
     shifted = [replace(one, position=one.position - 1) for one in asked.asked]
     assert not torch.allclose(
         recalled(demo, Readout.precise(demo.architecture), shifted, bridges), found, atol=0.1
@@ -89,7 +89,7 @@ def test_slopes_are_those_of_finite_differences() -> None:
         for layer in range(2):
             site = f"resid_post.{layer}"
             state = model.capture([one.chain.both], [site], [one.position])[site]
-            along = torch.stack([_recall_slope(model, state, axis, one.bridge) for axis in range(32)])
+            along = torch.stack([_recall_slope(model, state, axis, one.bridge[0]) for axis in range(32)])
             up, down = (
                 _score(model, one, Intervention(site, state + step * along, [one.position]), held[row])
                 for step in (1e-4, -1e-4)
@@ -189,3 +189,23 @@ def test_what_cannot_be_asked_is_refused(demo: Model, small: FindingsResult) -> 
         two_hop(demo, n=10, reference=small)
     with pytest.raises(ConfigError, match="n=0 chains asked"):
         two_hop(demo, n=0)
+
+
+def test_answers_of_several_tokens_are_right_as_a_whole_and_stand_ins_begin_otherwise() -> None:
+    model: Any = interp.load(build("llama"), tokenizer=tokenizer())
+    plain = [Chain("w01 w02 w03", "w02", "w02 w04", "w05 w06", one, "w09", "k") for one in ("w20 w21", "w30")]
+    alike = Chain("w01 w02 w07", "w02", "w02 w08", "w05 w06", "w20 w25", "w10", "k")
+    said = model.generate(["w02 w04"], max_new_tokens=2).texts[0]
+    right = Chain("w01 w02 w03", "w02", "w02 w04", "w05 w06", said.strip(), "w11", "k")
+    asked = draw(model, [right, alike, replace(plain[1], answer="w12")], n=9, seed=0)
+    both = list(zip(asked.asked, asked.others, strict=True))
+    assert len(both) == 3 and all(one.bridge[0] != other.bridge[0] for one, other in both)
+    assert asked.notes == ("2 of 3 bridges have several tokens; EntRec is of the first of them",)
+    given = answers(model, asked)
+    assert given.first.tolist() == [1.0, 0.0, 0.0]
+    wrong = replace(right, bridge=f"{said.split()[0]} {'w40' if said.split()[1] != 'w40' else 'w41'}")
+    again = draw(model, [wrong, alike, replace(plain[1], answer="w12")], n=9, seed=0)
+    assert answers(model, again).first.tolist() == [0.0, 0.0, 0.0]  # its first token alone is no answer
+    same = [replace(plain[0], bridge="w20 w22", answer="w13"), replace(alike, answer="w14")]
+    with pytest.raises(DataError, match="a bridge that begins with another token; give at least two"):
+        draw(model, same, n=9, seed=0)

@@ -206,6 +206,30 @@ def test_always_the_usual_answer_is_the_control(demo: Model) -> None:
     assert wrong.finding("accuracy").value == 0 and wrong.finding("accuracy").floor == 1
 
 
+def test_answers_of_several_tokens_are_judged_whole() -> None:
+    model = wrapped("llama")
+    data = [("w01 w02", "w10 w11"), ("w03", "w12"), ("w04 w05 w06", "w10 w13 w14")]
+    found = recall(model, data=data, prompts=1)
+    assert found.finding("log-probability of the answer").values.tolist() == pytest.approx(
+        [_whole(model, *one) for one in data], rel=1e-5
+    )
+    said = model.generate([prompt for prompt, _ in data], max_new_tokens=2).texts
+    greedy = [(prompt, text.strip()) for (prompt, _), text in zip(data, said, strict=True)]
+    halves = [(p, f"{text.split()[0]} {'w20' if text.split()[1] != 'w20' else 'w21'}") for p, text in greedy]
+    assert recall(model, data=greedy, prompts=1).finding("accuracy").value == 1
+    assert recall(model, data=halves, prompts=1).finding("accuracy").value == 0
+    assert any("2 of 3 answers have several tokens" in one for one in found.warnings)
+
+
+def _whole(model: Model, prompt: str, answer: str) -> float:
+    """The log-probability of an answer by transformers' own loss over its tokens."""
+    assert model.tokenizer is not None
+    ids, n = torch.tensor([model.tokenizer(f"{prompt} {answer}")["input_ids"]]), len(answer.split())
+    labels = torch.cat([torch.full((1, ids.shape[1] - n), -100), ids[:, -n:]], dim=1)
+    with torch.no_grad():
+        return -float(model.hf(input_ids=ids, labels=labels).loss) * n
+
+
 def test_questions_depend_on_seed_and_tokenizer_alone(demo: Model) -> None:
     asked = [recall(model, n=20, prompts=1).state["key"] for model in (demo, quantize(demo, "rtn2"))]
     assert asked[0] == asked[1] != recall(demo, n=20, prompts=1, seed=1).state["key"]
