@@ -1,7 +1,8 @@
 """Pairs of prompts that differ in one thing: clean and corrupt, with the answer to each.
 
 A ``PairSet`` is token-aligned on construction: clean and corrupt of a pair have equally many tokens, answer
-and foil differ in their first token. What does not line up is refused, or dropped, with the share on record.
+and foil differ in their first token, or are meant to be scored whole. What does not line up is refused, or
+dropped, with the share on record.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from interp.errors import AlignmentError, ConfigError, DataError
+from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import JOINTS, Joint, Tokens, continuation
@@ -71,7 +74,12 @@ class PairSet:
 
     @classmethod
     def build(
-        cls, model: ModelLike, pairs: Sequence[Pair], *, misaligned: Literal["refuse", "drop"] = "refuse"
+        cls,
+        model: ModelLike,
+        pairs: Sequence[Pair],
+        *,
+        misaligned: Literal["refuse", "drop"] = "refuse",
+        whole: bool = False,
     ) -> PairSet:
         """Tokenize pairs and check that they line up.
 
@@ -80,10 +88,13 @@ class PairSet:
             pairs: the texts.
             misaligned: refuse the first pair that does not line up, or drop all such pairs, and those with
                 words that the tokenizer does not know, and say how many.
+            whole: take answers and foils that begin with the same token, for metrics of whole answers
+                (``answer-log-odds``).
 
         Raises:
             AlignmentError: clean and corrupt of a pair have different numbers of tokens.
-            DataError: no pairs (left), or answers that cannot be told from foils by their first token.
+            DataError: no pairs (left), or answers that cannot be told from foils by their first token, or
+                as a whole.
         """
         if misaligned not in ("refuse", "drop"):
             raise ConfigError(f"misaligned={misaligned!r} asked; use 'refuse' or 'drop'.")
@@ -92,7 +103,7 @@ class PairSet:
         model = as_model(model)
         clean = model.tokenize([pair.clean for pair in pairs])
         corrupt = model.tokenize([pair.corrupt for pair in pairs])
-        first = _FirstTokens(model)
+        first = _Continuations(model, whole)
         kept: list[int] = []
         answers: list[tuple[int, ...]] = []
         foils: list[tuple[int, ...]] = []
@@ -117,6 +128,11 @@ class PairSet:
         notes = (share,) if len(kept) < len(pairs) else ()
         if strange := sum(first.unknown(clean.token_ids[at] + corrupt.token_ids[at]) for at in kept):
             notes += (f"{strange} of {len(kept)} pairs hold words that the tokenizer does not know",)
+        if long := first.several([pairs[at] for at in kept]):
+            notes += (
+                f"{long} of {len(kept)} pairs have an answer or a foil of several tokens, of which all "
+                "metrics but answer-log-odds and answer-log-prob read the first",
+            )
         return cls(
             tuple(pairs[at] for at in kept),
             _picked(clean, kept),
@@ -128,18 +144,25 @@ class PairSet:
 
     @classmethod
     def from_jsonl(
-        cls, model: ModelLike, path: str | Path, *, misaligned: Literal["refuse", "drop"] = "refuse"
+        cls,
+        model: ModelLike,
+        path: str | Path,
+        *,
+        misaligned: Literal["refuse", "drop"] = "refuse",
+        whole: bool = False,
     ) -> PairSet:
         """Read pairs from a file of one JSON object per line.
 
         Its keys: clean, corrupt, answer, foil[, kind, group, joint]. ``answer`` and ``foil`` are a text or a
-        list of texts; ``joint`` is how they follow (see :class:`Pair`).
+        list of texts; ``joint`` is how they follow (see :class:`Pair`). The parameters are those of
+        :meth:`build`.
 
         Raises:
             DataError: no such file, a line that is no such object, or what :meth:`build` refuses.
         """
         path = Path(path)
-        return replace(cls.build(model, _read(path), misaligned=misaligned), name=path.stem)
+        found = cls.build(model, _read(path), misaligned=misaligned, whole=whole)
+        return replace(found, name=path.stem)
 
     def save(self, path: str | Path) -> Path:
         """Write the texts as :meth:`from_jsonl` reads them."""
@@ -203,6 +226,8 @@ class PairSet:
     def right(self, model: ModelLike, *, batch_size: str | int = "auto") -> PairSet:
         """Keep the pairs whose clean prompt the model answers rather with an answer than with a foil.
 
+        First tokens are compared; where an answer and a foil share theirs, they are scored whole.
+
         Raises:
             DataError: there is none.
         """
@@ -211,7 +236,11 @@ class PairSet:
         kept = [
             row
             for row, (answers, foils) in enumerate(zip(self.answer_ids, self.foil_ids, strict=True))
-            if logits[row, list(answers)].max() > logits[row, list(foils)].max()
+            if (
+                self._rather(model, row)
+                if set(answers) & set(foils)
+                else bool(logits[row, list(answers)].max() > logits[row, list(foils)].max())
+            )
         ]
         if not kept:
             raise DataError(
@@ -220,6 +249,13 @@ class PairSet:
         found = self[kept]
         note = f"{len(kept)} of {len(self)} pairs kept: the model answers their clean prompt"
         return replace(found, notes=(*self.notes, note)) if len(kept) < len(self) else found
+
+    def _rather(self, model: Model, row: int) -> bool:
+        """Whether the likeliest whole answer to a clean prompt is likelier than every foil."""
+        pair = self.pairs[row]
+        words = (*pair.answers, *pair.foils)
+        scored = score(model, [pair.clean] * len(words), words, joint=pair.joint).log_probability
+        return bool(scored[: len(pair.answers)].max() > scored[len(pair.answers) :].max())
 
     def __len__(self) -> int:
         """Give the number of pairs."""
@@ -272,50 +308,72 @@ def _decoded(model: Model, ids: Sequence[int]) -> str:
     return str(model.tokenizer.decode(list(ids))) if model.tokenizer is not None and ids else ""
 
 
-class _FirstTokens:
-    """The first token of each word as it stands after a prompt; remembered by prompt and word."""
+class _Continuations:
+    """The tokens of each word as it stands after a prompt; remembered by prompt and word."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.known: dict[tuple[str, str, str], int] = {}
+    def __init__(self, model: Model, whole: bool) -> None:
+        self.model, self.whole = model, whole
+        self.known: dict[tuple[str, str, str], tuple[int, ...]] = {}
 
     def unknown(self, ids: Sequence[int]) -> bool:
         """Whether a prompt holds a word that the tokenizer does not know."""
         found = getattr(self.model.tokenizer, "unk_token_id", None)
         return found is not None and found != self.model.tokenizer.bos_token_id and found in ids  # type: ignore[union-attr]
 
+    def several(self, pairs: Sequence[Pair]) -> int:
+        """How many pairs have a word of several tokens."""
+        words = ((pair, word) for pair in pairs for word in (*pair.answers, *pair.foils))
+        return len({id(pair) for pair, word in words if len(self.known[pair.clean, word, pair.joint]) > 1})
+
     def told_apart(
         self, number: int, pair: Pair, prompt: Sequence[int]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids of answers and foils.
+        """The first tokens of answers and foils.
 
         Raises:
-            DataError: a side without words, or an answer and a foil that start with the same token.
+            DataError: a side without words, or an answer and a foil that are the same, one of which goes on
+                where the other ends, or that start with the same token where first tokens are read.
         """
-        sides: list[dict[str, int]] = []
+        sides: list[dict[str, tuple[int, ...]]] = []
         for name, words in (("answer", pair.answers), ("foil", pair.foils)):
             if not words or not all(word.strip() for word in words):
                 raise DataError(f"pair {number} has no {name}, or an empty one; give at least one word.")
             sides.append({word: self.of(word, pair, prompt) for word in words})
         answers, foils = sides
-        if shared := set(answers.values()) & set(foils.values()):
-            token = _decoded(self.model, [min(shared)])
-            a, f = (next(word for word, token in side.items() if token in shared) for side in sides)
-            same = "are the same" if a == f else f"start with the same token {token!r}"
-            raise DataError(
-                f"pair {number}: the answer {a!r} and the foil {f!r} {same}; no metric can tell them apart."
-            )
-        return tuple(dict.fromkeys(answers.values())), tuple(dict.fromkeys(foils.values()))
+        for a, f in product(answers, foils):
+            if answers[a][0] == foils[f][0]:
+                self._same(f"pair {number}: the answer {a!r} and the foil {f!r}", answers[a], foils[f])
+        firsts = [tuple(dict.fromkeys(ids[0] for ids in side.values())) for side in sides]
+        return firsts[0], firsts[1]
 
-    def of(self, word: str, pair: Pair, prompt: Sequence[int]) -> int:
-        """The token that follows the clean prompt when the word does."""
+    def _same(self, what: str, answer: tuple[int, ...], foil: tuple[int, ...]) -> None:
+        """Refuse an answer and a foil that begin with the same token, unless they can be told apart."""
+        if answer == foil:
+            raise DataError(f"{what} are the same; no metric can tell them apart.")
+        ends = min(len(answer), len(foil))
+        if answer[:ends] == foil[:ends]:
+            raise DataError(
+                f"{what}: one goes on where the other ends, so that it can never be the likelier one. Give "
+                "words of which neither begins the other."
+            )
+        if not self.whole:
+            token = _decoded(self.model, answer[:1])
+            raise DataError(
+                f"{what} start with the same token {token!r}, and most metrics read one token. Score "
+                "them whole: metric='answer-log-odds' on PairSet.build(..., whole=True) (--metric "
+                "answer-log-odds)."
+            )
+
+    def of(self, word: str, pair: Pair, prompt: Sequence[int]) -> tuple[int, ...]:
+        """The tokens that follow the clean prompt when the word does."""
         key = (pair.clean, word, pair.joint)
         if key not in self.known:
             tokenizer = self.model.tokenizer
             assert tokenizer is not None  # the prompts are texts, which were tokenized before
             size = self.model.vocab_size
-            found = continuation(pair.clean, prompt, word, tokenizer, vocab_size=size, joint=pair.joint)
-            self.known[key] = found[0]
+            self.known[key] = continuation(
+                pair.clean, prompt, word, tokenizer, vocab_size=size, joint=pair.joint
+            )
         return self.known[key]
 
 

@@ -17,6 +17,7 @@ from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, ev
 from interp.mediation.circuits.drawing import drawing
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.searches import effects as effects_of
+from interp.mediation.steps import steps_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -322,10 +323,11 @@ def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
     """
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} asked; there are: {', '.join(METRICS)}.")
-    clean, corrupt = model.logits(pairs.clean), model.logits(pairs.corrupt)
-    targets = Targets.of(pairs, clean.device, clean)
-    measure = METRICS[metric].values
-    change = (measure(clean, targets) - measure(corrupt, targets)).abs()
+    measure = METRICS[metric]
+    rows = steps_of(model, pairs, measure).pairs if measure.whole else pairs
+    clean, corrupt = model.logits(rows.clean), model.logits(rows.corrupt)
+    targets = Targets.of(rows, clean.device, clean)
+    change = (measure.values(clean, targets) - measure.values(corrupt, targets)).abs()
     if float(change.max()) <= 1e-6 * max(1.0, float(clean.abs().max())):
         raise DataError(
             f"the total effect is zero: {metric} is the same on the clean and the corrupt prompt of all "

@@ -135,13 +135,16 @@ def patch(work: Work, settings: PatchSettings) -> Made:
 
 def _pairs(settings: PatchSettings, model: Model) -> PairsFor:
     from interp.analyses.patching import pairs_for
+    from interp.mediation import METRICS
     from interp.pairs import PairSet
 
     n = settings.limit or DEFAULT_PAIRS
     if settings.data is None:
         kind = settings.counterfactual
         return pairs_for(model, settings.about(), n, seed=settings.seed, counterfactual=kind)
-    own = PairSet.from_jsonl(model, settings.data, misaligned=settings.misaligned)[: settings.limit]
+    whole = bool(METRICS[settings.metric].whole)
+    own = PairSet.from_jsonl(model, settings.data, misaligned=settings.misaligned, whole=whole)
+    own = own[: settings.limit]
     return pairs_for(model, own, seed=settings.seed)
 
 

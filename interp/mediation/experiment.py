@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -21,6 +21,7 @@ from interp.mediation.mediators import counted_from_the_end
 from interp.mediation.metrics import Metric, Targets
 from interp.mediation.noise import rounding_error, smallest
 from interp.mediation.replacements import Material, Replacement
+from interp.mediation.steps import Steps
 from interp.mediation.subspaces import Subspace
 from interp.models.model import Model
 from interp.models.tokens import Tokens
@@ -88,6 +89,7 @@ class Experiment(ABC):
         replacement: what a mediator's value becomes.
         directions: names in ``DIRECTIONS``.
         seed: of resampling, of the rows that are checked, and of intervals.
+        steps: where whole answers are measured: ``pairs`` are then rows, of which each pair has several.
     """
 
     model: Model
@@ -97,6 +99,7 @@ class Experiment(ABC):
     replacement: Replacement
     directions: tuple[str, ...]
     seed: int
+    steps: Steps | None = field(default=None, kw_only=True)
 
     over: ClassVar[str]
     """What the mediators are, a word of ``Search.over``."""
@@ -147,7 +150,13 @@ class Experiment(ABC):
 
     def part(self: E, rows: Sequence[int], columns: Sequence[int]) -> E:
         """The same with some mediators and some pairs."""
-        return replace(self, mediators=tuple(self.mediators[at] for at in rows), pairs=self.pairs[columns])
+        steps = self.steps if list(columns) == list(range(len(self.pairs))) else None
+        chosen = tuple(self.mediators[at] for at in rows)
+        return replace(self, mediators=chosen, pairs=self.pairs[columns], steps=steps)
+
+    def per_pair(self, values: Float[np.ndarray, "*batch row"]) -> Float[np.ndarray, "*batch pair"]:
+        """What was measured of each pair: the sum over its rows where it has several."""
+        return values if self.steps is None else self.steps.sums(values)
 
     def base(self, direction: str) -> tuple[Tokens, Tokens]:
         """The prompts that are patched, and those the values come from."""
@@ -219,19 +228,21 @@ class Experiment(ABC):
 
     def effects(self, found: Estimates, *, search: str, exact: bool) -> Effects:
         """The numbers of a search as a result."""
+        pairs, most = (self.pairs, 1) if self.steps is None else (self.steps.whole, self.steps.most)
+        clean, corrupt = self.per_pair(found.clean), self.per_pair(found.corrupt)
         return Effects(
             mediators=self.mediators,
-            values=found.values,
-            clean=found.clean,
-            corrupt=found.corrupt,
-            groups=tuple(self.pairs.groups),
+            values={name: self.per_pair(values) for name, values in found.values.items()},
+            clean=clean,
+            corrupt=corrupt,
+            groups=tuple(pairs.groups),
             search=search,
             metric=self.metric.name,
             unit=self.metric.unit,
             replacement=self.replacement.name,
-            noise=max(found.noise, smallest(self.model, found.clean, found.corrupt)),
+            noise=max(most * found.noise, smallest(self.model, clean, corrupt)),
             cost=found.cost,
-            about=About(model=self.model.described, data=self.pairs.described),
+            about=About(model=self.model.described, data=pairs.described),
             seed=self.seed,
             warnings=(*self.pairs.notes, *found.notes, *self.notes()),
             exact=exact,

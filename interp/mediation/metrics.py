@@ -1,4 +1,7 @@
-"""The table of metrics: logits after the last token to one number per pair, never reduced, in fp32."""
+"""The table of metrics: logits after the last token to one number per pair, never reduced, in fp32.
+
+A metric of whole answers is measured in steps, one for each token: see ``interp.mediation.steps``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.errors import DataError
 from interp.pairs import PairSet
 
 __all__ = ["METRICS", "Metric", "Targets"]
@@ -37,7 +41,19 @@ class Targets:
 
     @classmethod
     def of(cls, pairs: PairSet, device: torch.device, reference: Tensor | None = None) -> Targets:
-        """Pad the ids of a pair set."""
+        """Pad the ids of a pair set.
+
+        Raises:
+            DataError: an answer and a foil begin with the same token.
+        """
+        for row, (right, wrong) in enumerate(zip(pairs.answer_ids, pairs.foil_ids, strict=True)):
+            if set(right) & set(wrong):
+                pair = pairs.pairs[row]
+                raise DataError(
+                    f"pair {row}: the answer {pair.answers[0]!r} and the foil {pair.foils[0]!r} begin with "
+                    "the same token, and this metric reads one token. Use metric 'answer-log-odds', which "
+                    "reads them whole."
+                )
         return cls(*_padded(pairs.answer_ids, device), *_padded(pairs.foil_ids, device), reference)
 
     def rows(self, index: Int[Tensor, " row"]) -> Targets:
@@ -49,7 +65,7 @@ class Targets:
 
 
 def _padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in ids)
+    width = max(1, *(len(row) for row in ids))
     table = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=device)
     mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in ids], device=device)
     return table, mask
@@ -93,6 +109,13 @@ def _kl(logits: Logits, targets: Targets) -> Values:
     return -(clean.exp() * (clean - torch.log_softmax(logits, dim=1))).sum(dim=1)
 
 
+def _next_tokens(logits: Logits, targets: Targets) -> Values:
+    """Subtract the log-probabilities of the foils' next tokens from those of the answers' (nats)."""
+    logs = torch.log_softmax(logits, dim=1)
+    right = (logs.gather(1, targets.answers) * targets.answered).sum(dim=1)
+    return right - (logs.gather(1, targets.foils) * targets.foiled).sum(dim=1)
+
+
 @dataclass(frozen=True)
 class Metric:
     """Describe a metric.
@@ -103,6 +126,8 @@ class Metric:
         description: one line.
         values: gives one number per row; more means more like the clean prompt.
         differentiable: whether gradients of it mean something.
+        whole: the sides, ``answer`` and ``foil``, that are scored as a whole: all their tokens, each given
+            those before it. Its value is then a sum over such steps. () where first tokens are compared.
     """
 
     name: str
@@ -110,6 +135,7 @@ class Metric:
     description: str
     values: Callable[[Tensor, Targets], Tensor]
     differentiable: bool = True
+    whole: tuple[str, ...] = ()
 
 
 _ROWS = (
@@ -118,6 +144,20 @@ _ROWS = (
     Metric("prob", "probability", "the answers' total probability", _prob),
     Metric("prob-diff", "probability", "the answers' total probability less the foils'", _prob_diff),
     Metric("kl", "nats", "minus the divergence from the clean run, summed over the vocabulary", _kl),
+    Metric(
+        "answer-log-odds",
+        "nats",
+        "log-probability of the whole answer less that of the whole foil, all their tokens",
+        _next_tokens,
+        whole=("answer", "foil"),
+    ),
+    Metric(
+        "answer-log-prob",
+        "nats",
+        "log-probability of the whole answer, all its tokens",
+        _next_tokens,
+        whole=("answer",),
+    ),
     Metric("accuracy", "share", "whether an answer is the likeliest token", _accuracy, differentiable=False),
 )
 

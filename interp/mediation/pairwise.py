@@ -221,7 +221,8 @@ def interactions(
     asked = experiment_of(model, pairs, found, metric=metric, directions=direction, seed=seed)
     places = range(len(found))
     sets: list[tuple[int, ...]] = [(), *((at,) for at in places), *combinations(places, 2)]
-    replaced = asked.replaced([[found[at] for at in one] for one in sets], direction).values
+    rows = asked.replaced([[asked.mediators[at] for at in one] for one in sets], direction).values
+    replaced = asked.per_pair(rows)
     measured = dict(zip(sets, replaced, strict=True))
     values = np.zeros((len(found), len(found), len(pairs)))
     for one, two in combinations(places, 2):

@@ -14,6 +14,7 @@ from interp.mediation.mediators import Mediators, Members, mediators_of
 from interp.mediation.metrics import METRICS
 from interp.mediation.replacements import replacement_of
 from interp.mediation.site_experiment import SiteExperiment
+from interp.mediation.steps import from_the_start, steps_of
 from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 
@@ -72,8 +73,13 @@ def experiment_of(
     if directions not in (*DIRECTIONS, "both"):
         raise ConfigError(f"directions {directions!r} asked; use 'both', {' or '.join(DIRECTIONS)}.")
     ways = tuple(DIRECTIONS) if directions == "both" else (directions,)
+    measure, steps = METRICS[metric], None
     members: Any = members_of(model, pairs, mediators, positions=positions)
-    asked = (model, pairs, members, METRICS[metric], rule, ways, seed)
-    if not any(isinstance(one, Edge) for one in members):
-        return SiteExperiment(*asked)
-    return EdgeExperiment(*asked, Graph.of(model))
+    edges = any(isinstance(one, Edge) for one in members)
+    if measure.whole:
+        steps = steps_of(model, pairs, measure)
+        members, pairs = members if edges else from_the_start(members, pairs), steps.pairs
+    asked = (model, pairs, members, measure, rule, ways, seed)
+    return (
+        EdgeExperiment(*asked, Graph.of(model), steps=steps) if edges else SiteExperiment(*asked, steps=steps)
+    )

@@ -176,4 +176,4 @@ def run_all(
     """
     asked = experiment_of(model, pairs, every, metric=metric, directions="noising", seed=seed)
     outside = [[one for one in asked.mediators if one not in circuit] for circuit in circuits]
-    return list(asked.replaced(outside, "noising").values)
+    return list(asked.per_pair(asked.replaced(outside, "noising").values))

@@ -76,7 +76,7 @@ class EdgeExperiment(Experiment):
     def of(cls, asked: Experiment, edges: Sequence[Edge], graph: Graph) -> EdgeExperiment:
         """The same experiment on some edges instead of its own mediators."""
         measured = (asked.metric, asked.replacement, asked.directions, asked.seed)
-        return cls(asked.model, asked.pairs, tuple(edges), *measured, graph)
+        return cls(asked.model, asked.pairs, tuple(edges), *measured, graph, steps=asked.steps)
 
     @property
     def carriers(self) -> list[Site]:
