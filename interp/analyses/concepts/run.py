@@ -15,7 +15,7 @@ from interp.activations import Activations
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
-from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, one_first_token
+from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens
 from interp.analyses.guessing import Guessing, beyond_guessing
 from interp.analyses.looks import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.scores import Score
@@ -91,8 +91,7 @@ def probe_concepts(
     context = ControlContext(trial, states, probe, untrained, layer)
     said, preferred, right = _own_answers(trial, batch_size)
     leakage = _leakage(trial, row)
-    alike = one_first_token(concept_tokens(model, codebook.names))
-    notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage), alike)
+    notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage), trial.alike)
     result = ConceptResult(
         about=_about(model, row, drawn.items),
         seed=seed,

@@ -129,6 +129,11 @@ class Trial:
         return [item.fact for item in self.test]
 
     @property
+    def alike(self) -> str:
+        """How many concepts begin with the same token; "" where none do."""
+        return one_first_token(concept_tokens(self.model, self.codebook.names))
+
+    @property
     def gold(self) -> list[str]:
         """The answer of each test item."""
         return [item.answer for item in self.test]
