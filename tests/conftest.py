@@ -1,6 +1,6 @@
 """What holds for the whole suite: one thread, no network, no settings from the machine it runs on.
 
-Nothing of interp or probes is imported here: jaxtyping's import hook is installed after this file is read.
+Every annotation of interp and probes is checked at each call, so nothing of them is imported before that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests import checked
+
+checked.install("interp", "probes")
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"  # two workers on two cores; and sums in the same order everywhere
