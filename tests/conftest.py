@@ -29,6 +29,7 @@ os.environ |= {
 }
 for _name in [name for name in os.environ if name.startswith("INTERP_")]:
     del os.environ[_name]
+os.environ["INTERP_BUDGET"] = "off"  # sizes would depend on how busy the machine is
 
 _LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
 

@@ -24,6 +24,10 @@ class Analysis:
         run: ``module:function``, imported when it is used.
         data: what its items are drawn from, in words.
         n: how many items it takes by default; 0 where it takes none.
+        least: the fewest items that say anything.
+        passes: whole forward passes of a prompt for each item, roughly: what a plan of time is made of.
+        cells: the same for each item and each head or MLP of the model.
+        fits: seconds of all else for each item and unit of the model's width.
     """
 
     name: str
@@ -31,6 +35,10 @@ class Analysis:
     run: str
     data: str
     n: int
+    least: int = 0
+    passes: float = 0.0
+    cells: float = 0.0
+    fits: float = 0.0
 
     @property
     def function(self) -> Callable[..., Result]:
@@ -56,6 +64,8 @@ _ROWS = (
         "interp.analyses.knowledge:recall",
         "the bundled facts",
         400,
+        least=100,
+        passes=2.5,
     ),
     Analysis(
         "two-hop",
@@ -63,6 +73,8 @@ _ROWS = (
         "interp.analyses.hops:two_hop",
         "chains of the bundled facts",
         100,
+        least=40,
+        passes=6.0,
     ),
     Analysis(
         "probe",
@@ -70,6 +82,9 @@ _ROWS = (
         "interp.analyses.transfer:probe_transfer",
         "prompts of the task analogy-relation",
         1200,
+        least=300,
+        passes=1.0,
+        fits=1e-4,
     ),
     Analysis(
         "patch",
@@ -77,6 +92,9 @@ _ROWS = (
         "interp.analyses.patching:patch_agreement",
         "pairs of the first task that lines up",
         32,
+        least=8,
+        passes=66.0,
+        cells=0.5,
     ),
     Analysis(
         "geometry",
@@ -84,6 +102,8 @@ _ROWS = (
         "interp.analyses.similarity:geometry",
         "prompts of every bundled task",
         200,
+        least=60,
+        passes=3.0,
     ),
     Analysis(
         "behaviour",
@@ -91,6 +111,8 @@ _ROWS = (
         "interp.analyses.outputs:behaviour",
         "prompts of every bundled task",
         200,
+        least=60,
+        passes=3.0,
     ),
     Analysis(
         "cost",

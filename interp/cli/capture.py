@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.cli.dry_run import of_capture, show_plan
-from interp.cli.frame import Made, Work, about_data, command, prompt_table, read_prompts
+from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
 from interp.cli.options import PromptSettings, flag, position
 from interp.cli.session import Outcome
 
@@ -56,6 +56,7 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
     """Capture the shards that are missing, and count what there is."""
     from interp.store import ActivationStore
 
+    settings = work.sized(settings, lambda: prompt_job(settings, 1.0), own=settings.data is not None)
     data = read_prompts(work, settings)
     sites = [str(site) for site in work.model.expand(settings.sites.split(","))]
     tokens = work.model.tokenize(data.texts)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from interp.cli.budget import Job
 from interp.cli.checkpoints import keep_cell, read_cells
 from interp.cli.dry_run import of_compare, show_compare
 from interp.cli.frame import Made, Work, about_model, command
-from interp.cli.options import ModelSettings, RunSettings, choose, flag
+from interp.cli.options import COUNT, ModelSettings, RunSettings, choose, flag
 from interp.cli.session import Outcome, Session
 from interp.errors import ConfigError, DataError
 
@@ -32,6 +33,10 @@ EXAMPLES = (
     "interp compare --model gpt2 --schemes gptq4 --calibration texts.txt",
 )
 SCHEMES = ("int8", "int4")
+WHOLE = 100
+"""The size of a comparison is counted in percent of the items of its analyses."""
+FLOORS = 4
+"""Runs of the reference: its own, another layout, and bfloat16, which takes about twice as long on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,14 @@ class CompareSettings(RunSettings, ModelSettings):
         "dense (the scheme's numbers in the model's own modules) or packed (the library's modules).",
         metavar="WHICH",
     )
+    items: tuple[str, ...] = flag(
+        (),
+        "Items of single analyses, such as patch=16,behaviour=100.",
+        metavar="NAME=N",
+        many=True,
+        shown="as many as fit --budget",
+    )
+    limit: int | None = flag(None, "Use so many items in every analysis.", **COUNT)
     calibration: str | None = flag(
         None,
         "Texts, one per line, for schemes that need them; the bundled model has its own.",
@@ -76,6 +89,31 @@ class CompareSettings(RunSettings, ModelSettings):
         """Refuse unknown analyses and schemes, and nothing to compare with."""
         super().check()
         self.about()  # reads both
+        self.sizes()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The flags that say how much is taken."""
+        return (*super().given, *(("items",) if self.items else ()))
+
+    def sizes(self) -> dict[str, int]:
+        """The number of items of each analysis: its own, --limit, or that of --items.
+
+        Raises:
+            ConfigError: --items that name no analysis of this call, or no number.
+        """
+        from interp.analyses.table import ANALYSES
+
+        names = self.names()
+        found = {name: ANALYSES[name].n and (self.limit or ANALYSES[name].n) for name in names}
+        for text in self.items:
+            name, _, number = text.partition("=")
+            if not number.isdecimal() or int(number) < 1:
+                raise ConfigError(
+                    f"--items {text!r} is not NAME=N; write for example patch=16,behaviour=100."
+                )
+            found[choose("--items", name, [one for one in names if ANALYSES[one].n])] = int(number)
+        return found
 
     def names(self) -> tuple[str, ...]:
         """The analyses, each once."""
@@ -115,7 +153,8 @@ class CompareSettings(RunSettings, ModelSettings):
 def plan(work: Work, settings: CompareSettings) -> Outcome:
     """What would be run, and which modules each scheme would quantize."""
     other, _ = _ready(work, settings)
-    found = of_compare(work.model, other, settings.names(), settings.precisions(), limit=settings.limit)
+    settings = _sized(work, settings)
+    found = of_compare(work.model, other, settings.sizes(), settings.precisions())
     return Outcome(found, lambda: show_compare(found), status="planned")
 
 
@@ -126,6 +165,7 @@ def compare(work: Work, settings: CompareSettings) -> Made:
 
     session, run = work.session, work.run
     other, texts = _ready(work, settings)
+    settings = _sized(work, settings)
     of = _identity(work.model, other, texts)
     done, faults = read_cells(run, of)
     model, schemes = work.certified(), settings.precisions()
@@ -164,8 +204,47 @@ def _analyses(settings: CompareSettings) -> dict[str, Callable[..., Any]]:
     """The analyses by name, each bound to its items and the seed."""
     from interp.analyses.table import ANALYSES
 
+    sizes = settings.sizes()
+    return {name: ANALYSES[name].bound(n=n or None, seed=settings.seed) for name, n in sizes.items()}
+
+
+def _sized(work: Work, settings: CompareSettings) -> CompareSettings:
+    return work.sized(settings, lambda: _job(work.model, settings))
+
+
+def _job(model: Model, settings: CompareSettings) -> Job:
+    """What a comparison takes: each analysis of the reference, of its noise floors and at every scheme."""
+    from interp import tasks
+    from interp.analyses.table import ANALYSES
+
     rows = [ANALYSES[name] for name in settings.names()]
-    return {row.name: row.bound(n=settings.limit if row.n else None, seed=settings.seed) for row in rows}
+    others = len(settings.precisions()) + (settings.with_ is not None)
+    cells = model.n_layers * (model.n_heads + 1)
+
+    def items(share: int) -> dict[str, int]:
+        return {row.name: max(min(row.least, row.n), row.n * share // WHOLE) for row in rows if row.n}
+
+    def shown(share: int) -> str:
+        return ", ".join(f"{name} of {n:,} items" for name, n in items(share).items()) or "the analyses"
+
+    def passes(share: int) -> float:
+        found = items(share)
+        each = sum(found.get(row.name, 0) * (row.passes + row.cells * cells) for row in rows)
+        return each * (FLOORS + others)
+
+    def besides(share: int) -> float:
+        found = items(share)
+        return sum(found.get(row.name, 0) * row.fits for row in rows) * model.d_model * (FLOORS + others)
+
+    return Job(
+        whole=WHOLE,
+        least=1,
+        texts=tasks.labelled("analogy-relation", n=64, seed=settings.seed).texts,
+        passes=passes,
+        besides=besides,
+        shown=shown,
+        settings=lambda share: {"items": tuple(f"{name}={n}" for name, n in items(share).items())},
+    )
 
 
 def _ready(work: Work, settings: CompareSettings) -> tuple[Model | None, tuple[str, ...]]:

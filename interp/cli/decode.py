@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interp.cli.budget import Job
 from interp.cli.frame import Work, command
-from interp.cli.options import COUNT, SchemeSettings, flag
+from interp.cli.options import COUNT, SchemeSettings, SizeSettings, flag
 from interp.cli.session import Outcome
 from interp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from interp.models import Model
     from interp.results import Result
     from probes import HyperdimensionalProbe
 
@@ -24,8 +26,11 @@ EXAMPLES = (
 )
 
 
+LEAST = 600
+
+
 @dataclass(frozen=True, kw_only=True)
-class DecodeSettings(SchemeSettings):
+class DecodeSettings(SizeSettings, SchemeSettings):
     """Print the concepts that a Hyperdimensional Probe reads at a prompt's last token.
 
     With --questions: those before and after the model answers each question, gained and lost.
@@ -48,6 +53,17 @@ class DecodeSettings(SchemeSettings):
     )
     new_tokens: int = flag(4, "Tokens to generate for each question.", **COUNT)
     limit: int | None = flag(None, "Use so many questions.", **COUNT)
+    statements: int | None = flag(
+        None,
+        "Statements that a probe is trained on, without --probe.",
+        shown="as many as fit --budget",
+        **COUNT,
+    )
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The flags that say how much the probe is trained on."""
+        return tuple(name for name in ("full", "statements") if getattr(self, name))
 
     def check(self) -> None:
         """Refuse a call without a prompt or questions, and one with both."""
@@ -110,10 +126,11 @@ def _probe(work: Work, settings: DecodeSettings) -> tuple[HyperdimensionalProbe,
     model, place = work.model, settings.probe
     asked = one_layer(model, settings.layer or LAYER)
     if place is None:
+        settings = work.sized(settings, lambda: _job(model, settings, asked))
         work.session.note(
             f"training a probe at layer {asked} on one-hop statements (give --probe to use a saved one)"
         )
-        return trained_probe(model, asked, seed=settings.seed), asked
+        return trained_probe(model, asked, seed=settings.seed, n=settings.statements), asked
     site = None if settings.layer is None else f"resid_post.{asked}"
     try:
         probe = HyperdimensionalProbe.load(
@@ -125,3 +142,21 @@ def _probe(work: Work, settings: DecodeSettings) -> tuple[HyperdimensionalProbe,
     if kind != "resid_post" or not layer.isdigit():
         raise ConfigError(f"--probe: {place} does not say which layer it reads; give --layer.")
     return probe, int(layer)
+
+
+def _job(model: Model, settings: DecodeSettings, layer: int) -> Job:
+    """What training a probe takes: passes of its statements up to the layer."""
+    from interp.tasks.protocols import PROTOCOLS
+
+    row = PROTOCOLS["concept-disjoint"]
+    train, held, _ = row.sizes
+    texts = [item.text for item in row.items(seed=settings.seed, sizes=(train, held, 0)).items]
+    share = (layer + 1) / model.n_layers
+    return Job(
+        whole=len(texts),
+        least=min(LEAST, len(texts)),
+        texts=texts,
+        passes=lambda n: n * share,
+        shown=lambda n: f"{n:,} statements",
+        settings=lambda n: {"statements": n},
+    )

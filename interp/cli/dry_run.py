@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,28 +128,22 @@ def _width(model: Model, site: Any) -> int:
 def of_compare(
     model: Model,
     other: Model | None,
-    analyses: Sequence[str],
+    sizes: Mapping[str, int],
     schemes: Sequence[Scheme],
-    *,
-    limit: int | None,
 ) -> dict[str, Any]:
     """List what ``interp compare`` would run, and what each scheme would quantize.
 
     Args:
         model: the reference.
         other: the other checkpoint.
-        analyses: keys of ``ANALYSES``.
+        sizes: the analyses, keys of ``ANALYSES``, and how many items each takes.
         schemes: that the reference is quantized with.
-        limit: items per analysis; each one's own number where left out.
     """
-    from interp.analyses.table import ANALYSES
-
     labels = [*map(str, schemes), *([] if other is None else [f"{other.name} ({other.weights})"])]
-    items = {name: ANALYSES[name].n and (limit or ANALYSES[name].n) for name in analyses}
     return {
         "model": f"{model.name} ({model.weights})",
-        "cells": [{"analysis": name, "scheme": at, "n": items[name]} for name in analyses for at in labels],
-        "noise_runs": 2 * len(analyses),
+        "cells": [{"analysis": name, "scheme": at, "n": n} for name, n in sizes.items() for at in labels],
+        "noise_runs": 2 * len(sizes),
         "schemes": [_modules(model, scheme) for scheme in schemes],
     }
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from interp.cli.budget import DEFAULT as DEFAULT_BUDGET
+from interp.cli.budget import Job, choose_size, in_words, pass_seconds, read_time
 from interp.cli.options import (
     DEFAULT_TASK,
     GROUPS,
@@ -19,11 +21,12 @@ from interp.cli.options import (
     PromptSettings,
     RunSettings,
     Settings,
+    SizeSettings,
     choose,
     keys,
     options,
 )
-from interp.cli.session import Outcome, Session, quiet
+from interp.cli.session import CHOSEN, Outcome, Session, quiet
 from interp.errors import ConfigError, GateError, InterpError
 
 if TYPE_CHECKING:
@@ -44,12 +47,16 @@ __all__ = [
     "about_model",
     "command",
     "failed_gate",
+    "prompt_job",
     "prompt_table",
     "read_gates",
     "read_prompts",
 ]
 
+CHECKS = 150
+"""Passes of one prompt that the checks of the model take, roughly."""
 S = TypeVar("S", bound=Settings)
+Z = TypeVar("Z", bound=SizeSettings)
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,36 @@ class Work:
         """Check the model before it is used, and give it."""
         assert self.certificate is not None
         return self.model
+
+    def sized(self, settings: Z, job: Callable[[], Job], *, own: bool = False) -> Z:
+        """The settings with a size that fits the budget, where nobody asked for one; says what was chosen.
+
+        Args:
+            settings: of the command.
+            job: what it takes and costs; asked only where it is needed.
+            own: the user's own items: they are left out for time only where a budget was asked for.
+        """
+        budget, session = read_time(settings.budget or DEFAULT_BUDGET), self.session
+        if settings.given or budget is None:
+            return settings
+        found = job()
+        each = pass_seconds(self.model, found.texts, getattr(settings, "batch_size", "auto"))
+        left = budget - session.elapsed - CHECKS * each
+        chosen = choose_size(found, each, max(left, budget / 4))
+        whole, takes = found.shown(found.whole), in_words(chosen.whole_seconds)
+        if chosen.n == found.whole:
+            session.note(f"{whole}: about {takes}")
+            return session.settle(settings, full=True)
+        fewer = f"{found.shown(chosen.n)} take about {in_words(chosen.seconds)}"
+        if own and settings.budget is None:
+            session.note(f"{whole}: about {takes} ({fewer}: --limit, or --budget {DEFAULT_BUDGET})")
+            return session.settle(settings, full=True)
+        over = ", the fewest that say anything" if chosen.seconds > budget else ""
+        session.note(
+            f"{whole} would take about {takes}; {fewer}{over}: using these. All: --full; another time: "
+            f"--budget, now {settings.budget or DEFAULT_BUDGET}."
+        )
+        return session.settle(settings, **found.settings(chosen.n))
 
     def load(self, settings: ModelSettings, scheme: str = "none") -> Model:
         """Load the model that settings name, quantize it if asked, and say what it is."""
@@ -220,6 +257,7 @@ def _execute(
             outcome = plan(work, settings)
         else:
             with _claim(session, settings):
+                work.settings = settings = session.resolved.settings
                 outcome = _finish(work, run(work, settings))
         assert isinstance(outcome, Outcome)
         session.end(outcome)
@@ -232,6 +270,7 @@ def _claim(session: Session, settings: RunSettings) -> RunFolder:
     from interp.runs import RunFolder
     from interp.runs.integrity import state
 
+    settings = _continued(session, settings)
     resolved = session.resolved
     assert resolved is not None
     replaces = settings.overwrite and settings.out is not None and state(Path(settings.out)) == "finished"
@@ -249,6 +288,25 @@ def _claim(session: Session, settings: RunSettings) -> RunFolder:
         resume=settings.resume,
     )
     return session.run
+
+
+def _continued(session: Session, settings: RunSettings) -> RunSettings:
+    """The settings with the size that the budget chose for the run that is continued."""
+    from interp.results import read_json
+    from interp.runs.integrity import RUN, state
+
+    if settings.given or not settings.resume or settings.out is None:
+        return settings
+    path = Path(settings.out)
+    before = read_json(path / RUN) if state(path) == "unfinished" else {}
+    given = {
+        name: before["configuration"][name]
+        for name, origin in before.get("origins", {}).items()
+        if origin == CHOSEN
+    }
+    return session.settle(
+        settings, **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    )
 
 
 def _finish(work: Work, made: Outcome | Made) -> Outcome:
@@ -364,20 +422,41 @@ def prompt_table(data: Labelled, token_ids: Sequence[Sequence[int]], *, keep_tex
 
 def read_prompts(work: Work, settings: PromptSettings) -> Labelled:
     """Read the prompts that --task or --data names; without either, the default task."""
-    from interp import tasks
-
-    if settings.data is not None:
-        data = tasks.read_labelled(settings.data)
-        data = data if settings.limit is None else data.limit(settings.limit, seed=settings.seed)
-    else:
-        name = settings.task or DEFAULT_TASK
-        whole = tasks.LABELLED[name].n
-        data = tasks.labelled(name, n=min(settings.limit or whole, whole), seed=settings.seed)
+    data = _prompts(settings)
     work.session.note(
         f"data: {data.name}, {len(data):,} prompts, {len(set(data.labels))} labels, "
         f"{len(set(data.groups)):,} groups"
     )
     return data
+
+
+def _prompts(settings: PromptSettings) -> Labelled:
+    from interp import tasks
+
+    if settings.data is not None:
+        data = tasks.read_labelled(settings.data)
+        return data if settings.limit is None else data.limit(settings.limit, seed=settings.seed)
+    name = settings.task or DEFAULT_TASK
+    whole = tasks.LABELLED[name].n
+    return tasks.labelled(name, n=min(settings.limit or whole, whole), seed=settings.seed)
+
+
+def prompt_job(settings: PromptSettings, passes: float, least: int = 1) -> Job:
+    """What a command on prompts takes.
+
+    Args:
+        settings: whose prompts, all of them.
+        passes: whole forward passes for each.
+        least: the fewest that say anything.
+    """
+    texts = _prompts(settings).texts
+    return Job(
+        whole=len(texts),
+        least=min(least, len(texts)),
+        texts=texts,
+        passes=lambda n: passes * n,
+        shown=lambda n: f"{n:,} prompts",
+    )
 
 
 def read_gates(texts: Sequence[str], metrics: Iterable[str]) -> dict[str, float]:

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Literal
 
 import click
 
+from interp.cli.budget import DEFAULT as DEFAULT_BUDGET
+from interp.cli.budget import read_time
 from interp.errors import ConfigError
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "RunSettings",
     "SchemeSettings",
     "Settings",
+    "SizeSettings",
     "as_text",
     "choose",
     "flag",
@@ -203,14 +206,59 @@ def _tasks() -> Collection[str]:
     return LABELLED
 
 
+def _is_time(text: str | None) -> bool:
+    if text is None:
+        return True
+    with contextlib.suppress(ValueError):
+        read_time(text)
+        return True
+    return False
+
+
 COUNT = {"allowed": "a whole number from 1", "check": lambda n: n is None or n >= 1, "metavar": "N"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Settings):
+class SizeSettings(Settings):
+    """How much a command takes: what is asked for, or what fits a time.
+
+    What the budget chooses becomes the setting ``limit`` (or ``full``) of the run, so that the run's own
+    settings, and the command it names, do exactly the same again on any machine.
+    """
+
+    limit: int | None = flag(
+        None, "Use so many prompts (patch: pairs).", shown="as many as fit --budget", **COUNT
+    )
+    budget: str | None = flag(
+        None,
+        "About how long it may take on this machine, by a measured forward pass: 60s, 5m, 1h or off.",
+        metavar="TIME",
+        group="Run",
+        allowed="a time such as 60s, 5m or 1h, or off",
+        check=_is_time,
+        shown=f"{DEFAULT_BUDGET}, and your own data whole",
+        part="speed",
+    )
+    full: bool = flag(False, "The whole size, however long it takes.", group="Run", part="speed")
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The flags that say how much is taken."""
+        return tuple(name for name in ("full", "limit") if getattr(self, name))
+
+    def check(self) -> None:
+        """Refuse two sizes."""
+        super().check()
+        if len(self.given) > 1:
+            raise ConfigError(
+                f"{' and '.join(f'--{name}' for name in self.given)} exclude each other. Give one."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(SizeSettings):
     """What a command that leaves a run folder does with it."""
 
-    limit: int | None = flag(None, "Use so many prompts (compare: items per analysis).", **COUNT)
     out: str | None = flag(None, "The folder or file to write.", group="Run", metavar="PATH", part="call")
     overwrite: bool = flag(False, "Replace the run in --out.", group="Run", part="call")
     resume: bool = flag(False, "Continue the unfinished run in --out.", group="Run", part="call")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
@@ -26,6 +28,9 @@ EXAMPLES = (
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
+LEAST, SURE = 8, 0.05
+CIRCUIT = 40
+"""Passes of each pair for a circuit (sizes, random ones, cuts), for the unpatched prompts and for checks."""
 
 
 def _table(name: str) -> Any:
@@ -107,6 +112,7 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
     """How many forward passes a search would take."""
     from interp.mediation import plan as planned
 
+    settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
     found = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())
     return Outcome(asdict(found), lambda: work.session.say(f"{found}; nothing was run"), status="planned")
@@ -118,6 +124,7 @@ def patch(work: Work, settings: PatchSettings) -> Made:
     from interp.analyses.patching import patch as ranked
     from interp.mediation.parsing import members_of
 
+    settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
     found = members_of(work.model, pairs.ranking, list(settings.mediators), positions=settings.positions())
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
@@ -130,6 +137,31 @@ def patch(work: Work, settings: PatchSettings) -> Made:
         result,
         tables={"data.parquet": _pair_table(pairs, keep_text=settings.text)},
         facts={"data": pairs.ranking.described},
+    )
+
+
+def _sized(work: Work, settings: PatchSettings) -> PatchSettings:
+    return work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
+
+
+def _job(work: Work, settings: PatchSettings) -> Job:
+    """What a search takes, by its own plan, and the circuit of its best on other pairs."""
+    from interp.mediation import plan as planned
+
+    pairs = _pairs(settings, work.model)
+    forecast = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())
+    every = len(pairs.ranking) + (0 if pairs.held_out is None else len(pairs.held_out))
+    whole = every if settings.data is not None else len(pairs.ranking)
+    # fewer groups than this cannot tell any of so many mediators from chance, whatever their effects
+    groups = math.ceil(math.log2(2 * forecast.mediators / SURE))
+    least = max(LEAST, math.ceil(groups * whole / max(1, len(set(pairs.ranking.groups)))))
+    rows = (forecast.forwards + CIRCUIT * every) / whole
+    return Job(
+        whole=whole,
+        least=min(least, whole),
+        texts=pairs.ranking.clean.texts,
+        passes=lambda n: rows * n,
+        shown=lambda n: f"{n:,} pairs",
     )
 
 

@@ -6,8 +6,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from interp.cli.budget import Job
 from interp.cli.dry_run import of_probe, show_plan
-from interp.cli.frame import Made, Work, about_data, command, prompt_table, read_gates, read_prompts
+from interp.cli.frame import (
+    Made,
+    Work,
+    about_data,
+    command,
+    prompt_job,
+    prompt_table,
+    read_gates,
+    read_prompts,
+)
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, GateError
@@ -30,6 +40,14 @@ EXAMPLES = (
     "interp probe --layer 20 --json | python -m json.tool",
 )
 KIND, PROTOCOL = "logistic", "concept-disjoint"
+SHARES = (0.6, 0.15, 0.25)
+"""Of --limit: training, validation and test, whose prompts the model also answers."""
+TEST = SHARES[2]
+LEAST, LEAST_CONCEPTS = 200, 600
+LABEL_FIT, CONCEPT_FIT = 1e-6, 2e-6
+"""Seconds of a fit for each prompt and unit of width, roughly: measured."""
+LABEL_FITS, CONCEPT_FITS = 20, 12
+"""Fits of controls at the chosen layer."""
 
 
 def _kinds() -> Collection[str]:
@@ -151,7 +169,7 @@ class ProbeSettings(PromptSettings):
         """--limit, shared out over training, validation and test."""
         if self.limit is None:
             return None
-        return tuple(max(1, round(self.limit * share)) for share in (0.6, 0.15, 0.25))  # type: ignore[return-value]
+        return tuple(max(1, round(self.limit * share)) for share in SHARES)  # type: ignore[return-value]
 
 
 def plan(work: Work, settings: ProbeSettings) -> Outcome:
@@ -159,6 +177,7 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
     from interp.analyses.causal import most_passes
     from interp.sites import parse_layers
 
+    settings = _sized(work, settings)
     row = _protocol(settings)
     if row is None:
         data = read_prompts(work, settings)
@@ -181,7 +200,38 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
 @command(ProbeSettings, examples=EXAMPLES, plan=plan)
 def probe(work: Work, settings: ProbeSettings) -> Made:
     """Read concepts under a protocol, or a label of prompts."""
+    settings = _sized(work, settings)
     return _label(work, settings) if settings.concepts is None else _concepts(work, settings)
+
+
+def _sized(work: Work, settings: ProbeSettings) -> ProbeSettings:
+    return work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
+
+
+def _job(work: Work, settings: ProbeSettings) -> Job:
+    """What a probe takes: passes of the model and its untrained twin to the deepest layer, and the fits."""
+    from interp.analyses.causal import most_passes
+    from interp.sites import parse_layers
+
+    model, row = work.model, _protocol(settings)
+    layers = parse_layers(settings.layers, model.n_layers, name=model.name, kind="resid_post")
+    share = (max(layers) + 1) / model.n_layers
+    causal = most_passes() if settings.causal else 0
+    if row is None:
+        twins = 2 if "random-weights" in _controls(work, settings, quiet=True) else 1
+        found = prompt_job(settings, twins * share, LEAST)
+        fits = LABEL_FIT * model.d_model * (len(layers) * twins + LABEL_FITS)
+        return replace(found, passes=lambda n: found.passes(n) + causal, besides=lambda n: fits * n)
+    texts = [item.text for item in row.items(seed=settings.seed).items]
+    fits = CONCEPT_FIT * model.d_model * (len(layers) + CONCEPT_FITS)
+    return Job(
+        whole=len(texts),
+        least=min(LEAST_CONCEPTS, len(texts)),
+        texts=texts,
+        passes=lambda n: n * (2 * share + TEST) + causal,
+        besides=lambda n: fits * n,
+        shown=lambda n: f"{n:,} prompts",
+    )
 
 
 def _label(work: Work, settings: ProbeSettings) -> Made:
@@ -204,7 +254,7 @@ def _label(work: Work, settings: ProbeSettings) -> Made:
     return _made(work, settings, result, result.probes, PROBES[kind].description)
 
 
-def _controls(work: Work, settings: ProbeSettings) -> tuple[str, ...]:
+def _controls(work: Work, settings: ProbeSettings, *, quiet: bool = False) -> tuple[str, ...]:
     """The controls of a label: those asked for, or those that a model of these weights can have."""
     from interp.analyses.probing.run import DEFAULT_CONTROLS
 
@@ -212,7 +262,8 @@ def _controls(work: Work, settings: ProbeSettings) -> tuple[str, ...]:
         return settings.controls
     if settings.weights != "random":
         return DEFAULT_CONTROLS
-    work.session.note("the model has random weights: the random-weights control is left out")
+    if not quiet:
+        work.session.note("the model has random weights: the random-weights control is left out")
     return tuple(name for name in DEFAULT_CONTROLS if name != "random-weights")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -13,20 +14,23 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from interp.cli.options import Settings
 from interp.errors import InterpError
 from interp.report.escape import one_line
 
 if TYPE_CHECKING:
-    from interp.cli.options import Settings
     from interp.cli.sources import Resolved
     from interp.runs import RunFolder
 
-__all__ = ["Outcome", "Session", "quiet"]
+__all__ = ["CHOSEN", "Outcome", "Session", "quiet"]
 
+S = TypeVar("S", bound=Settings)
+CHOSEN = "budget"
+"""The origin of a setting that the budget chose."""
 STATUS = {0: "ok", 7: "gate-failed", 130: "interrupted"}
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -108,6 +112,11 @@ class Session:
         return self.resolved.command_line() if self.resolved is not None else ""
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+    @property
     def progress(self) -> bool:
         """Whether progress bars belong on stderr."""
         return not self.quiet and sys.stderr.isatty()
@@ -128,6 +137,17 @@ class Session:
             click.echo(f"warning: {one_line(text)}", err=True)
         if self.run is not None:
             self.run.log(text, level="warning")
+
+    def settle(self, settings: S, **chosen: Any) -> S:
+        """The settings with what the budget chose, here and in what the run says of itself."""
+        settings = dataclasses.replace(settings, **chosen)
+        if self.resolved is not None:
+            origins = {**self.resolved.origins, **dict.fromkeys(chosen, CHOSEN)}
+            self.resolved = dataclasses.replace(self.resolved, settings=settings, origins=origins)
+            if self.run is not None:
+                facts = {"configuration": self.resolved.configuration, "origins": origins}
+                self.run.facts.update(facts)
+        return settings
 
     def end(self, outcome: Outcome) -> None:
         """Print what a command came to, as tables or as an envelope."""
@@ -155,7 +175,7 @@ class Session:
             "data": plain,
             "warnings": [*self.warnings, *nulls],
             "artifacts": list(artifacts),
-            "timing": {"seconds": round(time.perf_counter() - self.started, 3)},
+            "timing": {"seconds": round(self.elapsed, 3)},
         }
         self._enveloped = True
         click.echo(json.dumps(content, indent=2, allow_nan=False))

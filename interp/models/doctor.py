@@ -37,7 +37,8 @@ def examine(model: ModelLike, *, prompts: Prompts | None = None, seed: int = 0) 
     plain Hugging Face logits, repeated runs, padding, the key-value cache, edits, hooks, and
     beginning-of-sequence tokens. Limits are relative errors: 1e-5 in float32, eight units of rounding in
     half precision; where passes of different shapes are compared, more for deep models, and at least four
-    times what batch size alone changes.
+    times what batch size alone changes; with padding in half precision also four times what one rounding of
+    the embedding grows to at that layer.
 
     Args:
         model: from ``interp.load``; what its load-time validation disabled is measured again.

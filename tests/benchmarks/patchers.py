@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from by_hand import attribution_by_hand
 from contenders import LEAN, twin
-from subjects import Subject
+from subjects import REAL, Subject
 from torch import Tensor
 
 __all__ = ["LIBRARIES", "TOLERANCE", "Case", "Method", "case"]
@@ -63,6 +64,7 @@ class Case:
         pairs: of one length.
         sample: how many cells a peer runs.
         found: what this toolkit found per job.
+        forwards: forward-equivalents of this toolkit per job, for each cell and pair.
     """
 
     subject: Subject
@@ -71,6 +73,7 @@ class Case:
     pairs: Any
     sample: int
     found: dict[str, np.ndarray] = field(default_factory=dict)
+    forwards: dict[str, float] = field(default_factory=dict)
 
     @property
     def clean(self) -> Tensor:
@@ -134,6 +137,12 @@ def case(subject: Subject, folder: Path, pairs: int, *, quick: bool) -> Case:
         drawn = sample(model, "indirect-object", 64)
         picked = [at for at, length in enumerate(drawn.clean.lengths) if length == WIDTH]
         return Case(subject, folder, model, drawn[picked[:pairs]], 4 if quick else 12)
+    if subject.name in REAL:
+        model = interp.load(subject.name)
+        drawn = sample(model, "indirect-object", 64)
+        usual = max(set(drawn.clean.lengths), key=drawn.clean.lengths.count)
+        picked = [at for at, length in enumerate(drawn.clean.lengths) if length == usual]
+        return Case(subject, folder, model, drawn[picked[:pairs]], 3 if quick else 9)
     model = interp.load(folder)
     return Case(subject, folder, model, PairSet.build(model, _random_pairs(pairs)), 2 if quick else 4)
 
@@ -158,6 +167,7 @@ def native(one: Case, jobs: Sequence[str]) -> list[Method]:
         found = mediation.exhaustive(one.model, one.pairs, mediators, positions=where, directions="denoising")
         bad = [part["fallback"] for part in found.cost.values() if part["fallback"]]
         assert not bad, bad
+        one.forwards[job] = found.cost["denoising"]["forwards"] / (one.size(job) * len(one.pairs))
         return one.found.setdefault(job, found.values["denoising"])
 
     def attribution() -> np.ndarray:
@@ -220,6 +230,11 @@ def transformer_lens(one: Case) -> list[Method]:
         HEADS: partial(helper, HEADS, patching.get_act_patch_attn_head_out_all_pos, "hook_z", "head"),
     }
     goals = {GRID: 8.0, HEADS: 6.0}
+    if one.subject.name in REAL:
+        return [
+            *native(one, [HEADS]),
+            _sampled("TransformerLens helper", one, HEADS, calls[HEADS], goals[HEADS]),
+        ]
     rows = [_sampled("TransformerLens helper", one, job, calls[job], goals[job]) for job in (GRID, HEADS)]
     scores = partial(_their_scores, one, bridge)
     rows.append(
@@ -268,32 +283,43 @@ def nnsight(one: Case) -> list[Method]:
     blocks = traced
     for part in one.subject.blocks.split("."):
         blocks = getattr(blocks, part)
-    clean, corrupt, cells = one.clean, one.corrupt, one.sampled(GRID)
+    job = HEADS if one.subject.name in REAL else GRID
+    clean, corrupt, cells, width = one.clean, one.corrupt, one.sampled(job), one.model.d_head
+    places = [attrgetter(one.subject.out)(block) if job == HEADS else block for block in blocks]
 
-    def streams() -> list[Tensor]:
+    def part(at: int) -> tuple[Any, ...]:
+        return (
+            (slice(None), slice(None), slice(at * width, (at + 1) * width))
+            if job == HEADS
+            else (slice(None), at)
+        )
+
+    def values() -> list[Tensor]:
         with traced.trace(clean, **LEAN):
             found = []
-            for block in blocks:
-                found.append(block.input.clone())
+            for place in places:
+                found.append(place.input.clone())
             save(found)
         return found
 
     def loop() -> Tensor:
-        source, rows = streams(), []
+        source, rows = values(), []
         for layer, at in cells:
+            where = part(at)
             with traced.trace(corrupt, **LEAN):
-                blocks[layer].input[:, at] = source[layer][:, at]
+                places[layer].input[where] = source[layer][where]
                 logits = save(traced.output.logits[:, -1])
             rows.append(one.measured(logits))
         return torch.stack(rows)
 
     def invokes() -> Tensor:
-        source = streams()
+        source = values()
         with traced.trace(**LEAN) as tracer:
             found = save([])
             for layer, at in cells:
+                where = part(at)
                 with tracer.invoke(corrupt):
-                    blocks[layer].input[:, at] = source[layer][:, at]
+                    places[layer].input[where] = source[layer][where]
                     found.append(traced.output.logits[:, -1])
         return torch.stack([one.measured(logits) for logits in found])
 
@@ -301,7 +327,7 @@ def nnsight(one: Case) -> list[Method]:
         "nnsight, a trace per cell": (loop, None),
         "nnsight, batched invokes": (invokes, 3.0),
     }
-    rows = [_sampled(name, one, GRID, call, goal) for name, (call, goal) in with_goals.items()]
+    rows = [_sampled(name, one, job, call, goal) for name, (call, goal) in with_goals.items()]
 
     def quiet(method: Method) -> Method:
         def call() -> Any:
@@ -310,7 +336,7 @@ def nnsight(one: Case) -> list[Method]:
 
         return Method(method.name, method.job, call, method.cells, method.of, method.check, method.goal)
 
-    return [*native(one, [GRID]), *map(quiet, rows)]
+    return [*native(one, [job]), *map(quiet, rows)]
 
 
 LIBRARIES = {"transformer_lens": transformer_lens, "nnsight": nnsight}

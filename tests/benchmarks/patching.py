@@ -2,6 +2,7 @@
 
     python tests/benchmarks/patching.py           all rows; writes results/patching-cpu.json
     python tests/benchmarks/patching.py --quick   few rounds; writes only where --json says
+    python tests/benchmarks/patching.py --real    heads of SmolLM2; writes results/patching-smollm2-cpu.json
 
 Figure of merit: CPU time of the process on one thread; contenders of one process are interleaved in random
 order; ratio of medians over the rounds with a 95% bootstrap interval (with so few rounds about their range).
@@ -27,14 +28,15 @@ from typing import Any
 
 import worker
 from capture import machine, verdict
-from subjects import SUBJECTS, prepare
+from subjects import REAL, SUBJECTS, prepare
 from timing import Contender, ratio_of_medians, time_rounds
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # the package probes, before the script of that name beside this one
 RESULTS = HERE / "results" / "patching-cpu.json"
+REAL_RESULTS = HERE / "results" / "patching-smollm2-cpu.json"
 JOBS = ("transformer_lens", "nnsight")
-PAIRS = {"demo": (8,), "gpt2-small": (1, 4)}
+PAIRS = {"demo": (8,), "gpt2-small": (1, 4), "smollm2": (8,)}
 ROUNDS, QUICK = 3, 1
 NOTES = (
     "Attribution on demo: 24 thin layers, where a backward pass costs 1.7 forward passes or more.",
@@ -59,11 +61,11 @@ def main() -> None:
     started = time.perf_counter()
     result: dict[str, Any] = {"schema": "interp.benchmarks.patching/1", "machine": machine()}
     with tempfile.TemporaryDirectory() as scratch:
-        result |= measure(Path(scratch), quick=options.quick)
+        result |= measure(Path(scratch), real=options.real, quick=options.quick)
     result["minutes"] = round((time.perf_counter() - started) / 60, 1)
-    result["notes"] = list(NOTES)
+    result["notes"] = [] if options.real else list(NOTES)
     show(result)
-    target = options.json or (None if options.quick else RESULTS)
+    target = options.json or (None if options.quick else REAL_RESULTS if options.real else RESULTS)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(result, indent=1) + "\n")
@@ -72,16 +74,17 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time patching against other libraries.")
     parser.add_argument("--quick", action="store_true", help="few rounds: shows that it works")
+    parser.add_argument("--real", action="store_true", help="the heads of SmolLM2 alone")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write the result")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def measure(scratch: Path, *, quick: bool) -> dict[str, Any]:
+def measure(scratch: Path, *, real: bool, quick: bool) -> dict[str, Any]:
     """Run one process per model and library."""
     found: list[dict[str, Any]] = []
     weights = {}
-    for subject in SUBJECTS.values():
+    for subject in (REAL if real else SUBJECTS).values():
         folder, weights[subject.name] = prepare(subject, scratch)
         for pairs, job in product(PAIRS[subject.name], JOBS):
             print(f"{subject.name}, {pairs} pairs: {job} ...", file=sys.stderr, flush=True)
@@ -111,7 +114,7 @@ def work(job: str, name: str, folder: Path, pairs: int, *, quick: bool) -> dict[
     from patchers import LIBRARIES, TOLERANCE, case
 
     torch.set_num_threads(1)
-    one = case(SUBJECTS[name], folder, pairs, quick=quick)
+    one = case({**SUBJECTS, **REAL}[name], folder, pairs, quick=quick)
     methods = LIBRARIES[job](one)
     off: dict[str, float | None] = {}
     for method in methods:
@@ -139,6 +142,7 @@ def work(job: str, name: str, folder: Path, pairs: int, *, quick: bool) -> dict[
         "pairs": len(one.pairs),
         "tokens": one.width,
         "differ_from": [min(since), max(since)],
+        "forwards_per_cell": {job: round(bill, 3) for job, bill in one.forwards.items()},
         "largest_effect": {key: float(abs(values).max()) for key, values in one.found.items()},
         "tolerance": TOLERANCE,
         "rows": rows,
@@ -197,10 +201,12 @@ def show(result: dict[str, Any]) -> None:
 def _case_line(one: dict[str, Any]) -> str:
     first, last = one["differ_from"]
     largest = ", ".join(f"{job} {value:.2g}" for job, value in one["largest_effect"].items())
+    bill = ", ".join(f"{job} {value:.3f}" for job, value in one["forwards_per_cell"].items())
     return (
         f"{one['model']}, process of {one['process']}: {one['pairs']} pairs of {one['tokens']} tokens that "
         f"differ from token {first}{'' if first == last else f'..{last}'} on; numbers equal to "
-        f"{one['tolerance']:.0e} of the largest logit or of 1; largest effects: {largest}"
+        f"{one['tolerance']:.0e} of the largest logit or of 1; largest effects: {largest}; "
+        f"forward-equivalents of this toolkit per cell and pair: {bill}"
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SUBJECTS", "Shape", "Subject", "open_raw", "prepare", "token_ids"]
+__all__ = ["REAL", "SUBJECTS", "Shape", "Subject", "open_raw", "prepare", "token_ids"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Subject:
         goal: largest ratio for all of resid_post, like for like.
         blocks: path of the list of blocks in the Hugging Face model.
         norm: path of the final norm.
+        out: path of the projection of the heads' outputs, in a block.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Subject:
     goal: float
     blocks: str
     norm: str
+    out: str = "self_attn.o_proj"
 
 
 SUBJECTS = {
@@ -49,14 +51,21 @@ SUBJECTS = {
         1.05,
         "transformer.h",
         "transformer.ln_f",
+        "attn.c_proj",
     ),
 }
+REAL = {"smollm2": Subject("smollm2", (), 1.10, "model.layers", "model.norm")}
+"""Models that are timed only where they are asked for."""
 
 
 def prepare(subject: Subject, scratch: Path) -> tuple[Path, str]:
     """Return the subject's folder, made where there is none, and a word on its weights."""
     from interp.paths import assets
 
+    if subject.name in REAL:
+        from interp.models.gguf import converted, smollm2
+
+        return converted(smollm2()), "SmolLM2-135M-Instruct, Q4_1 weights computed in float32"
     bundled = assets("demo-24l")
     if subject.name == "demo" and (bundled / "config.json").is_file():
         return bundled, "bundled, trained"

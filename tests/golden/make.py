@@ -12,6 +12,7 @@ import time
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
+os.environ["INTERP_BUDGET"] = "off"
 
 from tests.golden.numbers import FOLDER, moved, read, write  # noqa: E402  (threads are set before torch loads)
 from tests.golden.runs import RUNS  # noqa: E402

@@ -272,11 +272,22 @@ class ConceptResult(Result):
         )
 
     def cautions(self) -> tuple[str, ...]:
-        """That reading is not use, or what the causal test does not show; what baselines are."""
+        """That reading is not use, or what the causal test does not show; baselines; what is not known."""
+        known = (BESIDE, *self._unknown())
         if self.causal is None:
-            return (NOT_USE, BESIDE)
+            return (NOT_USE, *known)
         causal = (*self.causal.cautions(), *self.causal.warnings)
-        return (*(f"causal test: {text}" for text in causal), BESIDE)
+        return (*(f"causal test: {text}" for text in causal), *known)
+
+    def _unknown(self) -> tuple[str, ...]:
+        """That the model itself does not know most of the answers; nothing where it may."""
+        found = self.metrics.get("model")
+        if found is None or found.interval.high >= 0.5:
+            return ()
+        return (
+            f"The model itself gives {found.value:.0%} of the answers ({found.interval}): what it does not "
+            "know can hardly be read from it, and a low score says little about the layer.",
+        )
 
     def numbers(self) -> tuple[Number, ...]:
         """Top-1, the strongest control, what is read of beliefs, and what the probe has over each control."""

@@ -186,7 +186,13 @@ class Trial:
 
 
 def trained_probe(
-    model: Model, layer: int, *, seed: int = 0, protocol: str = "concept-disjoint", dimension: int = 4096
+    model: Model,
+    layer: int,
+    *,
+    seed: int = 0,
+    protocol: str = "concept-disjoint",
+    dimension: int = 4096,
+    n: int | None = None,
 ) -> HyperdimensionalProbe:
     """Train the probe of a protocol at one layer for any prompt, without testing it.
 
@@ -196,9 +202,13 @@ def trained_probe(
         seed: of the prompts, the codebook and the fit.
         protocol: a key of ``PROTOCOLS``.
         dimension: of the hypervectors.
+        n: prompts for training and validation together, at most; the protocol's own where left out.
     """
     row = PROTOCOLS[protocol]
-    drawn = row.items(seed=seed)
+    train, held, _ = row.sizes
+    if n is not None:
+        train, held = max(1, n * train // (train + held)), max(1, n * held // (train + held))
+    drawn = row.items(seed=seed, sizes=(train, held, 0))
     site = f"resid_post.{layer}"
     tokens = model.tokenize([item.text for item in drawn.items])
     states = model.capture(tokens, [site], "last", device="cpu", dtype=torch.float32)[site]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.models.certificate import Check, NoiseFloor, Status
 from interp.models.equations import relative, tolerance
+from interp.models.interventions import Intervention
 from interp.models.model import Model
 
 __all__ = ["Context", "judged", "skipped", "worst"]
@@ -81,6 +82,36 @@ class Context:
         """
         floor, layers = self.batched
         return max(self.limit * max(1.0, self.model.n_layers / 12), 4 * floor.relative, 4 * layers)
+
+    @cached_property
+    def growth(self) -> tuple[float, list[float]]:
+        """What one rounding of the embedding grows to: the error of the logits, and of every resid_post.
+
+        Some models cancel large values in one layer, so that half precision keeps few digits there. Nothing
+        in full precision, and where the embedding cannot be written.
+        """
+        alone, streams = self.alone
+        layers = streams.shape[-2]
+        if self.limit <= 1e-5 or "embed" in self.model.disabled:
+            return 0.0, [0.0] * layers
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def rounded(current: Tensor) -> Tensor:
+            drawn = 2 * torch.rand(current.shape, generator=generator) - 1
+            off = torch.finfo(current.dtype).eps * drawn.to(current.device)
+            return (current.float() * (1 + off)).to(current.dtype)
+
+        run = self.model.run(
+            self.prompts,
+            capture="resid_post.*",
+            positions="all",
+            batch_size=1,
+            interventions=[Intervention("embed", rounded, "all")],
+        )
+        assert run.logits is not None and run.activations is not None
+        others = run.activations.stack()
+        errors = [relative(b, a) for a, b in zip(streams.unbind(-2), others.unbind(-2), strict=True)]
+        return relative(run.logits, alone), errors
 
     def missing(self, kind: str) -> str:
         """Say why a kind of site does not apply to this model, or "" where it must be there.

@@ -92,11 +92,13 @@ def padding_left(case: Context) -> Check:
 
 def _padding(case: Context, side: str, name: str) -> Check:
     logits, streams = case.ran(case.prompts, batch_size=len(case.prompts), padding_side=side)
-    errors = {"logits": relative(logits, case.alone[0])}
-    for layer in range(streams.shape[-2]):
-        errors[f"resid_post.{layer}"] = relative(streams[..., layer, :], case.alone[1][..., layer, :])
-    value, number = worst(list(errors.values()))
-    return judged(name, value, case.noise_limit, f"worst at {list(errors)[number]}")
+    places = ["logits", *(f"resid_post.{layer}" for layer in range(streams.shape[-2]))]
+    pairs = zip(streams.unbind(-2), case.alone[1].unbind(-2), strict=True)
+    errors = [relative(logits, case.alone[0]), *(relative(one, other) for one, other in pairs)]
+    rounding, by_layer = case.growth
+    limits = [max(case.noise_limit, 4 * grown) for grown in (rounding, *by_layer)]
+    _, number = worst([error / limit for error, limit in zip(errors, limits, strict=True)])
+    return judged(name, errors[number], limits[number], f"worst at {places[number]}")
 
 
 def cached(case: Context) -> Check:

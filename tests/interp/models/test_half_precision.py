@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import interp
 from interp.models import load
+from interp.models.checks.context import Context
+from tests.interp.models.test_doctor import mask_ignored, patched
 from tests.tiny import build, tokenizer
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -34,3 +38,33 @@ def test_a_factor_that_is_left_out_is_found_in_every_dtype(factor: float, dtype:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_bundled_model_passes_in_half_precision(dtype: str) -> None:
     assert interp.examine(interp.load("demo", dtype=dtype)).passed
+
+
+def cancelling(dtype: torch.dtype) -> interp.Model:
+    """A model whose second block takes away the 400 that its first adds, and with it most digits."""
+    hf = build("llama")
+    for layer, added in ((0, 400.0), (1, -400.0)):
+        down: Any = hf.model.layers[layer].mlp.down_proj  # type: ignore[union-attr]
+        down.bias = torch.nn.Parameter(torch.full((down.out_features,), added))
+    return load(hf.to(dtype), tokenizer=tokenizer())
+
+
+def test_the_room_for_rounding_is_that_of_each_layer() -> None:
+    prompts = tuple(tuple(range(10 + n, 24 + 3 * n)) for n in range(4))
+    logits, errors = Context(cancelling(torch.bfloat16), prompts).growth
+    plain = Context(load(build("llama").to(torch.bfloat16)), prompts).growth[1]
+    assert errors[1] > 4 * plain[1] > 0 and errors[0] < plain[0]
+    assert logits > 0
+    assert Context(cancelling(torch.float32), prompts).growth == (0.0, [0.0] * 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_padding_that_counts_is_found_in_every_dtype(dtype: torch.dtype) -> None:
+    """Padding that is attended to moves the states by more than rounding does."""
+    prompts = [list(range(10 + n, 24 + 3 * n)) for n in range(4)]
+    checks = {
+        name: {one.name: one.status for one in interp.examine(load(hf.to(dtype)), prompts=prompts).checks}
+        for name, hf in (("right", build("llama")), ("wrong", patched("llama", mask_ignored)))
+    }
+    assert checks["right"]["padding left = no padding"] == "pass"
+    assert checks["wrong"]["padding left = no padding"] == "fail"
