@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from interp.analyses.clocks import peak_memory, ratio_of_medians, run_in_turns
 from interp.analyses.provenance import about
 from interp.errors import ConfigError
+from interp.models.forward import cache_name, cache_of, forward, make_batch
+from interp.models.hooks import evaluating
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
+from interp.models.positions import Batch
 from interp.quantization.libraries.library import stored
 from interp.quantization.quantizing import quantize
 from interp.quantization.schemes import Scheme
@@ -21,7 +31,7 @@ from interp.results.codec import UNSAVED
 from interp.results.result import Result
 from interp.results.shapes import Figure, Number, Table
 
-__all__ = ["Cost", "Measure", "cost"]
+__all__ = ["Cost", "cost", "most_bytes", "peak_memory", "ratio_of_medians"]
 
 ROUNDS, PROMPTS, WIDTH, TOKENS = 9, 8, 64, 8
 COLUMNS = ("measure", "unit", "value", "reference", "ratio", "low", "high", "n")
@@ -259,3 +269,156 @@ def _packed(model: Model, beside: Model) -> tuple[Model, tuple[str, ...]]:
         return model, (f"{dense}; give the result of the model it was made from as reference",)
     made = quantize(beside, report.scheme, mode="packed", skip=report.requested)
     return made, (f"cost was measured on the library's own modules of {report.scheme} (mode packed)",)
+
+
+WARM_UP = 1
+DRAWS = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Laps:
+    """Hold what each round took of one model, in milliseconds.
+
+    Attributes:
+        prefill: one pass over all prompts, the cache filled.
+        decode: one token more for all prompts; empty where the model takes no cache.
+    """
+
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+
+
+@torch.no_grad()
+def run_in_turns(
+    models: Sequence[Model], ids: Sequence[Sequence[int]], *, rounds: int, tokens: int, seed: int
+) -> list[Laps]:
+    """Time prefill and decoding of several models, every round in another order.
+
+    On the CPU it is the CPU time of the process, which other processes change little; on an accelerator the
+    time until it has finished.
+
+    Args:
+        models: what is timed.
+        ids: prompts of one length.
+        rounds: how often.
+        tokens: how many new tokens are decoded per round.
+        seed: of the orders.
+
+    Returns:
+        The rounds of each model, a first one for warming up left out.
+    """
+    laps, rng = [Laps() for _ in models], random.Random(seed)
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(evaluating(model.architecture.modules))
+        batches = [_batch(model, ids) for model in models]
+        for turn in range(rounds + WARM_UP):
+            for at in rng.sample(range(len(models)), len(models)):
+                _lap(models[at], batches[at], tokens, laps[at] if turn >= WARM_UP else Laps())
+    return laps
+
+
+def _batch(model: Model, ids: Sequence[Sequence[int]]) -> Batch:
+    tokens = model.tokenize([list(row) for row in ids], padding_side="left")
+    return make_batch(tokens, range(len(ids)), model.device)
+
+
+def _lap(model: Model, batch: Batch, tokens: int, laps: Laps) -> None:
+    architecture = model.architecture
+    caches = cache_name(architecture)
+    start = _now(model)
+    found = forward(architecture, batch, "last", use_cache=bool(caches))
+    laps.prefill.append(1000 * (_now(model) - start))
+    if not caches:
+        return
+    newest = found.logits[:, -1].argmax(-1)[:, None]
+    start = _now(model)
+    for _ in range(tokens):
+        found = architecture.hf(input_ids=newest, use_cache=True, **{caches: cache_of(found)})
+        newest = found.logits[:, -1].argmax(-1)[:, None]
+    laps.decode.append(1000 * (_now(model) - start) / tokens)
+
+
+def _now(model: Model) -> float:
+    """Give CPU seconds of this process, or seconds after the accelerator has caught up."""
+    if model.device.type == "cpu":
+        return time.process_time()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def ratio_of_medians(
+    values: Float[np.ndarray, " round"], reference: Float[np.ndarray, " round"], *, seed: int
+) -> tuple[float, float, float]:
+    """Give the ratio of medians over rounds, and its 95% percentile interval over redrawn rounds.
+
+    A round is one unit: both models meet the same machine in it.
+    """
+    rows = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
+    drawn = np.median(values[rows], axis=1) / np.median(reference[rows], axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return float(np.median(values) / np.median(reference)), float(low), float(high)
+
+
+@torch.no_grad()
+def peak_memory(model: Model, ids: Sequence[Sequence[int]]) -> int:
+    """Measure the most bytes that one pass over all prompts holds at once, beyond the weights."""
+    batch = _batch(model, ids)
+    with evaluating(model.architecture.modules):
+        forward(model.architecture, batch, "last", use_cache=False)
+        return most_bytes(lambda: forward(model.architecture, batch, "last", use_cache=False), model.device)
+
+
+def most_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Give the most bytes that a computation holds at once, beyond what is there before it.
+
+    On CUDA it is what the allocator says. Elsewhere the storages of all tensors that PyTorch's operations
+    give are followed until they are freed; a buffer that one kernel takes and gives back within itself is
+    not seen.
+
+    Args:
+        run: the computation.
+        device: where it runs.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _Watch() as watch:
+        run()
+    return watch.most
+
+
+class _Watch(TorchDispatchMode):
+    """Follow storages from the operation that makes them until nobody holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation; what stands for several tensors is taken apart first, and comes here again."""
+        if any(issubclass(kind, Tensor) and kind is not Tensor for kind in types):
+            return NotImplemented
+        found = func(*args, **(kwargs or {}))
+        given = {_key(one) for one in _tensors((args, kwargs))}
+        self.live = {key: row for key, row in self.live.items() if not row[0].expired()}
+        for tensor in _tensors(found):
+            if (key := _key(tensor)) not in self.live and key not in given:
+                storage = tensor.untyped_storage()
+                self.live[key] = (StorageWeakRef(storage), storage.nbytes())
+        self.most = max(self.most, sum(size for _, size in self.live.values()))
+        return found
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from interp.analyses.material import Material, Own, material
 from interp.analyses.predictions import Averages, Predictions, divergence, predictions
+from interp.analyses.prompts import Own, PromptSet, prompt_set
 from interp.analyses.provenance import about, check_same_tokens, earlier
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
@@ -30,7 +30,7 @@ BLIND = "control: the reference's average prediction at this place of the task's
 class _Sight:
     """Hold the predictions of the model and of the reference on the same prompts."""
 
-    given: Material
+    given: PromptSet
     own: Predictions
     ref: Predictions
     common: Averages
@@ -78,7 +78,7 @@ def behaviour(
         DataError: prompts the model cannot read or that have one token, or a reference that read others.
     """
     model = as_model(model)
-    given = material(model, n, seed, prompts)
+    given = prompt_set(model, n, seed, prompts)
     if reference is not None:
         check_same_tokens(given.tokens.token_ids, earlier(reference, "behaviour", "token_ids"), "behaviour")
     own = predictions(model, given.tokens)
@@ -146,7 +146,7 @@ def _surprise(sight: _Sight) -> Finding:
     return sight.finding("surprise at the text", sight.own.surprise, control, "nats", about)
 
 
-def _without_context(given: Material, vocabulary: int) -> tuple[Float[np.ndarray, " item"], str]:
+def _without_context(given: PromptSet, vocabulary: int) -> tuple[Float[np.ndarray, " item"], str]:
     """Give the stronger of two models without context: all tokens alike, or the other groups' frequencies."""
     rows = [np.asarray(ids[1:], dtype=np.int64) for ids in given.tokens.token_ids]
     counts: dict[str, np.ndarray] = {}
@@ -201,20 +201,20 @@ def _answers(sight: _Sight, model: Model) -> tuple[tuple[Finding, ...], tuple[Ta
 
 
 def _right(
-    given: Material, read: Predictions, rows: Int[np.ndarray, " answered"]
+    given: PromptSet, read: Predictions, rows: Int[np.ndarray, " answered"]
 ) -> Bool[np.ndarray, " answered"]:
     return np.array([read.top[i][-1] in given.answers[i] for i in rows])
 
 
 def _log_probability(
-    given: Material, log_p: Float[torch.Tensor, "item vocab"], rows: Int[np.ndarray, " answered"]
+    given: PromptSet, log_p: Float[torch.Tensor, "item vocab"], rows: Int[np.ndarray, " answered"]
 ) -> Float[np.ndarray, " answered"]:
     """Give the log-probability of each row's answers, all right ones together."""
     found = [float(torch.logsumexp(log_p[int(i), list(given.answers[i])].double(), dim=0)) for i in rows]
     return np.array(found)
 
 
-def _majority(given: Material, rows: Int[np.ndarray, " answered"]) -> Float[np.ndarray, " answered"]:
+def _majority(given: PromptSet, rows: Int[np.ndarray, " answered"]) -> Float[np.ndarray, " answered"]:
     """Say which prompts the answer that is right most often in the task answers."""
     counts: dict[str, dict[int, int]] = {}
     for i in rows:
@@ -271,7 +271,7 @@ def _tasks(sight: _Sight) -> list[dict[str, Cell]]:
     return table
 
 
-def _warnings(model: Model, given: Material, answered: bool) -> tuple[str, ...]:
+def _warnings(model: Model, given: PromptSet, answered: bool) -> tuple[str, ...]:
     found = [*model.warnings, *given.warnings]
     if not answered and any(given.tasks):
         known = sum(map(bool, given.answers))

@@ -70,7 +70,7 @@ _ROWS = (
     Analysis(
         "two-hop",
         "is the entity in the middle recalled, is it used, and are both questions answered?",
-        "interp.analyses.hops:two_hop",
+        "interp.analyses.two_hop:two_hop",
         "chains of the bundled facts",
         100,
         least=40,
@@ -99,7 +99,7 @@ _ROWS = (
     Analysis(
         "geometry",
         "cosine, linear CKA, shared neighbours and effective rank of the residual stream, layer by layer",
-        "interp.analyses.similarity:geometry",
+        "interp.analyses.representation_similarity:geometry",
         "prompts of every bundled task",
         200,
         least=60,

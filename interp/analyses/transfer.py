@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from interp.analyses.depths import Layers, depths
-from interp.analyses.looks import audited
+from interp.analyses.layer_profiles import Layers, depths
+from interp.analyses.multiple_comparisons import audited
 from interp.analyses.probing.carried import carried, retrained
 from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.run import Job, captured, check_reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from interp.analyses.causal.edits import EDITS
+from interp.analyses.causal.measures import EDITS
 from interp.results import Result
 
 __all__ = ["LINKS", "UNLINKED"]

@@ -12,7 +12,7 @@ from interp._lazy import exports
 
 if TYPE_CHECKING:
     from interp.analyses.causal.directions import check_directions as check_directions
-    from interp.analyses.causal.edits import EDITS as EDITS
+    from interp.analyses.causal.measures import EDITS as EDITS
     from interp.analyses.causal.result import CausalUse as CausalUse
     from interp.analyses.causal.result import Dose as Dose
     from interp.analyses.causal.result import Effect as Effect

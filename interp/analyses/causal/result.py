@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from interp.analyses.causal.edits import EDITS
+from interp.analyses.causal.measures import EDITS
 from interp.results import Figure, Finding, Number, Result, Table
 from interp.tasks.prompts import text_sha256
 from probes.statistics import Estimate

@@ -12,8 +12,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.analyses.causal.directions import Directions, coefficients_of, directions_of, drawn, towards
-from interp.analyses.causal.edits import EDITS, Edit, States, matched
-from interp.analyses.causal.measures import SPOKEN, Divergence, Measure, Preference, say, spoken
+from interp.analyses.causal.measures import (
+    EDITS,
+    SPOKEN,
+    Divergence,
+    Edit,
+    Measure,
+    Preference,
+    States,
+    matched,
+    say,
+    spoken,
+)
 from interp.analyses.causal.result import CausalUse, Dose, Effect
 from interp.analyses.causal.subjects import (
     Probed,

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 
 from interp.analyses.concepts.trial import Trial, by_lens
-from interp.analyses.shuffles import SHUFFLES
+from interp.analyses.controls import SHUFFLES
 from interp.tasks.protocols import Item
 from probes.controls import bag_of_tokens, ordered_slots, shuffled_labels
 from probes.hyperdimensional import HyperdimensionalProbe

@@ -15,8 +15,8 @@ from jaxtyping import Float64
 from interp.analyses.causal.result import CausalUse
 from interp.analyses.concepts.belief import Belief
 from interp.analyses.concepts.controls import CONTROLS, FLOORS
-from interp.analyses.guessing import Guessing
-from interp.analyses.looks import COVERED, NOT_USE, Looks, audit_lead
+from interp.analyses.controls import Guessing
+from interp.analyses.multiple_comparisons import COVERED, NOT_USE, Looks, audit_lead
 from interp.analyses.probing.scores import (
     Score,
     by_guessing,

@@ -16,10 +16,9 @@ from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
 from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens
-from interp.analyses.guessing import Guessing, beyond_guessing
-from interp.analyses.looks import Looks, audited, leak_note, many_looks
+from interp.analyses.controls import Guessing, beyond_guessing, spread
+from interp.analyses.multiple_comparisons import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.scores import Score
-from interp.analyses.shuffles import spread
 from interp.errors import ConfigError
 from interp.models.answers import likeliest, score
 from interp.models.loading import ModelLike, as_model

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from interp.analyses.answers import answer_ids, known_ids
+from interp.analyses.prompts import answer_ids, known_ids
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.tasks import one_hop

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.analyses.probing.controls import CONTROLS as CONTROLS
-    from interp.analyses.probing.controls import METRICS as METRICS
     from interp.analyses.probing.result import ProbeResult as ProbeResult
     from interp.analyses.probing.run import check_kind as check_kind
     from interp.analyses.probing.run import probe as probe
+    from interp.analyses.probing.scores import CONTROLS as CONTROLS
+    from interp.analyses.probing.scores import METRICS as METRICS
     from interp.analyses.probing.scores import Score as Score
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.analyses.alignment import row_cosine
-from interp.analyses.material import partners
+from interp.analyses.controls import SHUFFLES
 from interp.analyses.probing.result import ProbeResult
-from interp.analyses.shuffles import SHUFFLES
+from interp.analyses.prompts import partners
+from interp.analyses.representation_similarity import row_cosine
 from interp.results import Finding
 from probes.base import Probe
 from probes.evaluation import right

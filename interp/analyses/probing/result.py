@@ -15,10 +15,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from interp.analyses.causal.result import CausalUse
-from interp.analyses.guessing import Guessing
-from interp.analyses.looks import COVERED, NOT_USE, Looks, audit_lead
-from interp.analyses.probing.controls import CONTROLS
+from interp.analyses.controls import Guessing
+from interp.analyses.multiple_comparisons import COVERED, NOT_USE, Looks, audit_lead
 from interp.analyses.probing.scores import (
+    CONTROLS,
     Score,
     by_guessing,
     ends,

@@ -11,15 +11,13 @@ import torch
 from tqdm.auto import tqdm
 
 from interp.activations import Activations
-from interp.analyses.alignment import row_cosine
-from interp.analyses.guessing import Guessing, beyond_guessing
-from interp.analyses.looks import Looks, audited, leak_note, many_looks
+from interp.analyses.controls import SHUFFLES, Guessing, beyond_guessing, refitted_alike, spread
+from interp.analyses.multiple_comparisons import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.carried import carried
-from interp.analyses.probing.controls import CONTROLS
 from interp.analyses.probing.result import ProbeResult
-from interp.analyses.probing.scores import Score
+from interp.analyses.probing.scores import CONTROLS, Score
 from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
-from interp.analyses.shuffles import SHUFFLES, refitted_alike, spread
+from interp.analyses.representation_similarity import row_cosine
 from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model

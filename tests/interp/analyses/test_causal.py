@@ -21,9 +21,8 @@ from interp.analyses.causal.directions import (
     drawn,
     towards,
 )
-from interp.analyses.causal.edits import States, matched
-from interp.analyses.causal.measures import Divergence, Preference
-from interp.analyses.guessing import Guessing
+from interp.analyses.causal.measures import Divergence, Preference, States, matched
+from interp.analyses.controls import Guessing
 from interp.errors import ConfigError
 from interp.results import load
 from interp.tasks import Labelled

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 import interp
-from interp.analyses.clocks import peak_memory, ratio_of_medians
-from interp.analyses.costs import Cost, cost
-from interp.analyses.memory import most_bytes
+from interp.analyses.costs import Cost, cost, most_bytes, peak_memory, ratio_of_medians
 from interp.errors import ConfigError
 from interp.quantization import compare, quantize
 from tests.noisy import demo

@@ -14,8 +14,13 @@ from scipy import stats
 
 import interp
 from interp.analyses.knowledge import attribution, recall
-from interp.analyses.knowledge.neurons import SITES, first_order, importances, neuron_writes
-from interp.analyses.knowledge.sublayers import sublayer_gains
+from interp.analyses.knowledge.attribution import (
+    SITES,
+    first_order,
+    importances,
+    neuron_writes,
+    sublayer_gains,
+)
 from interp.errors import ConfigError, DataError
 from interp.models import Model
 from interp.models.readout import Readout

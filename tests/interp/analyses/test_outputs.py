@@ -11,10 +11,10 @@ import torch
 from scipy import stats
 
 import interp
-from interp.analyses import material as drawing
 from interp.analyses import predictions as reading
-from interp.analyses.material import material, partners
+from interp.analyses import prompts as drawing
 from interp.analyses.outputs import behaviour
+from interp.analyses.prompts import partners, prompt_set
 from interp.errors import ConfigError, DataError
 from interp.models.forward import layout
 from interp.results import FindingsResult
@@ -44,7 +44,7 @@ def alone(model: interp.Model, ids: tuple[int, ...]) -> torch.Tensor:
 
 def test_every_number_is_that_of_a_plain_loop() -> None:
     changed = noisy(demo(), 0.4)
-    given = material(demo(), N, 0)
+    given = prompt_set(demo(), N, 0)
     full = [alone(demo(), ids) for ids in given.tokens.token_ids]
     less = [alone(changed, ids) for ids in given.tokens.token_ids]
     kl = [
@@ -77,7 +77,7 @@ def test_every_number_is_that_of_a_plain_loop() -> None:
 
 
 def test_the_control_knows_the_task_and_not_the_prompt() -> None:
-    given = material(demo(), N, 0)
+    given = prompt_set(demo(), N, 0)
     full = [alone(demo(), ids).flip(0) for ids in given.tokens.token_ids]
     last, mean, agree = [], [], []
     for i, (task, rows) in enumerate(zip(given.tasks, full, strict=True)):
@@ -186,9 +186,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_prompts_depend_on_seed_and_tokenizer_alone() -> None:
-    one, other = material(demo(), 40, 3), material(noisy(demo(), 1.0), 40, 3)
+    one, other = prompt_set(demo(), 40, 3), prompt_set(noisy(demo(), 1.0), 40, 3)
     assert one.tokens.token_ids == other.tokens.token_ids and one.answers == other.answers
-    assert one.tokens.token_ids != material(demo(), 40, 4).tokens.token_ids
+    assert one.tokens.token_ids != prompt_set(demo(), 40, 4).tokens.token_ids
     counts = Counter(one.tasks)
     assert set(counts) == set(drawing.TASKS) and max(counts.values()) - min(counts.values()) <= 1
 

@@ -15,7 +15,7 @@ import torch
 
 import interp
 import probes
-from interp.analyses.guessing import Guessing
+from interp.analyses.controls import Guessing
 from interp.analyses.probing import CONTROLS, METRICS, ProbeResult, Score, probe
 from interp.analyses.probing.result import MOST_LABELS
 from interp.errors import ConfigError, DataError, SiteError

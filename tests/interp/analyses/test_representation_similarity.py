@@ -9,10 +9,16 @@ import pytest
 import torch
 
 import interp
-from interp.analyses.alignment import Alignment, effective_rank, neighbours, overlap, row_cosine
-from interp.analyses.depths import depths
-from interp.analyses.material import material
-from interp.analyses.similarity import geometry
+from interp.analyses.layer_profiles import depths
+from interp.analyses.prompts import prompt_set
+from interp.analyses.representation_similarity import (
+    Alignment,
+    effective_rank,
+    geometry,
+    neighbours,
+    overlap,
+    row_cosine,
+)
 from interp.errors import ConfigError, DataError, SiteError
 from interp.results import FindingsResult
 from tests.noisy import demo, noisy
@@ -126,7 +132,7 @@ def at(model: interp.Model, layer: int, prompts: tuple[tuple[int, ...], ...]) ->
 
 
 def test_states_are_the_models_own_at_the_last_token() -> None:
-    given, changed = material(demo(), N, 0), noisy(demo(), 0.2)
+    given, changed = prompt_set(demo(), N, 0), noisy(demo(), 0.2)
     found = geometry(changed, reference=before(), n=N)
     for layer in (4, 19):
         both = [at(model, layer, given.tokens.token_ids) for model in (changed, demo())]

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-from interp.analyses.answers import answer_ids, known_ids
+from interp.analyses.prompts import answer_ids, known_ids
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.tasks import two_hop

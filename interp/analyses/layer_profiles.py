@@ -1,4 +1,4 @@
-"""Findings that form a curve over layers, at few enough layers to be read."""
+"""Which layers an analysis reads, and findings that form a curve over few enough layers to be read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from interp.models.model import Model
 from interp.results.findings import Finding
+from interp.sites import parse_layers
 
-__all__ = ["curve", "shown"]
+__all__ = ["Layers", "curve", "depths"]
 
 MOST = 7
 
@@ -62,3 +64,26 @@ def curve(
         )
         for layer in shown(range(len(values)))
     )
+
+
+Layers = str | int | Sequence[int]
+"""The layer grammar (``20``, ``8-24:4``, ``50%``, ``all``), or layer numbers."""
+
+
+def depths(model: Model, layers: Layers | None, most: int) -> tuple[int, ...]:
+    """Give the layers asked for, or so many evenly spaced ones, the first and the last among them.
+
+    Args:
+        model: whose layers.
+        layers: the ones asked for; None leaves the choice to ``most``.
+        most: how many at most; all where the model has no more.
+
+    Raises:
+        SiteError: a layer the model does not have.
+    """
+    if layers is not None:
+        text = layers if isinstance(layers, str | int) else ",".join(map(str, layers))
+        return tuple(parse_layers(text, model.n_layers, name=model.name, kind="resid_post"))
+    steps = min(most, model.n_layers) - 1
+    last = model.n_layers - 1
+    return tuple(sorted({round(last * step / steps) for step in range(steps + 1)})) if steps else (last,)

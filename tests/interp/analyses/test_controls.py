@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from interp.analyses.guessing import beyond_guessing
+from interp.analyses.controls import beyond_guessing
 from interp.errors import DataError
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from interp.analyses.answers import answer_ids
+from interp.analyses.prompts import answer_ids
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
-from interp.models.tokens import Tokens, tokenize
+from interp.models.tokens import Tokens, continuation, tokenize
 from interp.tasks import TASKS, Labelled, load_world
 from interp.tasks.prompts import Example
 
-__all__ = ["Material", "Own", "material", "partners"]
+__all__ = ["Own", "PromptSet", "answer_ids", "known_ids", "partners", "prompt_set"]
 
 Own = Labelled | Sequence[str | Sequence[int] | Example]
 """A user's own prompts: labelled ones, examples with answers, texts, or token ids."""
@@ -26,7 +26,7 @@ TRIES = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class PromptSet:
     """Hold prompts as tokens, chosen by seed and tokenizer alone.
 
     Attributes:
@@ -67,7 +67,7 @@ class Material:
         return rows if 2 * len(rows) >= len(self) else rows[:0]
 
 
-def material(model: Model, n: int, seed: int, prompts: Own | None = None) -> Material:
+def prompt_set(model: Model, n: int, seed: int, prompts: Own | None = None) -> PromptSet:
     """Draw prompts of every bundled task in equal numbers, or take a user's own.
 
     The bundled ones are of held-out combinations (``interp.tasks.splits``). An answer counts where it is one
@@ -103,7 +103,7 @@ def material(model: Model, n: int, seed: int, prompts: Own | None = None) -> Mat
         else tuple(map(_group, chosen, range(len(chosen))))
     )
     tasks = tuple(one.task if isinstance(one, Example) else "" for one in chosen)
-    return Material(
+    return PromptSet(
         tokens=tokens,
         tasks=tasks,
         groups=own,
@@ -201,3 +201,40 @@ def _ring(members: list[int], groups: Sequence[str], seed: int) -> dict[int, int
     ring = sorted(members, key=lambda i: (place[groups[i]], i))
     step = max(1, max(sizes.values()) % len(ring))
     return {item: ring[(at + step) % len(ring)] for at, item in enumerate(ring)}
+
+
+def answer_ids(
+    model: Model, prompt: str, answer: str, before: Sequence[int] | None = None
+) -> tuple[int, ...] | None:
+    """Give the tokens of an answer, or None where the tokenizer cannot tell.
+
+    Args:
+        model: whose tokenizer.
+        prompt: the text before the answer.
+        answer: the answer.
+        before: the prompt's tokens, where they are known.
+
+    Returns:
+        None where prompt or answer hold words the tokenizer does not know, or where the answer changes the
+        tokens before it.
+    """
+    before = known_ids(model, prompt) if before is None else before
+    if before is None or model.tokenizer is None:
+        return None
+    try:
+        return continuation(prompt, before, answer, model.tokenizer, vocab_size=model.vocab_size)
+    except DataError:
+        return None
+
+
+def known_ids(model: Model, text: str) -> tuple[int, ...] | None:
+    """Give the ids of a text, or None where the tokenizer does not know a word of it.
+
+    Args:
+        model: whose tokenizer.
+        text: what is tokenized, in the way of prompts.
+    """
+    ids = model.tokenize([text]).token_ids[0]
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    start = getattr(model.tokenizer, "bos_token_id", None)
+    return None if unknown is not None and unknown != start and unknown in ids else ids

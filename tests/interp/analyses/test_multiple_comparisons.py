@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.analyses.looks import audited, leak_note, many_looks
+from interp.analyses.multiple_comparisons import audited, leak_note, many_looks
 from probes.evaluation import Split
 
 
