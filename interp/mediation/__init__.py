@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from interp.mediation.estimand_table import ESTIMANDS as ESTIMANDS
     from interp.mediation.estimand_table import estimands as estimands
     from interp.mediation.experiment import Experiment as Experiment
-    from interp.mediation.forecast import Forecast as Forecast
+    from interp.mediation.experiment import Forecast as Forecast
     from interp.mediation.lens import Lens as Lens
     from interp.mediation.lens import logit_lens as logit_lens
     from interp.mediation.mediators import MEDIATORS as MEDIATORS

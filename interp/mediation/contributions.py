@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import ConfigError
-from interp.mediation.frozen import Readout
+from interp.mediation.frozen_norm import Readout
 from interp.mediation.metrics import Targets
 from interp.mediation.writers import written
 from interp.models.model import Model

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from interp.errors import InterpError, ModelError
-from interp.mediation.mediators import Mediator
-from interp.mediation.naive import naive_logits
-from interp.mediation.planner import Costs, Need, Plan, planned
-from interp.mediation.walk import Patch, Row, Rule, Walker, interchange
+from interp.mediation.batching import Costs, Need, Plan, planned
+from interp.mediation.mediators import Mediator, Place
+from interp.mediation.partial_forward import PartialForward
+from interp.mediation.patches import Patch, Row, Rule, interchange, within
 from interp.models.forward import in_batches
+from interp.models.interventions import Intervention
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.sites import Site
 
-__all__ = ["Bill", "Engine", "unembedded"]
+__all__ = ["Bill", "Engine", "full_forward_logits", "unembedded"]
 
 CHECKED = 4
 UNEMBEDDED, LOGITS = 1024, 1 << 26
@@ -77,7 +78,7 @@ class Engine:
     division: str = "auto"
     since: Sequence[int] | None = None
     bill: Bill = field(default_factory=Bill)
-    _walkers: dict[int, Walker | None] = field(default_factory=dict)
+    _walkers: dict[int, PartialForward | None] = field(default_factory=dict)
 
     def plan(self, rows: Sequence[Row]) -> Plan:
         """Say how rows would be run and what they would cost, without running anything.
@@ -184,7 +185,10 @@ class Engine:
         if walker is None:
             self.bill.forwards += len(numbers)
             for part in (numbers[at : at + most] for at in range(0, len(numbers), most)):
-                keep(part, naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in part], patch))
+                keep(
+                    part,
+                    full_forward_logits(self.model, self.tokens.token_ids, [rows[at] for at in part], patch),
+                )
             return
         place = {example: at for at, example in enumerate(examples)}
         local = {at: Row(place[rows[at].example], rows[at].mediators) for at in numbers}
@@ -215,7 +219,7 @@ class Engine:
             hand_over(list(states))
         self.bill.forwards += (walker.steps - before) / self.model.n_layers
 
-    def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> Walker | None:
+    def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> PartialForward | None:
         """Give the walker of a length; None where a walk does not give the model's own logits."""
         if length not in self._walkers and self.model.backend is not None:
             reason = f"{self.model.backend.name} runs the whole model only"
@@ -237,7 +241,7 @@ class Engine:
 
     def _check(self, rows: Sequence[Row], chosen: Sequence[int], patch: Patch, logits: Tensor) -> None:
         """Recompute chosen rows by whole forward passes, beside the logits they got."""
-        wanted = naive_logits(self.model, self.tokens.token_ids, [rows[at] for at in chosen], patch)
+        wanted = full_forward_logits(self.model, self.tokens.token_ids, [rows[at] for at in chosen], patch)
         self.bill.setup += len(chosen)
         off = _relative(logits, wanted)
         self.bill.checked = max(self.bill.checked, off)
@@ -256,10 +260,10 @@ def unembedded(model: Model) -> int:
 
 def _tried(
     model: Model, ids: Sequence[Sequence[int]], past: str, wanted: Tensor
-) -> tuple[Walker | None, str]:
+) -> tuple[PartialForward | None, str]:
     """Give a walker, or None and the reason: unpatched copies, walked in several ways, give other logits."""
     try:
-        walker = Walker.of(model, ids, past=past)
+        walker = PartialForward.of(model, ids, past=past)
         stream, last = Site("resid_pre", 0), len(ids[0]) - 1
         starts = {0} if past == "none" else {0, last // 2, last}
         plain = [walker([Row(0)], Patch({}))]
@@ -276,3 +280,45 @@ def _tried(
 def _relative(found: Tensor, wanted: Tensor) -> float:
     scale = max(1.0, float(wanted.abs().max()))
     return float((found - wanted.to(found.device)).abs().max()) / scale
+
+
+def full_forward_logits(
+    model: Model, token_ids: Sequence[Sequence[int]], rows: Sequence[Row], patch: Patch
+) -> Tensor:
+    """Give the fp32 logits ``[row vocab]`` after the last token of each changed copy.
+
+    Args:
+        model: what is run.
+        token_ids: the prompts, of any lengths; values beyond a prompt's end are not read.
+        rows: what is replaced in which copy.
+        patch: the replacement values and the rule.
+    """
+    found: list[Tensor] = []
+    for row in rows:
+        prompt = list(token_ids[row.example])
+        edits = [
+            _edit(place, None if m.position is None else m.position % len(prompt), row.example, patch)
+            for m in row.mediators
+            for place in m.places
+        ]
+        logits = model.run([prompt], interventions=edits or None).logits
+        assert logits is not None
+        found.append(logits[0].float())
+    return torch.stack(found)
+
+
+def _edit(place: Place, at: int | None, example: int, patch: Patch) -> Intervention:
+    """Write a place of the carrier; the function sees ``[pos ...]`` of the one prompt."""
+    source = patch.values[place.carrier][example]
+    wanted = source if at is None else source[at][None]
+
+    def change(current: Tensor) -> Tensor:
+        given = wanted[: len(current)].to(current.device, current.dtype)
+        if place.index is None:
+            return within(place.subspace, current, given, patch.rule)
+        result, index = current.clone(), place.index
+        part = list(index) if isinstance(index, tuple) else index
+        result[:, part] = within(place.subspace, current[:, part], given[:, part], patch.rule)
+        return result
+
+    return Intervention(place.carrier, change, "all" if at is None else at)

@@ -15,8 +15,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.mediation.partial_forward import Rule, interchange
 from interp.mediation.subspaces import Subspace
-from interp.mediation.walk import Rule, interchange
 
 __all__ = ["REPLACEMENTS", "Material", "Replacement", "replacement_of"]
 

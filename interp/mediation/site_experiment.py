@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from interp.mediation.engine import Engine, unembedded
-from interp.mediation.experiment import SIGNS, Estimates, Experiment, Replaced, by_site
-from interp.mediation.forecast import Forecast
+from interp.mediation.experiment import SIGNS, Estimates, Experiment, Forecast, Replaced, by_site
 from interp.mediation.gradients import chunks, first_order, gradients_at, need_gradient
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import Targets
-from interp.mediation.walk import Row
+from interp.mediation.partial_forward import Row
 from interp.sites import Site
 
 __all__ = ["SiteExperiment"]

@@ -23,8 +23,7 @@ from interp.mediation.circuits.runs import (
     share_kept,
     what_are,
 )
-from interp.mediation.edges.graph import Edge, Graph
-from interp.mediation.edges.pruning import on_a_path
+from interp.mediation.edges.graph import Edge, Graph, on_a_path
 from interp.mediation.mediators import Members
 from interp.mediation.parsing import members_of
 from interp.models.loading import ModelLike, as_model

@@ -18,8 +18,8 @@ from interp.mediation.distributed_alignment.training import TrainingConfig, divi
 from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import Targets
+from interp.mediation.partial_forward import Row
 from interp.mediation.subspaces import Subspace
-from interp.mediation.walk import Row
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import About

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.mediation.prefix import arguments, recorded
+from interp.mediation.prefix_cache import arguments, recorded
 from interp.models.architecture import Location
 from interp.models.hooks import Frame, Stop, Writer, reading, writing
 from interp.models.model import Model

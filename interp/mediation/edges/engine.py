@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ModelError
+from interp.mediation.batching import TOKENS
 from interp.mediation.edges.blocks import Blocks
 from interp.mediation.edges.graph import Edge, Graph
 from interp.mediation.edges.run import Chunk, Runner, carriers_of
 from interp.mediation.engine import Bill
-from interp.mediation.planner import TOKENS
 from interp.models.forward import in_batches
 from interp.models.model import Model
 from interp.models.tokens import Tokens

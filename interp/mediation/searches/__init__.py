@@ -9,16 +9,15 @@ from typing import Any, TypedDict, Unpack
 from interp.errors import ConfigError
 from interp.mediation.edges.graph import Graph
 from interp.mediation.effects import Effects
-from interp.mediation.experiment import Experiment
-from interp.mediation.forecast import Forecast
+from interp.mediation.experiment import Experiment, Forecast
 from interp.mediation.mediators import Mediators
 from interp.mediation.parsing import experiment_of
+from interp.mediation.searches.atp_star import AtPStar
 from interp.mediation.searches.attribution import Attribution, EdgeIntegratedGradients
 from interp.mediation.searches.direct import Direct
 from interp.mediation.searches.integrated import IntegratedGradients
 from interp.mediation.searches.path_patching import PathPatching, Receivers
 from interp.mediation.searches.search import TOP, Exhaustive, Search
-from interp.mediation.searches.star import AtPStar
 from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 from interp.sites import Site

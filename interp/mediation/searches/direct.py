@@ -12,8 +12,8 @@ from interp.errors import SiteError
 from interp.mediation.experiment import SIGNS, Estimates, Experiment
 from interp.mediation.mediators import Mediator
 from interp.mediation.noise import rounding_error
+from interp.mediation.partial_forward import within
 from interp.mediation.searches.search import Search
-from interp.mediation.walk import within
 from interp.mediation.writers import check_heads_add_up, written_by_heads
 from interp.sites import Site
 

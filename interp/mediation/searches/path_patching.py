@@ -16,16 +16,15 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, SiteError
+from interp.mediation.batching import TOKENS
 from interp.mediation.edges.blocks import Blocks, contribution
 from interp.mediation.edges.engine import CutRow
 from interp.mediation.edges.experiment import EdgeExperiment, billed
 from interp.mediation.edges.graph import Edge, Graph, Reader
 from interp.mediation.edges.run import carriers_of
 from interp.mediation.effects import Effects
-from interp.mediation.experiment import SIGNS, Estimates, Experiment
-from interp.mediation.forecast import Forecast
+from interp.mediation.experiment import SIGNS, Estimates, Experiment, Forecast
 from interp.mediation.noise import rounding_error
-from interp.mediation.planner import TOKENS
 from interp.mediation.searches.search import Search
 from interp.models.forward import in_batches
 from interp.models.hooks import evaluating

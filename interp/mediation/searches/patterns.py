@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.mediation.experiment import Experiment
 from interp.mediation.mediators import Place
-from interp.mediation.walk import within
+from interp.mediation.partial_forward import within
 from interp.models.interventions import Intervention
 from interp.models.tokens import Tokens
 from interp.sites import Site

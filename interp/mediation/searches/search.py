@@ -12,8 +12,7 @@ from scipy import stats
 
 from interp.errors import ConfigError
 from interp.mediation.effects import Effects, Verified, VerifiedEffect
-from interp.mediation.experiment import Estimates, Experiment
-from interp.mediation.forecast import Forecast
+from interp.mediation.experiment import Estimates, Experiment, Forecast
 from interp.mediation.gradients import need_gradient
 
 __all__ = ["SAMPLE", "TOP", "Exhaustive", "GradientSearch", "Search", "by_direction"]

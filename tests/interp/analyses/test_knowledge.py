@@ -19,8 +19,8 @@ from interp.analyses.knowledge.attribution import (
     first_order,
     importances,
     neuron_writes,
-    sublayer_gains,
 )
+from interp.analyses.knowledge.internals import sublayer_gains
 from interp.errors import ConfigError, DataError
 from interp.models import Model
 from interp.models.readout import Readout

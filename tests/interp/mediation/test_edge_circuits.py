@@ -14,8 +14,7 @@ from interp.mediation import SEARCHES, Effects
 from interp.mediation.circuits.curve import FRACTIONS, Curve, curve
 from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.engine import edge_logits
-from interp.mediation.edges.graph import Graph
-from interp.mediation.edges.pruning import on_a_path
+from interp.mediation.edges.graph import Graph, on_a_path
 from interp.mediation.searches import effects
 from interp.results import load
 from tests.interp.mediation.edges.models import made, pairs_of, values_of

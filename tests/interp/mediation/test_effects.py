@@ -15,9 +15,9 @@ from interp.analyses.agreement import Beside
 from interp.errors import ArtifactError, ConfigError
 from interp.mediation import Effects, Mediator, Subspace
 from interp.mediation.effects import Verified, VerifiedEffect
+from interp.mediation.engine import full_forward_logits
 from interp.mediation.metrics import METRICS, Targets
-from interp.mediation.naive import naive_logits
-from interp.mediation.walk import Patch, Row
+from interp.mediation.partial_forward import Patch, Row
 from interp.results import load
 from interp.sites import Site
 from tests.interp.mediation.test_search import made, pairs_of
@@ -60,7 +60,7 @@ def test_estimands_are_what_their_formulas_say() -> None:
         values = (
             torch.zeros_like(read["clean"]) if source == "zero" else read.get(source or "", read["clean"])
         )
-        logits = naive_logits(model, ids, rows, Patch({Site("z", 1): values}))
+        logits = full_forward_logits(model, ids, rows, Patch({Site("z", 1): values}))
         return float(METRICS["logit-diff"].values(logits, Targets.of(pairs, logits.device)).mean())
 
     y = metric

@@ -14,19 +14,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from interp import mediation
 from interp.errors import ModelError
-from interp.mediation.edits import Patch, Row
-from interp.mediation.engine import Engine
+from interp.mediation.batching import DIVISIONS, Costs
+from interp.mediation.engine import Engine, full_forward_logits
 from interp.mediation.mediators import Mediator
-from interp.mediation.naive import naive_logits
-from interp.mediation.planner import DIVISIONS, Costs
-from interp.mediation.prefix import Prefix
-from interp.mediation.walk import Walker
+from interp.mediation.partial_forward import PartialForward
+from interp.mediation.patches import Patch, Row
+from interp.mediation.prefix_cache import Prefix
 from interp.models.forward import cache_name
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.sites import Site
 from tests.interp.mediation.edges.models import pairs_of
-from tests.interp.mediation.test_walk import cells, loaded, prompts, values
+from tests.interp.mediation.test_partial_forward import cells, loaded, prompts, values
 from tests.tiny import FAMILIES, build, tokenizer
 
 SINCE, LENGTH = 4, 14
@@ -81,7 +80,7 @@ def test_every_division_gives_the_logits_of_whole_passes(family: str) -> None:
     base, source = alike(model)
     rows = cases(model)
     given = values(model, source, [m for row in rows for m in row.mediators])
-    whole = naive_logits(model, base, rows, Patch(given))
+    whole = full_forward_logits(model, base, rows, Patch(given))
     starts: dict[str, set[int]] = {}
     for name, engine in engines(model, base).items():
         assert off(engine.logits(rows, given), whole) <= 1e-5, name
@@ -103,7 +102,7 @@ def test_a_run_patched_into_itself_is_left_as_it_was(family: str) -> None:
     base, _ = alike(model)
     rows = [Row(0, (Mediator(Site("resid_post", layer), at),)) for layer in range(2) for at in (4, 9, 13)]
     given = values(model, base, [m for row in rows for m in row.mediators])
-    walker = Walker.of(model, base[:1])
+    walker = PartialForward.of(model, base[:1])
     assert torch.equal(
         walker(rows, Patch(given)), walker([replace(r, mediators=()) for r in rows], Patch({}))
     )
@@ -132,11 +131,11 @@ def test_windows_shorter_than_the_prompt_see_the_right_keys(family: str) -> None
     base, source = alike(small, length=length)
     rows = cases(small, length)
     given = values(small, source, [m for row in rows for m in row.mediators])
-    whole = naive_logits(small, base, rows, Patch(given))
+    whole = full_forward_logits(small, base, rows, Patch(given))
     for engine in engines(small, base).values():
         assert off(engine.logits(rows, given), whole) <= 1e-5
         assert engine.bill.fallback == ""
-    assert off(naive_logits(large, base, rows, Patch(given)), whole) > 1e-3
+    assert off(full_forward_logits(large, base, rows, Patch(given)), whole) > 1e-3
 
 
 def test_prompts_of_several_lengths_and_first_differences() -> None:
@@ -148,7 +147,7 @@ def test_prompts_of_several_lengths_and_first_differences() -> None:
     mediators = [Mediator(Site("resid_pre", 1), -1), *map(Mediator, model.expand(["head.*", "mlp_out.*"]))]
     rows = [Row(at % 4, (m,)) for at, m in enumerate(mediators)] + [Row(at) for at in range(4)]
     given = values(model, source, mediators)
-    whole = naive_logits(model, base, rows, Patch(given))
+    whole = full_forward_logits(model, base, rows, Patch(given))
     for name in DIVISIONS:
         engine = Engine(model, model.tokenize(base), division=name, since=since)
         assert off(engine.logits(rows, given), whole) <= 1e-5
@@ -179,7 +178,7 @@ def test_a_model_that_keeps_no_keys_is_walked_from_the_start(monkeypatch: pytest
 
     monkeypatch.setattr(Prefix, "update", forgetful)
     engine = Engine(model, model.tokenize(base), since=[SINCE] * 3)
-    assert off(engine.logits(rows, given), naive_logits(model, base, rows, Patch(given))) <= 1e-5
+    assert off(engine.logits(rows, given), full_forward_logits(model, base, rows, Patch(given))) <= 1e-5
     assert engine.bill.fallback.startswith("patched from the first position on: ")
     assert {walk.start for walk in engine.plan(rows).walks} == {0}
 
@@ -191,9 +190,9 @@ def test_a_model_whose_blocks_cannot_be_walked_is_patched_by_whole_passes(
     base, source = alike(model)
     rows = [Row(0, (Mediator(Site("resid_pre", 1), 6),)), Row(2)]
     given = values(model, source, list(rows[0].mediators))
-    monkeypatch.setattr("interp.mediation.walk._Walk._block", lambda self, layer, hidden: hidden)
+    monkeypatch.setattr("interp.mediation.partial_forward._Walk._block", lambda self, layer, hidden: hidden)
     engine = Engine(model, model.tokenize(base))
-    assert torch.equal(engine.logits(rows, given), naive_logits(model, base, rows, Patch(given)))
+    assert torch.equal(engine.logits(rows, given), full_forward_logits(model, base, rows, Patch(given)))
     assert engine.bill.fallback.startswith("patched by whole forward passes: a walk differs")
     assert engine.bill.forwards == 2
 
@@ -204,7 +203,7 @@ def test_experts_are_walked_with_lent_keys_like_any_other_block() -> None:
     base, source = alike(model)
     rows = cases(model)
     given = values(model, source, [m for row in rows for m in row.mediators])
-    whole = naive_logits(model, base, rows, Patch(given))
+    whole = full_forward_logits(model, base, rows, Patch(given))
     for engine in engines(model, base).values():
         assert off(engine.logits(rows, given), whole) <= 1e-5
         assert engine.bill.fallback == ""
@@ -220,7 +219,7 @@ def test_models_with_a_running_state_fall_back_and_say_so(kind: str) -> None:
     rows = [Row(0, (Mediator(Site("resid_pre", 1), 6),)), Row(2)]
     given = values(model, source, list(rows[0].mediators))
     engine = Engine(model, model.tokenize(base), since=[SINCE] * 3)
-    assert off(engine.logits(rows, given), naive_logits(model, base, rows, Patch(given))) <= 1e-5
+    assert off(engine.logits(rows, given), full_forward_logits(model, base, rows, Patch(given))) <= 1e-5
     assert engine.bill.fallback.startswith("patched from the first position on: its blocks cannot be run")
 
 
@@ -230,7 +229,7 @@ def test_nothing_of_the_model_is_changed() -> None:
     own = partial(type(model.architecture.blocks[1]).forward, model.architecture.blocks[1])
     model.architecture.blocks[1].forward = own
     try:
-        walker = Walker.of(model, base)
+        walker = PartialForward.of(model, base)
         walker([Row(0)], Patch({}), start=5)
         assert model.architecture.blocks[1].forward is own
         assert all(
@@ -267,7 +266,7 @@ def test_what_transformers_asks_of_a_cache_is_what_a_prefix_offers(family: str) 
     """A name that transformers begins to ask for shows up here before it becomes a wrong number."""
     model = loaded(family)
     base, _ = alike(model)
-    past = Walker.of(model, base).base.past
+    past = PartialForward.of(model, base).base.past
     assert past is not None
     asked: set[str] = set()
     prefix = _Watched.__new__(_Watched)
@@ -317,17 +316,17 @@ def test_what_is_held_does_not_grow_with_the_number_of_rows(monkeypatch: pytest.
     given = values(model, source, [m for row in some for m in row.mediators])
     tokens = model.tokenize(base)
     monkeypatch.setattr("interp.mediation.engine.UNEMBEDDED", 8)
-    monkeypatch.setattr("interp.mediation.planner.TOKENS", {"cpu": 2 * LENGTH})
+    monkeypatch.setattr("interp.mediation.batching.TOKENS", {"cpu": 2 * LENGTH})
     alive: list[weakref.ref[Any]] = []
     most = [0]
-    last, unembed = Walker.last, Model.unembed
+    last, unembed = PartialForward.last, Model.unembed
 
     def watched(found: Tensor) -> Tensor:
         alive.append(weakref.ref(found.untyped_storage()))
         most[0] = max(most[0], sum(one.nbytes() for one in (ref() for ref in alive) if one is not None))
         return found
 
-    monkeypatch.setattr(Walker, "last", lambda *args, **given: watched(last(*args, **given)))
+    monkeypatch.setattr(PartialForward, "last", lambda *args, **given: watched(last(*args, **given)))
     monkeypatch.setattr(Model, "unembed", lambda *args: watched(unembed(*args)))
 
     def peak(rows: list[Row], *, kept: bool = False) -> int:
@@ -353,7 +352,7 @@ def test_walks_are_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) ->
     model = loaded("llama")
     assert (model.d_model, model.d_mlp) == (32, 48)
     assert Costs.of(model).tokens == 4096
-    monkeypatch.setattr("interp.mediation.planner.ROOM", 100 * 4 * (6 * 32 + 3 * 48) + 5)
+    monkeypatch.setattr("interp.mediation.batching.ROOM", 100 * 4 * (6 * 32 + 3 * 48) + 5)
     assert Costs.of(model).tokens == 100
     base, source = alike(model)
     rows = cases(model)

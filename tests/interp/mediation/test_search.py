@@ -9,9 +9,9 @@ import torch
 import interp
 from interp import mediation
 from interp.errors import ConfigError, DataError, SiteError
+from interp.mediation.engine import full_forward_logits
 from interp.mediation.metrics import METRICS, Targets
-from interp.mediation.naive import naive_logits
-from interp.mediation.walk import Patch, Row
+from interp.mediation.partial_forward import Patch, Row
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
@@ -46,7 +46,7 @@ def test_exhaustive_effects_are_those_of_whole_passes(family: str) -> None:
     for at, mediator in enumerate(found.mediators):
         for pair in range(len(pairs)):
             ids = pairs.corrupt.token_ids
-            patched = naive_logits(model, ids, [Row(pair, (mediator,))], Patch(values))[0]
+            patched = full_forward_logits(model, ids, [Row(pair, (mediator,))], Patch(values))[0]
             answer, foil = pairs.answer_ids[pair][0], pairs.foil_ids[pair][0]
             wanted = (patched[answer] - patched[foil]) - (corrupt[pair, answer] - corrupt[pair, foil])
             assert found.values["denoising"][at, pair] == pytest.approx(float(wanted), abs=1e-5)

@@ -2,8 +2,8 @@
 
 The arguments that Hugging Face gives to each block (mask, rotary embeddings, positions) are read off a real
 call, so there is no code for any family here. A walk may begin at a later position, with the keys and values
-of the tokens before it lent by ``interp.mediation.prefix``. Whether a walk gives the model's own logits is
-measured before it is used; where it does not, the caller falls back to whole forward passes.
+of the tokens before it lent by ``interp.mediation.prefix_cache``. Whether a walk gives the model's own logits
+is measured before it is used; where it does not, the caller falls back to whole forward passes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.mediation.edits import Entry, Patch, Row, Rule, edited, entries_of, interchange, within
-from interp.mediation.prefix import Arguments, Prefix, Recording, arguments, recorded
+from interp.mediation.patches import Entry, Patch, Row, Rule, edited, entries_of, interchange, within
+from interp.mediation.prefix_cache import Arguments, Prefix, Recording, arguments, recorded
 from interp.models.hooks import Frame, Writer, evaluating, writing
 from interp.models.model import Model
 from interp.sites import Site
 
-__all__ = ["Patch", "Row", "Rule", "Walker", "interchange", "within"]
+__all__ = ["PartialForward", "Patch", "Row", "Rule", "interchange", "within"]
 
 STREAM = ("embed", "resid_pre", "resid_post")
 
 
 @dataclass(eq=False)
-class Walker:
+class PartialForward:
     """Walk prompts of one length through the blocks.
 
     Attributes:
@@ -47,7 +47,7 @@ class Walker:
     _arguments: dict[int, Arguments] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Model, token_ids: Sequence[Sequence[int]], *, past: str = "kept") -> Walker:
+    def of(cls, model: Model, token_ids: Sequence[Sequence[int]], *, past: str = "kept") -> PartialForward:
         """Read the streams of every prompt.
 
         Args:
@@ -102,7 +102,7 @@ class Walker:
 class _Walk:
     """One walk of some rows, in order of the layers they join at."""
 
-    def __init__(self, walker: Walker, rows: Sequence[Row], patch: Patch, start: int) -> None:
+    def __init__(self, walker: PartialForward, rows: Sequence[Row], patch: Patch, start: int) -> None:
         self.walker, self.rows, self.patch, self.start = walker, rows, patch, start
         self.streams = walker.base.streams
         self.length = self.streams[0].shape[1]

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from interp.errors import SiteError
+from interp.mediation.engine import full_forward_logits
 from interp.mediation.mediators import Mediator
-from interp.mediation.naive import naive_logits
+from interp.mediation.partial_forward import PartialForward, Patch, Row, interchange
 from interp.mediation.subspaces import Subspace
-from interp.mediation.walk import Patch, Row, Walker, interchange
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.sites import Site
@@ -71,7 +71,7 @@ def test_a_walk_gives_the_logits_of_whole_passes(family: str) -> None:
     patch = Patch(values(model, source, mediators))
     rows = [Row(at % 3, (m,)) for at, m in enumerate(mediators)]
     rows += [Row(0), Row(1, tuple(mediators[:4])), Row(2, (mediators[0], mediators[-1]))]
-    walked, whole = Walker.of(model, base)(rows, patch), naive_logits(model, base, rows, patch)
+    walked, whole = PartialForward.of(model, base)(rows, patch), full_forward_logits(model, base, rows, patch)
     assert (walked - whole).abs().max() <= 1e-5 * max(1.0, float(whole.abs().max()))
     clean = model.logits(base)
     changed = [(whole[at] - clean[row.example]).abs().max() for at, row in enumerate(rows)]
@@ -84,7 +84,7 @@ def test_patching_a_run_into_itself_changes_nothing(family: str) -> None:
     model = loaded(family)
     base = prompts(model)
     mediators = cells(model, 12)
-    walker = Walker.of(model, base)
+    walker = PartialForward.of(model, base)
     rows = [Row(at % 3, (m,)) for at, m in enumerate(mediators)]
     plain = walker([Row(row.example) for row in rows], Patch({}))
     assert torch.equal(walker(rows, Patch(values(model, base, mediators))), plain) or torch.allclose(
@@ -98,7 +98,7 @@ def test_patching_everything_is_the_source_run(family: str) -> None:
     base, source = prompts(model), prompts(model, seed=1)
     every = tuple(Mediator(Site("resid_pre", 1), at) for at in range(12))
     patch = Patch(values(model, source, list(every)))
-    found = Walker.of(model, base)([Row(at, every) for at in range(3)], patch)
+    found = PartialForward.of(model, base)([Row(at, every) for at in range(3)], patch)
     assert torch.allclose(found, model.logits(source), atol=1e-5)
     assert not torch.allclose(found, model.logits(base), atol=1e-3)
 
@@ -114,15 +114,20 @@ def test_a_rule_sees_current_and_source_values() -> None:
         lambda current, given: torch.zeros_like(current),
     ):
         patch = Patch(stored, rule)
-        walked, whole = Walker.of(model, base)(rows, patch), naive_logits(model, base, rows, patch)
+        walked, whole = (
+            PartialForward.of(model, base)(rows, patch),
+            full_forward_logits(model, base, rows, patch),
+        )
         assert torch.allclose(walked, whole, atol=1e-5)
-        assert not torch.allclose(walked, Walker.of(model, base)(rows, Patch(stored, interchange)), atol=1e-4)
+        assert not torch.allclose(
+            walked, PartialForward.of(model, base)(rows, Patch(stored, interchange)), atol=1e-4
+        )
 
 
 def test_rows_pay_only_for_the_layers_they_need() -> None:
     model = loaded("llama")
     base = prompts(model)
-    walker = Walker.of(model, base)
+    walker = PartialForward.of(model, base)
     late = Mediator(Site("resid_pre", model.n_layers - 1), 3)
     walker([Row(0, (late,))] * 5, Patch(values(model, base, [late])))
     assert walker.steps == 5  # one block each
