@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from interp.analyses.prompts import answer_ids
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from interp.models.tokens import Tokens, continuation, tokenize

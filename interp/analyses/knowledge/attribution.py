@@ -22,7 +22,17 @@ from interp.results.findings import Finding
 from interp.results.shapes import Cell
 from interp.sites import Site
 
-__all__ = ["SITES", "Attribution", "attribute", "first_order", "importances", "neuron_counts", "neuron_findings", "neuron_writes", "top_by_layer"]
+__all__ = [
+    "SITES",
+    "Attribution",
+    "attribute",
+    "first_order",
+    "importances",
+    "neuron_counts",
+    "neuron_findings",
+    "neuron_writes",
+    "top_by_layer",
+]
 
 SITES = ("resid_pre", "attn_out", "mlp_out", "mlp_act")
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
