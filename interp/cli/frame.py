@@ -137,14 +137,14 @@ class Work:
         if chosen.n == found.whole:
             session.note(f"{whole}: about {takes}")
             return session.settle(settings, full=True)
-        fewer = f"{found.shown(chosen.n)} take about {in_words(chosen.seconds)}"
+        fewer, lasts = found.shown(chosen.n), in_words(chosen.seconds)
         if own and settings.budget is None:
-            session.note(f"{whole}: about {takes} ({fewer}: --limit, or --budget {DEFAULT_BUDGET})")
+            session.note(f"{whole}: about {takes} ({fewer}: about {lasts}; --limit or --budget take fewer)")
             return session.settle(settings, full=True)
-        over = ", the fewest that say anything" if chosen.seconds > budget else ""
+        least = ", the fewest that say anything" if chosen.seconds > budget else ""
         session.note(
-            f"{whole} would take about {takes}; {fewer}{over}: using these. All: --full; another time: "
-            f"--budget, now {settings.budget or DEFAULT_BUDGET}."
+            f"{whole} would take about {takes}; using {fewer} (about {lasts}{least}). "
+            f"--full for all, --budget for another time than {settings.budget or DEFAULT_BUDGET}"
         )
         return session.settle(settings, **found.settings(chosen.n))
 

@@ -16,7 +16,7 @@ from interp.mediation.batching import Costs, Need, Plan, planned
 from interp.mediation.mediators import Mediator, Place
 from interp.mediation.partial_forward import PartialForward
 from interp.mediation.patches import Patch, Row, Rule, interchange, within
-from interp.models.forward import in_batches
+from interp.models.forward import in_batches, progress_bar
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 from interp.models.tokens import Tokens
@@ -158,8 +158,9 @@ class Engine:
             checked.update({at: logits[place].clone() for place, at in enumerate(numbers) if at in chosen})
             keep(numbers, logits)
 
-        for length, numbers in self._by_length(rows).items():
-            self._group(length, numbers, rows, Patch(values, rule), handed, progress)
+        with progress_bar(len(rows), progress, "patching", "copy") as advance:
+            for length, numbers in self._by_length(rows).items():
+                self._group(length, numbers, rows, Patch(values, rule), handed, advance)
         self.bill.rows += len(rows)
         self._check(rows, chosen, Patch(values, rule), torch.stack([checked[at] for at in chosen]))
 
@@ -176,7 +177,7 @@ class Engine:
         rows: Sequence[Row],
         patch: Patch,
         keep: Keep,
-        progress: bool,
+        advance: Callable[[int], object],
     ) -> None:
         """Run the rows of one length. Of last states and of logits, those of a part are held at a time."""
         examples = [at for at, n in enumerate(self.tokens.lengths) if n == length]
@@ -189,6 +190,7 @@ class Engine:
                     part,
                     full_forward_logits(self.model, self.tokens.token_ids, [rows[at] for at in part], patch),
                 )
+                advance(len(part))
             return
         place = {example: at for at, example in enumerate(examples)}
         local = {at: Row(place[rows[at].example], rows[at].mediators) for at in numbers}
@@ -214,7 +216,7 @@ class Engine:
             while len(states) >= most:
                 hand_over(list(states)[:most])
 
-        in_batches([walk.rows for walk in plan.walks], run, progress=progress)
+        in_batches([walk.rows for walk in plan.walks], run, advance=advance)
         if states:
             hand_over(list(states))
         self.bill.forwards += (walker.steps - before) / self.model.n_layers

@@ -38,6 +38,7 @@ __all__ = [
     "make_batch",
     "most_prompts",
     "plan_batches",
+    "progress_bar",
     "run",
 ]
 
@@ -221,22 +222,33 @@ def make_batch(
 
 
 def in_batches(
-    batches: Sequence[Sequence[int]], run: Callable[[Sequence[int]], None], *, progress: bool = False
+    batches: Sequence[Sequence[int]],
+    run: Callable[[Sequence[int]], None],
+    *,
+    progress: bool = False,
+    advance: Callable[[int], object] | None = None,
 ) -> None:
     """Run every batch; when memory runs out, halve it, retry the same rows, and keep to that size.
+
+    Args:
+        batches: numbers of rows.
+        run: runs one batch; it is called again with fewer rows.
+        progress: show a progress bar of these batches.
+        advance: a bar of more than these batches, told how many rows were run.
 
     Raises:
         OutOfMemoryError: one prompt alone does not fit.
     """
     pending, limit = [list(batch) for batch in reversed(batches)], max(map(len, batches))
-    with _progress_bar(sum(map(len, batches)), progress) as advance:
+    with progress_bar(sum(map(len, batches)), progress, "reading") as own:
+        told = own if advance is None else advance
         while pending:
             rows = pending.pop()
             if len(rows) > limit:
                 pending += [rows[limit:], rows[:limit]]
                 continue
             if _fits(run, rows):
-                advance(len(rows))
+                told(len(rows))
                 continue
             if len(rows) == 1:
                 raise OutOfMemoryError(
@@ -260,14 +272,16 @@ def _fits(run: Callable[[Sequence[int]], None], rows: Sequence[int]) -> bool:
 
 
 @contextmanager
-def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], object]]:
-    """Show progress on request; tqdm is imported only then."""
+def progress_bar(
+    total: int, show: bool, label: str = "", unit: str = "prompt"
+) -> Iterator[Callable[[int], object]]:
+    """Show progress and the time left on request; tqdm is imported only then."""
     if not show:
         yield lambda count: None
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, unit="prompt", leave=False) as bar:
+    with tqdm(total=total, desc=label or None, unit=unit, leave=False) as bar:
         yield bar.update
 
 

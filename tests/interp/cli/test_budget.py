@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.cli import budget
@@ -43,6 +43,7 @@ def test_times_are_said_roughly(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
 
 
+@settings(deadline=None)
 @given(
     whole=st.integers(1, 5000),
     least=st.integers(1, 300),
@@ -111,7 +112,7 @@ def run_json(folder: str) -> dict[str, Any]:
 def test_a_size_that_was_chosen_is_recorded_and_made_again_exactly(call: Call, slow: list[int]) -> None:
     answer = call(*CAPTURE, "--budget", "2m", "--out", "x")
     assert answer.code == 0
-    assert "160 prompts would take about 2.7 min; " in answer.err and "--full" in answer.err
+    assert "160 prompts would take about 2.7 min; using " in answer.err and "--full" in answer.err
     facts = run_json("x")
     n = facts["configuration"]["limit"]
     assert 30 <= n <= 120 and facts["origins"]["limit"] == "budget"

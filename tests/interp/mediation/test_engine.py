@@ -154,6 +154,33 @@ def test_prompts_of_several_lengths_and_first_differences() -> None:
         assert engine.bill.forwards == pytest.approx(engine.plan(rows).forwards)
 
 
+def test_one_bar_shows_the_time_left_of_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Any] = []
+
+    class Bar:
+        def __init__(self, total: int, **named: Any) -> None:
+            self.total, self.done = total, 0
+            bars.append(self)
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def update(self, count: int) -> None:
+            self.done += count
+
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    model = loaded("llama")
+    base = [prompts(model, 1, length)[0] for length in (9, 12, 14)]
+    source = [prompts(model, 1, length, seed=1)[0] for length in (9, 12, 14)]
+    rows = [Row(at, (Mediator(Site("mlp_out", layer), None),)) for at in range(3) for layer in range(3)]
+    given = values(model, source, [m for row in rows for m in row.mediators])
+    Engine(model, model.tokenize(base)).each(rows, given, lambda numbers, logits: None, progress=True)
+    assert [(bar.total, bar.done) for bar in bars] == [(9, 9)]
+
+
 def test_control_a_prefix_that_is_one_too_long_is_found_out() -> None:
     model = loaded("llama")
     base, source = alike(model)
