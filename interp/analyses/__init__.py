@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interp.analyses.concepts import probe_concepts as probe_concepts
     from interp.analyses.costs import cost as cost
     from interp.analyses.knowledge import recall as recall
+    from interp.analyses.multi_hop import two_hop as two_hop
     from interp.analyses.outputs import behaviour as behaviour
     from interp.analyses.patching import Patching as Patching
     from interp.analyses.patching import patch as patch
@@ -22,6 +23,5 @@ if TYPE_CHECKING:
     from interp.analyses.representation_similarity import geometry as geometry
     from interp.analyses.table import ANALYSES as ANALYSES
     from interp.analyses.transfer import probe_transfer as probe_transfer
-    from interp.analyses.two_hop import two_hop as two_hop
 
 __getattr__, __dir__, __all__ = exports(__name__)

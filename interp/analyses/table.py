@@ -70,7 +70,7 @@ _ROWS = (
     Analysis(
         "two-hop",
         "is the entity in the middle recalled, is it used, and are both questions answered?",
-        "interp.analyses.two_hop:two_hop",
+        "interp.analyses.multi_hop:two_hop",
         "chains of the bundled facts",
         100,
         least=40,

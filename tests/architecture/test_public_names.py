@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 
 import pytest
 
-from tests.architecture.syntax import ROOT
+from tests.architecture.syntax import ROOT, read
 
 NAMES = {
     "interp": [
@@ -100,3 +101,18 @@ def test_an_old_name_works_with_a_warning_and_is_not_listed() -> None:
         old = quantization.examine
     assert old is quantization.verify_quantization
     assert "examine" not in quantization.__all__
+
+
+def test_no_module_has_the_name_of_something_else_that_its_package_exports() -> None:
+    """``import package.name`` would put the module where the function was."""
+    found = []
+    for module in read():
+        if not module.package or "exports(__name__" not in module.text:
+            continue
+        for node in ast.walk(module.tree):
+            if not isinstance(node, ast.ImportFrom) or node.module == module.name:
+                continue
+            names = [alias.asname or alias.name for alias in node.names]
+            below = [name for name in names if importlib.util.find_spec(f"{module.name}.{name}")]
+            found += [f"{module.name}.{name}" for name in below if name != "exports"]
+    assert not found

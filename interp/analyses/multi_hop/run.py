@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analyses.layer_profiles import curve
+from interp.analyses.multi_hop.chains import Chain, Chains, Placed, draw
 from interp.analyses.provenance import about, earlier
-from interp.analyses.two_hop.chains import Chain, Chains, Placed, draw
 from interp.errors import ConfigError, ModelError
 from interp.models.answers import score
 from interp.models.forward import gradients, plan_batches

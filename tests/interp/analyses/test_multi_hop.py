@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import interp
-from interp.analyses.two_hop import Chain, two_hop
-from interp.analyses.two_hop.chains import Chains, Placed, draw
-from interp.analyses.two_hop.run import answers, consistency, recalled, second_hop_slopes
+from interp.analyses.multi_hop import Chain, two_hop
+from interp.analyses.multi_hop.chains import Chains, Placed, draw
+from interp.analyses.multi_hop.run import answers, consistency, recalled, second_hop_slopes
 from interp.errors import ConfigError, DataError
 from interp.models import Intervention, Model
 from interp.models.forward import layout
