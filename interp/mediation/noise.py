@@ -64,6 +64,8 @@ def _fits(model: Model) -> bool:
     device = model.device
     if model.dtype != torch.float32 or model.backend is not None or model.quantization is not None:
         return False
+    if model.architecture.offloaded:  # each module's weights are made anew in float32 as it runs
+        return False
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     elif device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:

@@ -124,8 +124,9 @@ class _Walk:
             stack.enter_context(writing(self._writers(), frame))
             for layer in range(joins[0], depth + 1):
                 if new := joins.count(layer):
-                    picked = self.examples[len(hidden) : len(hidden) + new]
-                    hidden = torch.cat([hidden, self.streams[layer][picked, self.start :]])
+                    stream = self.streams[layer]  # where the block before left it: not one device for all
+                    picked = self.examples[len(hidden) : len(hidden) + new].to(stream.device)
+                    hidden = torch.cat([hidden.to(stream.device), stream[picked, self.start :]])
                 hidden = self._at_boundary(layer, hidden)
                 if layer < depth:
                     frame.begin(len(hidden), width)

@@ -117,6 +117,7 @@ def edited(
             part = torch.tensor([entry[3].index for entry in group], device=device)
             here = (row, slice(None), part) if every else (*here, part)
             there = (*there, part)
+        there = tuple(one.to(values.device) if isinstance(one, Tensor) else one for one in there)
         source, old = values[there].to(device=device, dtype=result.dtype), result[here]
         if units:
             old[..., list(units)] = rule(old[..., list(units)], source[..., list(units)])

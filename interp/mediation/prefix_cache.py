@@ -60,7 +60,10 @@ class Prefix:
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, **_: Any) -> tuple[Tensor, Tensor]:
         """Put the prefix before the keys and values ``[row kv_head pos d_head]`` of a layer."""
         rows = self.examples[: len(keys)]
-        before = (kept[:, :, : self.length].index_select(0, rows) for kept in self.past.layers[layer_idx])
+        before = (
+            kept[:, :, : self.length].index_select(0, rows.to(kept.device))
+            for kept in self.past.layers[layer_idx]
+        )
         first, second = before
         return torch.cat([first, keys], dim=2), torch.cat([second, values], dim=2)
 

@@ -129,6 +129,11 @@ class Architecture:
         return len(self.blocks)
 
     @property
+    def offloaded(self) -> bool:
+        """Whether some weights are kept elsewhere (accelerate) and brought in when their module runs."""
+        return any(parameter.is_meta for parameter in self.hf.parameters())
+
+    @property
     def device(self) -> torch.device:
         """Where the input embedding is, or is brought to when it runs, and prompts must go."""
         found = self.embedding.weight.device

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from interp.errors import ConfigError, InterpError, ModelError
 from interp.models import gguf, peft_adapters
@@ -33,6 +31,7 @@ from interp.models.architecture import Architecture
 from interp.models.backend_parity import disagreements
 from interp.models.backends import BACKENDS
 from interp.models.backends.base import Backend
+from interp.models.checkpoint import checkpoint, first_line, placement, reason, silent
 from interp.models.discovery import discover, holds_decoder, placed
 from interp.models.equations import validated
 from interp.models.families import Family, family_of, overridden
@@ -61,6 +60,8 @@ def load(
     weights: str = "trained",
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
+    attn_implementation: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
@@ -83,6 +84,11 @@ def load(
             folders that hold ``edited.safetensors``.
         device: "auto" is the GPU if there is one, or where a loaded model is.
         dtype: "auto" is the checkpoint's own on a GPU, and float32 for half-precision checkpoints on a CPU.
+        device_map: where each part of a model loaded by name goes, as transformers takes it (with the
+            package accelerate): "auto", or names of modules with devices, "cpu" or "disk"; not with
+            ``device``.
+        attn_implementation: which attention transformers computes ("eager", "sdpa", "flash_attention_2", ...)
+            in a model loaded by name; None is its own choice.
         revision: branch, tag or commit on the hub.
         trust_remote_code: True runs Python code that comes with the model.
         tokenizer: a folder, a hub name or an object; None takes the source's own.
@@ -111,13 +117,14 @@ def load(
         source, name = inside, inside.config.name_or_path
     _check_source(source, revision)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+    places = placement(source, weights, device, device_map, attn_implementation)
     if isinstance(source, PreTrainedModel):
         origin = source.config.name_or_path or ""
         hf, name = _given(source, weights, device, dtype), name or origin or type(source).__name__
     else:
         name = str(source)
         origin = _origin(name)
-        hf = _from_source(origin, name, weights, device, dtype, hub, warnings)
+        hf = _from_source(origin, name, weights, device, dtype, hub, places, warnings)
     if adapter is not None:
         if isinstance(source, PreTrainedModel):
             raise ConfigError("adapter= goes with a model loaded by name; put it on your object with peft.")
@@ -199,27 +206,38 @@ def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> Pr
             "Convert it yourself: model.to(...)."
         )
     if weights == "random":
-        return _initialised(type(source), source.config, source.dtype, here)
+        return _initialised(
+            type(source), source.config, source.dtype, torch.device("cpu") if here.type == "meta" else here
+        )
     return source
 
 
 def _from_source(
-    origin: str, name: str, weights: str, device: Any, dtype: Any, hub: dict[str, Any], warnings: list[str]
+    origin: str,
+    name: str,
+    weights: str,
+    device: Any,
+    dtype: Any,
+    hub: dict[str, Any],
+    places: dict[str, Any],
+    warnings: list[str],
 ) -> PreTrainedModel:
     config = _config(origin, name, hub)
     target = _device(device)
     wanted = _chosen_dtype(config, dtype, target, warnings)
     if weights == "random":
         own = wanted if isinstance(wanted, torch.dtype) else getattr(config, "dtype", None) or torch.float32
+        config._attn_implementation = places.get("attn_implementation")
         return _initialised(_maker(config), config, own, target, trust=hub["trust_remote_code"])
-    hf: Any = _checkpoint(_maker(config), origin, name, wanted, hub, warnings)
-    quantized = getattr(hf, "is_quantized", False)  # such a model cannot be cast
-    if target.type == "cpu" and dtype == "auto" and not quantized and hf.dtype in _HALVES:
+    hf: Any = checkpoint(_maker(config), origin, name, wanted, {**hub, **places}, warnings)
+    # neither can be cast or moved
+    fixed = getattr(hf, "is_quantized", False) or "device_map" in places
+    if target.type == "cpu" and dtype == "auto" and not fixed and hf.dtype in _HALVES:
         warnings.append(_half_warning(hf.dtype))
         hf = hf.float()
     if weights == "edited":
         _apply_edits(hf, origin, name)
-    return (hf if quantized else hf.to(target)).eval()
+    return (hf if fixed else hf.to(target)).eval()
 
 
 _MAKERS = (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM)
@@ -230,102 +248,6 @@ def _maker(config: PretrainedConfig) -> Any:
     if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):  # its code comes with it
         return AutoModelForCausalLM
     return next((maker for maker in _MAKERS if type(config) in maker._model_mapping), None)
-
-
-def _checkpoint(
-    maker: Any, origin: str, name: str, dtype: Any, hub: dict[str, Any], warnings: list[str]
-) -> Any:
-    """Load what a folder or the hub holds, and refuse one whose tensors are not all there.
-
-    Raises:
-        ModelError: it cannot be read, or lacks tensors of the model, which would be filled with random ones.
-    """
-    try:
-        with _silent():
-            found: Any = maker.from_pretrained(origin, dtype=dtype, output_loading_info=True, **hub)
-            hf, info = found
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken file fails in many ways, each with an error class of its own
-        raise ModelError(f"{name!r} could not be loaded: {_reason(error)}") from error
-    missing, unexpected = (sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys"))
-    if missing:
-        raise ModelError(_incomplete(name, missing, unexpected))
-    if unexpected:
-        warnings.append(
-            f"the checkpoint holds {_count(unexpected)} that this model does not have, left out: "
-            f"{_some(unexpected)}."
-        )
-    return hf
-
-
-_WRAPPED = {
-    "_orig_mod.": "it was saved through torch.compile: save model._orig_mod",
-    "module.": "it was saved through DataParallel or DDP: save model.module",
-    "base_model.model.": "it was saved through PEFT: save model.merge_and_unload()",
-}
-"""What saving through a wrapper puts before every name, and what to save instead."""
-
-
-def _incomplete(name: str, missing: Sequence[str], unexpected: Sequence[str]) -> str:
-    """Why a checkpoint cannot be used, and what is likely wrong with it."""
-    text = (
-        f"{name!r} lacks {_count(missing)} of the model, which would be filled with random numbers: "
-        f"{_some(missing)}."
-    )
-    prefix = next((key[: -len(one)] for one in missing for key in unexpected if key.endswith(f".{one}")), "")
-    if prefix:
-        why = _WRAPPED.get(prefix, "save the model itself, or rename its tensors")
-        return f"{text} Its own names begin with {prefix!r}; {why} with save_pretrained."
-    if any(".base_layer." in key or ".lora_" in key for key in unexpected):
-        return f"{text} It holds an adapter's names; save model.merge_and_unload() with save_pretrained."
-    if unexpected:
-        return f"{text} It holds others instead: {_some(unexpected)}. Is config.json that of these weights?"
-    if all("lm_head" in one or "embed_out" in one for one in missing):
-        return (
-            f"{text} If the head shares its weights with the embedding, set tie_word_embeddings in "
-            "config.json; a model that only embeds texts has no head and cannot be used."
-        )
-    return f"{text} Save or download it again, whole."
-
-
-def _count(names: Sequence[str]) -> str:
-    return f"{len(names)} tensor{'s' if len(names) != 1 else ''}"
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error; its class where the line alone would say little."""
-    line = _first_line(error)
-    if isinstance(error, OSError | ValueError | RuntimeError | ImportError):
-        return line
-    if type(error).__name__ == "UnpicklingError":
-        return (
-            "its weights are a pickle that holds more than tensors, which is not opened because it could run "
-            "code. Convert it to safetensors where you trust it."
-        )
-    return f"{type(error).__name__}: {line}"
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep transformers from drawing and reporting inside the block, and restore the user's choice after it.
-
-    Its report on tensors that do not fit is said by our own errors and warnings.
-    """
-    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    try:
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
@@ -359,7 +281,7 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
             ) from error
         raise ModelError(
             f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its "
-            f"cache could give ({_first_line(error)}). Check the name and the network, or give a folder."
+            f"cache could give ({first_line(error)}). Check the name and the network, or give a folder."
         ) from error
     if config.get_text_config().is_encoder_decoder or config.is_encoder_decoder or _maker(config) is None:
         raise ModelError(
@@ -447,13 +369,13 @@ def _tokenizer(
         warnings.append("no tokenizer: prompts must be token ids, or load with tokenizer=...")
         return None
     try:
-        with _silent():
+        with silent():
             found = AutoTokenizer.from_pretrained(place, **hub, local_files_only=local and tokenizer is None)
         why = "" if _has_words(found) else "its vocabulary is missing"
     except MemoryError:
         raise
     except Exception as error:  # a broken file fails in many ways, each with an error class of its own
-        found, why = None, _reason(error)
+        found, why = None, reason(error)
     if not why:
         return found
     if tokenizer is not None:
@@ -492,7 +414,7 @@ def _examined(
     except Exception as error:  # a model of unknown make fails in many ways
         raise ModelError(
             f"the sites of {name!r} ({hf.config.model_type}) could not be found or checked: "
-            f"{type(error).__name__}: {_first_line(error)}. If it runs in transformers alone, pass "
+            f"{type(error).__name__}: {first_line(error)}. If it runs in transformers alone, pass "
             "family={'blocks': 'path', 'attn_out': 'path', ...} with the paths of its modules."
         ) from error
 
@@ -506,10 +428,6 @@ def _family(hf: PreTrainedModel, name: str, family: Family | Mapping[str, Any] |
         _log.info("model type %r has no row; its modules are looked for", hf.config.model_type)
         row = discover(hf, name, dict(family or {}))
     return overridden(row, family) if family else row
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 ModelLike = Model | PreTrainedModel | object

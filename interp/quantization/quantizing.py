@@ -129,6 +129,11 @@ def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: An
             f"{model.name!r} is held at {model.quantization.scheme} already. Quantize the model it was "
             "made from."
         )
+    if model.architecture.offloaded:
+        raise ModelError(
+            f"weights of {model.name!r} are kept on disk or elsewhere (device_map), and are rounded where "
+            "they are read. Load it without device_map, or with every module on a device, to quantize it."
+        )
     if scheme.needs_calibration and not calibration:
         raise ConfigError(
             f"{scheme} chooses its rounding on texts: give calibration=texts (or token ids), such as "

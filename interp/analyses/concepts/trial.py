@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.errors import DataError
+from interp.errors import DataError, ModelError
 from interp.models.model import Model
 from interp.models.tokens import continuation
 from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
@@ -64,9 +64,19 @@ def one_first_token(tokens: Sequence[Sequence[int]]) -> str:
 
 
 def embeddings(model: Model, tokens: Sequence[Sequence[int]]) -> Float[torch.Tensor, "concept d_model"]:
-    """The mean row of the unembedding matrix over each concept's tokens, in float32 on the CPU."""
+    """The mean row of the unembedding matrix over each concept's tokens, in float32 on the CPU.
+
+    Raises:
+        ModelError: the matrix is kept elsewhere (accelerate).
+    """
     head: Any = model.hf.get_output_embeddings()
     matrix = head.weight.detach()
+    if matrix.is_meta:
+        raise ModelError(
+            f"the unembedding of {model.name!r} is kept on disk or elsewhere (device_map), and a codebook of "
+            "embeddings reads its rows. Load the model with 'lm_head' on a device, or use a protocol whose "
+            "codebook is random."
+        )
     return torch.stack(
         [matrix[torch.tensor(ids, device=matrix.device)].float().mean(dim=0).cpu() for ids in tokens]
     )
@@ -76,9 +86,8 @@ def by_lens(
     model: Model, states: Float[torch.Tensor, "example d_model"], names: tuple[str, ...]
 ) -> list[str]:
     """The concept whose first token the model's own final norm and unembedding prefer in each state."""
-    tokens = torch.tensor([ids[0] for ids in concept_tokens(model, names)], device=model.device)
-    with torch.no_grad():
-        logits = model.unembed(states.to(model.device, model.dtype))[:, tokens]
+    tokens = [ids[0] for ids in concept_tokens(model, names)]
+    logits = model.unembed(states.to(model.dtype))[:, tokens]
     return [names[at] for at in logits.argmax(dim=1).tolist()]
 
 

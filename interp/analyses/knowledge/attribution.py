@@ -77,7 +77,7 @@ def neuron_writes(model: Model, readout: Readout, read: Activations) -> list[Wri
 def _layer(model: Model, readout: Readout, read: Activations, layer: int) -> Writes:
     pre, attn, out, act = (read[f"{kind}.{layer}"].to(readout.dtype) for kind in SITES)
     projection = model.architecture.locate(Site("mlp_act", layer)).module
-    columns, bias = _columns(projection, act.shape[1], model.dtype)
+    columns, bias = _columns(projection, act.shape[1], model.dtype, act.device)
     columns, bias = columns.to(act), bias.to(act)
     raw = act @ columns + bias
     factor = model.architecture.multiplier * _post_norm(model, layer, projection, raw)
@@ -92,13 +92,14 @@ def _layer(model: Model, readout: Readout, read: Activations, layer: int) -> Wri
     return Writes(base, act, columns, factor.expand_as(out))
 
 
-def _columns(projection: nn.Module, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _columns(
+    projection: nn.Module, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Give what the projection makes of each neuron alone, ``[neuron d_model]``, and of nothing."""
     plain = head_weights(projection, Whole())
     if plain is not None:
         weight, bias = plain
         return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
-    device = next(iter([*projection.parameters(), *projection.buffers()])).device
     one_each = torch.eye(width, dtype=dtype, device=device)
     with torch.no_grad():
         nothing = projection.forward(one_each[:1] * 0)[0]
