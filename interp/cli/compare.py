@@ -255,6 +255,7 @@ def _ready(work: Work, settings: CompareSettings) -> tuple[Model | None, tuple[s
     model, other = work.model, None
     if settings.with_ is not None:
         changed = {"model": settings.with_, "weights": settings.with_weights, "revision": None}
+        changed["adapter"] = ()
         other = work.load(dataclasses.replace(settings, **changed))
     for scheme in settings.precisions():
         if scheme.needs_calibration and not texts:

@@ -159,6 +159,7 @@ class Work:
             dtype=settings.dtype,
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
+            adapter=settings.adapter or None,
             backend=settings.backend,
         )
         if scheme != "none":
@@ -381,6 +382,8 @@ def _end(work: Work, facts: Mapping[str, Any]) -> None:
 
 def about_model(model: Model) -> dict[str, Any]:
     """What ``run.json`` says about a model."""
+    from interp.models.peft_adapters import active
+
     return {
         "name": model.name,
         "weights": model.weights,
@@ -391,6 +394,7 @@ def about_model(model: Model) -> dict[str, Any]:
         "device": str(model.device),
         "fingerprint": model.fingerprint,
         "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        "adapters": list(active(model.hf)),
         "scheme": model.scheme,
         "quantization": None if model.quantization is None else model.quantization.to_dict(),
         "commit": getattr(model.hf.config, "_commit_hash", None),

@@ -132,6 +132,13 @@ class ModelSettings(Settings):
         group="Model",
         metavar="WHICH",
     )
+    adapter: tuple[str, ...] = flag(
+        (),
+        "A folder of a PEFT adapter that is put on the model; may be repeated, what they add is summed.",
+        group="Model",
+        metavar="FOLDER",
+        many=True,
+    )
     backend: Literal["native", "transformer-lens", "nnsight"] = flag(
         "native", "What runs the hooks: native, transformer-lens or nnsight.", group="Model", metavar="NAME"
     )

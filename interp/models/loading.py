@@ -261,7 +261,7 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
         base = peft_adapters.base_of(folder) or "BASE"
         raise ModelError(
             f"{name!r} holds an adapter, not a model. Load its base with it: interp.load({base!r}, "
-            f"adapter={name!r})."
+            f"adapter={name!r}) (--model {base} --adapter {name})."
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
