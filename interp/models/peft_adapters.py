@@ -67,8 +67,8 @@ def with_adapters(hf: PreTrainedModel, folders: Sequence[str | os.PathLike[str]]
     from peft import PeftModel
 
     names = [Path(folder).name.replace(".", "_") or "adapter" for folder in folders]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"two of the adapters are called {names[0]!r}; give their folders different names.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"two of the adapters are called {twice[0]!r}; give their folders different names.")
     outer: Any = None
     for name, folder in zip(names, folders, strict=True):
         try:

@@ -15,6 +15,7 @@ from tests.interp.cli.conftest import Call
 from tests.tiny import build
 
 peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
 @pytest.fixture(scope="module")
@@ -58,4 +59,6 @@ def test_what_is_no_adapter_is_refused(call: Call, adapters: list[str]) -> None:
     answer = call("doctor", "--model", "TINY", "--adapter", "nowhere")
     assert answer.code == 4 and "the adapter in 'nowhere' could not be put on" in answer.err
     answer = call("doctor", "--model", adapters[0])
-    assert answer.code == 4 and "--adapter" in answer.err
+    assert answer.code == 4 and f"--adapter {adapters[0]}" in answer.err
+    same = call("doctor", "--model", "TINY", "--adapter", f"{adapters[0]},{adapters[1]},{adapters[1]}")
+    assert same.code == 2 and "two of the adapters are called 'two'" in same.err
