@@ -34,7 +34,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 suite: $(VENV)/.installed-dev
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --quiet --durations 10
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --quiet --durations 10
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

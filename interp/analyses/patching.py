@@ -291,6 +291,8 @@ def patch(
     )
     if reference is None:
         _check_total(model, parts.ranking, metric)
+    else:
+        _check_reference(reference, k)
     effects = effects_of(
         model,
         parts.ranking,
@@ -313,6 +315,22 @@ def patch(
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
     said = dict.fromkeys([*effects.warnings, *trace.evaluation.warnings, *notes])
     return replace(found, trace=trace, warnings=tuple(said))
+
+
+def _check_reference(reference: Patching, k: int) -> None:
+    """Refuse, before anything is run, what nothing can be compared with.
+
+    Raises:
+        ConfigError: what stands beside another reference, or top lists of another size.
+    """
+    if not isinstance(reference, Patching) or reference._other is not None:
+        raise ConfigError(
+            "the reference is no result of patch alone; give what patch(model) returned for it."
+        )
+    if reference.beside is not None and reference.beside.k != k:
+        raise ConfigError(
+            f"patch: k={k} asked, and {reference.beside.k} of the reference; ask both the same."
+        )
 
 
 def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
@@ -373,14 +391,6 @@ def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: i
 
 def _beside(model: Model, parts: PairsFor, found: Patching, reference: Patching, k: int) -> Beside:
     """Run the reference's circuit in a model whose effects were found the same way."""
-    if not isinstance(reference, Patching) or reference._other is not None:
-        raise ConfigError(
-            "the reference is no result of patch alone; give what patch(model) returned for it."
-        )
-    if reference.beside is not None and reference.beside.k != k:
-        raise ConfigError(
-            f"patch: k={k} asked, and {reference.beside.k} of the reference; ask both the same."
-        )
     trace, note, circuit = reference.trace, reference.note, None
     if trace is not None and len(trace.evaluation.circuit) == len(trace.evaluation.universe):
         note = f"no part of the mediators keeps {TARGET:.0%} of the behaviour"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import total_ordering
 from typing import TypeGuard
 
@@ -33,6 +33,19 @@ class Reader:
     kind: str
     layer: int | None = None
     index: int | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compute the hash once: a graph looks its readers up millions of times."""
+        object.__setattr__(self, "_hash", hash((self.kind, self.layer, self.index)))
+
+    def __hash__(self) -> int:
+        """The hash that was computed."""
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Reader], tuple[str, int | None, int | None]]:
+        """Make copies from the three fields, because hashes differ between processes."""
+        return Reader, (self.kind, self.layer, self.index)
 
     @classmethod
     def parse(cls, text: str) -> Reader:
@@ -76,6 +89,19 @@ class Edge:
 
     writer: Site
     reader: Reader
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compute the hash once, as a reader does."""
+        object.__setattr__(self, "_hash", hash((self.writer, self.reader)))
+
+    def __hash__(self) -> int:
+        """The hash that was computed."""
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Edge], tuple[Site, Reader]]:
+        """Make copies from the two ends, because hashes differ between processes."""
+        return Edge, (self.writer, self.reader)
 
     @property
     def site(self) -> Site:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class Graph:
         )
         heads = model.n_heads if additive else 0
         sizes = (model.n_layers, heads, model.n_heads, model.n_kv_heads)
-        return cls(*_layout(*sizes, model.architecture.parallel), note)
+        return _graph(*sizes, model.architecture.parallel, note)
 
     @classmethod
     def sized(cls, n_layers: int, n_heads: int, n_kv_heads: int, *, blocks: str = "sequential") -> Graph:
@@ -73,7 +73,7 @@ class Graph:
             n_kv_heads: key-value heads per block.
             blocks: ``sequential`` or ``parallel``.
         """
-        return cls(*_layout(n_layers, n_heads, n_heads, n_kv_heads, blocks == "parallel"))
+        return _graph(n_layers, n_heads, n_heads, n_kv_heads, blocks == "parallel")
 
     @property
     def n_edges(self) -> int:
@@ -99,17 +99,19 @@ class Graph:
     def _columns(self) -> dict[Site, int]:
         return {writer: at for at, writer in enumerate(self.writers)}
 
+    @cached_property
+    def _places(self) -> dict[Edge, int]:
+        """The number of every edge in the table of readers and writers."""
+        width, columns = len(self.writers), self._columns
+        return {edge: self._rows[edge.reader] * width + columns[edge.writer] for edge in self.edges}
+
     def __contains__(self, edge: object) -> bool:
         """Tell whether an edge exists here."""
-        if not isinstance(edge, Edge):
-            return False
-        row, column = self._rows.get(edge.reader), self._columns.get(edge.writer)
-        return row is not None and column is not None and column < self.reach[row]
+        return edge in self._places
 
     def indices(self, edges: Sequence[Edge]) -> Int[Tensor, " edge"]:
         """Give ``reader number * number of writers + writer number`` of each edge."""
-        width = len(self.writers)
-        places = [self._rows[edge.reader] * width + self._columns[edge.writer] for edge in edges]
+        places = [self._places[edge] for edge in edges]
         return torch.tensor(places, dtype=torch.long)
 
     def mask(self, edges: Sequence[Edge]) -> Bool[Tensor, "reader writer"]:
@@ -141,9 +143,7 @@ class Graph:
             found.update([self._known(item)] if isinstance(item, Edge) else self._matching(item))
         if not found:
             raise SiteError(f"no edges asked. {self._there_are}")
-        width = len(self.writers)
-        places = {edge: self._rows[edge.reader] * width + self._columns[edge.writer] for edge in found}
-        return tuple(sorted(places, key=places.__getitem__))
+        return tuple(sorted(found, key=self._places.__getitem__))
 
     def readers_of(self, asked: str | Sequence[str]) -> tuple[Reader, ...]:
         """Turn names and globs such as ``q.5.*`` or ``logits`` into readers.
@@ -220,9 +220,11 @@ def _kinds(items: Sequence[Site | Reader]) -> str:
     return ", ".join(names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}" for names in groups.values())
 
 
-def _layout(
-    n_layers: int, written: int, n_heads: int, n_kv_heads: int, parallel: bool
-) -> tuple[tuple[Site, ...], tuple[Reader, ...], tuple[int, ...]]:
+@lru_cache(maxsize=8)
+def _graph(
+    n_layers: int, written: int, n_heads: int, n_kv_heads: int, parallel: bool, note: str = ""
+) -> Graph:
+    """The one graph of these sizes: it has tens of thousands of edges, and every experiment asks for it."""
     writers: list[Site] = [Site("embed")]
     readers: list[Reader] = []
     reach: list[int] = []
@@ -237,7 +239,7 @@ def _layout(
         readers += [*block, Reader("mlp", layer)]
         reach += [before] * len(block) + [before if parallel else len(writers)]
         writers.append(Site("mlp_out", layer))
-    return tuple(writers), (*readers, Reader("logits")), (*reach, len(writers))
+    return Graph(tuple(writers), (*readers, Reader("logits")), (*reach, len(writers)), note)
 
 
 def heads_add_up(model: Model) -> bool:

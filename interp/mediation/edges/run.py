@@ -156,8 +156,10 @@ class Runner:
         """Keep by how much the other prompt's writers differ from those just run."""
         rows = slice(len(state.hidden))
         for at, writer in enumerate(state.writers):
+            if writer.layer != layer:
+                continue
             [carrier] = carriers_of([writer])
-            if writer.layer == layer and carrier in found:
+            if carrier in found:
                 there = {carrier: self.other[carrier][state.examples[rows]]}
                 state.change[rows, at] = contribution(self.model, writer, there, found)
 

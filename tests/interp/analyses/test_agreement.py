@@ -341,20 +341,27 @@ def test_gradients_that_must_not_be_believed_are_refused_and_exhaustive_is_named
     assert found.about.model["scheme"] == "rtn8"
 
 
-def test_what_cannot_be_compared_is_refused(reference: Patching) -> None:
+def test_what_cannot_be_compared_is_refused(
+    reference: Patching, other: Patching, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = demo()
-    with pytest.raises(ConfigError, match="ask both the same"):
-        agree(model, reference=reference, n=12, k=5)
-    beside = agree(model, reference=reference, n=12)
-    with pytest.raises(ConfigError, match="no result of patch alone"):
-        agree(model, reference=beside, n=12)
     with pytest.raises(ConfigError, match="search 'guess' asked"):
         agree(model, search="guess")
-    with pytest.raises(ConfigError, match="k=120 asked, of 120 mediators"):
-        agree(model, n=4, k=120)
     with pytest.raises(DataError, match="the reference read other tokens"):
-        agree(model, reference=reference, n=12, seed=1)
-    about = reference.effects.about
-    strange = replace(about, model={**about.model, "tokenizer_fingerprint": "x"})
+        agree(model, reference=reference, n=4, seed=1)
+    monkeypatch.setattr(patching, "effects_of", None)  # the rest is refused before anything is run
+    with pytest.raises(ConfigError, match="ask both the same"):
+        agree(model, reference=reference, n=12, k=5)
+    with pytest.raises(ConfigError, match="no result of patch alone"):
+        agree(model, reference=other, n=12)
+
+
+def test_other_tokenizers_and_top_lists_of_everything_are_refused(reference: Patching) -> None:
+    effects, beside = reference.effects, reference.beside
+    assert beside is not None
+    beside.check(effects)
+    with pytest.raises(ConfigError, match="k=120 asked, of 120 mediators"):
+        replace(beside, k=120).check(effects)
+    about = replace(effects.about, model={**effects.about.model, "tokenizer_fingerprint": "x"})
     with pytest.raises(DataError, match="share a tokenizer"):
-        agree(model, reference=replace(reference, effects=replace(reference.effects, about=strange)), n=12)
+        replace(beside, reference=replace(effects, about=about)).check(effects)
