@@ -306,6 +306,7 @@ class Effects(Result):
             shown=15,
             formats={"share": "z.0%"},
             hidden=tuple(name for name in HIDDEN if name in columns),
+            narrow=("interaction", "noising", "denoising", "share"),
         )
         if self.verified is None:
             return (main,)

@@ -14,6 +14,8 @@ __all__ = ["Certificate", "Check", "Examination", "NoiseFloor", "Status"]
 Status = Literal["pass", "warn", "fail", "skip"]
 OUTCOMES: dict[str, str] = {"pass": "passed", "warn": "note", "fail": "FAILED", "skip": "does not apply"}
 MOST_MARGIN = 8.0
+NARROW = ("bound", "limit", "unit", "detail")
+"""Columns of the checks that a narrow terminal can spare."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,11 @@ class Examination(Result):
         rows = [check.row() for check in self.checks]
         formats = {"value": ".2g", "limit": ".2g"}
         hidden = ("status",)
-        return (Table("checks", "Checks", columns, rows, self._note(), formats=formats, hidden=hidden),)
+        return (
+            Table(
+                "checks", "Checks", columns, rows, self._note(), formats=formats, hidden=hidden, narrow=NARROW
+            ),
+        )
 
     def _note(self) -> str:
         """What stands under the table."""

@@ -50,7 +50,8 @@ class Number:
 class Table:
     """A table as it is shown: columns, rows, which row is the main one, a note under it.
 
-    A ``folded`` table is long, and opened by the reader. ``numeric`` columns are set to the right.
+    A ``folded`` table is long, and opened by the reader. ``numeric`` columns are set to the right. A terminal
+    leaves ``narrow`` columns out, one after the other, until the rest fits.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Table:
     main: int | None = None
     folded: bool = False
     numeric: tuple[int, ...] = ()
+    narrow: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,9 @@ def shown_table(table: results.Table, most: int | None = LONG) -> Table:
     more = f"{left:,} more rows are in tables/{table.name}.parquet of the run's folder." if left else ""
     note = " ".join(part for part in (table.note, more) if part)
     numeric = tuple(at for at, (column, _) in enumerate(columns) if _numeric(table, column))
-    return Table(table.title, titles, rows, note, table.main, table.folded, numeric)
+    place = {name: at for at, (_, name) in enumerate(columns)}
+    narrow = tuple(place[name] for name in table.narrow if name in place)
+    return Table(table.title, titles, rows, note, table.main, table.folded, numeric, narrow)
 
 
 def _numeric(table: results.Table, column: int) -> bool:

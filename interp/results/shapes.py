@@ -106,6 +106,7 @@ class Table:
         hidden: columns for work with the data, which a page and a terminal leave out.
         private: columns that hold prompts.
         page_only: columns that a terminal has no room for.
+        narrow: columns that a terminal leaves out, one after the other, until the rest fits its width.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Table:
     hidden: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     page_only: tuple[str, ...] = ()
+    narrow: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, name: str, title: str, rows: Sequence[Mapping[str, Cell]], note: str = "") -> Table:

@@ -377,7 +377,7 @@ class ConceptResult(Result):
         title = f"Concepts read right on the test prompts (top-1), layer {self.layer}"
         found = table_of(self.scores, title, note)
         rows = [(row[0], _kind(str(row[0])), *row[1:]) for row in found.rows]
-        return replace(found, columns=("name", "kind", *found.columns[1:]), rows=rows)
+        return replace(found, columns=("name", "kind", *found.columns[1:]), rows=rows, narrow=("kind",))
 
 
 def _metrics_table(result: ConceptResult) -> Table:

@@ -207,7 +207,10 @@ class Evaluation(Result):
             f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs. Where there is nothing to find "
             f"(random weights, arbitrary labels) there is no share. Members: {self._named}."
         )
-        found = Table("circuit", "The circuit", columns, self._rows, note, 1, shown=15, formats=FORMATS)
+        spare = ("share", "low") if self.no_share else ("difference", "difference_low")
+        found = Table(
+            "circuit", "The circuit", columns, self._rows, note, 1, shown=15, formats=FORMATS, narrow=spare
+        )
         return (found,) if self.removals is None else (found, self.removals.table(unit_of(self.metric)))
 
     @cached_property

@@ -128,6 +128,7 @@ def side_by_side(
         shown=MOST,
         formats=dict.fromkeys(numbers, ".3g"),
         page_only=(*wide, "noise", "items in groups"),
+        narrow=("unit", "delta"),
     )
 
 
