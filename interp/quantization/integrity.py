@@ -57,7 +57,7 @@ def verify_quantization(
     """Check what makes numbers from a quantized model trustworthy; both models are left as they are.
 
     Every linear module of the blocks is accounted for; it comes from this base, which is as it was; gradients
-    through it point where those of its dense twin do, after a pass without gradients; packed and dense logits
+    through it point where those of dense weights do, after a pass without gradients; packed and dense logits
     agree; and writing its tensors to disk after a pass leaves the live model as it was, and what was written
     makes a fresh copy compute the same. Where a scheme rounds activations too, gradients and products are
     compared module by module.
@@ -154,14 +154,14 @@ def _one_by_one(model: Model, *, seed: int = 0) -> list[Check]:
 def _logits(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Check:
     ours, theirs = model.logits(ids), dense.logits(ids)
     off = float((ours - theirs).abs().max() / theirs.abs().max())
-    detail = "its logits less those of its dense twin, of the largest"
+    detail = "its logits less those of the dense weights, of the largest"
     weights_only = model.quantization is None or Scheme.parse(model.quantization.scheme).weight_only
     limit = LOGITS if weights_only else ROUNDED
     return _check("packed logits are the dense ones", off <= limit, off, limit, detail)
 
 
 def _gradients(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Check:
-    name = "gradients are those of the dense twin"
+    name = "gradients are those of the dense weights"
     report = model.quantization
     if report is not None and report.gradients:  # known of schemes that round activations, else a fault
         known = not Scheme.parse(report.scheme).weight_only

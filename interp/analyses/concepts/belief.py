@@ -87,7 +87,7 @@ class Belief:
 def of_edited_twin(
     trial: Trial, probe: HyperdimensionalProbe, twin: Model, edited: World, layer: int
 ) -> Belief | None:
-    """Read analogies about edited facts from the edited twin with the probe trained on the unedited model.
+    """Read analogies about edited facts from the edited model with the probe trained on the unedited one.
 
     The fact's true object is an answer of the test part, the pair shown is true and unedited.
     """
@@ -103,7 +103,7 @@ def of_edited_twin(
         items,
         [found[0] for found in probe.decode(states, k=1).names],
         float(said.double().mean()),
-        "analogies about facts that the edited twin was taught falsely",
+        "analogies about facts that the edited model was taught wrongly",
         "the unedited model",
         lens=by_lens(twin, states, trial.codebook.names),
     )

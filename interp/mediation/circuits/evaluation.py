@@ -51,7 +51,7 @@ RANDOM = 5
 KNOCKOUTS = 5
 REMOVALS = 24
 LUCKY = "random circuits of this size"
-GAP = "the circuit and the model apart after the same cuts"
+GAP = "gap between the circuit and the model after the same cuts"
 FORMATS = {"share": "z.3f", "difference": "z.3f"}
 SHOWN = 12
 """Members that are named, and whose removal a figure shows."""

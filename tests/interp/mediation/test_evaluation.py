@@ -77,10 +77,10 @@ def test_a_complete_circuit_takes_cuts_as_the_model_does_and_half_of_one_does_no
     tables = [composition().table().set_index("what")]
     half = mediation.evaluate(truth.model, truth.pairs, sorted(truth.heads)[:1], controls=())
     tables.append(half.table().set_index("what"))
-    name = "the circuit and the model apart after the same cuts"
+    name = "gap between the circuit and the model after the same cuts"
     whole, part = (table.loc[name, "share"] for table in tables)
     assert whole < 0.1
-    assert whole < tables[0].loc["a random circuit and the model apart after the same cuts", "share"]
+    assert whole < tables[0].loc["gap between a random circuit and the model after the same cuts", "share"]
     assert half.faithfulness.value < 0.1
     assert part < 0.1  # one head cut from one head leaves nothing on both sides: read beside faithfulness
 
@@ -284,7 +284,7 @@ def test_an_evaluation_says_the_numbers_of_its_table() -> None:
         ("faithfulness", "the circuit"),
         ("left-without-it", "left without it"),
         ("random-circuits", "random circuits of this size"),
-        ("completeness-gap", "the circuit and the model apart after the same cuts"),
+        ("completeness-gap", "gap between the circuit and the model after the same cuts"),
     ):
         number = found.number(name)
         assert (number.value, number.low, number.high) == tuple(table.loc[row, ["share", "low", "high"]])

@@ -116,7 +116,7 @@ def test_a_kernel_that_loses_gradients_is_refused_though_nobody_said_so(
         packed.run(IDS, capture=["resid_pre.1"], positions="all", grad=True)
     checks = {one.name: one.passed for one in verify_quantization(packed, base).checks}
     assert [name for name, passed in checks.items() if not passed] == [
-        "gradients are those of the dense twin"
+        "gradients are those of the dense weights"
     ]
 
 

@@ -18,7 +18,7 @@ from tests.tiny import build, tokenizer
 __all__ = ["installed"]
 
 SAVED, LOGITS = "saving changes nothing", "packed logits are the dense ones"
-MODULES, GRADIENTS = "every module is accounted for", "gradients are those of the dense twin"
+MODULES, GRADIENTS = "every module is accounted for", "gradients are those of the dense weights"
 
 
 def made(family: str = "llama", **changes: Any) -> Model:
