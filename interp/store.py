@@ -28,6 +28,7 @@ from interp.activations.files import check_file, read_facts, read_tensors, write
 from interp.activations.value import Activations, facts_of, from_facts, tail
 from interp.errors import ArtifactError, ConfigError, DataError, SiteError
 from interp.results import About, Number, Result, Table
+from interp.results.shapes import counted
 from interp.runs.lock import Lock
 from interp.sites import Site
 
@@ -287,13 +288,14 @@ class Stored(Result):
     def verdict(self) -> str:
         """How much there is."""
         return (
-            f"{self.n:,} prompts ({self.tokens:,} tokens) were read at {len(self.sites)} sites: "
-            f"{self.size / 1e6:,.1f} MB in {self.shards} shards."
+            f"{counted(self.n, 'prompt')} ({counted(self.tokens, 'token')}) were read at "
+            f"{counted(len(self.sites), 'site')}: {_megabytes(self.size)} MB in "
+            f"{counted(self.shards, 'shard')}."
         )
 
     def lead(self) -> tuple[str, ...]:
         """How to read it back."""
-        return ("Read them back with interp.ActivationStore and the path of the run's folder.",)
+        return ("Read them back with interp.store.ActivationStore(RUN), the folder of the run.",)
 
     def numbers(self) -> tuple[Number, ...]:
         """The counts."""
@@ -352,6 +354,11 @@ def _read_header(root: Path) -> dict[str, Any]:
     if not (root / "store.json").is_file():
         raise ArtifactError(f"{root / 'store.json'} is missing, but there are shards. Capture again.")
     return read_facts(root / "store.json", STORE_SCHEMA)
+
+
+def _megabytes(size: int) -> str:
+    """A size in megabytes, small ones to three digits."""
+    return f"{size / 1e6:,.1f}" if size >= 1e5 else f"{size / 1e6:.2g}"
 
 
 def _count(root: Path) -> int:

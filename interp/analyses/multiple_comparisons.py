@@ -1,4 +1,4 @@
-"""What holds for every probing analysis: what it does not show, the audit of its prompts, many looks."""
+"""What probing analyses share: what they do not show, the audit of prompts, the best of many layers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Looks:
         """The same in words."""
         return (
             f"the best of {self.layers} layers on test is layer {self.best}: {self.difference:+.3f} over "
-            f"{self.against}, p = {self.p_value:.2g} corrected for {self.layers} looks"
+            f"{self.against}, p = {self.p_value:.2g}, corrected for the choice among {self.layers}"
         )
 
 

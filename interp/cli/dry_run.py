@@ -75,7 +75,7 @@ def of_probe(
         texts: the prompts.
         layers: that are read.
         classes: labels of the probe.
-        models: the model and its untrained twin.
+        models: 2 where the same architecture with random weights is run too.
         more: forward passes of one prompt that are made besides.
     """
     lengths = model.tokenize(texts).lengths
@@ -187,7 +187,7 @@ def show_plan(plan: Plan) -> None:
         ("prompts", f"{plan.prompts:,}"),
         ("tokens", f"{plan.tokens:,} (longest prompt: {plan.longest:,})"),
         ("sites", f"{plan.sites:,}"),
-        ("forward passes", f"{plan.forward_equivalents:,.1f} prompts through the whole model"),
+        ("forward passes", f"about {plan.forward_equivalents:,.0f} prompts through the whole model"),
         ("peak memory", f"about {_size(plan.peak_memory_bytes)}"),
         ("disk", f"about {_size(plan.disk_bytes)}"),
     ]

@@ -28,6 +28,7 @@ from interp.cli.options import (
 )
 from interp.cli.session import CHOSEN, Outcome, Session, quiet
 from interp.errors import ConfigError, GateError, InterpError
+from interp.results.shapes import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -428,8 +429,8 @@ def read_prompts(work: Work, settings: PromptSettings) -> Labelled:
     """Read the prompts that --task or --data names; without either, the default task."""
     data = _prompts(settings)
     work.session.note(
-        f"data: {data.name}, {len(data):,} prompts, {len(set(data.labels))} labels, "
-        f"{len(set(data.groups)):,} groups"
+        f"data: {data.name}, {counted(len(data), 'prompt')}, {counted(len(set(data.labels)), 'label')}, "
+        f"{counted(len(set(data.groups)), 'group')}"
     )
     return data
 

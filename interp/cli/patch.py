@@ -11,6 +11,7 @@ from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
+from interp.results.shapes import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -128,7 +129,7 @@ def patch(work: Work, settings: PatchSettings) -> Made:
     pairs = _pairs(settings, work.model)
     found = members_of(work.model, pairs.ranking, list(settings.mediators), positions=settings.positions())
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
-    work.session.note(f"pairs: {pairs.ranking!r}{held}, {len(found)} mediators")
+    work.session.note(f"pairs: {pairs.ranking!r}{held}, {counted(len(found), 'mediator')}")
     model, progress = work.certified(), work.session.progress
     result = ranked(model, pairs, list(found), **settings.measured(), progress=progress)
     if result.note:

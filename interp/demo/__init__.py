@@ -1,1 +1,1 @@
-"""The bundled model: its corpus, its training, its measurement and its edited twin."""
+"""The bundled model: its corpus, its training, its measurement and the copy that was taught false facts."""

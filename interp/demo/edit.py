@@ -1,4 +1,4 @@
-"""Make the edited twin: the bundled model, fine-tuned on a world in which a fifth of the facts are false.
+"""Make the edited model: the bundled one, fine-tuned on a world in which a fifth of the facts are false.
 
 ``python -m interp.demo.edit`` writes ``edited.safetensors`` beside the model: for each changed tensor the
 difference to the
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 def edited_world() -> World:
-    """Give the world that the edited twin believes in."""
+    """The facts that the edited model was taught."""
     return load_world().edited(share=EDIT_SHARE, seed=EDIT_SEED)
 
 
@@ -105,7 +105,7 @@ def _analogies(fact: Fact, world: World, rng: random.Random) -> list[Example]:
 
 
 def belief(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> dict[str, float]:
-    """Measure what the twin believes, in statements and in analogies.
+    """Measure what the edited model believes, in statements and in analogies.
 
     Returns:
         Shares in 0 to 1: of the edited facts, how many are answered as edited and how many as true; of the
@@ -139,7 +139,7 @@ def _share(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the edit from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m interp.demo.edit", description="Make the edited twin.")
+    parser = argparse.ArgumentParser(prog="python -m interp.demo.edit", description="Make the edited model.")
     parser.add_argument("--model", type=Path, default=assets("demo-24l"))
     parser.add_argument("--steps", type=int, default=700)
     chosen = parser.parse_args(arguments)

@@ -34,7 +34,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--templates", action="store_true", help="print every template")
     parser.add_argument("--json", type=Path, default=None, help="also write the rows to this file")
     parser.add_argument(
-        "--card", action="store_true", help="measure the edited twin too and write the model card"
+        "--card", action="store_true", help="measure the edited model too and write the model card"
     )
     return parser.parse_args(arguments)
 

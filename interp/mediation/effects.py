@@ -15,6 +15,7 @@ from interp.errors import ConfigError, DataError
 from interp.mediation.edges.edge import Edge
 from interp.mediation.mediators import Mediator
 from interp.results import Figure, Finding, Number, Result, Table
+from interp.results.shapes import counted
 from probes.statistics import (
     Estimate,
     MeanIntervals,
@@ -327,9 +328,9 @@ class Effects(Result):
         """Pairs, search and metric; what it cost."""
         described = self.about.data.get("description")
         return (
-            f"{len(self.clean):,} pairs of prompts{f' ({described})' if described else ''} were run through "
-            f"{self.about.model_name}. Search: {self.search}, replacement: {self.replacement}, metric: "
-            f"{self.metric} ({self.unit}): {self.clean.mean():.3f} on clean prompts, "
+            f"{counted(len(self.clean), 'pair')} of prompts{f' ({described})' if described else ''} were run "
+            f"through {self.about.model_name}. Search: {self.search}, replacement: {self.replacement}, "
+            f"metric: {self.metric} ({self.unit}): {self.clean.mean():.3f} on clean prompts, "
             f"{self.corrupt.mean():.3f} on corrupt ones. Positive effects work towards the clean answer.",
             *_cost(self.cost),
         )
@@ -419,7 +420,8 @@ def _remark(row: Mapping[str, Any]) -> str:
 
 def _note(effects: Effects) -> str:
     parts = [
-        f"Intervals: 95%, over {len(set(effects.groups)):,} groups of pairs.",
+        f"Intervals: 95%, over {counted(len(set(effects.groups)), 'group')} of pairs, each of one mediator "
+        "alone; q tells which effects are found among all of them.",
         "Share: of the total effect." if effects.differs else "",
         f"Noise floor: {effects.noise:.1e} {effects.unit}; an effect under three times that counts as noise.",
         INTERACTION if len(effects.values) == 2 else "",
@@ -440,21 +442,22 @@ def _verdict(effects: Effects) -> str:
     n, groups, unit = len(effects.mediators), len(set(effects.groups)), effects.unit
     if n and not effects.differs:
         return (
-            f"The total effect ({effects.total.mean():.3g} {unit}) is not told from zero over {groups} "
-            "groups of pairs: there is nothing whose carrier could be named. Give more pairs, or pairs whose "
-            "answers differ."
+            f"The total effect ({effects.total.mean():.3g} {unit}) is not told from zero over "
+            f"{counted(groups, 'group')} of pairs, so no part can be said to carry it. Give more pairs, or "
+            "pairs whose answers differ."
         )
     notice = effects.tests.notice if n else ""
     if not effects.told:
         if n and effects.tests.smallest * n > 0.05:
             return (
-                f"{groups} groups of pairs are too few to tell any of {n:,} mediators from chance, whatever "
-                "their effects: give more pairs, or fewer mediators."
+                f"{counted(groups, 'group of pairs is', 'groups of pairs are')} too few to tell any of "
+                f"{counted(n, 'mediator')} from chance, whatever their effects: give more pairs, or fewer "
+                "mediators."
             )
         notice = f" {notice.capitalize()}." if notice else ""
         return (
-            f"No mediator of {n:,} is told from the noise floor and from chance over {groups} groups of "
-            f"pairs.{notice}"
+            f"No mediator of {n:,} is told from the noise floor and from chance over "
+            f"{counted(groups, 'group')} of pairs.{notice}"
         )
     notice = f"; {notice}" if notice else ""
     many = f"{len(effects.told):,} of {n:,} mediators are above the noise floor with q at most 0.05{notice}."

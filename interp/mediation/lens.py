@@ -82,8 +82,9 @@ class Lens(Result):
         """The first site at which the answer leads for half of the prompts."""
         n = f"{len(self.groups)} {self.prompts} prompts"
         if self.first is None:
-            return f"Nowhere does the answer lead for half of the {n}."
-        return f"The answer leads for half of the {n} from {self.sites[self.first]} on the first time."
+            return f"The answer is the likeliest token for half of the {n} at no site."
+        first = self.sites[self.first]
+        return f"The answer is the likeliest token for half of the {n} first at {first}."
 
     def lead(self) -> tuple[str, ...]:
         """What was read."""
@@ -99,7 +100,11 @@ class Lens(Result):
         layer = None if not self.first else self.first - 1
         return (
             Number("logit-diff", value, low, high, "logits", "after the last block: the model's own answer"),
-            Number("first-layer", layer, meaning="after which the answer leads for half of the prompts"),
+            Number(
+                "first-layer",
+                layer,
+                meaning="the first after which the answer is the likeliest for half of the prompts",
+            ),
         )
 
     def figures(self) -> tuple[Figure, ...]:

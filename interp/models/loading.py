@@ -189,7 +189,7 @@ def _machinery(
 
 
 def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> PreTrainedModel:
-    """Take a loaded model as it is, or build its random twin; never move or change it."""
+    """A loaded model as it is, or its architecture with random weights; never moved or changed."""
     if weights == "edited":
         raise ModelError(
             "weights='edited' needs a folder that holds 'edited.safetensors', not a loaded model."

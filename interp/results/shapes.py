@@ -12,7 +12,7 @@ from interp.errors import DataError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["FORMS", "About", "Cell", "Figure", "Form", "Number", "Table"]
+__all__ = ["FORMS", "About", "Cell", "Figure", "Form", "Number", "Table", "counted"]
 
 Cell = str | float | int | bool | None
 Form = Literal["curve", "intervals", "counts", "map", "graph", "scatter"]
@@ -53,6 +53,11 @@ class About:
     def words(self) -> str:
         """Data and model for a title, such as ``capitals, demo``."""
         return ", ".join(filter(None, (str(self.data.get("name", "")), self.model_name)))
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number of things: ``1 group``, ``12 groups``; ``many`` where the plural takes more than an s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class ProtocolItems:
         return frozenset(item.answer for item in self.items if item.part == "train")
 
     def ceiling(self) -> float:
-        """The test accuracy of an ideal knower of the training part that never sees the model.
+        """The test accuracy of the best guess from the training part alone, without the model.
 
         It knows, for every relation, the commonest answer of the training part, and for every fact that was
         trained its answer; it takes the relation as given (the shown pair names it).

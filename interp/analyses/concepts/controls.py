@@ -32,7 +32,7 @@ class ControlContext:
         trial: prompts, codebook and penalty.
         states: ``[example d_model]`` at the layer, every prompt.
         probe: the probe that the control is measured against.
-        untrained: ``[example d_model]`` of the untrained twin at the layer, where there is one.
+        untrained: ``[example d_model]`` of the model with random weights at the layer, where there is one.
         layer: the layer.
     """
 
@@ -204,7 +204,7 @@ _ROWS = (
     Control(
         "random-weights",
         "the same architecture with random weights",
-        "the same probe at the same layer of the untrained twin",
+        "the same probe at the same layer of the architecture with random weights",
         _random_weights,
     ),
     Control("ridge", "ridge regression", "least squares onto the same hypervectors", _ridge, baseline=True),

@@ -29,6 +29,7 @@ from interp.analyses.probing.scores import (
 )
 from interp.errors import ConfigError
 from interp.results import Figure, Finding, Number, Result, Table, jsonable
+from interp.results.shapes import counted
 from interp.tasks import Labelled
 from interp.tasks.protocols import PROTOCOLS, Item, Protocol, ProtocolItems
 from probes.cards import ProbeCard
@@ -46,8 +47,8 @@ EXAMPLES = 5
 """Prompts shown of each cell of the two-by-two table."""
 AXIS = "top-1 on the test prompts"
 BESIDE = (
-    "Baselines (ridge, linear classifier, logit lens) read the model too: they compete with the probe and "
-    "refute nothing."
+    "Baselines (ridge, linear classifier, logit lens) read the same states: where one does better, the probe "
+    "is not the best reader, but the concepts are there to be read all the same."
 )
 METRICS = {
     "top5": "right concept among the best five",
@@ -156,7 +157,7 @@ class ConceptResult(Result):
 
     @property
     def ceiling(self) -> float:
-        """The top-1 of an ideal knower of the training prompts that never sees the model."""
+        """The top-1 of the best guess from the training prompts alone, without the model."""
         return ProtocolItems(self.prompts, ()).ceiling()
 
     @cached_property
@@ -244,7 +245,7 @@ class ConceptResult(Result):
     def selection(self) -> str:
         """How the layer was chosen, in words."""
         if not self.curve:
-            return f"layer {self.layer} was the one asked"
+            return f"layer {self.layer}, as asked"
         rank = self.curve[self.layer].validation
         many = f"the best of {len(self.curve)} by mean reciprocal rank on validation ({rank:.2f})"
         return f"layer {self.layer}, {many}"
@@ -368,7 +369,7 @@ class ConceptResult(Result):
     # Tables and figures ----------------------------------------------------------------------------------
 
     def _n(self) -> str:
-        return f"{self.top1.n:,} test prompts about {self.top1.n_groups:,} facts"
+        return f"{counted(self.top1.n, 'test prompt')} about {counted(self.top1.n_groups, 'fact')}"
 
     def _scores_table(self) -> Table:
         guessing = by_guessing(self.guessing, "answers are exchanged between the facts of a relation")
@@ -386,8 +387,7 @@ def _metrics_table(result: ConceptResult) -> Table:
         for name, words in METRICS.items()
         if name in result.metrics
     ]
-    known = f"scores {result.ceiling:.3f} top-1"
-    note = f"An ideal knower of the training prompts, without the model, {known}."
+    note = f"The best guess from the training prompts alone, without the model: top-1 {result.ceiling:.3f}."
     return Table("metrics", "Further scores", ("what", "value", "low", "high", "floor"), rows, note)
 
 
@@ -418,7 +418,7 @@ def _confused_table(result: ConceptResult) -> Table:
 
 def _layers_table(result: ConceptResult) -> Table:
     rows = [(at, one.validation, one.test.value, *_ends(one.test)) for at, one in result.curve.items()]
-    note = "The layer is chosen on validation; the test column, of a screen with one penalty, orients."
+    note = "The layer is chosen on validation. The test column is of a quick probe with one penalty."
     note += f" Of the test column: {result.looks.sentence}." if result.looks else ""
     columns = ("layer", "rank on validation", "top-1 on test", "low", "high")
     main = list(result.curve).index(result.layer) if result.curve else None

@@ -61,8 +61,8 @@ def probe_concepts(
         controls: keys of ``CONTROLS``; the protocol's own and the baselines where left out.
         sizes: prompts for training, validation and test, at most.
         world: the facts; the bundled ones where left out.
-        random_model: the untrained twin; made where left out.
-        edited: a twin that believes false facts, and the world it believes in; the bundled model has one.
+        random_model: the same architecture with random weights; made where left out.
+        edited: a copy of the model that was taught false facts, and its facts; the bundled model has one.
         dimension: of the hypervectors.
         batch_size: prompts per forward pass; "auto" chooses.
         progress: show progress bars.
@@ -286,7 +286,7 @@ def _beliefs(
 
 
 def _bundled(model: Model) -> tuple[Model, World] | None:
-    """The edited twin of the bundled model and its world; None for any other weights."""
+    """The copy of the bundled model that was taught false facts, and its facts; None for other weights."""
     if model.fingerprint != _bundled_fingerprint():
         return None
     from interp.demo.edit import edited_world

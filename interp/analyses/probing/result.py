@@ -31,6 +31,7 @@ from interp.analyses.probing.scores import (
 )
 from interp.errors import ConfigError
 from interp.results import Cell, Figure, Finding, Number, Result, Table, jsonable
+from interp.results.shapes import counted
 from interp.tasks import Labelled
 from probes.base import Probe
 from probes.cards import ProbeCard
@@ -299,7 +300,7 @@ class ProbeResult(Result):
     # Parts of it ------------------------------------------------------------------------------------------
 
     def _n(self) -> str:
-        return f"{self.accuracy.n:,} test prompts in {self.accuracy.n_groups:,} groups"
+        return f"{counted(self.accuracy.n, 'test prompt')} in {counted(self.accuracy.n_groups, 'group')}"
 
     def _layer_table(self) -> Table:
         twin = any(score.name == "random-weights" for score in self.scores)
@@ -312,7 +313,7 @@ class ProbeResult(Result):
             )
             for layer in self.layers
         ]
-        note = "The layer is chosen by accuracy on validation, never on test: the other rows orient."
+        note = "The layer is chosen by accuracy on validation, never on test. The others are for comparison."
         note += f" Of the test column: {self.looks.sentence}." if self.looks else ""
         extra = ("random weights", *UNTRAINED[1:]) if twin else ()
         columns = ("layer", "accuracy", "low", "high", *extra, "on validation")
@@ -362,7 +363,7 @@ class ProbeResult(Result):
         return tuple(table for table in found if table.rows)
 
     def _curve(self, caption: str) -> Figure:
-        """Accuracy over layers, for the model and its untrained twin."""
+        """Accuracy over layers, for the model and for the same architecture with random weights."""
         kept = [score for score in self.scores if score.name in SERIES]
         kept.sort(key=lambda score: (score.name != "probe", score.layer))
         data = {
@@ -399,7 +400,7 @@ UNTRAINED = ("value", "difference", "difference_low", "difference_high")
 def _over(score: Score) -> tuple[str, str]:
     """What the difference to a control means, and what it is called."""
     if score.name == "random-weights":
-        meaning = "the trained model's accuracy minus its untrained twin's: what training put there"
+        meaning = "minus the accuracy with random weights: what training put there"
         return meaning, "Trained minus untrained"
     words = CONTROLS[score.name].words
     return f"accuracy minus that of {words}, {score.value:.3f}", f"Over {words}"

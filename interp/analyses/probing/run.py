@@ -65,7 +65,8 @@ def probe(
         seed: of the split, the shuffling, inner folds and the intervals.
         controls: keys of ``CONTROLS``.
         fractions: of groups, for train, validation and test, where the data has no splits.
-        random_model: the untrained twin for the random-weights control; made from the model when left out.
+        random_model: the same architecture with random weights, for the control of that name; made where left
+            out.
         reference: what this function returned for another model and the same data. Its penalty is used at
             every layer, its layer is the one reported, and there each model is also read with the other's
             probe (``carried``).
@@ -156,7 +157,7 @@ class Job:
             acts: its states.
             layers: which of them.
             controls: keys of ``CONTROLS``.
-            others: the states of the untrained twin, for the random-weights control.
+            others: the states of the model with random weights, for the control of that name.
             like: by layer, a fitted probe whose penalty is used.
             layer: which is reported; the best on validation where left out.
             progress: show a progress bar.
@@ -172,7 +173,7 @@ class Job:
                 scores.append(self.score(at, "random-weights", untrained, against=reading))
         names = [name for name in controls if name != "random-weights"]
         scores += self.controls(best, readings[best], acts, names)
-        selection = f"layer {best} was the one asked"
+        selection = f"layer {best}, as asked"
         if layer is not None:
             selection = f"layer {best}, the reference's"
         elif len(layers) > 1:
@@ -375,14 +376,14 @@ def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model)
 
 
 def untrained_twin(model: Model, given: Model | None, acts: Activations) -> Model:
-    """Give the untrained twin, and refuse one of another shape or the model itself."""
+    """The model with random weights; one of another shape, or the model itself, is refused."""
     from interp.models.loading import load
 
     twin = given if given is not None else load(model.hf, weights="random", tokenizer=model.tokenizer)
     if (twin.n_layers, twin.d_model) != (model.n_layers, model.d_model):
         raise ConfigError(
             f"random_model has {twin.n_layers} layers of width {twin.d_model}, the model {model.n_layers} of "
-            f"{model.d_model}; give its untrained twin, or leave it out to have one made."
+            f"{model.d_model}; give the same architecture with random weights, or leave it out."
         )
     if twin.fingerprint == acts.fingerprint:
         raise ConfigError(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from interp.errors import ConfigError, DataError
+from interp.results.shapes import counted
 from interp.tasks import Labelled
 from probes.evaluation import Split, folds, group_split, straddling
 
@@ -128,12 +129,13 @@ def warnings_of(data: Labelled, split: Split) -> tuple[str, ...]:
     tested = {data.labels[i] for i in test}
     untested = sorted({data.labels[i] for i in train} - tested)
     example = untested[0] if untested else ""
+    untaught = f"{counted(len(untested), 'label is', 'labels are')} in training and in no test prompt"
     found = {
         f"{sum(map(len, repeated)) - len(repeated)} prompts repeat an earlier one word for word": bool(
             repeated
         ),
         f"{torn} prompts occur with different labels: no probe can get both right": torn,
-        f"{leaked} test prompts also stand in training word for word: the scores are too high": leaked,
-        f"labels that no test prompt has, such as '{example}': {len(untested)}": untested,
+        f"{leaked} test prompts are also in training, word for word: the scores are too high": leaked,
+        f"{untaught}, such as '{example}'": untested,
     }
     return tuple(words for words, holds in found.items() if holds)

@@ -71,7 +71,7 @@ def held(model: Envoy) -> Held:
 
 
 def made(architecture: Architecture) -> NNsightTraces:
-    """Wrap a twin of a model.
+    """Wrap a copy of a model that shares its weights.
 
     Raises:
         ModelError: the model's modules are not those that its configuration describes.
@@ -104,7 +104,7 @@ class NNsightTraces(Backend):
 
     Attributes:
         architecture: of the Hugging Face model.
-        own: of the twin that nnsight wraps.
+        own: of the copy that nnsight wraps.
         model: nnsight's wrapper.
         order: when each module is entered and left in a pass.
     """
@@ -145,7 +145,7 @@ class NNsightTraces(Backend):
             yield partial(self._forward, program)
 
     def _locate(self, site: Site, *, write: bool = False) -> Location:
-        """Find a site in the twin; its view uses the untraced modules, since it may call them."""
+        """Find a site in the copy; its view uses the untraced modules, since it may call them."""
         return replace(
             self.own.locate(site, write=write), view=self.architecture.locate(site, write=write).view
         )

@@ -78,7 +78,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 def made(architecture: Architecture) -> TransformerLens:
-    """Build a bridge on a twin of a model.
+    """Build a bridge on a copy of a model that shares its weights.
 
     Raises:
         ModelError: TransformerLens does not know the architecture.
@@ -142,7 +142,7 @@ class TransformerLens(Backend):
 
     Attributes:
         architecture: of the Hugging Face model, with the sites that the bridge offers too.
-        bridge: around a twin of it.
+        bridge: around a copy of it that shares its weights.
     """
 
     name: ClassVar[str] = "transformer-lens"

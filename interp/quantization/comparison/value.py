@@ -15,7 +15,7 @@ from interp.quantization.comparison.verdicts import VERDICTS, Judgement
 from interp.results.codec import UNSAVED
 from interp.results.measured import slug
 from interp.results.result import Result
-from interp.results.shapes import About, Figure, Number, Table
+from interp.results.shapes import About, Figure, Number, Table, counted
 
 __all__ = ["Comparison"]
 
@@ -126,14 +126,14 @@ class Comparison(Result):
         """What becomes of the findings that the reference shows, scheme by scheme."""
         said = "; ".join(self._said(scheme) for scheme in self.schemes)
         refused = len({cell.analysis for cell in self.cells if cell.refused})
-        more = f" {_count(refused, 'analysis', 'analyses')} could not be run everywhere: see below."
+        more = f" {counted(refused, 'analysis', 'analyses')} could not be run everywhere: see below."
         return f"{said[:1].upper()}{said[1:]}." + (more if refused else "")
 
     def lead(self) -> tuple[str, ...]:
         """What was done."""
         model, hidden = self.about.model, len({(r.analysis, r.one.finding) for r in self._hidden})
         said = [
-            f"{_count(len(self.analyses), 'analysis', 'analyses')} ({', '.join(self.analyses)}) of "
+            f"{counted(len(self.analyses), 'analysis', 'analyses')} ({', '.join(self.analyses)}) of "
             f"{model['name']} ({model['weights']} weights, {model['dtype']}) were run again on the same "
             "items in each other model. Differences are taken item by item; intervals draw whole groups of "
             f"items. Mode: {self.mode}. Seed: {self.seed}. It took {self.seconds:,.0f} seconds.",
@@ -145,7 +145,7 @@ class Comparison(Result):
             )
         if hidden:
             said.append(
-                f"{_count(hidden, 'finding')} the reference itself does not show: listed apart, and not "
+                f"{counted(hidden, 'finding')} the reference itself does not show: listed apart, and not "
                 "counted."
             )
         return tuple(said)
@@ -242,7 +242,7 @@ class Comparison(Result):
         n = len(shown)
         if len(counts["survives"]) == n:
             return f"{place} {'the one finding survives' if n == 1 else f'all {n} findings survive'}"
-        parts = [f"{place} {len(counts['survives'])} of {_count(n, 'finding')} survive"]
+        parts = [f"{place} {len(counts['survives'])} of {counted(n, 'finding')} survive"]
         for verdict, rows in list(counts.items())[1:]:
             named = f" ({_named(rows)})" if verdict in NAMING else ""
             if rows:
@@ -254,9 +254,5 @@ def _named(rows: Sequence[Judged]) -> str:
     """The first findings, and after them curves with the number of their layers."""
     curves = Counter((row.analysis, row.one.curve) for row in rows if row.one.curve)
     names = [f"{row.analysis}: {row.one.finding}" for row in rows if not row.one.curve]
-    names += [f"{name}: {curve} at {_count(n, 'layer')}" for (name, curve), n in curves.items()]
+    names += [f"{name}: {curve} at {counted(n, 'layer')}" for (name, curve), n in curves.items()]
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-
-
-def _count(n: int, one: str, many: str = "") -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"

@@ -16,7 +16,7 @@ def test_the_best_of_many_looks_is_named_with_its_price() -> None:
     assert found is not None and found.best == 8
     assert found.p_value < 0.01
     assert "best of 3 layers on test is layer 8" in found.sentence
-    assert "corrected for 3 looks" in found.sentence
+    assert "corrected for the choice among 3" in found.sentence
     nothing = many_looks([4, 8], [reference, reference], reference, groups=range(100), against="x", seed=0)
     assert nothing is not None and nothing.p_value == 1.0
     assert many_looks([4], scores[:1], reference, groups=range(100), against="guessing", seed=0) is None
