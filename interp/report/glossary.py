@@ -47,7 +47,7 @@ GLOSSARY: dict[str, str] = {
     "layer": "One of the model's blocks, counted from 0.",
     "left without it": "What remains when only the circuit is as in the corrupt run: 0 if nothing else does.",
     "logit lens": "The model's own last step applied to an earlier layer.",
-    "lost": "Shown by the reference, and its excess is not above zero in the other model.",
+    "lost": "Shown by the reference, and in the other model no better than its control: nothing is left.",
     "mean reciprocal rank": "One over the right concept's place in the ranking, averaged; 1 is always first.",
     "mediator": "A part of the model whose value is replaced: a layer's stream, a head, a neuron.",
     "minimality": "Whether every member of the circuit is needed, one by one.",

@@ -243,7 +243,10 @@ class CausalUse(Result):
             tuple(getattr(dose, name) for name in ("dose", "value", "low", "high", *SPREAD))
             for dose in self.doses
         ]
-        note = f"In nats: {self.measured}. Dose 0 is the unchanged run."
+        note = (
+            f"In nats: {self.measured}. Dose 0 is the unchanged run; intervals (95%) are of the change from "
+            "it, over groups, and of random directions over draws."
+        )
         columns = ("dose", "probe's directions", "low", "high", *SPREAD)
         formats = {"dose": "g", "probe's directions": ".3g", "random": ".3g"}
         return (effects, Table("doses", PUSHED, columns, doses, note, formats=formats))
@@ -259,7 +262,10 @@ class CausalUse(Result):
         data: dict[str, Any] = dict(
             zip(("x", "series", "value", "low", "high"), zip(*rows, strict=True), strict=True)
         )
-        caption = f"Bands: 95%, over groups; of the random directions over {self.draws} draws."
+        caption = (
+            "Bands: 95%, of the change from dose 0: over groups, of random directions over "
+            f"{self.draws} draws."
+        )
         rest = next(dose.value for dose in self.doses if dose.dose == 0)
         return (
             Figure(

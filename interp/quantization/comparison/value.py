@@ -131,10 +131,11 @@ class Comparison(Result):
 
     def lead(self) -> tuple[str, ...]:
         """What was done."""
+        ran = "was" if len(self.analyses) == 1 else "were"
         model, hidden = self.about.model, len({(r.analysis, r.one.finding) for r in self._hidden})
         said = [
             f"{counted(len(self.analyses), 'analysis', 'analyses')} ({', '.join(self.analyses)}) of "
-            f"{model['name']} ({model['weights']} weights, {model['dtype']}) were run again on the same "
+            f"{model['name']} ({model['weights']} weights, {model['dtype']}) {ran} run again on the same "
             "items in each other model. Differences are taken item by item; intervals draw whole groups of "
             f"items. Mode: {self.mode}. Seed: {self.seed}. It took {self.seconds:,.0f} seconds.",
         ]
