@@ -26,7 +26,7 @@ __all__ = ["Pair", "PairSet"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Hold two prompts and what should come next.
+    """Two prompts and what should come next.
 
     Attributes:
         clean: the prompt.
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PairSet:
-    """Hold pairs as one model sees them.
+    """Pairs as one model sees them.
 
     Attributes:
         pairs: the texts.
@@ -178,7 +178,7 @@ class PairSet:
 
     @property
     def first_difference(self) -> tuple[int, ...]:
-        """Give per pair the first position whose tokens differ; the length where none does."""
+        """Of each pair the first position whose tokens differ; the length where none does."""
         found: list[int] = []
         for clean, corrupt in zip(self.clean.token_ids, self.corrupt.token_ids, strict=True):
             differ = [at for at, (a, b) in enumerate(zip(clean, corrupt, strict=True)) if a != b]
@@ -187,7 +187,7 @@ class PairSet:
 
     @property
     def groups(self) -> list[str]:
-        """Give per pair what intervals are over; its own text where it has no group."""
+        """Of each pair what intervals are over; its own text where it has no group."""
         return [pair.group or pair.clean for pair in self.pairs]
 
     @property
@@ -205,7 +205,7 @@ class PairSet:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Give the number of tokens of each pair's prompts."""
+        """The number of tokens of each pair's prompts."""
         return self.clean.lengths
 
     def swap(self) -> PairSet:
@@ -258,15 +258,15 @@ class PairSet:
         return bool(scored[: len(pair.answers)].max() > scored[len(pair.answers) :].max())
 
     def __len__(self) -> int:
-        """Give the number of pairs."""
+        """The number of pairs."""
         return len(self.pairs)
 
     def __iter__(self) -> Iterator[Pair]:
-        """Give one pair after the other."""
+        """One pair after the other."""
         return iter(self.pairs)
 
     def __getitem__(self, rows: slice | Sequence[int]) -> PairSet:
-        """Give some of the pairs."""
+        """Some of the pairs."""
         picked = list(range(len(self)))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
         return replace(
             self,
@@ -278,7 +278,7 @@ class PairSet:
         )
 
     def __repr__(self) -> str:
-        """Say in one line what it holds."""
+        """What it holds, in one line."""
         kinds = ", ".join(sorted({pair.kind for pair in self.pairs if pair.kind})) or "pairs"
         low, high = min(self.lengths), max(self.lengths)
         tokens = f"{low} tokens" if low == high else f"{low} to {high} tokens"

@@ -77,7 +77,7 @@ class ActivationStore:
             _refuse_other_request(self._root, self._header["cache_keys"], self._asked_keys)
 
     def __len__(self) -> int:
-        """Give the number of examples in finished shards."""
+        """The number of examples in finished shards."""
         return sum(self._lengths)
 
     @property
@@ -96,7 +96,7 @@ class ActivationStore:
         return dict(self._header.get("cache_keys", {}))
 
     def missing(self, total: int, *, size: int = 256) -> Iterator[range]:
-        """Give the rows still to be made, in parts of ``size``: append one part each, in this order.
+        """The rows still to be made, in parts of ``size``: append one part each, in this order.
 
         Raises:
             DataError: the store holds more than ``total`` rows, so it belongs to something else.
@@ -155,7 +155,7 @@ class ActivationStore:
         self._lock = None
 
     def shards(self, sites: Sites | None = None) -> Iterator[Activations]:
-        """Give shard after shard, one in memory at a time, onto the CPU.
+        """One shard after the other, one in memory at a time, onto the CPU.
 
         Raises:
             ArtifactError: a shard's file is missing or damaged.
@@ -165,7 +165,7 @@ class ActivationStore:
         return (self._shard(number, names) for number in range(self.n_shards))
 
     def load(self, sites: Sites | None = None, rows: Examples | None = None) -> Activations:
-        """Give some rows, or all, as one value, in the order asked.
+        """Some rows, or all, as one value, in the order asked.
 
         Raises:
             ArtifactError: a shard's file is missing or damaged.
@@ -178,7 +178,7 @@ class ActivationStore:
         return self._gather(names, wanted)
 
     def read(self, site: str | Site, rows: Examples | None = None) -> Shaped[Tensor, "example ... dim"]:
-        """Give one site's tensor for some rows, or all: ``[example dim]`` or ``[example pos dim]``.
+        """One site's tensor for some rows, or all: ``[example dim]`` or ``[example pos dim]``.
 
         Raises: as :meth:`load`.
         """
@@ -235,7 +235,7 @@ class ActivationStore:
         )
 
     def __repr__(self) -> str:
-        """Say in one line what there is."""
+        """What there is, in one line."""
         return f"ActivationStore({str(self.folder)!r}: {len(self)} examples, {len(self.sites)} sites)"
 
     def _names(self, sites: Sites | None) -> list[str]:

@@ -97,15 +97,15 @@ class Probe(ABC):
 
     @abstractmethod
     def decision_function(self, X: Inputs) -> torch.Tensor | np.ndarray:
-        """Give ``[example label]`` scores, higher is likelier, as X's kind of array."""
+        """``[example label]`` scores, higher is likelier, as X's kind of array."""
 
     @abstractmethod
     def predict(self, X: Inputs) -> np.ndarray:
-        """Give the likeliest label of every example, as an array of labels."""
+        """The likeliest label of every example, as an array of labels."""
 
     @property
     def predict_proba(self) -> Any:
-        """Give ``[example label]`` probabilities, where the probe has any: then this is a method.
+        """``[example label]`` probabilities, where the probe has any: then this is a method.
 
         Raises:
             AttributeError: this kind of probe has none (so that ``hasattr`` tells, as in scikit-learn).
@@ -117,27 +117,27 @@ class Probe(ABC):
 
     @abstractmethod
     def score(self, X: Inputs, y: Labels) -> float:
-        """Give the accuracy, from 0 to 1, over all examples."""
+        """The accuracy, from 0 to 1, over all examples."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """Give the number of columns the probe was fitted on."""
+        """The number of columns the probe was fitted on."""
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give everything learned that is an array of numbers, by name."""
+        """Everything learned that is an array of numbers, by name."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Give everything else that was learned, as plain JSON types."""
+        """Everything else that was learned, as plain JSON types."""
 
     @abstractmethod
     def restore(self: ThisProbe, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> ThisProbe:
         """Take back what :meth:`arrays` and :meth:`facts` gave."""
 
     def parameters(self) -> dict[str, Any]:
-        """Give the constructor's arguments as they are written to a saved probe: plain JSON types."""
+        """The constructor's arguments as they are written to a saved probe: plain JSON types."""
         return self.get_params()
 
     def save_parts(self, folder: Path) -> None:
@@ -188,7 +188,7 @@ class Probe(ABC):
         return _require(found, cls, Path(folder))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Give the constructor's arguments by name (scikit-learn's protocol; ``deep`` changes nothing)."""
+        """The constructor's arguments by name (scikit-learn's protocol; ``deep`` changes nothing)."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self: ThisProbe, **params: Any) -> ThisProbe:
@@ -219,7 +219,7 @@ class Probe(ABC):
 
     @property
     def n_features_in_(self) -> int:
-        """Give the number of columns the probe was fitted on, under scikit-learn's name."""
+        """The number of columns the probe was fitted on, under scikit-learn's name."""
         return self.width
 
     def __sklearn_tags__(self) -> Any:
@@ -241,11 +241,11 @@ class Probe(ABC):
         )
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether ``fit`` was called."""
+        """Whether ``fit`` was called, for scikit-learn."""
         return any(name.endswith("_") for name in vars(self))
 
     def __repr__(self) -> str:
-        """Give the call that makes an unfitted copy."""
+        """The call that makes an unfitted copy."""
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
 
@@ -393,7 +393,7 @@ def _arrays(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require(probe: Probe, kind: type[ThisProbe], folder: Path) -> ThisProbe:
-    """Give the probe as the class asked for.
+    """The probe as the class asked for.
 
     Raises:
         ProbeFileError: it is of another class.

@@ -35,7 +35,7 @@ FIELDS = ("token_ids", "positions", "texts", "fingerprint", "model_name", "weigh
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Activations:
-    """Hold what one model computed at some sites and positions of some prompts.
+    """What one model computed at some sites and positions of some prompts.
 
     ``acts["resid_post.20"]`` is a tensor whose first axis is the example. With one position per example
     (``"last"``, an int) its shape is ``[example dim]``. Otherwise it is ``[example pos dim]``: column t
@@ -81,7 +81,7 @@ class Activations:
         check(self.tensors, self.token_ids, self.positions, self.texts)
 
     def __getitem__(self, site: str | Site) -> Tensor:
-        """Give one site's tensor, ``[example dim]`` or ``[example pos dim]``.
+        """One site's tensor, ``[example dim]`` or ``[example pos dim]``.
 
         Raises:
             SiteError: the site was not captured, or a glob matches several.
@@ -92,24 +92,24 @@ class Activations:
         return self.tensors[names[0]]
 
     def __contains__(self, site: object) -> bool:
-        """Say whether a site (or any of a glob) was captured."""
+        """Whether a site (or any of a glob) was captured."""
         try:
             return isinstance(site, str | Site) and bool(matching(site, self.tensors))
         except SiteError:
             return False
 
     def __len__(self) -> int:
-        """Give the number of examples."""
+        """The number of examples."""
         return len(self.token_ids)
 
     __iter__ = None  # sites or examples? len() counts examples; keys() and items() give sites
 
     def keys(self) -> tuple[str, ...]:
-        """Give the names of the captured sites, in execution order."""
+        """The names of the captured sites, in execution order."""
         return tuple(self.tensors)
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
-        """Give site names with their tensors, in execution order."""
+        """Site names with their tensors, in execution order."""
         return iter(self.tensors.items())
 
     @property
@@ -167,7 +167,7 @@ class Activations:
     def to(
         self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> Activations:
-        """Give the same values on another device or in another dtype.
+        """The same values on another device or in another dtype.
 
         Raises:
             ConfigError: a dtype name that torch does not have.
@@ -218,14 +218,14 @@ class Activations:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """Say in one line what there is."""
+        """What there is, in one line."""
         width = "one position each" if self.single else f"up to {self.mask.shape[1]} positions each"
         model = f"{self.model_name!r}" + ("" if self.weights == "trained" else f", {self.weights} weights")
         kind = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
         return f"Activations({len(self)} examples, {width}; {few(self.keys())}; {kind}; {model})"
 
     def _repr_html_(self) -> str:
-        """Give an escaped HTML table for notebooks, one row per site."""
+        """An escaped HTML table for notebooks, one row per site."""
         return _html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -269,7 +269,7 @@ def _html(acts: Activations) -> str:
 
 
 def facts_of(acts: Activations) -> dict[str, Any]:
-    """Give everything but the tensors, in plain JSON types."""
+    """Everything but the tensors, in plain JSON types."""
     facts = {name: getattr(acts, name) for name in FIELDS}
     return facts | {
         "token_ids": [list(ids) for ids in acts.token_ids],
@@ -337,7 +337,7 @@ def _short(value: object) -> str:
 
 
 def tail(acts: Activations, name: str) -> tuple[int, ...]:
-    """Give the sizes that joining cannot change: not example, position, or the keys of a pattern."""
+    """The sizes that joining cannot change: not example, position, or the keys of a pattern."""
     shape = tuple(acts.tensors[name].shape)[1 if acts.single else 2 :]
     return shape[:-1] if Site.parse(name).kind == "pattern" else shape
 

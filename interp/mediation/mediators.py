@@ -58,7 +58,7 @@ class Mediator:
 
     @property
     def layer(self) -> int | None:
-        """Give the block it is in; None for the embedding."""
+        """The block it is in; None for the embedding."""
         return self.site.layer
 
     @cached_property
@@ -72,7 +72,7 @@ class Mediator:
 
     @property
     def carriers(self) -> tuple[Site, ...]:
-        """Give the sites that are written."""
+        """The sites that are written."""
         return tuple(place.carrier for place in self.places)
 
     def __str__(self) -> str:
@@ -170,7 +170,7 @@ def _subspaces(model: Model, text: str) -> list[Mediator]:
 
 @dataclass(frozen=True)
 class MediatorType:
-    """Describe a kind of mediator (Mueller et al. 2024, arXiv 2408.01416, sections 3 and 4).
+    """A kind of mediator (Mueller et al. 2024, arXiv 2408.01416, sections 3 and 4).
 
     Attributes:
         kind: what its names begin with.
@@ -358,7 +358,7 @@ def _check(model: Model, mediator: Mediator) -> None:
 
 
 def _width(model: Model, site: Site) -> int:
-    """Give the size of a site's last axis."""
+    """The size of a site's last axis."""
     layer = site.layer or 0
     if site.kind in ("head", "z", "q", "k", "v"):
         return model.architecture.head_width(layer)

@@ -23,7 +23,7 @@ Values = Float[Tensor, " batch"]
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Hold which tokens are right and wrong, padded to tensors.
+    """Which tokens are right and wrong, padded to tensors.
 
     Attributes:
         answers: ``[batch answer]`` token ids.
@@ -57,7 +57,7 @@ class Targets:
         return cls(*_padded(pairs.answer_ids, device), *_padded(pairs.foil_ids, device), reference)
 
     def rows(self, index: Int[Tensor, " row"]) -> Targets:
-        """Give the targets of some pairs, in that order, with repeats."""
+        """The targets of some pairs, in that order, with repeats."""
         reference = None if self.reference is None else self.reference[index]
         return Targets(
             self.answers[index], self.answered[index], self.foils[index], self.foiled[index], reference
@@ -82,7 +82,7 @@ def _logit_diff(logits: Logits, targets: Targets) -> Values:
 
 
 def _log_prob(logits: Logits, targets: Targets) -> Values:
-    """Give the log of the answers' total probability (nats)."""
+    """The log of the answers' total probability (nats)."""
     logs = torch.log_softmax(logits, dim=1).gather(1, targets.answers)
     return logs.masked_fill(~targets.answered, -torch.inf).logsumexp(dim=1)
 
@@ -103,7 +103,7 @@ def _accuracy(logits: Logits, targets: Targets) -> Values:
 
 
 def _kl(logits: Logits, targets: Targets) -> Values:
-    """Give the divergence of the run from the clean run, negative so that more is nearer to clean (nats)."""
+    """The divergence of the run from the clean run, negative so that more is nearer to clean (nats)."""
     assert targets.reference is not None
     clean = torch.log_softmax(targets.reference, dim=1)
     return -(clean.exp() * (clean - torch.log_softmax(logits, dim=1))).sum(dim=1)
@@ -118,7 +118,7 @@ def _next_tokens(logits: Logits, targets: Targets) -> Values:
 
 @dataclass(frozen=True)
 class Metric:
-    """Describe a metric.
+    """What is read off the logits of an answer.
 
     Attributes:
         name: what users type (``--metric``).

@@ -23,7 +23,7 @@ __all__ = ["REPLACEMENTS", "Material", "Replacement", "replacement_of"]
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Hold what a replacement may make its values of, at one site.
+    """What a replacement may make its values of, at one site.
 
     Attributes:
         other: ``[example pos ...]``, the values on the pairs' other prompts.
@@ -47,13 +47,13 @@ class Material:
 
     @property
     def weights(self) -> Tensor:
-        """Give ``inside`` as numbers that broadcast over the values."""
+        """``inside`` as numbers that broadcast over the values."""
         mask = self.inside.to(self.other)
         return mask.view(*mask.shape, *[1] * (self.other.ndim - 2))
 
     @property
     def generator(self) -> torch.Generator:
-        """Give a fresh generator on the CPU, the same each time."""
+        """A fresh generator on the CPU, the same each time."""
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -154,7 +154,7 @@ def _noise(found: Material) -> Tensor:
 
 
 def _steering(found: Material) -> Tensor:
-    """Give what is added: a direction of unit length, times ``amount``, times the mean norm at the site.
+    """What is added: a direction of unit length, times ``amount``, times the mean norm at the site.
 
     Along the first direction of the subspace, otherwise along the mean of the other prompts less the mean of
     the patched ones at each position; zero where they are equal.
@@ -194,7 +194,7 @@ class Towards:
 
 @dataclass(frozen=True)
 class Replacement:
-    """Describe a replacement.
+    """A rule for the value that is put in place of a mediator's own.
 
     Attributes:
         name: what users type (``--replacement``), with the amount where it takes one.

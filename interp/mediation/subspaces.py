@@ -22,7 +22,7 @@ PROBE = "probe.safetensors"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Subspace:
-    """Hold orthonormal directions, as rows, in fp32 on the CPU; make one with :meth:`of`.
+    """Orthonormal directions, as rows, in fp32 on the CPU; make one with :meth:`of`.
 
     Attributes:
         name: what mediators print.
@@ -60,12 +60,12 @@ class Subspace:
 
     @property
     def dim(self) -> int:
-        """Give the number of directions."""
+        """The number of directions."""
         return self.basis.shape[0]
 
     @property
     def width(self) -> int:
-        """Give the width of the site it is for."""
+        """The width of the site it is for."""
         return self.basis.shape[1]
 
     def save(self, path: str | Path) -> Path:
@@ -151,5 +151,5 @@ class Subspace:
         return hash((self.name, self._digest))
 
     def __repr__(self) -> str:
-        """Say in one line what it is."""
+        """What it is, in one line."""
         return f"Subspace({self.name!r}, {self.dim} of {self.width} dimensions)"

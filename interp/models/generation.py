@@ -26,7 +26,7 @@ __all__ = ["Generated", "Generation", "generate"]
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """Hold continuations.
+    """Continuations.
 
     Attributes:
         texts: per prompt the new text, special tokens left out; "" without a tokenizer.
@@ -41,7 +41,7 @@ class Generation:
 
 @dataclass(eq=False)
 class Generated:
-    """Hold what the loop gathers, before it becomes a ``Generation``."""
+    """What the loop gathers, before it becomes a ``Generation``."""
 
     texts: tuple[str, ...] = ()
     token_ids: tuple[tuple[int, ...], ...] = ()

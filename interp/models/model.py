@@ -331,7 +331,7 @@ class Model:
         return logits.float()
 
     def unembed(self, states: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab"]:
-        """Give fp32 logits of residual states: final norm, head, scale and softcap (the logit lens).
+        """The fp32 logits of residual states: final norm, head, scale and softcap (the logit lens).
 
         On ``resid_post`` of the last layer these are the model's own logits, which is checked at load.
 
@@ -413,7 +413,7 @@ class Model:
 
 
 def _not_finite(tensors: Mapping[Site, Tensor]) -> Iterator[str]:
-    """Say which captured sites hold NaN or infinite values, in how many prompts, and in which first."""
+    """Which captured sites hold NaN or infinite values, in how many prompts, and in which first."""
     for site, tensor in tensors.items():
         bad = tensor.detach().isfinite().logical_not_()
         if not bad.any():

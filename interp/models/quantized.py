@@ -30,7 +30,7 @@ PACKED = ("qweight", "weight_packed", "weight_scale", "weight_scale_inv", "gate_
 
 @dataclass(frozen=True)
 class QuantizedModule:
-    """Hold one quantized weight.
+    """One quantized weight.
 
     Attributes:
         name: of the module in the Hugging Face model.
@@ -47,7 +47,7 @@ class QuantizedModule:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Quantization:
-    """Hold what a quantized model was made of, and how far its weights are from the base's.
+    """What a quantized model was made of, and how far its weights are from the base's.
 
     Attributes:
         scheme: its name.
@@ -81,12 +81,12 @@ class Quantization:
 
     @property
     def quantized(self) -> tuple[str, ...]:
-        """Give the names of the modules that were quantized."""
+        """The names of the modules that were quantized."""
         return tuple(one.name for one in self.modules)
 
     @property
     def requested(self) -> tuple[str, ...]:
-        """Give the names of the modules that were left out on request."""
+        """The names of the modules that were left out on request."""
         return tuple(name for name, why in self.skipped.items() if why == REQUESTED)
 
     @property
@@ -96,16 +96,16 @@ class Quantization:
 
     @property
     def weight_error(self) -> float:
-        """Give the mean relative error of the quantized weights; 0 where there are none."""
+        """The mean relative error of the quantized weights; 0 where there are none."""
         return float(np.mean([one.error for one in self.modules])) if self.modules else 0.0
 
     @property
     def narrower(self) -> tuple[QuantizedModule, ...]:
-        """Give the modules whose width the group asked does not divide, which have another."""
+        """The modules whose width the group asked does not divide, which have another."""
         return tuple(one for one in self.modules if one.group != self.asked)
 
     def table(self) -> pandas.DataFrame:
-        """Give one row per linear module of the blocks: module, quantized, group, bytes, error, why."""
+        """One row per linear module of the blocks: module, quantized, group, bytes, error, why."""
         import pandas
 
         rows: list[dict[str, Any]] = [
@@ -126,7 +126,7 @@ class Quantization:
         return pandas.DataFrame(rows, columns=["module", "quantized", "group", "bytes", "error", "why"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the numbers as JSON types, with one row per group size instead of one per module."""
+        """The numbers as JSON types, with one row per group size instead of one per module."""
         groups: dict[str, int] = {}
         for one in self.modules:
             groups[str(one.group or "row")] = groups.get(str(one.group or "row"), 0) + 1
@@ -161,7 +161,7 @@ class Quantization:
             )
 
     def __repr__(self) -> str:
-        """Say in one line what was done."""
+        """What was done, in one line."""
         if self.mode == ARRIVED:
             return f"Quantization({self.scheme}, quantized before it was loaded: {self.expected} modules)"
         ratio = self.bytes_after / max(1, self.bytes_before)

@@ -13,7 +13,7 @@ __all__ = ["SCHEMES", "Scheme"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """Describe one precision.
+    """A precision of the weights, and the library that gives it.
 
     Attributes:
         name: what users type; with ``-g32`` behind it another group size, such as ``int4-g32``.
@@ -71,7 +71,7 @@ class Scheme:
         return replace(row, group=int(size))
 
     def __str__(self) -> str:
-        """Give what :meth:`parse` reads."""
+        """What :meth:`parse` reads."""
         return self.name if self.group == SCHEMES[self.name].group else f"{self.name}-g{self.group}"
 
 

@@ -14,7 +14,7 @@ Index = Literal["none", "optional", "required"]
 
 @dataclass(frozen=True)
 class Kind:
-    """Describe one kind of site: whether it has a layer, whether it has an index, and what is counted."""
+    """One kind of site: whether it has a layer, whether it has an index, and what the index counts."""
 
     name: str
     layered: bool

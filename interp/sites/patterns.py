@@ -19,7 +19,7 @@ __all__ = ["Anatomy", "Dimensions", "expand"]
 
 @runtime_checkable
 class Dimensions(Protocol):
-    """Say what ``expand`` must know of a model; ``Model`` fulfils it."""
+    """What ``expand`` must know of a model; ``Model`` fulfils it."""
 
     @property
     def name(self) -> str:
@@ -148,7 +148,7 @@ def _split_rest(rest: str) -> tuple[str, str]:
 
 
 def _fits(row: Kind, layer_text: str, index_text: str, dims: Anatomy) -> bool:
-    """Tell whether one kind of several can be meant."""
+    """Whether one kind of several can be meant."""
     if row.layered != bool(layer_text):
         return False
     if row.layered and not set(parse_layers(layer_text, dims.n_layers)) & set(dims.layers(row.name)):

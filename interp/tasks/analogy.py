@@ -19,7 +19,7 @@ TEMPLATES: dict[str, str] = {
 
 
 def clear(world: World, shown: Fact, asked: Fact) -> bool:
-    """Tell whether the pair shown fits one relation only, and the answer is not simply the object shown."""
+    """Whether the pair shown fits one relation only, and the answer is not simply the object shown."""
     return (
         shown.subject != asked.subject
         and shown.object != asked.object
@@ -28,7 +28,7 @@ def clear(world: World, shown: Fact, asked: Fact) -> bool:
 
 
 def in_pair_split(split: Split, first: Fact, second: Fact) -> bool:
-    """Tell whether an unordered pair of facts belongs to the split."""
+    """Whether an unordered pair of facts belongs to the split."""
     subjects = sorted((first.subject, second.subject))
     return in_split(split, "analogy", first.relation, *subjects)
 

@@ -15,7 +15,7 @@ __all__ = ["example", "generate", "held_out_template", "pairs"]
 
 
 def held_out_template(fact: Fact, template: int) -> bool:
-    """Tell whether this fact was never trained in this template.
+    """Whether this fact was never trained in this template.
 
     The fact's first trained template is never held out.
     """

@@ -353,7 +353,7 @@ def _analogies(
 
 
 def _given_away(shown: Fact, asked: Fact) -> bool:
-    """Tell whether the answer stands in the prompt, as Singapore in Singapore's own."""
+    """Whether the answer is a part of the prompt, as Singapore in a prompt about Singapore."""
     words = f" {shown.subject} {shown.object} {asked.subject} ".casefold()
     return f" {asked.object} ".casefold() in words
 

@@ -31,7 +31,7 @@ HELD_OUT_SHARES: dict[str, float] = {
 
 
 def is_held_out(task: str, *key: str) -> bool:
-    """Tell whether a combination was kept out of training.
+    """Whether a combination was kept out of training.
 
     Args:
         task: a key of ``HELD_OUT_SHARES``.
@@ -46,7 +46,7 @@ def is_held_out(task: str, *key: str) -> bool:
 
 
 def in_split(split: Split, task: str, *key: str) -> bool:
-    """Tell whether a combination belongs to the split asked for."""
+    """Whether a combination belongs to the split asked for."""
     return is_held_out(task, *key) == (split == "held-out")
 
 

@@ -22,7 +22,7 @@ def accuracy(
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Give the share of examples predicted right, with an interval over groups.
+    """The share of examples predicted right, with an interval over groups.
 
     Args:
         labels: the true label of each example.
@@ -35,7 +35,7 @@ def accuracy(
 
 
 def right(labels: Collection[Any], predicted: Collection[Any]) -> Int[np.ndarray, " example"]:
-    """Say for each example whether the prediction is the label, as 1 or 0."""
+    """For each example 1 where the prediction is the label, else 0."""
     truth, guesses = list(labels), list(predicted)
     if len(truth) != len(guesses):
         raise ValueError(
@@ -45,7 +45,7 @@ def right(labels: Collection[Any], predicted: Collection[Any]) -> Int[np.ndarray
 
 
 def majority_label(labels: Collection[Any]) -> Any:
-    """Give the most frequent label; of equally frequent ones the first in order."""
+    """The most frequent label; of equally frequent ones the first in order."""
     counts = Counter(labels.tolist() if isinstance(labels, np.ndarray) else labels)
     most = max(counts.values())
     return min((label for label, count in counts.items() if count == most), key=str)
@@ -59,6 +59,6 @@ def informed_chance(
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Give what always guessing the training labels' majority scores on the test labels."""
+    """What always guessing the training labels' majority scores on the test labels."""
     guess = majority_label(train_labels)
     return accuracy(test_labels, [guess] * len(test_labels), groups=groups, level=level, seed=seed)

@@ -33,7 +33,7 @@ def auroc(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Give the chance that a positive example scores higher than a negative one; ties count half.
+    """The chance that a positive example scores higher than a negative one; ties count half.
 
     Args:
         labels: 1 or true for positive, per example.
@@ -61,7 +61,7 @@ def average_precision(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Give the mean precision over the ranks of the positives; its floor is the positives' share.
+    """The mean precision over the ranks of the positives; its floor is the positives' share.
 
     Args and errors are those of :func:`auroc`.
     """
@@ -72,7 +72,7 @@ def average_precision(
 def recall_at_fpr(
     labels: Collection[Any], scores: Collection[Any], *, rate: float = 0.01, level: float = 0.95
 ) -> Estimate:
-    """Give the share of positives above the threshold that a share ``rate`` of negatives may pass.
+    """The share of positives above the threshold that a share ``rate`` of negatives may pass.
 
     The interval is exact (Clopper and Pearson 1934) for the threshold found; examples are taken as
     independent.
@@ -104,7 +104,7 @@ def brier(
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Give the mean squared error of the probability of the positive label (Brier 1950); 0 is best."""
+    """The mean squared error of the probability of the positive label (Brier 1950); 0 is best."""
     table = _table(labels, probabilities, bounded=True)
     errors = (table[:, 1] - table[:, 0]) ** 2
     return bootstrap(errors, groups=groups, level=level, seed=seed, support="share")
@@ -112,7 +112,7 @@ def brier(
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Hold how often predictions of each confidence are right.
+    """How often predictions of each confidence are right.
 
     Attributes:
         error: expected calibration error: mean distance of confidence and accuracy, weighted by count.
@@ -180,7 +180,7 @@ class Temperature:
         return cls(float(np.exp(found.x)))
 
     def __call__(self, scores: Float[np.ndarray, "example label"]) -> Float[np.ndarray, "example label"]:
-        """Give probabilities."""
+        """The probabilities at the fitted temperature."""
         return special.softmax(scores / self.value, axis=1)
 
 

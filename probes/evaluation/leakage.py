@@ -25,7 +25,7 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Leak:
-    """Hold one leak.
+    """One leak.
 
     Attributes:
         kind: a key of :data:`LEAKS`.
@@ -46,7 +46,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Audit:
-    """Hold every leak that was looked for and found.
+    """Every leak that was looked for and found.
 
     Attributes:
         leaks: by kind, then by test row; one per test row and kind.
@@ -60,17 +60,17 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Say whether nothing was found."""
+        """Whether nothing was found."""
         return not self.leaks
 
     @property
     def counts(self) -> dict[str, int]:
-        """Give the number of test rows with each kind of leak that was looked for."""
+        """The number of test rows with each kind of leak that was looked for."""
         found = Counter(leak.kind for leak in self.leaks)
         return {kind: found[kind] for kind in self.kinds}
 
     def sentence(self) -> str:
-        """Say in words what was found, and where first."""
+        """What was found, and where first, in words."""
         if self.clean:
             looked = ", ".join(LEAKS[kind].plural for kind in self.kinds)
             return f"no leaks among {self.n_test} test prompts (looked for: {looked})"
@@ -84,7 +84,7 @@ class Audit:
         return "; ".join(parts)
 
     def table(self) -> pandas.DataFrame:
-        """Give one row per leak: kind, test row, the other row, detail."""
+        """One row per leak: kind, test row, the other row, detail."""
         import pandas
 
         columns = ["kind", "row", "other", "detail"]
@@ -93,7 +93,7 @@ class Audit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give counts and the first leaks of each kind as JSON types."""
+        """Counts and the first leaks of each kind as JSON types."""
         first = [leak for kind in self.kinds for leak in [x for x in self.leaks if x.kind == kind][:NAMED]]
         rows = [{"kind": x.kind, "row": x.row, "other": x.other, "detail": x.detail} for x in first]
         return {"clean": self.clean, "n_test": self.n_test, "counts": self.counts, "first": rows}
@@ -101,7 +101,7 @@ class Audit:
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """Hold what the checks look at."""
+    """What the checks look at."""
 
     texts: list[str]
     labels: list[str]
@@ -214,7 +214,7 @@ def _near_duplicates(case: _Case) -> list[Leak]:
 
 
 def _exchanged(one: str, other: str) -> bool:
-    """Say whether each text has a word that the other has not: a slot of a template filled differently."""
+    """Whether each text has a word that the other has not: a slot of a template filled differently."""
     mine, theirs = Counter(one.split()), Counter(other.split())
     return bool(mine - theirs) and bool(theirs - mine)
 
@@ -222,7 +222,7 @@ def _exchanged(one: str, other: str) -> bool:
 def _similar(
     plain: list[str], rows: list[int], known: list[int], near: float
 ) -> list[tuple[int, int, float]]:
-    """Give (row, known row, Jaccard similarity of shingles) where it is high enough, best first."""
+    """(row, known row, Jaccard similarity of shingles) where it is high enough, best first."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     if not rows or not known:
@@ -298,7 +298,7 @@ def _telling(case: _Case, texts: list[str], label: str, words: str) -> bool:
 
 @dataclass(frozen=True)
 class LeakKind:
-    """Describe a kind of leak.
+    """A kind of leak.
 
     Attributes:
         name: its key.

@@ -23,7 +23,7 @@ __all__ = ["PermutationTest", "Selectivity", "permutation_test", "selectivity"]
 
 @dataclass(frozen=True, eq=False)
 class PermutationTest:
-    """Hold a score beside the scores of the same probe trained on shuffled labels.
+    """A score beside the scores of the same probe trained on shuffled labels.
 
     Attributes:
         score: of the probe on the test examples.
@@ -38,7 +38,7 @@ class PermutationTest:
 
 @dataclass(frozen=True)
 class Selectivity:
-    """Hold what a probe scores on a task, on its control task, and the difference.
+    """What a probe scores on a task, on its control task, and the difference.
 
     Attributes:
         task: accuracy on the labels.

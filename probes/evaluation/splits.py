@@ -17,7 +17,7 @@ NAMES = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Hold which examples are for fitting, for choosing and for reporting.
+    """Which examples are for fitting, for choosing and for reporting.
 
     Attributes:
         train: row numbers, ascending.
@@ -36,7 +36,7 @@ class Split:
         return cls(*(np.flatnonzero(array == name) for name in NAMES))
 
     def names(self, n: int) -> list[str]:
-        """Give one name per example, "" for examples that are in no part."""
+        """One name per example, "" for examples that are in no part."""
         result = [""] * n
         for name in NAMES:
             for row in getattr(self, name).tolist():

@@ -19,7 +19,7 @@ Reading = list[tuple[str, float]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Decodings:
-    """Hold the concepts read out of each example, best first.
+    """The concepts read out of each example, best first.
 
     Attributes:
         names: one tuple of concepts per example.
@@ -49,12 +49,12 @@ class Decodings:
         return below if self.unfamiliar is None else below | self.unfamiliar.to(below.device)
 
     def top(self, k: int) -> list[Reading]:
-        """Give the k best concepts of each example with their similarities."""
+        """The k best concepts of each example with their similarities."""
         rows = zip(self.names, self.similarities.tolist(), strict=True)
         return [list(zip(names[:k], values[:k], strict=True)) for names, values in rows]
 
     def __len__(self) -> int:
-        """Give the number of examples."""
+        """The number of examples."""
         return len(self.names)
 
     @overload
@@ -62,15 +62,15 @@ class Decodings:
     @overload
     def __getitem__(self, row: slice) -> list[Reading]: ...
     def __getitem__(self, row: int | slice) -> Reading | list[Reading]:
-        """Give one example's concepts with their similarities."""
+        """One example's concepts with their similarities."""
         return self.top(self.similarities.shape[1])[row]
 
     def __iter__(self) -> Iterator[Reading]:
-        """Give one example after the other."""
+        """One example after the other."""
         return iter(self.top(self.similarities.shape[1]))
 
     def __repr__(self) -> str:
-        """Say what it holds, in one line."""
+        """What it holds, in one line."""
         claimed = len(self) - int(self.abstained.sum())
         return f"Decodings({len(self)} examples, {claimed} claimed, threshold {self.threshold:.3f})"
 
@@ -109,7 +109,7 @@ def decode(
 def null_threshold(
     codebook: Codebook, vectors: Float[Tensor, "example width"], *, role: str = "", level: float = 0.05
 ) -> float:
-    """Give the similarity that the best concept of only a share ``level`` of null predictions passes.
+    """The similarity that the best concept of only a share ``level`` of null predictions passes.
 
     Args:
         codebook: the concepts.

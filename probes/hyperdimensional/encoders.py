@@ -38,11 +38,11 @@ class Encoder(ABC):
 
     @abstractmethod
     def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
-        """Give the predictions."""
+        """The predictions."""
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give everything learned, by name."""
+        """Everything learned, by name."""
 
     @classmethod
     @abstractmethod
@@ -67,12 +67,12 @@ class Linear(Encoder):
     basis: Float[Tensor, "axis width"] | None = None
 
     def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
-        """Give the predictions."""
+        """The predictions."""
         inner = features @ self.weight.to(features) + self.offset.to(features)
         return inner if self.basis is None else inner @ self.basis.to(features)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the factors."""
+        """The factors."""
         known = {"weight": self.weight, "offset": self.offset}
         if self.basis is not None:
             known["basis"] = self.basis
@@ -100,7 +100,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, h: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
-        """Give the block's output."""
+        """The block's output."""
         return self.dropout(self.norm(nn.functional.gelu(self.map(h))) + self.skip * h)
 
 
@@ -115,27 +115,27 @@ class Network(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, width), nn.Tanh())
 
     def forward(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch width"]:
-        """Give the prediction."""
+        """The prediction."""
         return self.leave(self.blocks(self.enter(features)))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Neural(Encoder):
-    """Hold a trained network."""
+    """A trained network."""
 
     form: ClassVar[str] = "neural"
     network: Network
 
     def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
-        """Give the predictions."""
+        """The predictions."""
         self.network.eval()
         home = next(self.network.parameters()).device
         with torch.no_grad():
             return self.network(features.to(home, torch.float32)).to(features)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the weights."""
+        """The weights."""
         state = self.network.state_dict()
         return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in state.items()}
 
@@ -150,7 +150,7 @@ class Neural(Encoder):
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Hold a trained encoder, its validation score, and facts about the training."""
+    """A trained encoder, its validation score, and facts about the training."""
 
     encoder: Encoder
     score: float
@@ -162,7 +162,7 @@ Training = Callable[[Lesson, Settings], Trained]
 
 @dataclass(frozen=True)
 class EncoderRow:
-    """Describe an encoder without loading it.
+    """An encoder, described without loading it.
 
     Attributes:
         description: one line.
@@ -179,7 +179,7 @@ class EncoderRow:
     learning_rate: float
 
     def penalties(self, asked: Sequence[float] | float | None) -> tuple[float, ...]:
-        """Give the penalties to choose from.
+        """The penalties to choose from.
 
         Raises:
             ValueError: none, or one that is not positive.
@@ -222,7 +222,7 @@ ENCODERS: dict[str, EncoderRow] = {
 
 
 def validation_score(held: HeldOut, lesson: Lesson, encoder: Encoder) -> float:
-    """Give the mean reciprocal rank on held-out data over all slots, or the cosine without slots."""
+    """The mean reciprocal rank on held-out data over all slots, or the cosine without slots."""
     predicted = encoder(held.features)
     if not held.slots:
         return float(torch.nn.functional.cosine_similarity(predicted, held.vectors, dim=1).mean())

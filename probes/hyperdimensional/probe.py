@@ -178,7 +178,7 @@ class HyperdimensionalProbe(Probe):
         return self
 
     def encode(self, X: Inputs) -> Float[Tensor, "example width"]:
-        """Give the real-valued hypervector predicted for each example."""
+        """The real-valued hypervector predicted for each example."""
         self.require_fitted("fitted_")
         return self.fitted_(self.features(X))
 
@@ -226,7 +226,7 @@ class HyperdimensionalProbe(Probe):
         return replace(read, unfamiliar=self.fitted_.unfamiliar(self.features(X)))
 
     def decision_function(self, X: Inputs) -> torch.Tensor | np.ndarray:
-        """Give ``[example concept]`` similarities, in the codebook's order, as X's kind of array."""
+        """``[example concept]`` similarities, in the codebook's order, as X's kind of array."""
         role = self._role(None)
         vectors = self.encode(X)
         if role:
@@ -238,12 +238,12 @@ class HyperdimensionalProbe(Probe):
         return found.cpu().numpy().astype(dtype)
 
     def predict(self, X: Inputs) -> np.ndarray:
-        """Give the most similar concept of every example, abstention aside."""
+        """The most similar concept of every example, abstention aside."""
         found = np.array([names[0] for names in self.decode(X, k=1).names])
         return found.astype(np.int64) if self.whole_numbers_ else found
 
     def score(self, X: Inputs, y: Labels) -> float:
-        """Give the accuracy, from 0 to 1, over all examples."""
+        """The accuracy, from 0 to 1, over all examples."""
         predicted = self.predict(X)
         labels = listed(y)
         if len(labels) != len(predicted):
@@ -254,21 +254,21 @@ class HyperdimensionalProbe(Probe):
 
     @property
     def width(self) -> int:
-        """Give the number of columns after the reduction."""
+        """The number of columns after the reduction."""
         self.require_fitted("fitted_")
         return len(self.fitted_.mean)
 
     def parameters(self) -> dict[str, Any]:
-        """Give the constructor's arguments that are plain values: all but the codebook, which is a file."""
+        """The constructor's arguments that are plain values: all but the codebook, which is a file."""
         return {name: value for name, value in self.get_params().items() if name != "codebook"}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the scaling and the encoder's arrays."""
+        """The scaling and the encoder's arrays."""
         self.require_fitted("fitted_")
         return self.fitted_.arrays()
 
     def facts(self) -> dict[str, Any]:
-        """Give the codebook's fingerprint, the roles, the thresholds and the notes of the fit."""
+        """The codebook's fingerprint, the roles, the thresholds and the notes of the fit."""
         self.require_fitted("fitted_")
         known = {"codebook": self.codebook_.fingerprint, "concepts": len(self.codebook_)}
         known |= {"whole_numbers": self.whole_numbers_, "codebook_given": self.codebook is not None}
@@ -298,7 +298,7 @@ class HyperdimensionalProbe(Probe):
         self.codebook = found if facts["codebook_given"] else None
 
     def settings(self, codebook: Codebook, *, progress: bool = False) -> Settings:
-        """Give how an encoder is trained for a codebook.
+        """How an encoder is trained for a codebook.
 
         Raises:
             ValueError: an unknown encoder or rule of holding out, or a penalty that is not positive.
@@ -325,7 +325,7 @@ class HyperdimensionalProbe(Probe):
         )
 
     def features(self, X: Inputs) -> Float[Tensor, "example width"]:
-        """Give one vector per example, in float32.
+        """One vector per example, in float32.
 
         Raises:
             ValueError: a shape that the reduction does not take, or numbers that are not finite.

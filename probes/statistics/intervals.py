@@ -53,7 +53,7 @@ class Interval:
     method: str
 
     def contains(self, value: float) -> bool:
-        """Tell whether a value lies inside, ends included."""
+        """Whether a value lies inside, ends included."""
         return self.low <= value <= self.high
 
     def clipped(self, low: float, high: float) -> Interval:

@@ -14,7 +14,7 @@ __all__ = ["BestOf", "best_of"]
 
 @dataclass(frozen=True)
 class BestOf:
-    """Hold the best of several looks at the same examples, corrected for their number.
+    """The best of several scores on the same examples, corrected for their number.
 
     Attributes:
         index: which look is best.

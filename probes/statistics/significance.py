@@ -54,7 +54,7 @@ def mcnemar_exact(first: Collection[Any], second: Collection[Any]) -> float:
 def permutation_p(
     observed: float | int, null: Collection[Any], *, alternative: Literal["greater", "less"] = "greater"
 ) -> float:
-    """Give the p value of an observed score among scores under the null: (1 + as extreme) / (1 + all).
+    """The p value of an observed score among scores under the null: (1 + as extreme) / (1 + all).
 
     The observed score counts as one of the permutations, so p is never 0 (Phipson and Smyth 2010).
     """

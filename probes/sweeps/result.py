@@ -19,7 +19,7 @@ __all__ = ["Sweep"]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Hold the probes of every seed, layer and target, and what they score.
+    """The probes of every seed, layer and target, and what they score.
 
     For targets of 0 and 1 the score ``states @ coef + intercept`` is positive where 1 is predicted; for other
     numbers it is the prediction.
@@ -60,7 +60,7 @@ class Sweep:
     groups: tuple[Any, ...]
 
     def table(self) -> pandas.DataFrame:
-        """Give one row per seed, layer and target."""
+        """One row per seed, layer and target."""
         import pandas
 
         rows = [
@@ -80,7 +80,7 @@ class Sweep:
         return pandas.DataFrame(rows)
 
     def curve(self, target: str | int = 0) -> pandas.DataFrame:
-        """Give one row per layer: means over seeds, and the lowest and highest test score of any seed.
+        """One row per layer: means over seeds, and the lowest and highest test score of any seed.
 
         Args:
             target: its name or column.
@@ -99,7 +99,7 @@ class Sweep:
         return pandas.DataFrame(columns, index=pandas.Index(self.layers, name="layer"))
 
     def best(self, target: str | int = 0) -> dict[int, tuple[str, Estimate]]:
-        """Give for each seed the layer chosen on validation and its score on test, interval over groups.
+        """For each seed the layer chosen on validation and its score on test, interval over groups.
 
         The interval of an R^2 takes the variance of the test targets as known.
 
@@ -124,7 +124,7 @@ class Sweep:
         return found
 
     def best_of(self, target: str | int = 0) -> dict[int, BestOf]:
-        """Give for each seed the best layer *on test* and its p-value, corrected for the number of layers.
+        """For each seed the best layer *on test* and its p-value, corrected for the number of layers.
 
         The null is that no layer differs from the reference; see :func:`probes.statistics.best_of`.
         """
@@ -145,6 +145,6 @@ class Sweep:
         raise ValueError(f"target {target!r} asked; the targets are: {', '.join(self.targets)}.")
 
     def __repr__(self) -> str:
-        """Say in one line what was swept."""
+        """What was swept, in one line."""
         shape = f"{len(self.seeds)} seeds x {len(self.layers)} layers x {len(self.targets)} targets"
         return f"Sweep({self.kind!r}, {shape}, mean test {self.metric} {self.test.mean():.3f})"

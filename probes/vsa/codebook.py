@@ -261,7 +261,7 @@ class Codebook:
         return len(self.names)
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether a concept is here."""
+        """Whether a concept is here."""
         return name in self._rows
 
     def __getitem__(self, name: str) -> Shaped[Tensor, " dim"]:

@@ -105,27 +105,27 @@ class Edge:
 
     @property
     def site(self) -> Site:
-        """Give the site that is written."""
+        """The site that is written."""
         return self.writer
 
     @property
     def carrier(self) -> Site:
-        """Give the site whose value the other prompt supplies: ``z.l`` for a head."""
+        """The site whose value the other prompt supplies: ``z.l`` for a head."""
         return Site("z", self.writer.layer) if self.writer.kind == "head" else self.writer
 
     @property
     def carriers(self) -> tuple[Site, ...]:
-        """Give the same, as mediators do."""
+        """The sites that are written, under the name that mediators have."""
         return (self.carrier,)
 
     @property
     def layer(self) -> int | None:
-        """Give the block of the reader; None for ``logits``."""
+        """The block of the reader; None for ``logits``."""
         return self.reader.layer
 
     @property
     def position(self) -> None:
-        """Say that an edge is replaced at all positions."""
+        """None: an edge is replaced at all positions."""
         return
 
     @classmethod
