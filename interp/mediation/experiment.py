@@ -65,7 +65,7 @@ class Forecast:
         """Say it in one line."""
         about = "" if self.exact else "about "
         asked = f"{self.search}: {self.pairs} pairs, {self.mediators} mediators"
-        cost = f"{about}{self.forwards:,.1f} forward passes of one prompt"
+        cost = f"{about}{self.forwards:,.0f} forward passes of one prompt"
         beside = f"{self.naive:,} if every mediator had whole passes of its own"
         if not self.walks:
             return f"{asked}, {cost} ({beside})"

@@ -63,7 +63,7 @@ class Mediator:
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        """Give what is written: one place, or two for a key-value group."""
+        """What is written: one place, or two for a key-value group."""
         index = None if self.site.kind in _ALONE else self.units or self.site.index
         first = Place(_carrier(self.site), index, self.subspace)
         if not self.with_values:

@@ -53,7 +53,7 @@ _ROWS = (
     Control(
         "random-weights",
         "the same architecture with random weights",
-        "the same probe at the same layer of the untrained twin",
+        "the same probe at the same layer of the architecture with random weights",
     ),
     Control(
         "bag-of-tokens",
