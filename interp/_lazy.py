@@ -14,7 +14,7 @@ from inspect import getsource
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["exports"]
+__all__ = ["exports", "quiet_imports"]
 
 NOISY = ("torchao", "torchao.kernel.intmm", "torch.utils._pytree")
 
@@ -49,7 +49,7 @@ def exports(
                 )  # a module that is no public name, asked for in full
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}.")
         module, original = homes[name]
-        with _quiet():
+        with quiet_imports():
             # `from interp import tasks` names a module, `from interp.sites import Site` what is in one.
             value = import_module(f"{module}.{original}") if module == package else _in(module, original)
         setattr(sys.modules[package], name, value)
@@ -59,7 +59,7 @@ def exports(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_imports() -> Iterator[None]:
     """Keep libraries from logging while they are imported, of parts that this machine lacks."""
     loggers = [logging.getLogger(name) for name in NOISY]
     levels = [one.level for one in loggers]

@@ -76,8 +76,12 @@ def test_import_interp_writes_nothing() -> None:
     assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
 
 
-def test_nothing_is_printed_by_the_libraries_that_are_loaded() -> None:
-    program = "import logging, interp; interp.load('demo'); print(logging.getLogger('torchao').level)"
+@pytest.mark.parametrize(
+    "loads",
+    ["interp.load('demo')", "interp.results.codec._class_of({'schema': 'interp.comparison/3'})"],
+)
+def test_nothing_is_printed_by_the_libraries_that_are_loaded(loads: str) -> None:
+    program = f"import logging, interp; {loads}; print(logging.getLogger('torchao').level)"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -268,7 +268,7 @@ class ConceptResult(Result):
             f"{self.about.model_name}. A Hyperdimensional Probe ({self.encoder} encoder) was trained on "
             "the residual stream at the last token of the training prompts, its settings were chosen on "
             "validation prompts, and the test prompts were read once. "
-            f"Layer: {self.selection}.",
+            f"{self.selection[:1].upper()}{self.selection[1:]}.",
             *audit_lead(self.leakage),
         )
 

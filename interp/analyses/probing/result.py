@@ -218,7 +218,8 @@ class ProbeResult(Result):
             f"({PROBES[self.kind].description}) was trained to tell the label.",
             f"It was fitted on {len(split.train):,} prompts, its settings were chosen on "
             f"{len(split.validation):,} others, and it was tested once on {len(split.test):,} prompts in "
-            f"{self.accuracy.n_groups:,} groups that neither had seen. Layer: {self.selection}.",
+            f"{self.accuracy.n_groups:,} groups that neither had seen. "
+            f"{self.selection[:1].upper()}{self.selection[1:]}.",
             f"It is measured against: {known}." if known else "",
             *audit_lead(self.leakage),
         )

@@ -178,7 +178,7 @@ class Job:
             selection = f"layer {best}, the reference's"
         elif len(layers) > 1:
             rank = readings[best].validation
-            selection = f"layer {best} of {len(layers)}, by accuracy on validation ({rank:.2f})"
+            selection = f"layer {best}, the best of {len(layers)} by accuracy on validation ({rank:.2f})"
         return _result(model, acts, self, best, selection, readings, scores)
 
     def read(
