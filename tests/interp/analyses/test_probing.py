@@ -234,7 +234,7 @@ def test_the_layer_is_chosen_on_validation_and_reported_on_test() -> None:
     assert noisy.score("probe").validation == max(validation)
     found = result()
     assert found.layers == (0, 1, 2)
-    assert "of 3, by accuracy on validation" in found.selection
+    assert "the best of 3 by accuracy on validation" in found.selection
     test = found.predictions().query("split == 'test'")
     assert found.accuracy.value == pytest.approx(test["right"].mean())
     assert found.accuracy.n == len(test)
