@@ -192,7 +192,7 @@ def shown_table(table: results.Table, most: int | None = LONG) -> Table:
         )
         for row in (table.rows if most is None else table.rows[:most])
     )
-    titles = tuple(_interval_title(name) if at in pairs else name for at, name in columns)
+    titles = tuple(_interval_title(name) if at in pairs else name.replace("_", " ") for at, name in columns)
     left = len(table.rows) - len(rows)
     more = f"{left:,} more rows are in tables/{table.name}.parquet of the run's folder." if left else ""
     note = " ".join(part for part in (table.note, more) if part)
@@ -215,7 +215,7 @@ def _interval_columns(columns: tuple[str, ...]) -> dict[int, int]:
 
 
 def _interval_title(low: str) -> str:
-    return f"{low.removesuffix('low').strip('_')} interval".strip()
+    return f"{low.removesuffix('low').replace('_', ' ').strip()} interval".strip()
 
 
 def _cell(value: results.Cell, form: str | None) -> str:

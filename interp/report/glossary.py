@@ -13,8 +13,9 @@ GLOSSARY: dict[str, str] = {
     "bag of words": "A probe that reads the words of the prompt and never the model.",
     "chance": "What luck gives: of labels, guessing all equally often; of effects, signs that agree by luck.",
     "circuit": "A few parts of a model that are claimed to carry a behaviour together.",
-    "claimed": "The share of prompts whose best similarity is above what 95% of null states reach and "
-    "whose state is no farther from those of training than 95% of validation states; for prompts like these.",
+    "claimed": "Of prompts: the best similarity is above what 95% of states with exchanged coordinates reach "
+    "(in them there is nothing to read), and the state is no farther from those of training than 95% of "
+    "validation states; for prompts like these.",
     "clear": "Of an effect: above three noise floors, so it is no rounding. Of an interval: without zero.",
     "completeness": "Whether the model without the circuit fails as the circuit without its members.",
     "concept": "A name with a vector of its own; the probe says whose vector a state resembles most.",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import rich.console
     import rich.table
 
-__all__ = ["console", "of_rows", "to_rich", "write"]
+__all__ = ["console", "fitted", "of_rows", "to_rich", "write"]
 
 GAP = 3
 """Blanks between two columns."""
@@ -78,7 +78,7 @@ def write(document: Document, stream: TextIOBase | None = None) -> None:
     first = () if document.first is None else (document.first,)
     shown = (table for table in document.tables if not table.folded)
     for table in document.terminal or (*first, *shown):
-        fitting = _fitted(table, out.width)
+        fitting = fitted(table, out.width)
         out.print(to_rich(fitting, out.width))
         if fitting.note:
             out.print(rich_text(fitting.note, style="dim"))
@@ -94,7 +94,7 @@ def of_rows(rows: Iterable[Mapping[str, Cell]], title: str = "", *, note: str = 
     return Table(title, columns, tuple(tuple(row.get(column) for column in columns) for row in rows), note)
 
 
-def _fitted(table: Table, width: int) -> Table:
+def fitted(table: Table, width: int) -> Table:
     """A table without the columns that it can spare, as many as it takes to fit a width; the note says so."""
     sizes, left_out = _sizes(table), list[int]()
     for at in table.narrow:

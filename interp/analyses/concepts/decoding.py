@@ -19,6 +19,7 @@ __all__ = ["LAYER", "DecodeResult", "Named", "decode", "one_layer"]
 
 LAYER = "85%"
 """The layer that is read where none is given: layer 20 of the bundled model."""
+BELOW = "95% of validation states with exchanged coordinates stay below"
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,18 @@ class DecodeResult(Result):
         """The similarity of the best concept, and what it has to reach."""
         return (
             Number("similarity", self.concepts[0].value, meaning=f"of {self.concepts[0].name}"),
-            Number("threshold", self.threshold, meaning="95% of null states stay below"),
+            Number(
+                "threshold",
+                self.threshold,
+                meaning=BELOW,
+            ),
         )
 
     def tables(self) -> tuple[Table, ...]:
         """The concepts, and the model's own next tokens."""
         rows = [(one.name, one.value, one in self.claimed) for one in self.concepts]
         said = [(one.name, one.value) for one in self.tokens]
-        note = f"Claimed from a similarity of {self.threshold:.3f}: 95% of null states stay below."
+        note = f"Claimed from a similarity of {self.threshold:.3f} on: {BELOW}."
         return (
             Table("concepts", "Concepts read", ("concept", "similarity", "claimed"), rows, note),
             Table("tokens", "The model's own next token", ("token", "probability"), said),

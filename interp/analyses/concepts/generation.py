@@ -136,7 +136,14 @@ class GenerationResult(Result):
             Number(name.replace(" ", "-"), *_ends(one.found), meaning=_luck(one))
             for name, one in self.scores.items()
         )
-        return (*found, Number("threshold", self.threshold, meaning="95% of null states stay below"))
+        return (
+            *found,
+            Number(
+                "threshold",
+                self.threshold,
+                meaning="95% of validation states with exchanged coordinates stay below",
+            ),
+        )
 
     def tables(self) -> tuple[Table, ...]:
         """The means over questions, and every reply."""
@@ -162,8 +169,14 @@ class GenerationResult(Result):
         ]
         columns = ("question", "generated", "answer", "mentioned", *sets)
         return (
-            Table("scores", title, COLUMNS, rows, note),
-            Table("replies", "The replies", columns, replies),
+            Table("scores", title, COLUMNS, rows, note, narrow=("by_luck",)),
+            Table(
+                "replies",
+                "The replies",
+                columns,
+                replies,
+                narrow=("mentioned", "lost", "gained", "generated"),
+            ),
         )
 
     def figures(self) -> tuple[Figure, ...]:

@@ -467,7 +467,8 @@ def _card(result: ConceptResult) -> ProbeCard:
         data_hash=hashlib.sha256("\n".join(item.text for item in result.items).encode()).hexdigest(),
         metrics={"probe": rows.pop("probe")},
         controls=rows,
-        threshold=f"nothing is claimed below similarity {threshold:.3f} (95% of null states stay below), "
+        threshold=f"nothing is claimed below similarity {threshold:.3f} (95% of states with exchanged "
+        "coordinates stay below), "
         "nor where a state lies farther from those of training than 95% of the validation states",
         intended_use="reading the concepts of its codebook from the last token of a prompt",
         known_failures=tuple(f"{name}: {share:.0%} of {n} prompts read" for share, name, n in worst[:5]),

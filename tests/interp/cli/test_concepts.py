@@ -76,7 +76,7 @@ def test_questions_are_read_before_and_after_they_are_answered(call: Call) -> No
     assert [reply["generated"] for reply in replies] == ["Paris .", "Tokyo ."]
     assert replies[0]["before"] == replies[0]["lost"] == "Paris"
     shown = call("decode", "--layer", "23", "--questions", "q.csv")
-    assert "by_luck" in shown.out and "the capital of Japan is" in shown.out
+    assert "by luck" in shown.out and "the capital of Japan is" in shown.out
 
 
 def test_protocols_are_listed_and_planned(call: Call) -> None:

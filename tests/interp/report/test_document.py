@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from rich.console import Console
+
 import interp
-from interp.report import page
+from interp.report import page, terminal
 from interp.report.document import document, interval_text, shown_table, value_text
 from interp.report.glossary import terms_in
 from interp.results import About, Figure, Number, Result, Table
@@ -128,3 +131,28 @@ def test_a_folder_is_called_by_its_last_part_above_the_title() -> None:
     for name, shown in (("demo", "demo"), ("org/model", "org/model"), ("/a/b/tiny", "tiny"), ("./m", "m")):
         facts = {"command": "probe", "model": {"name": name}}
         assert document(Found(), facts).kicker == f"interp probe \u00b7 {shown}"
+
+
+def test_a_narrow_terminal_is_spared_columns_and_no_number_is_broken() -> None:
+    names = tuple(f"head.{at}.{at}" for at in range(12))
+    rows = [
+        (name, 17.0 + at, 11.865, 124.351, 0.4, 16.5, "not told from chance") for at, name in enumerate(names)
+    ]
+    columns = ("mediator", "effect", "low", "high", "share", "by_luck", "remark")
+    table = Table("effects", "Effects", columns, rows, "Of pairs.", narrow=("by_luck", "share"))
+
+    def printed(width: int) -> str:
+        stream = io.StringIO()
+        shown = terminal.fitted(shown_table(table), width)
+        out = Console(file=stream, width=width, markup=False, highlight=False)
+        out.print(terminal.to_rich(shown, width))
+        return stream.getvalue() + shown.note
+
+    wide, narrow, tiny = printed(100), printed(72), printed(30)
+    assert "by luck" in wide and "share" in wide and "Left out" not in wide
+    assert "by luck" not in narrow.splitlines()[1] and "Left out here, in the report: by luck." in narrow
+    for at, name in enumerate(names):
+        line = next(line for line in narrow.splitlines() if name in line.split())
+        assert f"{17.0 + at:.3f}" in line and "[11.865, 124.351]" in line
+    whole = "".join("".join(line.split()) for line in tiny.splitlines())
+    assert whole.count("351]") == 12  # where nothing fits, numbers are broken and never cut
