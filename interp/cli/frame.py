@@ -348,7 +348,7 @@ def _keep(work: Work, made: Made) -> Result:
 
     session, run, result = work.session, work.run, made.result
     for text in result.warnings:
-        session.warn(text)
+        session.warn(text, aloud=session.as_json)  # else the printed document ends with them
     text = getattr(work.settings, "text", True)
     kept = {f"../{path}": part for path, part in made.kept.items()}
     result.save(run.begin() / "result", text=text, kept=kept)

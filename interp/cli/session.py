@@ -130,11 +130,17 @@ class Session:
         """Print a line of the result on stdout."""
         click.echo(one_line(text))
 
-    def warn(self, text: str) -> None:
-        """Say a warning once, on stderr and in the envelope."""
+    def warn(self, text: str, *, aloud: bool = True) -> None:
+        """Say a warning once, on stderr and in the envelope.
+
+        Args:
+            text: what.
+            aloud: False where the result that is printed says it too.
+        """
         if text not in self.warnings:
             self.warnings.append(text)
-            click.echo(f"warning: {one_line(text)}", err=True)
+            if aloud:
+                click.echo(f"warning: {one_line(text)}", err=True)
         if self.run is not None:
             self.run.log(text, level="warning")
 
