@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["factor_error", "relative", "tolerance"]
+__all__ = ["factor_error", "relative", "rounded_otherwise", "tolerance"]
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -19,6 +21,21 @@ def relative(got: Tensor, expected: Tensor, scale: Tensor | None = None) -> floa
         return float("inf")
     size = (expected if scale is None else scale).double().abs().max().item()
     return (got.double() - expected.double()).abs().max().item() / max(size, 1e-30)
+
+
+def rounded_otherwise(seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """A function that rounds every number once more: off by at most one unit of its dtype, drawn by the seed.
+
+    What a run changes by when its embedding is rounded otherwise is what rounding alone can do to it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def change(current: Tensor) -> Tensor:
+        drawn = 2 * torch.rand(current.shape, generator=generator) - 1
+        off = torch.finfo(current.dtype).eps * drawn.to(current.device)
+        return (current.float() * (1 + off)).to(current.dtype)
+
+    return change
 
 
 def factor_error(pre: Tensor, post: Tensor, parts: Tensor) -> float:

@@ -13,6 +13,7 @@ from interp.models.certificate import Check, NoiseFloor, Status
 from interp.models.equations import relative, tolerance
 from interp.models.interventions import Intervention
 from interp.models.model import Model
+from interp.models.rounding import rounded_otherwise
 
 __all__ = ["Context", "judged", "skipped", "worst"]
 
@@ -94,19 +95,12 @@ class Context:
         layers = streams.shape[-2]
         if self.limit <= 1e-5 or "embed" in self.model.disabled:
             return 0.0, [0.0] * layers
-        generator = torch.Generator().manual_seed(self.seed)
-
-        def rounded(current: Tensor) -> Tensor:
-            drawn = 2 * torch.rand(current.shape, generator=generator) - 1
-            off = torch.finfo(current.dtype).eps * drawn.to(current.device)
-            return (current.float() * (1 + off)).to(current.dtype)
-
         run = self.model.run(
             self.prompts,
             capture="resid_post.*",
             positions="all",
             batch_size=1,
-            interventions=[Intervention("embed", rounded, "all")],
+            interventions=[Intervention("embed", rounded_otherwise(self.seed), "all")],
         )
         assert run.logits is not None and run.activations is not None
         others = run.activations.stack()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from interp.mediation.prefix_cache import Prefix
 from interp.models.forward import cache_name
 from interp.models.loading import load
 from interp.models.model import Model
+from interp.models.rounding import rounded_otherwise
 from interp.sites import Site
 from tests.interp.mediation.edges.models import pairs_of
 from tests.interp.mediation.test_partial_forward import cells, loaded, prompts, values
@@ -222,6 +224,29 @@ def test_a_model_whose_blocks_cannot_be_walked_is_patched_by_whole_passes(
     assert torch.equal(engine.logits(rows, given), full_forward_logits(model, base, rows, Patch(given)))
     assert engine.bill.fallback.startswith("patched by whole forward passes: a walk differs")
     assert engine.bill.forwards == 2
+
+
+def test_in_half_precision_a_walk_may_differ_by_what_rounding_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk that rounds otherwise is taken, one that is wrong is not; control: without that room neither."""
+    model = load(build("llama").to(torch.bfloat16))
+    base, source = alike(model)
+    rows = [Row(0, (Mediator(Site("resid_pre", 1), 6),)), Row(2)]
+    given = values(model, source, list(rows[0].mediators))
+    last = PartialForward.last
+
+    def fallback(change: Callable[[Tensor], Tensor]) -> str:
+        with monkeypatch.context() as patched:
+            patched.setattr(PartialForward, "last", lambda *args, **named: change(last(*args, **named)))
+            engine = Engine(model, model.tokenize(base))
+            engine.logits(rows, given)
+            return engine.bill.fallback
+
+    refused = "patched by whole forward passes: a walk differs"
+    assert fallback(rounded_otherwise(3)) == ""
+    wrong = torch.linspace(-0.5, 0.5, model.d_model, dtype=torch.bfloat16)
+    assert fallback(lambda state: state + wrong).startswith(refused)
+    monkeypatch.setattr("interp.mediation.engine._rounding", lambda *_: 0.0)
+    assert fallback(rounded_otherwise(3)).startswith(refused)
 
 
 def test_experts_are_walked_with_lent_keys_like_any_other_block() -> None:
