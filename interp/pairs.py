@@ -20,6 +20,7 @@ from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import JOINTS, Joint, Tokens, continuation
+from interp.paths import objects, text_of
 
 __all__ = ["Pair", "PairSet"]
 
@@ -378,40 +379,26 @@ class _Continuations:
 
 
 def _read(path: Path) -> list[Pair]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' cannot be read: {error}.") from None
-    pairs = [_pair(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    pairs = [_pair(path, number, row) for number, row in objects(path, text_of(path))]
     if not pairs:
         raise DataError(f"'{path}' has no pairs; write one object per line: clean, corrupt, answer, foil.")
     return pairs
 
 
-def _pair(path: Path, number: int, line: str) -> Pair:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"'{path}' line {number} is not JSON ({error.msg}); write one object per line."
-        ) from None
+def _pair(path: Path, number: int, row: Mapping[str, Any]) -> Pair:
     wanted = ("clean", "corrupt", "answer", "foil")
-    missing = [key for key in wanted if not isinstance(row, Mapping) or not row.get(key)]
+    missing = [key for key in wanted if row.get(key) in (None, "", [])]
     if missing:
         raise DataError(f"'{path}' line {number} has no {missing[0]!r}; each line needs {', '.join(wanted)}.")
+    for key in ("clean", "corrupt"):
+        if not isinstance(row[key], str):
+            raise DataError(f"'{path}' line {number}: {key} {row[key]!r} is no text; put it in quotes.")
     answers, foils = (_words(path, number, key, row[key]) for key in ("answer", "foil"))
     joint = row.get("joint", "auto")
     if joint not in JOINTS:
         raise DataError(f"'{path}' line {number}: joint {joint!r} asked; use {', '.join(JOINTS)}.")
-    return Pair(
-        str(row["clean"]),
-        str(row["corrupt"]),
-        answers,
-        foils,
-        str(row.get("kind", "")),
-        str(row.get("group", "")),
-        joint,
-    )
+    kind, group = ("" if row.get(key) is None else str(row[key]) for key in ("kind", "group"))
+    return Pair(row["clean"], row["corrupt"], answers, foils, kind, group, joint)
 
 
 def _words(path: Path, number: int, key: str, given: Any) -> tuple[str, ...]:

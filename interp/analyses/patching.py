@@ -347,6 +347,11 @@ def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
     targets = Targets.of(rows, clean.device, clean)
     change = (measure.values(clean, targets) - measure.values(corrupt, targets)).abs()
     if float(change.max()) <= 1e-6 * max(1.0, float(clean.abs().max())):
+        if pairs.clean.token_ids == pairs.corrupt.token_ids:
+            raise DataError(
+                f"the total effect is zero: clean and corrupt prompt are the same in all {len(pairs)} pairs. "
+                "Give corrupt prompts that differ in what should change the answer."
+            )
         raise DataError(
             f"the total effect is zero: {metric} is the same on the clean and the corrupt prompt of all "
             f"{len(pairs)} pairs, so that nothing can carry it. Give pairs whose answers differ."

@@ -121,8 +121,8 @@ class CompareSettings(RunSettings, ModelSettings):
 
         if not self.analyses:
             raise ConfigError(f"--analyses is empty; allowed: all, {', '.join(ANALYSES)}.")
-        asked = tuple(ANALYSES) if "all" in self.analyses else self.analyses
-        return tuple(choose("--analyses", name, ANALYSES) for name in dict.fromkeys(asked))
+        asked = [choose("--analyses", name, ("all", *ANALYSES)) for name in dict.fromkeys(self.analyses)]
+        return tuple(ANALYSES) if "all" in asked else tuple(asked)
 
     def precisions(self) -> tuple[Scheme, ...]:
         """The schemes, each once; without --schemes the default ones, or none beside another checkpoint."""

@@ -11,6 +11,7 @@ from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
+from interp.errors import ConfigError
 from interp.results.shapes import counted
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ class PatchSettings(PromptSettings):
         choose("--replacement", self.replacement.partition(":")[0], REPLACEMENTS)
         replacement_of(self.replacement)
         self.positions()
+        if self.data is not None and self.counterfactual is not None:
+            raise ConfigError(
+                f"--counterfactual {self.counterfactual!r} chooses among those of a task, and --data brings "
+                "its own corrupt prompts. Give one of them."
+            )
 
     def positions(self) -> str | int:
         """At which tokens values are replaced."""

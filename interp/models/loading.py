@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import logging
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -279,9 +280,11 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
                 f"{name!r} comes with Python code of its own, which is not run unless you allow it. "
                 "Read that code first; then use trust_remote_code=True (--trust-remote-code)."
             ) from error
+        near = difflib.get_close_matches(name, ("demo", gguf.SMOLLM2), 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelError(
             f"{name!r} is neither 'demo', nor a folder here, nor a model that the Hugging Face hub or its "
-            f"cache could give ({first_line(error)}). Check the name and the network, or give a folder."
+            f"cache could give ({first_line(error)}). Check the name and the network, or give a folder.{hint}"
         ) from error
     if config.get_text_config().is_encoder_decoder or config.is_encoder_decoder or _maker(config) is None:
         raise ModelError(
@@ -300,6 +303,10 @@ def _device(device: str | torch.device) -> torch.device:
         raise ConfigError(f"device {device!r} asked; use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r} asked, but torch sees no GPU. Use 'auto' or 'cpu'.")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device {device!r} asked, but torch has no Metal here. Use 'auto' or 'cpu'.")
+    if found.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise ConfigError(f"device {device!r} asked; use 'auto', 'cpu', 'cuda' or 'cuda:0'.")
     return found
 
 

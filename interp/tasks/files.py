@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from interp.errors import DataError
+from interp.paths import objects, text_of
 from interp.tasks.prompts import Labelled
 
 __all__ = ["read_labelled", "read_questions"]
@@ -36,7 +36,7 @@ def read_labelled(path: str | Path) -> Labelled:
             name; the message names the line.
     """
     path = Path(path)
-    rows = _parse(path, _text_of(path))
+    rows = _parse(path, text_of(path))
     if not rows:
         raise DataError(f"'{path}' has no rows; it needs at least one line with text and label.")
     _check_columns(path, rows[0][1])
@@ -58,37 +58,18 @@ def read_questions(path: str | Path) -> list[tuple[str, str]]:
         DataError: as for :func:`read_labelled`.
     """
     path = Path(path)
-    rows = _parse(path, _text_of(path))
+    rows = _parse(path, text_of(path))
     if not rows:
         raise DataError(f"'{path}' has no rows; it needs at least one line with question and answer.")
     _check_columns(path, rows[0][1], ("question", "answer"))
     return [(_cell(path, line, row, "question"), _cell(path, line, row, "answer")) for line, row in rows]
 
 
-def _text_of(path: Path) -> str:
-    if not path.exists():
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else [], 1
-        )
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise DataError(f"data file '{path}' does not exist.{hint}")
-    if path.is_dir():
-        raise DataError(f"'{path}' is a folder; give a .csv, .tsv or .jsonl file.")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"'{path}' is not UTF-8 (byte {error.start} cannot be read); save it as UTF-8."
-        ) from None
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from None
-
-
 def _parse(path: Path, text: str) -> list[tuple[int, Mapping[str, object]]]:
     """The rows of a file, each with its line number."""
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
-        return [(n, _json_row(path, n, line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+        return [*objects(path, text)]
     if suffix in (".csv", ".tsv"):
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
         return _csv_rows(path, reader)
@@ -113,18 +94,6 @@ def _csv_rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, Mappin
     except csv.Error as error:
         raise DataError(f"'{path}' cannot be read behind line {reader.line_num}: {error}.") from None
     return rows
-
-
-def _json_row(path: Path, line: int, text: str) -> Mapping[str, object]:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"'{path}' line {line} is not JSON ({error.msg}); write one object per line."
-        ) from None
-    if not isinstance(row, dict):
-        raise DataError(f'\'{path}\' line {line} is not an object; write {{"text": ..., "label": ...}}.')
-    return row
 
 
 def _check_columns(

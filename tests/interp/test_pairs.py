@@ -115,15 +115,46 @@ def test_a_file_comes_back_as_it_was(model: Model, tmp_path: Path) -> None:
         ("", "has no pairs"),
         ("{", "line 1 is not JSON"),
         ('{"clean": "a", "corrupt": "b", "answer": "c"}', "line 1 has no 'foil'"),
-        ("[1]", "line 1 has no 'clean'"),
+        ("[1]", "line 1 is not an object"),
+        ("[" * 10**5, "line 1 is nested too deeply"),
+        ('{"clean": ' + "9" * 5000 + "}", "line 1 cannot be read: Exceeds the limit"),
+        (
+            '{"clean": "a", "clean": "b", "corrupt": "b", "answer": "c", "foil": "d"}',
+            "'clean' is there twice",
+        ),
+        ('{"clean": 7, "corrupt": 8, "answer": "c", "foil": "d"}', "clean 7 is no text; put it in quotes"),
+        ('{"clean": ["a"], "corrupt": "b", "answer": "c", "foil": "d"}', "clean .*is no text"),
+        ('{"clean": "a", "corrupt": "b", "answer": 0, "foil": "d"}', "answer 0 is neither a text nor"),
+        (
+            '{"clean": "a", "corrupt": "b", "answer": "c", "foil": "d", "group": "\\ud800"}',
+            "line 1 holds half of a surrogate pair",
+        ),
     ],
 )
 def test_a_wrong_file_is_named(model: Model, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "p.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         PairSet.from_jsonl(model, tmp_path / "p.jsonl")
-    with pytest.raises(DataError, match="cannot be read"):
-        PairSet.from_jsonl(model, tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match=r"'.*q\.jsonl' does not exist\. Did you mean 'p\.jsonl'"):
+        PairSet.from_jsonl(model, tmp_path / "q.jsonl")
+    with pytest.raises(DataError, match="is a folder; give a file"):
+        PairSet.from_jsonl(model, tmp_path)
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_marks_and_line_ends_of_other_systems_change_nothing(
+    model: Model, tmp_path: Path, mark: str, end: str
+) -> None:
+    line = json.dumps(
+        {"clean": "w01 w02", "corrupt": "w01 w05", "answer": "w10", "foil": "w11", "group": None}
+    )
+    (tmp_path / "p.jsonl").write_bytes((mark + end.join([line, "", line, ""])).encode())
+    found = PairSet.from_jsonl(model, tmp_path / "p.jsonl")
+    assert found.pairs == (Pair("w01 w02", "w01 w05", ("w10",), ("w11",)),) * 2
+    (tmp_path / "p.jsonl").write_bytes(line.encode("utf-16"))
+    with pytest.raises(DataError, match=r"is not UTF-8 \(byte 0 cannot be read\); save it as UTF-8"):
+        PairSet.from_jsonl(model, tmp_path / "p.jsonl")
 
 
 @pytest.mark.parametrize(

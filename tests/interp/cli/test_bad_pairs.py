@@ -54,10 +54,27 @@ def test_a_total_effect_of_zero(call: Call) -> None:
     written({"corrupt": GOOD["clean"]}, {"clean": "w05 w02 w03", "corrupt": "w05 w02 w03"})
     answer = call(*PATCH)
     assert answer.code == 3
-    assert "the total effect is zero: logit-diff is the same" in answer.err
-    assert "Give pairs whose answers differ" in answer.err
+    assert "the total effect is zero: clean and corrupt prompt are the same in all 2 pairs" in answer.err
+    assert "Give corrupt prompts that differ" in answer.err
     written({})
     assert call(*PATCH, "--out", "run").code == 0
+
+
+def test_whole_answers_are_measured_as_the_message_says(call: Call) -> None:
+    change = {"answer": "w10 w12", "foil": "w10 w13"}
+    written(change, change | {"clean": "w05 w02 w03"}, change | {"clean": "w06 w02 w03"})
+    answer = call(*PATCH)
+    assert answer.code == 3 and "(--metric answer-log-odds)" in answer.err
+    answer = call(*PATCH, "--metric", "answer-log-odds", "--json")
+    assert answer.code == 0, answer.err
+
+
+def test_settings_that_would_be_ignored_are_refused(call: Call) -> None:
+    written({})
+    answer = call(*PATCH, "--counterfactual", "name")
+    assert answer.code == 2 and "--data brings its own corrupt prompts. Give one of them" in answer.err
+    answer = call("compare", "--model", "TINY", "--analyses", "all,typo")
+    assert answer.code == 2 and "--analyses 'typo' is not known; allowed: all," in answer.err
 
 
 def test_a_subspace_of_another_width(call: Call) -> None:

@@ -232,3 +232,17 @@ def test_validation_is_quick_on_24_layers() -> None:
 def test_loading_draws_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load(folder)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ConfigError, match=r"torch has no Metal here. Use 'auto' or 'cpu'"):
+            load("demo", device="mps")
+    with pytest.raises(ConfigError, match="device 'meta' asked; use 'auto'"):
+        load("demo", device="meta")
+
+
+def test_a_name_typed_wrong_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match=r"Did you mean 'demo'\?"):
+        load("deom")
