@@ -306,7 +306,9 @@ class Effects(Result):
             main=0 if self.rows else None,
             shown=15,
             formats={"share": "z.0%"},
-            hidden=tuple(name for name in HIDDEN if name in columns),
+            hidden=tuple(
+                name for name in (*HIDDEN, *(() if self.differs else ("share",))) if name in columns
+            ),
             narrow=("interaction", "noising", "denoising", "share"),
         )
         if self.verified is None:
