@@ -89,6 +89,25 @@ MORE: dict[str, dict[str, Any]] = {
         "num_kv_shared_layers": 0,
         "hidden_size_per_layer_input": 0,
     },
+    "gemma4_shared": {
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "global_head_dim": 8,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 100,
+        "use_double_wide_mlp": False,
+    },
+    "gemma4_moe": {
+        **_EXPERTS,
+        "num_hidden_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "global_head_dim": 8,
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 0,
+        "enable_moe_block": True,
+        "top_k_experts": 2,
+    },
     "deepseek_v2": {**_LATENT, "num_hidden_layers": 3},
     "deepseek_v3": _LATENT,
     "glm4": {},
@@ -205,19 +224,26 @@ MORE: dict[str, dict[str, Any]] = {
     },
     "rwkv": {"num_attention_heads": None, "attention_hidden_size": 32, "context_length": 64},
     "nanochat": {},
+    "openai-gpt": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "head_dim": None},
+    "deepseek_v4": {**_EXPERTS, "layer_types": None},
 }
-"""Overrides by Hugging Face ``model_type``."""
+"""Overrides by Hugging Face ``model_type``, or by a name of ours."""
+_TYPES = {"gemma4_shared": "gemma4_text", "gemma4_moe": "gemma4_text"}
 
 
 @cache
 def build(kind: str) -> PreTrainedModel:
     """Make the tiny model of a type, initialised with every parameter random; do not change it."""
-    config = AutoConfig.for_model(kind, **{k: v for k, v in (COMMON | MORE[kind]).items() if v is not None})
+    name = _TYPES.get(kind, kind)
+    config = AutoConfig.for_model(name, **{k: v for k, v in (COMMON | MORE[kind]).items() if v is not None})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):  # on all that a block gives, and one in a fresh model
+                buffer.fill_(0.7)
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(parameter + 0.3 * noise if parameter.ndim == 1 else 0.25 * noise)

@@ -230,8 +230,8 @@ class Engine:
             _log.warning("%r is %s", self.model.name, self.bill.fallback)
             self._walkers[length] = None
         if length not in self._walkers:
-            wanted = self.model.logits([list(ids[0])])
-            self.bill.setup += 1
+            wanted = self.model.logits([list(ids[0]), list(ids[-1])])
+            self.bill.setup += 2
             for past, remedy in (("kept", "from the first position on"), ("none", "by whole forward passes")):
                 walker, reason = _tried(self.model, ids, past, wanted)
                 self.bill.setup += len(ids)
@@ -264,14 +264,18 @@ def unembedded(model: Model) -> int:
 def _tried(
     model: Model, ids: Sequence[Sequence[int]], past: str, wanted: Tensor
 ) -> tuple[PartialForward | None, str]:
-    """Give a walker, or None and the reason: unpatched copies, walked in several ways, give other logits."""
+    """Give a walker, or None and the reason: unpatched copies, walked in several ways, give other logits.
+
+    Two prompts at once: blocks may be called with more than the stream that belongs to a prompt.
+    """
     try:
         walker = PartialForward.of(model, ids, past=past)
         stream, last = Site("resid_pre", 0), len(ids[0]) - 1
         starts = {0} if past == "none" else {0, last // 2, last}
-        plain = [walker([Row(0)], Patch({}))]
+        own, both = Patch({stream: walker.base.streams[0]}), (0, len(ids) - 1)
+        plain = [walker([Row(at) for at in both], Patch({}))]
         plain += [
-            walker([Row(0, (Mediator(stream, last),))], Patch({stream: walker.base.streams[0]}), start=start)
+            walker([Row(at, (Mediator(stream, last),)) for at in both], own, start=start)
             for start in sorted(starts)
         ]
     except (InterpError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:

@@ -15,7 +15,18 @@ from transformers import PreTrainedModel
 from interp.errors import ModelError, SiteError
 from interp.models.expert_views import ExpertOutput, ExpertSlice, Gated, Routed
 from interp.models.families import Family
-from interp.models.tensor_views import Fused, HeadOutput, Heads, Neuron, Pattern, Scaled, Shifted, View, Whole
+from interp.models.tensor_views import (
+    Fused,
+    HeadOutput,
+    Heads,
+    Neuron,
+    Pattern,
+    Scaled,
+    Shifted,
+    Stream,
+    View,
+    Whole,
+)
 from interp.sites import KINDS, READ_ONLY, Anatomy, Site
 
 __all__ = ["Architecture", "Location"]
@@ -325,9 +336,9 @@ class Architecture:
         layer, index, kind = site.layer or 0, site.index, site.kind
         match kind:
             case "embed" | "resid_pre":
-                return Location(self.blocks[layer], "in", Whole())
+                return Location(self.blocks[layer], "in", self._stream)
             case "resid_post":
-                return Location(self.blocks[layer], "out", Whole())
+                return Location(self.blocks[layer], "out", self._stream)
             case "mlp_out" if (beside := self.part(layer, "beside")) is not None:
                 view = Scaled(self.multiplier, offset=True)
                 return Location(self.module(layer, kind, kind), "out", view, base=beside, base_side="out")
@@ -359,6 +370,10 @@ class Architecture:
             case "final_norm":
                 return Location(self._final_norm(), "out", Whole())
         raise SiteError(f"'{site}' is not read by a hook.")
+
+    @property
+    def _stream(self) -> View:
+        return Whole() if self.family.stream is None else Stream(self.family.stream)
 
     @property
     def _contribution(self) -> View:

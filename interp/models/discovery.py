@@ -147,8 +147,15 @@ def _row(hf: PreTrainedModel, path: str, layer: int, kind: str, known: Mapping[s
         k="" if absent else _below(block, attention, families.K_NAMES),
         v="" if absent else _below(block, attention, families.V_NAMES),
         qkv="" if absent else _below(block, attention, families.QKV_NAMES),
+        stream=_active(hf),
     )
     return overridden(row, known)
+
+
+def _active(hf: PreTrainedModel) -> int | None:
+    """Which of several streams attention and MLP read; None where blocks hand on one."""
+    config = hf.config.get_text_config()
+    return next((getattr(config, n) for n in families.ACTIVE_STREAM_NAMES if hasattr(config, n)), None)
 
 
 def _attention(hf: PreTrainedModel, block: nn.Module, kind: str) -> str:
@@ -267,7 +274,7 @@ def _writers(
     both = [row.attn_out, row.mixer_out, row.mlp_out]
     if row.attn_out and row.mixer_out and all(_adds_up(record, both, factor) for record in records):
         return row
-    for mixing in [known["attn_out"]] if "attn_out" in known else _first(row, first):
+    for mixing in [known["attn_out"]] if "attn_out" in known else _after(row, first, records[0]):
         if "mlp_out" not in known and mixing in records[0] and (middle := _middle(records, mixing, factor)):
             return replace(row, **{first: mixing, other: "", "resid_mid": middle})
     return None
@@ -358,6 +365,14 @@ def _squared(tensor: Any, ids: Tensor) -> Tensor | None:
 def _first(row: Family, first: str) -> list[str]:
     """The likely writers that mix tokens."""
     return [path for path in (getattr(row, first), row.out_projection) if path]
+
+
+def _after(row: Family, first: str, record: _Record) -> list[str]:
+    """The likely writers that mix tokens, and the parts between them and the MLP, such as a norm."""
+    order = list(record)
+    ends = [order.index(path) for path in (getattr(row, first), row.mlp_out) if path in order]
+    between = order[ends[0] + 1 : ends[1]] if len(ends) == 2 else []
+    return [*_first(row, first), *between]
 
 
 def _pairs(row: Family, first: str, record: _Record, known: Mapping[str, Any]) -> list[tuple[str, str]]:

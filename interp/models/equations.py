@@ -18,6 +18,7 @@ from interp.models.architecture import Architecture, Location, out_features
 from interp.models.experts import contains, expert_sums, mixed, routing_fault
 from interp.models.forward import LOGITS
 from interp.models.hooks import Writer, evaluating
+from interp.models.padding import with_padding
 from interp.models.probe_pass import Counted, probe_batch, read_once
 from interp.models.readout import Readout
 from interp.models.rounding import factor_error, relative, tolerance
@@ -324,7 +325,8 @@ def validated(architecture: Architecture) -> tuple[Architecture, Report]:
         report.disable(_no_middle(architecture), "resid_mid")
     read, logits = _guarded(architecture, _places(architecture, report), report)
     _check_stream(architecture, read, report)
-    architecture = _with_logits(architecture, {**read, LOGITS: logits})
+    if "final_norm" not in report.disabled:
+        architecture = _with_logits(architecture, {**read, LOGITS: logits})
     _check_sums(architecture, read, report)
     for equation in _EQUATIONS:
         report.ask(equation, architecture, {**read, LOGITS: logits})
@@ -340,7 +342,7 @@ def validated(architecture: Architecture) -> tuple[Architecture, Report]:
     _check_edit(checked, read, logits, report)
     token = architecture.embedding(probe_batch(architecture).input_ids)
     report.facts["embed_is_token"] = bool(torch.equal(token, read[Site("embed")]))
-    return checked, report
+    return checked if architecture.family.types else with_padding(checked), report
 
 
 def _with_logits(architecture: Architecture, read: Read) -> Architecture:
@@ -475,7 +477,7 @@ def _check_shapes(architecture: Architecture, read: Read) -> None:
             continue
         why = f"'{site}' is {list(shape)}, not [batch, position, d_model] = {list(expected)}"
         if len(shape) == 4:
-            why += ": its blocks hand on several streams at once, which have no sites here"
+            why += ": its blocks hand on several streams at once, and none of them is the active one"
         elif shape[1] < expected[1]:
             why += ": its later blocks compute the last tokens only"
         raise ModelError(

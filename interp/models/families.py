@@ -49,6 +49,9 @@ class Family:
         router_slot: where they are in its output.
         shared_expert: the expert that every token passes.
         shared_gate: the module whose sigmoid multiplies what it gives; "" for none.
+        stream: which of several streams that blocks hand on is the active one; None where they hand on one.
+        padding: on which side prompts that share a batch may be padded.
+        cache: whether steps with a cache give the logits of whole passes.
         plain_logits: whether the head's output is the logits, whatever the configuration says of a scale.
         multiplier: the configuration's name for the factor on both contributions; "" for none.
         parallel: the configuration's switch that makes blocks parallel; "" where ``resid_mid`` decides.
@@ -83,6 +86,9 @@ class Family:
     shared_expert: str = ""
     shared_gate: str = ""
     plain_logits: bool = False
+    stream: int | None = None
+    padding: Literal["either", "right", "left", "none"] = "either"
+    cache: bool = True
     rows: tuple[Family, ...] = ()
 
     def row(self, layer: int) -> Family:
@@ -256,6 +262,10 @@ Q_NAMES = ("q_proj", "query", "wq", "q_lin", "query_proj")
 K_NAMES = ("k_proj", "key", "wk", "k_lin", "key_proj")
 V_NAMES = ("v_proj", "value", "wv", "v_lin", "value_proj")
 QKV_NAMES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "att_proj", "qkv_linear")
+WRONG_CACHES = ("minimax",)
+"""Types whose cache is wrong on longer prompts only (of several blocks of lightning attention)."""
+ACTIVE_STREAM_NAMES = ("altup_active_idx",)
+"""What configurations call the one of several streams that attention and MLP read (Gemma 3n)."""
 MULTIPLIER_NAMES = ("residual_multiplier",)
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ __all__ = [
     "LOGITS",
     "Logits",
     "arguments",
+    "batches_of",
     "cache_name",
     "cache_of",
     "forward",
@@ -99,8 +100,19 @@ def arguments(
         if "position_ids" in accepted:
             given["position_ids"] = position_ids(batch.mask)[:, -batch.width :]
     if logits != "all" and "logits_to_keep" in accepted:
-        given["logits_to_keep"] = _last_columns(batch) if _ragged_right(batch) else 1
+        given["logits_to_keep"] = _kept(architecture, batch)
     return given
+
+
+def _kept(architecture: Architecture, batch: Batch) -> int | Tensor:
+    """Which columns get logits: the last of each prompt.
+
+    Told a number, models whose last layers share keys and values leave out the other columns there.
+    """
+    if _ragged_right(batch):
+        return _last_columns(batch)
+    shares = getattr(architecture.hf.config.get_text_config(), "num_kv_shared_layers", 0)
+    return torch.tensor([batch.width - 1], device=batch.input_ids.device) if shares else 1
 
 
 def _ragged_right(batch: Batch) -> bool:
@@ -170,6 +182,7 @@ def plan_batches(
     device: str = "cpu",
     logits_width: int = 0,
     border: int | None = None,
+    apart: bool = False,
 ) -> list[list[int]]:
     """Group prompts of similar length, within a budget of padded tokens.
 
@@ -179,6 +192,7 @@ def plan_batches(
         device: type of device, which decides the budget.
         logits_width: vocabulary size where logits of all positions are kept; they are budgeted too.
         border: prompts up to this length and longer ones are kept apart; None for no such border.
+        apart: whether prompts of different lengths are kept apart.
 
     Raises:
         ConfigError: the batch size is neither "auto" nor a positive number.
@@ -197,11 +211,26 @@ def plan_batches(
         full = (
             size > batch_size if isinstance(batch_size, int) else size * lengths[row] > budget or size > most
         )
-        apart = border is not None and batches and lengths[batches[-1][-1]] <= border < lengths[row]
-        if full or apart or not batches:
+        before = lengths[batches[-1][-1]] if batches else lengths[row]
+        other = (apart and before != lengths[row]) or (border is not None and before <= border < lengths[row])
+        if full or other or not batches:
             batches.append([])
         batches[-1].append(row)
     return [sorted(batch) for batch in batches]
+
+
+def batches_of(
+    architecture: Architecture, tokens: Tokens, batch_size: str | int, *, logits_width: int = 0
+) -> list[list[int]]:
+    """Group prompts as a model needs it; see :func:`plan_batches`."""
+    return plan_batches(
+        tokens.lengths,
+        batch_size,
+        device=architecture.device.type,
+        logits_width=logits_width,
+        border=length_border(architecture),
+        apart=architecture.family.padding not in ("either", tokens.padding_side),
+    )
 
 
 def make_batch(
@@ -325,13 +354,7 @@ def run(
         return _with_gradients(backend, tokens, sites, chosen, logits, plan)
     architecture, longest = backend.architecture, max(tokens.lengths)
     width = architecture.vocab_size if logits == "all" or LOGITS in sites else 0
-    batches = plan_batches(
-        tokens.lengths,
-        batch_size,
-        device=architecture.device.type,
-        logits_width=width,
-        border=length_border(architecture),
-    )
+    batches = batches_of(architecture, tokens, batch_size, logits_width=width)
     pos = 0 if chosen.single else max(len(row) for row in chosen.rows)
     kept = Collector(len(tokens), pos, longest, torch.device(device) if device is not None else None, dtype)
     outputs = Collector(len(tokens), longest if logits == "all" else 0, longest)
@@ -500,6 +523,12 @@ def _with_gradients(
         raise ConfigError(
             "grad=True keeps whole tensors of the graph: use positions='all', and index the result."
         )
+    if len(set(tokens.lengths)) > 1 and backend.architecture.family.padding not in ("either", "right"):
+        raise ConfigError(
+            f"grad=True runs all prompts in one batch, but {backend.architecture.name!r} gives other numbers "
+            "for prompts that are padded. Give prompts of one length at a time."
+        )
+    tokens = replace(tokens, padding_side="right")
     found: dict[Site, Tensor] = {}
     records = {site: partial(_record, site, found) for site in sites if site != LOGITS}
     with gradients():  # tensors made in inference mode could not be part of a graph

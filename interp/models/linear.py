@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from interp.errors import ModelError
 from interp.models.architecture import Architecture
+from interp.models.rounding import relative
 
 __all__ = ["as_linear", "is_linear", "linear_modules", "other_weights", "put_module", "put_weight", "width"]
 
@@ -16,9 +17,26 @@ __all__ = ["as_linear", "is_linear", "linear_modules", "other_weights", "put_mod
 def is_linear(module: nn.Module) -> bool:
     """Tell whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed.
 
-    One whose weight is of a class of its own is not: torchao's modules stay ``nn.Linear``.
+    One whose weight is of a class of its own is not: torchao's modules stay ``nn.Linear``. A subclass is, if
+    it computes the same on a large random input (Falcon's).
     """
-    return type(module) in (nn.Linear, Conv1D) and type(module.weight) in (Tensor, nn.Parameter)
+    if not isinstance(module, nn.Linear | Conv1D) or type(module.weight) not in (Tensor, nn.Parameter):
+        return False
+    return type(module) in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and _plain(module))
+
+
+def _plain(module: nn.Linear) -> bool:
+    """Tell whether a subclass gives what a linear layer gives."""
+    if module.weight.is_meta or not module.weight.is_floating_point():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    given = 100 * torch.randn(2, module.in_features, generator=generator).to(module.weight)
+    try:
+        with torch.no_grad():
+            found, wanted = module.forward(given), nn.functional.linear(given, module.weight, module.bias)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return isinstance(found, Tensor) and found.shape == wanted.shape and relative(found, wanted) <= 1e-2
 
 
 def linear_modules(architecture: Architecture) -> dict[str, nn.Module]:

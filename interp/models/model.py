@@ -380,13 +380,8 @@ class Model:
             sites=self.expand(capture) if capture is not None else [],
             steps=steps,
             interventions=interventions or (),
-            batches=forward.plan_batches(
-                tokens.lengths,
-                batch_size,
-                device=self.device.type,
-                border=forward.length_border(self.architecture),
-            ),
-            use_cache=use_cache,
+            batches=forward.batches_of(self.architecture, tokens, batch_size),
+            use_cache=use_cache and self.family.cache,
         )
         full = replace(
             tokens,

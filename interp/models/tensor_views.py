@@ -21,6 +21,7 @@ __all__ = [
     "Pattern",
     "Scaled",
     "Shifted",
+    "Stream",
     "View",
     "Whole",
     "head_output",
@@ -79,6 +80,23 @@ class Whole(View):
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """Return the new value."""
         return new
+
+
+@dataclass(frozen=True)
+class Stream(View):
+    """Take one of several streams, ``[stream batch pos d_model]``."""
+
+    index: int
+
+    def read(self, tensor: Tensor, given: Given) -> Tensor:
+        """Return that stream."""
+        return tensor[self.index]
+
+    def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
+        """Return a copy with that stream replaced."""
+        copy = tensor.clone()
+        copy[self.index] = new
+        return copy
 
 
 @dataclass(frozen=True)

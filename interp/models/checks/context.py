@@ -13,6 +13,7 @@ from interp.models.certificate import Check, NoiseFloor, Status
 from interp.models.equations import relative, tolerance
 from interp.models.interventions import Intervention
 from interp.models.model import Model
+from interp.models.padding import FAR
 from interp.models.rounding import rounded_otherwise
 
 __all__ = ["Context", "judged", "skipped", "worst"]
@@ -85,15 +86,14 @@ class Context:
         return max(self.limit * max(1.0, self.model.n_layers / 12), 4 * floor.relative, 4 * layers)
 
     @cached_property
-    def growth(self) -> tuple[float, list[float]]:
+    def grown(self) -> tuple[float, list[float]]:
         """What one rounding of the embedding grows to: the error of the logits, and of every resid_post.
 
-        Some models cancel large values in one layer, so that half precision keeps few digits there. Nothing
-        in full precision, and where the embedding cannot be written.
+        Nothing where the embedding cannot be written.
         """
         alone, streams = self.alone
         layers = streams.shape[-2]
-        if self.limit <= 1e-5 or "embed" in self.model.disabled:
+        if "embed" in self.model.disabled:
             return 0.0, [0.0] * layers
         run = self.model.run(
             self.prompts,
@@ -106,6 +106,26 @@ class Context:
         others = run.activations.stack()
         errors = [relative(b, a) for a, b in zip(streams.unbind(-2), others.unbind(-2), strict=True)]
         return relative(run.logits, alone), errors
+
+    @property
+    def growth(self) -> tuple[float, list[float]]:
+        """What rounding grows to in half precision; nothing in full precision.
+
+        Some models cancel large values in one layer, so that half precision keeps few digits there.
+        """
+        if self.limit <= 1e-5:
+            return 0.0, [0.0] * self.alone[1].shape[-2]
+        return self.grown
+
+    @property
+    def chunk_limit(self) -> float:
+        """The limit where passes are cut into other pieces: what rounding grows to, four times over.
+
+        A recurrence computes a prompt in chunks and a step by its own formula, and padding moves the chunks:
+        more rounding than other kernels make, and far less than a state that is wrong (from 1e-3 on).
+        """
+        chunks = FAR if self.model.anatomy.layers("mixer_out") else 1
+        return max(self.noise_limit * chunks, 4 * self.grown[0])
 
     def missing(self, kind: str) -> str:
         """Say why a kind of site does not apply to this model, or "" where it must be there.

@@ -91,12 +91,15 @@ def padding_left(case: Context) -> Check:
 
 
 def _padding(case: Context, side: str, name: str) -> Check:
+    if case.model.family.padding not in ("either", side):
+        why = f"{case.model.hf.config.model_type} gives other numbers after padding, measured at load"
+        return skipped(name, f"{why}: prompts of different lengths share no batch padded on the {side}.")
     logits, streams = case.ran(case.prompts, batch_size=len(case.prompts), padding_side=side)
     places = ["logits", *(f"resid_post.{layer}" for layer in range(streams.shape[-2]))]
     pairs = zip(streams.unbind(-2), case.alone[1].unbind(-2), strict=True)
     errors = [relative(logits, case.alone[0]), *(relative(one, other) for one, other in pairs)]
     rounding, by_layer = case.growth
-    limits = [max(case.noise_limit, 4 * grown) for grown in (rounding, *by_layer)]
+    limits = [max(case.chunk_limit, 4 * grown) for grown in (rounding, *by_layer)]
     _, number = worst([error / limit for error, limit in zip(errors, limits, strict=True)])
     return judged(name, errors[number], limits[number], f"worst at {places[number]}")
 
@@ -106,12 +109,17 @@ def cached(case: Context) -> Check:
     prompts = [prompt for prompt in case.prompts if len(prompt) > 1]
     if not cache_name(case.model.architecture):
         return skipped(CACHE, f"{case.model.hf.config.model_type} takes no key-value cache.")
+    if not case.model.family.cache:
+        why = f"{case.model.hf.config.model_type} gives other logits with its cache"
+        return skipped(CACHE, f"{why}: text is continued without one.")
+    if case.model.family.padding not in ("either", "left"):
+        prompts = [prompt for prompt in case.short if len(prompt) > 1]
     if not prompts:
         return skipped(CACHE, "every prompt has one token only; give longer ones.")
     forced, steps = _forced(case, prompts)
     continued, more = _continued(case, prompts)
     value, _ = worst([*forced, *continued])
-    return judged(CACHE, value, case.noise_limit, f"{steps} forced and {more} generated steps")
+    return judged(CACHE, value, case.chunk_limit, f"{steps} forced and {more} generated steps")
 
 
 def _forced(case: Context, prompts: list[tuple[int, ...]]) -> tuple[list[float], int]:
