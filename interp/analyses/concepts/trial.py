@@ -215,9 +215,10 @@ def trained_probe(
     """
     row = PROTOCOLS[protocol]
     train, held, _ = row.sizes
+    fewer = None
     if n is not None:
-        train, held = max(1, n * train // (train + held)), max(1, n * held // (train + held))
-    drawn = row.items(seed=seed, sizes=(train, held, 0))
+        fewer = (max(1, n * train // (train + held)), max(1, n * held // (train + held)), 0)
+    drawn = row.items(seed=seed, sizes=fewer)
     site = f"resid_post.{layer}"
     tokens = model.tokenize([item.text for item in drawn.items])
     states = model.capture(tokens, [site], "last", device="cpu", dtype=torch.float32)[site]
