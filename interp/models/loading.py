@@ -274,12 +274,16 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
         raise ModelError(f"{name!r} is a file. Give the folder that holds config.json and the weights.")
     try:
         config = AutoConfig.from_pretrained(origin, **hub)
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a configuration is wrong in many ways, each with an error class of its own
         if "custom code" in str(error):
             raise ModelError(
                 f"{name!r} comes with Python code of its own, which is not run unless you allow it. "
                 "Read that code first; then use trust_remote_code=True (--trust-remote-code)."
             ) from error
+        if (folder / "config.json").is_file():
+            raise ModelError(f"config.json of {name!r} cannot be used: {reason(error)}") from error
         near = difflib.get_close_matches(name, ("demo", gguf.SMOLLM2), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelError(

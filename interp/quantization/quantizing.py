@@ -41,6 +41,7 @@ MODES: dict[str, str] = {
 }
 
 
+@torch.random.fork_rng(devices=[])  # building a twin draws numbers, which are put back
 def quantize(
     model: ModelLike,
     scheme: str | Scheme = "int8",

@@ -80,7 +80,12 @@ class RunFolder:
                 "--overwrite and --resume exclude each other: --resume continues, --overwrite starts again."
             )
         path = Path(out) if out is not None else _fresh_name(Path(root), command, task)
-        lock = Lock.acquire(path) if state(path) != "file" else None
+        try:
+            lock = Lock.acquire(path) if state(path) != "file" else None
+        except OSError as error:  # a name that no folder can have
+            raise ConfigError(
+                f"--out {str(path)[:60]!r} cannot be used: {error.strerror}. Choose another name."
+            ) from None
         try:
             found = state(path)
             _refuse_taken(path, found, command, overwrite=overwrite, resume=resume)
@@ -244,7 +249,10 @@ def _refuse_taken(path: Path, found: str, command: str, *, overwrite: bool, resu
 
 
 def _command_of(path: Path) -> str:
-    return str(results.read_json(path / RUN).get("command", "")) if (path / RUN).is_file() else ""
+    try:
+        return str(results.read_json(path / RUN).get("command", ""))
+    except (ArtifactError, OSError):  # absent or damaged: what may be overwritten all the same
+        return ""
 
 
 def _refuse_other_settings(

@@ -76,11 +76,21 @@ def state(path: Path) -> str:
         return "absent"
     if not path.is_dir():
         return "file"
+    run = _made_here(path / RUN, "interp.run/")
     if (path / MANIFEST).is_file():
-        return "finished"
-    if (path / RUN).is_file():
+        return "finished" if run or _made_here(path / MANIFEST, "interp.manifest/") else "foreign"
+    if run:
         return "unfinished"
     return "foreign" if any(not p.name.startswith(".") for p in path.iterdir()) else "absent"
+
+
+def _made_here(file: Path, schema: str) -> bool:
+    """Whether there is a JSON file of a schema of ours."""
+    try:
+        content = results.read_json(file)
+    except (ArtifactError, OSError):
+        return False
+    return isinstance(content, dict) and str(content.get("schema", "")).startswith(schema)
 
 
 def open_run(path: str | Path) -> dict[str, Any]:

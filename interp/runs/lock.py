@@ -63,6 +63,10 @@ class Lock:
         remove_empty(self._made)
 
 
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""A lock that is a link would overwrite what it points to."""
+
+
 def remove_empty(folders: tuple[Path, ...]) -> None:
     """Remove those of the folders (deepest first) that exist and are empty."""
     for folder in folders:
@@ -86,7 +90,7 @@ def _open_locked(folder: Path) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
         except FileNotFoundError:  # the folder was removed by a run that ended in this moment
             continue
         try:
@@ -100,7 +104,13 @@ def _open_locked(folder: Path) -> int:
 
 
 def _lock(descriptor: int, folder: Path) -> None:
-    holder = _read_card(os.read(descriptor, 1000))
+    content = os.read(descriptor, 1000)
+    holder = _read_card(content)
+    if content.strip() and "pid" not in holder:
+        raise ConfigError(
+            f"--out {str(folder)!r} holds a file {LOCK!r} that is no lock of this toolkit, so it is left "
+            "alone. Choose another folder."
+        )
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Shaped
@@ -45,7 +45,7 @@ class Algebra(ABC):
         dimension: length of a hypervector.
 
     Raises:
-        ValueError: the dimension is below 2.
+        ValueError: the dimension is below 2, or no whole number.
     """
 
     dimension: int
@@ -53,9 +53,10 @@ class Algebra(ABC):
     dtype: ClassVar[torch.dtype]
 
     def __post_init__(self) -> None:
-        if self.dimension < 2:
+        given: Any = self.dimension
+        if isinstance(given, bool) or not isinstance(given, int) or given < 2:
             raise ValueError(
-                f"dimension {self.dimension} asked; a hypervector needs at least 2, better 1,000."
+                f"dimension {self.dimension!r} asked; a hypervector needs a whole number, at least 2."
             )
 
     def random(
