@@ -105,7 +105,8 @@ def concepts(result: Any) -> Shown:
     """What the probe reads and what the model answers, and the effects of the causal test."""
     yield from cells(result, "scores", "value", probe="concepts read right")
     said = result.table("metrics").set_index("what")["value"]
-    yield "answered by the model itself", said["share the model itself answers right (first token)"]
+    (own,) = (value for what, value in said.items() if str(what).startswith("share the model itself"))
+    yield "answered by the model itself", own
     yield from causal(result.causal)
 
 
