@@ -11,8 +11,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, DataError, SiteError
 from interp.sites import Site
-from interp.sites.kinds import nearest
-from interp.sites.lens import from_lens
+from interp.sites.site import from_lens, nearest
 
 __all__ = ["Examples", "Sites", "dtype_of", "few", "indices", "matching", "resolve"]
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.quantization.calibration import calibration_texts as calibration_texts
     from interp.quantization.comparison import VERDICTS as VERDICTS
     from interp.quantization.comparison import Comparison as Comparison
     from interp.quantization.comparison import Judgement as Judgement
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from interp.quantization.integrity import Integrity as Integrity
     from interp.quantization.integrity import verify_quantization as verify_quantization
     from interp.quantization.quantizing import MODES as MODES
+    from interp.quantization.quantizing import calibration_texts as calibration_texts
     from interp.quantization.quantizing import quantize as quantize
     from interp.quantization.schemes import SCHEMES as SCHEMES
     from interp.quantization.schemes import Scheme as Scheme

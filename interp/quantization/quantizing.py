@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp import tasks
 from interp.errors import ConfigError, ModelError
 from interp.models.backends import BACKENDS
 from interp.models.linear import (
@@ -33,7 +35,7 @@ from interp.quantization.libraries import Job, Library, Packed, library_of
 from interp.quantization.libraries.library import stored
 from interp.quantization.schemes import Scheme
 
-__all__ = ["MODES", "quantize", "refuse"]
+__all__ = ["MODES", "calibration_texts", "quantize", "refuse"]
 
 MODES: dict[str, str] = {
     "dense": "the scheme's numbers in the model's own modules: exact gradients, every site and backend",
@@ -270,4 +272,33 @@ def _wrapped(
         weights=model.weights,
         warnings=(*model.warnings, *warnings),
         quantization=replace(report, seconds=time.perf_counter() - started),
+    )
+
+
+def calibration_texts(n: int = 256, *, seed: int = 0, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Draw sentences with their answers, from the facts that the bundled model was trained on.
+
+    The tasks take turns. What ``is_held_out`` keeps back for evaluation is not among them. For other models
+    take texts like those the analysis will use.
+
+    Args:
+        n: how many.
+        seed: the only source of randomness.
+        names: keys of ``interp.tasks.TASKS``; () for all.
+
+    Raises:
+        ConfigError: an unknown task, or no text asked.
+
+    Example:
+        >>> calibration_texts(2, seed=0, names=["one-hop"])[0].endswith(" .")
+        True
+    """
+    chosen = tuple(names) or tuple(tasks.TASKS)
+    if unknown := [name for name in chosen if name not in tasks.TASKS]:
+        raise ConfigError(f"task {unknown[0]!r} asked; there are: {', '.join(tasks.TASKS)}.")
+    if n < 1:
+        raise ConfigError(f"{n} calibration texts asked; at least 1 is needed, and 128 or more are usual.")
+    world, rng = tasks.load_world(), random.Random(seed)
+    return tuple(
+        tasks.TASKS[chosen[index % len(chosen)]].generate(world, rng, "train").text for index in range(n)
     )

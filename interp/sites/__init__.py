@@ -32,10 +32,8 @@ Layers are 0-based blocks. Positions are never part of a name. Shapes, with ``..
 
 from __future__ import annotations
 
-from interp.sites.kinds import KINDS, READ_ONLY, Kind
-from interp.sites.layers import parse_layers
-from interp.sites.patterns import Anatomy, Dimensions, expand
-from interp.sites.site import Site, transformer_lens_name
+from interp.sites.patterns import Anatomy, Dimensions, expand, parse_layers
+from interp.sites.site import KINDS, READ_ONLY, Kind, Site, transformer_lens_name
 
 __all__ = [
     "KINDS",

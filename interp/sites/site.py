@@ -2,15 +2,113 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, total_ordering
+from typing import Literal
 
 from interp.errors import SiteError
-from interp.sites.kinds import KINDS, ORDER, Kind, nearest
-from interp.sites.lens import LENS, LENS_BLOCK, from_lens
 
-__all__ = ["Site", "transformer_lens_name"]
+__all__ = ["KINDS", "READ_ONLY", "Kind", "Site", "from_lens", "nearest", "transformer_lens_name"]
+
+LENS = {
+    "hook_embed": "embed",
+    "ln_final.hook_normalized": "final_norm",
+    "unembed.hook_out": "logits",
+    "hook_logits": "logits",
+}
+LENS_BLOCK = {
+    "hook_resid_pre": "resid_pre",
+    "hook_in": "resid_pre",
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
+    "hook_out": "resid_post",
+    "hook_attn_out": "attn_out",
+    "hook_mlp_out": "mlp_out",
+    "hook_mixer_out": "mixer_out",
+    "attn.hook_q": "q",
+    "attn.hook_k": "k",
+    "attn.hook_v": "v",
+    "attn.hook_z": "z",
+    "attn.hook_pattern": "pattern",
+    "attn.hook_result": "head",
+    "mlp.hook_post": "mlp_act",
+}
+
+
+@lru_cache(maxsize=4096)
+def from_lens(text: str) -> str:
+    """Translate a TransformerLens hook name; any other text is returned as it is."""
+    if "hook_" not in text:
+        return text
+    if text in LENS:
+        return LENS[text]
+    match = re.fullmatch(r"blocks\.([^.]+)\.(.+)", text)
+    if match and match[2] in LENS_BLOCK:
+        kind = LENS_BLOCK[match[2]]
+        return f"{kind}.{match[1]}" + (".*" if kind == "head" else "")
+    known = [*LENS, *(f"blocks.0.{name}" for name in LENS_BLOCK)]
+    raise SiteError(f"no site corresponds to the TransformerLens name {text!r}. Known: {', '.join(known)}.")
+
+
+Index = Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of site: whether it has a layer, whether it has an index, and what the index counts."""
+
+    name: str
+    layered: bool
+    index: Index
+    unit: str
+
+
+_ROWS = (
+    Kind("embed", False, "none", ""),
+    Kind("resid_pre", True, "none", ""),
+    Kind("q", True, "optional", "head"),
+    Kind("k", True, "optional", "kv head"),
+    Kind("v", True, "optional", "kv head"),
+    Kind("pattern", True, "optional", "head"),
+    Kind("z", True, "optional", "head"),
+    Kind("head", True, "required", "head"),
+    Kind("attn_out", True, "none", ""),
+    Kind("mixer_out", True, "none", ""),
+    Kind("resid_mid", True, "none", ""),
+    Kind("router", True, "none", ""),
+    Kind("expert", True, "required", "expert"),
+    Kind("shared_expert", True, "none", ""),
+    Kind("mlp_act", True, "none", ""),
+    Kind("neuron", True, "required", "neuron"),
+    Kind("mlp_out", True, "none", ""),
+    Kind("resid_post", True, "none", ""),
+    Kind("final_norm", False, "none", ""),
+    Kind("logits", False, "none", ""),
+)
+
+KINDS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
+"""Every kind of site, in execution order inside a block."""
+
+READ_ONLY: Mapping[str, str] = {
+    "pattern": "attention has used its probabilities by the time it returns them. Write z, which follows "
+    "from them: z.l.h is the sum over keys of pattern.l.h times v.l of its group, so capture pattern and v, "
+    "change the pattern and write the sum",
+    "logits": "nothing in the model reads them. Change the logits that are returned, or write the last "
+    "resid_post",
+}
+"""Kinds that an intervention cannot write -> why, and what to write instead."""
+
+ORDER = {row.name: number for number, row in enumerate(_ROWS)}
+
+
+def nearest(text: str, names: Iterable[str]) -> str:
+    """Suggest the closest of some names, as a sentence, or nothing."""
+    close = difflib.get_close_matches(text, list(names), n=1)
+    return f"Nearest: {close[0]}. " if close else ""
+
 
 _AFTER_ALL_LAYERS = 1 << 30
 

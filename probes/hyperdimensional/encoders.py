@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -157,23 +158,20 @@ class Trained:
     notes: dict[str, Any]
 
 
-Training = Callable[[Lesson, Settings], Trained]
-
-
 @dataclass(frozen=True)
 class EncoderRow:
     """An encoder, described without loading it.
 
     Attributes:
         description: one line.
-        module: where its ``train`` function is.
+        trainer: ``module:function`` that trains it.
         form: the class of what it gives, ``linear`` or ``neural``.
         regularisation: the penalties it chooses from where the user names none.
         learning_rate: where the user names none.
     """
 
     description: str
-    module: str
+    trainer: str
     form: str
     regularisation: tuple[float, ...]
     learning_rate: float
@@ -191,29 +189,28 @@ class EncoderRow:
 
     def train(self, lesson: Lesson, settings: Settings) -> Trained:
         """Import and call it."""
-        import importlib
-
-        return importlib.import_module(self.module).train(lesson, settings)
+        module, _, name = self.trainer.partition(":")
+        return getattr(import_module(module), name)(lesson, settings)
 
 
 ENCODERS: dict[str, EncoderRow] = {
     "linear": EncoderRow(
         "a linear map trained with a softmax over the concepts",
-        "probes.hyperdimensional.softmax",
+        "probes.hyperdimensional.training:train_linear",
         "linear",
         (0.1, 1.0, 3.0),
         2e-2,
     ),
     "ridge": EncoderRow(
         "least squares onto the hypervectors, in closed form",
-        "probes.hyperdimensional.least_squares",
+        "probes.hyperdimensional.training:train_ridge",
         "linear",
         (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0),
         0.0,
     ),
     "mlp": EncoderRow(
         "two residual blocks, as published (Bronzini et al. 2025)",
-        "probes.hyperdimensional.published",
+        "probes.hyperdimensional.training:train_network",
         "neural",
         (1e-4,),
         1e-3,

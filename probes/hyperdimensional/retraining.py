@@ -14,7 +14,7 @@ from probes.hyperdimensional.encoders import ENCODERS, Encoder, Linear
 from probes.hyperdimensional.fitted import lesson_of
 from probes.hyperdimensional.lesson import Lesson
 from probes.hyperdimensional.probe import HyperdimensionalProbe
-from probes.hyperdimensional.softmax import axes_of
+from probes.hyperdimensional.training import axes_of
 from probes.vsa import structures
 
 __all__ = ["read_retrained"]

@@ -38,10 +38,11 @@ from probes.statistics.estimates import (
     paired_difference,
 )
 from probes.statistics.intervals import Interval, clopper_pearson
-from probes.statistics.selection import BestOf, best_of
 from probes.statistics.significance import (
+    BestOf,
     MeanTests,
     benjamini_hochberg,
+    best_of,
     holm,
     mcnemar_exact,
     mean_tests,

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.statistics import intervals
-from probes.statistics.groups import Groups, Moments, codes_of
+from probes.statistics.groups import FloatArray, Groups, Moments, codes_of, finite, same_length
 from probes.statistics.intervals import Interval
-from probes.statistics.numbers import FloatArray, finite, same_length
 
 __all__ = ["Estimate", "MeanIntervals", "bootstrap", "mean_intervals", "paired_difference", "share_of"]
 

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from probes.statistics.groups import Groups, Moments
-from probes.statistics.numbers import FloatArray
+from probes.statistics.groups import FloatArray, Groups, Moments
 
 __all__ = [
     "ENOUGH_CARRIERS",

@@ -18,8 +18,7 @@ from interp.models import Model
 from interp.models.linear import as_linear, linear_modules, put_weight
 from interp.quantization import calibration_texts, quantize
 from interp.quantization.libraries import gptqmodel
-from interp.quantization.libraries.codes import Codes, from_awq, from_gptq, unpacked
-from interp.quantization.libraries.gptqmodel import chained
+from interp.quantization.libraries.gptqmodel import Codes, chained, from_awq, from_gptq, unpacked
 from interp.tasks import TASKS
 from tests.tiny import build, tokenizer
 

@@ -1,21 +1,27 @@
-"""The default encoder: a linear map trained with a softmax over the concepts."""
+"""How each encoder is trained: by a softmax over the concepts, by least squares, as published.
+
+The published encoder has two residual blocks on a wide latent space (Bronzini et al. 2025, section 3). With
+``compat="paper"`` it also has the published losses, target range and choice of checkpoint, so that numbers
+can be compared; otherwise it is trained as the linear encoder is.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from probes.hyperdimensional.encoders import Linear, Trained
+from probes.hyperdimensional.encoders import Encoder, Linear, Network, Neural, Trained, validation_score
 from probes.hyperdimensional.lesson import Lesson, Settings, Slot, reciprocal_ranks, slot_vectors
 from probes.vsa.algebra import generator_for
 from probes.vsa.codebook import Codebook
 
-__all__ = ["Axes", "Place", "axes_of", "cross_entropy", "places_of", "train"]
+__all__ = ["axes_of", "train_linear", "train_network", "train_ridge"]
 
 LARGEST = 6_000
 _LAST: WeakKeyDictionary[Codebook, Axes] = WeakKeyDictionary()
@@ -39,7 +45,7 @@ class Place:
     held: Slot
 
 
-def train(lesson: Lesson, settings: Settings) -> Trained:
+def train_linear(lesson: Lesson, settings: Settings) -> Trained:
     """Train one map per penalty and keep the one with the best validation rank.
 
     The prediction is confined to the principal axes of the training concepts' hypervectors: all of them for
@@ -196,3 +202,108 @@ def cross_entropy(
 def _score(predicted: Float[Tensor, "held_out axis"], places: list[Place]) -> float:
     ranks = [reciprocal_ranks(predicted @ p.everything.T, p.held.codes).mean() for p in places]
     return float(torch.stack(ranks).mean())
+
+
+def train_network(lesson: Lesson, settings: Settings) -> Trained:
+    """Train the network with AdamW; the checkpoint with the best validation score is kept."""
+    device = lesson.features.device
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        network = Network(lesson.features.shape[1], settings.hidden, lesson.vectors.shape[1]).to(device)
+        return _trained(network, lesson, settings)
+
+
+def _trained(network: Network, lesson: Lesson, settings: Settings) -> Trained:
+    penalty = settings.regularisation[0]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=penalty)
+    steps = settings.epochs * -(-len(lesson.features) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    generator = generator_for(settings.seed, "order")
+    objective = _Paper(lesson) if settings.published else _Softmax(lesson, settings.temperature)
+    best, at, epoch = -2.0, 0, 0
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    for epoch in tqdm(range(settings.epochs), desc="network", disable=not settings.progress):
+        network.train()
+        for rows in torch.randperm(len(lesson.features), generator=generator).split(settings.batch_size):
+            chosen = rows.to(lesson.features.device)
+            with torch.autocast("cuda", torch.bfloat16, enabled=lesson.features.is_cuda):
+                predicted = network(lesson.features[chosen])
+            loss = objective(predicted.float(), chosen)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        score = objective.score(Neural(network))
+        if score > best:
+            best, at = score, epoch
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
+        elif epoch - at >= settings.patience:
+            break
+    network.load_state_dict(kept)
+    return Trained(Neural(network), best, {"regularisation": penalty, "epochs": epoch + 1})
+
+
+@final
+class _Paper:
+    """Score as published: cross-entropy of the bits, the bounded output as logit, + 0.1 squared error."""
+
+    def __init__(self, lesson: Lesson) -> None:
+        self.lesson = lesson
+
+    def __call__(self, predicted: Float[Tensor, "batch width"], rows: Int64[Tensor, " batch"]) -> Tensor:
+        wanted = self.lesson.vectors[rows]
+        bits = nn.functional.binary_cross_entropy_with_logits(predicted, (wanted + 1) / 2)
+        return bits + 0.1 * nn.functional.mse_loss(predicted, wanted)
+
+    def score(self, encoder: Encoder) -> float:
+        held = self.lesson.held
+        return float(torch.cosine_similarity(encoder(held.features), held.vectors, dim=1).mean())
+
+
+@final
+class _Softmax:
+    """Score by the cross-entropy of the right concepts among those met in training."""
+
+    def __init__(self, lesson: Lesson, temperature: float) -> None:
+        self.lesson, self.temperature = lesson, temperature
+        self.places = places_of(lesson)
+
+    def __call__(self, predicted: Float[Tensor, "batch width"], rows: Int64[Tensor, " batch"]) -> Tensor:
+        if not self.places:
+            wanted = self.lesson.vectors[rows]
+            return nn.functional.mse_loss(predicted, wanted)
+        return cross_entropy(predicted, self.places, rows, self.temperature)
+
+    def score(self, encoder: Encoder) -> float:
+        return validation_score(self.lesson.held, self.lesson, encoder)
+
+
+def train_ridge(lesson: Lesson, settings: Settings) -> Trained:
+    """Fit least squares in closed form for every penalty and keep the one with the best validation rank.
+
+    Minimises the mean squared error plus ``regularisation`` times the squared norm of the weights, on
+    features of mean 0 and variance 1, so that a penalty means the same whatever the number of examples and
+    the layer.
+    """
+    features, targets = lesson.features.double(), lesson.vectors.double()
+    mean = targets.mean(dim=0)
+    values, axes = torch.linalg.eigh(features.T @ features / len(features))
+    projected = axes.T @ (features.T @ (targets - mean)) / len(features)
+    held = lesson.held.features.double() @ axes
+    readouts = [
+        (projected @ concepts.T, mean @ concepts.T, slot)
+        for slot in lesson.held.slots
+        for concepts in [slot_vectors(lesson.codebook, slot.role).double()]
+    ]
+    best: tuple[float, float] = (-2.0, 0.0)
+    for penalty in sorted(settings.regularisation, reverse=True):
+        shrunk = held / (values + penalty)
+        if readouts:
+            ranks = [reciprocal_ranks(shrunk @ m + offset, slot.codes).mean() for m, offset, slot in readouts]
+            score = float(torch.stack(ranks).mean())
+        else:
+            predicted = shrunk @ projected + mean
+            score = float(torch.cosine_similarity(predicted, lesson.held.vectors.double(), dim=1).mean())
+        best = max(best, (score, penalty))
+    weight = axes @ (projected / (values + best[1])[:, None])
+    return Trained(Linear(weight.float(), mean.float()), best[0], {"regularisation": best[1]})
