@@ -23,8 +23,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 from interp.demo.architecture import open_model
 from interp.demo.bars import last_logits, score
 from interp.demo.corpus import Mix, batches
-from interp.demo.optimisation import make_optimizers, set_rate, step
-from interp.demo.schedule import SCHEDULE
+from interp.demo.optimisation import SCHEDULE, make_optimizers, set_rate, step
 from interp.paths import assets
 from interp.tasks import analogy, one_hop
 from interp.tasks.prompts import Example

@@ -14,8 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from interp.demo.bars import Row, format_rows
 from interp.demo.edit import EDIT_SEED, EDIT_SHARE, edited_world
-from interp.demo.optimisation import Progress
-from interp.demo.schedule import SCHEDULE
+from interp.demo.optimisation import SCHEDULE, Progress
 from interp.tasks.one_hop import held_out_template
 from interp.tasks.relations import RELATIONS
 from interp.tasks.splits import HELD_OUT_SHARES, SALT

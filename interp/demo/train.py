@@ -15,9 +15,11 @@ from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
 from interp.demo.architecture import build_model, grow
-from interp.demo.corpus import batches
+from interp.demo.corpus import batches, build_tokenizer
 from interp.demo.optimisation import (
+    SCHEDULE,
     Progress,
+    Stage,
     load_checkpoint,
     make_optimizers,
     save_checkpoint,
@@ -25,8 +27,6 @@ from interp.demo.optimisation import (
     step,
 )
 from interp.demo.publish import write_model
-from interp.demo.schedule import SCHEDULE, Stage
-from interp.demo.tokenizer import build_tokenizer
 from interp.tasks.world import load_world
 
 __all__ = ["learning_rate", "main", "train"]

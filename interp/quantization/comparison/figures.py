@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from interp.quantization.comparison.cells import Cell, Judged
 from interp.quantization.comparison.tables import grouped
+from interp.quantization.comparison.verdicts import Cell, Judged
 from interp.results.measured import slug
 from interp.results.shapes import Figure
 

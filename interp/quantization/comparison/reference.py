@@ -15,8 +15,7 @@ import torch
 from interp.errors import ConfigError, DataError, InterpError
 from interp.models.forward import layout
 from interp.models.model import Model
-from interp.quantization.comparison.cells import Cell
-from interp.quantization.comparison.verdicts import Excess
+from interp.quantization.comparison.verdicts import Cell, Excess
 from interp.quantization.quantizing import quantize
 from interp.results import Result
 from interp.results.findings import Finding, named

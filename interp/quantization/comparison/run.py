@@ -10,7 +10,6 @@ from typing import Any
 from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.quantization.comparison.cells import Cell
 from interp.quantization.comparison.reference import (
     NOISE,
     Comparable,
@@ -20,7 +19,7 @@ from interp.quantization.comparison.reference import (
     findings_of,
 )
 from interp.quantization.comparison.value import Comparison
-from interp.quantization.comparison.verdicts import judge
+from interp.quantization.comparison.verdicts import Cell, judge
 from interp.quantization.integrity import Integrity, verify_quantization
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme

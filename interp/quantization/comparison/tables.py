@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from interp.models.quantized import Quantization
-from interp.quantization.comparison.cells import Cell, Judged
-from interp.quantization.comparison.verdicts import VERDICTS, Judgement
+from interp.quantization.comparison.verdicts import VERDICTS, Cell, Judged, Judgement
 from interp.quantization.integrity import Integrity
 from interp.results.measured import slug
 from interp.results.shapes import Cell as Value

@@ -10,8 +10,7 @@ from typing import ClassVar
 
 from interp.errors import ConfigError
 from interp.quantization.comparison import figures, tables
-from interp.quantization.comparison.cells import Cell, Judged
-from interp.quantization.comparison.verdicts import VERDICTS, Judgement
+from interp.quantization.comparison.verdicts import VERDICTS, Cell, Judged, Judgement
 from interp.results.codec import UNSAVED
 from interp.results.measured import slug
 from interp.results.result import Result

@@ -33,17 +33,22 @@ wrong answers cannot tell.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import special
 
 from interp.errors import DataError
+from interp.models.quantized import Quantization
+from interp.quantization.integrity import Integrity
 from interp.results.findings import Finding
+from interp.results.shapes import Table
 from probes.statistics import Interval, bootstrap, clopper_pearson, paired_difference
 
-__all__ = ["FLOORS", "SHARE", "VERDICTS", "Excess", "Judgement", "judge"]
+__all__ = ["SHARE", "VERDICTS", "Cell", "Excess", "Judged", "Judgement", "judge"]
 
 VERDICTS: dict[str, str] = {
     "survives": "the change of its excess over the control is within delta, the smallest that would matter",
@@ -425,3 +430,44 @@ def _bounded(*findings: Finding) -> bool:
 def _answers(*findings: Finding) -> bool:
     """Tell whether items are only right or wrong: equal answers do not prove equal models."""
     return all(bool(np.isin(one.values, (0.0, 1.0)).all()) for one in findings)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cell:
+    """What one analysis of one model came to.
+
+    Attributes:
+        analysis: its name.
+        scheme: at what precision, or the name of the other checkpoint; "" of the reference.
+        judgements: one per finding; none of the reference.
+        tables: of the analysis's result.
+        quantization: what was done to the model; None for another checkpoint.
+        integrity: whether it holds what it should.
+        model: fingerprint of the reference.
+        noise: of the reference's cell: finding -> kind -> noise floor.
+        refused: why the analysis gave nothing, or "".
+        missing: findings of the reference that the other model's result lacks.
+        seconds: how long the analysis took.
+        warnings: what a reader should know.
+    """
+
+    analysis: str
+    scheme: str
+    judgements: tuple[Judgement, ...] = ()
+    tables: tuple[Table, ...] = ()
+    quantization: Quantization | None = None
+    integrity: Integrity | None = None
+    model: str = ""
+    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    refused: str = ""
+    missing: tuple[str, ...] = ()
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+class Judged(NamedTuple):
+    """A verdict with where it stands."""
+
+    analysis: str
+    scheme: str
+    one: Judgement

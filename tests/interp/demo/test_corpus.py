@@ -8,9 +8,8 @@ import random
 import pytest
 import torch
 
-from interp.demo.corpus import Mix, batches, encode
-from interp.demo.schedule import SCHEDULE
-from interp.demo.tokenizer import build_tokenizer
+from interp.demo.corpus import Mix, batches, build_tokenizer, encode
+from interp.demo.optimisation import SCHEDULE
 from interp.tasks import TASKS, is_held_out, load_world
 
 WORLD = load_world()

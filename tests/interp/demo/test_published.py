@@ -41,7 +41,7 @@ def test_the_folder_is_small_safe_and_of_the_promised_shape(model):
 
 
 def test_the_tokenizer_is_the_one_the_code_builds(tokenizer):
-    from interp.demo.tokenizer import vocabulary
+    from interp.demo.corpus import vocabulary
 
     words = vocabulary(load_world())
     assert tokenizer.convert_ids_to_tokens(list(range(len(words)))) == list(words)

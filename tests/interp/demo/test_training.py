@@ -11,11 +11,9 @@ import torch
 from interp.demo import train as training
 from interp.demo.architecture import build_model, grow
 from interp.demo.bars import evaluate, score
-from interp.demo.corpus import Mix
+from interp.demo.corpus import Mix, build_tokenizer
 from interp.demo.edit import differences, edited_world
-from interp.demo.optimisation import make_optimizers, set_rate
-from interp.demo.schedule import Stage
-from interp.demo.tokenizer import build_tokenizer
+from interp.demo.optimisation import Stage, make_optimizers, set_rate
 from interp.tasks import Example, load_world
 
 TOKENIZER = build_tokenizer(load_world())
