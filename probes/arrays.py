@@ -32,7 +32,7 @@ Labels = Any
 
 @dataclass(frozen=True)
 class Matrix:
-    """Hold the numbers a probe computes with, and how to give results back in the caller's terms.
+    """The numbers a probe computes with, and how to give results back in the caller's terms.
 
     Attributes:
         values: ``[example dim]``, float64 on the CPU, dense or compressed by row.
@@ -46,17 +46,17 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Give the number of examples and of columns."""
+        """The number of examples and of columns."""
         shape: Any = self.values.shape
         return tuple(shape)
 
     @property
     def dense(self) -> np.ndarray:
-        """Give the values as a dense array."""
+        """The values as a dense array."""
         return self.values.toarray() if isinstance(self.values, sparse.csr_array) else self.values
 
     def back(self, result: np.ndarray) -> torch.Tensor | np.ndarray:
-        """Give a result on the device, in the type and in the kind of array that came in."""
+        """A result on the device, in the type and in the kind of array that came in."""
         if self.device is None:
             return result.astype(self.dtype)
         return torch.from_numpy(np.ascontiguousarray(result)).to(self.device, self.dtype)
@@ -115,7 +115,7 @@ def _converted(X: Inputs, name: str) -> Matrix:
 
 
 def as_array(X: Any, *, name: str = "X") -> np.ndarray:
-    """Give an array, nested lists or what calls itself an array as an array of real numbers.
+    """An array, nested lists or what calls itself an array as an array of real numbers.
 
     Raises:
         TypeError: it is none, or holds no numbers.
@@ -131,7 +131,7 @@ def as_array(X: Any, *, name: str = "X") -> np.ndarray:
 
 
 def _array(X: Any) -> np.ndarray | None:
-    """Give nested lists and what calls itself an array as one; numbers kept as objects become floats."""
+    """Nested lists and what calls itself an array as one; numbers kept as objects become floats."""
     if not isinstance(X, np.ndarray | list | tuple) and not callable(getattr(X, "__array__", None)):
         return None
     try:

@@ -57,7 +57,7 @@ class ProbeCard:
     known_failures: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fields as plain JSON types."""
+        """The fields as plain JSON types."""
         return {**asdict(self), "known_failures": list(self.known_failures)}
 
     @classmethod

@@ -100,7 +100,7 @@ def bag_of_tokens(
 
 
 def length_only(token_ids: Sequence[Sequence[int]]) -> Float[np.ndarray, "example 1"]:
-    """Give each prompt's number of tokens, as the only column."""
+    """Each prompt's number of tokens, as the only column."""
     return np.array([[float(len(ids))] for ids in token_ids]).reshape(len(token_ids), 1)
 
 

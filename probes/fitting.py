@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """Hold what a linear probe learns from: numbers, class codes, and how to choose a penalty.
+    """What a linear probe learns from: numbers, class codes, and how to choose a penalty.
 
     Attributes:
         values: ``[example dim]``.
@@ -63,18 +63,18 @@ class Lesson:
 
     @property
     def dense(self) -> Float64[np.ndarray, "example dim"]:
-        """Give the values as a dense array."""
+        """The values as a dense array."""
         return self.values.toarray() if isinstance(self.values, sparse.csr_array) else self.values
 
     @property
     def one_hot(self) -> Float64[np.ndarray, "example label"]:
-        """Give one column per class, 1 where an example belongs to it."""
+        """One column per class, 1 where an example belongs to it."""
         return np.eye(self.n_classes)[self.codes]
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Hold how features are scaled while fitting: (x - mean) / scale."""
+    """How features are scaled while fitting: (x - mean) / scale."""
 
     mean: Float64[np.ndarray, " dim"]
     scale: Float64[np.ndarray, " dim"]
@@ -100,7 +100,7 @@ class Scaling:
         return (values - self.mean) / self.scale
 
     def folded(self, weights: Weights) -> Weights:
-        """Give the same function of the raw features as the weights are of the scaled ones."""
+        """The same function of the raw features as the weights are of the scaled ones."""
         coef = weights[0] / self.scale
         return coef, weights[1] - coef @ self.mean
 
@@ -132,7 +132,7 @@ def chosen(lesson: Lesson, path: Path, strengths: Strengths, seed: int) -> Fit:
 
 
 def penalties(strengths: Strengths) -> list[float]:
-    """Give the penalties, strongest first.
+    """The penalties, strongest first.
 
     Raises:
         ValueError: none, or one that is not positive.
@@ -171,12 +171,12 @@ def _right(values: HeldOut, codes: np.ndarray, weights: Weights) -> int:
 
 
 def linear_scores(values: HeldOut, weights: Weights) -> np.ndarray:
-    """Give ``[example label]`` scores of a linear function."""
+    """``[example label]`` scores of a linear function."""
     return np.asarray(values @ weights[0].T) + weights[1]
 
 
 def class_means(lesson: Lesson, values: np.ndarray) -> np.ndarray:
-    """Give ``[label dim]``, the mean of each class."""
+    """``[label dim]``, the mean of each class."""
     return np.stack([values[lesson.codes == code].mean(axis=0) for code in range(lesson.n_classes)])
 
 

@@ -148,7 +148,7 @@ class MLPProbe(Probe):
         return layers, {"epochs": epoch, "best_epoch": at, "held_out_accuracy": best}
 
     def decision_function(self, X: Inputs) -> torch.Tensor | np.ndarray:
-        """Give ``[example label]`` scores before the softmax, in the order of ``classes_``."""
+        """``[example label]`` scores before the softmax, in the order of ``classes_``."""
         self.require_fitted("layers_")
         matrix = as_matrix(X, width=self.width)
         return matrix.back(_logits(matrix.dense, self.layers_))
@@ -156,30 +156,30 @@ class MLPProbe(Probe):
     def predict_proba(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, X: Inputs
     ) -> torch.Tensor | np.ndarray:
-        """Give ``[example label]`` probabilities that add up to 1, in the order of ``classes_``."""
+        """``[example label]`` probabilities that add up to 1, in the order of ``classes_``."""
         self.require_fitted("layers_")
         matrix = as_matrix(X, width=self.width)
         return matrix.back(special.softmax(_logits(matrix.dense, self.layers_), axis=1))
 
     def predict(self, X: Inputs) -> np.ndarray:
-        """Give the label with the highest score for every example."""
+        """The label with the highest score for every example."""
         self.require_fitted("layers_")
         dense = as_matrix(X, width=self.width).dense
         return self.classes_[_logits(dense, self.layers_).argmax(axis=1)]
 
     def score(self, X: Inputs, y: Labels) -> float:
-        """Give the accuracy, from 0 to 1, over all examples."""
+        """The accuracy, from 0 to 1, over all examples."""
         predicted = self.predict(X)
         return float(np.mean(predicted == as_labels(y, len(predicted))))
 
     @property
     def width(self) -> int:
-        """Give the number of columns the probe was fitted on."""
+        """The number of columns the probe was fitted on."""
         self.require_fitted("layers_")
         return self.layers_[0][0].shape[0]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the weights and offsets of each layer."""
+        """The weights and offsets of each layer."""
         self.require_fitted("layers_")
         named = {
             f"weights_{at}": np.ascontiguousarray(weights) for at, (weights, _) in enumerate(self.layers_)
@@ -187,7 +187,7 @@ class MLPProbe(Probe):
         return named | {f"offsets_{at}": offsets for at, (_, offsets) in enumerate(self.layers_)}
 
     def facts(self) -> dict[str, Any]:
-        """Give the classes and the notes of the fit."""
+        """The classes and the notes of the fit."""
         self.require_fitted("layers_")
         return {"classes": self.classes_.tolist(), **self.notes_}
 

@@ -39,7 +39,7 @@ def resolve(sites: Sites, names: Names) -> list[str]:
 
 
 def matching(site: str | Site, names: Names) -> list[str]:
-    """Give the names that one name or glob matches, in their own order.
+    """The names that one name or glob matches, in their own order.
 
     Raises:
         SiteError: it matches none.

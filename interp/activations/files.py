@@ -51,7 +51,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give contiguous CPU tensors without gradients, none of which shares memory with another."""
+    """Contiguous CPU tensors without gradients, none of which shares memory with another."""
     plain: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -75,7 +75,7 @@ def _settle(temporary: Path, path: Path) -> dict[str, Any]:
 
 
 def digest_of(path: Path) -> dict[str, Any]:
-    """Give a file's sha256 (hexadecimal) and its size in bytes."""
+    """A file's sha256 (hexadecimal) and its size in bytes."""
     with path.open("rb") as stream:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
 

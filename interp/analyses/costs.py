@@ -255,7 +255,7 @@ def _timed(measure: str, unit: str, own: list[float], ref: list[float], seed: in
 
 
 def _packed(model: Model, beside: Model) -> tuple[Model, tuple[str, ...]]:
-    """Give the scheme's own modules in place of a dense copy, and what is to be said about it."""
+    """The scheme's own modules in place of a dense copy, and what is to be said about it."""
     report = model.quantization
     if report is None or report.mode != "dense" or not report.modules:
         return model, ()
@@ -277,7 +277,7 @@ DRAWS = 2000
 
 @dataclass(frozen=True, eq=False)
 class Laps:
-    """Hold what each round took of one model, in milliseconds.
+    """What each round took of one model, in milliseconds.
 
     Attributes:
         prefill: one pass over all prompts, the cache filled.
@@ -340,7 +340,7 @@ def _lap(model: Model, batch: Batch, tokens: int, laps: Laps) -> None:
 
 
 def _now(model: Model) -> float:
-    """Give CPU seconds of this process, or seconds after the accelerator has caught up."""
+    """CPU seconds of this process, or seconds after the accelerator has caught up."""
     if model.device.type == "cpu":
         return time.process_time()
     if model.device.type == "cuda":
@@ -351,7 +351,7 @@ def _now(model: Model) -> float:
 def ratio_of_medians(
     values: Float[np.ndarray, " round"], reference: Float[np.ndarray, " round"], *, seed: int
 ) -> tuple[float, float, float]:
-    """Give the ratio of medians over rounds, and its 95% percentile interval over redrawn rounds.
+    """The ratio of medians over rounds, and its 95% percentile interval over redrawn rounds.
 
     A round is one unit: both models meet the same machine in it.
     """
@@ -371,7 +371,7 @@ def peak_memory(model: Model, ids: Sequence[Sequence[int]]) -> int:
 
 
 def most_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Give the most bytes that a computation holds at once, beyond what is there before it.
+    """The most bytes that a computation holds at once, beyond what is there before it.
 
     On CUDA it is what the allocator says. Elsewhere the storages of all tensors that PyTorch's operations
     give are followed until they are freed; a buffer that one kernel takes and gives back within itself is

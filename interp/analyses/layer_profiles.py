@@ -71,7 +71,7 @@ Layers = str | int | Sequence[int]
 
 
 def depths(model: Model, layers: Layers | None, most: int) -> tuple[int, ...]:
-    """Give the layers asked for, or so many evenly spaced ones, the first and the last among them.
+    """The layers asked for, or so many evenly spaced ones, the first and the last among them.
 
     Args:
         model: whose layers.

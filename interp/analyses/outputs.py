@@ -28,7 +28,7 @@ BLIND = "control: the reference's average prediction at this place of the task's
 
 @dataclass(frozen=True, eq=False)
 class _Sight:
-    """Hold the predictions of the model and of the reference on the same prompts."""
+    """The predictions of the model and of the reference on the same prompts."""
 
     given: PromptSet
     own: Predictions
@@ -147,7 +147,7 @@ def _surprise(sight: _Sight) -> Finding:
 
 
 def _without_context(given: PromptSet, vocabulary: int) -> tuple[Float[np.ndarray, " item"], str]:
-    """Give the stronger of two models without context: all tokens alike, or the other groups' frequencies."""
+    """The stronger of two models without context: all tokens alike, or the other groups' frequencies."""
     rows = [np.asarray(ids[1:], dtype=np.int64) for ids in given.tokens.token_ids]
     counts: dict[str, np.ndarray] = {}
     for group, row in zip(given.groups, rows, strict=True):
@@ -209,7 +209,7 @@ def _right(
 def _log_probability(
     given: PromptSet, log_p: Float[torch.Tensor, "item vocab"], rows: Int[np.ndarray, " answered"]
 ) -> Float[np.ndarray, " answered"]:
-    """Give the log-probability of each row's answers, all right ones together."""
+    """The log-probability of each row's answers, all right ones together."""
     found = [float(torch.logsumexp(log_p[int(i), list(given.answers[i])].double(), dim=0)) for i in rows]
     return np.array(found)
 

@@ -26,7 +26,7 @@ ROWS = 1024
 
 @dataclass(frozen=True, eq=False)
 class Averages:
-    """Hold average distributions.
+    """Average distributions.
 
     Attributes:
         log_p: ``[average vocab]`` log-probabilities.
@@ -41,7 +41,7 @@ class Averages:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Hold what a model predicts after the tokens of some prompts.
+    """What a model predicts after the tokens of some prompts.
 
     Attributes:
         log_p: ``[row vocab]`` natural log-probabilities in float32, prompt after prompt, each from its last
@@ -60,12 +60,12 @@ class Predictions:
 
     @property
     def vocabulary(self) -> int:
-        """Give the number of tokens."""
+        """The number of tokens."""
         return int(self.log_p.shape[1])
 
     @cached_property
     def last(self) -> Float[Tensor, "item vocab"]:
-        """Give the log-probabilities after each whole prompt."""
+        """The log-probabilities after each whole prompt."""
         return self.log_p[torch.from_numpy(np.flatnonzero(self.offset == 0))]
 
     def averages(self, tasks: Sequence[str]) -> Averages:
@@ -92,7 +92,7 @@ class Predictions:
         return Averages(torch.stack(means), index, np.flatnonzero(shared))
 
     def check(self, other: Predictions) -> Predictions:
-        """Give these predictions, if the other ones are over the same vocabulary.
+        """These predictions, if the other ones are over the same vocabulary.
 
         Raises:
             DataError: they are not.
@@ -139,7 +139,7 @@ def predictions(model: Model, tokens: Tokens) -> Predictions:
 
 
 def _offsets(lengths: tuple[int, ...], vocabulary: int) -> list[int]:
-    """Give the distances from the end that are kept: all, or evenly spaced ones where memory is short."""
+    """The distances from the end that are kept: all, or evenly spaced ones where memory is short."""
     longest = max(lengths)
     most = max(1, MOST_NUMBERS // (vocabulary * len(lengths)))
     if most >= longest or sum(lengths) * vocabulary <= MOST_NUMBERS:
@@ -162,7 +162,7 @@ def divergence(
     second: Float[Tensor, "other vocab"],
     index: Int[np.ndarray, " row"] | None = None,
 ) -> Float[np.ndarray, " row"]:
-    """Give KL(first || second) in nats, row by row.
+    """KL(first || second) in nats, row by row.
 
     Summed as ``p (exp(d) - 1 - d)`` with ``d = log q - log p``: every term is positive, so that rounding does
     not hide divergences below 1e-6, nor make them negative.

@@ -26,7 +26,7 @@ TRIES = 30
 
 @dataclass(frozen=True, eq=False)
 class PromptSet:
-    """Hold prompts as tokens, chosen by seed and tokenizer alone.
+    """Prompts as tokens, chosen by seed and tokenizer alone.
 
     Attributes:
         tokens: the prompts as every model reads them.
@@ -61,7 +61,7 @@ class PromptSet:
 
     @property
     def answered(self) -> Int[np.ndarray, " answered"]:
-        """Give the rows with an answer; none where under half of the prompts have one."""
+        """The rows with an answer; none where under half of the prompts have one."""
         rows = np.flatnonzero([bool(ids) for ids in self.answers])
         return rows if 2 * len(rows) >= len(self) else rows[:0]
 
@@ -155,7 +155,7 @@ def _readable(model: Model, texts: Sequence[Any], *, drop: bool) -> tuple[Tokens
 
 
 def _answers(model: Model, tokens: Tokens, chosen: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
-    """Give the known single tokens among each prompt's answers, as they stand after it."""
+    """The known single tokens among each prompt's answers, as they stand after it."""
     found: list[tuple[int, ...]] = []
     for one, ids in zip(chosen, tokens.token_ids, strict=True):
         words = one.answers if isinstance(one, Example) else ()
@@ -205,7 +205,7 @@ def _ring(members: list[int], groups: Sequence[str], seed: int) -> dict[int, int
 def answer_ids(
     model: Model, prompt: str, answer: str, before: Sequence[int] | None = None
 ) -> tuple[int, ...] | None:
-    """Give the tokens of an answer, or None where the tokenizer cannot tell.
+    """The tokens of an answer, or None where the tokenizer cannot tell.
 
     Args:
         model: whose tokenizer.
@@ -227,7 +227,7 @@ def answer_ids(
 
 
 def known_ids(model: Model, text: str) -> tuple[int, ...] | None:
-    """Give the ids of a text, or None where the tokenizer does not know a word of it.
+    """The ids of a text, or None where the tokenizer does not know a word of it.
 
     Args:
         model: whose tokenizer.

@@ -19,7 +19,7 @@ def about(model: Model, data: Mapping[str, Any]) -> About:
 
 
 def earlier(reference: FindingsResult, analysis: str, key: str) -> Any:
-    """Give one entry of an earlier result's state.
+    """One entry of an earlier result's state.
 
     Raises:
         ConfigError: it is of another analysis, or holds no state (it was read from disk, or was itself

@@ -26,7 +26,7 @@ __all__ = ["Alignment", "effective_rank", "geometry", "neighbours", "overlap", "
 def row_cosine(
     first: Float[np.ndarray, "item dim"], second: Float[np.ndarray, "item dim"]
 ) -> Float[np.ndarray, " item"]:
-    """Give the cosine between the rows of two matrices; 0 where a row is zero."""
+    """The cosine between the rows of two matrices; 0 where a row is zero."""
     return np.sum(_unit(first) * _unit(second), axis=1)
 
 
@@ -37,7 +37,7 @@ def _unit(rows: Float[np.ndarray, "item dim"]) -> Float[np.ndarray, "item dim"]:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Give the linear CKA of two sets of vectors for any weights of the items, in ``O(item^2)`` each.
+    """The linear CKA of two sets of vectors for any weights of the items, in ``O(item^2)`` each.
 
     ``||Yc' W Xc||^2 / (||Xc' W Xc|| ||Yc' W Yc||)`` (Kornblith et al. 2019, equation 4), with W the weights
     on the diagonal and columns centred by their weighted means. It is 1 where one set is the other turned and
@@ -60,7 +60,7 @@ class Alignment:
         return cls(gram[0], gram[1])
 
     def __call__(self, weights: Float[np.ndarray, " item"]) -> float:
-        """Give the CKA; 0 where one set does not vary."""
+        """The CKA; 0 where one set does not vary."""
         together = _shared(self.first, self.second, weights)
         alone = _shared(self.first, self.first, weights) * _shared(self.second, self.second, weights)
         return together / float(np.sqrt(alone)) if alone > 0 else 0.0
@@ -71,7 +71,7 @@ def _shared(
     second: Float[np.ndarray, "item item"],
     weights: Float[np.ndarray, " item"],
 ) -> float:
-    """Give the weighted sum over pairs of products of both centred inner products."""
+    """The weighted sum over pairs of products of both centred inner products."""
     kept = np.flatnonzero(weights)
     w, k, m = weights[kept], first[np.ix_(kept, kept)], second[np.ix_(kept, kept)]
     total = w.sum()
@@ -80,7 +80,7 @@ def _shared(
 
 
 def neighbours(rows: Float[np.ndarray, "item dim"], k: int) -> Int[np.ndarray, "item k"]:
-    """Give the k other items with the highest cosine to each item, after centring."""
+    """The k other items with the highest cosine to each item, after centring."""
     unit = _unit(rows - rows.mean(axis=0))
     alike = unit @ unit.T
     np.fill_diagonal(alike, -np.inf)
@@ -90,12 +90,12 @@ def neighbours(rows: Float[np.ndarray, "item dim"], k: int) -> Int[np.ndarray, "
 def overlap(
     first: Int[np.ndarray, "item k"], second: Int[np.ndarray, "item k"]
 ) -> Float[np.ndarray, " item"]:
-    """Give the share of each item's neighbours that are the same in both."""
+    """The share of each item's neighbours that are the same in both."""
     return (first[:, :, None] == second[:, None, :]).any(axis=2).mean(axis=1)
 
 
 def effective_rank(rows: Float[np.ndarray, "item dim"], weights: Float[np.ndarray, " item"]) -> float:
-    """Give the exponential of the entropy of the singular values, as shares of their sum.
+    """The exponential of the entropy of the singular values, as shares of their sum.
 
     1 where all items lie on a line, the number of dimensions where they fill all alike. Source: Roy and
     Vetterli 2007.
@@ -122,7 +122,7 @@ CONTROLS = 5
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """Hold the states of both models at one layer."""
+    """The states of both models at one layer."""
 
     at: int
     given: PromptSet
@@ -283,7 +283,7 @@ def _reference(
     own: dict[int, Float[np.ndarray, "item dim"]],
     position: str | int,
 ) -> dict[int, np.ndarray]:
-    """Give the reference's states, if they are of the same tokens, layers and width."""
+    """The reference's states, if they are of the same tokens, layers and width."""
     check_same_tokens(given.tokens.token_ids, earlier(reference, "geometry", "token_ids"), "geometry")
     states: dict[int, np.ndarray] = earlier(reference, "geometry", "states")
     shapes = [{layer: rows.shape for layer, rows in one.items()} for one in (own, states)]

@@ -16,12 +16,12 @@ __all__ = ["build_model", "configuration", "grow", "open_model", "token_id"]
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    """Give the id of one token of the vocabulary."""
+    """The id of one token of the vocabulary."""
     return int(cast(int, tokenizer.convert_tokens_to_ids(token)))
 
 
 def _outputs(block: torch.nn.Module) -> tuple[torch.nn.Linear, torch.nn.Linear]:
-    """Give the two projections of a block that write into the residual stream."""
+    """The two projections of a block that write into the residual stream."""
     layer = cast(LlamaDecoderLayer, block)
     return cast(torch.nn.Linear, layer.self_attn.o_proj), cast(torch.nn.Linear, layer.mlp.down_proj)
 

@@ -60,7 +60,7 @@ BARS: tuple[Bar, ...] = (
 
 @dataclass(frozen=True)
 class Row:
-    """Give one measured number.
+    """One measured number.
 
     Attributes:
         bar: the bar's name.

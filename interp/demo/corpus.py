@@ -64,7 +64,7 @@ def template_words() -> tuple[str, ...]:
 
 
 def capitalised(words: Iterable[str]) -> tuple[str, ...]:
-    """Give the spelling that each word has at the start of a sentence."""
+    """The spelling that each word has at the start of a sentence."""
     return tuple(sorted({word[:1].upper() + word[1:] for word in words}))
 
 
@@ -131,7 +131,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Batch:
-    """Hold right-padded rows; a weight belongs to the token it stands on, as a target."""
+    """Right-padded rows; a weight belongs to the token it stands on, as a target."""
 
     input_ids: Int[Tensor, "batch pos"]
     weights: Float[Tensor, "batch pos"]

@@ -77,7 +77,7 @@ def edit(
 
 
 def differences(model: LlamaForCausalLM, base: LlamaForCausalLM) -> dict[str, Tensor]:
-    """Give what has changed, tensor by tensor, in half precision."""
+    """What has changed, tensor by tensor, in half precision."""
     before = dict(base.named_parameters())
     found = {name: (value - before[name]).detach() for name, value in model.named_parameters()}
     return {name: value.half().contiguous() for name, value in found.items() if value.abs().max() > 0}

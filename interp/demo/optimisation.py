@@ -43,7 +43,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepReport:
-    """Give one step's loss (nats) and accuracy, both over answer tokens alone."""
+    """One step's loss (nats) and accuracy, both over answer tokens alone."""
 
     loss: float
     accuracy: float

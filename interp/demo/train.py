@@ -36,7 +36,7 @@ _WARM_UP = 50
 
 
 def learning_rate(stage: Stage, index: int) -> float:
-    """Give the rate at a step: linear warm-up, flat, linear decay to zero."""
+    """The rate at a step: linear warm-up, flat, linear decay to zero."""
     warm = min(1.0, (index + 1) / _WARM_UP)
     falling = max(1, round(stage.decay * stage.steps))
     cool = min(1.0, (stage.steps - index) / falling) if stage.decay else 1.0

@@ -41,7 +41,7 @@ MOST = 48
 
 @dataclass(frozen=True)
 class Costs:
-    """Hold what the cost of a walk depends on, in passes of one token through one block.
+    """What the cost of a walk depends on, in passes of one token through one block.
 
     Attributes:
         depth: number of blocks.

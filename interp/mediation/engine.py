@@ -223,7 +223,7 @@ class Engine:
         self.bill.forwards += (walker.steps - before) / self.model.n_layers
 
     def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> PartialForward | None:
-        """Give the walker of a length; None where a walk does not give the model's own logits."""
+        """The walker of a length; None where a walk does not give the model's own logits."""
         if length not in self._walkers and self.model.backend is not None:
             reason = f"{self.model.backend.name} runs the whole model only"
             self.bill.fallback = f"patched by whole forward passes: {reason}"
@@ -304,7 +304,7 @@ def _relative(found: Tensor, wanted: Tensor) -> float:
 def full_forward_logits(
     model: Model, token_ids: Sequence[Sequence[int]], rows: Sequence[Row], patch: Patch
 ) -> Tensor:
-    """Give the fp32 logits ``[row vocab]`` after the last token of each changed copy.
+    """The fp32 logits ``[row vocab]`` after the last token of each changed copy.
 
     Args:
         model: what is run.

@@ -23,7 +23,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 
 @dataclass(frozen=True, eq=False)
 class FrozenNorm:
-    """Hold a norm ``x -> gain * (x - mean(x)) / scale + bias``, measured; RMS norms keep the mean.
+    """A norm ``x -> gain * (x - mean(x)) / scale + bias``, measured; RMS norms keep the mean.
 
     Attributes:
         gain: ``[d_model]``.
@@ -51,7 +51,7 @@ class FrozenNorm:
         return cls((plain - bias) / (known / known.square().mean().sqrt()), bias, centred)
 
     def moved(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """Give ``gain * (x - mean(x))``, linear in x: divide it by the run's scale.
+        """``gain * (x - mean(x))``, linear in x: divide it by the run's scale.
 
         Args:
             states: residual streams or parts of them, float64.
@@ -59,7 +59,7 @@ class FrozenNorm:
         return self.gain * (states - states.mean(dim=-1, keepdim=True) if self.centred else states)
 
     def scales(self, model: Model, streams: Float[Tensor, "batch d_model"]) -> Float[Tensor, " batch"]:
-        """Give the scale of each stream, from what the norm makes of it.
+        """The scale of each stream, from what the norm makes of it.
 
         Args:
             model: whose norm.
@@ -81,7 +81,7 @@ class FrozenNorm:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Hold the linear map from parts of some final streams to their logit difference, before any cap.
+    """The linear map from parts of some final streams to their logit difference, before any cap.
 
     Attributes:
         norm: the final norm.
@@ -124,7 +124,7 @@ class Readout:
         return cls(norm, directions, constants, total, norm.scales(model, streams))
 
     def __call__(self, parts: Float[Tensor, "pair d_model"]) -> Float[Tensor, " pair"]:
-        """Give what parts of the streams contribute to the difference, in logits.
+        """What parts of the streams contribute to the difference, in logits.
 
         Args:
             parts: what some writer added to each stream.
@@ -133,13 +133,13 @@ class Readout:
 
 
 def _difference(model: Model, normed: Tensor, targets: Targets) -> Tensor:
-    """Give the difference of the head's outputs before their factor and cap, ``[pair]``."""
+    """The difference of the head's outputs before their factor and cap, ``[pair]``."""
     head: Any = model.hf.get_output_embeddings()
     return METRICS["logit-diff"].values(head.forward(normed).float(), targets)
 
 
 def _factor(model: Model) -> float:
-    """Give the constant that logits are multiplied by: the slope at zero of all that follows the head."""
+    """The constant that logits are multiplied by: the slope at zero of all that follows the head."""
     raw = torch.zeros((), dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
         out = finished(model.architecture, raw)

@@ -61,7 +61,7 @@ class PartialForward:
         return cls(model, token_ids[0], recorded(model, token_ids, past=past))
 
     def __call__(self, rows: Sequence[Row], patch: Patch, *, start: int = 0) -> Tensor:
-        """Give the fp32 logits ``[row vocab]`` after the last token of each changed copy.
+        """The fp32 logits ``[row vocab]`` after the last token of each changed copy.
 
         Args:
             rows: patched copies of the prompts.
@@ -71,7 +71,7 @@ class PartialForward:
         return self.model.unembed(self.last(rows, patch, start=start))
 
     def last(self, rows: Sequence[Row], patch: Patch, *, start: int = 0) -> Tensor:
-        """Give the stream after the last block, ``[row d_model]`` at the last position of each changed copy.
+        """The stream after the last block, ``[row d_model]`` at the last position of each changed copy.
 
         Rows join the walk at the first layer they are changed at; plain copies join at its end.
 
@@ -88,7 +88,7 @@ class PartialForward:
         return states[back.to(states.device)]
 
     def arguments(self, start: int) -> Arguments:
-        """Give what the blocks are called with besides the stream, for passes from a position on."""
+        """What the blocks are called with besides the stream, for passes from a position on."""
         if start not in self._arguments:
             tuples, past = self.base.tuples, self.base.past
             prefix = None
@@ -115,7 +115,7 @@ class _Walk:
             self.prefix = Prefix(walker.base.past, start, self.examples)
 
     def run(self) -> Tensor:
-        """Give the stream after the last block, ``[row d_model]`` at the last position."""
+        """The stream after the last block, ``[row d_model]`` at the last position."""
         model, depth = self.walker.model, self.walker.model.n_layers
         joins = [min(row.layer, depth) for row in self.rows]
         hidden, frame, width = self.streams[0][:0, self.start :], Frame(), self.length - self.start

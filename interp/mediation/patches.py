@@ -38,11 +38,11 @@ class Row:
 
     @property
     def layer(self) -> int:
-        """Give the first block that differs from the cached stream."""
+        """The first block that differs from the cached stream."""
         return min((entry_layer(m) for m in self.mediators), default=10**9)
 
     def first(self, length: int, since: int = 0) -> int:
-        """Give the first position that differs from the unpatched prompt; the last one for a plain copy.
+        """The first position that differs from the unpatched prompt; the last one for a plain copy.
 
         Args:
             length: tokens of the prompt.
@@ -53,14 +53,14 @@ class Row:
 
 
 def entry_layer(mediator: Mediator) -> int:
-    """Give the first block that has to be run once the mediator is replaced."""
+    """The first block that has to be run once the mediator is replaced."""
     layer = mediator.site.layer or 0
     return layer + 1 if mediator.site.kind == "resid_post" else layer
 
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Hold replacement values and how they are put in.
+    """Replacement values and how they are put in.
 
     Attributes:
         values: carrier site -> ``[example pos ...]``, the source's value for each prompt.

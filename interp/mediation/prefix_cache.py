@@ -34,7 +34,7 @@ class _Enough(BaseException):
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """Hold keys and values per layer.
+    """Keys and values per layer.
 
     Attributes:
         layers: layer -> keys and values ``[example kv_head pos d_head]``.
@@ -68,15 +68,15 @@ class Prefix:
         return torch.cat([first, keys], dim=2), torch.cat([second, values], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Give the number of positions before those that are run."""
+        """The number of positions before those that are run."""
         return self.length
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Give the position of the first token that is run."""
+        """The position of the first token that is run."""
         return self.length
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Give the number of keys, and the position of the first."""
+        """The number of keys, and the position of the first."""
         return self.length + query_length, 0
 
 
@@ -103,7 +103,7 @@ class _Recorder:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Hold what a walk over prompts of one length begins with.
+    """What a walk over prompts of one length begins with.
 
     Attributes:
         streams: ``[example pos d_model]`` before every block, and after the last.

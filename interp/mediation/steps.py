@@ -25,7 +25,7 @@ __all__ = ["Steps", "from_the_start", "steps_of"]
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Hold pairs as rows of single next tokens.
+    """Pairs as rows of single next tokens.
 
     Attributes:
         whole: the pairs.

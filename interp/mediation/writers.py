@@ -19,7 +19,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 
 
 def written(model: Model, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
-    """Give what every writer adds to the stream at the last position, and the final stream.
+    """What every writer adds to the stream at the last position, and the final stream.
 
     Where a block adds attention's output as it comes from the heads, the writers are its heads and, if there
     is one, the bias of the output projection (``attn_bias.l``). Where a norm follows (Gemma 2, OLMo 2), heads
@@ -54,7 +54,7 @@ def written(model: Model, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def _of_attention(model: Model, layer: int, z: Tensor, out: Tensor) -> dict[str, Tensor]:
-    """Give what attention adds, by head where heads add up."""
+    """What attention adds, by head where heads add up."""
     if not heads_add_up(model, layer, z, out):
         return {f"attn_out.{layer}": out}
     found = {
@@ -106,7 +106,7 @@ def check_heads_add_up(model: Model, tokens: Tokens, layers: Sequence[int]) -> N
 
 
 def written_by_heads(model: Model, z: Site, parts: Mapping[int, Float[Tensor, "prompt d_head"]]) -> Tensor:
-    """Give what some heads add to the stream, ``[prompt d_model]``, without the bias.
+    """What some heads add to the stream, ``[prompt d_model]``, without the bias.
 
     Args:
         model: whose output projection.

@@ -45,7 +45,7 @@ def gradient_fault(
 
 
 def cosine(module: nn.Module, library: Library, *, dtype: torch.dtype, seed: int = 0) -> float | None:
-    """Give the cosine between a module's gradient and that of its dequantized weights.
+    """The cosine between a module's gradient and that of its dequantized weights.
 
     Returns:
         None where the output needs no gradient although the input does.

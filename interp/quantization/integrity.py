@@ -175,7 +175,7 @@ def _gradients(model: Model, dense: Model, ids: Sequence[Sequence[int]]) -> Chec
 
 @gradients()
 def _slope(model: Model, ids: Sequence[Sequence[int]], favourite: Tensor) -> Tensor:
-    """Give the gradient of some tokens' log-probability at the first site, after a pass without gradients."""
+    """The gradient of some tokens' log-probability at the first site, after a pass without gradients."""
     model.logits(ids)
     run = model.run(ids, capture=["resid_pre.0"], positions="all", grad=True)
     assert run.logits is not None
@@ -228,7 +228,7 @@ def _fill(model: Model, values: Mapping[str, Tensor]) -> None:
 
 
 def _flat(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give all tensors by name, and the parts of those that are made of several."""
+    """All tensors by name, and the parts of those that are made of several."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         pieces = parts(tensor)

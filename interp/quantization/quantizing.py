@@ -52,7 +52,7 @@ def quantize(
     skip: Sequence[str] = (),
     calibration: Sequence[str] | Sequence[Sequence[int]] | None = None,
 ) -> Model:
-    """Give a model whose linear layers in the blocks are held at a scheme's precision.
+    """A model whose linear layers in the blocks are held at a scheme's precision.
 
     Embeddings and the head keep theirs. The model given is left as it is, and whatever is not quantized is
     shared with it. ``.quantization`` of the new model reports what was done.
@@ -151,7 +151,7 @@ def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: An
 
 
 def _skipped(model: Model, modules: Mapping[str, nn.Module], skip: Sequence[str]) -> dict[str, str]:
-    """Give the modules that are left as they are, and why; a name that fits none of them is an error."""
+    """The modules that are left as they are, and why; a name that fits none of them is an error."""
     for pattern in skip:
         if not any(fnmatchcase(name, pattern) for name in modules):
             raise ConfigError(

@@ -252,7 +252,7 @@ def _other(model: Any) -> str:
 
 
 def _identity(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Give (name, value) of everything that identifies a run: model, data, settings, versions, time."""
+    """(name, value) of everything that identifies a run: model, data, settings, versions, time."""
     model, data = facts.get("model", {}), facts.get("data", {})
     settings, origins = facts.get("configuration", {}), facts.get("origins", {})
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())

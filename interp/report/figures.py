@@ -173,7 +173,7 @@ def _end_of_group(svg: str, start: int) -> int:
 
 
 def _draw(figure: Figure) -> str:
-    """Give the figure as SVG text; its ink is ``currentColor``, so that it follows the page."""
+    """The figure as SVG text; its ink is ``currentColor``, so that it follows the page."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
@@ -201,7 +201,7 @@ def _style() -> Iterator[None]:
 
 
 def _size(figure: Figure) -> tuple[float, float]:
-    """Give width and height in inches."""
+    """Width and height in inches."""
     if figure.form == "counts":
         labels = len(set(figure.data["actual"]))
         return min(2.2 + 0.42 * labels, 9.0), min(1.6 + 0.38 * labels, 8.0)

@@ -24,7 +24,7 @@ TEXT = 9
 
 
 def console(stream: TextIOBase | None = None) -> rich.console.Console:
-    """Give a rich console that highlights and parses nothing, on stdout unless told otherwise.
+    """A rich console that highlights and parses nothing, on stdout unless told otherwise.
 
     Away from a terminal it is wide, so that no column of a redirected table is cut.
     """

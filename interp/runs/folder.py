@@ -192,7 +192,7 @@ class RunFolder:
         return self.path
 
     def __enter__(self) -> RunFolder:
-        """Give the folder."""
+        """The folder."""
         return self
 
     def __exit__(

@@ -23,14 +23,14 @@ PACKAGES = (
 
 
 def own_version() -> str:
-    """Give this toolkit's version."""
+    """This toolkit's version."""
     from interp import __version__
 
     return __version__
 
 
 def versions() -> dict[str, str]:
-    """Give the versions a run depends on: Python, platform, this toolkit, the packages it computes with."""
+    """The versions a run depends on: Python, platform, this toolkit, the packages it computes with."""
     found = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
@@ -58,7 +58,7 @@ def cache_key(
     scheme: str = "none",
     library: str | None = None,
 ) -> str:
-    """Give the key under which a capture is kept: the same request hits it, a different one cannot.
+    """The key under which a capture is kept: the same request hits it, a different one cannot.
 
     Args:
         weights: fingerprint of the model's weights.

@@ -41,13 +41,13 @@ LAYOUT = (*FILES, *FOLDERS)
 
 
 def digest(path: Path) -> dict[str, Any]:
-    """Give a file's sha256 (hexadecimal) and its size in bytes."""
+    """A file's sha256 (hexadecimal) and its size in bytes."""
     with path.open("rb") as stream:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
 def member(folder: Path, name: str) -> Path:
-    """Give the path of a file inside a run folder, refusing any name that leads out of it.
+    """The path of a file inside a run folder, refusing any name that leads out of it.
 
     Raises:
         ArtifactError: for an absolute name, one with ``..``, or one that passes through a link to somewhere

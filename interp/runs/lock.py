@@ -77,7 +77,7 @@ def remove_empty(folders: tuple[Path, ...]) -> None:
 
 
 def now() -> str:
-    """Give the time as text: ISO 8601, UTC, whole seconds."""
+    """The time as text: ISO 8601, UTC, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

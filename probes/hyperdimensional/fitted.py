@@ -62,7 +62,7 @@ class Familiar:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Hold everything learned.
+    """Everything learned.
 
     Attributes:
         encoder: the trained map.
@@ -86,7 +86,7 @@ class Fitted:
     familiar: Familiar | None = None
 
     def __call__(self, features: Float[Tensor, "example dim"]) -> Float[Tensor, "example width"]:
-        """Give the predicted hypervectors.
+        """The predicted hypervectors.
 
         Raises:
             ValueError: another number of columns.
@@ -109,20 +109,20 @@ class Fitted:
         return (features.to(self.mean.device) - self.mean) / self.scale
 
     def calibrated(self, codebook: Codebook, null: Float[Tensor, "null dim"], level: float) -> Fitted:
-        """Give the same with thresholds that only a share ``level`` of null inputs passes."""
+        """The same with thresholds that only a share ``level`` of null inputs passes."""
         vectors = self(null)
         found = {role: null_threshold(codebook, vectors, role=role, level=level) for role in self.roles}
         return replace(self, thresholds=found)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the scaling and the encoder's arrays."""
+        """The scaling and the encoder's arrays."""
         scaling = {"mean": self.mean.cpu().numpy(), "scale": self.scale.cpu().numpy()}
         if self.familiar is not None:
             scaling["whitening"] = np.ascontiguousarray(self.familiar.whitening.cpu().numpy())
         return scaling | {f"encoder.{name}": value for name, value in self.encoder.arrays().items()}
 
     def facts(self) -> dict[str, Any]:
-        """Give the rest as plain JSON types."""
+        """The rest as plain JSON types."""
         return {
             "roles": list(self.roles),
             "thresholds": dict(self.thresholds),

@@ -37,7 +37,7 @@ Labels = Collection[Any] | Targets
 
 
 def as_features(X: Inputs) -> Float[Tensor, ...]:
-    """Give float32 on the caller's device; the input is never changed.
+    """Float32 on the caller's device; the input is never changed.
 
     Raises:
         TypeError: not a tensor, array or sparse matrix of numbers.
@@ -68,12 +68,12 @@ def _tensor(X: Inputs) -> Tensor:
 
 
 def listed(y: Any) -> list[Any]:
-    """Give labels as a plain list."""
+    """Labels as a plain list."""
     return y.tolist() if isinstance(y, np.ndarray | torch.Tensor) else list(y)
 
 
 def as_targets(codebook: Codebook, y: Labels, n: int) -> Targets:
-    """Give the targets of n examples.
+    """The targets of n examples.
 
     Raises:
         ValueError: not one per example.
@@ -116,7 +116,7 @@ def _concepts_apart(targets: Targets, seed: int, share: float = 0.2) -> tuple[li
 def parts(
     targets: Targets, groups: Collection[Any] | None, holdout: str, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Give the rows to train on and the rows to choose on.
+    """The rows to train on and the rows to choose on.
 
     Raises:
         ValueError: too few groups or concepts for two parts.

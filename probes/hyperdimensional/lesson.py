@@ -18,7 +18,7 @@ __all__ = ["HeldOut", "Lesson", "Settings", "Slot", "reciprocal_ranks", "slot_ve
 
 @dataclass(frozen=True)
 class Settings:
-    """Hold how an encoder is trained; the fields are the probe's own parameters of the same names.
+    """How an encoder is trained; the fields are the probe's own parameters of the same names.
 
     Attributes:
         regularisation: penalties to choose from.
@@ -49,7 +49,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """Hold one place in the target that a concept fills: a role, or the bare answer.
+    """One place in the target that a concept fills: a role, or the bare answer.
 
     Attributes:
         role: its name, ``""`` for a bare concept or the members of a set.
@@ -60,12 +60,12 @@ class Slot:
     codes: Int64[Tensor, "example member"]
 
     def __getitem__(self, rows: Sequence[int] | Tensor) -> Slot:
-        """Give some of the examples."""
+        """Some of the examples."""
         return Slot(self.role, self.codes[rows])
 
 
 def slots_of(codebook: Codebook, targets: Targets) -> tuple[Slot, ...]:
-    """Give the slots that a concept can be read from; none for a published analogy or a sequence."""
+    """The slots that a concept can be read from; none for a published analogy or a sequence."""
     if targets.kind == "set":
         return (Slot("", _padded(codebook, targets.members)),)
     if targets.kind not in ("names", "record"):
@@ -80,7 +80,7 @@ def _padded(codebook: Codebook, members: Sequence[Sequence[str]]) -> Int64[Tenso
 
 
 def slot_vectors(codebook: Codebook, role: str) -> Float[Tensor, "concept width"]:
-    """Give the vector of every concept in a role, of length 1: what a prediction is compared with."""
+    """The vector of every concept in a role, of length 1: what a prediction is compared with."""
     if not role:
         return unit(codebook.matrix)
     bound = codebook.algebra.bind(codebook.vectors, codebook.role(role))
@@ -89,7 +89,7 @@ def slot_vectors(codebook: Codebook, role: str) -> Float[Tensor, "concept width"
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Hold the examples on which everything is chosen: never those of the test.
+    """The examples on which everything is chosen: never those of the test.
 
     Attributes:
         codebook: the concepts.
@@ -111,7 +111,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """Hold what an encoder learns from.
+    """What an encoder learns from.
 
     Attributes:
         codebook: the concepts.
@@ -136,7 +136,7 @@ class Lesson:
 def reciprocal_ranks(
     scores: Float[Tensor, "example concept"], codes: Int64[Tensor, "example member"]
 ) -> Float[Tensor, " example"]:
-    """Give one over the rank of the best placed right concept; concepts that tie with it count half."""
+    """One over the rank of the best placed right concept; concepts that tie with it count half."""
     picked = scores.gather(1, codes.clamp_min(0)).masked_fill(codes < 0, float("-inf"))
     best = picked.max(dim=1, keepdim=True).values
     count = torch.int32  # several times faster than counting in 64 bits

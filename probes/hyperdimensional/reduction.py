@@ -18,7 +18,7 @@ CLUSTERS, ROUNDS = 5, 100
 
 
 def reduce(X: Float[Tensor, ...], reduction: str) -> Float[Tensor, "example width"]:
-    """Give one vector per example.
+    """One vector per example.
 
     Args:
         X: ``[example dim]``, or ``[example layer dim]`` for all but ``none``.

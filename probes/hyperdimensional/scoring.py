@@ -22,7 +22,7 @@ __all__ = ["ConceptScores", "Floors", "constant_floor", "evaluate", "published_f
 
 @dataclass(frozen=True, eq=False)
 class ConceptScores:
-    """Hold how well decoded concepts match the right ones, each number with an interval over groups.
+    """How well decoded concepts match the right ones, each number with an interval over groups.
 
     Attributes:
         top1: share whose best concept is right (probing@1).
@@ -115,7 +115,7 @@ def _reciprocal(decodings: Decodings, codes: Tensor) -> Float[Tensor, " example"
 
 
 def _some(candidates: Candidates, rows: list[int]) -> Candidates:
-    """Give the candidates of some examples, where each has its own."""
+    """The candidates of some examples, where each has its own."""
     lists: list[Sequence[str]] = []
     for i in rows:
         entry = candidates[i] if len(candidates) > i else ""
@@ -127,7 +127,7 @@ def _some(candidates: Candidates, rows: list[int]) -> Candidates:
 
 @dataclass(frozen=True)
 class Floors:
-    """Hold what a prediction scores that knows nothing, or only what the prompt shows.
+    """What a prediction scores that knows nothing, or only what the prompt shows.
 
     Attributes:
         cosine: mean cosine with the targets.
@@ -139,13 +139,13 @@ class Floors:
 
 
 def constant_floor(targets: Float[Tensor, "example width"]) -> Floors:
-    """Give what the best constant sign vector scores on targets: what any cosine has to be read against."""
+    """What the best constant sign vector scores on targets: what any cosine has to be read against."""
     constant = torch.where(targets.mean(dim=0) > 0, 1.0, -1.0)
     return _scored(constant.expand_as(targets), targets)
 
 
 def published_floors(codebook: Codebook, targets: Targets) -> dict[str, Floors]:
-    """Give the floors of the published analogy target ``sign(a * b + c * d)``.
+    """The floors of the published analogy target ``sign(a * b + c * d)``.
 
     Returns:
         ``constant``: the vector of -1 (cosine 0.50, bits 0.75, whatever the facts); ``example pair``: an

@@ -30,7 +30,7 @@ _LAST: WeakKeyDictionary[Codebook, Axes] = WeakKeyDictionary()
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Hold one slot in the coordinates of the basis.
+    """One slot in the coordinates of the basis.
 
     Attributes:
         concepts: ``[choice axis]``, the concepts met in training: the only ones a softmax may push away.
@@ -80,7 +80,7 @@ def train_linear(lesson: Lesson, settings: Settings) -> Trained:
 
 
 def places_of(lesson: Lesson) -> list[Place]:
-    """Give every slot with the vectors of its concepts, in the coordinates of the hypervectors."""
+    """Every slot with the vectors of its concepts, in the coordinates of the hypervectors."""
     found: list[Place] = []
     for slot, held in zip(lesson.slots, lesson.held.slots, strict=True):
         rows, everything = _met(slot), slot_vectors(lesson.codebook, slot.role)
@@ -89,7 +89,7 @@ def places_of(lesson: Lesson) -> list[Place]:
 
 
 def _met(slot: Slot) -> Int64[Tensor, " choice"]:
-    """Give the rows of the codebook that some training example has."""
+    """The rows of the codebook that some training example has."""
     rows = torch.unique(slot.codes)
     return rows[rows >= 0]
 
@@ -101,7 +101,7 @@ def _among(slot: Slot, rows: Int64[Tensor, " choice"]) -> Int64[Tensor, "example
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """Hold the principal axes of the concepts met in training, and all concepts in their coordinates.
+    """The principal axes of the concepts met in training, and all concepts in their coordinates.
 
     Attributes:
         rank: the most axes that were asked for; None for all.
@@ -124,7 +124,7 @@ class Axes:
 
 
 def axes_of(lesson: Lesson, rank: int | None) -> Axes:
-    """Give the axes of a lesson's concepts: those of the last lesson on this codebook, if it had the same."""
+    """The axes of a lesson's concepts: those of the last lesson on this codebook, if it had the same."""
     codebook, roles = lesson.codebook, tuple(slot.role for slot in lesson.slots)
     met = tuple(_met(slot) for slot in lesson.slots)
     last = _LAST.get(codebook)
@@ -138,7 +138,7 @@ def axes_of(lesson: Lesson, rank: int | None) -> Axes:
 
 
 def _basis(vectors: Float[Tensor, "choice width"], rank: int | None) -> Float[Tensor, "axis width"]:
-    """Give orthonormal rows that span the principal axes of the concepts' vectors."""
+    """Orthonormal rows that span the principal axes of the concepts' vectors."""
     most = min(vectors.shape) if rank is None else min(rank, *vectors.shape)
     if len(vectors) > LARGEST or len(vectors) > vectors.shape[1]:
         values, columns = torch.linalg.eigh(vectors.T.double() @ vectors.double())
@@ -152,7 +152,7 @@ def _basis(vectors: Float[Tensor, "choice width"], rank: int | None) -> Float[Te
 def _fitted(
     lesson: Lesson, places: list[Place], penalty: float, settings: Settings
 ) -> tuple[Float[Tensor, "dim1 axis"], float, int]:
-    """Give the weights of the best epoch, their validation score, and how many epochs were run."""
+    """The weights of the best epoch, their validation score, and how many epochs were run."""
     features, held = _with_one(lesson.features), _with_one(lesson.held.features)
     axes = places[0].concepts.shape[1]
     weight = torch.zeros(features.shape[1], axes, device=features.device, requires_grad=True)
@@ -189,7 +189,7 @@ def cross_entropy(
     rows: Int64[Tensor, " batch"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Give the mean cross-entropy (nats) of the right concepts, added up over slots."""
+    """The mean cross-entropy (nats) of the right concepts, added up over slots."""
     total = predicted.new_zeros(())
     for place in places:
         logs = torch.log_softmax(temperature * (predicted @ place.concepts.T), dim=1)

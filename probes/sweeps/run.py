@@ -95,7 +95,7 @@ def sweep(
 
 
 def _units(groups: Collection[Any] | None, n: int) -> tuple[Any, ...]:
-    """Give the groups as plain values: two tensors that hold the same number are not the same key."""
+    """The groups as plain values: two tensors that hold the same number are not the same key."""
     if groups is None:
         return tuple(range(n))
     return tuple(groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups)
@@ -214,12 +214,12 @@ class _Job:
         return [*best[:3], _score(held), _score(tested), tested]
 
     def _hits(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Give ``[layer target example]``: 1 where right; for numbers shares of R^2."""
+        """``[layer target example]``: 1 where right; for numbers shares of R^2."""
         own, wanted = scores[:, :, rows], self.table[rows].T
         return ((own > 0) == (wanted > 0.5)).astype(np.int64) if self.binary else _shares(own, wanted)
 
     def reference(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Give what the training part's majority or mean scores on test: ``[target]``, and its hits."""
+        """What the training part's majority or mean scores on test: ``[target]``, and its hits."""
         hits = self._reference(split)
         return _score(hits), hits
 
@@ -231,7 +231,7 @@ class _Job:
 
 
 def _shares(own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Give each example's share of R^2, ``1 - error^2 / variance``; 0 for a target that does not vary."""
+    """Each example's share of R^2, ``1 - error^2 / variance``; 0 for a target that does not vary."""
     error = (own - wanted) ** 2
     if not error.size:
         return error
@@ -240,7 +240,7 @@ def _shares(own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _score(hits: np.ndarray) -> np.ndarray:
-    """Give accuracies, or R^2: means over examples; NaN without examples."""
+    """Accuracies, or R^2: means over examples; NaN without examples."""
     return hits.mean(axis=-1) if hits.shape[-1] else np.full(hits.shape[:-1], np.nan)
 
 

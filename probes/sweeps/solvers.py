@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Hold what one split is fitted on.
+    """What one split is fitted on.
 
     Attributes:
         values: ``[layer example dim]`` of every example, float64, less their mean over all examples.
@@ -36,7 +36,7 @@ class Sample:
     wanted: Tensor
 
     def centred(self) -> tuple[Tensor, Tensor]:
-        """Give ``[layer train dim]`` of mean 0, and the ``[layer dim]`` mean.
+        """``[layer train dim]`` of mean 0, and the ``[layer dim]`` mean.
 
         The mean leaves before anything is squared: a feature that is constant in training but not elsewhere
         would otherwise get its spread from rounding, and an arbitrary coefficient from that.
@@ -46,21 +46,21 @@ class Sample:
         return fit.sub_(mean[:, None]), mean
 
     def standardised(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give ``[layer train dim]`` of mean 0 and variance 1, and the ``[layer dim]`` mean and spread."""
+        """``[layer train dim]`` of mean 0 and variance 1, and the ``[layer dim]`` mean and spread."""
         fit, mean = self.centred()
         scale = _spread(fit.square().mean(dim=1))
         return fit / scale[:, None], mean, scale
 
 
 def _spread(variance: Tensor) -> Tensor:
-    """Give the spread of each feature; 1 for constant ones, as in :mod:`probes.fitting`."""
+    """The spread of each feature; 1 for constant ones, as in :mod:`probes.fitting`."""
     spread = variance.clamp(min=0).sqrt()
     floor = 1e-10 * spread.amax(dim=1, keepdim=True).clamp(min=1e-290)
     return torch.where(spread <= floor, 1.0, spread)
 
 
 def _unscaled(coef: Tensor, offset: Tensor, mean: Tensor, scale: Tensor) -> Solution:
-    """Give the same function of the values as the coefficients are of the standardised ones."""
+    """The same function of the values as the coefficients are of the standardised ones."""
     raw = coef / scale[:, None]
     return raw, offset - torch.einsum("ltd,ld->lt", raw, mean)
 
@@ -86,7 +86,7 @@ def ridge(sample: Sample, strengths: Sequence[float], method: str) -> Iterator[S
 
 
 def _inverses(gram: Tensor, side: Tensor, shifts: Sequence[float]) -> Iterator[Tensor]:
-    """Give ``(gram + shift)^-1 side`` for each shift: one factor for one, one decomposition for several."""
+    """``(gram + shift)^-1 side`` for each shift: one factor for one, one decomposition for several."""
     if len(shifts) == 1:
         eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
         yield torch.cholesky_solve(side, torch.linalg.cholesky(gram + shifts[0] * eye))
@@ -150,7 +150,7 @@ def _logistic_torch(fit: Tensor, wanted: Tensor, strength: float, start: Solutio
 
 
 def _largest(gradient: Tensor | None) -> Tensor:
-    """Give ``[layer target]``, the largest slope of each problem."""
+    """``[layer target]``, the largest slope of each problem."""
     assert gradient is not None
     return gradient.abs().amax(dim=2) if gradient.ndim == 3 else gradient.abs()
 

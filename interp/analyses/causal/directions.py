@@ -35,7 +35,7 @@ MOST = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Spanned:
-    """Hold one subspace for all prompts.
+    """One subspace for all prompts.
 
     Attributes:
         basis: ``[dim d_model]``, orthonormal rows.
@@ -47,7 +47,7 @@ class Spanned:
 
     @property
     def rank(self) -> int:
-        """Give the number of directions."""
+        """The number of directions."""
         return len(self.basis)
 
     @property
@@ -62,7 +62,7 @@ class Spanned:
 
 @dataclass(frozen=True, eq=False)
 class Pairwise:
-    """Hold one direction per prompt.
+    """One direction per prompt.
 
     Attributes:
         units: ``[example d_model]``, of length 1 (or 0 where there is none).
@@ -99,7 +99,7 @@ def check_directions(kind: str) -> None:
 
 
 def linear_kinds() -> list[str]:
-    """Give the kinds of probe that have directions."""
+    """The kinds of probe that have directions."""
     kinds: list[Any] = [(name, row.load()) for name, row in PROBES.items()]
     return [name for name, kind in kinds if issubclass(kind, LinearProbe | HyperdimensionalProbe)]
 
@@ -112,7 +112,7 @@ def _not_linear(kind: str) -> ConfigError:
 
 
 def coefficients_of(probe: Probe, names: Sequence[str]) -> Float[Tensor, "label d_model"]:
-    """Give the direction along which the score of each label grows, in the units of the raw activations.
+    """The direction along which the score of each label grows, in the units of the raw activations.
 
     A Hyperdimensional Probe ranks concepts by the product of the predicted hypervector with each concept's,
     and its linear encoder predicts by a matrix, so that the product is linear in the state too.
@@ -167,7 +167,7 @@ def towards(
     labels: Int[Tensor, " example"],
     others: Int[Tensor, " example"],
 ) -> Float[Tensor, "example d_model"]:
-    """Give the unit vector along which the other label's score grows over that of the prompt's own."""
+    """The unit vector along which the other label's score grows over that of the prompt's own."""
     rows = coefficients[others] - coefficients[labels]
     return (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-30)).float()
 

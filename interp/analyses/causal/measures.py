@@ -21,7 +21,7 @@ Shift = Float[Tensor, "example d_model"]
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """Hold the states that are moved, and what they are moved to.
+    """The states that are moved, and what they are moved to.
 
     Attributes:
         current: ``[example d_model]``, at the token that was read.
@@ -37,7 +37,7 @@ class States:
 
     @property
     def distance(self) -> float:
-        """Give how far prompts lie from their donors along ``towards``, on average."""
+        """How far prompts lie from their donors along ``towards``, on average."""
         return abs(float(((self.donors - self.current) * self.towards).sum(dim=1).mean()))
 
 
@@ -91,7 +91,7 @@ EDITS: dict[str, Edit] = {row.name: row for row in _ROWS}
 
 
 def matched(shift: Shift, own: Directions, other: Directions) -> Shift:
-    """Give the part of a shift along other directions, made as long, prompt by prompt, as that along its own.
+    """The part of a shift along other directions, made as long, prompt by prompt, as that along its own.
 
     Zero where the shift has no part there at all.
     """
@@ -132,18 +132,18 @@ class Preference:
         return cls(right, other, _gap(logits, right, other))
 
     def change(self, logits: Float[Tensor, "row vocab"], rows: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
-        """Give the fall of the difference; negative where it rose."""
+        """The fall of the difference; negative where it rose."""
         at = rows.to(self.before.device)
         return (self.before[at] - _gap(logits, self.right[at], self.other[at])).to(logits.device)
 
     def level(self, change: float) -> float:
-        """Give the mean difference of log-probabilities."""
+        """The mean difference of log-probabilities."""
         return float(self.before.mean()) - change
 
     def fold(
         self, changes: Float[Tensor, "dose example"], doses: Sequence[float]
     ) -> Float[Tensor, " example"]:
-        """Give the fall per dose: the slope of a line through the unchanged run."""
+        """The fall per dose: the slope of a line through the unchanged run."""
         at = torch.tensor(doses, dtype=changes.dtype)[:, None]
         return (at * changes).sum(dim=0) / (at**2).sum()
 
@@ -166,18 +166,18 @@ class Divergence:
         return cls(torch.log_softmax(logits, dim=1))
 
     def change(self, logits: Float[Tensor, "row vocab"], rows: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
-        """Give the divergence of the changed run from the unchanged one."""
+        """The divergence of the changed run from the unchanged one."""
         before = self.before[rows.to(self.before.device)].to(logits.device)
         return (before.exp() * (before - torch.log_softmax(logits, dim=1))).sum(dim=1)
 
     def level(self, change: float) -> float:
-        """Give the mean divergence."""
+        """The mean divergence."""
         return change
 
     def fold(
         self, changes: Float[Tensor, "dose example"], doses: Sequence[float]
     ) -> Float[Tensor, " example"]:
-        """Give the mean over doses."""
+        """The mean over doses."""
         return changes.mean(dim=0)
 
 
@@ -192,7 +192,7 @@ def _gap(logits: Tensor, right: Tensor, other: Tensor) -> Tensor:
 
 
 def say(model: Model, labels: Sequence[str]) -> dict[str, int]:
-    """Give the first token of each label as it stands after another word; {} where one cannot be said."""
+    """The first token of each label as it stands after another word; {} where one cannot be said."""
     if model.tokenizer is None:
         return {}
     try:
@@ -204,6 +204,6 @@ def say(model: Model, labels: Sequence[str]) -> dict[str, int]:
 
 
 def spoken(logits: Float[Tensor, "example vocab"], tokens: Mapping[str, int]) -> float:
-    """Give the share of the next token's probability that the labels' words hold, on average."""
+    """The share of the next token's probability that the labels' words hold, on average."""
     chosen = torch.tensor(sorted(set(tokens.values())), device=logits.device)
     return float(torch.softmax(logits, dim=1)[:, chosen].sum(dim=1).mean())

@@ -26,7 +26,7 @@ TRAINING = 512
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Hold the prompts that a probe was tested on, and how to read it.
+    """The prompts that a probe was tested on, and how to read it.
 
     Attributes:
         texts: the prompts.
@@ -51,7 +51,7 @@ class Subject:
     others: tuple[int, ...] = ()
 
     def __getitem__(self, rows: Sequence[int]) -> Subject:
-        """Give some of the prompts, in that order."""
+        """Some of the prompts, in that order."""
         columns = {
             name: tuple(getattr(self, name)[row] for row in rows)
             for name in ("texts", "labels", "groups", "kinds")
@@ -60,12 +60,12 @@ class Subject:
 
     @property
     def other_labels(self) -> tuple[str, ...]:
-        """Give the label of each prompt's counterpart."""
+        """The label of each prompt's counterpart."""
         return tuple(self.labels[at] for at in self.others)
 
 
 def subject_of(found: Probed) -> Subject:
-    """Give the test prompts of a probing result.
+    """The test prompts of a probing result.
 
     Args:
         found: what ``probe`` or ``probe_concepts`` returned.
@@ -99,7 +99,7 @@ def subject_of(found: Probed) -> Subject:
 
 
 def training_mean(model: Model, found: Probed) -> Float[Tensor, " d_model"]:
-    """Give the mean state over prompts that the probe was trained on."""
+    """The mean state over prompts that the probe was trained on."""
     if isinstance(found, ConceptResult):
         return _scaled(found.probe)
     rows = found.split.train.tolist()
@@ -114,7 +114,7 @@ def _scaled(probe: HyperdimensionalProbe) -> Tensor:
 
 
 def sampled(subject: Subject, most: int, seed: int) -> Subject:
-    """Give so many prompts at most, drawn at random, in their order."""
+    """So many prompts at most, drawn at random, in their order."""
     n = len(subject.texts)
     rows = sorted(random.Random(f"prompts:{seed}").sample(range(n), min(n, most)))
     return subject[rows]

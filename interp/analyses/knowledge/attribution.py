@@ -40,7 +40,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 
 @dataclass(frozen=True, eq=False)
 class Writes:
-    """Hold what the neurons of one layer add to the stream: ``scale * activation * column``.
+    """What the neurons of one layer add to the stream: ``scale * activation * column``.
 
     Attributes:
         base: the stream that enters the FFN, or the block where both sublayers read it.
@@ -55,7 +55,7 @@ class Writes:
     scale: Float[Tensor, "item d_model"]
 
     def added(self, items: Int[Tensor, " row"], neurons: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        """Give the stream with one neuron's write on top of the base, for pairs of item and neuron."""
+        """The stream with one neuron's write on top of the base, for pairs of item and neuron."""
         write = self.activations[items, neurons, None] * self.columns[neurons] * self.scale[items]
         return self.base[items] + write
 
@@ -95,7 +95,7 @@ def _layer(model: Model, readout: Readout, read: Activations, layer: int) -> Wri
 def _columns(
     projection: nn.Module, width: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Give what the projection makes of each neuron alone, ``[neuron d_model]``, and of nothing."""
+    """What the projection makes of each neuron alone, ``[neuron d_model]``, and of nothing."""
     plain = head_weights(projection, Whole())
     if plain is not None:
         weight, bias = plain
@@ -108,7 +108,7 @@ def _columns(
 
 
 def _post_norm(model: Model, layer: int, projection: nn.Module, raw: Tensor) -> Tensor:
-    """Give the factor ``[item d_model]`` by which a norm behind the projection multiplies; ones without."""
+    """The factor ``[item d_model]`` by which a norm behind the projection multiplies; ones without."""
     writer: Any = model.architecture.locate(Site("mlp_out", layer)).module
     if any(module is projection for module in writer.modules()):
         return torch.ones_like(raw)
@@ -184,7 +184,7 @@ Threshold = str
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """Hold the importances of FFN neurons, prompt by prompt.
+    """The importances of FFN neurons, prompt by prompt.
 
     Attributes:
         values: ``[item, layer * neuron]`` in nats; minus infinity where not measured.
@@ -199,7 +199,7 @@ class Attribution:
     exact: bool
 
     def tau(self, threshold: Threshold) -> Float[np.ndarray, " item"]:
-        """Give the threshold of each item: its k-th best value, or one that leaves k per item on average."""
+        """The threshold of each item: its k-th best value, or one that leaves k per item on average."""
         if threshold == "per-prompt":
             return np.take_along_axis(self.values, self.top[:, -1:], axis=1)[:, 0]
         best = np.sort(self.values, axis=None)[::-1]
@@ -243,7 +243,7 @@ def attribute(
 
 
 def partners(n: int) -> list[int]:
-    """Give for each item another one, half the list away."""
+    """For each item another one, half the list away."""
     return [(row + max(1, n // 2)) % n for row in range(n)]
 
 

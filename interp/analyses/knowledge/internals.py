@@ -36,7 +36,7 @@ MOST_OF_ALL = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Inside:
-    """Hold what sublayers and neurons of one model add to the answers.
+    """What sublayers and neurons of one model add to the answers.
 
     Attributes:
         layers: of every question, for the answer (token 0) and a wrong answer (token 1).
@@ -62,7 +62,7 @@ class Inside:
         return neuron_findings(self.neurons, reference.neurons, groups, threshold)
 
     def curves(self) -> tuple[Finding, ...]:
-        """Give what attention and FFN add to the answer's log-probability, layer by layer."""
+        """What attention and FFN add to the answer's log-probability, layer by layer."""
         if self.layers is None:
             return ()
         found: list[Finding] = []
@@ -180,7 +180,7 @@ _CANDIDATES = (
 
 @dataclass(frozen=True, eq=False)
 class Sublayers:
-    """Hold ``log p(w | base + output) - log p(w | base)`` of every sublayer, in nats.
+    """``log p(w | base + output) - log p(w | base)`` of every sublayer, in nats.
 
     Attributes:
         attention: ``[layer item token]``; its base is the stream that enters the block.

@@ -27,7 +27,7 @@ OwnFacts = Labelled | Sequence[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Question:
-    """Hold one prompt with its answer.
+    """One prompt with its answer.
 
     Attributes:
         prompt: the text before the answer.
@@ -51,7 +51,7 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Hold what is asked of every model alike.
+    """What is asked of every model alike.
 
     Attributes:
         asked: the questions, relations in turn.
@@ -65,17 +65,17 @@ class Questions:
 
     @property
     def fingerprint(self) -> str:
-        """Give the sha256 of prompts, answers and tokens."""
+        """The sha256 of prompts, answers and tokens."""
         rows = [(one.prompt, one.answer, one.relation, one.ids) for one in self.asked]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def relations(self) -> tuple[str, ...]:
-        """Give the relations in the order in which they first occur."""
+        """The relations in the order in which they first occur."""
         return tuple(dict.fromkeys(one.relation for one in self.asked))
 
     def others(self, row: int) -> tuple[int, ...]:
-        """Give the first tokens of other answers to the relation of one question, without its own."""
+        """The first tokens of other answers to the relation of one question, without its own."""
         own = self.asked[row]
         found = {one.token for one in self.asked if one.relation == own.relation} - {own.token}
         return tuple(sorted(found))
@@ -147,7 +147,7 @@ def _facts(model: Model, relation: str, seed: int) -> Iterator[Question]:
 
 
 def _usual(model: Model, objects: Sequence[str], asked: Sequence[Question], relation: str) -> tuple[int, ...]:
-    """Give the tokens of the relation's most frequent object; () where it cannot be asked."""
+    """The tokens of the relation's most frequent object; () where it cannot be asked."""
     prompt = next((one.prompt for one in asked if one.relation == relation), None)
     found = None if prompt is None else answer_ids(model, prompt, Counter(objects).most_common(1)[0][0])
     return found or ()

@@ -30,7 +30,7 @@ SATURATED = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Answering:
-    """Hold how a model answers each question.
+    """How a model answers each question.
 
     Attributes:
         questions: what was asked.
@@ -49,15 +49,15 @@ class Answering:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Give the fact of each question."""
+        """The fact of each question."""
         return tuple(one.group for one in self.questions.asked)
 
     def rows(self, relation: str) -> list[int]:
-        """Give the questions of a relation."""
+        """The questions of a relation."""
         return [row for row, one in enumerate(self.questions.asked) if one.relation == relation]
 
     def overall(self) -> tuple[Finding, ...]:
-        """Give accuracy and log-probability over all questions."""
+        """Accuracy and log-probability over all questions."""
         return (
             self._accuracy("accuracy", range(len(self.right))),
             Finding(
@@ -72,7 +72,7 @@ class Answering:
         )
 
     def by_relation(self) -> tuple[Finding, ...]:
-        """Give the accuracy of each relation that has enough questions, where there are several."""
+        """The accuracy of each relation that has enough questions, where there are several."""
         names = self.questions.relations
         rows = {name: self.rows(name) for name in names} if len(names) > 1 else {}
         return tuple(

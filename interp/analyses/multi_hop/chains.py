@@ -21,7 +21,7 @@ __all__ = ["Chain", "Chains", "draw"]
 
 @dataclass(frozen=True)
 class Chain:
-    """Hold two facts that share an entity which the question for both only describes.
+    """Two facts that share an entity which the question for both only describes.
 
     Attributes:
         both: the two-hop question: ``the currency of the country whose capital is Paris is``.
@@ -46,7 +46,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Placed:
-    """Hold a chain as a tokenizer sees it.
+    """A chain as a tokenizer sees it.
 
     Attributes:
         chain: the texts.
@@ -65,7 +65,7 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """Hold what is asked of every model alike.
+    """What is asked of every model alike.
 
     Attributes:
         asked: the chains.
@@ -81,12 +81,12 @@ class Chains:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Give what intervals are over."""
+        """What intervals are over."""
         return tuple(one.chain.group or one.chain.bridge for one in self.asked)
 
     @property
     def fingerprint(self) -> str:
-        """Give the sha256 of all texts and tokens."""
+        """The sha256 of all texts and tokens."""
         rows = [astuple(one) for one in (*self.asked, *self.others)]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 

@@ -29,7 +29,7 @@ __all__ = ["consistency", "recalled", "second_hop_slopes", "two_hop"]
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Hold how the questions are answered.
+    """How the questions are answered.
 
     Attributes:
         first: 1 where every token of the bridge is the likeliest after the question for it, else 0.
@@ -86,7 +86,7 @@ def _right(
 
 
 def consistency(one: Float[Tensor, "item vocab"], two: Float[Tensor, "item vocab"]) -> Float[Tensor, " item"]:
-    """Give CnstScore: half the negative cross-entropies of two distributions in both directions, in nats.
+    """CnstScore: half the negative cross-entropies of two distributions in both directions, in nats.
 
     Args:
         one: log-probabilities.
@@ -98,7 +98,7 @@ def consistency(one: Float[Tensor, "item vocab"], two: Float[Tensor, "item vocab
 def recalled(
     model: Model, readout: Readout, where: Sequence[Placed], bridges: Int[Tensor, " item"]
 ) -> Float[Tensor, "layer item"]:
-    """Give EntRec of every layer: the bridge's log-probability read at the end of its description, in nats.
+    """EntRec of every layer: the bridge's log-probability read at the end of its description, in nats.
 
     Args:
         model: what is run, once.
@@ -114,7 +114,7 @@ def recalled(
 def second_hop_slopes(
     model: Model, readout: Readout, chains: Chains, one_hop: Float[Tensor, "item vocab"]
 ) -> Float[Tensor, "layer item"]:
-    """Give the slope of CnstScore as the description's end moves along EntRec's gradient: is recall used?
+    """The slope of CnstScore as the description's end moves along EntRec's gradient: is recall used?
 
     The derivative at 0 of ``CnstScore(x + a * grad_x EntRec)`` is the product of both gradients: one backward
     pass through the model and one through the last step, for all layers at once.
@@ -171,7 +171,7 @@ JOINT = {
 
 @dataclass(frozen=True, eq=False)
 class _Hops:
-    """Hold what one model does with the chains.
+    """What one model does with the chains.
 
     Attributes:
         chains: what was asked.
@@ -189,16 +189,16 @@ class _Hops:
 
     @property
     def first(self) -> Float[np.ndarray, "layer item"]:
-        """Give 1 where the bridge is said more clearly than where another is described."""
+        """1 where the bridge is said more clearly than where another is described."""
         return (self.recall > self.recall_other).astype(np.float64)
 
     @property
     def second(self) -> Float[np.ndarray, "layer_but_one item"] | None:
-        """Give 1 where recalling the bridge more would make the answers more alike."""
+        """1 where recalling the bridge more would make the answers more alike."""
         return None if self.slopes is None else (self.slopes > 0).astype(np.float64)
 
     def joint(self) -> dict[str, Float[np.ndarray, "layer_but_one item"]]:
-        """Give the four outcomes of both tests; nothing where the second was not made."""
+        """The four outcomes of both tests; nothing where the second was not made."""
         if self.second is None:
             return {}
         one, two = self.first[:-1], self.second

@@ -111,7 +111,7 @@ def probe(
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Hold what one fitted probe says about every prompt.
+    """What one fitted probe says about every prompt.
 
     Attributes:
         probe: the fitted probe; None for the majority label.

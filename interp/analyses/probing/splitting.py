@@ -31,7 +31,7 @@ def check_labels(data: Labelled) -> None:
 
 
 def split_of(data: Labelled, fractions: Sequence[float], seed: int) -> tuple[Split, tuple[str, ...]]:
-    """Give the data's own split where it has one, otherwise a split by groups, stratified by label.
+    """The data's own split where it has one, otherwise a split by groups, stratified by label.
 
     Args:
         data: the prompts.

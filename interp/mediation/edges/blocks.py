@@ -112,7 +112,7 @@ class Blocks:
         return frame.found
 
     def normed(self, layer: int, stream: Stream) -> Stream:
-        """Give what the projections of a block get when the block gets this stream."""
+        """What the projections of a block get when the block gets this stream."""
         site = Site("q", layer)
         place = Location(self.model.architecture.locate(site).module, "in", Whole())
         frame = Frame(len(stream), stream.shape[1], stop=True)
@@ -121,7 +121,7 @@ class Blocks:
         return frame.found[site]
 
     def weight(self, site: Site) -> tuple[Tensor, Tensor | None] | None:
-        """Give weights ``[d_model head d_head]`` and bias ``[head d_head]`` of ``q.l``, ``k.l`` or ``v.l``.
+        """Weights ``[d_model head d_head]`` and bias ``[head d_head]`` of ``q.l``, ``k.l`` or ``v.l``.
 
         None where the projection is no plain linear layer (a quantized one, say).
         """
@@ -131,7 +131,7 @@ class Blocks:
         return self._slices[site]
 
     def project(self, site: Site, inner: Stream) -> Tensor:
-        """Give the site's value ``[row pos d_head]`` for one head (``[row pos head d_head]`` for all).
+        """The site's value ``[row pos d_head]`` for one head (``[row pos head d_head]`` for all).
 
         Args:
             site: ``q.l.h`` or ``q.l``, likewise ``k`` and ``v``.
@@ -169,7 +169,7 @@ class Blocks:
 def contribution(
     model: Model, writer: Site, values: Mapping[Site, Tensor], less: Mapping[Site, Tensor] | None = None
 ) -> Tensor:
-    """Give what a writer adds to the stream, ``[row pos d_model]``, or the difference of two such.
+    """What a writer adds to the stream, ``[row pos d_model]``, or the difference of two such.
 
     A head's is ``multiplier * W_O[h] z.h``, without the bias of the output projection.
 

@@ -45,7 +45,7 @@ class CutRow:
 
 @dataclass(frozen=True, eq=False)
 class _Needs:
-    """Hold what a set of cut edges costs: its first block, its writers, its most readers in one block."""
+    """What a set of cut edges costs: its first block, its writers, its most readers in one block."""
 
     start: int
     writers: frozenset[int]
@@ -72,7 +72,7 @@ class EdgeEngine:
     def logits(
         self, rows: Sequence[CutRow], other: Mapping[Site, Tensor], *, progress: bool = False
     ) -> Float[Tensor, "row vocab"]:
-        """Give the fp32 logits after the last token of each copy.
+        """The fp32 logits after the last token of each copy.
 
         Args:
             rows: which edges are cut in which copy.

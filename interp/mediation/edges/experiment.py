@@ -288,7 +288,7 @@ ALLOWED = 1e-3
 
 
 def needed(graph: Graph, n_layers: int, blocks: str) -> list[Site]:
-    """Give the sites whose gradients are needed.
+    """The sites whose gradients are needed.
 
     Args:
         graph: the model's readers.
@@ -302,7 +302,7 @@ def needed(graph: Graph, n_layers: int, blocks: str) -> list[Site]:
 
 @dataclass(eq=False)
 class ReaderSlopes:
-    """Give the slopes of every reader of one pass.
+    """The slopes of every reader of one pass.
 
     Attributes:
         blocks: of the model.
@@ -321,7 +321,7 @@ class ReaderSlopes:
     off: float = 0.0
 
     def each(self, first: int = 0) -> Iterator[tuple[list[int], Tensor]]:
-        """Give numbers of readers and their slopes ``[row reader pos d_model]``, block by block.
+        """Numbers of readers and their slopes ``[row reader pos d_model]``, block by block.
 
         Args:
             first: the first block.
@@ -340,7 +340,7 @@ class ReaderSlopes:
         yield [len(self.graph.readers) - 1], self._after(last - 1)[:, None]
 
     def _after(self, layer: int) -> Tensor:
-        """Give the gradient of the stream after a block."""
+        """The gradient of the stream after a block."""
         last = layer == self.blocks.model.n_layers - 1
         return self.gradients[Site("resid_post", layer) if last else Site("resid_pre", layer + 1)]
 
@@ -358,7 +358,7 @@ class ReaderSlopes:
         return found.unflatten(0, (rows, readers))
 
     def _mlp(self, layer: int) -> Tensor:
-        """Give the slope of what the MLP reads."""
+        """The slope of what the MLP reads."""
         after = self._after(layer)
         if not self.blocks.model.architecture.parallel:
             return self.gradients[Site("resid_mid", layer)] - after

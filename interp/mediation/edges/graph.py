@@ -28,7 +28,7 @@ __all__ = ["Edge", "Graph", "Reader", "heads_add_up", "on_a_path"]
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Hold every writer and reader of a model, and which reader can see which writer.
+    """Every writer and reader of a model, and which reader can see which writer.
 
     Attributes:
         writers: in order of execution; a reader sees the first ``reach`` of them.
@@ -77,7 +77,7 @@ class Graph:
 
     @property
     def n_edges(self) -> int:
-        """Give the number of edges."""
+        """The number of edges."""
         return sum(self.reach)
 
     @cached_property
@@ -86,7 +86,7 @@ class Graph:
         return tuple(self)
 
     def __iter__(self) -> Iterator[Edge]:
-        """Give one edge after the other, reader by reader."""
+        """One edge after the other, reader by reader."""
         for reader, reach in zip(self.readers, self.reach, strict=True):
             for writer in self.writers[:reach]:
                 yield Edge(writer, reader)
@@ -121,11 +121,11 @@ class Graph:
         return table.view(len(self.readers), len(self.writers))
 
     def reaching(self, reader: Reader) -> tuple[Site, ...]:
-        """Give the writers that a reader sees, in order of execution."""
+        """The writers that a reader sees, in order of execution."""
         return self.writers[: self.reach[self._rows[reader]]]
 
     def at(self, layer: int, *kinds: str) -> list[int]:
-        """Give the numbers of a block's readers of some kinds."""
+        """The numbers of a block's readers of some kinds."""
         return [at for at, r in enumerate(self.readers) if r.layer == layer and r.kind in kinds]
 
     def select(self, asked: str | Edge | Sequence[str | Edge]) -> tuple[Edge, ...]:
@@ -312,7 +312,7 @@ def on_a_path(graph: Graph, edges: Collection[Edge]) -> frozenset[Edge]:
 
 
 def _written(graph: Graph) -> Mapping[Reader, tuple[Site, ...]]:
-    """Give the writers that each reader feeds: a key-value group feeds all heads of the group."""
+    """The writers that each reader feeds: a key-value group feeds all heads of the group."""
     heads: dict[int | None, list[Site]] = {}
     for writer in graph.writers:
         if writer.kind in ("head", "attn_out"):

@@ -34,13 +34,13 @@ MORE_THAN = 2.0
 
 
 def carriers_of(writers: Sequence[Site]) -> list[Site]:
-    """Give the sites whose values make up what some writers add."""
+    """The sites whose values make up what some writers add."""
     return sorted({Site("z", one.layer) if one.kind == "head" else one for one in writers})
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Hold rows that are run together, in the order in which they join.
+    """Rows that are run together, in the order in which they join.
 
     Attributes:
         examples: which prompt each row is a copy of.
@@ -96,7 +96,7 @@ class Runner:
         return cls(model, graph, blocks, [read[str(site)] for site in streams], own, other)
 
     def __call__(self, chunk: Chunk) -> Float[Tensor, "row vocab"]:
-        """Give the fp32 logits after the last token of each row."""
+        """The fp32 logits after the last token of each row."""
         used = chunk.cut.flatten(0, 1).any(dim=0).nonzero()[:, 0]
         last, starts = self.model.n_layers, chunk.starts.tolist()
         shape = self.streams[0].shape[1:]
@@ -194,7 +194,7 @@ class Runner:
         ]
 
     def _inputs(self, state: _State, layer: int, rows: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the distinct normed inputs of the readers of a block, and which of them each entry has."""
+        """The distinct normed inputs of the readers of a block, and which of them each entry has."""
         keys = torch.cat([rows[:, None], cut.long()], dim=1)
         distinct, place = torch.unique(keys, dim=0, return_inverse=True)  # sorted by row
         row, mask = distinct[:, 0], distinct[:, 1:]
@@ -213,7 +213,7 @@ class Runner:
 
 @dataclass(eq=False)
 class _State:
-    """Hold where a chunk is on its way through the blocks.
+    """Where a chunk is on its way through the blocks.
 
     ``change`` is other less own, ``[row writer pos d_model]``, zero for writers still to come.
     """
@@ -227,7 +227,7 @@ class _State:
 
 @dataclass(frozen=True, eq=False)
 class _New:
-    """Hold new values ``[entry pos d_head]`` of one head in some rows."""
+    """New values ``[entry pos d_head]`` of one head in some rows."""
 
     rows: Tensor
     head: int

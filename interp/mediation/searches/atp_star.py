@@ -90,7 +90,7 @@ class AtPStar(GradientSearch):
 def _estimates(
     layers: Sequence[int], experiment: Experiment, direction: str
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
-    """Give ``[mediator pair]`` estimates in one direction; copy 0 of the rows drops no layer."""
+    """``[mediator pair]`` estimates in one direction; copy 0 of the rows drops no layer."""
     sources = experiment.sources(direction)
     asked = _asked(experiment.mediators)
     extra = {Site("z", place.carrier.layer) for place, _ in asked}
@@ -114,7 +114,7 @@ def _estimates(
 
 
 def _asked(mediators: Sequence[Mediator]) -> list[tuple[Place, bool]]:
-    """Give the places of queries and keys, and whether one position of them is replaced."""
+    """The places of queries and keys, and whether one position of them is replaced."""
     found = [
         (place, mediator.position is not None)
         for mediator in mediators
@@ -189,7 +189,7 @@ def _runs(asked: Sequence[tuple[Place, bool]]) -> list[tuple[list[Place], bool]]
 
 
 def _combined(mediators: Sequence[Mediator], layers: Sequence[int], found: np.ndarray) -> np.ndarray:
-    """Give the plain estimates, or their signs times the mean magnitude over dropped layers where larger."""
+    """The plain estimates, or their signs times the mean magnitude over dropped layers where larger."""
     if not layers:
         return found[0]
     keep = np.array([[m.layer != one or m.site.kind in STREAM for one in layers] for m in mediators])

@@ -72,7 +72,7 @@ def _need_writers(experiment: Experiment) -> None:
 
 
 def _changes(experiment: Experiment, direction: str) -> tuple[Tensor, list[Tensor]]:
-    """Give the final streams ``[pair d_model]``, and per mediator what is added to them."""
+    """The final streams ``[pair d_model]``, and per mediator what is added to them."""
     base = experiment.base(direction)[0]
     last = torch.tensor(experiment.pairs.lengths) - 1
     final = f"resid_post.{experiment.model.n_layers - 1}"
@@ -87,7 +87,7 @@ def _changes(experiment: Experiment, direction: str) -> tuple[Tensor, list[Tenso
 
 
 def _change(experiment: Experiment, mediator: Mediator, node: Tensor, there: Tensor) -> Tensor:
-    """Give what a mediator's replacement adds to the stream at the last position, ``[pair d_model]``."""
+    """What a mediator's replacement adds to the stream at the last position, ``[pair d_model]``."""
     place = mediator.places[0]
     if isinstance(place.index, int):
         node, there = node[:, place.index], there[:, place.index]

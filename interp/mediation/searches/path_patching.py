@@ -163,7 +163,7 @@ class _Paths:
         return SIGNS[direction] * (measured - plain), billed(engine)
 
     def _after_the_first(self) -> set[Site]:
-        """Give the writers between the receivers, which respond to the first of them."""
+        """The writers between the receivers, which respond to the first of them."""
         first, last = (
             self.edges.graph.reaching(reader) for reader in (self.receivers[0], self.receivers[-1])
         )
@@ -206,7 +206,7 @@ class _Noted:
         }
 
     def values(self, sender: Site, through: Sequence[str]) -> dict[Site, Tensor]:
-        """Give what cut edges carry: carrier -> ``[pair pos ...]``.
+        """What cut edges carry: carrier -> ``[pair pos ...]``.
 
         Args:
             sender: which has the other prompt's value.

@@ -31,7 +31,7 @@ Patterns = Float[Tensor, "row head query key"]
 def pattern_slope(
     z_slope: Float[Tensor, "row pos head d_head"], v: Float[Tensor, "row pos group d_head"]
 ) -> Patterns:
-    """Give the slope of the metric in each attention probability, ``dY/dz[t] . v[i]``.
+    """The slope of the metric in each attention probability, ``dY/dz[t] . v[i]``.
 
     Args:
         z_slope: the metric's gradient at ``z``.
@@ -70,7 +70,7 @@ def _without_own(values: Patterns) -> Patterns:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Hold the unchanged streams, queries, keys, values and patterns of some prompts.
+    """The unchanged streams, queries, keys, values and patterns of some prompts.
 
     Attributes:
         experiment: the model and the replacement.
@@ -98,17 +98,17 @@ class Attention:
         return cls(experiment, tokens, {site: read[str(site)] for site in sites})
 
     def slope(self, layer: int, z_slope: Tensor) -> Patterns:
-        """Give the metric's slope in each probability of a layer."""
+        """The metric's slope in each probability of a layer."""
         return pattern_slope(z_slope, self.read[Site("v", layer)])
 
     def pattern(self, layer: int) -> Patterns:
-        """Give the unchanged pattern of a layer, as float64."""
+        """The unchanged pattern of a layer, as float64."""
         return self.read[Site("pattern", layer)].double().transpose(1, 2)
 
     def moved(
         self, places: Sequence[Place], sources: Mapping[Site, Tensor], parity: int | None = None
     ) -> dict[Place, Patterns]:
-        """Give each place's pattern after its queries or keys are replaced; one place per layer at most.
+        """Each place's pattern after its queries or keys are replaced; one place per layer at most.
 
         Args:
             places: what is replaced, each in its own layer; layers do not see each other's changes.
@@ -128,7 +128,7 @@ class Attention:
     def weights(
         self, places: Sequence[Place], sources: Mapping[Site, Tensor]
     ) -> tuple[dict[Place, Patterns], int]:
-        """Give ``p exp(change of score)`` for each key replaced alone, and how many could not be read.
+        """``p exp(change of score)`` for each key replaced alone, and how many could not be read.
 
         Two runs replace the keys at even and at odd positions. In each, the ratio of a replaced key's
         probability to that of one that stayed is free of the normaliser. It cannot be read where the keys

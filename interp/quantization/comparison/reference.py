@@ -46,7 +46,7 @@ class Comparable(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """Hold one analysis of the reference.
+    """One analysis of the reference.
 
     Attributes:
         name: of the analysis.
@@ -69,13 +69,13 @@ class Reference:
     known: dict[str, Excess] = field(default_factory=dict)
 
     def before(self, name: str, seed: int) -> Excess:
-        """Give a finding's excess with its interval, computed once."""
+        """A finding's excess with its interval, computed once."""
         if name not in self.known:
             self.known[name] = Excess.of(self.findings[name], seed)
         return self.known[name]
 
     def floor(self, name: str, label: str) -> float:
-        """Give the larger noise floor of a finding; bf16 is not its own noise."""
+        """The larger noise floor of a finding; bf16 is not its own noise."""
         return max((value for kind, value in self.noise[name].items() if kind != label), default=0.0)
 
     @property
@@ -122,7 +122,7 @@ def by_name(analysis: Any) -> dict[str, Comparable]:
 
 
 def _name(analysis: Any) -> str:
-    """Give a function's own name, through ``functools.partial``."""
+    """A function's own name, through ``functools.partial``."""
     inner = analysis
     while isinstance(inner, partial):
         inner = inner.func
@@ -185,7 +185,7 @@ def analysed(
 
 
 def findings_of(name: str, result: Any) -> tuple[Finding, ...]:
-    """Give the findings of a result; none where it has none to judge.
+    """The findings of a result; none where it has none to judge.
 
     Raises:
         ConfigError: it is no result.
@@ -220,7 +220,7 @@ def _check_repeats(name: str, first: Mapping[str, Finding], again: Mapping[str, 
 
 @contextmanager
 def _noisy(kind: str, model: Model) -> Iterator[Model]:
-    """Give a model whose numbers differ from the reference's by noise alone."""
+    """A model whose numbers differ from the reference's by noise alone."""
     with ExitStack() as stack:
         if kind == "layout":
             stack.enter_context(layout(LAYOUT))

@@ -155,7 +155,7 @@ def _check_done(model: Model, done: Iterable[Cell]) -> None:
 def _others(
     model: Model, schemes: Sequence[Scheme], other: Model | None, mode: str, calibration: Any
 ) -> Iterator[tuple[str, Callable[[], Model]]]:
-    """Give the name of each other model, and how it is made when it is needed."""
+    """The name of each other model, and how it is made when it is needed."""
     for scheme in schemes:
         given = calibration if scheme.needs_calibration else None
         yield (

@@ -317,7 +317,7 @@ def _sum(
     weight: float,
     groups: tuple[str, ...],
 ) -> Interval:
-    """Give the interval of one mean plus a multiple of another, taken item by item.
+    """The interval of one mean plus a multiple of another, taken item by item.
 
     From the intervals of both and their correlation over groups (Zou and Donner 2008, equation 3), so that
     what the interval of a share knows of answers that were not seen in so few groups is kept.
@@ -355,7 +355,7 @@ def _of_statistics(reference: Finding, other: Finding, before: Excess, seed: int
 
 
 def _draws(finding: Finding, seed: int) -> Float[np.ndarray, "2 draw"]:
-    """Give value and control with every item once, then for draws of groups; no draws of too few groups."""
+    """Value and control with every item once, then for draws of groups; no draws of too few groups."""
     names = {group: code for code, group in enumerate(dict.fromkeys(finding.groups))}
     codes, n = np.array([names[group] for group in finding.groups]), len(names)
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS if n >= ENOUGH else 0)
@@ -371,7 +371,7 @@ def _draws(finding: Finding, seed: int) -> Float[np.ndarray, "2 draw"]:
 
 
 def _interval(drawn: Float[np.ndarray, " draw"], n_groups: int) -> Interval:
-    """Give the interval of a number from its draws; the first is the number itself.
+    """The interval of a number from its draws; the first is the number itself.
 
     It is the percentile interval, made wider for few groups (Hesterberg 2015, section 4.5) and moved so that
     its middle draw is the value itself: items drawn twice are alike, which moves many statistics one way. It

@@ -19,5 +19,5 @@ LIBRARIES: dict[str, str] = {
 
 
 def library_of(scheme: Scheme) -> Library:
-    """Give the library of a scheme, without importing the package behind it."""
+    """The library of a scheme, without importing the package behind it."""
     return import_module(LIBRARIES[scheme.library]).library()

@@ -35,21 +35,21 @@ class Bitsandbytes(Library):
     extra: ClassVar[str] = "bnb"
 
     def packed(self, job: Job) -> Packed:
-        """Give a ``Linear8bitLt`` or ``Linear4bit`` for each layer, safe to run, save and differentiate."""
+        """A ``Linear8bitLt`` or ``Linear4bit`` for each layer, safe to run, save and differentiate."""
         make = _int8 if job.scheme.bits == 8 else _four
         with quiet():
             return Packed({name: make(layer, job.scheme) for name, layer in job.layers.items()})
 
     @torch.no_grad()
     def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
-        """Give the dequantized weights."""
+        """The dequantized weights."""
         if _is_four(module):
             return _dequantized(module).float()
         weight: Any = module.weight
         return weight.data.float() * _row_scales(module).float()[:, None] / 127
 
     def group(self, job: Job, name: str) -> int:
-        """Give 64 for the 4-bit codes, whose blocks run on from one row into the next, and 0 for int8."""
+        """64 for the 4-bit codes, whose blocks run on from one row into the next, and 0 for int8."""
         return 0 if job.scheme.bits == 8 else BLOCK
 
     def needed(self, layer: nn.Linear, scheme: Scheme, group: int) -> int:
@@ -87,7 +87,7 @@ def _is_four(module: nn.Module) -> bool:
 
 
 def _dequantized(module: nn.Module) -> Float[Tensor, "out in"]:
-    """Give the weights of a 4-bit layer, read as one long row.
+    """The weights of a 4-bit layer, read as one long row.
 
     Version 0.50.2 reads ``[out, in]`` on a CPU as if blocks started anew with each row, which is wrong where
     64 does not divide ``in`` (width 96: a relative error of 0.26 instead of 0.09).
@@ -178,12 +178,12 @@ def _quiet_linear() -> Any:
 
 
 def _row_scales(module: nn.Module) -> Tensor:
-    """Give the largest absolute weight per row; the first forward pass moves it to another place."""
+    """The largest absolute weight per row; the first forward pass moves it to another place."""
     weight: Any = module.weight
     state: Any = module.state
     return weight.SCB if weight.SCB is not None else state.SCB
 
 
 def library() -> Bitsandbytes:
-    """Give the library."""
+    """The library."""
     return Bitsandbytes()

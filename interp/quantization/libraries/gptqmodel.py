@@ -28,7 +28,7 @@ ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 class Codes(nn.Module):
-    """Hold the weights of a layer as ``scale * (code - zero)``.
+    """The weights of a layer as ``scale * (code - zero)``.
 
     Args:
         codes: a whole number per weight.
@@ -65,7 +65,7 @@ class Codes(nn.Module):
     rows: Tensor | None
 
     def dequantized(self) -> Float[Tensor, "out in"]:
-        """Give the weights, in float32, with the factors put back."""
+        """The weights, in float32, with the factors put back."""
         scale = self.scale.float()[:, self.group_of]
         weight = (self.codes.float() - self.zero.float()[:, self.group_of]) * scale
         weight = weight if self.columns is None else weight / self.columns.float()
@@ -134,7 +134,7 @@ class Gptqmodel(Library):
         return found and f"{found}, or beside torch 2.13 {older}"
 
     def packed(self, job: Job) -> Packed:
-        """Give the codes of each layer.
+        """The codes of each layer.
 
         Raises:
             ConfigError: AWQ is asked for layers that have no group size in common.
@@ -155,7 +155,7 @@ class Gptqmodel(Library):
         return Packed({name: unpack(tensors, name, job.scheme.bits, factors) for name in names})
 
     def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
-        """Give the dequantized weights."""
+        """The dequantized weights."""
         assert isinstance(module, Codes)
         return module.dequantized()
 
@@ -246,5 +246,5 @@ def _read(folder: Path) -> dict[str, Tensor]:
 
 
 def library() -> Gptqmodel:
-    """Give the library."""
+    """The library."""
     return Gptqmodel()

@@ -21,7 +21,7 @@ __all__ = ["Job", "Library", "Packed", "group_for", "stored"]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Hold what is to be quantized.
+    """What is to be quantized.
 
     Attributes:
         hf: a copy of the model, with its own modules and shared weights; nothing of it may be changed.
@@ -37,13 +37,13 @@ class Job:
     texts: tuple[tuple[int, ...], ...] = ()
 
     def group(self, name: str) -> int:
-        """Give the group size for a layer: the one asked, a smaller one that divides its width, or 0."""
+        """The group size for a layer: the one asked, a smaller one that divides its width, or 0."""
         return group_for(self.layers[name].in_features, self.scheme.group)
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Hold what a library made.
+    """What a library made.
 
     Attributes:
         modules: layer name -> the library's module.
@@ -86,10 +86,10 @@ class Library(ABC):
 
     @abstractmethod
     def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
-        """Give the weights that a module of :meth:`packed` stands for, in float32."""
+        """The weights that a module of :meth:`packed` stands for, in float32."""
 
     def group(self, job: Job, name: str) -> int:
-        """Give the group size that a layer gets; 0 for a row."""
+        """The group size that a layer gets; 0 for a row."""
         return job.group(name)
 
     def needed(self, layer: nn.Linear, scheme: Scheme, group: int) -> int:
@@ -112,7 +112,7 @@ def stored(tensor: Tensor) -> int:
 
 
 def group_for(width: int, asked: int) -> int:
-    """Give the group asked, or the largest of 128, 64 and 32 below it that divides a width; else 0, a row."""
+    """The group asked, or the largest of 128, 64 and 32 below it that divides a width; else 0, a row."""
     sizes = [asked, *(size for size in (128, 64, 32) if size < asked)]
     return next((size for size in sizes if size and size <= width and width % size == 0), 0)
 

@@ -16,7 +16,7 @@ SMALLEST = 1e-8
 
 
 class Rounded(nn.Module):
-    """Hold a linear layer's weights as whole numbers with a scale (and an offset) per group.
+    """A linear layer's weights as whole numbers with a scale (and an offset) per group.
 
     At 8 bits a weight is ``scale * code`` with codes from -127 to 127; below, ``scale * (code - zero)`` with
     codes from 0 to ``2**bits - 1`` and a range that includes 0.
@@ -38,7 +38,7 @@ class Rounded(nn.Module):
     zero: Tensor
 
     def dequantized(self) -> Float[Tensor, "out in"]:
-        """Give the weights that the codes stand for, in float32."""
+        """The weights that the codes stand for, in float32."""
         return ((self.codes.float() - self.zero.float()) * self.scale).flatten(1)
 
     def forward(self, states: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
@@ -64,13 +64,13 @@ class Rounding(Library):
     """Round every layer by itself."""
 
     def packed(self, job: Job) -> Packed:
-        """Give a :class:`Rounded` for each layer."""
+        """A :class:`Rounded` for each layer."""
         return Packed(
             {name: Rounded(layer, job.scheme.bits, job.group(name)) for name, layer in job.layers.items()}
         )
 
     def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
-        """Give the dequantized weights."""
+        """The dequantized weights."""
         assert isinstance(module, Rounded)
         return module.dequantized()
 
@@ -82,5 +82,5 @@ class Rounding(Library):
 
 
 def library() -> Rounding:
-    """Give the library."""
+    """The library."""
     return Rounding()

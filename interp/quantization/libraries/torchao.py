@@ -22,7 +22,7 @@ class Torchao(Library):
     package: ClassVar[str] = "torchao"
 
     def packed(self, job: Job) -> Packed:
-        """Give each layer with a weight of torchao's.
+        """Each layer with a weight of torchao's.
 
         Raises:
             ModelError: torchao does not take the model's type of number.
@@ -42,7 +42,7 @@ class Torchao(Library):
         return Packed(modules)
 
     def weight(self, module: nn.Module) -> Float[Tensor, "out in"]:
-        """Give the dequantized weights."""
+        """The dequantized weights."""
         weight: Any = module.weight
         return weight.dequantize().float()
 
@@ -58,5 +58,5 @@ def _config(bits: int, group: int) -> Any:
 
 
 def library() -> Torchao:
-    """Give the library."""
+    """The library."""
     return Torchao()
