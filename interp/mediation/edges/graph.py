@@ -110,7 +110,7 @@ class Graph:
         return edge in self._places
 
     def indices(self, edges: Sequence[Edge]) -> Int[Tensor, " edge"]:
-        """Give ``reader number * number of writers + writer number`` of each edge."""
+        """``reader number * number of writers + writer number`` of each edge."""
         places = [self._places[edge] for edge in edges]
         return torch.tensor(places, dtype=torch.long)
 
