@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from interp._lazy import exports
+from interp._version import __version__
 
 if TYPE_CHECKING:
     from interp import mediation as mediation
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from interp.models.model import Model as Model
     from interp.report import plot as plot
     from interp.sites import Site as Site
-
-__version__ = "0.1.0"
 
 __getattr__, _, _names = exports(__name__)
 __all__ = ["__version__", *_names]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -295,13 +295,13 @@ def _texts(settings: CompareSettings) -> tuple[str, ...]:
 
 def _identity(model: Model, other: Model | None, texts: Sequence[str]) -> dict[str, Any]:
     """What a finished cell must have been measured with to be used again, beside the settings."""
-    from interp.runs.identity import own_version
+    from interp._version import __version__
 
     return {
         "model": model.fingerprint,
         "other": None if other is None else other.fingerprint,
         "calibration": hashlib.sha256("\n".join(texts).encode()).hexdigest() if texts else None,
-        "version": own_version(),
+        "version": __version__,
     }
 
 

@@ -45,9 +45,9 @@ EXAMPLES = (
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from interp.runs.identity import own_version
+        from interp._version import __version__
 
-        click.echo(f"interp {own_version()}")
+        click.echo(f"interp {__version__}")
         context.exit()
 
 

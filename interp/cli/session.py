@@ -168,14 +168,14 @@ class Session:
         self, status: str, data: Any, *, run: Path | None = None, artifacts: Sequence[str] = ()
     ) -> None:
         """Print the one JSON object of this call on stdout."""
+        from interp._version import __version__
         from interp.results import jsonable
-        from interp.runs.identity import own_version
 
         plain, nulls = jsonable(data)
         content = {
             "schema": "interp.envelope/1",
             "command": self.command,
-            "version": own_version(),
+            "version": __version__,
             "run": None if run is None else run.as_posix(),
             "status": status,
             "data": plain,

@@ -8,6 +8,8 @@ import platform
 from collections.abc import Sequence
 from importlib import metadata
 
+from interp._version import __version__
+
 __all__ = ["PACKAGES", "cache_key", "versions"]
 
 PACKAGES = (
@@ -22,20 +24,13 @@ PACKAGES = (
 )
 
 
-def own_version() -> str:
-    """This toolkit's version."""
-    from interp import __version__
-
-    return __version__
-
-
 def versions() -> dict[str, str]:
     """The versions a run depends on: Python, platform, this toolkit, the packages it computes with."""
     found = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "interp": own_version(),
+        "interp": __version__,
         **{name: version for name, version in found.items() if version},
     }
 
@@ -82,6 +77,6 @@ def cache_key(
         "positions": positions,
         "dtype": dtype,
         "scheme": scheme,
-        "library": own_version().split(".")[0] if library is None else library,
+        "library": __version__.split(".")[0] if library is None else library,
     }
     return hashlib.sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

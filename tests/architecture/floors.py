@@ -25,7 +25,7 @@ FLOORS: dict[str, int] = {
     "interp.pairs": 1,
     "interp.results": 1,
     "interp.runs": 1,
-    "interp.__version__": 0,
+    "interp._version": 0,
     "interp._lazy": 0,
     "interp.errors": 0,
     "interp.paths": 0,

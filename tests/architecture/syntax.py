@@ -54,7 +54,7 @@ class Module:
                 base = self._absolute(node)
                 for alias in node.names:
                     longer = f"{base}.{alias.name}"
-                    yield node.lineno, longer if longer in known or alias.name == "__version__" else base
+                    yield node.lineno, longer if longer in known else base
             elif isinstance(node, ast.Call):
                 yield from _imported_by_call(node)
 
