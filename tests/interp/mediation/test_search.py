@@ -166,7 +166,10 @@ def test_metrics_against_plain_arithmetic(metric: str) -> None:
     pairs = pairs_of(model, 3)
     logits = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
     reference = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
-    found = METRICS[metric].values(logits, Targets.of(pairs, logits.device, reference))
+    # a step of a metric of whole answers: the next token, of the sides that are scored
+    alone = METRICS[metric].whole == ("answer",)
+    scored = replace(pairs, foil_ids=((),) * 3) if alone else pairs
+    found = METRICS[metric].values(logits, Targets.of(scored, logits.device, reference))
     for row in range(3):
         chance = torch.softmax(logits[row].double(), 0)
         a, f = pairs.answer_ids[row][0], pairs.foil_ids[row][0]
@@ -174,6 +177,8 @@ def test_metrics_against_plain_arithmetic(metric: str) -> None:
         wanted = {
             "logit-diff": float(logits[row, a] - logits[row, f]),
             "log-prob": float(chance[a].log()),
+            "answer-log-prob": float(chance[a].log()),
+            "answer-log-odds": float(chance[a].log() - chance[f].log()),
             "prob": float(chance[a]),
             "prob-diff": float(chance[a] - chance[f]),
             "kl": -float((clean * (clean.log() - chance.log())).sum()),
