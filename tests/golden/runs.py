@@ -22,6 +22,7 @@ from interp.analyses.table import ANALYSES
 from interp.cli import main
 from tests.golden import extract
 from tests.golden.numbers import Numbers
+from tests.noisy import demo
 
 __all__ = ["RUNS", "Run"]
 
@@ -48,7 +49,7 @@ class Run:
 
 @lru_cache(maxsize=1)
 def model() -> interp.Model:
-    return interp.load("demo")
+    return demo()
 
 
 def protocol(name: str) -> Numbers:

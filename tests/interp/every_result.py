@@ -15,6 +15,7 @@ from interp.store import ActivationStore
 from interp.tasks import Labelled
 from tests.interp import compared_results
 from tests.interp.mediation.test_planted_subspaces import balanced
+from tests.noisy import demo
 from tests.planted import planted_subspace
 from tests.planted_heads import PLANTED, Planted, planted
 from tests.tiny import WORDS, tiny
@@ -86,17 +87,19 @@ def labels() -> ProbeResult:
 
 def concepts() -> Result:
     """A concept probe at the best of two layers of the bundled model, with its use."""
-    model = interp.load("demo")
+    model = demo()
     given = {"layers": "8,23", "sizes": (150, 30, 40), "controls": ("constant", "shuffled", "ridge")}
     found = interp.probe_concepts(model, **given)
     return replace(found, causal=causal_use(model, found, prompts=6))
 
 
 def decoded() -> Result:
-    """One prompt, read by a probe that was trained for the occasion."""
+    """One prompt, read by a probe that was trained on a few prompts."""
     from interp.analyses.concepts import decode
+    from interp.analyses.concepts.trial import trained_probe
 
-    return decode(interp.load("demo"), "Denmark : krone = Japan :")
+    model = demo()
+    return decode(model, "Denmark : krone = Japan :", probe=trained_probe(model, 20, n=350), layer=20)
 
 
 def generated() -> Result:
@@ -104,8 +107,8 @@ def generated() -> Result:
     from interp.analyses.concepts.generation import bundled_questions, probe_generation
     from interp.analyses.concepts.trial import trained_probe
 
-    model = interp.load("demo")
-    return probe_generation(model, trained_probe(model, 23), bundled_questions(3), layer=23)
+    model = demo()
+    return probe_generation(model, trained_probe(model, 23, n=350), bundled_questions(3), layer=23)
 
 
 MAKERS: dict[str, Callable[[], Result]] = {

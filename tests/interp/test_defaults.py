@@ -22,6 +22,7 @@ from interp import mediation, quantization, tasks
 from interp.errors import InterpError
 from probes import controls, evaluation, hyperdimensional, statistics, sweeps
 from probes.vsa import MAP, Codebook, structures
+from tests.noisy import demo
 from tests.tiny import build
 
 PACKAGES = (
@@ -42,7 +43,7 @@ PACKAGES = (
 @cache
 def given() -> SimpleNamespace:
     """What the calls are given: the model, data drawn with defaults, and arrays captured from the model."""
-    tokenizer = interp.load("demo").tokenizer
+    tokenizer = demo().tokenizer
     model = interp.load(build("llama", vocab_size=len(tokenizer)), tokenizer=tokenizer)
     data = tasks.labelled("subject-number", n=90)
     pairs = tasks.sample(model, "ioi", 8, only_correct=False)

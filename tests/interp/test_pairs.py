@@ -11,12 +11,12 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-import interp
 from interp.errors import AlignmentError, ConfigError, DataError
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.tasks.pairs import PAIR_TASKS, sample
+from tests.noisy import demo as bundled
 from tests.tiny import build, tiny
 
 GOOD = Pair("w01 w02 w03", "w01 w05 w03", ("w10",), ("w11", "w12"), "swap", "a")
@@ -30,7 +30,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def demo() -> Model:
-    return interp.load("demo")
+    return bundled()
 
 
 def test_a_pair_is_tokenized_with_its_answers(model: Model) -> None:

@@ -24,7 +24,7 @@ from interp.tasks.protocols import PROTOCOLS
 from probes import HyperdimensionalProbe
 from probes.controls import ordered_slots, shuffled_labels
 from probes.evaluation import LEAKS
-from tests.noisy import noisy
+from tests.noisy import demo, noisy
 from tests.tiny import build, tiny
 
 SIZES = (1200, 200, 240)
@@ -32,7 +32,7 @@ SIZES = (1200, 200, 240)
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return interp.load("demo")
+    return demo()
 
 
 @pytest.fixture(scope="module")

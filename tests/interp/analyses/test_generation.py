@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-import interp
 from interp.analyses.concepts import trained_probe
 from interp.analyses.concepts.generation import Reply, bundled_questions, probe_generation
 from interp.errors import ConfigError, DataError
 from interp.models.model import Model
 from probes import HyperdimensionalProbe
+from tests.noisy import demo
 
 LAYER = 23
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return interp.load("demo")
+    return demo()
 
 
 @pytest.fixture(scope="module")

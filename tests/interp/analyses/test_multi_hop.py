@@ -21,6 +21,7 @@ from interp.models.quantized import Quantization
 from interp.models.readout import Readout
 from interp.quantization import quantize
 from interp.results import FindingsResult
+from tests.noisy import demo as bundled
 from tests.tiny import FAMILIES, WORDS, build, tokenizer
 
 
@@ -41,7 +42,7 @@ def wrapped(family: str, dtype: torch.dtype = torch.float32) -> Model:
 
 @pytest.fixture(scope="module")
 def demo() -> Model:
-    return interp.load("demo")
+    return bundled()
 
 
 @pytest.fixture(scope="module")

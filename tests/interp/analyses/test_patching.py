@@ -13,6 +13,7 @@ from interp.errors import ConfigError, DataError
 from interp.pairs import PairSet
 from interp.report import plot
 from interp.report.document import document
+from tests.noisy import demo as bundled
 from tests.planted_heads import planted
 
 NODES = ["head.*", "mlp_out.*"]
@@ -84,7 +85,7 @@ def test_ranking_and_evaluation_share_no_group() -> None:
     own = pairs_for(truth.model, truth.pairs)
     assert own.held_out is not None
     assert len(own.ranking) + len(own.held_out) == len(truth.pairs)
-    demo = interp.load("demo")
+    demo = bundled()
     drawn = pairs_for(demo, "ioi", 6, seed=3)
     assert drawn.held_out is not None and len(drawn.ranking) >= 6
     for parts in (own, drawn):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
-from interp import load, quantization
+from interp import quantization
 from interp.analyses import ANALYSES
 from interp.paths import assets
 from interp.quantization import Comparison
+from tests.noisy import demo
 
 pytestmark = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
 )
-ITEMS = {"recall": 120, "two-hop": 40, "probe": 300, "patch": 8, "geometry": 60, "behaviour": 80}
+ITEMS = {"recall": 60, "two-hop": 40, "probe": 200, "patch": 8, "geometry": 30, "behaviour": 80}
+QUICK: dict[str, dict[str, str]] = {"patch": {"search": "attribution"}}
 HEADLINE = {
     "recall": "accuracy",
     "two-hop": "accuracy: two hops",
@@ -27,8 +29,8 @@ HEADLINE = {
 
 @cache
 def compared(name: str) -> Comparison:
-    analysis = ANALYSES[name].bound(n=ITEMS[name])
-    return quantization.compare({name: analysis}, load("demo"), ["fp32", "rtn2"])
+    analysis = partial(ANALYSES[name].bound(n=ITEMS[name]), **QUICK.get(name, {}))
+    return quantization.compare({name: analysis}, demo(), ["fp32", "rtn2"])
 
 
 @pytest.mark.parametrize("name", ITEMS)
@@ -49,8 +51,8 @@ def test_two_bits_are_told(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["recall", "behaviour", "patch"])
 def test_a_few_items_lose_nothing_at_eight_bits(name: str) -> None:
-    analysis = ANALYSES[name].bound(n=4)
-    found = quantization.compare({name: analysis}, load("demo"), ["int8", "fp32"], noise=("layout",))
+    analysis = partial(ANALYSES[name].bound(n=4), **QUICK.get(name, {}))
+    found = quantization.compare({name: analysis}, demo(), ["int8", "fp32"], noise=("layout",))
     table = found.table("findings")
     assert not set(table["verdict"]) & {"lost"}
     assert set(table[table["scheme"] == "fp32"]["verdict"]) <= {"survives", "inconclusive"}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from interp.cli import budget
 from interp.cli.budget import Job, choose_size, in_words, pass_seconds, read_time
 from tests.interp.cli.conftest import Call
+from tests.noisy import demo
 
 CAPTURE = ("capture", "--model", "TINY", "--data", "DATA", "--sites", "resid_post.1")
 
@@ -190,9 +191,8 @@ def test_what_every_command_takes_grows_with_its_size() -> None:
     from interp.cli import compare, decode, patch, probe
     from interp.cli.frame import Work
     from interp.cli.session import Session
-    from interp.models import load
 
-    model = load("demo")
+    model = demo()
 
     def work(settings: Any) -> Work:
         found = Work(Session(["--quiet"]), settings)

@@ -17,6 +17,7 @@ from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.tasks.pairs import sample
+from tests.noisy import demo
 from tests.tiny import WORDS, build, tokenizer
 
 
@@ -116,7 +117,7 @@ def test_only_sizes_that_were_measured_are_told() -> None:
 
 
 def test_the_bundled_models_capitals_need_few_nodes() -> None:
-    model = interp.load("demo")
+    model = demo()
     pairs = sample(model, "capitals", 24)
     effects = mediation.attribution(model, pairs[:12], ["head.*", "mlp_out.*"], verify=0)
     found = circuits.evaluate(model, pairs[12:], effects.top(30), random_circuits=3, removals=0, knockouts=0)

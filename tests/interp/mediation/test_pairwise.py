@@ -16,6 +16,7 @@ from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.tasks.pairs import sample
+from tests.noisy import demo
 from tests.planted_heads import gate
 from tests.tiny import build, tokenizer
 
@@ -105,7 +106,7 @@ def test_what_carries_nothing_interacts_with_nothing() -> None:
 
 
 def test_the_heads_of_the_bundled_model_interact() -> None:
-    model = interp.load("demo")
+    model = demo()
     pairs = sample(model, "capitals", 12)
     found = interactions(model, pairs, ["head.0.3", "head.8.3", "head.20.1"])
     table = found.table()

@@ -18,6 +18,7 @@ from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
 from interp.tasks.pairs import PAIR_TASKS, sample
+from tests.noisy import demo
 from tests.tiny import WORDS, build, tokenizer
 
 
@@ -231,7 +232,7 @@ def test_a_total_effect_that_is_not_told_from_zero_has_no_shares() -> None:
 
 
 def test_the_bundled_model_moves_the_subject_through_a_few_heads() -> None:
-    model = interp.load("demo")
+    model = demo()
     pairs = sample(model, "capitals", 12)
     found = mediation.attribution(model, pairs, "head.*", verify=4)
     assert found.verified.rank_correlation > 0.9
@@ -303,7 +304,7 @@ def test_prompts_of_one_length_are_counted_from_the_start() -> None:
 @pytest.mark.parametrize("task", PAIR_TASKS)
 def test_every_bundled_task_can_be_searched_by_layer_and_token(task: str) -> None:
     """What the list of questions in the documentation promises."""
-    model = interp.load("demo")
+    model = demo()
     pairs = sample(model, task, 6)
     found = mediation.mediators_of(model, pairs, "resid_post.*", positions="each")
     assert len(found) == model.n_layers * min(pairs.lengths)
