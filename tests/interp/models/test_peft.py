@@ -76,8 +76,10 @@ def test_merged_is_unmerged() -> None:
     inner = load(outer.base_model.model.eval())
     apart = inner.capture(IDS, "resid_post.*")
     merged = load(outer.merge_and_unload().eval()).capture(IDS, "resid_post.*")
-    for site in apart.sites:
-        torch.testing.assert_close(merged[site], apart[site], atol=1e-5, rtol=1e-5)
+    without = load(build("llama")).capture(IDS, "resid_post.*")
+    for site in apart.sites:  # merging rounds the weights: states move by up to 2e-5
+        torch.testing.assert_close(merged[site], apart[site], atol=5e-5, rtol=1e-5)
+        assert float((without[site] - apart[site]).abs().max()) > 1e-2
 
 
 def test_a_peft_model_is_its_model_with_the_adapters_that_are_on() -> None:
