@@ -59,7 +59,7 @@ def marked(path: Path) -> Any:
 
 @noisy
 @needs_demo
-@pytest.mark.parametrize("path", map(marked, NOTEBOOKS))
+@pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
 def test_the_notebook_runs(path: Path, tmp_path: Path) -> None:
     execute(nbformat.read(path, as_version=4), tmp_path, seconds=600 if path.stem in REAL else 180)
 
