@@ -31,6 +31,8 @@ UNEMBEDDED, LOGITS = 1024, 1 << 26
 Keep = Callable[[Sequence[int], Tensor], None]
 """Takes numbers of rows and their logits."""
 TOLERANCE = 1e-5
+HALF = 0.05
+"""What a patched pass may differ from a whole one in half precision, relative to the logits."""
 _log = logging.getLogger(__name__)
 
 
@@ -248,7 +250,7 @@ class Engine:
         self.bill.setup += len(chosen)
         off = _relative(logits, wanted)
         self.bill.checked = max(self.bill.checked, off)
-        allowed = TOLERANCE if self.model.dtype == torch.float32 else 0.05
+        allowed = TOLERANCE if self.model.dtype == torch.float32 else HALF
         if not off <= allowed:
             raise ModelError(
                 f"patched passes of {self.model.name!r} differ from whole passes by {off:.1e} "
@@ -282,7 +284,7 @@ def _tried(
         return None, f"its blocks cannot be run one by one ({type(error).__name__})"
     off, allowed = max(_relative(logits, wanted) for logits in plain), TOLERANCE * 10
     if off > allowed and model.dtype != torch.float32:
-        allowed = max(allowed, 2 * _rounding(model, ids[0], wanted))
+        allowed = max(allowed, min(HALF, 2 * _rounding(model, ids[0], wanted)))
     return (walker, "") if off <= allowed else (None, f"a walk differs from the model by {off:.1e}")
 
 

@@ -536,7 +536,7 @@ def test_leaked_prompts_are_counted() -> None:
     texts = list(data.texts)
     texts[data.splits.index("test")] = texts[data.splits.index("train")]
     found = probe(planted(), replaced(data, texts=tuple(texts)), layers=1, controls=())
-    assert any("1 test prompts also stand in training" in warning for warning in found.warnings)
+    assert any("1 test prompts are also in training" in warning for warning in found.warnings)
 
 
 def test_activations_that_are_not_finite_are_named() -> None:

@@ -43,13 +43,13 @@ def torn_model() -> None:
 
 
 def damaged_run() -> None:
-    Path("run").mkdir()
+    unfinished_run()
     Path("run/manifest.json").write_text("{")
 
 
 def unfinished_run() -> None:
     Path("run").mkdir()
-    Path("run/run.json").write_text('{"command": "probe", "configuration": {}}')
+    Path("run/run.json").write_text('{"schema": "interp.run/1", "command": "probe", "configuration": {}}')
 
 
 def sealed() -> None:
