@@ -75,7 +75,7 @@ def test_questions_are_read_before_and_after_they_are_answered(call: Call) -> No
     replies = answer.envelope["data"]["tables"]["replies"]["rows"]
     assert [reply["generated"] for reply in replies] == ["Paris .", "Tokyo ."]
     assert replies[0]["before"] == replies[0]["lost"] == "Paris"
-    shown = call("decode", "--layer", "23", "--questions", "q.csv")
+    shown = call("decode", "--layer", "23", "--questions", "q.csv", "--statements", "300")
     assert "by luck" in shown.out and "the capital of Japan is" in shown.out
 
 
