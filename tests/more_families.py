@@ -248,3 +248,11 @@ def build(kind: str) -> PreTrainedModel:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(parameter + 0.3 * noise if parameter.ndim == 1 else 0.25 * noise)
     return model.eval()
+
+
+def sparse(kind: str) -> Any:
+    """A tiny model with latent attention over the tokens that an indexer chooses."""
+    own = {"index_topk": 8, "index_n_heads": 2, "index_head_dim": 8}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**COMMON, **_LATENT, **own})
+    return AutoModelForCausalLM.from_config(config).eval()

@@ -157,8 +157,15 @@ class Architecture:
     def embedding(self) -> nn.Embedding:
         """The input embedding."""
         found = self.hf.get_input_embeddings()
-        assert isinstance(found, nn.Embedding)
-        return found
+        if isinstance(found, nn.Embedding):
+            return found
+        inner = getattr(found, "base_layer", None) or getattr(found, "original_module", None)
+        if isinstance(inner, nn.Module):
+            raise ModelError(
+                f"{self.name!r} has an adapter on its input embedding ({type(found).__name__}), which is not "
+                "supported: load `model.merge_and_unload()`, where the adapter can be merged."
+            )
+        raise ModelError(f"the input embedding of {self.name!r} is no table but {type(found).__name__}.")
 
     @cached_property
     def d_model(self) -> int:

@@ -212,7 +212,7 @@ def _sibling(hf: PreTrainedModel, blocks: str) -> str:
 def _below(block: nn.Module, root: str, names: Sequence[str]) -> str:
     """Find a linear layer by name below a child of the block, or in the block itself without such a child."""
     start = block.get_submodule(root) if root else block
-    within = {"experts", *families.SHARED_NAMES}
+    within = {"experts", *families.ASIDE_NAMES, *families.SHARED_NAMES}
     linear = {
         path: m
         for path, m in start.named_modules()

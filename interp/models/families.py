@@ -259,6 +259,8 @@ DOWN_NAMES = (
     "proj_down",
 )
 Q_NAMES = ("q_proj", "query", "wq", "q_lin", "query_proj")
+ASIDE_NAMES = ("indexer",)
+"""Parts of attention whose queries and keys only choose the tokens that are attended to."""
 K_NAMES = ("k_proj", "key", "wk", "k_lin", "key_proj")
 V_NAMES = ("v_proj", "value", "wv", "v_lin", "value_proj")
 QKV_NAMES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "att_proj", "qkv_linear")

@@ -119,3 +119,15 @@ def test_pairs_without_an_effect_and_unknown_searches_are_refused() -> None:
         interp.patch(truth.model, same, "head.*")
     with pytest.raises(ConfigError, match="search 'exhaustively' asked"):
         interp.patch(truth.model, truth.pairs, "head.*", search="exhaustively")
+
+
+def test_pairs_whose_answers_the_model_does_not_give_are_said() -> None:
+    """Exchanged answers, and answers of no kind; control: the task itself has no such warning."""
+    truth = planted("induction")
+    model, own = truth.model, list(truth.pairs.pairs)
+    good = interp.patch(model, truth.pairs, "head.*").warnings
+    assert not any("clean prompts" in text or "exchanged" in text for text in good)
+    swapped = [replace(pair, answers=pair.foils, foils=pair.answers) for pair in own]
+    said = interp.patch(model, PairSet.build(model, swapped), "head.*").warnings
+    assert any(re.search(r"answer on 0 of [1-9]\d* clean prompts", text) for text in said)
+    assert any(re.search(r"on ([1-9]\d*) of \1 pairs .* exchanged", text) for text in said)

@@ -96,3 +96,20 @@ def test_the_weights_are_put_back_bit_for_bit() -> None:
     assert model.dtype == torch.float32
     for name, value in model.hf.state_dict().items():
         assert value.data_ptr() == before[name][0] and torch.equal(value, before[name][1])
+
+
+def test_a_part_that_computes_in_single_precision_only_has_a_floor() -> None:
+    """Its floor is that of another batch layout, as for a model too large for a copy in double precision."""
+    hf = build("gpt2")
+    model = load(hf, tokenizer=tokenizer())
+    pairs = pairs_of(model, 4)
+    wanted = mediation.exhaustive(model, pairs, "mlp_out.*", positions="all", directions="noising")
+    head = hf.lm_head
+    handle = head.register_forward_pre_hook(lambda module, given: (given[0].float(),))
+    try:
+        found = mediation.exhaustive(model, pairs, "mlp_out.*", positions="all", directions="noising")
+    finally:
+        handle.remove()
+    assert np.array_equal(found.values["noising"], wanted.values["noising"])
+    assert 0 < found.noise < 1e-3
+    assert all(weight.dtype == torch.float32 for weight in hf.parameters())

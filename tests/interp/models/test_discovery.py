@@ -12,8 +12,9 @@ from interp.models import Family, Intervention, Model, load
 from interp.models.discovery import discover
 from interp.models.families import FAMILIES
 from tests.interp.models.conftest import PROMPTS, wrapped
+from tests.more_families import sparse
 from tests.tiny import FAMILIES as TABLE
-from tests.tiny import build, tiny
+from tests.tiny import build, tiny, tokenizer
 
 PARALLEL = {"resid_mid"}
 EXPECTED: dict[str, set[str]] = {
@@ -117,3 +118,11 @@ def test_without_validation_nothing_is_known() -> None:
     model = load(hf, check=False)
     assert model.certificate == {} and model.capture([[5]], "resid_post.0").sites
     assert isinstance(model.family, Family)
+
+
+def test_the_keys_of_an_indexer_are_not_those_of_attention() -> None:
+    """An indexer only chooses the tokens to attend to; control: the type has one, with a key of that name."""
+    hf = sparse("deepseek_v32")
+    assert any(name.endswith("indexer.wk") for name, _ in hf.named_modules())
+    row = load(hf, tokenizer=tokenizer()).family.row(0)
+    assert "indexer" not in f"{row.q} {row.k} {row.v} {row.qkv} {row.out_projection}"

@@ -121,3 +121,9 @@ def test_prompt_tuning_is_refused() -> None:
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     with pytest.raises(ModelError, match="PROMPT_TUNING was given, which puts tokens"):
         load(peft.get_peft_model(build("llama"), config))
+
+
+def test_an_adapter_on_the_embedding_is_refused_by_its_name() -> None:
+    with pytest.raises(ModelError, match=r"adapter on its input embedding .*merge_and_unload"):
+        load(adapted(["embed_tokens"]))
+    load(adapted(["embed_tokens"]).merge_and_unload())  # what the error says works
