@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from interp.errors import ConfigError, DataError
 
 __all__ = ["JOINTS", "Joint", "Prompts", "Tokens", "continuation", "pad", "position_ids", "tokenize"]
 
+SAID = 3
+"""Prompts of which a warning of one kind is said."""
 _ADDS_BOS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, bool]] = WeakKeyDictionary()
 
 Joint = Literal["auto", "blank", "direct"]
@@ -139,7 +142,7 @@ def tokenize(
         warnings += _padded(prompts, ids, tokenizer)
         _check(ids, name, vocab_size, max_length)
         texts = tuple(_text(text, row, tokenizer) for row, text in pairs)
-        return Tokens(ids, texts, tuple(warnings), padding_side, _pad_id(tokenizer, vocab_size))
+        return Tokens(ids, texts, _few(warnings), padding_side, _pad_id(tokenizer, vocab_size))
     _check(tokens.token_ids, name, vocab_size, max_length)
     return tokens
 
@@ -385,6 +388,24 @@ def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     if known is None or known[0] != settings:
         known = _ADDS_BOS[tokenizer] = (settings, tokenizer.bos_token_id in tokenizer("")["input_ids"])
     return known[1]
+
+
+def _few(warnings: Sequence[str]) -> tuple[str, ...]:
+    """Warnings of which each kind is said of three prompts at most, and of how many more."""
+    kinds: dict[str, list[str]] = {}
+    for text in warnings:
+        kinds.setdefault(re.sub(r"\d+", "0", text), []).append(text)
+    said: list[str] = []
+    for texts in kinds.values():
+        said += texts if len(texts) <= SAID else texts[:SAID]
+        if len(texts) > SAID:
+            said.append(f"{len(texts) - SAID:,} more prompts: the same as prompt {_number(texts[SAID - 1])}.")
+    return tuple(said)
+
+
+def _number(warning: str) -> str:
+    found = re.search(r"\d+", warning)
+    return found[0] if found else "1"
 
 
 def _warn_unknown(

@@ -102,6 +102,14 @@ def test_unknown_words_are_said() -> None:
     assert tokenize(["w01 zebra"], PLAIN).warnings == ("prompt 0: 1 of 2 tokens are unknown ('<unk>').",)
 
 
+def test_what_holds_for_many_prompts_is_said_of_a_few() -> None:
+    """1,500 prompts with unknown words gave 1,500 lines; control: of three prompts each is said."""
+    said = tokenize([f"w0{at} zebra" for at in range(1, 8)], PLAIN).warnings
+    assert [text.partition(":")[0] for text in said[:3]] == ["prompt 0", "prompt 1", "prompt 2"]
+    assert said[3] == "4 more prompts: the same as prompt 2."
+    assert len(tokenize(["w01 zebra"] * 3, PLAIN).warnings) == 3
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
