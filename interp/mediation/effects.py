@@ -44,10 +44,10 @@ MOST = 2000
 DRAWN = 12
 HIDDEN = ("layer", "position", "opposite", "clear")
 INTERACTION = (
-    "Interaction: noising minus denoising. Of a part with effects above zero: an interaction above zero says "
-    "that it is needed more than it is enough, so it works together with others (AND); below zero, that it "
-    "is enough more than it is needed, so others can replace it (OR, backup). Of a part with effects below "
-    "zero, the signs mean the opposite."
+    "Interaction: noising minus denoising. Above zero, the part is needed more than it is enough: it works "
+    "together with others (AND). Below zero, it is enough more than it is needed: others can replace it (OR, "
+    "backup). This holds of effects above zero; of a part whose effects are negative the signs mean the "
+    "opposite."
 )
 
 

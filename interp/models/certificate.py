@@ -193,7 +193,11 @@ class Certificate(Examination):
     def _note(self) -> str:
         if self.noise_floor is None:
             return ""
-        return f"Noise floor: {self.noise_floor}. A smaller difference between two runs means nothing."
+        return (
+            f"Noise floor: {self.noise_floor}, between batches of prompts of one length. A smaller "
+            "difference between two runs means nothing; prompts of several lengths in a batch differ by up "
+            "to what the checks of padding say."
+        )
 
 
 def _margin(check: Check) -> float:
