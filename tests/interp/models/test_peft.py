@@ -77,8 +77,8 @@ def test_merged_is_unmerged() -> None:
     apart = inner.capture(IDS, "resid_post.*")
     merged = load(outer.merge_and_unload().eval()).capture(IDS, "resid_post.*")
     without = load(build("llama")).capture(IDS, "resid_post.*")
-    for site in apart.sites:  # merging rounds the weights: states move by up to 2e-5
-        torch.testing.assert_close(merged[site], apart[site], atol=5e-5, rtol=1e-5)
+    for site in apart.sites:  # merging rounds the weights, so that the error grows with the state
+        assert (merged[site] - apart[site]).abs().max() <= 1e-5 * apart[site].abs().max(), site
         assert float((without[site] - apart[site]).abs().max()) > 1e-2
 
 
