@@ -151,6 +151,16 @@ def analyses() -> list[dict[str, Any]]:
     ]
 
 
+def lenses() -> list[dict[str, Any]]:
+    """List the lenses, and what each is fitted on."""
+    from interp.lenses import LENSES
+
+    return [
+        {"lens": row.name, "what it makes of a state": row.description, "fitted on": row.fitted or "nothing"}
+        for row in LENSES.values()
+    ]
+
+
 def estimands() -> list[dict[str, Any]]:
     """List what an effect can be an estimate of."""
     from interp.mediation import ESTIMANDS
@@ -198,6 +208,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "estimands": estimands,
     "analyses": analyses,
     "sites": sites,
+    "lenses": lenses,
     "probes": probes,
     "runs": runs,
 }

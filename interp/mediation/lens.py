@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.lenses.logit import LogitLens
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -183,9 +184,10 @@ def logit_lens(model: Model, pairs: PairSet, *, prompts: str = "clean", seed: in
     if prompts not in PROMPTS:
         raise ConfigError(f"prompts {prompts!r} asked; use {' or '.join(PROMPTS)}.")
     tokens = pairs.clean if prompts == "clean" else pairs.corrupt
+    reader = LogitLens.of(model, range(-1, model.n_layers))
     sites = ("embed", *(f"resid_post.{layer}" for layer in range(model.n_layers)))
     read = model.capture(tokens, list(sites), "last")
-    lenses = [model.unembed(read[site]) for site in sites]
+    lenses = [reader.logits(read[site], layer) for layer, site in zip(reader.layers, sites, strict=True)]
     targets = Targets.of(pairs, lenses[-1].device, lenses[-1])
     measured = [_measures(logits, targets) for logits in lenses]
     return Lens(

@@ -16,6 +16,7 @@ FLOORS: dict[str, int] = {
     "interp.analyses": 4,
     "interp.demo": 4,
     "interp.quantization.comparison": 3,
+    "interp.lenses": 2,
     "interp.mediation": 2,
     "interp.quantization": 2,
     "interp.tasks": 2,
