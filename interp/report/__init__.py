@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.report.document import Document
-    from interp.report.figures import Figure
+    from interp.report.figures import Drawing
 
 __all__ = ["html", "plot", "read"]
 
 
-def plot(result: Any, name: str = "") -> Figure:
+def plot(result: Any, name: str = "") -> Drawing:
     """The figure that shows a result best.
 
     Args:

@@ -13,15 +13,15 @@ from typing import Any
 
 from interp import results, runs
 from interp.report.escape import printable
-from interp.report.figures import Figure, drawing
+from interp.report.figures import Drawing, drawing
 from interp.report.glossary import terms_in
 from interp.results import About, Result
 from interp.results.codec import from_json
 
 __all__ = [
     "Document",
-    "Number",
-    "Table",
+    "ShownNumber",
+    "ShownTable",
     "certificate_table",
     "document",
     "of_run",
@@ -37,7 +37,7 @@ Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
-class Number:
+class ShownNumber:
     """A headline number as it is shown: name, value and interval as text, one clause on what it means."""
 
     name: str
@@ -47,7 +47,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Table:
+class ShownTable:
     """A table as it is shown: columns, rows, which row is the main one, a note under it.
 
     A ``folded`` table is long, and opened by the reader. ``numeric`` columns are set to the right. A terminal
@@ -89,13 +89,13 @@ class Document:
     title: str
     verdict: str
     lead: Sequence[str] = ()
-    numbers: Sequence[Number] = ()
-    tables: Sequence[Table] = ()
-    first: Table | None = None
-    terminal: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
+    numbers: Sequence[ShownNumber] = ()
+    tables: Sequence[ShownTable] = ()
+    first: ShownTable | None = None
+    terminal: Sequence[ShownTable] = ()
+    figures: Sequence[Drawing] = ()
     cautions: Sequence[str] = ()
-    certificate: Table | None = None
+    certificate: ShownTable | None = None
     command: str = ""
     facts: Sequence[tuple[str, str]] = ()
     words: Sequence[tuple[str, str]] = ()
@@ -131,7 +131,7 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Document
     return _explained(found)
 
 
-def certificate_table(certificate: Mapping[str, Any] | None) -> Table | None:
+def certificate_table(certificate: Mapping[str, Any] | None) -> ShownTable | None:
     """The checks of the model as ``run.json`` holds them; None where a run has none."""
     if not certificate or "result" not in certificate:
         return None
@@ -146,11 +146,11 @@ def _kicker(facts: Mapping[str, Any]) -> str:
     return " \u00b7 ".join(part for part in parts if part and part != "?")
 
 
-def _number(number: results.Number) -> Number:
+def _number(number: results.Number) -> ShownNumber:
     value, unit = value_text(number.value, number.decimals), number.unit
     known = number.low is not None and number.high is not None
     interval = interval_text(number.low, number.high, number.decimals) if known else ""
-    return Number(number.title, value, f"{unit} {interval}".strip(), number.meaning)
+    return ShownNumber(number.title, value, f"{unit} {interval}".strip(), number.meaning)
 
 
 def value_text(value: results.Cell, decimals: int = 3) -> str:
@@ -177,7 +177,7 @@ def interval_text(low: Any, high: Any, decimals: int = 3, *, form: str | None = 
     return f"[{', '.join(ends)}]"
 
 
-def shown_table(table: results.Table, most: int | None = LONG) -> Table:
+def shown_table(table: results.Table, most: int | None = LONG) -> ShownTable:
     """A table as it is shown: interval ends in one cell, columns in their format, at most so many rows."""
     pairs = _interval_columns(table.columns)
     left_out = {*pairs.values(), *(table.columns.index(name) for name in table.hidden)}
@@ -199,7 +199,7 @@ def shown_table(table: results.Table, most: int | None = LONG) -> Table:
     numeric = tuple(at for at, (column, _) in enumerate(columns) if _numeric(table, column))
     place = {name: at for at, (_, name) in enumerate(columns)}
     narrow = tuple(place[name] for name in table.narrow if name in place)
-    return Table(table.title, titles, rows, note, table.main, table.folded, numeric, narrow)
+    return ShownTable(table.title, titles, rows, note, table.main, table.folded, numeric, narrow)
 
 
 def _numeric(table: results.Table, column: int) -> bool:

@@ -1,7 +1,7 @@
 """Figures: one table of numbers, drawn by matplotlib as SVG.
 
 A figure keeps its numbers as ``.data`` and is never shown by itself: a notebook displays it,
-:meth:`Figure.save` writes it. Every mark says its numbers when the pointer rests on it, without a script.
+:meth:`Drawing.save` writes it. Every mark says its numbers when the pointer rests on it, without a script.
 Colours are the Okabe-Ito palette, which people with any colour vision can tell apart.
 """
 
@@ -28,7 +28,7 @@ from interp.results.shapes import Form
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["FAINT", "INK", "PALETTE", "Figure", "drawing", "figure_of"]
+__all__ = ["FAINT", "INK", "PALETTE", "Drawing", "drawing", "figure_of"]
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK = "#1d232b"
@@ -58,13 +58,13 @@ NUMBERED = 14
 MARKS = ("o", "x", "^", "+", "s", "v")
 
 
-def drawing(figure: results.Figure) -> Figure:
+def drawing(figure: results.Figure) -> Drawing:
     """A figure of a result, ready to be drawn."""
-    words = {one.name: getattr(figure, one.name) for one in fields(Figure) if one.name != "data"}
-    return Figure(data=figure.frame(), **words)
+    words = {one.name: getattr(figure, one.name) for one in fields(Drawing) if one.name != "data"}
+    return Drawing(data=figure.frame(), **words)
 
 
-def figure_of(result: Any, name: str = "") -> Figure:
+def figure_of(result: Any, name: str = "") -> Drawing:
     """A figure of a result, of a run folder, or of what is one already.
 
     Raises:
@@ -82,7 +82,7 @@ def figure_of(result: Any, name: str = "") -> Figure:
 
 
 @dataclass(frozen=True, eq=False)
-class Figure:
+class Drawing:
     """A figure of a result as it is drawn: the same fields, with ``data`` a pandas DataFrame.
 
     See :class:`interp.results.Figure` for the forms and what each field means.
@@ -110,7 +110,7 @@ class Figure:
 
     def __repr__(self) -> str:
         """Say what it is, without the numbers."""
-        return f"Figure({self.form!r}, {self.title!r}, {len(self.data)} rows)"
+        return f"Drawing({self.form!r}, {self.title!r}, {len(self.data)} rows)"
 
     def svg(self) -> str:
         """Draw it as SVG text: transparent background, real text, no script; marks say their numbers."""
@@ -172,7 +172,7 @@ def _end_of_group(svg: str, start: int) -> int:
     return len(svg)
 
 
-def _draw(figure: Figure) -> str:
+def _draw(figure: Drawing) -> str:
     """The figure as SVG text; its ink is ``currentColor``, so that it follows the page."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
@@ -200,7 +200,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _size(figure: Figure) -> tuple[float, float]:
+def _size(figure: Drawing) -> tuple[float, float]:
     """Width and height in inches."""
     if figure.form == "counts":
         labels = len(set(figure.data["actual"]))
@@ -213,7 +213,7 @@ def _size(figure: Figure) -> tuple[float, float]:
     return (7.2, 3.6) if figure.form == "curve" else (7.2, 0.8 + 0.42 * len(figure.data))
 
 
-def _curve(figure: Figure, axes: Any, tips: Tips) -> None:
+def _curve(figure: Drawing, axes: Any, tips: Tips) -> None:
     for i, (name, part) in enumerate(figure.data.groupby("series", sort=False)):
         colour, part = PALETTE[i % len(PALETTE)], part.sort_values("x")
         axes.fill_between(part["x"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
@@ -240,7 +240,7 @@ def _curve(figure: Figure, axes: Any, tips: Tips) -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _intervals(figure: Figure, axes: Any, tips: Tips) -> None:
+def _intervals(figure: Drawing, axes: Any, tips: Tips) -> None:
     rows, colours = figure.data.reset_index(drop=True), _interval_colours(figure)
     if figure.band is not None:
         axes.axvspan(*figure.band, color=FAINT, alpha=0.16, linewidth=0)
@@ -268,7 +268,7 @@ def _intervals(figure: Figure, axes: Any, tips: Tips) -> None:
     axes.set_xlabel(printable(figure.x))
 
 
-def _counts(figure: Figure, axes: Any, tips: Tips) -> None:
+def _counts(figure: Drawing, axes: Any, tips: Tips) -> None:
     names = list(dict.fromkeys(figure.data["actual"]))
     labels, places = [_label(name) for name in names], {name: i for i, name in enumerate(names)}
     cells = [
@@ -308,7 +308,7 @@ def _squares(axes: Any, cells: list[tuple[int, int, float | int, float]]) -> Any
     return axes.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
 
 
-def _map(figure: Figure, axes: Any, tips: Tips) -> None:
+def _map(figure: Drawing, axes: Any, tips: Tips) -> None:
     """Draw one square per cell: blue above zero, orange below, grey where it is not told from noise."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
@@ -340,7 +340,7 @@ def _map(figure: Figure, axes: Any, tips: Tips) -> None:
     axes.set_ylabel(printable(figure.y))
 
 
-def _graph(figure: Figure, axes: Any, tips: Tips) -> None:
+def _graph(figure: Drawing, axes: Any, tips: Tips) -> None:
     """Draw nodes as dots with names, and arrows as strong as their share of the largest."""
     nodes, arrows = _graph_parts(figure)
     strongest = max((abs(arrow.value) for arrow in arrows), default=0.0) or 1.0
@@ -365,7 +365,7 @@ def _graph(figure: Figure, axes: Any, tips: Tips) -> None:
     axes.set_ylabel(printable(figure.y))
 
 
-def _scatter(figure: Figure, axes: Any, tips: Tips) -> None:
+def _scatter(figure: Drawing, axes: Any, tips: Tips) -> None:
     """Draw one mark per row, of another shape and colour for each series, and the line where x is y."""
     low, high = _ends(figure)
     axes.plot([low, high], [low, high], color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label="the same")
@@ -392,7 +392,7 @@ class Mark(NamedTuple):
     value: float
 
 
-def _graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:
+def _graph_parts(figure: Drawing) -> tuple[list[Mark], list[Mark]]:
     """The nodes of a graph and its arrows."""
     name, *places = COLUMNS["graph"]
     rows = zip(figure.data[name], figure.data[places].astype(float).to_numpy(), strict=True)
@@ -400,14 +400,14 @@ def _graph_parts(figure: Figure) -> tuple[list[Mark], list[Mark]]:
     return [mark for mark in marks if mark.to_x != mark.to_x], [m for m in marks if m.to_x == m.to_x]
 
 
-def _interval_colours(figure: Figure) -> list[str]:
+def _interval_colours(figure: Drawing) -> list[str]:
     """The colour of each row of intervals: the first stands out unless the rows say otherwise."""
     given = figure.data.get("colour")
     chosen = [0] + [-1] * (len(figure.data) - 1) if given is None else given.astype(int).tolist()
     return [FAINT if index < 0 else PALETTE[index] for index in chosen]
 
 
-def _ends(figure: Figure) -> tuple[float, float]:
+def _ends(figure: Drawing) -> tuple[float, float]:
     """The ends of both axes of a scatter, a little outside of what is drawn."""
     values = figure.data[["x", "y"]].to_numpy(dtype=float)
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)

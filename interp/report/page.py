@@ -15,9 +15,9 @@ from typing import Any
 
 from interp import runs
 from interp.errors import ConfigError
-from interp.report.document import Cell, Document, Table
+from interp.report.document import Cell, Document, ShownTable
 from interp.report.escape import printable
-from interp.report.figures import FAINT, INK, PALETTE, Figure
+from interp.report.figures import FAINT, INK, PALETTE, Drawing
 from interp.results import write_atomically
 
 __all__ = ["figure_page", "render", "write"]
@@ -47,10 +47,10 @@ def write(run: Path, document: Document, out: Path | None = None) -> Path:
     return write_atomically(out, content)
 
 
-def figure_page(figure: Figure) -> str:
+def figure_page(figure: Drawing) -> str:
     """A small page of one figure and the numbers behind it."""
     rows = tuple(tuple(_plain(value) for value in row) for row in figure.data.itertuples(index=False))
-    table = Table("The numbers behind the figure", tuple(map(str, figure.data.columns)), rows)
+    table = ShownTable("The numbers behind the figure", tuple(map(str, figure.data.columns)), rows)
     return render(Document("interp", figure.title, figure.caption, tables=(table,), figures=(figure,)))
 
 
@@ -79,7 +79,7 @@ def _policy(script: str) -> str:
     )
 
 
-def _figure(figure: Figure, number: int) -> dict[str, Any]:
+def _figure(figure: Drawing, number: int) -> dict[str, Any]:
     from markupsafe import Markup
 
     svg = figure.svg()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from io import TextIOBase
 from typing import TYPE_CHECKING, Any
 
-from interp.report.document import Cell, Document, Table
+from interp.report.document import Cell, Document, ShownTable
 from interp.report.escape import printable, rich_text
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def console(stream: TextIOBase | None = None) -> rich.console.Console:
     return Console(file=out, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 
-def to_rich(table: Table, width: int | None = None) -> rich.table.Table:
+def to_rich(table: ShownTable, width: int | None = None) -> rich.table.Table:
     """A document's table as a rich one: numbers right-aligned with three decimals, the main row bold.
 
     Args:
@@ -87,14 +87,16 @@ def write(document: Document, stream: TextIOBase | None = None) -> None:
         out.print(rich_text(f"- {caution}", style="dim"))
 
 
-def of_rows(rows: Iterable[Mapping[str, Cell]], title: str = "", *, note: str = "") -> Table:
+def of_rows(rows: Iterable[Mapping[str, Cell]], title: str = "", *, note: str = "") -> ShownTable:
     """Turn dictionaries with the same keys into a document's table."""
     rows = list(rows)
     columns = tuple(rows[0]) if rows else ()
-    return Table(title, columns, tuple(tuple(row.get(column) for column in columns) for row in rows), note)
+    return ShownTable(
+        title, columns, tuple(tuple(row.get(column) for column in columns) for row in rows), note
+    )
 
 
-def fitted(table: Table, width: int) -> Table:
+def fitted(table: ShownTable, width: int) -> ShownTable:
     """A table without the columns that it can spare, as many as it takes to fit a width; the note says so."""
     sizes, left_out = _sizes(table), list[int]()
     for at in table.narrow:
@@ -115,7 +117,7 @@ def fitted(table: Table, width: int) -> Table:
     )
 
 
-def _sizes(table: Table) -> list[int]:
+def _sizes(table: ShownTable) -> list[int]:
     """The width of each column that is not broken."""
     from rich.cells import cell_len
 

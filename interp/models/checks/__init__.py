@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from interp.models.certificate import Check
-from interp.models.checks import equations, hooks, runs
+from interp.models.checks import hooks, residual_stream, runs
 from interp.models.checks.context import Context
 
 __all__ = ["CHECKS", "CheckRow", "Context"]
@@ -29,10 +29,10 @@ class CheckRow:
 
 CHECKS: tuple[CheckRow, ...] = (
     CheckRow(runs.FINITE, runs.finite, finite=False),
-    CheckRow(equations.STREAM, equations.stream),
-    CheckRow(equations.SUM, equations.sums),
-    CheckRow(equations.MIDDLE, equations.middle),
-    CheckRow(equations.FINAL, equations.final_norm),
+    CheckRow(residual_stream.STREAM, residual_stream.stream),
+    CheckRow(residual_stream.SUM, residual_stream.sums),
+    CheckRow(residual_stream.MIDDLE, residual_stream.middle),
+    CheckRow(residual_stream.FINAL, residual_stream.final_norm),
     CheckRow(runs.NATIVE, runs.native),
     CheckRow(runs.TWICE, runs.deterministic),
     CheckRow(runs.BATCH, runs.batched),

@@ -23,7 +23,7 @@ from interp import results
 from interp.errors import DataError
 from interp.models import Model, load
 from interp.models.certificate import Certificate, Check, NoiseFloor
-from interp.models.checks import CHECKS, equations, hooks, runs
+from interp.models.checks import CHECKS, hooks, residual_stream, runs
 from interp.models.checks.context import judged, worst
 from interp.models.doctor import examine
 from interp.models.equations import relative
@@ -60,7 +60,7 @@ def test_every_family_passes(family: str) -> None:
     found = examine(load(build(family), tokenizer=tokenizer(bos=True)))
     assert found.passed, explained(found)
     assert [check.name for check in found.checks] == NAMES
-    assert names(found, "skip") == {runs.CHAT} | ({equations.MIDDLE} if family in PARALLEL else set())
+    assert names(found, "skip") == {runs.CHAT} | ({residual_stream.MIDDLE} if family in PARALLEL else set())
     assert all(check.detail for check in found.checks)
     assert found.noise_floor is not None and 0 <= found.noise_floor.logits < 1e-4
     assert found["padding left = no padding"].value < 1e-5
@@ -71,7 +71,7 @@ def test_every_family_passes(family: str) -> None:
 def test_half_precision_is_judged_by_its_own_rounding(family: str, dtype: torch.dtype) -> None:
     found = examine(load(build(family).to(dtype), tokenizer=tokenizer()))
     assert found.passed, explained(found)
-    assert found[equations.SUM].limit == 8 * torch.finfo(dtype).eps
+    assert found[residual_stream.SUM].limit == 8 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("weights", ["trained", "random"])
@@ -229,30 +229,33 @@ def _stream_restarted() -> Model:
     return _loaded(hf, check=False)
 
 
-SUMS = {equations.SUM, equations.MIDDLE}
+SUMS = {residual_stream.SUM, residual_stream.MIDDLE}
 BROKEN: dict[str, tuple[Callable[[], Model], set[str]]] = {
     "position ids ignored": (_forward("gpt2", positions_ignored), {runs.LEFT}),
     "attention mask ignored": (_forward("llama", mask_ignored), {runs.LEFT}),
-    "last column read": (_forward("llama", last_column), {runs.RIGHT, runs.CACHE, equations.FINAL}),
+    "last column read": (_forward("llama", last_column), {runs.RIGHT, runs.CACHE, residual_stream.FINAL}),
     "cached positions off by one": (_forward("gpt2", cache_off_by_one), {runs.CACHE}),
-    "rows of a batch mixed": (_forward("llama", rows_mixed), {runs.BATCH, equations.FINAL}),
-    "logits scaled in secret": (_forward("llama", logits_scaled), {equations.FINAL}),
+    "rows of a batch mixed": (_forward("llama", rows_mixed), {runs.BATCH, residual_stream.FINAL}),
+    "logits scaled in secret": (_forward("llama", logits_scaled), {residual_stream.FINAL}),
     "hooks noticed": (_forward("llama", hooks_noticed), {runs.NATIVE}),
     "hooks left behind": (_forward("llama", hooks_left), {hooks.LEFT}),
-    "edits without effect": (_forward("llama", deaf), {hooks.EDITS, equations.FINAL}),
-    "edits of early blocks lost": (_stream_restarted, {hooks.EDITS, equations.STREAM}),
+    "edits without effect": (_forward("llama", deaf), {hooks.EDITS, residual_stream.FINAL}),
+    "edits of early blocks lost": (_stream_restarted, {hooks.EDITS, residual_stream.STREAM}),
     "post-norms not read": (_override("gemma2", attn_out="self_attn", mlp_out="mlp"), SUMS),
     "attention post-norm not read": (_override("olmo2", attn_out="self_attn"), SUMS),
-    "MLP post-norm not read": (_override("gemma2", mlp_out="mlp"), {equations.SUM}),
+    "MLP post-norm not read": (_override("gemma2", mlp_out="mlp"), {residual_stream.SUM}),
     "middle read at the wrong norm": (
         _override("gemma2", resid_mid="post_attention_layernorm"),
-        {equations.MIDDLE},
+        {residual_stream.MIDDLE},
     ),
     "residual multiplier forgotten": (_override("granite", multiplier=""), SUMS),
-    "wrong final norm": (_override("llama", final_norm="model.layers.0.input_layernorm"), {equations.FINAL}),
+    "wrong final norm": (
+        _override("llama", final_norm="model.layers.0.input_layernorm"),
+        {residual_stream.FINAL},
+    ),
     "input edited in place": (_in_place, {hooks.IN_PLACE}),
-    "one block used twice": (_shared_block, {hooks.ONCE, equations.STREAM, runs.CACHE}),
-    "stream changed between blocks": (_between_blocks, {equations.STREAM}),
+    "one block used twice": (_shared_block, {hooks.ONCE, residual_stream.STREAM, runs.CACHE}),
+    "stream changed between blocks": (_between_blocks, {residual_stream.STREAM}),
 }
 
 
@@ -268,7 +271,7 @@ def test_a_broken_model_fails_its_check_and_no_other(name: str) -> None:
 def test_a_model_that_changes_from_call_to_call_fails() -> None:
     found = examine(_forward("llama", noisy)())
     assert {runs.TWICE, runs.NATIVE} <= names(found, "fail")
-    untouched = {equations.STREAM, hooks.ONCE, hooks.LEFT, hooks.IN_PLACE}
+    untouched = {residual_stream.STREAM, hooks.ONCE, hooks.LEFT, hooks.IN_PLACE}
     assert names(found, "fail") <= set(NAMES) - SUMS - untouched
 
 

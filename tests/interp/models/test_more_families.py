@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.errors import InterpError, ModelError, SiteError
 from interp.mediation import exhaustive
 from interp.models import Intervention, Model, load
-from interp.models.checks import equations, hooks, runs
+from interp.models.checks import hooks, residual_stream, runs
 from interp.models.doctor import examine
 from interp.pairs import Pair, PairSet
 from tests.more_families import MORE, build
@@ -98,7 +98,7 @@ def test_no_check_fails(more: Model) -> None:
     assert not found.failures
     kind = more.hf.config.model_type
     asked = {row.name: row for row in found.checks}
-    assert asked[equations.STREAM].status == "pass" and asked[hooks.ONCE].status == "pass"
+    assert asked[residual_stream.STREAM].status == "pass" and asked[hooks.ONCE].status == "pass"
     assert ("share no batch padded on the left" in asked[runs.LEFT].detail) == (kind in UNPADDED)
     assert ("text is continued without one" in asked[runs.CACHE].detail) == (kind in UNCACHED)
     assert (asked[runs.RIGHT].status == "pass" and kind in UNPADDED) or asked[runs.LEFT].status == "pass"

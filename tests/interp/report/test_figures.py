@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 
 from interp.errors import DataError
-from interp.report.figures import PALETTE, Figure, Tips
+from interp.report.figures import PALETTE, Drawing, Tips
 
 EVIL = "<script>alert(1)</script> [/red] $x_1$ \x1b &amp;"
 
 
-def curve() -> Figure:
+def curve() -> Drawing:
     rng = np.random.default_rng(0)
     rows = [
         (x, name, v, v - 0.1, v + 0.1)
         for name in ("probe", EVIL)
         for x, v in enumerate(rng.uniform(0.2, 0.8, 6))
     ]
-    return Figure(
+    return Drawing(
         "curve",
         pd.DataFrame(rows, columns=["x", "series", "value", "low", "high"]),
         EVIL,
@@ -34,9 +34,9 @@ def curve() -> Figure:
     )
 
 
-def intervals() -> Figure:
+def intervals() -> Drawing:
     rows = [("probe", 0.9, 0.85, 0.95), (EVIL, 0.4, 0.3, 0.45)]
-    return Figure(
+    return Drawing(
         "intervals",
         pd.DataFrame(rows, columns=["name", "value", "low", "high"]),
         "scores",
@@ -47,10 +47,10 @@ def intervals() -> Figure:
     )
 
 
-def counts() -> Figure:
+def counts() -> Drawing:
     names = ["a", EVIL, "c"]
     rows = [(one, other, 10 * (one == other) + 1, 0.5) for one in names for other in names]
-    return Figure(
+    return Drawing(
         "counts",
         pd.DataFrame(rows, columns=["actual", "predicted", "n", "share"]),
         "confusion",
@@ -60,9 +60,9 @@ def counts() -> Figure:
     )
 
 
-def scatter() -> Figure:
+def scatter() -> Drawing:
     rows = [(EVIL, name, x, x + 0.1 * i) for i, name in enumerate(("int8", EVIL)) for x in (0.1, 0.5, 0.9)]
-    return Figure(
+    return Drawing(
         "scatter", pd.DataFrame(rows, columns=["name", "series", "x", "y"]), "effects", "n", x="full", y=EVIL
     )
 
@@ -84,7 +84,7 @@ def test_the_svg_is_sound_xml_without_script_and_follows_the_page(form: str) -> 
 @pytest.mark.parametrize("label", ["$x_1$", "$\\frac{$", "a_b^c", "100 %", "中文", "\\alpha"])
 def test_labels_are_not_read_as_mathematics(label: str) -> None:
     data = pd.DataFrame([(label, 0.5, 0.4, 0.6)], columns=["name", "value", "low", "high"])
-    texts = [e.text for e in ElementTree.fromstring(Figure("intervals", data, "t", "c").svg()).iter()]
+    texts = [e.text for e in ElementTree.fromstring(Drawing("intervals", data, "t", "c").svg()).iter()]
     assert label in texts
 
 
@@ -93,7 +93,7 @@ def test_the_same_figure_gives_the_same_bytes(form: str) -> None:
     assert FIGURES[form]().svg() == FIGURES[form]().svg()
 
 
-def titles(figure: Figure) -> list[str]:
+def titles(figure: Drawing) -> list[str]:
     """What the marks say, in the order in which they are drawn, read back from the XML."""
     root = ElementTree.fromstring(figure.svg())
     return [e.text or "" for e in root.iter() if e.tag.endswith("title")]
@@ -118,7 +118,7 @@ def test_marks_say_the_numbers_of_the_table() -> None:
 def test_a_mark_of_a_map_says_its_place_and_whether_it_is_told_from_noise() -> None:
     rows = [(x, y, x - 2.0 * y, x != y) for y in range(3) for x in range(4)]
     data = pd.DataFrame(rows, columns=["x", "y", "value", "clear"])
-    told = titles(Figure("map", data, "t", "c", x="position", y="layer"))
+    told = titles(Drawing("map", data, "t", "c", x="position", y="layer"))
     assert told[1] == "layer 0, position 1: 1" and told[5] == "layer 1, position 1: -1, not told from noise"
     assert len(told) == 12
 
@@ -127,7 +127,7 @@ def test_nodes_and_arrows_of_a_graph_say_their_values() -> None:
     nan = float("nan")
     rows = [("a", 0, 0, nan, nan, 1.0), ("b", 1, 1, nan, nan, -0.5), ("a>b", 0, 0, 1, 1, 0.25)]
     told = titles(
-        Figure("graph", pd.DataFrame(rows, columns=["name", "x", "y", "to_x", "to_y", "value"]), "t", "c")
+        Drawing("graph", pd.DataFrame(rows, columns=["name", "x", "y", "to_x", "to_y", "value"]), "t", "c")
     )
     assert {"a: 1", "b: -0.5", "a>b: 0.25"} == set(told)
 
@@ -161,7 +161,7 @@ def test_a_figure_is_displayed_with_its_caption_and_saved_twice(tmp_path: Path) 
 
 def test_a_table_without_the_columns_is_refused() -> None:
     with pytest.raises(DataError, match="needs the column 'low'"):
-        Figure("intervals", pd.DataFrame({"name": ["a"], "value": [1.0]}), "t", "c")
+        Drawing("intervals", pd.DataFrame({"name": ["a"], "value": [1.0]}), "t", "c")
 
 
 def luminance(colour: str) -> float:

@@ -11,20 +11,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from interp.report.document import Document, Number, Table
+from interp.report.document import Document, ShownNumber, ShownTable
 from interp.report.page import render
 from tests.interp.report.test_figures import EVIL, counts, curve
 
 
 @lru_cache
 def evil_page() -> str:
-    table = Table(EVIL, (EVIL, "n"), ((EVIL, 0.5), (None, float("nan"))), note=EVIL, main=0)
+    table = ShownTable(EVIL, (EVIL, "n"), ((EVIL, 0.5), (None, float("nan"))), note=EVIL, main=0)
     story = Document(
         EVIL,
         EVIL,
         EVIL,
         lead=(EVIL,),
-        numbers=(Number(EVIL, EVIL, EVIL, EVIL),),
+        numbers=(ShownNumber(EVIL, EVIL, EVIL, EVIL),),
         tables=(table,),
         figures=(replace(curve(), title=EVIL, caption=EVIL), counts()),
         cautions=(EVIL,),
@@ -123,8 +123,8 @@ def test_every_part_of_the_story_has_its_heading(part: str) -> None:
 
 def test_every_table_can_be_scrolled_so_that_no_column_is_cut() -> None:
     columns = tuple(f"c{at}" for at in range(12))
-    wide = Table("wide", columns, (tuple("x" * 12 for _ in columns),))
-    narrow = Table("narrow", columns[:9], (columns[:9],), folded=True)
+    wide = ShownTable("wide", columns, (tuple("x" * 12 for _ in columns),))
+    narrow = ShownTable("narrow", columns[:9], (columns[:9],), folded=True)
     text = render(Document("", "", "", first=wide, tables=(narrow,)))
     boxes = re.findall(
         r'<div class="scroll" tabindex="0" role="region" aria-label="(\w+)"><table([^>]*)>', text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.report.document import Document, Table
+from interp.report.document import Document, ShownTable
 from interp.report.escape import one_line, printable, rich_text
 from interp.report.terminal import console, of_rows, to_rich, write
 
@@ -44,7 +44,7 @@ def test_one_line_is_one_line_of_at_most_the_width(text: str, width: int) -> Non
 @pytest.mark.parametrize("text", NASTY)
 def test_a_table_shows_nasty_text_literally(text: str) -> None:
     stream = io.StringIO()
-    console(stream).print(to_rich(Table(text, ("label", text), ((text, 1.0),))))
+    console(stream).print(to_rich(ShownTable(text, ("label", text), ((text, 1.0),))))
     console(stream).print(rich_text(text))
     written = stream.getvalue()
     assert (
