@@ -13,6 +13,8 @@ from interp._lazy import exports
 if TYPE_CHECKING:
     from interp.lenses.base import Lens as Lens
     from interp.lenses.logit import LogitLens as LogitLens
+    from interp.lenses.one_prompt import LensView as LensView
+    from interp.lenses.one_prompt import view as view
     from interp.lenses.table import LENSES as LENSES
     from interp.lenses.table import LensRow as LensRow
     from interp.lenses.table import make as make

@@ -25,12 +25,14 @@ class LensRow:
         description: what it makes of a state, in a line.
         fitted: what it is fitted on; "" for a lens that needs nothing but the model.
         maker: ``module:name`` of what makes it from (model, layers, texts, seed).
+        caution: what it does not show.
     """
 
     name: str
     description: str
     fitted: str
     maker: str
+    caution: str = ""
 
     def load(self) -> Callable[..., Lens]:
         """What makes the lens, imported when it is asked for."""
@@ -49,6 +51,8 @@ LENSES: dict[str, LensRow] = {
             "the final norm and head, on the state as it is",
             "",
             "interp.lenses.logit:LogitLens.of",
+            "The logit lens reads with the model's own last step, which early layers are not made for: a "
+            "word that it does not show may be there all the same, and one that it shows need not be used.",
         ),
     )
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,12 @@ STYLE: Any = {
     "axes.unicode_minus": True,
 }
 LABEL, WIDE = 28, 64
+CELL, LINE = 0.64, 0.24
+"""Of a grid: width and height of a cell, in inches."""
+LETTERS = 9
+"""What a cell of a grid has room for; a wide letter (Chinese, say) takes two."""
+SPARSE = 40
+"""Rows of a grid of which each has its number."""
 NUMBERED = 14
 MARKS = ("o", "x", "^", "+", "s", "v")
 
@@ -139,6 +146,8 @@ class Tips:
 
     def __init__(self) -> None:
         self.texts: dict[str, list[str]] = {}
+        self.through = False
+        """Whether the pointer goes through words to the marks below them."""
 
     def mark(self, artist: Any, texts: Sequence[str]) -> None:
         """Give the marks of an artist their texts, in the order in which it draws them."""
@@ -160,7 +169,7 @@ class Tips:
                 assert tag is not None
                 at = start + found.end()
                 svg = f"{svg[: at - 2]}><title>{text}</title></{tag[1]}>{svg[at:]}"
-        return svg
+        return svg.replace("</style>", "text{pointer-events: none}</style>", 1) if self.through else svg
 
 
 def _end_of_group(svg: str, start: int) -> int:
@@ -208,6 +217,9 @@ def _size(figure: Drawing) -> tuple[float, float]:
     if figure.form == "map":
         across, down = (len(set(figure.data[axis])) for axis in ("x", "y"))
         return min(max(1.4 + 0.3 * across, 3.0), 9.0), min(max(1.2 + 0.22 * down, 2.4), 9.0)
+    if figure.form == "grid":
+        across, down = (len(set(figure.data[axis])) for axis in ("x", "y"))
+        return 1.3 + CELL * max(across, 4), 1.1 + LINE * down
     if figure.form == "scatter":
         return 6.4, 4.4
     return (7.2, 3.6) if figure.form == "curve" else (7.2, 0.8 + 0.42 * len(figure.data))
@@ -340,6 +352,58 @@ def _map(figure: Drawing, axes: Any, tips: Tips) -> None:
     axes.set_ylabel(printable(figure.y))
 
 
+def _grid(figure: Drawing, axes: Any, tips: Tips) -> None:
+    """Draw a word in each cell on a colour as strong as its value; a frame where the rank is 1."""
+    rows = list(figure.data[list(COLUMNS["grid"])].itertuples(index=False))
+    xs, ys = (sorted(set(figure.data[axis])) for axis in ("x", "y"))
+    places = [(xs.index(x), ys.index(y)) for x, y, *_ in rows]
+    tips.mark(_boxes(axes, places, rows), [_grid_tip(figure, row) for row in rows])
+    tips.through = True
+    for (x, y), row in zip(places, rows, strict=True):
+        axes.text(x, y, _cell_word(row[3]), ha="center", va="center", fontsize=7.5, color=INK)
+    names = dict(zip(figure.data["x"], figure.data["column"], strict=True))
+    axes.set_xticks(range(len(xs)), [_cell_word(names[x]) for x in xs], fontsize=7.5)
+    step = 1 if len(ys) <= SPARSE else 5
+    axes.set_yticks(range(0, len(ys), step), [f"{y:g}" for y in ys[::step]], fontsize=7.5)
+    axes.tick_params(length=0, labelleft=True, labelright=True)
+    axes.set_xlim(-0.55, len(xs) - 0.45)
+    axes.set_ylim(-0.6, len(ys) - 0.4)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(printable(figure.x))
+    axes.set_ylabel(printable(figure.y))
+
+
+def _boxes(axes: Any, places: Sequence[tuple[int, int]], rows: Sequence[Any]) -> Any:
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    right, up = 0.48, 0.44
+    corners = [
+        [(x - right, y - up), (x + right, y - up), (x + right, y + up), (x - right, y + up)]
+        for x, y in places
+    ]
+    colours = [to_rgba(PALETTE[0], 0.03 + 0.5 * min(max(row[4], 0.0), 1.0)) for row in rows]
+    edges = [to_rgba(PALETTE[1], 1.0 if row[5] == 1 else 0.0) for row in rows]
+    return axes.add_collection(PolyCollection(corners, facecolors=colours, edgecolors=edges, linewidths=0.9))
+
+
+def _grid_tip(figure: Drawing, row: Any) -> str:
+    x, y, column, text, value, rank = row
+    place = f"{figure.y} {y:g}, {figure.x} {x:g} ({column!r})"
+    return f"{place}: {text!r} {value:.3f}; rank of the model's own word: {rank:,.0f}"
+
+
+def _cell_word(text: str) -> str:
+    """A word as a cell shows it: blanks as dots, the rest of a long one cut off."""
+    shown, room = "", LETTERS
+    for letter in printable(text).replace(" ", "\u00b7"):
+        room -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if room < 0:
+            return f"{shown[:-1]}\u2026"
+        shown += letter
+    return shown
+
+
 def _graph(figure: Drawing, axes: Any, tips: Tips) -> None:
     """Draw nodes as dots with names, and arrows as strong as their share of the largest."""
     nodes, arrows = _graph_parts(figure)
@@ -435,4 +499,5 @@ FORMS = {
     "map": _map,
     "graph": _graph,
     "scatter": _scatter,
+    "grid": _grid,
 }

@@ -90,6 +90,7 @@ def _figure(figure: Drawing, number: int) -> dict[str, Any]:
     )  # ids of two figures in one page must differ
     return {
         "number": number,
+        "form": figure.form,
         "title": figure.title,
         "caption": figure.caption,
         "svg": Markup(svg),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMS", "About", "Cell", "Figure", "Form", "Number", "Table", "counted"]
 
 Cell = str | float | int | bool | None
-Form = Literal["curve", "intervals", "counts", "map", "graph", "scatter"]
+Form = Literal["curve", "intervals", "counts", "map", "graph", "scatter", "grid"]
 
 FORMS: dict[str, tuple[str, ...]] = {
     "curve": ("x", "series", "value", "low", "high"),
@@ -24,6 +24,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "map": ("x", "y", "value"),
     "graph": ("name", "x", "y", "to_x", "to_y", "value"),
     "scatter": ("name", "series", "x", "y"),
+    "grid": ("x", "y", "column", "text", "value", "rank"),
 }
 """Form of a figure -> the columns its data must have."""
 
@@ -170,7 +171,9 @@ class Figure:
         form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
             with its interval per row; a column ``colour`` gives indices of the palette, -1 for faint),
             ``counts`` (actual against predicted), ``map`` (value over x and y), ``graph`` (a node where
-            ``to_x`` is missing, else an arrow) or ``scatter`` (one mark per row, with the line x = y).
+            ``to_x`` is missing, else an arrow), ``scatter`` (one mark per row, with the line x = y) or
+            ``grid`` (a word over x and y, coloured by a share, framed where ``rank`` is 1; ``column`` names
+            x).
         data: column -> its values; the columns of ``FORMS[form]`` and more.
         title: what is drawn.
         caption: what n and the interval are.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import interp
-from interp import mediation
+from interp import lenses, mediation
 from interp.analyses import ProbeResult, causal_use
 from interp.results import Result
 from interp.store import ActivationStore
@@ -129,6 +129,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.generation/2": generated,
     "interp.integrity/1": compared_results.integrity,
     "interp.interactions/1": interactions,
+    "interp.lens-view/1": lambda: lenses.view(demo(), "the capital of France is"),
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
     "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),
     "interp.probe/2": labels,

@@ -67,7 +67,14 @@ def scatter() -> Drawing:
     )
 
 
-FIGURES = {"curve": curve, "intervals": intervals, "counts": counts, "scatter": scatter}
+def grid() -> Drawing:
+    words = {(0, 0): " a", (1, 0): "\n", (0, 1): EVIL, (1, 1): "a very long word"}
+    rows = [(x, y, ("The", " end")[x], word, 0.25 + 0.5 * x, 1 + 6 * y) for (x, y), word in words.items()]
+    columns = ["x", "y", "column", "text", "value", "rank"]
+    return Drawing("grid", pd.DataFrame(rows, columns=columns), EVIL, "n", x="token", y="layer")
+
+
+FIGURES = {"curve": curve, "intervals": intervals, "counts": counts, "scatter": scatter, "grid": grid}
 
 
 @pytest.mark.parametrize("form", FIGURES)
@@ -107,6 +114,8 @@ def test_marks_say_the_numbers_of_the_table() -> None:
         assert text.endswith(f"layer {row.x}: {row.value:.4g} [{row.low:.4g}, {row.high:.4g}]")
     assert titles(intervals())[0] == "probe: 0.9 [0.85, 0.95]"
     assert len(titles(counts())) == 9 and titles(counts())[2] == "a read as c: 1 (50%)"
+    assert titles(grid())[0] == "layer 0, token 0 ('The'): ' a' 0.250; rank of the model's own word: 1"
+    assert titles(grid())[3].endswith("'a very long word' 0.750; rank of the model's own word: 7")
     assert [text.split(": ")[-1] for text in titles(scatter())][:4] == [
         "0.1, 0.1",
         "0.5, 0.5",
@@ -186,3 +195,16 @@ def test_the_first_colours_stay_apart_for_every_kind_of_eye() -> None:
         apart = min(np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[i + 1 :])
         assert apart > 0.12, name
     assert all(abs(luminance(c) - 1) > 0.2 for c in PALETTE)
+
+
+def test_words_of_a_grid_show_their_blanks_and_are_cut_and_let_the_pointer_through() -> None:
+    text = grid().svg()
+    words = [e.text for e in ElementTree.fromstring(text).iter() if e.tag.endswith("text")]
+    assert {"\u00b7a", "\\n", "a\u00b7very\u00b7l\u2026", "\u00b7end"} <= set(words)
+    assert "text{pointer-events: none}" in text and "pointer-events" not in counts().svg()
+
+
+def test_a_frame_of_a_grid_says_that_the_rank_is_1() -> None:
+    framed = grid().svg().count(f"stroke: {PALETTE[1]}")
+    nowhere = replace(grid(), data=grid().data.assign(rank=2)).svg().count(f"stroke: {PALETTE[1]}")
+    assert framed == 2 and nowhere == 0
