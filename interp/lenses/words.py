@@ -30,8 +30,7 @@ def words_of(model: Model, tokens: Iterable[int]) -> tuple[str, ...]:
 
 
 def _word(tokenizer: Any, token: int) -> str:
-    piece = None if tokenizer is None else tokenizer.convert_ids_to_tokens(token)
-    if not isinstance(piece, str):
+    if tokenizer is None or not isinstance(piece := tokenizer.convert_ids_to_tokens(token), str):
         return f"[{token}]"
     text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
     if piece.startswith(BLANK) and not text.startswith(" "):
