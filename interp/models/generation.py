@@ -1,8 +1,9 @@
-"""Greedy continuation with reading and writing at every step."""
+"""Continuation, greedy or sampled, with reading and writing at every step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,6 +74,7 @@ class _Job:
     wanted: list[int]
     stops: frozenset[int]
     use_cache: bool
+    choose: Callable[[Tensor], Tensor]
     rows: dict[int, _Row] = field(default_factory=dict)
 
     def run(self, numbers: Sequence[int]) -> None:
@@ -89,7 +91,7 @@ class _Job:
             logits = result.logits[:, -1]
             if step in self.wanted:
                 _read(rows, step, {**self.frame.found, LOGITS: logits})
-            newest = logits.argmax(-1)
+            newest = self.choose(logits)
             _append(rows, newest.tolist(), self.stops)
             if all(row.done for row in rows):
                 break
@@ -111,6 +113,8 @@ def generate(
     interventions: Sequence[Intervention],
     batches: Sequence[Sequence[int]],
     use_cache: bool,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> Generated:
     """Continue all prompts batch by batch; see ``Model.generate``."""
     architecture = backend.architecture
@@ -120,12 +124,37 @@ def generate(
     plan = Plan(interventions, dims, tokens.lengths, limits=limits)
     frame = Frame(gather=_newest)
     cached = use_cache and backend.caches
+    choose = _chooser(temperature, seed)
     hooked, stops = [site for site in sites if site != LOGITS], _stop_ids(architecture, tokenizer)
     with torch.no_grad(), backend.session(frame, writes=[plan.edits()], reads=hooked) as call:
-        job = _Job(backend, call, tokens, plan, frame, max_new_tokens, wanted, stops, cached)
+        choose = _chooser(temperature, seed)
+        job = _Job(backend, call, tokens, plan, frame, max_new_tokens, wanted, stops, cached, choose)
         in_batches(batches, job.run)
     plan.check_fired()
     return _gathered(tokens, [job.rows[number] for number in range(len(tokens))], sites, tokenizer)
+
+
+def _chooser(temperature: float, seed: int) -> Callable[[Tensor], Tensor]:
+    """What picks each prompt's next token from ``[prompt vocab]`` logits.
+
+    Draws are made on the CPU in float64, by inverting the distribution, so that they are the same everywhere
+    and two close logits cannot swap more than their own tokens.
+
+    Raises:
+        ConfigError: the temperature is negative or not finite.
+    """
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ConfigError(f"temperature {temperature} asked; use 0 for the likeliest token, or more to draw.")
+    if temperature == 0:
+        return lambda logits: logits.argmax(-1)
+    draws = torch.Generator().manual_seed(seed)
+
+    def drawn(logits: Tensor) -> Tensor:
+        shares = (logits.to("cpu", torch.float64) / temperature).softmax(-1).cumsum(-1)
+        at = torch.rand(len(shares), 1, generator=draws, dtype=torch.float64) * shares[:, -1:]
+        return torch.searchsorted(shares, at, right=True)[:, 0].to(logits.device)
+
+    return drawn
 
 
 def _newest(tensor: Tensor) -> Tensor:

@@ -351,8 +351,10 @@ class Model:
         interventions: Sequence[Intervention] | None = None,
         batch_size: str | int = "auto",
         use_cache: bool = True,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> Generation:
-        """Continue prompts greedily, reading and writing on the way.
+        """Continue prompts, greedily or by drawing, reading and writing on the way.
 
         Step s is the pass that chooses new token s (0-based); its captured position is that of the newest
         token it reads, ``length - 1 + s``. Interventions count positions from the prompt's start.
@@ -365,6 +367,8 @@ class Model:
             interventions: what to write where; ``"all"`` and open slices reach the new tokens.
             batch_size: as for ``capture``.
             use_cache: False recomputes everything at each step; the result is the same.
+            temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
+            seed: of the draws; they also depend on how prompts are grouped in batches.
 
         Raises:
             InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
@@ -382,6 +386,8 @@ class Model:
             interventions=interventions or (),
             batches=forward.batches_of(self.architecture, tokens, batch_size),
             use_cache=use_cache and self.family.cache,
+            temperature=temperature,
+            seed=seed,
         )
         full = replace(
             tokens,
