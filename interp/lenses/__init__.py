@@ -18,5 +18,6 @@ if TYPE_CHECKING:
     from interp.lenses.table import LENSES as LENSES
     from interp.lenses.table import LensRow as LensRow
     from interp.lenses.table import make as make
+    from interp.lenses.translator import TranslatorLens as TranslatorLens
 
 __getattr__, __dir__, __all__ = exports(__name__)

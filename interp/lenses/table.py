@@ -54,6 +54,12 @@ LENSES: dict[str, LensRow] = {
             "The logit lens reads with the model's own last step, which early layers are not made for: a "
             "word that it does not show may be there all the same, and one that it shows need not be used.",
         ),
+        LensRow(
+            "translator",
+            "a linear map to the model's own final state, then the head",
+            "text that the model itself writes, and given texts; no labels",
+            "interp.lenses.translator:TranslatorLens.of",
+        ),
     )
 }
 

