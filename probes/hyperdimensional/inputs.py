@@ -22,6 +22,7 @@ from probes.vsa.codebook import Codebook, Targets
 __all__ = [
     "Labels",
     "as_features",
+    "as_given",
     "as_targets",
     "check",
     "check_labels",
@@ -56,6 +57,14 @@ def as_features(X: Inputs) -> Float[Tensor, ...]:
             "them in float32."
         )
     return tensor
+
+
+def as_given(found: Tensor, X: Inputs) -> torch.Tensor | np.ndarray:
+    """Numbers as the kind of array that X is, in its precision where that is one of floating point."""
+    if isinstance(X, torch.Tensor):
+        return found.to(X.device, X.dtype if X.is_floating_point() else torch.float64)
+    dtype = X.dtype if isinstance(X, np.ndarray) and X.dtype.kind == "f" else np.float64
+    return found.cpu().numpy().astype(dtype)
 
 
 def _tensor(X: Inputs) -> Tensor:

@@ -16,11 +16,13 @@ from torch import Tensor
 from probes.arrays import Inputs, training
 from probes.base import Probe, check_seed
 from probes.hyperdimensional.decoding import Decodings, decode
+from probes.hyperdimensional.editing import Replacement, edited
 from probes.hyperdimensional.encoders import ENCODERS
 from probes.hyperdimensional.fitted import Fitted, learn
 from probes.hyperdimensional.inputs import (
     Labels,
     as_features,
+    as_given,
     as_targets,
     check,
     check_labels,
@@ -225,17 +227,41 @@ class HyperdimensionalProbe(Probe):
         read = decode(self.codebook_, vectors, role=chosen, k=k, candidates=candidates, threshold=threshold)
         return replace(read, unfamiliar=self.fitted_.unfamiliar(self.features(X)))
 
+    def edit(
+        self, X: Inputs, replace: Replacement, *, role: str | None = None, dose: float = 1.0
+    ) -> torch.Tensor | np.ndarray:
+        """The states after the least change that puts one name in another's place.
+
+        The scores of the old and the new name are exchanged by the shortest change of the state that does so
+        (:func:`probes.hyperdimensional.editing.edited`).
+
+        Args:
+            X: ``[example dim]``, not changed.
+            replace: old name -> new name, for every example; or one pair of them per example.
+            role: which role of a record; may be left out where there is one.
+            dose: 1 exchanges the scores; more goes on in the same direction.
+
+        Returns:
+            ``[example dim]``, as X's kind of array.
+
+        Raises:
+            NotFittedError: nothing was learned yet.
+            ValueError: an encoder that is not linear, several layers, or pairs that do not fit.
+            CodebookError: an unknown name.
+        """
+        role = self._role(role)
+        if self.reduction != "none":
+            raise ValueError(f"a probe of several layers ({self.reduction}) cannot write to one state.")
+        found = edited(self.fitted_, self.codebook_, self.features(X), replace, role=role, dose=dose)
+        return as_given(found, X)
+
     def decision_function(self, X: Inputs) -> torch.Tensor | np.ndarray:
         """``[example concept]`` similarities, in the codebook's order, as X's kind of array."""
         role = self._role(None)
         vectors = self.encode(X)
         if role:
             vectors = self.codebook_.algebra.unbind_real(vectors, self.codebook_.role(role))
-        found = self.codebook_.similarities(vectors)
-        if isinstance(X, torch.Tensor):
-            return found.to(X.device, X.dtype if X.is_floating_point() else torch.float64)
-        dtype = X.dtype if isinstance(X, np.ndarray) and X.dtype.kind == "f" else np.float64
-        return found.cpu().numpy().astype(dtype)
+        return as_given(self.codebook_.similarities(vectors), X)
 
     def predict(self, X: Inputs) -> np.ndarray:
         """The most similar concept of every example, abstention aside."""

@@ -14,7 +14,7 @@ from interp.errors import ConfigError
 from interp.mediation.subspaces import Subspace
 from probes.base import Probe
 from probes.hyperdimensional import HyperdimensionalProbe
-from probes.hyperdimensional.encoders import Linear
+from probes.hyperdimensional.editing import NotLinearError, score_map
 from probes.linear import LinearProbe
 from probes.table import PROBES
 
@@ -127,15 +127,11 @@ def coefficients_of(probe: Probe, names: Sequence[str]) -> Float[Tensor, "label 
     if isinstance(probe, LinearProbe):
         rows = {str(name): at for at, name in enumerate(probe.classes_.tolist())}
         return torch.as_tensor(probe.coef_[[rows[name] for name in names]], dtype=torch.float64)
-    if isinstance(probe, HyperdimensionalProbe) and isinstance(probe.fitted_.encoder, Linear):
-        fitted, codebook = probe.fitted_, probe.codebook_
-        encoder = fitted.encoder
-        assert isinstance(encoder, Linear)
-        rows = encoder.weight if encoder.basis is None else encoder.weight @ encoder.basis
-        if role := fitted.roles[0]:
-            rows = codebook.algebra.unbind_real(rows.float(), codebook.role(role))
-        scores = rows.double() @ codebook.matrix[codebook.index(list(names))].double().T
-        return (scores / fitted.scale.double()[:, None]).T
+    if isinstance(probe, HyperdimensionalProbe):
+        try:
+            return score_map(probe.fitted_, probe.codebook_, names, probe.fitted_.roles[0]).rows
+        except NotLinearError:
+            raise _not_linear(f"{probe.kind} ({probe.encoder})") from None
     raise _not_linear(probe.kind)
 
 
