@@ -61,8 +61,8 @@ def score_map(fitted: Fitted, codebook: Codebook, names: Sequence[str], role: st
     if not isinstance(encoder, Linear) or fitted.rounded:
         kind = "rounded" if fitted.rounded else encoder.form
         raise NotLinearError(
-            f"a probe with a {kind} encoder does not score names by a linear function of the state; train one "
-            "with a linear encoder."
+            f"a probe with a {kind} encoder does not score names by a linear function of the state; train "
+            "one with a linear encoder."
         )
     both = torch.cat([encoder.weight, encoder.offset[None]]).double()
     if encoder.basis is not None:
