@@ -59,7 +59,8 @@ class Linear(Encoder):
     Attributes:
         weight: ``[dim axis]``.
         offset: ``[axis]``.
-        basis: ``[axis width]``, orthonormal rows; None where the axes are the coordinates themselves.
+        basis: ``[axis width]``, what each axis is among the coordinates; None where the axes are the
+            coordinates themselves.
     """
 
     form: ClassVar[str] = "linear"
@@ -168,6 +169,7 @@ class EncoderRow:
         form: the class of what it gives, ``linear`` or ``neural``.
         regularisation: the penalties it chooses from where the user names none.
         learning_rate: where the user names none.
+        temperature: factor on the similarities before a softmax, where the user names none.
     """
 
     description: str
@@ -175,6 +177,7 @@ class EncoderRow:
     form: str
     regularisation: tuple[float, ...]
     learning_rate: float
+    temperature: float = 10.0
 
     def penalties(self, asked: Sequence[float] | float | None) -> tuple[float, ...]:
         """The penalties to choose from.
@@ -200,6 +203,14 @@ ENCODERS: dict[str, EncoderRow] = {
         "linear",
         (0.1, 1.0, 3.0),
         2e-2,
+    ),
+    "embedding": EncoderRow(
+        "a linear map to the concepts' embeddings: ridge, then a softmax pulled towards it, then projected",
+        "probes.hyperdimensional.embedding:train_embedding",
+        "linear",
+        (0.003, 0.03, 0.3),
+        0.0,
+        20.0,
     ),
     "ridge": EncoderRow(
         "least squares onto the hypervectors, in closed form",

@@ -58,7 +58,8 @@ class HyperdimensionalProbe(Probe):
         codebook: the concepts; where left out, random ones for the labels met in ``fit``.
         seed: of the codebook made in ``fit``, the held-out part, the order of the examples and the weights.
         dimension: of the codebook made in ``fit``.
-        encoder: a key of ``ENCODERS``: ``linear``, ``ridge`` (the fast screen) or ``mlp``.
+        encoder: a key of ``ENCODERS``: ``linear``, ``embedding`` (for codebooks made from embeddings, where
+            concepts are read that were never trained), ``ridge`` (the fast screen) or ``mlp``.
         reduction: ``none`` for one layer, or how several become one vector: a key of ``REDUCTIONS``.
         holdout: what the validation part holds out where ``fit`` is given none: whole ``groups``, or
             ``concepts``, for a test on concepts that were never trained.
@@ -70,7 +71,7 @@ class HyperdimensionalProbe(Probe):
         batch_size: examples per step; 512, or 32 with ``compat="paper"``.
         learning_rate: where the encoder's own does not do.
         patience: epochs without a better validation rank before training stops.
-        temperature: factor on the similarities before the softmax.
+        temperature: factor on the similarities before the softmax, where the encoder's own does not do.
         level: share of null inputs that a decoding claims all the same, and of validation inputs that count
             as unlike training; sets both limits of abstention.
         compat: ``"paper"`` for the published network, losses, choice of checkpoint and rounding.
@@ -102,7 +103,7 @@ class HyperdimensionalProbe(Probe):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         patience: int = 6,
-        temperature: float = 10.0,
+        temperature: float | None = None,
         level: float = 0.05,
         compat: Literal["paper"] | None = None,
     ) -> None:
@@ -344,7 +345,7 @@ class HyperdimensionalProbe(Probe):
             batch_size=self.batch_size or (32 if paper else 512),
             epochs=self.epochs,
             patience=self.patience,
-            temperature=self.temperature,
+            temperature=self.temperature or row.temperature,
             published=paper,
             seed=self.seed,
             progress=progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -12,10 +13,10 @@ from probes.arrays import Inputs
 from probes.hyperdimensional.decoding import decode
 from probes.hyperdimensional.encoders import ENCODERS, Encoder, Linear
 from probes.hyperdimensional.fitted import lesson_of
-from probes.hyperdimensional.lesson import Lesson
+from probes.hyperdimensional.lesson import slot_vectors
 from probes.hyperdimensional.probe import HyperdimensionalProbe
-from probes.hyperdimensional.training import axes_of
 from probes.vsa import structures
+from probes.vsa.codebook import Codebook
 
 __all__ = ["read_retrained"]
 
@@ -48,21 +49,30 @@ def read_retrained(
     settings = probe.settings(codebook)
     train, held, test = ([*rows] for rows in parts)
     found: list[list[str]] = []
+    read = _Reader()
     for names in answers:
         learned, later = (
             (features[rows], structures.names(codebook, [names[i] for i in rows])) for rows in (train, held)
         )
         lesson, mean, scale = lesson_of(codebook, (learned, later))
         encoder = ENCODERS[probe.encoder].train(lesson, settings).encoder
-        found.append(_names(lesson, encoder, (features[test] - mean) / scale, settings.rank))
+        found.append(read(codebook, encoder, (features[test] - mean) / scale))
     return found
 
 
-def _names(
-    lesson: Lesson, encoder: Encoder, features: Float[Tensor, "example dim"], rank: int | None
-) -> list[str]:
-    if not isinstance(encoder, Linear) or encoder.basis is None:
-        return [names[0] for names in decode(lesson.codebook, encoder(features), k=1).names]
-    inner = torch.addmm(encoder.offset, features, encoder.weight)
-    (concepts,) = axes_of(lesson, rank).everything
-    return [lesson.codebook.names[row] for row in (inner @ concepts.T).argmax(dim=1).tolist()]
+@final
+class _Reader:
+    """Name the best concept; one basis serves many encoders, and all concepts are put on its axes once."""
+
+    basis: Tensor | None = None
+    concepts: Tensor
+
+    def __call__(
+        self, codebook: Codebook, encoder: Encoder, features: Float[Tensor, "example dim"]
+    ) -> list[str]:
+        if not isinstance(encoder, Linear) or encoder.basis is None:
+            return [names[0] for names in decode(codebook, encoder(features), k=1).names]
+        if self.basis is not encoder.basis:
+            self.basis, self.concepts = encoder.basis, slot_vectors(codebook, "") @ encoder.basis.T
+        inner = torch.addmm(encoder.offset, features, encoder.weight)
+        return [codebook.names[row] for row in (inner @ self.concepts.T).argmax(dim=1).tolist()]

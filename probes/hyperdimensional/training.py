@@ -7,6 +7,7 @@ can be compared; otherwise it is trained as the linear encoder is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 from weakref import WeakKeyDictionary
@@ -21,7 +22,16 @@ from probes.hyperdimensional.lesson import Lesson, Settings, Slot, reciprocal_ra
 from probes.vsa.algebra import generator_for
 from probes.vsa.codebook import Codebook
 
-__all__ = ["axes_of", "train_linear", "train_network", "train_ridge"]
+__all__ = [
+    "Place",
+    "axes_of",
+    "cross_entropy",
+    "places_among",
+    "rank_score",
+    "train_linear",
+    "train_network",
+    "train_ridge",
+]
 
 LARGEST = 6_000
 _LAST: WeakKeyDictionary[Codebook, Axes] = WeakKeyDictionary()
@@ -81,9 +91,19 @@ def train_linear(lesson: Lesson, settings: Settings) -> Trained:
 
 def places_of(lesson: Lesson) -> list[Place]:
     """Every slot with the vectors of its concepts, in the coordinates of the hypervectors."""
+    return places_among(lesson, [slot_vectors(lesson.codebook, slot.role) for slot in lesson.slots])
+
+
+def places_among(lesson: Lesson, vectors: Sequence[Float[Tensor, "concept axis"]]) -> list[Place]:
+    """Every slot with the vectors that its predictions are compared with.
+
+    Args:
+        lesson: what is learned.
+        vectors: for each slot, one vector per concept of the codebook.
+    """
     found: list[Place] = []
-    for slot, held in zip(lesson.slots, lesson.held.slots, strict=True):
-        rows, everything = _met(slot), slot_vectors(lesson.codebook, slot.role)
+    for slot, held, everything in zip(lesson.slots, lesson.held.slots, vectors, strict=True):
+        rows = _met(slot)
         found.append(Place(everything[rows], everything, _among(slot, rows), held))
     return found
 
@@ -171,7 +191,7 @@ def _fitted(
             loss.backward()
             optimiser.step()
             schedule.step()
-        score = _score(held @ weight.detach(), places)
+        score = rank_score(held @ weight.detach(), places)
         if score > best:
             best, at, kept = score, epoch, weight.detach().clone()
         elif epoch - at >= settings.patience:
@@ -199,7 +219,8 @@ def cross_entropy(
     return total
 
 
-def _score(predicted: Float[Tensor, "held_out axis"], places: list[Place]) -> float:
+def rank_score(predicted: Float[Tensor, "held_out axis"], places: list[Place]) -> float:
+    """The mean reciprocal rank of the held-out concepts over all slots."""
     ranks = [reciprocal_ranks(predicted @ p.everything.T, p.held.codes).mean() for p in places]
     return float(torch.stack(ranks).mean())
 

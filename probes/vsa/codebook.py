@@ -91,10 +91,29 @@ class Projection:
             CodebookError: not one row per name, another width, rows that are not finite, equal to the
                 centre, or alike.
         """
-        centred = self._centred(names, rows.detach().cpu().float())
-        generator = generator_for(self.seed, "projection", algebra.name, algebra.dimension, centred.shape[1])
-        matrix = torch.randn((centred.shape[1], algebra.width), generator=generator, dtype=torch.float32)
-        return _TO_VECTORS[algebra.name](unit(centred) @ matrix)
+        return self.projected(algebra, self.directions(names, rows))
+
+    def projected(
+        self, algebra: Algebra, directions: Float[Tensor, "concept d_model"]
+    ) -> Shaped[Tensor, "concept dim"]:
+        """Compute the hypervectors of what :meth:`directions` gave."""
+        return _TO_VECTORS[algebra.name](directions @ self.matrix(algebra).to(directions.device))
+
+    def matrix(self, algebra: Algebra) -> Float[Tensor, "d_model width"]:
+        """Draw the random matrix: the same whenever it is asked for."""
+        d_model = len(self.centre)
+        generator = generator_for(self.seed, "projection", algebra.name, algebra.dimension, d_model)
+        return torch.randn((d_model, algebra.width), generator=generator, dtype=torch.float32)
+
+    def directions(
+        self, names: Sequence[str], rows: Float[Tensor, "concept d_model"]
+    ) -> Float[Tensor, "concept d_model"]:
+        """Compute what is projected: the embeddings less their centre, of length 1.
+
+        Raises:
+            CodebookError: as the call itself.
+        """
+        return unit(self._centred(names, rows.detach().cpu().float()))
 
     def _centred(
         self, names: Sequence[str], rows: Float[Tensor, "concept d_model"]
@@ -160,6 +179,8 @@ class Codebook:
         seed: of the draw, or of the projection.
         source: ``random``, ``embeddings`` or ``permuted``.
         projection: how embeddings became hypervectors; None for random ones.
+        embeddings: ``[concept d_model]``, centred and of length 1, as they were projected; None for random
+            ones, and in a codebook that was read from a file, which keeps the hypervectors alone.
     """
 
     algebra: Algebra
@@ -168,6 +189,7 @@ class Codebook:
     seed: int = 0
     source: str = "random"
     projection: Projection | None = None
+    embeddings: Float[Tensor, "concept d_model"] | None = None
 
     @classmethod
     def random(cls, algebra: Algebra, names: Sequence[str], *, seed: int = 0) -> Codebook:
@@ -209,7 +231,9 @@ class Codebook:
         """
         known = _checked(names)
         projection = Projection(rows.float().mean(dim=0) if centre is None else centre.float(), seed)
-        return cls(algebra, known, projection(algebra, known, rows), seed, "embeddings", projection)
+        found = projection.directions(known, rows)
+        vectors = projection.projected(algebra, found)
+        return cls(algebra, known, vectors, seed, "embeddings", projection, found)
 
     def extended(self, names: Sequence[str], rows: Float[Tensor, "new d_model"] | None = None) -> Codebook:
         """Make a codebook with further names; no vector that is here changes.
@@ -227,12 +251,14 @@ class Codebook:
         if (rows is None) != (self.projection is None):
             wanted = "no rows" if self.projection is None else "rows, one embedding per name"
             raise CodebookError(f"this codebook was made from {self.source}: extended() takes {wanted}.")
-        new = (
-            _drawn(self.algebra, names, self.seed)
-            if self.projection is None or rows is None
-            else self.projection(self.algebra, names, rows)
-        )
-        return replace(self, names=known, vectors=torch.cat([self.vectors, new.to(self.vectors)]))
+        if self.projection is None or rows is None:
+            new = _drawn(self.algebra, names, self.seed)
+            return replace(self, names=known, vectors=torch.cat([self.vectors, new.to(self.vectors)]))
+        added = self.projection.directions(names, rows)
+        new = self.projection.projected(self.algebra, added)
+        grown = None if self.embeddings is None else torch.cat([self.embeddings, added.to(self.embeddings)])
+        vectors = torch.cat([self.vectors, new.to(self.vectors)])
+        return replace(self, names=known, vectors=vectors, embeddings=grown)
 
     def permuted(self, seed: int = 0) -> Codebook:
         """Exchange the vectors among the names, so that no name keeps its own: a control.
@@ -245,16 +271,16 @@ class Codebook:
         order = torch.randperm(len(self), generator=generator_for(seed, "permuted"))
         source = torch.empty_like(order)
         source[order] = order.roll(1)
-        moved = self.vectors[source.to(self.vectors.device)]
-        return replace(self, vectors=moved, source="permuted")
+        source = source.to(self.vectors.device)
+        rows = None if self.embeddings is None else self.embeddings[source]
+        return replace(self, vectors=self.vectors[source], source="permuted", embeddings=rows)
 
     def to(self, device: torch.device | str) -> Codebook:
         """Move the codebook to a device."""
-        return (
-            self
-            if self.vectors.device == torch.device(device)
-            else replace(self, vectors=self.vectors.to(device))
-        )
+        if self.vectors.device == torch.device(device):
+            return self
+        rows = None if self.embeddings is None else self.embeddings.to(device)
+        return replace(self, vectors=self.vectors.to(device), embeddings=rows)
 
     def __len__(self) -> int:
         """Count the concepts."""

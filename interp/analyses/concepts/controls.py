@@ -134,7 +134,10 @@ def _linear_classes(context: ControlContext) -> Right:
 
     trial = context.trial
     codes = Codebook.random(trial.codebook.algebra, trial.codebook.names, seed=trial.seed)
-    return trial.right(context.refitted(context.states, codebook=codes))
+    if trial.encoder != "linear":
+        trial = replace(trial, encoder="linear", regularisation=None)
+    fitted = trial.fit(context.states, codebook=codes)
+    return trial.right([names[0] for names in trial.decode(fitted, context.states).names])
 
 
 def _logit_lens(context: ControlContext) -> Right:

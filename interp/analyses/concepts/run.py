@@ -15,7 +15,7 @@ from interp.activations import Activations
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
-from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens
+from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, encoder_of
 from interp.analyses.controls import Guessing, beyond_guessing, spread
 from interp.analyses.multiple_comparisons import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.scores import Score
@@ -33,13 +33,16 @@ from probes.statistics import Estimate, bootstrap, paired_difference
 
 __all__ = ["probe_concepts"]
 
+SCREEN = {"linear": 1.0, "embedding": 0.03}
+"""The one penalty with which layers are compared."""
+
 
 def probe_concepts(
     model: ModelLike,
     protocol: str = "concept-disjoint",
     *,
     layers: str | int | Sequence[int] = "all",
-    encoder: str = "linear",
+    encoder: str = "auto",
     seed: int = 0,
     controls: Collection[str] | None = None,
     sizes: tuple[int, int, int] | None = None,
@@ -56,7 +59,8 @@ def probe_concepts(
         model: what is read.
         protocol: a key of ``interp.tasks.protocols.PROTOCOLS``.
         layers: which blocks' ``resid_post``; of several, one is chosen on validation.
-        encoder: a key of ``probes.hyperdimensional.ENCODERS``.
+        encoder: a key of ``probes.hyperdimensional.ENCODERS``; "auto" takes ``embedding`` for a codebook made
+            from embeddings, and ``linear`` for a random one.
         seed: of the prompts, the codebook, every fit and the intervals.
         controls: keys of ``CONTROLS``; the protocol's own and the baselines where left out.
         sizes: prompts for training, validation and test, at most.
@@ -77,7 +81,7 @@ def probe_concepts(
     drawn = row.items(seed=seed, world=world, sizes=sizes)
     tokens = model.tokenize([item.text for item in drawn.items])
     codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
-    trial = Trial(model, drawn, codebook, tokens.token_ids, encoder, seed)
+    trial = Trial(model, drawn, codebook, tokens.token_ids, encoder_of(codebook, encoder), seed)
     acts = _captured(model, tokens, _layers(layers, model), batch_size, progress)
     layer, curve, rights = _chosen(trial, acts, _layers(layers, model), progress)
     states = acts[f"resid_post.{layer}"]
@@ -95,7 +99,7 @@ def probe_concepts(
         about=_about(model, row, drawn.items),
         seed=seed,
         protocol=row.name,
-        encoder=encoder,
+        encoder=trial.encoder,
         prompts=drawn.items,
         layer=layer,
         curve=curve,
@@ -125,7 +129,7 @@ def _about(model: Model, row: Protocol, items: tuple[Item, ...]) -> About:
 
 
 def _checked(protocol: str, encoder: str, controls: Collection[str] | None) -> Protocol:
-    for name, asked, known in (("protocol", protocol, PROTOCOLS), ("encoder", encoder, ENCODERS)):
+    for name, asked, known in (("protocol", protocol, PROTOCOLS), ("encoder", encoder, ("auto", *ENCODERS))):
         if asked not in known:
             raise ConfigError(f"{name} {asked!r} asked; there are: {', '.join(known)}.")
     for name in controls or ():
@@ -164,7 +168,7 @@ def _chosen(
     """Choose the layer whose probe ranks validation answers best, with one penalty for all."""
     if len(layers) == 1:
         return layers[0], {}, []
-    screen = replace(trial, regularisation=1.0 if trial.encoder == "linear" else None)
+    screen = replace(trial, regularisation=SCREEN.get(trial.encoder))
     curve: dict[int, LayerScore] = {}
     rights: list[np.ndarray] = []
     for layer in tqdm(layers, desc="layers", disable=not progress):

@@ -25,6 +25,7 @@ __all__ = [
     "codebook_of",
     "concept_tokens",
     "embeddings",
+    "encoder_of",
     "one_first_token",
     "trained_probe",
 ]
@@ -99,6 +100,18 @@ def codebook_of(
         return Codebook.random(MAP(dimension), names, seed=seed)
     rows = embeddings(model, concept_tokens(model, names))
     return Codebook.from_embeddings(MAP(dimension), names, rows, seed=seed)
+
+
+def encoder_of(codebook: Codebook, asked: str = "auto") -> str:
+    """The encoder of a codebook: among embeddings where it has them, a softmax over hypervectors otherwise.
+
+    Args:
+        codebook: the concepts.
+        asked: a key of ``probes.hyperdimensional.ENCODERS``, which is taken as it is, or ``auto``.
+    """
+    if asked != "auto":
+        return asked
+    return "linear" if codebook.embeddings is None else "embedding"
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,4 +236,4 @@ def trained_probe(
     tokens = model.tokenize([item.text for item in drawn.items])
     states = model.capture(tokens, [site], "last", device="cpu", dtype=torch.float32)[site]
     codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
-    return Trial(model, drawn, codebook, tokens.token_ids, "linear", seed).fit(states)
+    return Trial(model, drawn, codebook, tokens.token_ids, encoder_of(codebook), seed).fit(states)

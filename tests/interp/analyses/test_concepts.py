@@ -119,7 +119,8 @@ def test_the_shuffled_control_is_many_probes_fitted_by_hand(model: Model) -> Non
             for part in ("train", "validation", "test")
         }
         named = {part: [answers[i] for i in rows] for part, rows in parts.items()}
-        probe = HyperdimensionalProbe(result.probe.codebook_, seed=1, regularisation=fitted)
+        known: dict[str, Any] = {"encoder": "embedding", "regularisation": fitted}
+        probe = HyperdimensionalProbe(result.probe.codebook_, seed=1, **known)
         probe.fit(X[parts["train"]], named["train"], validation=(X[parts["validation"]], named["validation"]))
         scores.append(probe.score(X[parts["test"]], named["test"]))
     score = result.score("shuffled-in-relation")
@@ -243,7 +244,7 @@ def test_wrong_choices_are_named(model: Model) -> None:
         probe_concepts(model, "concept")
     with pytest.raises(ConfigError, match="the controls are: constant"):
         probe_concepts(model, controls=["permuted"])
-    with pytest.raises(ConfigError, match="there are: linear, ridge, mlp"):
+    with pytest.raises(ConfigError, match="there are: auto, linear, embedding, ridge, mlp"):
         probe_concepts(model, encoder="cubic")
     with pytest.raises(SiteError, match=r"layers 0\.\.23"):
         probe_concepts(model, layers="24")

@@ -262,7 +262,7 @@ def test_saved_probes_decode_alike_and_another_codebook_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder": "quadratic"}, "the encoders are: linear, ridge, mlp"),
+        ({"encoder": "quadratic"}, "the encoders are: linear, embedding, ridge, mlp"),
         ({"reduction": "max"}, "the reductions are: none"),
         ({"holdout": "layers"}, "hold out 'groups' or 'concepts'"),
         ({"seed": -1}, "whole number from 0"),

@@ -34,8 +34,11 @@ def one_by_one(probe: HyperdimensionalProbe, X: torch.Tensor, answers: list[str]
     return probe.fit(X[train], [answers[i] for i in train], validation=later).predict(X[test]).tolist()
 
 
-@pytest.mark.parametrize("encoder", ["linear", "ridge", "mlp"])
-@pytest.mark.parametrize("codebook", [RANDOM, EMBEDDED], ids=["random", "embeddings"])
+CASES = [(RANDOM, "linear"), (RANDOM, "ridge"), (RANDOM, "mlp")]
+CASES += [(EMBEDDED, "linear"), (EMBEDDED, "embedding"), (EMBEDDED, "ridge"), (EMBEDDED, "mlp")]
+
+
+@pytest.mark.parametrize(("codebook", "encoder"), CASES, ids=lambda one: getattr(one, "source", one))
 def test_all_at_once_is_one_by_one(encoder, codebook):
     X, answers = drawn()
     few = [name if name in NAMES[:5] else NAMES[0] for name in answers]
@@ -63,6 +66,7 @@ def copied(codebook: Codebook) -> Codebook:
         codebook.seed,
         codebook.source,
         codebook.projection,
+        codebook.embeddings,
     )
 
 
