@@ -10,7 +10,9 @@ from sklearn.linear_model import Ridge
 from probes import HyperdimensionalProbe
 from probes.hyperdimensional import embedding
 from probes.hyperdimensional.embedding import basis_of, ridge_solver
+from probes.hyperdimensional.encoders import Linear
 from probes.vsa import ALGEBRAS, MAP, Codebook, CodebookError, structures
+from probes.vsa.codebook import Projection
 
 NAMES = tuple(f"concept {i}" for i in range(40))
 WIDTH, DIM = 12, 24
@@ -39,6 +41,21 @@ def fitted(book: Codebook, encoder: str = "embedding", **given) -> Hyperdimensio
     probe = HyperdimensionalProbe(book, encoder=encoder, **given)
     X, y = states(TRAIN)
     return probe.fit(X, y, validation=states(HELD, seed=2))
+
+
+def linear_of(probe: HyperdimensionalProbe) -> Linear:
+    assert isinstance(probe.fitted_.encoder, Linear)
+    return probe.fitted_.encoder
+
+
+def embeddings_of(book: Codebook) -> torch.Tensor:
+    assert book.embeddings is not None
+    return book.embeddings
+
+
+def projection_of(book: Codebook) -> Projection:
+    assert book.projection is not None
+    return book.projection
 
 
 @pytest.mark.parametrize("shape", [(60, 9), (20, 35)], ids=["few dimensions", "few examples"])
@@ -90,11 +107,11 @@ def test_a_strong_pull_leaves_the_ridge_and_a_weak_one_tells_trained_concepts_ap
     X, y = states(TRAIN, noise=1.5)
     later = states(HELD, noise=1.5, seed=2)
     mean, scale = X.mean(dim=0), X.std(dim=0, correction=0)
-    known = codebook().embeddings
+    known = embeddings_of(codebook())
     wrong, weights = {}, {}
     for pull in (1e6, 1e-4):
         probe = HyperdimensionalProbe(codebook(), encoder="embedding", regularisation=pull)
-        encoder = probe.fit(X, y, validation=later).fitted_.encoder
+        encoder = linear_of(probe.fit(X, y, validation=later))
         logits = 20 * ((X - mean) / scale @ encoder.weight + encoder.offset) @ known[list(TRAIN)].T
         wrong[pull] = float(torch.nn.functional.cross_entropy(logits, codebook().index(y)))
         weights[pull], (penalty,) = encoder.weight, probe.fitted_.notes["ridge"]
@@ -106,10 +123,10 @@ def test_a_strong_pull_leaves_the_ridge_and_a_weak_one_tells_trained_concepts_ap
 
 def test_the_prediction_is_the_projection_of_an_embedding():
     probe = fitted(codebook())
-    encoder = probe.fitted_.encoder
+    encoder = linear_of(probe)
     X, _ = states(TEST)
     inner = (X - probe.fitted_.mean) / probe.fitted_.scale @ encoder.weight + encoder.offset
-    matrix = codebook().projection.matrix(MAP(2048))
+    matrix = projection_of(codebook()).matrix(MAP(2048))
     torch.testing.assert_close(probe.encode(X), inner @ matrix, rtol=1e-4, atol=1e-3)
     assert (basis_of(probe.codebook_, ("who",)) != matrix).any()
 
@@ -129,9 +146,9 @@ def test_members_of_a_set_are_read_together():
 def test_what_was_projected_stays_beside_its_vector(tmp_path):
     book = codebook()
     for one in (book, book.permuted(3), book.extended(["new"], rows(5)[:1])):
-        again = one.projection.projected(one.algebra, one.embeddings)
+        again = projection_of(one).projected(one.algebra, embeddings_of(one))
         assert (again == one.vectors).all() and len(again) == len(one.names)
-    assert not (book.permuted(3).embeddings == book.embeddings).all()
+    assert not torch.equal(embeddings_of(book.permuted(3)), embeddings_of(book))
     assert Codebook.random(MAP(64), ["a", "b"]).embeddings is None
     probe = fitted(book)
     X, y = states(TEST)
