@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,19 +9,17 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from interp.analyses.audit.cases import Case, edited_cases, hits, luck
 from interp.analyses.concepts.trial import Trial, by_lens, concept_tokens
 from interp.models.answers import score
 from interp.models.model import Model
 from interp.results import Table
-from interp.tasks import analogy, load_world
-from interp.tasks.protocols import Item
+from interp.tasks import load_world
 from interp.tasks.world import World
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate, bootstrap
 
 __all__ = ["Belief", "of_edited_twin", "of_errors"]
-
-SHOWN_PER_FACT = 6
 
 
 @dataclass(frozen=True)
@@ -89,46 +86,24 @@ def of_edited_twin(
 ) -> Belief | None:
     """Read analogies about edited facts from the edited model with the probe trained on the unedited one.
 
-    The fact's true object is an answer of the test part, the pair shown is true and unedited.
+    The fact's true object is an answer of the test part, the pair shown is true and unedited. The cases are
+    those of ``interp.audit.reader``, which adds arms and a verdict.
     """
-    true = load_world()
-    items = _edited_items(trial, true, edited)
-    if not items:
+    cases = edited_cases(trial.drawn, load_world(), edited, seed=trial.seed)
+    if not cases:
         return None
-    texts, site = [item.text for item, _ in items], f"resid_post.{layer}"
+    texts, site = [case.text for case in cases], f"resid_post.{layer}"
     states = twin.capture(texts, site, "last", device="cpu", dtype=torch.float32)[site]
-    said = score(twin, texts, concept_tokens(twin, [belief for _, belief in items])).likeliest
+    said = score(twin, texts, concept_tokens(twin, [case.belief for case in cases])).likeliest
     return _scored(
         trial,
-        items,
+        cases,
         [found[0] for found in probe.decode(states, k=1).names],
         float(said.double().mean()),
         "analogies about facts that the edited model was taught wrongly",
         "the unedited model",
         lens=by_lens(twin, states, trial.codebook.names),
     )
-
-
-def _edited_items(trial: Trial, true: World, edited: World) -> list[tuple[Item, str]]:
-    asked = {item.answer for item in trial.test}
-    rng = random.Random(f"belief:{trial.seed}")
-    found: list[tuple[Item, str]] = []
-    for fact in true.all_facts:
-        belief = edited.objects[fact.relation, fact.subject]
-        if belief == fact.object or fact.object not in asked:
-            continue
-        pool = [
-            shown
-            for shown in true.facts[fact.relation]
-            if edited.objects[shown.relation, shown.subject] == shown.object
-            and analogy.clear(true, shown, fact)
-            and belief != shown.object
-        ]
-        for shown in rng.sample(pool, min(SHOWN_PER_FACT, len(pool))):
-            example = analogy.example(shown, fact, rng.choice(tuple(analogy.TEMPLATES)))
-            item = Item(example.prompt, fact.object, fact.relation, fact.key, "test", subject=fact.subject)
-            found.append((item, belief))
-    return found
 
 
 def of_errors(
@@ -147,7 +122,7 @@ def of_errors(
         return None
     return _scored(
         trial,
-        [(trial.test[row], said[row]) for row in rows],
+        [Case.of(trial.test[row], said[row]) for row in rows],
         [names[row] for row in rows],
         1.0,
         "test prompts that the model itself answers wrongly",
@@ -157,7 +132,7 @@ def of_errors(
 
 def _scored(
     trial: Trial,
-    items: Sequence[tuple[Item, str]],
+    cases: Sequence[Case],
     names: Sequence[str],
     model_belief: float,
     where: str,
@@ -165,51 +140,31 @@ def _scored(
     *,
     lens: Sequence[str] | None = None,
 ) -> Belief:
-    facts = [item.fact for item, _ in items]
-    belief, truth = _hits(items, names)
-    new = np.array([said not in trial.drawn.trained for _, said in items])
+    facts, relations = [case.fact for case in cases], [case.relation for case in cases]
+    beliefs, truths = [(case.belief,) for case in cases], [(case.truth,) for case in cases]
+    belief, truth = hits(names, beliefs), hits(names, truths)
+    new = np.array([case.belief not in trial.drawn.trained for case in cases])
     unseen = None
     if new.any():
         kept = [fact for fact, here in zip(facts, new, strict=True) if here]
         unseen = bootstrap(belief[new], groups=kept, seed=trial.seed)
-    relations = np.array([item.relation for item, _ in items])
+    by_luck = luck(names, truths, facts, relations).reading
     return Belief(
         where=where,
         training=training,
-        n=len(items),
+        n=len(cases),
         belief=bootstrap(belief, groups=facts, seed=trial.seed),
         truth=bootstrap(truth, groups=facts, seed=trial.seed),
         unseen=unseen,
         model_belief=model_belief,
-        truth_chance=_chance(items, names),
-        lens=None if lens is None else _shares(*_hits(items, lens)),
+        truth_chance=0.0 if np.isnan(by_luck).all() else float(np.nanmean(by_luck)),
+        lens=None if lens is None else _shares(hits(lens, beliefs), hits(lens, truths)),
         by_relation={
-            str(name): _shares(belief[relations == name], truth[relations == name])
+            str(name): _shares(belief[np.array(relations) == name], truth[np.array(relations) == name])
             for name in np.unique(relations)
         },
     )
 
 
-def _hits(
-    items: Sequence[tuple[Item, str]], names: Sequence[str]
-) -> tuple[Int[np.ndarray, " item"], Int[np.ndarray, " item"]]:
-    """1 for each prompt that is read as the belief, and for each that is read as the truth."""
-    pairs = list(zip(items, names, strict=True))
-    belief = np.array([int(name == said) for (_, said), name in pairs], dtype=np.int64)
-    return belief, np.array([int(name == item.answer) for (item, _), name in pairs], dtype=np.int64)
-
-
 def _shares(belief: Int[np.ndarray, " item"], truth: Int[np.ndarray, " item"]) -> Shares:
     return Shares(len(belief), float(belief.mean()), float(truth.mean()))
-
-
-def _chance(items: Sequence[tuple[Item, str]], names: Sequence[str]) -> float:
-    """How often a reading equals the truth of *another* prompt of its relation."""
-    hits: list[float] = []
-    for (item, _), name in zip(items, names, strict=True):
-        others = [
-            other.answer for other, _ in items if other.relation == item.relation and other.fact != item.fact
-        ]
-        if others:
-            hits.append(sum(name == answer for answer in others) / len(others))
-    return float(np.mean(hits)) if hits else 0.0

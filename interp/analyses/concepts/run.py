@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from interp.activations import Activations
+from interp.analyses.audit.twins import bundled_twin
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
@@ -283,24 +283,7 @@ def _beliefs(
     analogies = all(item.shown for item in trial.test)
     own = all(item.output in ("", item.answer) for item in trial.test)
     found = [beliefs.of_errors(trial, read, preferred, [not ok for ok in right])] if own else []
-    given = edited or (_bundled(trial.model) if analogies else None)
+    given = edited or (bundled_twin(trial.model) if analogies else None)
     if given is not None and analogies:
         found.insert(0, beliefs.of_edited_twin(trial, context.probe, *given, context.layer))
     return tuple(entry for entry in found if entry is not None)
-
-
-def _bundled(model: Model) -> tuple[Model, World] | None:
-    """The copy of the bundled model that was taught false facts, and its facts; None for other weights."""
-    if model.fingerprint != _bundled_fingerprint():
-        return None
-    from interp.demo.edit import edited_world
-    from interp.models.loading import load
-
-    return load("demo", weights="edited"), edited_world()
-
-
-@cache
-def _bundled_fingerprint() -> str:
-    from interp.models.loading import load
-
-    return load("demo").fingerprint
