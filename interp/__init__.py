@@ -11,6 +11,7 @@ from interp._lazy import exports
 from interp._version import __version__
 
 if TYPE_CHECKING:
+    from interp import audit as audit
     from interp import mediation as mediation
     from interp import quantization as quantization
     from interp import tasks as tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from interp.analyses.audit.arms import Arms, partners_of
 from interp.analyses.audit.cases import Case
-from interp.analyses.readers.reader import Reader, as_reader
+from interp.analyses.audit.rule import Audit, judge
+from interp.analyses.readers.reader import as_reader
 
-__all__ = ["PLANTED", "Planted", "planted"]
+__all__ = ["PLANTED", "Planted", "audit_of", "planted"]
 
 RELATIONS, FACTS, PROMPTS = 8, 12, 3
 WIDTH = 256
@@ -43,7 +44,7 @@ class Planted:
     def nearest(self, states: Tensor, among: Sequence[str]) -> list[str]:
         """The name whose code is nearest."""
         rows = self.codes[[self.names.index(name) for name in among]]
-        return [among[at] for at in (states @ rows.T).argmax(dim=1).tolist()]
+        return [str(among[at]) for at in (states @ rows.T).argmax(dim=1).tolist()]
 
 
 def planted(seed: int, facts: int = FACTS) -> Planted:
@@ -148,9 +149,7 @@ def half(made: Planted) -> Any:
 def common_only(made: Planted) -> Any:
     """The exact reading where it is the commonest answer of a relation, nothing of the others."""
     common = set(made.common.values())
-    return lambda states: [
-        [name] if name in common else [] for name in made.nearest(states, _answers(made))
-    ]
+    return lambda states: [[name] if name in common else [] for name in made.nearest(states, _answers(made))]
 
 
 def shy(made: Planted) -> Any:
@@ -196,6 +195,8 @@ PLANTED: dict[str, tuple[Callable[[Planted], Any], str]] = {
 """Planted readers: how each is made, and what the verdict on it must be."""
 
 
-def reader_of(name: str, made: Planted) -> Reader:
-    """The reader of a name."""
-    return as_reader(PLANTED[name][0](made), name)
+def audit_of(name: str, made: Planted, layer: int = 1, *, seed: int = 0) -> Audit:
+    """The verdict on a planted reader."""
+    arms = replace(made.arms, layer=layer)
+    read = arms.read(as_reader(PLANTED[name][0](made), name))
+    return judge(name, layer, arms.cases, read, arms.partners, arms.carried, seed=seed)

@@ -15,6 +15,7 @@ FLOORS: dict[str, int] = {
     "interp.report": 5,
     "interp.analyses": 4,
     "interp.demo": 4,
+    "interp.audit": 4,
     "interp.quantization.comparison": 3,
     "interp.lenses": 2,
     "interp.mediation": 2,

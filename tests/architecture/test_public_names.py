@@ -18,6 +18,7 @@ NAMES = {
         "Model",
         "Site",
         "__version__",
+        "audit",
         "examine",
         "load",
         "mediation",

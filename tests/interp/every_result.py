@@ -111,8 +111,20 @@ def generated() -> Result:
     return probe_generation(model, trained_probe(model, 23, n=350), bundled_questions(3), layer=23)
 
 
+def audited() -> Result:
+    """Two planted readers of made-up states at two layers, and one of few facts."""
+    from interp.analyses.audit import AuditResult
+    from tests.planted_readers import audit_of, planted
+
+    made = planted(0)
+    audits = [audit_of(name, made, layer) for layer in (0, 1) for name in ("unembedding", "half")]
+    few = audit_of("noise", planted(0, facts=2), 1)
+    return AuditResult(protocol="planted", twin={"name": "planted"}, audits=(*audits, few))
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
+    "interp.audit/1": audited,
     "interp.capture/2": stored,
     "interp.causal/2": lambda: labels().causal,
     "interp.certificate/2": compared_results.certificate,

@@ -12,6 +12,6 @@ if TYPE_CHECKING:
     from interp.analyses.audit.result import AuditResult as AuditResult
     from interp.analyses.audit.rule import VERDICTS as VERDICTS
     from interp.analyses.audit.rule import judge as judge
-    from interp.analyses.audit.run import audit as audit
+    from interp.analyses.audit.run import reader as reader
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -118,7 +118,7 @@ def luck(
     """
     reading, target, tables = np.full(len(names), np.nan), np.full(len(names), np.nan), []
     for relation in dict.fromkeys(relations):
-        rows = np.flatnonzero([one == relation for one in relations])
+        rows = [row for row, one in enumerate(relations) if one == relation]
         codes = {fact: at for at, fact in enumerate(dict.fromkeys(facts[row] for row in rows))}
         own = np.array([codes[facts[row]] for row in rows])
         match = _matches([names[row] for row in rows], [targets[row] for row in rows])

@@ -85,8 +85,9 @@ def evidence(
     rows = np.flatnonzero(~np.isnan(chance.reading))
     if not len(rows):
         return None
-    groups = [facts[row] for row in rows]
-    excess = _excess(own[rows], chance, rows, groups, [relations[row] for row in rows])
+    places: list[int] = rows.tolist()
+    groups = [facts[row] for row in places]
+    excess = _excess(own[rows], chance, rows, groups, [relations[row] for row in places])
     p = _exchanged(chance.tables, seed) if excess.interval.low > 0 else 1.0
     share, by_luck = bootstrap(own[rows], groups=groups, support="share"), float(chance.reading[rows].mean())
     return Evidence(arm, target, len(rows), len(set(groups)), share, by_luck, excess, p, own)

@@ -13,7 +13,20 @@ from interp.analyses.audit.cases import Case
 from interp.analyses.audit.evidence import Evidence, difference, evidence
 from probes.statistics import Estimate
 
-__all__ = ["ARMS", "BELIEF", "LEAST", "MARGIN", "MIXED", "OTHER", "STANDING", "TRUTH", "VERDICTS", "Audit", "Verdict", "judge"]
+__all__ = [
+    "ARMS",
+    "BELIEF",
+    "LEAST",
+    "MARGIN",
+    "MIXED",
+    "OTHER",
+    "STANDING",
+    "TRUTH",
+    "VERDICTS",
+    "Audit",
+    "Verdict",
+    "judge",
+]
 
 Verdict = Literal["the model", "the prompt", "the world", "a mixture", "nothing", "inconclusive"]
 VERDICTS: dict[Verdict, str] = {
@@ -56,8 +69,8 @@ class Audit:
         carried: the share of the cases in which the twin's state, put into the unedited model, makes it say
             the belief: only these can tell the model from the world.
         abstained: the share of the twin's states of which the reader says nothing.
-        over_lens: how much more often than the logit lens it reads what the model and the twin would say, with
-            its 95% interval over facts; None for the lens itself.
+        over_lens: how much more often than the logit lens it reads what the model and the twin would say,
+            with its 95% interval over facts; None for the lens itself.
     """
 
     reader: str
@@ -141,8 +154,8 @@ def _evidence(
         STANDING: [case.standing for case in cases],
         OTHER: [truths[at] if at >= 0 else () for at in partners],
     }
-    everywhere, swapped = np.arange(len(cases)), np.flatnonzero(np.asarray(partners) >= 0)
-    carrying = np.flatnonzero(known)
+    everywhere, swapped = list(range(len(cases))), [row for row, at in enumerate(partners) if at >= 0]
+    carrying: list[int] = np.flatnonzero(known).tolist()
     plan = (
         *(("edited", target, carrying) for target in (BELIEF, TRUTH, STANDING)),
         *(("trained", target, everywhere) for target in (TRUTH, STANDING)),

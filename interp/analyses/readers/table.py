@@ -1,4 +1,4 @@
-"""The ready readers: every lens, and probes trained on the model's states. A new one is a function and a row."""
+"""The ready readers: every lens, and probes trained on states. A new one is one function and one row."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def _of_lens(kind: str) -> Callable[[Material], Reader]:
             for part in lens.parts(len(states)):
                 given = states[part].to(material.model.device, material.model.dtype)
                 kept = lens.logits(given, layer).cpu()[:, tokens]
-                found += [[names[at] for at in row] for row in kept.topk(min(TOP, len(names))).indices.tolist()]
+                found += [
+                    [names[at] for at in row] for row in kept.topk(min(TOP, len(names))).indices.tolist()
+                ]
             return found
 
         return Reader(kind, read, ("states", "layer"))
