@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from probes.vsa.algebras import FHRR as FHRR
     from probes.vsa.algebras import HRR as HRR
     from probes.vsa.algebras import MAP as MAP
+    from probes.vsa.capacity import Capacity as Capacity
+    from probes.vsa.capacity import expected_accuracy as expected_accuracy
+    from probes.vsa.capacity import measured_accuracy as measured_accuracy
     from probes.vsa.codebook import Codebook as Codebook
     from probes.vsa.codebook import CodebookError as CodebookError
     from probes.vsa.codebook import Targets as Targets
     from probes.vsa.nearest import Ranking as Ranking
+    from probes.vsa.resonator import Factors as Factors
+    from probes.vsa.resonator import factorise as factorise
 
 __getattr__, __dir__, __all__ = exports(__name__)
