@@ -224,11 +224,12 @@ def _job(work: Work, settings: ProbeSettings) -> Job:
         return replace(found, passes=lambda n: found.passes(n) + causal, besides=lambda n: fits * n)
     texts = [item.text for item in row.items(seed=settings.seed).items]
     fits = CONCEPT_FIT * model.d_model * (len(layers) + CONCEPT_FITS)
+    own = 1.0 if row.asked == "answers" else TEST  # prompts that the model itself answers
     return Job(
         whole=len(texts),
         least=min(LEAST_CONCEPTS, len(texts)),
         texts=texts,
-        passes=lambda n: n * (2 * share + TEST) + causal,
+        passes=lambda n: n * (2 * share + own) + causal,
         besides=lambda n: fits * n,
         shown=lambda n: f"{n:,} prompts",
     )

@@ -8,6 +8,7 @@ from interp._lazy import exports
 
 if TYPE_CHECKING:
     from interp.tasks.files import read_labelled as read_labelled
+    from interp.tasks.own_facts import read_facts as read_facts
     from interp.tasks.pairs import draw as draw
     from interp.tasks.pairs import sample as sample
     from interp.tasks.prompts import Example as Example

@@ -16,7 +16,7 @@ from interp.errors import DataError
 from interp.paths import objects, text_of
 from interp.tasks.prompts import Labelled
 
-__all__ = ["read_labelled", "read_questions"]
+__all__ = ["cell", "read_labelled", "read_questions", "rows_of"]
 
 _SPLITS = ("", "train", "validation", "test")
 
@@ -36,14 +36,11 @@ def read_labelled(path: str | Path) -> Labelled:
             name; the message names the line.
     """
     path = Path(path)
-    rows = _parse(path, text_of(path))
-    if not rows:
-        raise DataError(f"'{path}' has no rows; it needs at least one line with text and label.")
-    _check_columns(path, rows[0][1])
-    texts = tuple(_cell(path, line, row, "text") for line, row in rows)
-    labels = tuple(_cell(path, line, row, "label") for line, row in rows)
+    rows = rows_of(path, ("text", "label"))
+    texts = tuple(cell(path, line, row, "text") for line, row in rows)
+    labels = tuple(cell(path, line, row, "label") for line, row in rows)
     grouped = any(row.get("group") not in (None, "") for _, row in rows)
-    groups = tuple(_cell(path, line, row, "group") if grouped else f"row-{line}" for line, row in rows)
+    groups = tuple(cell(path, line, row, "group") if grouped else f"row-{line}" for line, row in rows)
     splits = tuple(_split(path, line, row) for line, row in rows)
     return Labelled(path.stem, f"labels of {path.name}", texts, labels, groups, splits, str(path), grouped)
 
@@ -58,11 +55,26 @@ def read_questions(path: str | Path) -> list[tuple[str, str]]:
         DataError: as for :func:`read_labelled`.
     """
     path = Path(path)
+    rows = rows_of(path, ("question", "answer"))
+    return [(cell(path, line, row, "question"), cell(path, line, row, "answer")) for line, row in rows]
+
+
+def rows_of(path: Path, columns: Sequence[str]) -> list[tuple[int, Mapping[str, object]]]:
+    """The rows of a table, each with the number of its line.
+
+    Args:
+        path: a ``.csv``, ``.tsv`` or ``.jsonl`` file in UTF-8.
+        columns: that it must have.
+
+    Raises:
+        DataError: no such file, not UTF-8, no rows, no such column.
+    """
     rows = _parse(path, text_of(path))
     if not rows:
-        raise DataError(f"'{path}' has no rows; it needs at least one line with question and answer.")
-    _check_columns(path, rows[0][1], ("question", "answer"))
-    return [(_cell(path, line, row, "question"), _cell(path, line, row, "answer")) for line, row in rows]
+        words = " and ".join((", ".join(columns[:-1]), columns[-1]))
+        raise DataError(f"'{path}' has no rows; it needs at least one line with {words}.")
+    _check_columns(path, rows[0][1], columns)
+    return rows
 
 
 def _parse(path: Path, text: str) -> list[tuple[int, Mapping[str, object]]]:
@@ -96,9 +108,7 @@ def _csv_rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, Mappin
     return rows
 
 
-def _check_columns(
-    path: Path, row: Mapping[str, object], wanted_columns: Sequence[str] = ("text", "label")
-) -> None:
+def _check_columns(path: Path, row: Mapping[str, object], wanted_columns: Sequence[str]) -> None:
     names = [str(name) for name in row if name is not None]
     for wanted in wanted_columns:
         if wanted not in names:
@@ -113,7 +123,12 @@ def _check_columns(
             )
 
 
-def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
+def cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
+    """The text of a cell.
+
+    Raises:
+        DataError: it is empty, or holds no text; the message names file, line and column.
+    """
     value = row.get(column)
     if value is None or str(value).strip() == "":
         raise DataError(f"'{path}' line {line}: column '{column}' is empty; fill it or remove the line.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from interp.tasks.prompts import Example, PairTexts
-from interp.tasks.relations import RELATIONS
+from interp.tasks.relations import RELATIONS, Relation
 from interp.tasks.splits import Split, is_held_out
 from interp.tasks.world import Fact, World
 
@@ -26,10 +26,16 @@ def held_out_template(fact: Fact, template: int) -> bool:
     return keys[template] and not (all(keys) and template == 0)
 
 
-def example(fact: Fact, template: int) -> Example:
-    """State a fact in one of its relation's templates."""
+def example(fact: Fact, template: int, relations: Mapping[str, Relation] = RELATIONS) -> Example:
+    """State a fact in one of its relation's templates.
+
+    Args:
+        fact: what is stated.
+        template: which of the templates.
+        relations: relation -> its templates; the bundled ones where left out.
+    """
     return Example(
-        prompt=RELATIONS[fact.relation].templates[template].format(fact.subject),
+        prompt=relations[fact.relation].templates[template].format(fact.subject),
         answer=fact.object,
         task="one-hop",
         template=f"{fact.relation}/{template}",

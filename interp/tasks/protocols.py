@@ -2,104 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from interp.tasks import analogy, key_value, one_hop, two_hop
-from interp.tasks.prompts import text_sha256
-from interp.tasks.relations import RELATIONS
+from interp.tasks import analogy, few_shot, key_value, one_hop, two_hop
+from interp.tasks.items import Item, Part, ProtocolItems, Sizes, check_apart, given_away, parts_of
+from interp.tasks.numbers import with_numbers
 from interp.tasks.sampling import distinct
 from interp.tasks.splits import Split
 from interp.tasks.world import Fact, World, load_world
 
 __all__ = ["PROTOCOLS", "Item", "Protocol", "ProtocolItems", "check_apart"]
 
-Part = Literal["train", "validation", "test"]
-Sizes = tuple[int, int, int]
-"""Prompts for training, validation and test, at most."""
 TRIES = 200
 N_VALUES = 60
 MOST_OBJECTS = 0.5
-
-
-@dataclass(frozen=True)
-class Item:
-    """One prompt and the concept that should be read out of its last token.
-
-    Attributes:
-        text: the prompt.
-        answer: the concept to decode.
-        relation: by which results are broken down.
-        fact: what must not straddle parts, and over which intervals are drawn.
-        part: train, validation or test.
-        output: the text the model itself should produce; the answer, except in two-hop prompts.
-        candidates: the concepts that the prompt alone narrows the answer to; empty where it narrows nothing.
-        subject: whom the prompt asks about.
-        shown: the example pair in the prompt, where there is one.
-    """
-
-    text: str
-    answer: str
-    relation: str
-    fact: str
-    part: Part
-    output: str = ""
-    candidates: tuple[str, ...] = ()
-    subject: str = ""
-    shown: tuple[str, str] | None = None
-
-    def redacted(self) -> Item:
-        """The same with the sha256 of its text in the text's place."""
-        text = text_sha256(self.text)
-        return replace(self, text=text, fact=text if self.fact == self.text else self.fact)
-
-
-@dataclass(frozen=True, eq=False)
-class ProtocolItems:
-    """A protocol's prompts.
-
-    Attributes:
-        items: the prompts, training first.
-        concepts: every concept a probe may name.
-        notes: what the drawing could not do as asked.
-    """
-
-    items: tuple[Item, ...]
-    concepts: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    def part(self, name: Part) -> tuple[Item, ...]:
-        """The prompts of one part."""
-        return tuple(item for item in self.items if item.part == name)
-
-    @functools.cached_property
-    def trained(self) -> frozenset[str]:
-        """The concepts that are an answer in training."""
-        return frozenset(item.answer for item in self.items if item.part == "train")
-
-    def ceiling(self) -> float:
-        """The test accuracy of the best guess from the training part alone, without the model.
-
-        It knows, for every relation, the commonest answer of the training part, and for every fact that was
-        trained its answer; it takes the relation as given (the shown pair names it).
-        """
-        facts: dict[str, str] = {}
-        counts: dict[str, dict[str, int]] = {}
-        for item in self.part("train"):
-            facts[item.fact] = item.answer
-            found = counts.setdefault(item.relation, {})
-            found[item.answer] = found.get(item.answer, 0) + 1
-        commonest = {name: max(sorted(found), key=found.__getitem__) for name, found in counts.items()}
-        guesses = [(facts.get(i.fact, commonest.get(i.relation)), i) for i in self.part("test")]
-        return sum(_chance(guess, item) for guess, item in guesses) / max(1, len(guesses))
-
-
-def _chance(guess: str | None, item: Item) -> float:
-    return 1 / len(item.candidates) if item.candidates else float(guess == item.answer)
+EXAMPLED = 2
+"""Prompts by examples of a fact whose relation has no sentence."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +39,8 @@ class Protocol:
         holdout: what the validation part holds out: ``concepts`` or ``groups``.
         upper_bound: whether a good score can be had by storing the facts.
         leaks: kinds of leak that belong to the question (``probes.evaluation.LEAKS``).
+        asked: which prompts count: ``all``, or those that the model, asked first, ``answers`` right.
+        facts: the bundled facts that are drawn from where none are given.
     """
 
     name: str
@@ -129,6 +53,8 @@ class Protocol:
     holdout: Literal["concepts", "groups"] = "groups"
     upper_bound: bool = False
     leaks: tuple[str, ...] = ()
+    asked: Literal["all", "answers"] = "all"
+    facts: Callable[[], World] = load_world
 
     def items(
         self, *, seed: int = 0, world: World | None = None, sizes: Sizes | None = None
@@ -141,7 +67,7 @@ class Protocol:
             sizes: prompts for training, validation and test, at most; the protocol's own where left out.
         """
         return self.draw(
-            load_world() if world is None else world, seed, self.sizes if sizes is None else sizes
+            self.facts() if world is None else world, seed, self.sizes if sizes is None else sizes
         )
 
 
@@ -153,21 +79,26 @@ def _concept_disjoint(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
     model was not trained on, with an example pair that fits one relation only.
     """
     rng = random.Random(f"concept-disjoint:{seed}")
-    part = _parts_of([fact.object for fact in world.all_facts], (0.6, 0.15, 0.25), seed)
+    part = parts_of([fact.object for fact in world.all_facts], (0.6, 0.15, 0.25), seed)
     held = {name for name, where in part.items() if where != "train"}
+    asked_units = {fact.unit for fact in world.all_facts if fact.object in held}
+    taught = [
+        fact
+        for fact in world.all_facts
+        if not held & {fact.object, fact.subject} and fact.unit not in asked_units
+    ]
     statements = [
         Item(
-            text=one_hop.example(fact, template).prompt,
+            text=text,
             answer=fact.object,
             relation=fact.relation,
-            fact=fact.key,
+            fact=fact.unit,
             part="train",
             output=fact.object,
             subject=fact.subject,
         )
-        for fact in world.all_facts
-        if fact.object not in held and fact.subject not in held
-        for template in range(len(RELATIONS[fact.relation].templates))
+        for fact in taught
+        for text in _statements(world, fact, taught, rng)
     ]
     rng.shuffle(statements)
     found = statements[: sizes[0]]
@@ -179,6 +110,16 @@ def _concept_disjoint(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
     return check_apart(result, lambda item: item.fact)
 
 
+def _statements(world: World, fact: Fact, shown: Sequence[Fact], rng: random.Random) -> list[str]:
+    """A fact in every sentence of its relation; by examples, twice, where the relation has no sentence."""
+    n = len(world.relations[fact.relation].templates)
+    if n:
+        return [one_hop.example(fact, at, world.relations).prompt for at in range(n)]
+    pool = [one for one in shown if one.relation == fact.relation]
+    drawn = (few_shot.shots(fact, pool, rng) for _ in range(EXAMPLED))
+    return list(dict.fromkeys(few_shot.prompt(one, fact.subject) for one in drawn if one))
+
+
 def _bridge(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
     """Train on compositions of some bridge entities, test on compositions of others.
 
@@ -188,7 +129,7 @@ def _bridge(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
     """
     rng = random.Random(f"bridge:{seed}")
     known = two_hop.compositions(world)
-    part = _parts_of([c.entity for c in known], (0.5, 0.2, 0.3), seed)
+    part = parts_of([c.entity for c in known], (0.5, 0.2, 0.3), seed)
     new: dict[Part, list[Item]] = {"train": [], "validation": [], "test": []}
     old: dict[Part, list[Item]] = {"train": [], "validation": [], "test": []}
     for composition in known:
@@ -274,7 +215,7 @@ def _pair_disjoint(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
     ]
     counts = Counter((fact.relation, fact.object) for fact in facts)
     facts = [fact for fact in facts if counts[fact.relation, fact.object] >= 3]
-    part = _parts_of([_pair(fact) for fact in facts], (0.6, 0.15, 0.25), seed)
+    part = parts_of([_pair(fact) for fact in facts], (0.6, 0.15, 0.25), seed)
     taught = {(fact.relation, fact.object) for fact in facts if part[_pair(fact)] == "train"}
     found: list[Item] = []
     plan: list[tuple[Part, int]] = [("train", sizes[0]), ("validation", sizes[1]), ("test", sizes[2])]
@@ -290,8 +231,8 @@ def _pair_disjoint(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
 
 
 def _pair(fact: Fact) -> str:
-    """The pair of words: one that two relations share (Brazil, South America) is one thing to know."""
-    return f"{fact.subject} -> {fact.object}"
+    """The group, or the pair of words: one that two relations share is one thing to know."""
+    return fact.unit if fact.group else f"{fact.subject} -> {fact.object}"
 
 
 def _seen_pairs(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
@@ -302,8 +243,8 @@ def _seen_pairs(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
     """
     rng = random.Random(f"seen-pairs:{seed}")
     found = _analogies(world, "train", sizes[0], asked=world.all_facts, shown=lambda fact: True, rng=rng)
-    met, texts = {item.fact for item in found}, {item.text for item in found}
-    asked = [fact for fact in world.all_facts if fact.key in met]
+    met, texts = {(item.relation, item.subject) for item in found}, {item.text for item in found}
+    asked = [fact for fact in world.all_facts if (fact.relation, fact.subject) in met]
     plan: list[tuple[Part, int]] = [("validation", sizes[1]), ("test", sizes[2])]
     for part, n in plan:
         more = _analogies(world, part, 2 * n, asked=asked, shown=lambda fact: True, rng=rng)
@@ -344,7 +285,11 @@ def _analogies(
             pool = pools[question.relation]
             example = rng.choice(pool) if pool else question
             fits = split is None or analogy.in_pair_split(split, example, question)
-            if fits and analogy.clear(world, example, question) and not _given_away(example, question):
+            if (
+                fits
+                and analogy.clear(world, example, question)
+                and not given_away(question.object, (example.subject, example.object, question.subject))
+            ):
                 yield _analogy_item(example, question, rng.choice(tuple(analogy.TEMPLATES)), part)
             else:
                 yield None
@@ -352,47 +297,17 @@ def _analogies(
     return distinct(tried(), n, lambda item: item.text, tries=TRIES * n)
 
 
-def _given_away(shown: Fact, asked: Fact) -> bool:
-    """Whether the answer is a part of the prompt, as Singapore in a prompt about Singapore."""
-    words = f" {shown.subject} {shown.object} {asked.subject} ".casefold()
-    return f" {asked.object} ".casefold() in words
-
-
 def _analogy_item(shown: Fact, asked: Fact, template: str, part: Part) -> Item:
     return Item(
         text=analogy.example(shown, asked, template).prompt,
         answer=asked.object,
         relation=asked.relation,
-        fact=asked.key,
+        fact=asked.unit,
         part=part,
         output=asked.object,
         subject=asked.subject,
         shown=(shown.subject, shown.object),
     )
-
-
-def _parts_of(values: Sequence[str], shares: tuple[float, float, float], seed: int) -> dict[str, Part]:
-    """Share the different values out over the parts, in an order shuffled by the seed alone."""
-    order = sorted(set(values))
-    random.Random(f"{seed}:{len(order)}").shuffle(order)
-    first, second = shares[0] * len(order), (shares[0] + shares[1]) * len(order)
-    return {
-        value: "train" if i < first else "validation" if i < second else "test"
-        for i, value in enumerate(order)
-    }
-
-
-def check_apart(found: ProtocolItems, key: Callable[[Item], str]) -> ProtocolItems:
-    """Return the items if no key of a test or validation item is one of training.
-
-    Raises:
-        ValueError: a key straddles; the drawing is wrong.
-    """
-    known = {key(item) for item in found.part("train")}
-    for item in found.items:
-        if item.part != "train" and key(item) in known:
-            raise ValueError(f"{key(item)!r} is in training and in {item.part}: {item.text!r}.")
-    return found
 
 
 _COMMON = ("constant", "bag-of-tokens", "ordered-slots", "shuffled", "random-weights")
@@ -447,6 +362,18 @@ _ROWS = (
         (*_COMMON, "control-task"),
         upper_bound=True,
         leaks=("group",),
+    ),
+    Protocol(
+        "known-relations",
+        few_shot.known_relations,
+        (2400, 500, 900),
+        "can answers that the model knows be read before it gives them, where they were never trained?",
+        "nothing: the answers of the test are in no training prompt",
+        "embeddings",
+        _NEW_CONCEPTS,
+        holdout="concepts",
+        asked="answers",
+        facts=with_numbers,
     ),
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from interp.tasks.prompts import Example, PairTexts
-from interp.tasks.relations import BRIDGES, RELATIONS, Bridge
+from interp.tasks.relations import Bridge
 from interp.tasks.splits import Split, in_split, is_held_out
 from interp.tasks.world import World
 
@@ -33,6 +33,8 @@ class Composition:
     entity: str
     second: str
     answer: str
+    noun: str
+    """How the answer is called: 'the <noun> of <entity> is'."""
 
     @property
     def held_out(self) -> bool:
@@ -44,21 +46,21 @@ class Composition:
 def compositions(world: World) -> tuple[Composition, ...]:
     """List every pair of facts that the bridges allow, in a fixed order."""
     found = []
-    for bridge in BRIDGES:
+    for bridge in world.bridges:
         for fact in world.facts[bridge.relation]:
             for second in bridge.second:
                 answer = world.objects.get((second, fact.object))
                 if answer is not None and answer != fact.subject:
-                    found.append(Composition(bridge, fact.subject, fact.object, second, answer))
+                    noun = world.relations[second].noun
+                    found.append(Composition(bridge, fact.subject, fact.object, second, answer, noun))
     return tuple(found)
 
 
 def example(composition: Composition, template: int) -> Example:
     """Ask for the second hop in one of the templates."""
     phrase = composition.bridge.phrase.format(composition.subject)
-    noun = RELATIONS[composition.second].noun
     return Example(
-        prompt=TEMPLATES[template].format(noun=noun, bridge=phrase),
+        prompt=TEMPLATES[template].format(noun=composition.noun, bridge=phrase),
         answer=composition.answer,
         task="two-hop",
         template=f"{composition.bridge.relation}/{template}",

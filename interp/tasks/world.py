@@ -7,12 +7,12 @@ import functools
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from interp.errors import DataError
 from interp.paths import assets
-from interp.tasks.relations import RELATIONS, Relation
+from interp.tasks.relations import BRIDGES, RELATIONS, Bridge, Relation
 
 __all__ = ["Fact", "World", "load_world"]
 
@@ -21,24 +21,46 @@ _LISTS = ("names", "places", "objects", "events", "verbs_agreement", "animate_no
 
 @dataclass(frozen=True)
 class Fact:
-    """The statement that ``object`` stands in ``relation`` to ``subject``."""
+    """The statement that ``object`` stands in ``relation`` to ``subject``.
+
+    Attributes:
+        relation: its name.
+        subject: whom it is about.
+        object: the answer.
+        group: facts of one group never stand on both sides of a split; "" where each stands for itself.
+    """
 
     relation: str
     subject: str
     object: str
+    group: str = ""
 
     @property
     def key(self) -> str:
         """The fact's name by relation and subject, whatever its object is."""
         return f"{self.relation}:{self.subject}"
 
+    @property
+    def unit(self) -> str:
+        """What must not straddle a split, and what intervals are over: the group, or the fact itself."""
+        return f"group:{self.group}" if self.group else self.key
+
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Every fact by relation, and the word lists the generators draw from."""
+    """Every fact by relation, and the word lists the generators draw from.
+
+    Attributes:
+        facts: relation -> its facts.
+        lists: name -> rows of words.
+        relations: relation -> the sentences that state it; one without any is stated by examples.
+        bridges: which relations can follow each other, and how the entity between them is described.
+    """
 
     facts: Mapping[str, tuple[Fact, ...]]
     lists: Mapping[str, tuple[tuple[str, ...], ...]]
+    relations: Mapping[str, Relation] = field(default_factory=lambda: RELATIONS)
+    bridges: tuple[Bridge, ...] = BRIDGES
 
     @functools.cached_property
     def objects(self) -> Mapping[tuple[str, str], str]:

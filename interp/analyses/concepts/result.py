@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from interp.analyses.causal.result import CausalUse
 from interp.analyses.concepts.belief import Belief
 from interp.analyses.concepts.controls import CONTROLS, FLOORS
+from interp.analyses.concepts.known import Known
 from interp.analyses.controls import Guessing
 from interp.analyses.multiple_comparisons import COVERED, NOT_USE, Looks, audit_lead
 from interp.analyses.probing.scores import (
@@ -58,6 +59,7 @@ METRICS = {
     "claimed": "share claimed (not abstained)",
     "precision": "share right among those claimed",
     "unseen": "top-1 on answers that were never trained",
+    "asked": "top-1 on every test prompt asked, those the model answers wrong too",
     "model": "share the model itself answers right (each token the likeliest)",
 }
 
@@ -77,7 +79,10 @@ class LayerScore:
 
 @dataclass(frozen=True)
 class RelationScore:
-    """Of the test prompts of one relation, the shares that the probe reads and that the model answers."""
+    """Of the test prompts of one relation, the shares that the probe reads and that the model answers.
+
+    Where the model was asked first (``known``), its share is of all prompts that were asked.
+    """
 
     n: int
     probe: float
@@ -109,6 +114,8 @@ class ConceptResult(Result):
         looks: the best layer on test and its p-value, corrected for the number of layers; None for one layer.
         probe: the fitted probe.
         causal: whether the model uses what the probe reads, where that was tested.
+        known: which relations the model answers right, where it was asked first: the test is then of prompts
+            that it answers right.
     """
 
     schema: ClassVar[str] = "interp.concepts/2"
@@ -131,6 +138,7 @@ class ConceptResult(Result):
     looks: Looks | None
     probe: HyperdimensionalProbe
     causal: CausalUse | None = None
+    known: Known | None = None
 
     # Readings --------------------------------------------------------------------------------------------
 
@@ -190,8 +198,9 @@ class ConceptResult(Result):
         for row, item in enumerate(self.items):
             rows.setdefault(item.relation, []).append(row)
         right, own = np.array(self.right), np.array(self.model_right)
+        asked = {} if self.known is None else {n: one.value for n, one in self.known.relations.items()}
         return {
-            name: RelationScore(len(at), float(right[at].mean()), float(own[at].mean()))
+            name: RelationScore(len(at), float(right[at].mean()), asked.get(name, float(own[at].mean())))
             for name, at in sorted(rows.items())
         }
 
@@ -269,6 +278,7 @@ class ConceptResult(Result):
             "the residual stream at the last token of the training prompts, its settings were chosen on "
             "validation prompts, and the test prompts were read once. "
             f"{self.selection[:1].upper()}{self.selection[1:]}.",
+            *((self.known.sentence(),) if self.known else ()),
             *audit_lead(self.leakage),
         )
 
@@ -283,7 +293,7 @@ class ConceptResult(Result):
     def _unknown(self) -> tuple[str, ...]:
         """That the model itself does not know most of the answers; nothing where it may."""
         found = self.metrics.get("model")
-        if found is None or found.interval.high >= 0.5:
+        if self.known or found is None or found.interval.high >= 0.5:
             return ()
         return (
             f"The model itself gives {found.value:.0%} of the answers ({found.interval}): what it does not "
@@ -309,6 +319,9 @@ class ConceptResult(Result):
                 meaning = f"top-1 minus that of {words}, {one.value:.3f}"
                 over = number_of(f"over-{one.name}", one.difference, meaning, f"Over {words}")
                 found.append(replace(over, hidden=True))
+        if self.known is not None:
+            meaning = "of the prompts asked before probing; only those count"
+            found.append(number_of("known", self.known.overall, meaning, "Answered right by the model"))
         return (*found, *(() if self.causal is None else self.causal.numbers()))
 
     def tables(self) -> tuple[Table, ...]:
@@ -318,7 +331,7 @@ class ConceptResult(Result):
             self._scores_table(),
             *(() if self.causal is None else self.causal.tables()),
             _metrics_table(self),
-            _cells_table(self),
+            *((_cells_table(self),) if self.known is None else (self.known.table(),)),
             *(entry.table(name) for entry, name in zip(self.belief, names, strict=False)),
             _relations_table(self),
             _confused_table(self),
@@ -364,12 +377,14 @@ class ConceptResult(Result):
             unit="share",
             about="whether its next token is the expected one",
         )
-        return (read, said, *(() if self.causal is None else self.causal.findings()))
+        own = (said,) if self.known is None else ()
+        return (read, *own, *(() if self.causal is None else self.causal.findings()))
 
     # Tables and figures ----------------------------------------------------------------------------------
 
     def _n(self) -> str:
-        return f"{counted(self.top1.n, 'test prompt')} about {counted(self.top1.n_groups, 'fact')}"
+        words = f"{counted(self.top1.n, 'test prompt')} about {counted(self.top1.n_groups, 'fact')}"
+        return words if self.known is None else f"{words}, all of which the model answers right"
 
     def _scores_table(self) -> Table:
         guessing = by_guessing(self.guessing, "answers are exchanged between the facts of a relation")

@@ -14,6 +14,7 @@ from interp.activations import Activations
 from interp.analyses.audit.twins import bundled_twin
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
+from interp.analyses.concepts.known import Known, ask
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
 from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, encoder_of
 from interp.analyses.controls import Guessing, beyond_guessing, spread
@@ -79,6 +80,9 @@ def probe_concepts(
     model = as_model(model)
     row = _checked(protocol, encoder, controls)
     drawn = row.items(seed=seed, world=world, sizes=sizes)
+    known = None
+    if row.asked == "answers":
+        drawn, known = ask(model, drawn, seed=seed, batch_size=batch_size)
     tokens = model.tokenize([item.text for item in drawn.items])
     codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
     trial = Trial(model, drawn, codebook, tokens.token_ids, encoder_of(codebook, encoder), seed)
@@ -92,7 +96,7 @@ def probe_concepts(
     twin = _twin(model, random_model) if "random-weights" in names else None
     untrained = twin and _captured(twin, tokens, [layer], batch_size, progress)[f"resid_post.{layer}"]
     context = ControlContext(trial, states, probe, untrained, layer)
-    said, preferred, right = _own_answers(trial, batch_size)
+    said, preferred, right = _own_answers(trial, batch_size) if known is None else _known_answers(trial)
     leakage = _leakage(trial, row)
     notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage), trial.alike)
     result = ConceptResult(
@@ -105,7 +109,7 @@ def probe_concepts(
         curve=curve,
         top1=found.top1,
         controls=_scores(context, names, found.right, progress),
-        metrics=_metrics(found, trial, right),
+        metrics=_metrics(found, trial, right) | _every(context, found.right, known),
         floors={"cosine": found.cosine_floor, "bits": found.bits_floor},
         read=tuple(names[0] for names in read.names),
         similarity=tuple(read.similarities[:, 0].tolist()),
@@ -116,6 +120,7 @@ def probe_concepts(
         leakage=leakage,
         looks=_looks(context, list(curve), rights),
         probe=probe,
+        known=known,
         warnings=tuple(filter(None, notes)),
     )
     probe.card_ = result.card()
@@ -226,6 +231,27 @@ def _metrics(found: ConceptScores, trial: Trial, right: Sequence[bool]) -> dict[
         groups = [fact for fact, here in zip(trial.facts, new, strict=True) if here]
         named["unseen"] = bootstrap(found.right[new], groups=groups, seed=trial.seed)
     return {name: one for name, one in named.items() if one is not None}
+
+
+def _known_answers(trial: Trial) -> tuple[list[str], list[str], list[bool]]:
+    """What :func:`_own_answers` gives where only prompts are kept that the model answers right."""
+    return [item.output for item in trial.test], trial.gold, [True] * len(trial.test)
+
+
+def _every(context: ControlContext, right: np.ndarray, known: Known | None) -> dict[str, Estimate]:
+    """Top-1 on every test prompt that was asked, and the share of them that the model answers right."""
+    if known is None:
+        return {}
+    trial = context.trial
+    items, rows = trial.drawn.part("unanswered"), trial.rows("unanswered")
+    read = [names[0] for names in context.probe.decode(context.states[rows], k=1).names] if rows else []
+    own = [int(name == item.answer) for name, item in zip(read, items, strict=True)]
+    given: Any = {"groups": [*trial.facts, *(item.fact for item in items)], "seed": trial.seed}
+    answered = np.repeat([1, 0], [len(right), len(own)])
+    return {
+        "asked": bootstrap(np.array([*right, *own], dtype=np.int64), **given),
+        "model": bootstrap(answered, **given),
+    }
 
 
 def _leakage(trial: Trial, row: Protocol) -> Audit:

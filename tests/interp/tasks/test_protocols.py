@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
 from interp.tasks import load_world
+from interp.tasks.numbers import number_facts, with_numbers
 from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems, check_apart
 
 NAMES = tuple(PROTOCOLS)
@@ -87,6 +89,44 @@ def test_answers_follow_from_the_facts(drawn: dict[str, ProtocolItems]) -> None:
     objects = load_world().objects
     for name in ("concept-disjoint", "pair-disjoint", "seen-pairs"):
         assert all(objects[item.relation, item.subject] == item.answer for item in drawn[name].items)
+
+
+def test_prompts_by_example_ask_for_answers_that_stand_in_no_training_prompt(
+    drawn: dict[str, ProtocolItems],
+) -> None:
+    found, objects = drawn["known-relations"], with_numbers().objects
+    held = {item.answer for item in found.items if item.part != "train"}
+    shown = [line.split(" -> ") for item in found.items for line in item.text.split("\n")[:-1]]
+    asked = [item.text.rsplit("\n", 1)[1].removesuffix(" ->") for item in found.part("train")]
+    assert not held & {word for pair in shown for word in pair} and not held & set(asked)
+    assert {len(item.text.split("\n")) for item in found.items} <= {2, 3, 4}
+    for item in found.items:
+        pairs = [line.split(" -> ") for line in item.text.split("\n")[:-1]]
+        assert all(objects[item.relation, a] == b for a, b in pairs)
+        assert item.answer not in {b for _, b in pairs} and item.text.endswith(f"{item.subject} ->")
+        assert objects[item.relation, item.subject] == item.answer
+    few = PROTOCOLS["known-relations"].items(sizes=(31, 10, 31))
+    assert len({item.relation for item in few.part("train")}) > 25
+
+
+@pytest.mark.parametrize("name, rule", {
+    "successor": lambda n: n + 1, "predecessor": lambda n: n - 1, "double": lambda n: 2 * n,
+    "square": lambda n: n * n,
+}.items())  # fmt: skip
+def test_relations_of_numbers_are_what_they_say(name: str, rule: Callable[[int], int]) -> None:
+    facts = number_facts(seed=3).facts[name]
+    assert len(facts) >= 30 and all(rule(int(fact.subject)) == int(fact.object) for fact in facts)
+    assert number_facts(seed=3).facts == number_facts(seed=3).facts != number_facts(seed=4).facts
+
+
+def test_inverse_relations_of_numbers_agree() -> None:
+    found = number_facts().facts
+    assert all(2 * int(fact.object) == int(fact.subject) for fact in found["half"])
+    assert all(int(fact.object) ** 2 == int(fact.subject) for fact in found["square_root"])
+    words = {fact.object: fact.subject for fact in found["numeral"]}
+    both = [fact for fact in found["number"] if fact.subject in words]
+    assert len(both) > 20 and all(words[fact.subject] == fact.object for fact in both)
+    assert dict(number_facts(n=99).objects)["numeral", "42"] == "forty-two"
 
 
 def test_a_straddling_fact_is_refused(drawn: dict[str, ProtocolItems]) -> None:

@@ -98,6 +98,7 @@ KNOWN = {
     "in-context": "d9b972e6ed8a",
     "pair-disjoint": "cb2f710dd412",
     "seen-pairs": "0ad1d521f03a",
+    "known-relations": "813fc58a6671",
 }
 
 

@@ -1,0 +1,109 @@
+"""Asking a model what it knows before it is probed, with answers planted and with the bundled model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import interp
+from interp.analyses.concepts import ConceptResult, known
+from interp.analyses.concepts.known import ask
+from interp.errors import DataError
+from interp.models.model import Model
+from interp.results import load
+from interp.tasks.items import Item, ProtocolItems
+from interp.tasks.protocols import PROTOCOLS
+from tests.noisy import demo
+
+SIZES = (400, 80, 150)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return demo()
+
+
+def knows(monkeypatch: pytest.MonkeyPatch, right: Any) -> None:
+    """Let the model answer right where ``right(answer tokens, prompt)`` says so."""
+
+    def scored(model: Model, tokens: Any, wanted: Any, *, batch_size: Any) -> Any:
+        pairs = zip(wanted, tokens.texts, strict=True)
+        return SimpleNamespace(likeliest=torch.tensor([right(ids, text) for ids, text in pairs]))
+
+    monkeypatch.setattr(known, "score", scored)
+
+
+def items(n: int, relation: str, part: str, word: str) -> list[Item]:
+    facts = [f"{relation}:{part}:{at}" for at in range(n)]
+    return [Item(f"the {word} {at}", word, relation, fact, part) for at, fact in enumerate(facts)]  # type: ignore[arg-type]
+
+
+def test_only_prompts_answered_right_train_and_test_and_the_rest_is_kept_beside(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = ProtocolItems(
+        (
+            *items(50, "a", "train", "Paris"),
+            *items(6, "a", "validation", "euro"),
+            *items(20, "a", "test", "yen"),
+            *items(30, "b", "train", "Tokyo"),
+            *items(30, "b", "test", "krone"),
+        ),
+        ("Paris", "euro", "krone", "Tokyo", "yen"),
+    )
+    unknown = {"Tokyo", "krone"}
+    knows(monkeypatch, lambda ids, text: not unknown & set(text.split()))
+    found, what = ask(model, drawn)
+    assert {part: len(found.part(part)) for part in ("train", "validation", "test", "unanswered")} == {
+        "train": 50, "validation": 6, "test": 20, "unanswered": 30,
+    }  # fmt: skip
+    assert {item.relation for item in found.part("unanswered")} == {"b"}
+    assert what.relations["a"].value == 1.0 and what.relations["b"].value == 0.0
+    assert what.overall.value == pytest.approx(76 / 136) and what.overall.n == 136
+    assert 0 < what.relations["b"].interval.high < 0.2
+    assert "from a 100% to b 0%" in what.sentence()
+    assert [row[0] for row in what.table().rows] == ["a", "b"]
+
+
+def test_concepts_of_the_same_tokens_and_words_it_cannot_say_are_left_out(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "LEAST", dict.fromkeys(known.LEAST, 0))
+    knows(monkeypatch, lambda ids, text: True)
+    names = ("Paris", "euro yen", "yen euro", "unheard-of")
+    drawn = ProtocolItems(tuple(item for name in names for item in items(2, "a", "test", name)), names)
+    found, _ = ask(model, drawn)
+    assert found.concepts == ("Paris",) and {item.answer for item in found.items} == {"Paris"}
+    assert found.notes[0].startswith("3 of 4 concepts are left out, with 6 prompts")
+    plain = ProtocolItems(tuple(items(2, "a", "test", "Paris")), names[:2])
+    assert ask(model, plain)[0].concepts == names[:2] and not ask(model, plain)[0].notes
+
+
+def test_a_model_that_knows_nothing_is_refused_in_one_sentence(model: Model) -> None:
+    """The bundled model has no word '->'."""
+    drawn = PROTOCOLS["known-relations"].items(sizes=(60, 20, 20))
+    with pytest.raises(DataError, match=r"'demo' answers \d% of \d+ prompts 'a -> b' right .*--facts FILE"):
+        ask(model, drawn)
+
+
+def test_the_whole_probe_reads_what_is_known_and_says_what_is_not(
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    row = replace(PROTOCOLS["concept-disjoint"], asked="answers")
+    monkeypatch.setitem(PROTOCOLS, "concept-disjoint", row)
+    given = {"layers": "23", "sizes": SIZES, "controls": ("constant",)}
+    found = interp.probe_concepts(model, **given)
+    assert found.known is not None and found.known.overall.value > 0.9
+    assert len(found.items) == sum(found.model_right) and found.top1.value > 0.5
+    n = len(found.items) + sum(item.part == "unanswered" for item in found.prompts)
+    assert found.metrics["asked"].n == n == SIZES[2]
+    assert found.metrics["model"].value == pytest.approx(len(found.items) / n)
+    assert "The model was asked 630 prompts" in found.lead()[1]
+    assert found.number("known").value == found.known.overall.value
+    again = load(found.save(tmp_path))
+    assert isinstance(again, ConceptResult) and again.known == found.known
+    assert list(again.table("known")["relation"]) == list(found.table("known")["relation"])
