@@ -24,9 +24,10 @@ from interp.errors import ConfigError
 from interp.models.answers import likeliest, score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
+from interp.models.tokens import Tokens
 from interp.results import About
 from interp.sites import parse_layers
-from interp.tasks.protocols import PROTOCOLS, Item, Protocol
+from interp.tasks.protocols import PROTOCOLS, Item, Protocol, ProtocolItems
 from interp.tasks.world import World
 from probes.evaluation import Audit, Split
 from probes.hyperdimensional import ENCODERS, ConceptScores, evaluate
@@ -79,15 +80,11 @@ def probe_concepts(
     """
     model = as_model(model)
     row = _checked(protocol, encoder, controls)
-    drawn = row.items(seed=seed, world=world, sizes=sizes)
-    known = None
-    if row.asked == "answers":
-        drawn, known = ask(model, drawn, seed=seed, batch_size=batch_size)
+    drawn, known = _drawn(model, row, row.items(seed=seed, world=world, sizes=sizes), seed, batch_size)
     tokens = model.tokenize([item.text for item in drawn.items])
-    codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
-    trial = Trial(model, drawn, codebook, tokens.token_ids, encoder_of(codebook, encoder), seed)
-    acts = _captured(model, tokens, _layers(layers, model), batch_size, progress)
-    layer, curve, rights = _chosen(trial, acts, _layers(layers, model), progress)
+    trial = _trial(model, row, drawn, tokens, encoder=encoder, dimension=dimension, seed=seed)
+    acts = _captured(model, tokens, chosen := _layers(layers, model), batch_size, progress)
+    layer, curve, rights = _chosen(trial, acts, chosen, progress)
     states = acts[f"resid_post.{layer}"]
     probe, trial = trial.settled(states)
     read = trial.decode(probe, states)
@@ -125,6 +122,27 @@ def probe_concepts(
     )
     probe.card_ = result.card()
     return result
+
+
+def _drawn(
+    model: Model, row: Protocol, drawn: ProtocolItems, seed: int, batch_size: str | int
+) -> tuple[ProtocolItems, Known | None]:
+    """The prompts that count, and what the model knows where it is asked first."""
+    return (drawn, None) if row.asked == "all" else ask(model, drawn, seed=seed, batch_size=batch_size)
+
+
+def _trial(
+    model: Model,
+    row: Protocol,
+    drawn: ProtocolItems,
+    tokens: Tokens,
+    *,
+    encoder: str,
+    dimension: int,
+    seed: int,
+) -> Trial:
+    codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
+    return Trial(model, drawn, codebook, tokens.token_ids, encoder_of(codebook, encoder), seed)
 
 
 def _about(model: Model, row: Protocol, items: tuple[Item, ...]) -> About:
