@@ -27,5 +27,6 @@ SCHEMAS: dict[str, str] = {
     "interp.lens/2": "interp.mediation.lens:Lens",
     "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
+    "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

@@ -122,6 +122,13 @@ def audited() -> Result:
     return AuditResult(protocol="planted", twin={"name": "planted"}, audits=(*audits, few))
 
 
+def operated() -> Result:
+    """A few concepts exchanged in the bundled model."""
+    from tests.interp.analyses.test_surgery import found
+
+    return found()
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
@@ -145,6 +152,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
     "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),
     "interp.probe/2": labels,
+    "interp.surgery/1": operated,
 }
 """Schema -> makes a small result of that class."""
 

@@ -1,0 +1,111 @@
+"""The table of edits: concept surgery, and what it is measured against. A new one is a function and a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.analyses.surgery.swaps import Swap
+from interp.tasks.protocols import Item
+from probes.hyperdimensional import HyperdimensionalProbe
+
+__all__ = ["ARMS", "Arm", "Bench"]
+
+Change = Float[Tensor, "example d_model"]
+OURS = "concept"
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What an edit may look at.
+
+    Attributes:
+        probe: what reads and writes concepts.
+        swaps: what is exchanged.
+        states: ``[example d_model]``, of the prompts, at the layer.
+        donors: ``[example d_model]``, of the donors.
+        pool: other prompts at the layer, with their items: never the swap's own prompt or donor.
+        pool_states: ``[item d_model]``.
+        seed: of random edits.
+    """
+
+    probe: HyperdimensionalProbe
+    swaps: tuple[Swap, ...]
+    states: Change
+    donors: Change
+    pool: Sequence[Item]
+    pool_states: Float[Tensor, "item d_model"]
+    seed: int
+
+    def mean_state(self, answer: str, apart: Sequence[str]) -> Float[Tensor, " d_model"] | None:
+        """The mean state of prompts with an answer, leaving some texts out; None where there are none."""
+        rows = [at for at, it in enumerate(self.pool) if it.answer == answer and it.text not in apart]
+        return self.pool_states[rows].mean(dim=0) if rows else None
+
+
+def _concept(bench: Bench, dose: float) -> Change:
+    found = bench.probe.edit(bench.states, [swap.pair for swap in bench.swaps], dose=dose)
+    return torch.as_tensor(found) - bench.states
+
+
+def _mean_difference(bench: Bench, dose: float) -> Change:
+    """Missing where no other prompt has the old or the new answer: then not a number, and left out."""
+    rows = []
+    for swap in bench.swaps:
+        apart = (swap.item.text, swap.donor.text)
+        old, new = (bench.mean_state(name, apart) for name in swap.pair)
+        missing = torch.full_like(bench.states[0], torch.nan)
+        rows.append(missing if old is None or new is None else dose * (new - old))
+    return torch.stack(rows)
+
+
+def _interchange(bench: Bench, dose: float) -> Change:
+    return dose * (bench.donors - bench.states)
+
+
+def _none(bench: Bench, dose: float) -> Change:
+    return torch.zeros_like(bench.states)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to edit a state.
+
+    Attributes:
+        name: in tables.
+        words: what it is, in a sentence such as "... makes the new answer the first".
+        change: from the bench and a dose to the change of each state.
+        doses: what is tried; one is chosen on half of the facts and measured on the other half.
+    """
+
+    name: str
+    words: str
+    change: Callable[[Bench, float], Change]
+    doses: tuple[float, ...] = (1.0,)
+
+
+_ROWS = (
+    Arm("unchanged", "no edit", _none, (0.0,)),
+    Arm(OURS, "exchanging the two concepts in the state", _concept, (0.5, 1.0, 1.5, 2.0, 3.0)),
+    Arm(
+        "mean-difference",
+        "adding the difference of the mean states of other prompts with the two answers",
+        _mean_difference,
+        (0.5, 1.0, 1.5, 2.0, 3.0),
+    ),
+    Arm("interchange", "putting in the state of a real prompt with the new answer", _interchange),
+)
+ARMS: dict[str, Arm] = {row.name: row for row in _ROWS}
+RANDOM = "random"
+"""Beside them: random directions, in every prompt as long as the concept edit at its dose; several draws."""
+
+
+def random_like(change: Change, seed: int) -> Change:
+    """Random directions, each as long as the change of its prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(change.shape, generator=generator, dtype=torch.float64).to(change)
+    return drawn / drawn.norm(dim=1, keepdim=True) * change.norm(dim=1, keepdim=True)
