@@ -231,7 +231,7 @@ class Surgery(Result):
     def figures(self) -> tuple[Figure, ...]:
         """The share by dose."""
         cells = [
-            (dose, name, value, None, None)
+            (dose, name, value, value, value)
             for name, found in self.curve.items()
             if len(found) > 1
             for dose, value in found
