@@ -1,4 +1,4 @@
-"""``interp decode``: read concepts out of one prompt, or before and after many questions are answered."""
+"""``interp decode``: read concepts out of a prompt, at one layer or several, or around an answer."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ EXAMPLES = (
     'interp decode --layer 20 "Denmark : krone = Japan :"',
     'interp decode --layer 20 --top 3 "the capital of France is"',
     "interp decode --layer 23 --questions facts --limit 100",
+    'interp decode --model smollm2 --layers 16-28:4 "The capital of France is"',
+    'interp decode --model smollm2 --layers 16-28:4 --concepts cities.txt "The capital of France is"',
     'interp decode --layer 20 --probe runs/NAME/probes/resid_post.20 "the capital of France is"',
 )
 
@@ -33,7 +35,9 @@ LEAST = 600
 class DecodeSettings(SizeSettings, SchemeSettings):
     """Print the concepts that a Hyperdimensional Probe reads at a prompt's last token.
 
-    With --questions: those before and after the model answers each question, gained and lost.
+    With --layers or --concepts: what the model is about to say, read at each layer by a map to its own final
+    state that needs no labels, among any names. With --questions: the concepts before and after the model
+    answers each question, gained and lost.
     """
 
     prompt: str = flag("", "The prompt to read.", given="position")
@@ -43,6 +47,17 @@ class DecodeSettings(SizeSettings, SchemeSettings):
         metavar="LAYER",
         allowed="20, -1 or 50%",
         shown="that of --probe, else 85%",
+    )
+    layers: str | None = flag(
+        None,
+        "Layers to read without labels: 16-28:4   8,12   50%   all.",
+        metavar="LAYERS",
+        allowed="20, 8,12, 8-24:4, -1, 50% or all",
+        shown="with --concepts 50%,65%,80%,95%",
+        many=True,
+    )
+    concepts: str | None = flag(
+        None, "A file of names to tell apart, one a line.", metavar="FILE", shown="the vocabulary's tokens"
     )
     probe: str | None = flag(
         None, "The folder of a saved probe; one is trained where left out.", metavar="FOLDER"
@@ -65,9 +80,20 @@ class DecodeSettings(SizeSettings, SchemeSettings):
         """The flags that say how much the probe is trained on."""
         return tuple(name for name in ("full", "statements") if getattr(self, name))
 
+    @property
+    def translated(self) -> bool:
+        """Whether a translator reads, and no probe."""
+        return self.layers is not None or self.concepts is not None
+
     def check(self) -> None:
-        """Refuse a call without a prompt or questions, and one with both."""
+        """Refuse a call without a prompt or questions, and flags that exclude each other."""
         super().check()
+        own = [f"--{name}" for name in ("layer", "probe", "questions") if getattr(self, name) is not None]
+        if self.translated and own:
+            raise ConfigError(
+                f"--layers and --concepts read without labels, {own[0]} by a Hyperdimensional Probe; give "
+                "one or the other."
+            )
         if self.questions is not None and self.prompt:
             raise ConfigError("give a prompt or --questions, not both.")
         if self.questions is None and not self.prompt.strip():
@@ -82,7 +108,12 @@ def decode(work: Work, settings: DecodeSettings) -> Outcome:
     from interp.report import terminal
     from interp.report.document import document
 
-    result = _generation(work, settings) if settings.questions is not None else _prompt(work, settings)
+    if settings.translated:
+        result = _translated(work, settings)
+    elif settings.questions is not None:
+        result = _generation(work, settings)
+    else:
+        result = _prompt(work, settings)
     for text in result.warnings:
         work.session.warn(text)
     return Outcome(result.summary(), lambda: terminal.write(document(result)))
@@ -94,6 +125,25 @@ def _prompt(work: Work, settings: DecodeSettings) -> Result:
     probe, layer = _probe(work, settings)
     return concepts.decode(
         work.model, settings.prompt, layer=layer, probe=probe, top=settings.top, seed=settings.seed
+    )
+
+
+def _translated(work: Work, settings: DecodeSettings) -> Result:
+    from interp.analyses.concepts.translated import LAYERS, decode_translated
+    from interp.lenses.translator import missing
+    from interp.sites import parse_layers
+    from interp.tasks.files import read_names
+
+    model, layers = work.model, settings.layers or LAYERS
+    names = None if settings.concepts is None else read_names(settings.concepts)
+    chosen = parse_layers(layers, model.n_layers, name=model.name, kind="resid_post")
+    if new := missing(model, chosen, seed=settings.seed):
+        count = f"layer {new[0]}" if len(new) == 1 else f"{len(new)} layers"
+        work.session.note(
+            f"fitting translators of {count} on text that the model writes; they are kept for the next call"
+        )
+    return decode_translated(
+        model, settings.prompt, layers=layers, concepts=names, top=settings.top, seed=settings.seed
     )
 
 

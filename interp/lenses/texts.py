@@ -17,7 +17,7 @@ __all__ = ["LENGTH", "TOKENS", "Ids", "Texts", "drawn", "prepared"]
 
 TOKENS = 16_384
 """Tokens that are drawn from the model where nothing is said."""
-LENGTH = 128
+LENGTH = 64
 """Tokens of each text that is drawn."""
 HELD_OUT = 0.125
 """The part of the texts, of those drawn and of those given, that is not learned from."""

@@ -12,39 +12,54 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interp.errors import DataError
 from interp.lenses.base import Lens
-from interp.lenses.texts import LENGTH, TOKENS, Ids, Texts, prepared
+from interp.lenses.gathering import FIRST, gathered
+from interp.lenses.texts import LENGTH, TOKENS, Texts, prepared
 from interp.models.gguf import alone, cache
 from interp.models.model import Model
 from interp.models.readout import Readout
 from interp.results import read_json, write_json
 from probes.cards import ProbeFileError
 from probes.statistics import bootstrap
-from probes.translation import Moments, Translator, fit_translator
+from probes.translation import Translator, fit_translator
 
-__all__ = ["Gathered", "States", "TranslatorLens", "fitted", "gathered", "states_of"]
+__all__ = ["Kept", "TranslatorLens", "fitted", "missing"]
 
-VERSION = 1
+VERSION = 2
 """Of what is kept in the cache."""
-FIRST = 1
-"""The first position that is learned from: states of a text's first token are of another kind (sinks)."""
-BYTES = 1 << 28
-"""Of the states that are held at once."""
 MEMORY = 1 << 32
 """Of the moments that are held at once; more layers take more passes."""
 KEPT = 1024
 """Held-out states of each layer that are kept, to measure agreement."""
+HELD_OUT, STATES = "held_out.safetensors", ("states", "said", "texts")
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """States of a layer in held-out texts: what agreement is measured on, and thresholds are set on.
+
+    Attributes:
+        states: of the layer.
+        said: the token that the model itself says next.
+        texts: of which text each is.
+    """
+
+    states: Float[Tensor, "example d_model"]
+    said: Int[Tensor, " example"]
+    texts: Int[Tensor, " example"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +71,7 @@ class TranslatorLens(Lens):
         layers: the blocks it reads; after the last one it gives the model's own logits.
         translators: of each block but the last.
         fitted_on: what they were fitted on.
+        held_out: of each of these blocks, some states in texts that it was not fitted on.
     """
 
     kind: ClassVar[str] = "translator"
@@ -64,6 +80,7 @@ class TranslatorLens(Lens):
     layers: tuple[int, ...]
     translators: Mapping[int, Translator]
     fitted_on: Mapping[str, Any]
+    held_out: Mapping[int, Kept]
 
     @classmethod
     def of(
@@ -90,13 +107,13 @@ class TranslatorLens(Lens):
         folder = _folder(model, texts or (), seed)
         wanted = [layer for layer in chosen if layer < model.n_layers - 1]
         with alone(folder.with_suffix(".lock")):
-            missing = [layer for layer in wanted if not (_place(folder, layer) / "translator.json").is_file()]
-            if missing:
-                _log.info("fitting a translator for layers %s; it is kept in %s", missing, folder)
-                _keep(fitted(model, missing, _texts(folder, model, texts, seed)), folder)
+            if new := missing(model, chosen, texts, seed):
+                _log.info("fitting a translator for layers %s; it is kept in %s", new, folder)
+                _keep(fitted(model, new, _texts(folder, model, texts, seed)), folder)
             found = {layer: _read(_place(folder, layer)) for layer in wanted}
+            kept = {layer: _kept(_place(folder, layer)) for layer in wanted}
             facts = read_json(folder / "texts.json")["card"] if wanted else {}
-        return cls(Readout.precise(model.architecture), chosen, found, facts)
+        return cls(Readout.precise(model.architecture), chosen, found, facts, kept)
 
     @property
     def vocab_size(self) -> int:
@@ -145,6 +162,17 @@ class TranslatorLens(Lens):
         return {**known, "fitted_on": dict(self.fitted_on), "translators": rows}
 
 
+def missing(
+    model: Model, layers: Sequence[int], texts: Sequence[str] | None = None, seed: int = 0
+) -> list[int]:
+    """The layers whose translator is not in the cache yet, so that ``TranslatorLens.of`` would fit it."""
+    folder = _folder(model, texts or (), seed)
+    known = [(_place(folder, layer) / "translator.json").is_file() for layer in layers]
+    return [
+        layer for layer, there in zip(layers, known, strict=True) if not there and layer < model.n_layers - 1
+    ]
+
+
 def fitted(model: Model, layers: Sequence[int], texts: Texts) -> TranslatorLens:
     """Fit translators of several layers in one pass over the texts.
 
@@ -160,136 +188,48 @@ def fitted(model: Model, layers: Sequence[int], texts: Texts) -> TranslatorLens:
     Raises:
         DataError: texts of one token alone.
     """
-    readout, found = Readout.precise(model.architecture), {}
+    readout, last = Readout.precise(model.architecture), model.n_layers - 1
+    found: dict[int, Translator] = {}
+    kept: dict[int, Kept] = {}
     step = max(1, MEMORY // (4 * model.d_model**2 * 8))
     for start in range(0, len(layers), step):
         part = list(layers[start : start + step])
         train = gathered(model, part, texts.train, readout)
         held_out = gathered(model, part, texts.held_out, readout, keep=KEPT)
+        said = _said(readout, [block.layers[last] for block in held_out.kept])
+        numbers = torch.cat([block.texts for block in held_out.kept])
         for layer in part:
             translator = fit_translator(train.moments[layer], held_out.moments[layer])
+            states = torch.cat([block.layers[layer].to("cpu", torch.float32) for block in held_out.kept])
+            kept[layer] = Kept(states, said, numbers)
             facts = {
                 "train_states": train.moments[layer].count,
                 "held_out_states": held_out.moments[layer].count,
-                "agreement": _agreement(translator, readout, held_out.kept, layer),
+                "agreement": _agreement(translator, readout, kept[layer]),
             }
             found[layer] = translator.described(facts)
-    return TranslatorLens(readout, tuple(layers), found, texts.card())
-
-
-@dataclass(frozen=True, eq=False)
-class States:
-    """States of some texts at every position but the first.
-
-    Attributes:
-        layers: per layer ``[example d_model]``.
-        texts: of which text each is.
-    """
-
-    layers: Mapping[int, Float[Tensor, "example d_model"]]
-    texts: Int[Tensor, " example"]
-
-    def thinned(self, start: int, step: int) -> States:
-        """Every so many of them."""
-        return States(
-            {layer: one[start::step].clone() for layer, one in self.layers.items()}, self.texts[start::step]
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Gathered:
-    """What one pass over texts leaves.
-
-    Attributes:
-        moments: per layer, of its states with the final states.
-        kept: some of the states, evenly spread, the last block's too; empty where none were asked for.
-    """
-
-    moments: Mapping[int, Moments]
-    kept: tuple[States, ...]
-
-
-def gathered(
-    model: Model, layers: Sequence[int], texts: Sequence[Ids], readout: Readout, *, keep: int = 0
-) -> Gathered:
-    """The moments of each layer's states with the final states, from one pass over texts.
-
-    Args:
-        model: whose states.
-        layers: which blocks.
-        texts: their ids; states of first tokens are left out.
-        readout: of the model.
-        keep: about how many states to keep.
-
-    Raises:
-        DataError: texts of one token alone.
-    """
-    last = model.n_layers - 1
-    home = model.device if model.device.type == "cuda" else torch.device("cpu")
-    moments = {layer: Moments(model.d_model, model.d_model, device=home) for layer in layers}
-    total = sum(max(0, len(ids) - FIRST) for ids in texts)
-    if not total:
-        raise DataError("every text for a lens has one token alone; give longer ones.")
-    step, seen, kept = max(1, -(-total // max(1, keep))), 0, []
-    for states in states_of(model, [*layers, last], texts):
-        targets = readout.normed(states.layers[last].to(readout.architecture.device, readout.dtype))
-        for layer, one in moments.items():
-            one.add(states.layers[layer], targets)
-        if keep:
-            kept.append(states.thinned(-seen % step, step))
-        seen += len(targets)
-    return Gathered(moments, tuple(kept))
+    return TranslatorLens(readout, tuple(layers), found, texts.card(), kept)
 
 
 @torch.no_grad()
-def states_of(model: Model, layers: Sequence[int], texts: Sequence[Ids]) -> Iterator[States]:
-    """States after blocks at every position of texts but the first, a bounded number at a time.
-
-    Args:
-        model: whose states.
-        layers: which blocks; the pass ends after the deepest.
-        texts: their ids.
-    """
-    sites = {layer: f"resid_post.{layer}" for layer in dict.fromkeys(layers)}
-    order = sorted(
-        (row for row in range(len(texts)) if len(texts[row]) > FIRST), key=lambda row: len(texts[row])
-    )
-    each = model.d_model * len(sites) * max(4, torch.finfo(model.dtype).bits // 8)
-    while order:
-        step = max(1, BYTES // (each * len(texts[order[-1]])))
-        part, order = order[-step:], order[:-step]
-        found = model.capture([list(texts[row]) for row in part], list(sites.values()), "all")
-        inside = torch.zeros(len(part), len(texts[part[-1]]), dtype=torch.bool)
-        for place, row in enumerate(part):
-            inside[place, FIRST : len(texts[row])] = True
-        numbers = torch.tensor(part)[:, None].expand(inside.shape)[inside]
-        yield States(
-            {layer: found[site][inside.to(found[site].device)] for layer, site in sites.items()}, numbers
-        )
+def _said(readout: Readout, last: Sequence[Tensor]) -> Tensor:
+    """The model's own next tokens."""
+    parts = (states[part] for states in last for part in readout.parts(len(states)))
+    return torch.cat([readout.logits(states).argmax(dim=-1).cpu() for states in parts])
 
 
 @torch.no_grad()
-def _agreement(
-    translator: Translator, readout: Readout, kept: Sequence[States], layer: int
-) -> dict[str, Any]:
+def _agreement(translator: Translator, readout: Readout, kept: Kept) -> dict[str, Any]:
     """How often the model's own next token is named, by the translator and by two that need no fitting."""
-    last, rows = max(kept[0].layers), []
-    for block in kept:
-        for part in readout.parts(len(block.texts)):
-            states = block.layers[layer][part].to(readout.architecture.device, readout.dtype)
-            read = readout.of_normed(translator(states)), readout.logits(states)
-            own = readout.logits(block.layers[last][part])
-            rows.append(torch.stack([one.argmax(dim=-1).cpu() for one in (own, *read)]))
-    own, read, raw = torch.cat(rows, dim=1)
-    texts = torch.cat([block.texts for block in kept]).tolist()
-    arms = {
-        "translator": read,
-        "logit lens": raw,
-        "commonest token": torch.full_like(own, int(own.mode().values)),
-    }
-    return {
-        name: bootstrap((one == own).double().numpy(), groups=texts).to_dict() for name, one in arms.items()
-    }
+    read, raw = [], []
+    for part in readout.parts(len(kept.states)):
+        states = kept.states[part].to(readout.architecture.device, readout.dtype)
+        read.append(readout.of_normed(translator(states)).argmax(dim=-1).cpu())
+        raw.append(readout.logits(states).argmax(dim=-1).cpu())
+    commonest = torch.full_like(kept.said, int(kept.said.mode().values))
+    arms = {"translator": torch.cat(read), "logit lens": torch.cat(raw), "commonest token": commonest}
+    right = {name: (one == kept.said).double().numpy() for name, one in arms.items()}
+    return {name: bootstrap(one, groups=kept.texts.tolist()).to_dict() for name, one in right.items()}
 
 
 def _folder(model: Model, texts: Sequence[str], seed: int) -> Path:
@@ -325,11 +265,12 @@ def _texts(folder: Path, model: Model, texts: Sequence[str] | None, seed: int) -
 
 
 def _keep(lens: TranslatorLens, folder: Path) -> None:
-    """Write every translator into its own folder, each all or nothing."""
+    """Write every translator, with the states held out, into its own folder, each all or nothing."""
     for layer, translator in lens.translators.items():
         made = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
         try:
             translator.save(made)
+            save_file({name: getattr(lens.held_out[layer], name) for name in STATES}, made / HELD_OUT)
             shutil.rmtree(_place(folder, layer), ignore_errors=True)
             made.replace(_place(folder, layer))
         finally:
@@ -346,3 +287,18 @@ def _read(place: Path) -> Translator:
         return Translator.load(place)
     except ProbeFileError as error:
         raise DataError(f"{error} Remove the folder {place}, and it is fitted again.") from error
+
+
+def _kept(place: Path) -> Kept:
+    """The held-out states of a kept translator.
+
+    Raises:
+        DataError: they are missing or damaged; the message says what to remove.
+    """
+    try:
+        found = load_file(place / HELD_OUT)
+        return Kept(*(found[name] for name in STATES))
+    except (OSError, KeyError, SafetensorError) as error:
+        raise DataError(
+            f"{place / HELD_OUT} cannot be read. Remove {place}, and it is fitted again."
+        ) from error

@@ -28,5 +28,6 @@ SCHEMAS: dict[str, str] = {
     "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
+    "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

@@ -1,6 +1,7 @@
-"""Labelled prompts from a file of the user's.
+"""Labelled prompts, questions and names from files of the user's.
 
-CSV, TSV or JSON lines with the columns text, label and, if wanted, group and split.
+Prompts: CSV, TSV or JSON lines with the columns text, label and, if wanted, group and split. Names: one
+a line.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from interp.errors import DataError
 from interp.paths import objects, text_of
 from interp.tasks.prompts import Labelled
 
-__all__ = ["cell", "read_labelled", "read_questions", "rows_of"]
+__all__ = ["cell", "read_labelled", "read_names", "read_questions", "rows_of"]
 
 _SPLITS = ("", "train", "validation", "test")
 
@@ -75,6 +76,21 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[tuple[int, Mapping[str, 
         raise DataError(f"'{path}' has no rows; it needs at least one line with {words}.")
     _check_columns(path, rows[0][1], columns)
     return rows
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Read names, one a line, each once; blanks around them and empty lines do not count.
+
+    Args:
+        path: a text file in UTF-8.
+
+    Raises:
+        DataError: no such file, not UTF-8, or fewer than two names.
+    """
+    names = list(dict.fromkeys(filter(None, map(str.strip, text_of(Path(path)).splitlines()))))
+    if len(names) < 2:
+        raise DataError(f"'{path}' holds {len(names)} names; write at least 2, one a line.")
+    return names
 
 
 def _parse(path: Path, text: str) -> list[tuple[int, Mapping[str, object]]]:

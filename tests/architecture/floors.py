@@ -40,7 +40,13 @@ FLOORS: dict[str, int] = {
 }
 DOORS = {"interp.quantization": 3}
 """A package whose own ``__init__`` offers more than its modules may import: that file alone stands here."""
-SEES_BOTH = ("interp.cli", "interp.analyses", "interp.lenses.translator", "interp.__main__")
+SEES_BOTH = (
+    "interp.cli",
+    "interp.analyses",
+    "interp.lenses.translator",
+    "interp.lenses.gathering",
+    "interp.__main__",
+)
 
 EVERYWHERE = ("interp", "probes")
 ROOMS: dict[str, tuple[str, ...]] = {

@@ -102,6 +102,18 @@ def decoded() -> Result:
     return decode(model, "Denmark : krone = Japan :", probe=trained_probe(model, 20, n=350), layer=20)
 
 
+def translated() -> Result:
+    """One prompt, read by translators that were fitted on little text."""
+    from interp.analyses.concepts import decode_translated
+    from interp.lenses.texts import prepared
+    from interp.lenses.translator import fitted
+
+    lens = fitted(demo(), [12, 20], prepared(demo(), n_tokens=1500, length=32))
+    return decode_translated(
+        demo(), "the capital of France is", layers="12,20", concepts=["Paris", "Rome", "krone"], lens=lens
+    )
+
+
 def generated() -> Result:
     """Three questions, answered and read."""
     from interp.analyses.concepts.generation import bundled_questions, probe_generation
@@ -151,6 +163,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.lens-view/1": lambda: lenses.view(demo(), "the capital of France is"),
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
     "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),
+    "interp.translated/1": translated,
     "interp.probe/2": labels,
     "interp.surgery/1": operated,
 }

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from interp.analyses.concepts.generation import probe_generation as probe_generation
     from interp.analyses.concepts.result import ConceptResult as ConceptResult
     from interp.analyses.concepts.run import probe_concepts as probe_concepts
+    from interp.analyses.concepts.translated import TranslatedResult as TranslatedResult
+    from interp.analyses.concepts.translated import decode_translated as decode_translated
     from interp.analyses.concepts.trial import codebook_of as codebook_of
     from interp.analyses.concepts.trial import trained_probe as trained_probe
 

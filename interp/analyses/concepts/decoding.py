@@ -15,7 +15,7 @@ from interp.results import About, Number, Result, Table
 from interp.sites import parse_layers
 from probes.hyperdimensional import HyperdimensionalProbe
 
-__all__ = ["LAYER", "DecodeResult", "Named", "decode", "one_layer"]
+__all__ = ["LAYER", "DecodeResult", "Named", "decode", "next_tokens", "one_layer"]
 
 LAYER = "85%"
 """The layer that is read where none is given: layer 20 of the bundled model."""
@@ -129,7 +129,7 @@ def decode(
         concepts=tuple(Named(name, float(value)) for name, value in read[0]),
         threshold=float(read.threshold),
         unfamiliar=read.unfamiliar is not None and bool(read.unfamiliar[0]),
-        tokens=_next_tokens(model, prompt, top),
+        tokens=next_tokens(model, prompt, top),
     )
 
 
@@ -146,7 +146,8 @@ def one_layer(model: Model, layer: int | str) -> int:
     return layers[0]
 
 
-def _next_tokens(model: Model, prompt: str, k: int) -> tuple[Named, ...]:
+def next_tokens(model: Model, prompt: str, k: int) -> tuple[Named, ...]:
+    """The model's own likeliest next tokens."""
     assert model.tokenizer is not None
     chances = torch.softmax(model.logits([prompt])[0], dim=0)
     values, tokens = chances.topk(min(k, len(chances)))

@@ -83,3 +83,35 @@ def test_protocols_are_listed_and_planned(call: Call) -> None:
     assert "pair-disjoint" in call("ls", "protocols").out
     answer = call("probe", "--layer", "20", "--protocol", "bridge", "--dry-run")
     assert answer.code == 0 and not Path("runs").exists()
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cache of its own, and little text to fit on."""
+    from interp.lenses import translator
+
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(translator, "TOKENS", 1500)
+    monkeypatch.setattr(translator, "LENGTH", 32)
+
+
+def test_several_layers_are_read_without_labels_and_fitted_once(call: Call, little: None) -> None:
+    Path("cities.txt").write_text("Paris\nRome\n\nTokyo\nParis\n")
+    asked = ("decode", "--layers", "20-22:2", "--concepts", "cities.txt", "the capital of France is")
+    answer = call(*asked)
+    assert answer.code == 0, answer.err
+    assert "fitting translators of 2 layers" in answer.err and "Paris at layer 22" in answer.out
+    again = call(*asked, "--json")
+    assert "fitting" not in again.err
+    rows = again.envelope["data"]["tables"]["layers"]["rows"]
+    assert [(row["layer"], row["read"]) for row in rows][-1] == (22, "Paris")
+    tokens = call("decode", "--layers", "22", "the capital of France is", "--json")
+    assert tokens.envelope["data"]["tables"]["layers"]["rows"][0]["read"] == "Paris"
+
+
+def test_reading_without_labels_takes_no_probe_and_two_names(call: Call, little: None) -> None:
+    wrong = call("decode", "--layers", "20", "--layer", "20", "the capital of France is")
+    assert wrong.code == 2 and "--layer by a Hyperdimensional Probe; give one or the other" in wrong.err
+    Path("one.txt").write_text("Paris\n")
+    wrong = call("decode", "--layers", "20", "--concepts", "one.txt", "the capital of France is")
+    assert wrong.code == 3 and "holds 1 names; write at least 2, one a line" in wrong.err

@@ -13,9 +13,10 @@ from sklearn.linear_model import Ridge
 import interp
 from interp import Model, lenses
 from interp.errors import DataError, SiteError
-from interp.lenses import texts, translator
+from interp.lenses import gathering, texts, translator
+from interp.lenses.gathering import gathered
 from interp.lenses.texts import Texts, drawn, prepared
-from interp.lenses.translator import TranslatorLens, fitted, gathered
+from interp.lenses.translator import TranslatorLens, fitted
 from interp.models.readout import Readout
 from tests.tiny import tiny, tokenizer
 
@@ -96,7 +97,7 @@ def by_hand(model: Model, ids: tuple[tuple[int, ...], ...], layer: int) -> tuple
 def test_one_pass_gathers_every_position_but_the_first(
     model: Model, own: Texts, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translator, "BYTES", size)
+    monkeypatch.setattr(gathering, "BYTES", size)
     found = gathered(model, [0, 1], own.held_out, Readout.precise(model.architecture), keep=10)
     for layer, moments in found.moments.items():
         states, finals = by_hand(model, own.held_out, layer)
