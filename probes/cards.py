@@ -16,7 +16,7 @@ class ProbeFileError(ValueError):
 
 @dataclass(frozen=True)
 class ProbeCard:
-    """Say where a probe comes from. Empty text means "not recorded".
+    """Where a probe comes from. Empty text means "not recorded".
 
     Attributes:
         model: the model as the user named it.
@@ -123,7 +123,7 @@ def _score(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Give text that Markdown shows as it is: one line, marks escaped, control characters dropped."""
+    """Text that Markdown shows as it is: one line, marks escaped, control characters dropped."""
     text = "not recorded" if value == "" else str(value)
     text = re.sub(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e]+", " ", text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -57,7 +57,7 @@ def _rows_of(groups: Collection[Hashable], n: int) -> list[list[int]]:
 
 
 def control_task_labels(keys: Sequence[Hashable], labels: Sequence[Any], *, seed: int = 0) -> list[Any]:
-    """Give every key a fixed random label, drawn as often as the true labels occur (Hewitt and Liang 2019).
+    """A fixed random label for every key, drawn as often as the true labels occur (Hewitt and Liang 2019).
 
     A probe that scores high on these stores its keys; its accuracy less this one is its *selectivity*. Keys
     must occur in training and in test, otherwise the control cannot be above chance.

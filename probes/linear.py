@@ -350,7 +350,7 @@ class LDAProbe(LinearProbe):
 
 @final
 class MultiLabelProbe(AffineProbe):
-    """Say of every label whether it holds, independently (binary relevance).
+    """Whether each label holds, independently of the others (binary relevance).
 
     Args:
         seed: of the inner folds.

@@ -350,7 +350,7 @@ def _padded(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def is_single(positions: Sequence[Any]) -> bool:
-    """Say whether there is one position per example rather than a row of them."""
+    """Whether there is one position per example rather than a row of them."""
     return bool(positions) and isinstance(positions[0], int)
 
 

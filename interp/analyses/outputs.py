@@ -215,7 +215,7 @@ def _log_probability(
 
 
 def _majority(given: PromptSet, rows: Int[np.ndarray, " answered"]) -> Float[np.ndarray, " answered"]:
-    """Say which prompts the answer that is right most often in the task answers."""
+    """Which prompts are answered right by the answer that is right most often in the task."""
     counts: dict[str, dict[int, int]] = {}
     for i in rows:
         known = counts.setdefault(given.tasks[i], {})

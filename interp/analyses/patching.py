@@ -387,7 +387,7 @@ def _doubts(
 
 
 def no_circuit(effects: Effects) -> str:
-    """Say why no circuit is evaluated; "" where one is."""
+    """Why no circuit is evaluated; "" where one is."""
     if any(mediator.position is not None for mediator in effects.mediators):
         return "cells of single positions form no circuit of nodes"
     if not 2 <= len(effects.mediators) <= MOST_NODES and not _edges(effects):

@@ -52,7 +52,7 @@ class PromptSet:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say what a reader should know of the prompts."""
+        """What a reader should know of the prompts."""
         first = self.tokens.warnings[:1]
         more = len(self.tokens.warnings) - 1
         said = tuple(f"{text} ({more} more such warnings)" if more > 0 else text for text in first)
@@ -165,7 +165,7 @@ def _answers(model: Model, tokens: Tokens, chosen: Sequence[Any]) -> tuple[tuple
 
 
 def partners(groups: Sequence[str], tasks: Sequence[str], seed: int) -> Int[np.ndarray, " item"]:
-    """Give each item another one: of the same task where that has several groups, and never of its own group.
+    """Another item for each: of the same task where that has several groups, and never of its own group.
 
     Items of one task are laid in a ring, group by group in an order drawn by the seed, and each is given the
     one that stands as far on as the largest group is long. Where one group has more than half of the items

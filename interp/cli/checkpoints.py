@@ -25,7 +25,7 @@ FOLDER = "cells"
 
 
 def cell_name(analysis: str, scheme: str) -> str:
-    """Give the file of a cell in its run; names that are no plain words get a checksum."""
+    """The file of a cell in its run; names that are no plain words get a checksum."""
     return f"{FOLDER}/{_word(analysis)}--{_word(scheme or REFERENCE)}.json"
 
 
@@ -49,7 +49,7 @@ def keep_cell(run: RunFolder, cell: Cell, of: Mapping[str, Any]) -> None:
 
 
 def read_cells(run: RunFolder, of: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
-    """Give the sound cells of an interrupted run, and what is wrong with the others.
+    """The sound cells of an interrupted run, and what is wrong with the others.
 
     Cells of an analysis whose reference is not among them are left out: they will be run again.
 

@@ -306,7 +306,7 @@ def _identity(model: Model, other: Model | None, texts: Sequence[str]) -> dict[s
 
 
 class _Progress:
-    """Say what is going on: a bar at a terminal, else a line with the time since the start."""
+    """How far a comparison is: a bar at a terminal, else a line with the time since the start."""
 
     def __init__(
         self, session: Session, analyses: Sequence[str], labels: Sequence[str], done: Sequence[Cell]

@@ -21,7 +21,7 @@ OVERHEAD = 400 * 2**20
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold an estimate; everything but the counts is rough.
+    """An estimate; everything but the counts is rough.
 
     Attributes:
         prompts: how many prompts.
@@ -43,7 +43,7 @@ class Plan:
     sites: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fields."""
+        """The fields."""
         return asdict(self)
 
 

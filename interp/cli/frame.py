@@ -496,7 +496,7 @@ def _number(text: str, value: str) -> float:
 
 
 def failed_gate(gates: Mapping[str, float], found: Mapping[str, float | int | None]) -> GateError | None:
-    """Give the error of the first metric that is lower than asked (or was not measured), or ``None``."""
+    """The error of the first metric that is lower than asked (or was not measured), or ``None``."""
     for name, least in gates.items():
         value = found.get(name)
         if value is None or not value >= least:

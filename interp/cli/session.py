@@ -122,7 +122,7 @@ class Session:
         return not self.quiet and sys.stderr.isatty()
 
     def note(self, text: str) -> None:
-        """Say on stderr what is going on."""
+        """Print on stderr what is going on."""
         if not self.quiet:
             click.echo(one_line(text), err=True)
 
@@ -131,7 +131,7 @@ class Session:
         click.echo(one_line(text))
 
     def warn(self, text: str, *, aloud: bool = True) -> None:
-        """Say a warning once, on stderr and in the envelope.
+        """Print a warning once, on stderr, and put it into the envelope.
 
         Args:
             text: what.
@@ -207,7 +207,7 @@ class _ToSession(logging.Handler):
         self.session = session
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say a record, or keep it for the run's log."""
+        """Print a record, or keep it for the run's log."""
         message = record.getMessage()
         if record.levelno >= logging.WARNING:
             self.session.warn(message)

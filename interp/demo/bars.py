@@ -86,7 +86,7 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Say whether the bar is met (a row without a bar passes)."""
+        """Whether the bar is met (a row without a bar passes)."""
         return self.minimum is None or self.value >= self.minimum
 
 

@@ -108,7 +108,7 @@ _STARTERS = frozenset(template_words())
 
 @dataclass(frozen=True)
 class Mix:
-    """Say how much of each task a stage trains on, and with which words.
+    """How much of each task a stage trains on, and with which words.
 
     Attributes:
         shares: task name to its share of the sentences.

@@ -41,7 +41,7 @@ def held_out(world: World) -> dict[str, list[str]]:
 
 
 def training_record(progress: Progress, *, seed: int) -> dict[str, object]:
-    """Say exactly what was trained and what was held out."""
+    """What exactly was trained and what was held out."""
     world, twin = load_world(), edited_world()
     changed = [
         {"relation": old.relation, "subject": old.subject, "true": old.object, "edited": new.object}

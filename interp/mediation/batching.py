@@ -76,7 +76,7 @@ def _per_token(model: Model) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """Say what one row needs at least.
+    """What one row needs at least.
 
     Attributes:
         layer: the first block it must be run through; the number of blocks where none.
@@ -89,7 +89,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Walk:
-    """Say what is run together.
+    """What is run together.
 
     Attributes:
         start: the first position that is run.
@@ -102,7 +102,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class Plan:
-    """Say how rows are run.
+    """How rows are run.
 
     Attributes:
         walks: each row is in one of them.

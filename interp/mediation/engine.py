@@ -84,7 +84,7 @@ class Engine:
     _walkers: dict[int, PartialForward | None] = field(default_factory=dict)
 
     def plan(self, rows: Sequence[Row]) -> Plan:
-        """Say how rows would be run and what they would cost, without running anything.
+        """How rows would be run and what they would cost, without running anything.
 
         What falls back to less while it runs costs more than planned; the bill says so.
 
@@ -266,7 +266,7 @@ def unembedded(model: Model) -> int:
 def _tried(
     model: Model, ids: Sequence[Sequence[int]], past: str, wanted: Tensor
 ) -> tuple[PartialForward | None, str]:
-    """Give a walker, or None and the reason: unpatched copies, walked in several ways, give other logits.
+    """A walker, or None and the reason: unpatched copies, walked in several ways, give other logits.
 
     Two prompts at once: blocks may be called with more than the stream that belongs to a prompt.
     """

@@ -62,7 +62,7 @@ class Forecast:
     memory: int = 0
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """One line."""
         about = "" if self.exact else "about "
         asked = f"{self.search}: {self.pairs} pairs, {self.mediators} mediators"
         cost = f"{about}{self.forwards:,.0f} forward passes of one prompt"

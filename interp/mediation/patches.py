@@ -26,7 +26,7 @@ def interchange(current: Tensor, source: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """Say what is replaced in one copy of a prompt.
+    """What is replaced in one copy of a prompt.
 
     Attributes:
         example: which prompt.

@@ -68,7 +68,7 @@ def _of_attention(model: Model, layer: int, z: Tensor, out: Tensor) -> dict[str,
 def heads_add_up(
     model: Model, layer: int, z: Float[Tensor, "prompt head d_head"], out: Float[Tensor, "prompt d_model"]
 ) -> bool:
-    """Say whether ``attn_out`` is the sum of the heads and a bias: measured, not looked up.
+    """Whether ``attn_out`` is the sum of the heads and a bias: measured, not looked up.
 
     Args:
         model: whose output projection.

@@ -27,14 +27,14 @@ class Foreign:
     adapter: str
 
     def recognises(self, source: object) -> bool:
-        """Tell whether an object is one; False if nobody has imported the library."""
+        """Whether an object is one; False if nobody has imported the library."""
         found = getattr(sys.modules.get(self.module), self.name, None)
         return isinstance(found, type) and isinstance(source, found)
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Hold what was found in such an object.
+    """What was found in such an object.
 
     Attributes:
         hf: plain Hugging Face modules that share the object's weights.
@@ -60,7 +60,7 @@ FOREIGN = (
 
 
 def foreign(source: object) -> Foreign | None:
-    """Return the row of an object of another library, or None."""
+    """The row of an object of another library, or None."""
     return next((row for row in FOREIGN if row.recognises(source)), None)
 
 
@@ -74,7 +74,7 @@ def held(source: object, row: Foreign) -> Held:
 
 
 def stamp(source: object, row: Foreign) -> tuple[int, ...]:
-    """Say which parameters such an object holds now, cheaply, so that a change is noticed.
+    """Which parameters such an object holds now, cheaply, so that a change is noticed.
 
     Raises:
         ModelError: it holds no Hugging Face model, or one that differs from its checkpoint.

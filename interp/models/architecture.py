@@ -34,7 +34,7 @@ __all__ = ["Architecture", "Location"]
 
 @dataclass(frozen=True, eq=False)
 class Location:
-    """Say where one site is: a module, its input or its output, and the view that cuts the site out.
+    """Where one site is: a module, its input or its output, and the view that cuts the site out.
 
     Attributes:
         module: the module to hook.
@@ -76,13 +76,13 @@ class Tree:
         self._children = list(chain.from_iterable(map(dict.values, self._dicts)))
 
     def modules(self) -> Sequence[nn.Module]:
-        """Return every module below and including the root."""
+        """Every module below and including the root."""
         if list(chain.from_iterable(map(dict.values, self._dicts))) != self._children:
             self._walk()
         return self._modules
 
     def parameters(self) -> Sequence[nn.Parameter]:
-        """Return every parameter as of the last call of ``modules``."""
+        """Every parameter as of the last call of ``modules``."""
         return [p for p in chain.from_iterable(map(dict.values, self._parameters)) if p is not None]
 
 
@@ -209,7 +209,7 @@ class Architecture:
         )
 
     def has(self, kind: str, layer: int) -> bool:
-        """Tell whether a block has the modules of a kind."""
+        """Whether a block has the modules of a kind."""
         row = self.family.row(layer)
         if kind == "resid_mid":
             return not self.parallel and self.part(layer, "resid_mid") is not None
@@ -221,7 +221,7 @@ class Architecture:
         return kind not in _FIELDS or self.part(layer, _FIELDS[kind]) is not None
 
     def part(self, layer: int, field: str) -> nn.Module | None:
-        """Give the module of a block that a field of its row names, or None."""
+        """The module of a block that a field of its row names, or None."""
         path = getattr(self.family.row(layer), field)
         return _get(self.blocks[layer], path) if path else None
 
@@ -310,7 +310,7 @@ class Architecture:
         return next((number for number in found if isinstance(number, int)), None)
 
     def module(self, layer: int, field: str, kind: str) -> nn.Module:
-        """Return the module of a block that a field of its row names, or say that there is none."""
+        """The module of a block that a field of its row names, or an error that says there is none."""
         found = self.part(layer, field)
         if found is None:
             there = [other for other in range(self.n_layers) if self.part(other, field) is not None]
@@ -437,7 +437,7 @@ def _get(root: nn.Module, path: str) -> nn.Module | None:
 
 
 def in_features(module: nn.Module | None) -> int | None:
-    """Return the input width of a linear layer of any make, or None."""
+    """The input width of a linear layer of any make, or None."""
     for name in ("in_features", "nx"):
         if isinstance(size := getattr(module, name, None), int):
             return size
@@ -445,7 +445,7 @@ def in_features(module: nn.Module | None) -> int | None:
 
 
 def out_features(module: nn.Module | None) -> int | None:
-    """Return the output width of a linear layer of any make, or None."""
+    """The output width of a linear layer of any make, or None."""
     for name in ("out_features", "nf"):
         if isinstance(size := getattr(module, name, None), int):
             return size

@@ -57,7 +57,7 @@ def disagreements(backend: Backend) -> dict[str, str]:
 
 
 def _sites(architecture: Architecture, kind: str) -> list[Site]:
-    """Give a kind's site in every layer, with its last index where it needs one."""
+    """A kind's site in every layer, with its last index where it needs one."""
     row = KINDS[kind]
     if kind == LOGITS.kind:
         return []
@@ -71,7 +71,7 @@ def _sites(architecture: Architecture, kind: str) -> list[Site]:
 
 
 def _differ(groups: Sequence[Sequence[Site]], backend: Backend, native: Native, limit: float) -> str:
-    """Say how the sites of some kinds differ, or "": all are read in one pass and written in another."""
+    """How the sites of some kinds differ, or "": all are read in one pass and written in another."""
     sites = [site for group in groups for site in group]
     try:
         ours, theirs = _reads(native, sites), _reads(backend, sites)

@@ -69,7 +69,7 @@ class NoiseFloor:
     batch_size: int
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """One line."""
         compared = f"the same prompts alone and in a batch of {self.batch_size}"
         return f"{self.logits:.2g} logits, {self.kl:.2g} nats KL ({compared})"
 

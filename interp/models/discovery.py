@@ -37,7 +37,7 @@ _Record = dict[str, _Sides]
 
 
 def discover(hf: PreTrainedModel, name: str, known: Mapping[str, Any]) -> Family:
-    """Return a row for a model of unknown type.
+    """A row for a model of unknown type.
 
     Args:
         hf: the model.
@@ -70,7 +70,7 @@ def discover(hf: PreTrainedModel, name: str, known: Mapping[str, Any]) -> Family
 
 
 def holds_decoder(hf: PreTrainedModel) -> bool:
-    """Tell whether a model has a text decoder beside others: an encoder of images or sounds."""
+    """Whether a model has a text decoder beside others: an encoder of images or sounds."""
     return hf.config.get_text_config() is not hf.config
 
 
@@ -173,7 +173,7 @@ def _attention(hf: PreTrainedModel, block: nn.Module, kind: str) -> str:
 
 
 def _is_mlp(part: nn.Module) -> bool:
-    """Tell an MLP from a recurrence, where one name stands for either."""
+    """Whether it is an MLP and not a recurrence, where one name stands for either."""
     names = {path.rpartition(".")[2] for path, _ in part.named_modules()}
     return bool(names & {"up_proj", "down_proj", "experts", "fc1", "fc2", "w2"}) and "in_proj" not in names
 
@@ -391,7 +391,7 @@ def _pairs(row: Family, first: str, record: _Record, known: Mapping[str, Any]) -
 
 
 def _adds_up(record: _Record, writers: Sequence[str], factor: float) -> bool:
-    """Tell whether some parts are all that the block adds."""
+    """Whether some parts are all that the block adds."""
     pre, post = record[""]
     added = [record[path][1] for path in writers if path and path in record]
     if (

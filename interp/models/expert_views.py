@@ -73,7 +73,7 @@ class Experts(View):
         return self.parts[0].given(args)
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the sum."""
+        """The sum."""
         total = self.parts[0].read(tensor, given)
         for part in self.parts[1:]:
             total = total + part.read(tensor, given)
@@ -95,11 +95,11 @@ class ExpertSlice(View):
     index: int
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return ``[batch pos d_model]``."""
+        """``[batch pos d_model]``."""
         return tensor.reshape(self.count, *tensor.shape[:2], -1)[self.index]
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
-        """Return a copy with that expert's output replaced."""
+        """A copy with that expert's output replaced."""
         copy = tensor.reshape(self.count, *tensor.shape[:2], -1).clone()
         copy[self.index] = new
         return copy.view(tensor.shape)
@@ -112,7 +112,7 @@ class Gated(View):
     gate: nn.Module
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the product."""
+        """The product."""
         return tensor * self._open(tensor, given)
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
@@ -132,15 +132,15 @@ class Routed(View):
     router: nn.Module
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the logits ``[batch pos expert]``."""
+        """The logits ``[batch pos expert]``."""
         return tensor
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
-        """Return the new logits; ``replaced`` does the rest."""
+        """The new logits; ``replaced`` does the rest."""
         return new
 
     def replaced(self, output: Any, slot: int, new: Tensor, args: Sequence[Any]) -> Any:
-        """Give what the router gives for those logits."""
+        """What the router gives for those logits."""
         if isinstance(output, Tensor):
             return new
         return rerouted(self.router, args, slot, new)

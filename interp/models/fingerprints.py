@@ -39,7 +39,7 @@ _FUNCTION = (
 
 
 def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter], modules: Sequence[nn.Module]) -> str:
-    """Return the sha256 over every tensor's name, type, shape and bytes, and over what steers their use.
+    """The sha256 over every tensor's name, type, shape and bytes, and over what steers their use.
 
     That is the configuration's settings of rotation, norms, scales and the like, and which adapters are on.
     The hash is kept until one of them changes.
@@ -121,7 +121,7 @@ def parts(tensor: Tensor) -> list[Tensor]:
 
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return the sha256 over vocabulary, special tokens and rules; "" for no tokenizer."""
+    """The sha256 over vocabulary, special tokens and rules; "" for no tokenizer."""
     if tokenizer is None:
         return ""
     backend = getattr(tokenizer, "backend_tokenizer", None)

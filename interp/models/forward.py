@@ -125,7 +125,7 @@ def _last_columns(batch: Batch) -> Tensor:
 
 
 def last_logits(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the logits after each prompt's last token, ``[batch vocab]``, from what the model returned."""
+    """The logits after each prompt's last token, ``[batch vocab]``, from what the model returned."""
     if logits.shape[1] == 1:
         return logits[:, 0]
     return logits[torch.arange(len(batch.rows), device=logits.device), _last_columns(batch)[:, 0]]
@@ -155,7 +155,7 @@ def layout(prompts: int) -> Iterator[None]:
 
 
 def most_prompts() -> int | None:
-    """Give the limit that :func:`layout` has set here; None outside of one."""
+    """The limit that :func:`layout` has set here; None outside of one."""
     return _MOST.get()
 
 

@@ -212,7 +212,7 @@ def _append(rows: list[_Row], newest: list[int], stops: frozenset[int]) -> None:
 
 
 def _longer(batch: Batch, newest: Tensor, *, cached: bool) -> Batch:
-    """Return the next pass: the newest column alone under a cache, everything otherwise."""
+    """The next pass: the newest column alone under a cache, everything otherwise."""
     ones = torch.ones_like(newest)
     mask = None if batch.mask is None else torch.cat([batch.mask, ones], 1)
     ids = newest if cached else torch.cat([batch.input_ids, newest], 1)

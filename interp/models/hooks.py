@@ -55,7 +55,7 @@ def by_reference(tensor: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Frame:
-    """Hold what changes from one forward pass to the next while the hooks stay installed.
+    """What changes from one forward pass to the next while the hooks stay installed.
 
     Attributes:
         batch: rows of the pass.
@@ -107,7 +107,7 @@ class Frame:
 
 @dataclass(eq=False)
 class Writer:
-    """Say what to write at one site.
+    """What to write at one site.
 
     Attributes:
         site: for messages and for the order of writing.
@@ -149,7 +149,7 @@ def writing(writers: Sequence[Writer], frame: Frame) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Hook:
-    """Hold a function on one side of a module, as PyTorch calls it.
+    """A function on one side of a module, as PyTorch calls it.
 
     Attributes:
         module: the module.
@@ -182,7 +182,7 @@ def _installed(hooks: Iterable[Hook]) -> Iterator[None]:
 
 
 def reader_hooks(places: Mapping[Site, Location], frame: Frame) -> Iterator[Hook]:
-    """Give the hooks that read sites into ``frame.found``, in the order in which they must be installed."""
+    """The hooks that read sites into ``frame.found``, in the order in which they must be installed."""
     for site, location in places.items():
         bases: list[Tensor] = []
         if location.base is not None:
@@ -191,7 +191,7 @@ def reader_hooks(places: Mapping[Site, Location], frame: Frame) -> Iterator[Hook
 
 
 def writer_hooks(writers: Sequence[Writer], frame: Frame) -> Iterator[Hook]:
-    """Give the hooks that replace sites, in the order in which they must be installed."""
+    """The hooks that replace sites, in the order in which they must be installed."""
     for writer in sorted(writers, key=lambda writer: writer.site):
         bases: list[Tensor] = []
         if writer.location.base is not None:

@@ -65,11 +65,11 @@ class Plan:
         self._parts: dict[Site, list[tuple[_Compiled, _Touched]]] = {}
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to write."""
+        """Whether there is anything to write."""
         return bool(self._items)
 
     def edits(self) -> dict[Site, Edit]:
-        """Return what to do at each distinct site; ``prepare`` says what that is in the next pass."""
+        """What to do at each distinct site; ``prepare`` says what that is in the next pass."""
         return {item.site: partial(self._edit, item.site) for item in self._items}
 
     def prepare(self, batch: Batch) -> None:
@@ -156,7 +156,7 @@ def _touch(item: _Compiled, batch: Batch) -> _Touched:
 
 
 def _edited(parts: list[tuple[_Compiled, _Touched]], current: Tensor) -> Tensor:
-    """Return a copy of a site's value with every touched vector replaced."""
+    """A copy of a site's value with every touched vector replaced."""
     result = current.clone()
     for item, touched in parts:
         index = (touched.rows.to(current.device), touched.columns.to(current.device))
@@ -166,7 +166,7 @@ def _edited(parts: list[tuple[_Compiled, _Touched]], current: Tensor) -> Tensor:
 
 
 def _value(item: _Compiled, touched: _Touched, chosen: Tensor) -> Tensor:
-    """Return the replacement of the chosen vectors ``[chosen, ...]``."""
+    """The replacement of the chosen vectors ``[chosen, ...]``."""
     if isinstance(item.value, Tensor):
         new = _aligned(item, item.value, touched, chosen.ndim - 1)
     elif isinstance(item.value, int | float):

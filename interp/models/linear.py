@@ -15,7 +15,7 @@ __all__ = ["as_linear", "is_linear", "linear_modules", "other_weights", "put_mod
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Tell whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed.
+    """Whether a module is a plain linear layer or GPT-2's ``Conv1D``, which is the same transposed.
 
     One whose weight is of a class of its own is not: torchao's modules stay ``nn.Linear``. A subclass is, if
     it computes the same on a large random input (Falcon's).
@@ -26,7 +26,7 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def _plain(module: nn.Linear) -> bool:
-    """Tell whether a subclass gives what a linear layer gives."""
+    """Whether a subclass gives what a linear layer gives."""
     if module.weight.is_meta or not module.weight.is_floating_point():
         return False
     generator = torch.Generator().manual_seed(0)
@@ -40,7 +40,7 @@ def _plain(module: nn.Linear) -> bool:
 
 
 def linear_modules(architecture: Architecture) -> dict[str, nn.Module]:
-    """Give the linear modules of the blocks by their name in the model; embeddings and head are elsewhere."""
+    """The linear modules of the blocks by their name in the model; embeddings and head are elsewhere."""
     inside = {id(module) for block in architecture.blocks for module in block.modules()}
     return {
         name: module
@@ -50,7 +50,7 @@ def linear_modules(architecture: Architecture) -> dict[str, nn.Module]:
 
 
 def other_weights(architecture: Architecture) -> dict[str, nn.Parameter]:
-    """Give the matrices of the blocks that belong to no linear module, such as stacked experts, by name."""
+    """The matrices of the blocks that belong to no linear module, such as stacked experts, by name."""
     linear = {id(module.weight) for module in linear_modules(architecture).values()}
     inside = {id(weight) for block in architecture.blocks for weight in block.parameters()}
     return {
@@ -68,7 +68,7 @@ def width(module: nn.Module) -> int:
 
 @torch.no_grad()
 def as_linear(module: nn.Module) -> nn.Linear:
-    """Give a linear layer ``[out, in]`` of its own that computes what a linear module does."""
+    """A linear layer ``[out, in]`` of its own that computes what a linear module does."""
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor)
     table = weight.detach().T if type(module) is Conv1D else weight.detach()

@@ -449,7 +449,7 @@ Stamp = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """Hold what loading found, without the Hugging Face model, which would otherwise never be freed."""
+    """What loading found, without the Hugging Face model, which would otherwise never be freed."""
 
     stamp: Stamp
     fields: dict[str, Any]
@@ -461,7 +461,7 @@ _KNOWN: MutableMapping[object, _Known] = WeakKeyDictionary()
 
 
 def as_model(source: ModelLike) -> Model:
-    """Give a ``Model`` itself, and load anything else; what loading found is remembered as long as it exists.
+    """Take a ``Model`` as it is and load anything else; what was found is remembered while it exists.
 
     An object whose parameters were replaced since is loaded anew.
 

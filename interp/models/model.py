@@ -77,7 +77,7 @@ class Model:
     quantization: Quantization | None = None
 
     def __repr__(self) -> str:
-        """Return one line: name, family and sizes."""
+        """One line: name, family and sizes."""
         scheme = "" if self.quantization is None else f" at {self.quantization.scheme}"
         kind = f"{self.weights}{scheme}, {self.hf.config.model_type}"
         sizes = f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads"
@@ -325,7 +325,7 @@ class Model:
         return Run(raw.logits, activations)
 
     def logits(self, prompts: Prompts, *, batch_size: str | int = "auto") -> Float[Tensor, "batch vocab"]:
-        """Return the fp32 logits after each prompt's last token."""
+        """The fp32 logits after each prompt's last token."""
         logits = self.run(prompts, batch_size=batch_size).logits
         assert logits is not None
         return logits.float()

@@ -28,7 +28,7 @@ _LESS = 2
 
 
 def with_padding(architecture: Architecture) -> Architecture:
-    """Say in a model's row on which sides prompts may be padded, and whether its cache can be used.
+    """Record in a model's row on which sides prompts may be padded, and whether its cache can be used.
 
     Four passes of ten tokens, and one for each token after the second.
     """

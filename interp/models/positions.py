@@ -22,7 +22,7 @@ ASKED = "'last', 'all', an int, a slice, one int or several ints per prompt, or 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Hold the chosen positions of every prompt, counted from its first token.
+    """The chosen positions of every prompt, counted from its first token.
 
     Attributes:
         rows: per prompt its positions.
@@ -37,13 +37,13 @@ class Chosen:
     last: bool = False
 
     def recorded(self) -> list[Any]:
-        """Return what ``Activations.positions`` stores: an int per prompt, or a list of ints per prompt."""
+        """What ``Activations.positions`` stores: an int per prompt, or a list of ints per prompt."""
         return [row[0] for row in self.rows] if self.single else [list(row) for row in self.rows]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Hold one padded batch on the model's device.
+    """One padded batch on the model's device.
 
     Attributes:
         rows: which prompts these are.
@@ -175,7 +175,7 @@ def _masked(mask: Tensor, lengths: Sequence[int]) -> Chosen:
 
 
 def gatherer(chosen: Chosen, batch: Batch) -> Callable[[Tensor], Tensor]:
-    """Return the function that copies the chosen positions out of ``[batch pos ...]``, padded with zeros.
+    """The function that copies the chosen positions out of ``[batch pos ...]``, padded with zeros.
 
     The result is a copy: it never keeps the whole tensor alive, and no later edit in place can reach it.
     """

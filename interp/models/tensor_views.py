@@ -52,14 +52,14 @@ class View(ABC):
 
     @abstractmethod
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the site's value, ``[batch, pos, ...]``."""
+        """The site's value, ``[batch, pos, ...]``."""
 
     @abstractmethod
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
-        """Return what must stand in place of ``tensor`` so that the site's value is ``new``."""
+        """What must stand in place of ``tensor`` so that the site's value is ``new``."""
 
     def moved(self, tensor: Tensor, change: Tensor) -> Tensor:
-        """Return what must stand in place of ``tensor`` so that the site's value changes by so much."""
+        """What must stand in place of ``tensor`` so that the site's value changes by so much."""
         return tensor + change
 
     def replaced(self, output: Any, slot: int, new: Tensor, args: Sequence[Any]) -> Any:
@@ -74,11 +74,11 @@ class Whole(View):
     """Take the tensor as it is."""
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the tensor."""
+        """The tensor."""
         return tensor
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
-        """Return the new value."""
+        """The new value."""
         return new
 
 
@@ -89,11 +89,11 @@ class Stream(View):
     index: int
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return that stream."""
+        """That stream."""
         return tensor[self.index]
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
-        """Return a copy with that stream replaced."""
+        """A copy with that stream replaced."""
         copy = tensor.clone()
         copy[self.index] = new
         return copy
@@ -112,7 +112,7 @@ class Scaled(View):
     offset: bool = False
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the product."""
+        """The product."""
         return self._whole(tensor, given) * self.factor
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class Shifted(View):
     part: View
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the sum."""
+        """The sum."""
         assert isinstance(given, Tensor)
         return given + self.part.read(tensor, None)
 
@@ -152,7 +152,7 @@ class Heads(View):
     index: int | None = None
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return ``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
+        """``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
         heads = tensor.unflatten(-1, (self.count, -1))
         return heads if self.index is None else heads[..., self.index, :]
 
@@ -180,7 +180,7 @@ class Fused(View):
     index: int | None = None
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return ``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
+        """``[..., head, d_head]``, or ``[..., d_head]`` for one head."""
         heads = self._all(tensor)
         return heads if self.index is None else heads[..., self.index, :]
 
@@ -223,11 +223,11 @@ class Neuron(View):
     index: int
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return ``[..., 1]``."""
+        """``[..., 1]``."""
         return tensor[..., self.index : self.index + 1]
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
-        """Return a copy with that coordinate replaced."""
+        """A copy with that coordinate replaced."""
         copy = tensor.clone()
         copy[..., self.index : self.index + 1] = new
         return copy
@@ -240,7 +240,7 @@ class Pattern(View):
     index: int | None = None
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return the probabilities with the query position as the position axis."""
+        """The probabilities with the query position as the position axis."""
         pattern = tensor.transpose(1, 2)
         return pattern if self.index is None else pattern[..., self.index, :]
 
@@ -260,7 +260,7 @@ class HeadOutput(View):
     computed = True
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return ``[..., d_model]`` computed from the projection's input ``given``."""
+        """``[..., d_model]`` computed from the projection's input ``given``."""
         assert isinstance(given, Tensor)
         return head_output(self.projection, given, self.count, self.index)
 

@@ -45,7 +45,7 @@ Prompts = Any
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Hold prompts as the model will see them.
+    """Prompts as the model will see them.
 
     Attributes:
         token_ids: per prompt its exact ids, without padding.
@@ -62,7 +62,7 @@ class Tokens:
     pad_id: int = 0
 
     def __len__(self) -> int:
-        """Return the number of prompts."""
+        """The number of prompts."""
         return len(self.token_ids)
 
     @property
@@ -89,7 +89,7 @@ class Tokens:
 def pad(
     rows: Sequence[Sequence[int]], pad_id: int, side: str
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """Return ids padded to the longest row, and the mask."""
+    """Ids padded to the longest row, and the mask."""
     width = max(len(row) for row in rows)
     if side == "right":
         ids = [[*row, *[pad_id] * (width - len(row))] for row in rows]
@@ -219,7 +219,7 @@ def _alone(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 def _padded(
     prompts: Prompts, rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase | None
 ) -> list[str]:
-    """Say that rows of a rectangular tensor begin or end with what looks like padding."""
+    """Warn that rows of a rectangular tensor begin or end with what looks like padding."""
     pad: Any = getattr(tokenizer, "pad_token_id", None)
     if pad is None or not isinstance(prompts, Tensor | np.ndarray) or prompts.ndim != 2:
         return []
@@ -297,7 +297,7 @@ def _one(
 
 
 def _text(text: str | None, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return the prompt's own text, or decode its ids."""
+    """The prompt's own text, or its ids decoded."""
     if text is not None:
         return text
     return str(tokenizer.decode(list(ids))) if tokenizer is not None else ""
@@ -306,7 +306,7 @@ def _text(text: str | None, ids: Sequence[int], tokenizer: PreTrainedTokenizerBa
 def _spelled(
     texts: list[str], tokenizer: PreTrainedTokenizerBase | None
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Give the ids of each text, without and with what the tokenizer puts around it; all texts at once."""
+    """The ids of each text, without and with what the tokenizer puts around it; all texts at once."""
     if tokenizer is None or not texts:
         return iter(())
     for text in texts:
@@ -382,7 +382,7 @@ def _warn_bos(ids: list[int], number: int, tokenizer: PreTrainedTokenizerBase, w
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tell whether the tokenizer puts the token first; remembered, since asking costs as much as a layer."""
+    """Whether the tokenizer puts the token first; remembered, since asking costs as much as a layer."""
     settings = (tokenizer.bos_token_id, getattr(tokenizer, "add_bos_token", None))
     known = _ADDS_BOS.get(tokenizer)
     if known is None or known[0] != settings:

@@ -18,7 +18,7 @@ ROWS = 4
 def gradient_fault(
     modules: Mapping[str, nn.Module], library: Library, *, dtype: torch.dtype, seed: int = 0
 ) -> str:
-    """Say what is wrong with the gradients of the first module whose are, or "".
+    """What is wrong with the gradients of the first module whose are, or "".
 
     Each module first runs without gradients, as in any evaluation, because some kernels repack their weights
     then. After that the gradient of a random projection of its output with respect to its input must point

@@ -119,7 +119,7 @@ def _modules(model: Model) -> Check:
 
 
 def _one_by_one(model: Model, *, seed: int = 0) -> list[Check]:
-    """Hold each module against the product with its weights, where activations are rounded too.
+    """Compare each module with the product with its weights, where activations are rounded too.
 
     Over a whole model such differences add up to whatever its depth makes of them, and say nothing about a
     kernel.

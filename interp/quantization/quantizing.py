@@ -112,7 +112,7 @@ def _matrix(weight: nn.Parameter) -> str:
 
 
 def _coverage(model: Model, held: int, report: Quantization) -> tuple[str, ...]:
-    """Say how much of the blocks keeps its precision, where that is half of it or more."""
+    """How much of the blocks keeps its precision, where that is half of it or more."""
     matrices = {w for block in model.architecture.blocks for w in block.parameters() if w.ndim >= 2}
     share = held / sum(weight.numel() for weight in matrices)
     if share > 0.5 or report.requested:
@@ -229,7 +229,7 @@ def _check_done(
 
 
 def _fault(scheme: Scheme, packed: Packed, library: Library, dtype: torch.dtype) -> str:
-    """Say why gradients of packed modules must not be believed: measured first, then what is known."""
+    """Why gradients of packed modules must not be believed: measured first, then what is known."""
     if found := gradient_fault(packed.modules, library, dtype=dtype):
         return found
     if scheme.gradient_safe:

@@ -42,7 +42,7 @@ def one_line(text: object, width: int | None = None) -> str:
 
 
 def rich_text(text: object, style: str = "") -> rich.text.Text:
-    """Give text from data as a rich ``Text``, which is never parsed as markup."""
+    """Text from data as a rich ``Text``, which is never parsed as markup."""
     from rich.text import Text
 
     return Text(printable(text), style=style)

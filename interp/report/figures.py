@@ -116,7 +116,7 @@ class Drawing:
             )
 
     def __repr__(self) -> str:
-        """Say what it is, without the numbers."""
+        """What it is, without the numbers."""
         return f"Drawing({self.form!r}, {self.title!r}, {len(self.data)} rows)"
 
     def svg(self) -> str:

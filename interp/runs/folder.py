@@ -38,7 +38,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, facts: dict[str, Any], lock: Lock, *, resumed: bool) -> None:
-        """Hold an already locked folder; use :meth:`create`."""
+        """Keep an already locked folder; use :meth:`create`."""
         self.path, self.facts, self.resumed = path, facts, resumed
         self._lock = lock
         self._files: dict[str, dict[str, Any]] = {}
@@ -171,7 +171,7 @@ class RunFolder:
 
     @property
     def resumable(self) -> bool:
-        """Say whether an end now would leave something that ``resume`` can go on from."""
+        """Whether an end now would leave something that ``resume`` can go on from."""
         return self._begun and (self._kept or self.resumed) and not self._finished
 
     @property

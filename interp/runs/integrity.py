@@ -71,7 +71,7 @@ def member(folder: Path, name: str) -> Path:
 
 
 def state(path: Path) -> str:
-    """Say what is at a path: absent, finished, unfinished, foreign (something else's folder) or file."""
+    """What is at a path: absent, finished, unfinished, foreign (something else's folder) or file."""
     if not path.exists() and not path.is_symlink():
         return "absent"
     if not path.is_dir():
@@ -239,7 +239,7 @@ def listing(root: str | Path = "runs") -> list[dict[str, Any]]:
 
 
 def _about(settings: dict[str, Any]) -> str:
-    """Say in a word what a run was of: its task, its data, or its analyses."""
+    """What a run was of, in a word: its task, its data, or its analyses."""
     return settings.get("task") or settings.get("data") or ",".join(settings.get("analyses") or ())
 
 

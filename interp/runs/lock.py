@@ -22,7 +22,7 @@ LOCK = ".lock"
 
 
 class Lock:
-    """Hold a folder for writing.
+    """A folder held for writing.
 
     The file says who holds it; what holds is the system's own lock (``flock``), which ends with the process.
     So a file left by a process that was killed is taken over, and a process id that has been given to
@@ -30,7 +30,7 @@ class Lock:
     """
 
     def __init__(self, path: Path, descriptor: int, made: tuple[Path, ...]) -> None:
-        """Hold an already taken lock; use :meth:`acquire`."""
+        """Keep an already taken lock; use :meth:`acquire`."""
         self.path, self._descriptor, self._made = path, descriptor, made
 
     @classmethod

@@ -144,7 +144,7 @@ class Site:
         object.__setattr__(self, "_hash", hash(parts))
 
     def __hash__(self) -> int:
-        """Return a hash computed once: sites are looked up many times in every forward pass."""
+        """A hash computed once: sites are looked up many times in every forward pass."""
         return self._hash
 
     def __reduce__(self) -> tuple[type[Site], tuple[str, int | None, int | None]]:
@@ -186,7 +186,7 @@ class Site:
         return _parsed(text.strip())
 
     def __str__(self) -> str:
-        """Return the text that ``parse`` reads back."""
+        """The text that ``parse`` reads back."""
         return self._text
 
     def __lt__(self, other: object) -> bool:

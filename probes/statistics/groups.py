@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def finite(values: Collection[Any], name: str) -> FloatArray:
-    """Give numbers as float64, or raise ValueError naming what is wrong with them."""
+    """Numbers as float64. ValueError names what is wrong with them."""
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0:
         raise ValueError(f"{name} is empty; an estimate needs at least one example.")

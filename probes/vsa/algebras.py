@@ -178,7 +178,7 @@ class HRR(Algebra):
         return total if ties == "real" else unit(total)
 
     def as_real(self, vectors: Shaped[Tensor, "... dim"]) -> Float[Tensor, "... width"]:
-        """Return the vectors themselves."""
+        """The vectors themselves."""
         return vectors
 
     def unbind_real(

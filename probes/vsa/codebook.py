@@ -193,7 +193,7 @@ class Codebook:
 
     @classmethod
     def random(cls, algebra: Algebra, names: Sequence[str], *, seed: int = 0) -> Codebook:
-        """Give every name an independent random hypervector, drawn from the seed and the name alone.
+        """An independent random hypervector for every name, drawn from the seed and the name alone.
 
         Raises:
             CodebookError: no names, or a name twice.

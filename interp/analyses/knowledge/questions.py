@@ -154,7 +154,7 @@ def _usual(model: Model, objects: Sequence[str], asked: Sequence[Question], rela
 
 
 def _several(asked: Sequence[Question]) -> tuple[str, ...]:
-    """Say what is of the whole answers and what of their first tokens, where answers have several."""
+    """What is of the whole answers and what of their first tokens, where answers have several."""
     long = sum(len(one.ids) > 1 for one in asked)
     if not long:
         return ()

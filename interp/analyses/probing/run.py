@@ -255,7 +255,7 @@ class Job:
                 return Reading(None, predicted, np.full(len(self.data), np.nan), self._validation(predicted))
 
     def looks(self, readings: dict[int, Reading]) -> Looks | None:
-        """Say how sure the best layer on test is, all of them having been looked at."""
+        """How sure the best layer on test is, all of them having been looked at."""
         rows = self.split.test
         labels = [self.data.labels[i] for i in rows]
         guess = majority_label([self.data.labels[i] for i in self.split.train])

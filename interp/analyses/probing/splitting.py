@@ -118,7 +118,7 @@ def _groups_per_label(data: Labelled, rows: Sequence[int] | np.ndarray) -> Count
 
 
 def warnings_of(data: Labelled, split: Split) -> tuple[str, ...]:
-    """Say what a reader of any score on these data should know."""
+    """What a reader of any score on these data should know."""
     rows: dict[str, list[int]] = {}
     for i, text in enumerate(data.texts):
         rows.setdefault(text, []).append(i)

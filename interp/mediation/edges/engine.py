@@ -32,7 +32,7 @@ Keep = Callable[[Sequence[int], Tensor], None]
 
 @dataclass(frozen=True, eq=False)
 class CutRow:
-    """Say which edges of one copy of a prompt carry the other prompt's value.
+    """Which edges of one copy of a prompt carry the other prompt's value.
 
     Attributes:
         example: which prompt.

@@ -106,7 +106,7 @@ class Graph:
         return {edge: self._rows[edge.reader] * width + columns[edge.writer] for edge in self.edges}
 
     def __contains__(self, edge: object) -> bool:
-        """Tell whether an edge exists here."""
+        """Whether an edge exists here."""
         return edge in self._places
 
     def indices(self, edges: Sequence[Edge]) -> Int[Tensor, " edge"]:
@@ -208,7 +208,7 @@ class Graph:
         return f"Writers: {_kinds(self.writers)}. Readers: {_kinds(self.readers)}."
 
     def __repr__(self) -> str:
-        """Say in one line how large it is."""
+        """One line with its size."""
         return f"Graph({len(self.writers)} writers, {len(self.readers)} readers, {self.n_edges} edges)"
 
 
@@ -243,7 +243,7 @@ def _graph(
 
 
 def heads_add_up(model: Model) -> bool:
-    """Say whether what attention adds to the stream is the sum of its heads, with no norm in between."""
+    """Whether what attention adds to the stream is the sum of its heads, with no norm in between."""
     architecture = model.architecture
     if "head" in architecture.disabled or "attn_out" in architecture.disabled:
         return False

@@ -190,7 +190,7 @@ def plan(
     search: str | Search = "exhaustive",
     **asked: Unpack[Asked],
 ) -> Forecast:
-    """Say what a search would cost, without running the model; the parameters are those of :func:`effects`.
+    """What a search would cost, without running the model; the parameters are those of :func:`effects`.
 
     An exhaustive search is planned as it will be run, one over edges roughly. A model that turns out to allow
     less while it runs (``Bill.fallback``) costs more.

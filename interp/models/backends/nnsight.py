@@ -34,7 +34,7 @@ __all__ = ["NNsightTraces", "held", "inner", "made"]
 
 
 def inner(model: Envoy) -> PreTrainedModel:
-    """Give the Hugging Face model that an nnsight model wraps; its modules answer to nnsight.
+    """The Hugging Face model that an nnsight model wraps; its modules answer to nnsight.
 
     Raises:
         ModelError: it wraps something else, has no weights yet, or holds edits.
@@ -61,7 +61,7 @@ def _name(hf: PreTrainedModel) -> str:
 
 
 def held(model: Envoy) -> Held:
-    """Give plain Hugging Face modules around the weights of an nnsight model.
+    """Plain Hugging Face modules around the weights of an nnsight model.
 
     Raises:
         ModelError: as for ``inner``, or the modules are not those that the configuration describes.

@@ -32,7 +32,7 @@ __all__ = ["TransformerLens", "held", "inner", "made"]
 
 
 def inner(bridge: TransformerBridge) -> PreTrainedModel:
-    """Give what a bridge wraps: a Hugging Face model whose modules the bridge has replaced.
+    """What a bridge wraps: a Hugging Face model whose modules the bridge has replaced.
 
     Raises:
         ModelError: the bridge's weights were processed, or it holds no Hugging Face model.
@@ -58,7 +58,7 @@ def _name(bridge: TransformerBridge) -> str:
 
 
 def held(bridge: TransformerBridge) -> Held:
-    """Give plain Hugging Face modules around a bridge's own weights.
+    """Plain Hugging Face modules around a bridge's own weights.
 
     The attention function is the library's default again, since a bridge switches it to eager.
 
@@ -102,7 +102,7 @@ class _Heads(HeadOutput):
     """Compute one head's output from ``z`` with its heads split, as TransformerLens gives it."""
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return ``[..., d_model]``."""
+        """``[..., d_model]``."""
         assert isinstance(given, Tensor)
         return super().read(tensor, given.flatten(2))
 
@@ -114,11 +114,11 @@ class _Part(View):
     index: int
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """Return ``[batch pos d_head]``."""
+        """``[batch pos d_head]``."""
         return tensor[..., self.index, :]
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
-        """Return a copy with that head replaced."""
+        """A copy with that head replaced."""
         copy = tensor.clone()
         copy[..., self.index, :] = new
         return copy

@@ -23,7 +23,7 @@ _BATCH = 8
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """Hold one examination.
+    """One examination.
 
     Attributes:
         model: the model under examination.
@@ -128,7 +128,7 @@ class Context:
         return max(self.noise_limit * chunks, 4 * self.grown[0])
 
     def missing(self, kind: str) -> str:
-        """Say why a kind of site does not apply to this model, or "" where it must be there.
+        """Why a kind of site does not apply to this model, or "" where it must be there.
 
         A kind that a row of the table names must fulfil its equation. Where modules were found by
         discovery, a kind that failed at load was disabled then, and nobody can read it.
@@ -156,12 +156,12 @@ def judged(
 
 
 def skipped(name: str, why: str) -> Check:
-    """Say that a check does not apply, and why."""
+    """A check that does not apply, and why."""
     return Check(name, "skip", unit="", detail=why)
 
 
 def worst(errors: list[float]) -> tuple[float, int]:
-    """Give the largest error and where it is; NaN counts as the largest."""
+    """The largest error and where it is; NaN counts as the largest."""
     ranked = torch.tensor(errors, dtype=torch.float64).nan_to_num(nan=float("inf"))
     where = int(ranked.argmax())
     return errors[where], where

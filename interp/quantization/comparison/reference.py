@@ -80,7 +80,7 @@ class Reference:
 
     @property
     def measured(self) -> str:
-        """Say which noise floors there are."""
+        """Which noise floors there are."""
         return "; ".join(NOISE[k] for k in NOISE if any(k in one for one in self.noise.values()))
 
     def cell(self, model: Model) -> Cell:
@@ -97,7 +97,7 @@ class Reference:
 
 
 def by_name(analysis: Any) -> dict[str, Comparable]:
-    """Give analyses by name, and refuse what is none before anything is run.
+    """Analyses by name; what is none is refused before anything is run.
 
     Raises:
         ConfigError: it cannot be called with a model and ``reference=``.

@@ -114,7 +114,7 @@ def compare(
 
 
 def _noise(base: Reference | None, asked: Sequence[str]) -> str:
-    """Say which noise floors there are; of an analysis that was not run again, those that were asked."""
+    """Which noise floors there are; of an analysis that was not run again, those that were asked."""
     return "; ".join(NOISE[kind] for kind in asked) if base is None else base.measured
 
 
@@ -223,7 +223,7 @@ def _checked(made: Model, model: Model) -> Integrity | None:
 
 
 def _failures(integrity: Integrity | None) -> tuple[str, ...]:
-    """Say which checks a quantized model fails."""
+    """Which checks a quantized model fails."""
     return tuple(
         f"the quantized model fails the check '{one.name}' ({one.detail or one.value}): do not trust these "
         "numbers"

@@ -388,7 +388,7 @@ def _interval(drawn: Float[np.ndarray, " draw"], n_groups: int) -> Interval:
 
 
 def _alike(reference: Finding, other: Finding, noise: float) -> str:
-    """Say how many groups would tell, where both models answer alike in all there are."""
+    """How many groups would tell, where both models answer alike in all there are."""
     alike = bool(np.array_equal(reference.values, other.values) and _answers(reference))
     if not alike or reference.floor != other.floor:
         return ""
@@ -418,17 +418,17 @@ def _controls(finding: Finding) -> Float[np.ndarray, " item"]:
 
 
 def _constant(values: Float[np.ndarray, " item"]) -> bool:
-    """Tell whether all values are the same up to the rounding of their sums."""
+    """Whether all values are the same up to the rounding of their sums."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
 def _bounded(*findings: Finding) -> bool:
-    """Tell whether values are shares by their unit: no item can be below 0 or above 1."""
+    """Whether values are shares by their unit: no item can be below 0 or above 1."""
     return all(one.unit in SHARES and one.values.min() >= 0 and one.values.max() <= 1 for one in findings)
 
 
 def _answers(*findings: Finding) -> bool:
-    """Tell whether items are only right or wrong: equal answers do not prove equal models."""
+    """Whether items are only right or wrong: equal answers do not prove equal models."""
     return all(bool(np.isin(one.values, (0.0, 1.0)).all()) for one in findings)
 
 

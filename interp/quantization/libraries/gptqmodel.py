@@ -128,7 +128,7 @@ class Gptqmodel(Library):
     extra: ClassVar[str] = "gptq"
 
     def missing(self, scheme: Scheme) -> str:
-        """Say what has to be installed, also beside a torch that is older than gptqmodel asks for."""
+        """What has to be installed, also beside a torch that is older than gptqmodel asks for."""
         found = super().missing(scheme)
         older = "pip install --no-deps gptqmodel==7.7.0 defuser device-smi logbar tokenicer pypcre"
         return found and f"{found}, or beside torch 2.13 {older}"

@@ -63,7 +63,7 @@ class Library(ABC):
     extra: ClassVar[str] = ""
 
     def missing(self, scheme: Scheme) -> str:
-        """Say what has to be installed for a scheme, or ""."""
+        """What has to be installed for a scheme, or ""."""
         if not self.package or find_spec(self.package) is not None:
             return ""
         return f"{self.package} is not installed: pip install 'interp-toolkit[{self.extra}]'"
