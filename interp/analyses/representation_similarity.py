@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -59,24 +59,21 @@ class Alignment:
         gram = [rows @ rows.T for rows in centred]
         return cls(gram[0], gram[1])
 
+    @cached_property
+    def _products(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the first with itself, of both, of the second with itself: pair by pair of items."""
+        return self.first * self.first, self.first * self.second, self.second * self.second
+
     def __call__(self, weights: Float[np.ndarray, " item"]) -> float:
         """The CKA; 0 where one set does not vary."""
-        together = _shared(self.first, self.second, weights)
-        alone = _shared(self.first, self.first, weights) * _shared(self.second, self.second, weights)
-        return together / float(np.sqrt(alone)) if alone > 0 else 0.0
-
-
-def _shared(
-    first: Float[np.ndarray, "item item"],
-    second: Float[np.ndarray, "item item"],
-    weights: Float[np.ndarray, " item"],
-) -> float:
-    """The weighted sum over pairs of products of both centred inner products."""
-    kept = np.flatnonzero(weights)
-    w, k, m = weights[kept], first[np.ix_(kept, kept)], second[np.ix_(kept, kept)]
-    total = w.sum()
-    a, b = k @ w / total, m @ w / total
-    return float(w @ (k * m) @ w - 2 * total * np.sum(w * a * b) + (w @ k @ w) * (w @ m @ w) / total**2)
+        w, total = weights, weights.sum()
+        a, b = self.first @ w / total, self.second @ w / total
+        own, together, other = (
+            # the weighted sum over pairs of products of both centred inner products
+            w @ product @ w - 2 * total * (w @ (x * y)) + (w @ x) * (w @ y)
+            for product, x, y in zip(self._products, (a, a, b), (a, b, b), strict=True)
+        )
+        return float(together / np.sqrt(own * other)) if own * other > 0 else 0.0
 
 
 def neighbours(rows: Float[np.ndarray, "item dim"], k: int) -> Int[np.ndarray, "item k"]:

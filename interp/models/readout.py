@@ -17,8 +17,8 @@ from interp.sites import Site
 
 __all__ = ["Readout", "finished"]
 
-NUMBERS = 1 << 24
-"""The most logits that are held at once."""
+NUMBERS = 1 << 21
+"""The most logits that are held at once: so few that they stay in a processor's cache."""
 EXACT = (torch.float32, torch.float64)
 
 

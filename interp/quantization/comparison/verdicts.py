@@ -359,15 +359,13 @@ def _draws(finding: Finding, seed: int) -> Float[np.ndarray, "2 draw"]:
     names = {group: code for code, group in enumerate(dict.fromkeys(finding.groups))}
     codes, n = np.array([names[group] for group in finding.groups]), len(names)
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS if n >= ENOUGH else 0)
-    controls, found = _controls(finding), []
-    for weights in np.concatenate([np.ones((1, n)), times])[:, codes]:
-        value = (
-            np.average(finding.values, weights=weights)
-            if finding.statistic is None
-            else finding.statistic(weights)
-        )
-        found.append((float(value), float(np.average(controls, weights=weights))))
-    return np.array(found).T
+    weights = np.concatenate([np.ones((1, n)), times])[:, codes]
+    totals, statistic = weights.sum(axis=1), finding.statistic
+    if statistic is None:
+        value = weights @ finding.values / totals
+    else:
+        value = np.array([float(statistic(one)) for one in weights])
+    return np.stack([value, weights @ _controls(finding) / totals])
 
 
 def _interval(drawn: Float[np.ndarray, " draw"], n_groups: int) -> Interval:
