@@ -25,10 +25,6 @@ def written(model: Model, tokens: Tokens) -> tuple[dict[str, Tensor], Tensor]:
     is one, the bias of the output projection (``attn_bias.l``). Where a norm follows (Gemma 2, OLMo 2), heads
     do not add up and ``attn_out.l`` is one writer.
 
-    Args:
-        model: what is run, once.
-        tokens: the prompts.
-
     Returns:
         Name of the writer to ``[prompt d_model]``, in order of execution; and ``[prompt d_model]``.
 

@@ -17,7 +17,17 @@ from transformers import PreTrainedTokenizerBase
 
 from interp.errors import ConfigError, DataError
 
-__all__ = ["JOINTS", "Joint", "Prompts", "Tokens", "continuation", "pad", "position_ids", "tokenize"]
+__all__ = [
+    "JOINTS",
+    "Joint",
+    "Prompts",
+    "Tokens",
+    "continuation",
+    "continuations",
+    "pad",
+    "position_ids",
+    "tokenize",
+]
 
 SAID = 3
 """Prompts of which a warning of one kind is said."""
@@ -156,39 +166,61 @@ def continuation(
     vocab_size: int | None = None,
     joint: Joint = "auto",
 ) -> tuple[int, ...]:
-    """The tokens with which a prompt goes on when a word follows it.
+    """The tokens with which a prompt goes on when a word follows it; see :func:`continuations`."""
+    return continuations(prompt, ids, [word], tokenizer, vocab_size=vocab_size, joint=joint)[0]
+
+
+def continuations(
+    prompt: str,
+    ids: Sequence[int],
+    words: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    vocab_size: int | None = None,
+    joint: Joint = "auto",
+) -> list[tuple[int, ...]]:
+    """The tokens with which a prompt goes on when each of some words follows it.
 
     Args:
-        prompt: the text before it.
+        prompt: the text before them.
         ids: the prompt's own tokens.
-        word: what follows. One that begins with a blank, or a line break, is taken as it is written.
+        words: what follows. One that begins with a blank, or a line break, is taken as it is written.
         tokenizer: of the model; likewise ``vocab_size``.
         vocab_size: number of tokens that the model has.
         joint: "blank", "direct", or "auto": without a blank after white space, an opening bracket or
             quotation mark, a special token, and in scripts that write none; after a blank elsewhere.
 
     Raises:
-        DataError: the word is empty, unknown to the tokenizer, or changes the tokens before it.
+        DataError: a word is empty, unknown to the tokenizer, or changes the tokens before it.
     """
-    word = word.rstrip()
-    if not word:
+    words = [word.rstrip() for word in words]
+    if not all(words):
         raise DataError(f"an empty word was given to follow {prompt[-40:]!r}; give at least one letter.")
-    spelled = word[:1].isspace()
-    blank = joint == "blank" or (joint == "auto" and _wants_blank(prompt, ids, word, tokenizer))
-    text = word if spelled or not blank else f" {word}"
+    if not words:
+        return []
+    auto = joint == "auto"
+    blanks = [joint == "blank" or (auto and _wants_blank(prompt, ids, word, tokenizer)) for word in words]
+    texts = [
+        f" {word}" if blank and not word[:1].isspace() else word
+        for word, blank in zip(words, blanks, strict=True)
+    ]
     # Only read, never run: a prompt may fill the context, and its answer then stands outside of it.
-    longer = tokenize([prompt + text], tokenizer, vocab_size=vocab_size).token_ids[0]
-    found = longer[len(ids) :] if longer[: len(ids)] == tuple(ids) else ()
-    if not found and not blank and prompt[-1:].isspace():
-        found = _alone(text, tokenizer)  # the tokenizer would join the prompt's own blank to the word
-    if not found:
-        raise DataError(
-            f"the word {word!r} changes the tokens before it when it follows {prompt[-40:]!r}; end the "
-            "prompt at a word's end."
-        )
+    longer = tokenize([prompt + text for text in texts], tokenizer, vocab_size=vocab_size).token_ids
     unknown: Any = tokenizer.unk_token_id
-    if unknown is not None and unknown != tokenizer.bos_token_id and unknown in found:
-        raise DataError(f"the tokenizer does not know the word {word.strip()!r}; give another.")
+    unknown = None if unknown == tokenizer.bos_token_id else unknown
+    found = []
+    for row, word, text, blank in zip(longer, words, texts, blanks, strict=True):
+        rest = row[len(ids) :] if row[: len(ids)] == tuple(ids) else ()
+        if not rest and not blank and prompt[-1:].isspace():
+            rest = _alone(text, tokenizer)  # the tokenizer would join the prompt's own blank to the word
+        if not rest:
+            raise DataError(
+                f"the word {word!r} changes the tokens before it when it follows {prompt[-40:]!r}; end the "
+                "prompt at a word's end."
+            )
+        if unknown is not None and unknown in rest:
+            raise DataError(f"the tokenizer does not know the word {word.strip()!r}; give another.")
+        found.append(rest)
     return found
 
 

@@ -41,9 +41,6 @@ class Algebra(ABC):
     Source: Kanerva 2009, "Hyperdimensional Computing"; Schlegel, Neubert and Protzel 2022, "A comparison of
     vector symbolic architectures". Each subclass cites its own.
 
-    Args:
-        dimension: length of a hypervector.
-
     Raises:
         ValueError: the dimension is below 2, or no whole number.
     """

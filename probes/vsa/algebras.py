@@ -25,9 +25,6 @@ class MAP(Algebra):
 
     Binding is the product, its own inverse: ``unbind`` equals ``bind``. Source: Gayler 1998, "Multiplicative
     binding, representation operators and analogy".
-
-    Args:
-        dimension: length of a hypervector.
     """
 
     name: ClassVar[str] = "MAP"
@@ -79,9 +76,6 @@ class BSC(Algebra):
 
     Binding is exclusive or, its own inverse. Source: Kanerva 1996, "Binary spatter-coding of ordered
     K-tuples".
-
-    Args:
-        dimension: length of a hypervector.
     """
 
     name: ClassVar[str] = "BSC"
@@ -134,9 +128,6 @@ class HRR(Algebra):
     Binding is circular convolution. The inverse is the involution ``a[-i]``, which undoes it up to noise, and
     stays well behaved where an exact inverse would divide by almost nothing. Source: Plate 1995, "Holographic
     reduced representations".
-
-    Args:
-        dimension: length of a hypervector.
     """
 
     name: ClassVar[str] = "HRR"
@@ -195,9 +186,6 @@ class FHRR(Algebra):
 
     Binding multiplies, the inverse is the conjugate, exactly. Source: Plate 1994, "Distributed
     representations and nested compositional structure".
-
-    Args:
-        dimension: length of a hypervector.
     """
 
     name: ClassVar[str] = "FHRR"

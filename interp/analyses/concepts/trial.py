@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from interp.errors import DataError, ModelError
 from interp.models.model import Model
-from interp.models.tokens import continuation
+from interp.models.tokens import continuations
 from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
 from probes.hyperdimensional import Decodings, HyperdimensionalProbe
 from probes.hyperdimensional.retraining import read_retrained
@@ -43,7 +43,7 @@ def concept_tokens(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
     assert model.tokenizer is not None  # a text was tokenized
     given: Any = {"vocab_size": model.vocab_size, "joint": "blank"}
     try:
-        return [continuation(PREFIX, before, name, model.tokenizer, **given) for name in names]
+        return continuations(PREFIX, before, names, model.tokenizer, **given)
     except DataError as error:
         raise DataError(f"a concept cannot be said by {model.name!r}: {error} Or leave it out.") from None
 

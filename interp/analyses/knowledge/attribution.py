@@ -124,11 +124,6 @@ def first_order(
 ) -> Float[Tensor, "item neuron"]:
     """Estimate every neuron's increase by the slope of the log-probability at the base.
 
-    Args:
-        readout: the model's last step.
-        writes: of all layers.
-        tokens: the answers.
-
     Returns:
         ``[item, layer * neuron]``, in nats.
     """

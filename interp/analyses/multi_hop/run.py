@@ -49,12 +49,7 @@ class Answers:
 
 
 def answers(model: Model, chains: Chains) -> Answers:
-    """Ask every question once.
-
-    Args:
-        model: what is run.
-        chains: what is asked.
-    """
+    """Ask every question once."""
     asked = chains.asked
     first, second, both, other = (
         model.logits(prompts)

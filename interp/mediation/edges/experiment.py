@@ -48,11 +48,7 @@ COMPAT: dict[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class EdgeExperiment(Experiment):
-    """An experiment whose mediators are edges, at all positions.
-
-    Attributes:
-        graph: the model's writers and readers.
-    """
+    """An experiment whose mediators are edges, at all positions."""
 
     mediators: tuple[Edge, ...]
     graph: Graph

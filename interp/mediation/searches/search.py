@@ -67,12 +67,7 @@ class Search(ABC):
         return 0.0
 
     def __call__(self, experiment: Experiment, *, progress: bool = False) -> Effects:
-        """Find the effects of an experiment's mediators.
-
-        Args:
-            experiment: what is asked.
-            progress: show a progress bar.
-        """
+        """Find the effects of an experiment's mediators."""
         found = self.estimates(experiment, progress=progress)
         return experiment.effects(found, search=self.name, exact=self.exact)
 

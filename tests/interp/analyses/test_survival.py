@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from tests.noisy import demo
 pytestmark = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
 )
-ITEMS = {"recall": 60, "two-hop": 40, "probe": 200, "patch": 8, "geometry": 30, "behaviour": 80}
-QUICK: dict[str, dict[str, str]] = {"patch": {"search": "attribution"}}
+ITEMS = {"recall": 30, "two-hop": 24, "probe": 120, "patch": 8, "geometry": 20, "behaviour": 40}
+QUICK: dict[str, dict[str, Any]] = {"patch": {"search": "attribution"}, "recall": {"prompts": 6}}
 HEADLINE = {
     "recall": "accuracy",
     "two-hop": "accuracy: two hops",
@@ -27,32 +28,35 @@ HEADLINE = {
 }
 
 
-@cache
-def compared(name: str) -> Comparison:
-    analysis = partial(ANALYSES[name].bound(n=ITEMS[name]), **QUICK.get(name, {}))
-    return quantization.compare({name: analysis}, demo(), ["fp32", "rtn2"])
+def bound(name: str, n: int) -> Any:
+    return partial(ANALYSES[name].bound(n=n), **QUICK.get(name, {}))
+
+
+@pytest.fixture(scope="module")
+def compared() -> Comparison:
+    analyses = {name: bound(name, n) for name, n in ITEMS.items()}
+    return quantization.compare(analyses, demo(), ["fp32", "rtn2"])
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_the_model_survives_itself_within_its_noise(name: str) -> None:
-    table = compared(name).table("findings")
-    own = table[table["scheme"] == "fp32"]
+def test_the_model_survives_itself_within_its_noise(compared: Comparison, name: str) -> None:
+    table = compared.table("findings")
+    own = table[(table["analysis"] == name) & (table["scheme"] == "fp32")]
     assert len(own) > 3
     assert set(own["verdict"]) == {"survives"}
     assert (own["difference"].abs() <= own["noise"] + 1e-12).all()
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_two_bits_are_told(name: str) -> None:
-    found = compared(name).judgement("rtn2", HEADLINE[name])
+def test_two_bits_are_told(compared: Comparison, name: str) -> None:
+    found = compared.judgement("rtn2", HEADLINE[name], name)
     assert found.shown
     assert found.verdict in ("lost", "weakened")
 
 
 @pytest.mark.parametrize("name", ["recall", "behaviour", "patch"])
 def test_a_few_items_lose_nothing_at_eight_bits(name: str) -> None:
-    analysis = partial(ANALYSES[name].bound(n=4), **QUICK.get(name, {}))
-    found = quantization.compare({name: analysis}, demo(), ["int8", "fp32"], noise=("layout",))
+    found = quantization.compare({name: bound(name, 4)}, demo(), ["int8", "fp32"], noise=("layout",))
     table = found.table("findings")
     assert not set(table["verdict"]) & {"lost"}
     assert set(table[table["scheme"] == "fp32"]["verdict"]) <= {"survives", "inconclusive"}
