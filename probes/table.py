@@ -11,7 +11,7 @@ __all__ = ["PROBES", "ProbeRow"]
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """Describe a kind of probe without loading it.
+    """A kind of probe without loading it.
 
     Attributes:
         name: what users type (``--kind``).

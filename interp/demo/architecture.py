@@ -32,7 +32,7 @@ def open_model(folder: Path) -> LlamaForCausalLM:
 
 
 def configuration(tokenizer: PreTrainedTokenizerFast, n_layers: int) -> LlamaConfig:
-    """Describe a Llama of width 64 with grouped-query attention: 4 query heads share 2 key-value heads."""
+    """A Llama of width 64 with grouped-query attention: 4 query heads share 2 key-value heads."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,

@@ -130,7 +130,7 @@ def load_checkpoint(path: Path, model: LlamaForCausalLM, optimizers: Sequence[Op
 
 @dataclass(frozen=True)
 class Stage:
-    """Describe one stretch of training.
+    """One stretch of training.
 
     Attributes:
         name: for logs and checkpoints.

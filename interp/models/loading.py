@@ -27,10 +27,9 @@ from transformers import (
 
 from interp.errors import ConfigError, InterpError, ModelError
 from interp.models import gguf, peft_adapters
-from interp.models.adapters import foreign, held, stamp
 from interp.models.architecture import Architecture
 from interp.models.backend_parity import disagreements
-from interp.models.backends import BACKENDS
+from interp.models.backends import BACKENDS, foreign, held, stamp
 from interp.models.backends.base import Backend
 from interp.models.checkpoint import checkpoint, first_line, placement, reason, silent
 from interp.models.discovery import discover, holds_decoder, placed

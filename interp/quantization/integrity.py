@@ -19,9 +19,8 @@ from interp.models.forward import gradients
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Prompts
-from interp.quantization.gradients import ALIKE, cosine
 from interp.quantization.libraries import library_of
-from interp.quantization.quantizing import quantize
+from interp.quantization.quantizing import ALIKE, cosine, quantize
 from interp.quantization.schemes import Scheme
 from interp.results import About
 

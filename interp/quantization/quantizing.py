@@ -30,12 +30,11 @@ from interp.models.loading import ModelLike, as_model, load
 from interp.models.model import Model
 from interp.models.quantized import REQUESTED, Quantization, QuantizedModule
 from interp.models.tied_weights import twin
-from interp.quantization.gradients import gradient_fault
 from interp.quantization.libraries import Job, Library, Packed, library_of
 from interp.quantization.libraries.library import stored
 from interp.quantization.schemes import Scheme
 
-__all__ = ["MODES", "calibration_texts", "quantize", "refuse"]
+__all__ = ["ALIKE", "MODES", "calibration_texts", "cosine", "gradient_fault", "quantize", "refuse"]
 
 MODES: dict[str, str] = {
     "dense": "the scheme's numbers in the model's own modules: exact gradients, every site and backend",
@@ -302,3 +301,58 @@ def calibration_texts(n: int = 256, *, seed: int = 0, names: Sequence[str] = ())
     return tuple(
         tasks.TASKS[chosen[index % len(chosen)]].generate(world, rng, "train").text for index in range(n)
     )
+
+
+ALIKE = 0.99
+ROWS = 4
+
+
+def gradient_fault(
+    modules: Mapping[str, nn.Module], library: Library, *, dtype: torch.dtype, seed: int = 0
+) -> str:
+    """What is wrong with the gradients of the first module whose are, or "".
+
+    Each module first runs without gradients, as in any evaluation, because some kernels repack their weights
+    then. After that the gradient of a random projection of its output with respect to its input must point
+    where that of the dequantized weights does: a cosine of at least 0.99.
+
+    Args:
+        modules: what the library made.
+        library: which knows the weights they stand for.
+        dtype: of the model's activations.
+        seed: of the inputs.
+    """
+    for name, module in modules.items():
+        try:
+            found = cosine(module, library, dtype=dtype, seed=seed)
+        except RuntimeError as error:
+            return f"{name!r} fails with them ({error})"
+        if found is None:
+            return f"the output of {name!r} is cut off from its input, without an error"
+        if found < ALIKE:
+            return (
+                f"those of {name!r} do not point where the gradients of its weights do (cosine {found:.2f})"
+            )
+    return ""
+
+
+def cosine(module: nn.Module, library: Library, *, dtype: torch.dtype, seed: int = 0) -> float | None:
+    """The cosine between a module's gradient and that of its dequantized weights.
+
+    Returns:
+        None where the output needs no gradient although the input does.
+    """
+    weight = library.weight(module)
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn(ROWS, weight.shape[1], generator=generator).to(weight.device, dtype)
+    toward = torch.randn(ROWS, weight.shape[0], generator=generator).to(weight.device, dtype)
+    with torch.no_grad():
+        module(states)
+    with torch.enable_grad():
+        states = states.requires_grad_(True)
+        output = module(states)
+        if not output.requires_grad:
+            return None
+        (found,) = torch.autograd.grad((output * toward).sum(), states)
+    expected = toward.float() @ weight
+    return float(torch.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0))

@@ -14,8 +14,7 @@ A command that fails removes what it wrote; one that streams (``interp capture``
 and can be resumed.
 """
 
-from interp.runs.folder import RunFolder
-from interp.runs.identity import cache_key, versions
+from interp.runs.folder import RunFolder, cache_key, versions
 from interp.runs.integrity import (
     LAYOUT,
     MANIFEST,

@@ -184,7 +184,7 @@ def _logistic_sklearn(fit: Tensor, wanted: Tensor, strength: float, start: Solut
 
 @dataclass(frozen=True)
 class SweepKind:
-    """Describe a kind of probe that can be swept.
+    """A kind of probe that can be swept.
 
     Attributes:
         name: its key; the probe of that name in :data:`probes.PROBES` is the same probe fitted alone.

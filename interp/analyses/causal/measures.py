@@ -43,7 +43,7 @@ class States:
 
 @dataclass(frozen=True)
 class Edit:
-    """Describe an edit.
+    """An edit.
 
     Attributes:
         name: of the row.

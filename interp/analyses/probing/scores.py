@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Control:
-    """Describe what a probe is measured against.
+    """What a probe is measured against.
 
     Attributes:
         name: what users type (``--controls``).

@@ -20,8 +20,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError
-from interp.models.adapters import Held
 from interp.models.architecture import Architecture, Location
+from interp.models.backends import Held
 from interp.models.backends.base import Backend, Forward
 from interp.models.forward import Logits, arguments, cache_name, forward
 from interp.models.hooks import Edit, Frame, Hook, Stop, Writer, eager_attention, reader_hooks, writer_hooks

@@ -18,8 +18,8 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError, SiteError
-from interp.models.adapters import Held
 from interp.models.architecture import Architecture, Location
+from interp.models.backends import Held
 from interp.models.backends.base import Backend, Forward
 from interp.models.forward import Logits, arguments
 from interp.models.hooks import Edit, Frame, Hook, Writer, reader_hooks, writer_hooks

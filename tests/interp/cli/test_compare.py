@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from interp.analyses.table import ANALYSES, Analysis
-from interp.cli.checkpoints import cell_name, keep_cell, read_cells
+from interp.cli.compare import cell_name, keep_cell, read_cells
 from interp.errors import ConfigError
 from interp.quantization.comparison import Cell
 from interp.runs import RunFolder

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from interp.quantization.gradients import cosine, gradient_fault
 from interp.quantization.libraries import library_of
+from interp.quantization.quantizing import cosine, gradient_fault
 from interp.quantization.schemes import Scheme
 
 bnb: Any = pytest.importorskip("bitsandbytes", reason="bitsandbytes, the extra [bnb], is not installed")
