@@ -191,6 +191,9 @@ def _draw(figure: Drawing) -> str:
         canvas = Canvas(figsize=_size(figure), layout="constrained")
         FigureCanvasSVG(canvas)
         FORMS[figure.form](figure, canvas.add_subplot(), tips)
+        layout: Any = canvas.get_layout_engine()
+        layout.execute(canvas)
+        canvas.set_layout_engine("none")  # which else draws everything twice
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -7,7 +7,7 @@ Callers use :mod:`probes.statistics`; this module holds the mechanics, one short
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,7 +274,10 @@ def _bca(
 ) -> tuple[float, float] | None:
     rows = [np.flatnonzero(groups.codes == code) for code in range(groups.count)]
     draws = np.random.default_rng(seed).integers(0, len(rows), (n_resamples, len(rows)))
-    picks = (np.concatenate([rows[int(i)] for i in draw]) for draw in draws)
+    if len(rows) == groups.n:  # every example is a group of its own
+        picks: Iterable[npt.NDArray[Any]] = np.concatenate(rows)[draws]
+    else:
+        picks = (np.concatenate([rows[i] for i in draw]) for draw in draws.tolist())
     scores = np.array([float(statistic(data[pick])) for pick in picks])
     pull = pulls / (groups.n - groups.sizes)
     pull = pull - pull.mean()

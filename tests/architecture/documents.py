@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import examined_once
+
 __all__ = ["Block", "blocks", "run"]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -53,5 +55,6 @@ def command(line: str) -> None:
     if not words:
         return
     assert words[0] == "interp", f"not an interp command, so not tested: {line}"
-    code = main(words[1:])
+    with examined_once():
+        code = main(words[1:])
     assert code == 0, f"exit code {code}: {line}"

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import examined_once
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -48,6 +50,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer().save_pretrained(folder / "tiny")
     (folder / "words.csv").write_text("\n".join(["text,label,group", *_lines()]) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates() -> Iterator[None]:
+    with examined_once():
+        yield
 
 
 @pytest.fixture
