@@ -21,7 +21,7 @@ LENGTH = 64
 """Tokens of each text that is drawn."""
 HELD_OUT = 0.125
 """The part of the texts, of those drawn and of those given, that is not learned from."""
-AT_ONCE = 64
+AT_ONCE = 128
 """Texts that are drawn in one batch; it decides the draws, so it does not follow the machine."""
 Ids = tuple[int, ...]
 

@@ -226,6 +226,13 @@ ENCODERS: dict[str, EncoderRow] = {
         (1e-4,),
         1e-3,
     ),
+    "translator": EncoderRow(
+        "least squares to the model's own final states, without labels, then projected",
+        "probes.hyperdimensional.translating:train_translator",
+        "linear",
+        tuple(10.0**power for power in range(-7, 2)),
+        0.0,
+    ),
 }
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "check_labels",
     "codebook_of",
     "exchanged",
+    "is_states",
     "listed",
     "parts",
     "whole_numbers",
@@ -82,14 +83,16 @@ def listed(y: Any) -> list[Any]:
 
 
 def as_targets(codebook: Codebook, y: Labels, n: int) -> Targets:
-    """The targets of n examples.
+    """The targets of n examples; a table of numbers are the final states that a translator learns.
 
     Raises:
-        ValueError: not one per example.
+        ValueError: not one per example, or final states that are not finite.
         CodebookError: concepts that the codebook does not have.
     """
     if len(y) != n:
         raise ValueError(f"y has {len(y)} labels for {n} examples; give one label per example.")
+    if is_states(y):
+        return Targets(as_features(y).to(codebook.vectors.device), kind="states")
     return y if isinstance(y, Targets) else structures.names(codebook, [str(label) for label in listed(y)])
 
 
@@ -156,9 +159,21 @@ def check(encoder: str, holdout: str) -> None:
         raise ValueError(f"holdout={holdout!r} asked; hold out 'groups' or 'concepts'.")
 
 
-def check_labels(y: Labels) -> None:
-    """Raise ValueError where there is one concept only."""
-    if isinstance(y, Targets):
+def is_states(y: Any) -> bool:
+    """Whether y is a table of numbers, the targets of an encoder that needs no labels."""
+    if not isinstance(y, np.ndarray | torch.Tensor) or y.ndim != 2:
+        return False
+    return y.is_floating_point() if isinstance(y, torch.Tensor) else y.dtype.kind == "f"
+
+
+def check_labels(y: Labels, encoder: str) -> None:
+    """Raise ValueError where there is one concept only, or final states for an encoder of concepts."""
+    if is_states(y) and encoder != "translator":
+        raise ValueError(
+            f"y is a table of numbers, and encoder={encoder!r} learns concepts; give one concept per "
+            "example, or use encoder='translator' for final states."
+        )
+    if isinstance(y, Targets) or is_states(y):
         return
     classes = {str(label) for label in listed(y)}
     if len(classes) < 2:
@@ -168,7 +183,7 @@ def check_labels(y: Labels) -> None:
 
 def whole_numbers(y: Labels) -> bool:
     """Say whether every label is a whole number."""
-    if isinstance(y, Targets):
+    if isinstance(y, Targets) or is_states(y):
         return False
     return all(isinstance(label, int) and not isinstance(label, bool) for label in listed(y))
 
@@ -177,8 +192,8 @@ def codebook_of(y: Labels, dimension: int, seed: int) -> Codebook:
     """Make random hypervectors for the labels.
 
     Raises:
-        ValueError: targets, which were made by a codebook that has to be given.
+        ValueError: final states, or targets, which were made by a codebook that has to be given.
     """
-    if isinstance(y, Targets):
+    if isinstance(y, Targets) or is_states(y):
         raise ValueError("targets given without their codebook; pass it: HyperdimensionalProbe(codebook).")
     return Codebook.random(MAP(dimension), sorted({str(label) for label in listed(y)}), seed=seed)

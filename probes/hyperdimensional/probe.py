@@ -59,7 +59,8 @@ class HyperdimensionalProbe(Probe):
         seed: of the codebook made in ``fit``, the held-out part, the order of the examples and the weights.
         dimension: of the codebook made in ``fit``.
         encoder: a key of ``ENCODERS``: ``linear``, ``embedding`` (for codebooks made from embeddings, where
-            concepts are read that were never trained), ``ridge`` (the fast screen) or ``mlp``.
+            concepts are read that were never trained), ``ridge`` (the fast screen), ``mlp``;
+            ``translator`` learns the model's final states, without labels, and reads any concept.
         reduction: ``none`` for one layer, or how several become one vector: a key of ``REDUCTIONS``.
         holdout: what the validation part holds out where ``fit`` is given none: whole ``groups``, or
             ``concepts``, for a test on concepts that were never trained.
@@ -138,7 +139,8 @@ class HyperdimensionalProbe(Probe):
 
         Args:
             X: ``[example dim]``, or ``[example layer dim]`` with a reduction; it is not changed.
-            y: one concept per example, or targets made by a codebook (``records``, ``sets``, ...).
+            y: one concept per example, or targets made by a codebook (``records``, ``sets``, ...); for
+                ``encoder="translator"`` the model's own final states, ``[example d_model]``, and no label.
             groups: what must not straddle training and validation, one per example.
             validation: held-out ``(X, y)`` on which everything is chosen: of the test's kind, so with
                 concepts that are not trained where the test has such concepts.
@@ -152,7 +154,7 @@ class HyperdimensionalProbe(Probe):
         """
         check_seed(self.get_params())
         features = self.features(X)
-        check_labels(y)
+        check_labels(y, "mlp" if self.compat else self.encoder)
         codebook = self.codebook or codebook_of(y, self.dimension, self.seed)
         codebook = codebook.to(features.device)
         targets = as_targets(codebook, y, len(features))

@@ -49,7 +49,8 @@ class Targets:
     Attributes:
         vectors: ``[example dim]``.
         fillers: role -> the concept that fills it in each example; the role is ``""`` for a bare concept.
-        kind: ``names``, ``record``, ``sequence``, ``set`` or ``published analogy``.
+        kind: ``names``, ``record``, ``sequence``, ``set``, ``published analogy``, or ``states``
+            (numbers that are no hypervectors yet).
         members: the concepts of each example, for a set.
     """
 

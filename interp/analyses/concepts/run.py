@@ -155,6 +155,11 @@ def _checked(protocol: str, encoder: str, controls: Collection[str] | None) -> P
     for name, asked, known in (("protocol", protocol, PROTOCOLS), ("encoder", encoder, ("auto", *ENCODERS))):
         if asked not in known:
             raise ConfigError(f"{name} {asked!r} asked; there are: {', '.join(known)}.")
+    if encoder == "translator":
+        raise ConfigError(
+            "encoder 'translator' asked, which learns final states and no concepts of a protocol; "
+            "decode_translated (interp decode --layers) reads any prompt with it."
+        )
     for name in controls or ():
         if name not in CONTROLS:
             raise ConfigError(f"control {name!r} asked; the controls are: {', '.join(CONTROLS)}.")
