@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from interp.cli.budget import Job
 from interp.cli.frame import Work, command
-from interp.cli.options import COUNT, SchemeSettings, SizeSettings, flag
+from interp.cli.options import COUNT, SchemeSettings, SizeSettings, facts_flag, flag
 from interp.cli.session import Outcome
 from interp.errors import ConfigError
 
 if TYPE_CHECKING:
     from interp.models import Model
     from interp.results import Result
+    from interp.tasks.world import World
     from probes import HyperdimensionalProbe
 
 __all__ = ["decode"]
@@ -62,6 +63,7 @@ class DecodeSettings(SizeSettings, SchemeSettings):
     probe: str | None = flag(
         None, "The folder of a saved probe; one is trained where left out.", metavar="FOLDER"
     )
+    facts: str | None = facts_flag()
     top: int = flag(5, "How many concepts to print.", **COUNT)
     questions: str | None = flag(
         None, "Read before and after answering: facts, or a file of question,answer.", metavar="FILE"
@@ -96,10 +98,18 @@ class DecodeSettings(SizeSettings, SchemeSettings):
             )
         if self.questions is not None and self.prompt:
             raise ConfigError("give a prompt or --questions, not both.")
+        if self.facts is not None and self.probe is not None and self.questions != "facts":
+            raise ConfigError("--facts train a probe, and --probe is trained: give one of them.")
         if self.questions is None and not self.prompt.strip():
             raise ConfigError(
                 'no prompt; give one, such as "Denmark : krone = Japan :", or --questions facts.'
             )
+
+    def world(self) -> World | None:
+        """The facts of --facts; None for the bundled ones."""
+        from interp.tasks import read_facts
+
+        return None if self.facts is None else read_facts(self.facts)
 
 
 @command(DecodeSettings, examples=EXAMPLES)
@@ -152,7 +162,8 @@ def _generation(work: Work, settings: DecodeSettings) -> Result:
     from interp.tasks.files import read_questions
 
     if settings.questions == "facts":
-        questions = bundled_questions(settings.limit or 200, seed=settings.seed)
+        n = settings.limit or 200
+        questions = bundled_questions(n, seed=settings.seed, world=settings.world())
     else:
         questions = read_questions(str(settings.questions))[: settings.limit]
     probe, layer = _probe(work, settings)
@@ -180,7 +191,9 @@ def _probe(work: Work, settings: DecodeSettings) -> tuple[HyperdimensionalProbe,
         work.session.note(
             f"training a probe at layer {asked} on one-hop statements (give --probe to use a saved one)"
         )
-        return trained_probe(model, asked, seed=settings.seed, n=settings.statements), asked
+        return trained_probe(
+            model, asked, seed=settings.seed, n=settings.statements, world=settings.world()
+        ), asked
     site = None if settings.layer is None else f"resid_post.{asked}"
     try:
         probe = HyperdimensionalProbe.load(
@@ -200,7 +213,8 @@ def _job(model: Model, settings: DecodeSettings, layer: int) -> Job:
 
     row = PROTOCOLS["concept-disjoint"]
     train, held, _ = row.sizes
-    texts = [item.text for item in row.items(seed=settings.seed, sizes=(train, held, 0)).items]
+    drawn = row.items(seed=settings.seed, sizes=(train, held, 0), world=settings.world())
+    texts = [item.text for item in drawn.items]
     share = (layer + 1) / model.n_layers
     return Job(
         whole=len(texts),

@@ -34,6 +34,7 @@ __all__ = [
     "SizeSettings",
     "as_text",
     "choose",
+    "facts_flag",
     "flag",
     "keys",
     "options",
@@ -220,6 +221,14 @@ def _is_time(text: str | None) -> bool:
         read_time(text)
         return True
     return False
+
+
+def facts_flag() -> Any:
+    """The flag of a file of facts."""
+    text = (
+        "Your own facts: a CSV, TSV or JSONL file of subject,relation,answer[,template][,group]; or Google, "
+    )
+    return flag(None, f"{text}BATS or LRE files.", metavar="FILE")
 
 
 COUNT = {"allowed": "a whole number from 1", "check": lambda n: n is None or n >= 1, "metavar": "N"}

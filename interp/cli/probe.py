@@ -18,7 +18,7 @@ from interp.cli.frame import (
     read_gates,
     read_prompts,
 )
-from interp.cli.options import PromptSettings, choose, flag, position
+from interp.cli.options import PromptSettings, choose, facts_flag, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, GateError
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from interp.analyses.concepts import ConceptResult
     from interp.analyses.probing import ProbeResult
     from interp.tasks.protocols import Protocol
+    from interp.tasks.world import World
     from probes import Probe
 
 __all__ = ["probe"]
@@ -35,14 +36,17 @@ EXAMPLES = (
     "interp probe --layer 20",
     "interp probe --layers all --task fact-relation --out runs/facts",
     "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
-    "interp probe --layers all --protocol bridge",
+    "interp probe --model smollm2 --layer 20",
+    "interp probe --layers all --protocol concept-disjoint",
+    "interp probe --model gpt2 --layer 50% --facts capitals.csv",
     "interp probe --layer 20 --causal",
     "interp probe --layer 20 --json | python -m json.tool",
 )
-KIND, PROTOCOL = "logistic", "concept-disjoint"
+KIND = "logistic"
+BUNDLED = "demo"
 SHARES = (0.6, 0.15, 0.25)
 """Of --limit: training, validation and test, whose prompts the model also answers."""
-TEST = SHARES[2]
+TEST, TRANSLATED = SHARES[2], SHARES[0] + SHARES[1]
 LEAST, LEAST_CONCEPTS = 200, 600
 LABEL_FIT, CONCEPT_FIT = 1e-6, 2e-6
 """Seconds of a fit for each prompt and unit of width, roughly: measured."""
@@ -66,9 +70,10 @@ def _protocols() -> Collection[str]:
 class ProbeSettings(PromptSettings):
     """Train a probe on a layer and measure it against controls on held-out prompts.
 
-    Without --task, --data or --kind a Hyperdimensional Probe reads concepts, under the protocol
-    concept-disjoint; with one of them a probe reads a label. --causal also changes the state along the
-    probe's directions (erase, exchange, push), beside random ones, and says whether the model uses them.
+    Without --task, --data or --kind a Hyperdimensional Probe reads concepts: on the bundled model the
+    middle of two hops (protocol bridge), on another one answers that it knows (known-relations). With one of
+    them a probe reads a label. --causal also changes the state along the probe's directions (erase,
+    exchange, push), beside random ones, and says whether the model uses them.
     """
 
     layers: str = flag(
@@ -85,7 +90,9 @@ class ProbeSettings(PromptSettings):
         "Read concepts with a Hyperdimensional Probe (`interp ls protocols`).",
         metavar="NAME",
         allowed=_protocols,
+        shown="bridge on the bundled model, known-relations on others",
     )
+    facts: str | None = facts_flag()
     kind: str | None = flag(
         None,
         "Kind of probe that reads a label (`interp ls probes`).",
@@ -118,6 +125,8 @@ class ProbeSettings(PromptSettings):
         where = self.where()
         read_gates(self.fail_under, self.measured())
         if self.concepts is None:
+            if self.facts is not None:
+                raise ConfigError("--facts are for concepts: leave --task, --data and --kind out.")
             from interp.analyses.causal import check_directions
             from interp.analyses.probing import check_kind
 
@@ -155,7 +164,17 @@ class ProbeSettings(PromptSettings):
     def concepts(self) -> str | None:
         """The protocol of concept probing; None where a label is read."""
         plain = self.kind is None and self.task is None and self.data is None
-        return PROTOCOL if self.protocol is None and plain else self.protocol
+        if self.protocol is not None or not plain:
+            return self.protocol
+        if self.model != BUNDLED:
+            return "known-relations"
+        return "bridge" if self.facts is None else "concept-disjoint"
+
+    def world(self) -> World | None:
+        """The facts of --facts; None for the bundled ones."""
+        from interp.tasks import read_facts
+
+        return None if self.facts is None else read_facts(self.facts)
 
     def where(self) -> str | int:
         """The token that is read."""
@@ -183,7 +202,7 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
         data = read_prompts(work, settings)
         texts, classes = data.texts, len(set(data.labels))
     else:
-        drawn = row.items(seed=settings.seed, sizes=settings.sizes())
+        drawn = row.items(seed=settings.seed, sizes=settings.sizes(), world=settings.world())
         texts, classes = [item.text for item in drawn.items], len(drawn.concepts)
     model = work.model
     found = of_probe(
@@ -205,7 +224,9 @@ def probe(work: Work, settings: ProbeSettings) -> Made:
 
 
 def _sized(work: Work, settings: ProbeSettings) -> ProbeSettings:
-    return work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
+    return work.sized(
+        settings, lambda: _job(work, settings), own=settings.data is not None or settings.facts is not None
+    )
 
 
 def _job(work: Work, settings: ProbeSettings) -> Job:
@@ -222,9 +243,10 @@ def _job(work: Work, settings: ProbeSettings) -> Job:
         found = prompt_job(settings, twins * share, LEAST)
         fits = LABEL_FIT * model.d_model * (len(layers) * twins + LABEL_FITS)
         return replace(found, passes=lambda n: found.passes(n) + causal, besides=lambda n: fits * n)
-    texts = [item.text for item in row.items(seed=settings.seed).items]
+    texts = [item.text for item in row.items(seed=settings.seed, world=settings.world()).items]
     fits = CONCEPT_FIT * model.d_model * (len(layers) + CONCEPT_FITS)
     own = 1.0 if row.asked == "answers" else TEST  # prompts that the model itself answers
+    own += TRANSLATED  # whole passes for the translator
     return Job(
         whole=len(texts),
         least=min(LEAST_CONCEPTS, len(texts)),
@@ -280,6 +302,7 @@ def _concepts(work: Work, settings: ProbeSettings) -> Made:
         seed=settings.seed,
         controls=settings.controls,
         sizes=settings.sizes(),
+        world=settings.world(),
         batch_size=settings.batch_size,
         progress=work.session.progress,
     )

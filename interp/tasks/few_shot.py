@@ -6,15 +6,18 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
+from interp.tasks import one_hop
 from interp.tasks.items import Item, Part, ProtocolItems, Sizes, check_apart, given_away, parts_of
 from interp.tasks.world import Fact, World
 
-__all__ = ["SHOTS", "known_relations", "prompt"]
+__all__ = ["SHOTS", "known_relations", "prompt", "shots", "statements"]
 
 SHOTS = 3
 """Pairs that a prompt shows before it asks."""
 SHARES = (0.6, 0.15, 0.25)
 TRIES = 20
+EXAMPLED = 2
+"""Prompts by examples of a fact whose relation has no sentence."""
 
 
 def prompt(shown: Iterable[Fact], subject: str) -> str:
@@ -42,6 +45,23 @@ def shots(asked: Fact, pool: Sequence[Fact], rng: random.Random) -> tuple[Fact, 
         if fact.subject != asked.subject and not given_away(asked.object, (fact.subject, fact.object))
     ]
     return tuple(fits[:SHOTS]) or None
+
+
+def statements(world: World, fact: Fact, shown: Sequence[Fact], rng: random.Random) -> list[str]:
+    """A fact in every sentence of its relation; by examples, twice, where the relation has no sentence.
+
+    Args:
+        world: the relations.
+        fact: what is stated.
+        shown: facts of any relation that may stand as examples.
+        rng: the only source of randomness; not used where there are sentences.
+    """
+    n = len(world.relations[fact.relation].templates)
+    if n:
+        return [one_hop.example(fact, at, world.relations).prompt for at in range(n)]
+    pool = [one for one in shown if one.relation == fact.relation]
+    drawn = (shots(fact, pool, rng) for _ in range(EXAMPLED))
+    return list(dict.fromkeys(prompt(one, fact.subject) for one in drawn if one))
 
 
 def known_relations(world: World, seed: int, sizes: Sizes) -> ProtocolItems:

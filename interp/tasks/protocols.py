@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from interp.tasks import analogy, few_shot, key_value, one_hop, two_hop
+from interp.tasks import analogy, few_shot, key_value, two_hop
 from interp.tasks.items import Item, Part, ProtocolItems, Sizes, check_apart, given_away, parts_of
 from interp.tasks.numbers import with_numbers
 from interp.tasks.sampling import distinct
@@ -20,8 +20,6 @@ __all__ = ["PROTOCOLS", "Item", "Protocol", "ProtocolItems", "check_apart"]
 TRIES = 200
 N_VALUES = 60
 MOST_OBJECTS = 0.5
-EXAMPLED = 2
-"""Prompts by examples of a fact whose relation has no sentence."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _concept_disjoint(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
             subject=fact.subject,
         )
         for fact in taught
-        for text in _statements(world, fact, taught, rng)
+        for text in few_shot.statements(world, fact, taught, rng)
     ]
     rng.shuffle(statements)
     found = statements[: sizes[0]]
@@ -108,16 +106,6 @@ def _concept_disjoint(world: World, seed: int, sizes: Sizes) -> ProtocolItems:
         found += _analogies(world, name, n, asked=asked, shown=lambda fact: True, rng=rng, split="held-out")
     result = check_apart(ProtocolItems(tuple(found), world.concepts), lambda item: item.answer)
     return check_apart(result, lambda item: item.fact)
-
-
-def _statements(world: World, fact: Fact, shown: Sequence[Fact], rng: random.Random) -> list[str]:
-    """A fact in every sentence of its relation; by examples, twice, where the relation has no sentence."""
-    n = len(world.relations[fact.relation].templates)
-    if n:
-        return [one_hop.example(fact, at, world.relations).prompt for at in range(n)]
-    pool = [one for one in shown if one.relation == fact.relation]
-    drawn = (few_shot.shots(fact, pool, rng) for _ in range(EXAMPLED))
-    return list(dict.fromkeys(few_shot.prompt(one, fact.subject) for one in drawn if one))
 
 
 def _bridge(world: World, seed: int, sizes: Sizes) -> ProtocolItems:

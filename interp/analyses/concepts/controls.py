@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.analyses.concepts.trial import Trial, by_lens
+from interp.analyses.concepts.trial import Trial, by_lens, by_translator
 from interp.analyses.controls import SHUFFLES
 from interp.tasks.protocols import Item
 from probes.controls import bag_of_tokens, ordered_slots, shuffled_labels
@@ -146,6 +146,11 @@ def _logit_lens(context: ControlContext) -> Right:
     return trial.right(by_lens(trial.model, context.states[trial.rows("test")], trial.codebook.names))
 
 
+def _translator(context: ControlContext) -> Right:
+    trial = context.trial
+    return trial.right(by_translator(trial, context.states[trial.rows("test")], context.layer))
+
+
 @dataclass(frozen=True)
 class Control:
     """What the probe is measured against.
@@ -223,6 +228,13 @@ _ROWS = (
         "the logit lens",
         "the model's own final norm and unembedding at this layer",
         _logit_lens,
+        baseline=True,
+    ),
+    Control(
+        "translator",
+        "a translator",
+        "a linear map to the model's own final state, fitted on the training prompts without labels",
+        _translator,
         baseline=True,
     ),
 )

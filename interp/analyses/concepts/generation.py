@@ -19,7 +19,7 @@ from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About, Figure, Number, Result, Table
-from interp.tasks import load_world, one_hop
+from interp.tasks import few_shot, load_world
 from interp.tasks.prompts import text_sha256
 from interp.tasks.world import World
 from probes.hyperdimensional import HyperdimensionalProbe
@@ -206,13 +206,12 @@ def _ends(found: Estimate | None) -> tuple[float | None, float | None, float | N
 
 
 def bundled_questions(n: int = 200, *, seed: int = 0, world: World | None = None) -> list[tuple[str, str]]:
-    """Statements of the bundled facts, cut before the answer, with the answer."""
-    facts = list((load_world() if world is None else world).all_facts)
-    rng = random.Random(f"questions:{seed}")
-    found: list[tuple[str, str]] = []
-    for fact in rng.sample(facts, min(n, len(facts))):
-        found.append((one_hop.example(fact, 0).prompt, fact.object))
-    return found
+    """Statements of facts, the bundled ones where none are given, cut before the answer, with the answer."""
+    world = load_world() if world is None else world
+    facts, rng = list(world.all_facts), random.Random(f"questions:{seed}")
+    asked = rng.sample(facts, min(n, len(facts)))
+    stated = [(few_shot.statements(world, fact, facts, rng), fact.object) for fact in asked]
+    return [(texts[0], answer) for texts, answer in stated if texts]
 
 
 def probe_generation(

@@ -48,8 +48,8 @@ EXAMPLES = 5
 """Prompts shown of each cell of the two-by-two table."""
 AXIS = "top-1 on the test prompts"
 BESIDE = (
-    "Baselines (ridge, linear classifier, logit lens) read the same states: where one does better, the probe "
-    "is not the best reader, but the concepts are there to be read all the same."
+    "Baselines (ridge, linear classifier, logit lens, translator) read the same states: where one does "
+    "better, the probe is not the best reader, but the concepts are there to be read all the same."
 )
 METRICS = {
     "top5": "right concept among the best five",

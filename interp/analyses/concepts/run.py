@@ -112,7 +112,7 @@ def probe_concepts(
         similarity=tuple(read.similarities[:, 0].tolist()),
         said=tuple(said),
         model_right=tuple(right),
-        belief=_beliefs(context, edited, [names[0] for names in read.names], preferred, right),
+        belief=_beliefs(context, (edited, world), [names[0] for names in read.names], preferred, right),
         guessing=_guessing(trial, read.names),
         leakage=leakage,
         looks=_looks(context, list(curve), rights),
@@ -323,16 +323,25 @@ def _text(model: Model, token: int) -> str:
 
 def _beliefs(
     context: ControlContext,
-    edited: tuple[Model, World] | None,
+    given: tuple[tuple[Model, World] | None, World | None],
     read: Sequence[str],
     preferred: Sequence[str],
     right: Sequence[bool],
 ) -> tuple[beliefs.Belief, ...]:
-    trial = context.trial
+    """What is read where the model errs, and from a twin that was taught false facts.
+
+    Args:
+        context: of the probe.
+        given: the twin with its facts, and the facts of the prompts; None for the bundled ones.
+        read: the concept read from each test prompt.
+        preferred: the concept that the model itself prefers.
+        right: whether it answers as expected.
+    """
+    trial, (edited, world) = context.trial, given
     analogies = all(item.shown for item in trial.test)
     own = all(item.output in ("", item.answer) for item in trial.test)
     found = [beliefs.of_errors(trial, read, preferred, [not ok for ok in right])] if own else []
-    given = edited or (bundled_twin(trial.model) if analogies else None)
-    if given is not None and analogies:
-        found.insert(0, beliefs.of_edited_twin(trial, context.probe, *given, context.layer))
+    twin = edited or (bundled_twin(trial.model) if analogies and world is None else None)
+    if twin is not None and analogies:
+        found.insert(0, beliefs.of_edited_twin(trial, context.probe, *twin, context.layer))
     return tuple(entry for entry in found if entry is not None)

@@ -12,16 +12,21 @@ import torch
 from jaxtyping import Float, Int
 
 from interp.errors import DataError, ModelError
+from interp.lenses.translator import TranslatorLens, gathered
 from interp.models.model import Model
+from interp.models.readout import Readout
 from interp.models.tokens import continuations
 from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
+from interp.tasks.world import World
 from probes.hyperdimensional import Decodings, HyperdimensionalProbe
 from probes.hyperdimensional.retraining import read_retrained
+from probes.translation import Translator, fit_translator
 from probes.vsa import MAP, Codebook
 
 __all__ = [
     "Trial",
     "by_lens",
+    "by_translator",
     "codebook_of",
     "concept_tokens",
     "embeddings",
@@ -90,6 +95,30 @@ def by_lens(
     tokens = [ids[0] for ids in concept_tokens(model, names)]
     logits = model.unembed(states.to(model.dtype))[:, tokens]
     return [names[at] for at in logits.argmax(dim=1).tolist()]
+
+
+def by_translator(trial: Trial, states: Float[torch.Tensor, "example d_model"], layer: int) -> list[str]:
+    """The concept whose first token is preferred once each state is mapped to the model's own final state.
+
+    The linear map is fitted without labels, on every token of the training prompts but the first; its
+    penalty is chosen on the validation prompts.
+
+    Args:
+        trial: the prompts and the concepts.
+        states: what is read.
+        layer: after which they stand.
+    """
+    model, names = trial.model, trial.codebook.names
+    readout = Readout.precise(model.architecture)
+    fitted: dict[int, Translator] = {}
+    if layer < model.n_layers - 1:
+        parts = ([trial.token_ids[row] for row in trial.rows(part)] for part in ("train", "validation"))
+        train, held = (gathered(model, [layer], [tuple(ids) for ids in part], readout) for part in parts)
+        fitted[layer] = fit_translator(train.moments[layer], held.moments[layer])
+    lens = TranslatorLens(readout, (layer,), fitted, {})
+    tokens = [ids[0] for ids in concept_tokens(model, names)]
+    found = [lens.logits(states[part], layer)[:, tokens].argmax(dim=1) for part in lens.parts(len(states))]
+    return [names[at] for at in torch.cat(found).tolist()]
 
 
 def codebook_of(
@@ -215,6 +244,7 @@ def trained_probe(
     protocol: str = "concept-disjoint",
     dimension: int = 4096,
     n: int | None = None,
+    world: World | None = None,
 ) -> HyperdimensionalProbe:
     """Train the probe of a protocol at one layer for any prompt, without testing it.
 
@@ -225,13 +255,14 @@ def trained_probe(
         protocol: a key of ``PROTOCOLS``.
         dimension: of the hypervectors.
         n: prompts for training and validation together, at most; the protocol's own where left out.
+        world: the facts; the bundled ones where left out.
     """
     row = PROTOCOLS[protocol]
     train, held, _ = row.sizes
     fewer = None
     if n is not None:
         fewer = (max(1, n * train // (train + held)), max(1, n * held // (train + held)), 0)
-    drawn = row.items(seed=seed, sizes=fewer)
+    drawn = row.items(seed=seed, sizes=fewer, world=world)
     site = f"resid_post.{layer}"
     tokens = model.tokenize([item.text for item in drawn.items])
     states = model.capture(tokens, [site], "last", device="cpu", dtype=torch.float32)[site]

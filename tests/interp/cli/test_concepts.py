@@ -8,8 +8,13 @@ import pandas
 import pytest
 
 from interp.analyses.concepts import ConceptResult
+from interp.cli.probe import ProbeSettings
 from interp.results import load
+from interp.tasks import load_world
 from tests.interp.cli.conftest import Call
+
+WORLD = load_world()
+NAMES = {"seat": "capital", "money": "currency"}
 
 
 @pytest.fixture
@@ -17,8 +22,8 @@ def small() -> tuple[str, ...]:
     return ("--layer", "23", "--limit", "900", "--out", "run")
 
 
-def test_the_main_job_reads_concepts_and_leaves_a_whole_run(call: Call, small: tuple[str, ...]) -> None:
-    answer = call("probe", *small, "--json")
+def test_concepts_are_read_and_a_whole_run_is_left(call: Call, small: tuple[str, ...]) -> None:
+    answer = call("probe", "--protocol", "concept-disjoint", *small, "--json")
     assert answer.code == 0, answer.err
     data = answer.envelope["data"]
     assert data["about"]["data"]["name"] == "concept-disjoint" and data["schema"] == "interp.concepts/2"
@@ -41,6 +46,61 @@ def test_the_main_job_reads_concepts_and_leaves_a_whole_run(call: Call, small: t
     assert own.envelope["data"]["question"].startswith("Which concepts does layer 23 hold")
     wrong = call("decode", "--layer", "22", "--probe", "run/probes/resid_post.23", "the capital of France is")
     assert wrong.code == 2 and "made for something else" in wrong.err
+
+
+def test_the_main_job_reads_what_a_logit_lens_cannot(call: Call) -> None:
+    answer = call("probe", "--layer", "20", "--limit", "600", "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    data = answer.envelope["data"]
+    assert data["about"]["data"]["name"] == "bridge"
+    scores = {row["name"]: row["value"] for row in data["tables"]["scores"]["rows"]}
+    assert scores["probe"] > 0.4 > 0.05 > max(scores["logit-lens"], scores["translator"])
+
+
+def test_the_default_asks_another_model_what_it_knows_and_own_facts_by_statements() -> None:
+    assert ProbeSettings().concepts == "bridge"
+    assert ProbeSettings(model="smollm2").concepts == "known-relations"
+    assert ProbeSettings(facts="f.csv").concepts == "concept-disjoint"
+    assert ProbeSettings(model="smollm2", facts="f.csv").concepts == "known-relations"
+    assert ProbeSettings(task="category").concepts is None
+    assert ProbeSettings(model="smollm2", protocol="bridge").concepts == "bridge"
+
+
+def own_facts(path: Path, extra: str = "") -> None:
+    """Two relations of the bundled facts under other names, in sentences that the bundled model knows."""
+    rows = [f"{fact.subject},seat,{fact.object},the capital of {{}} is" for fact in WORLD.facts["capital"]]
+    rows += [
+        f"{fact.subject},money,{fact.object},the currency of {{}} is the" for fact in WORLD.facts["currency"]
+    ]
+    path.write_text("subject,relation,answer,template\n" + "\n".join(rows) + extra)
+
+
+def test_own_facts_are_probed_and_decoded(call: Call) -> None:
+    own_facts(Path("facts.csv"))
+    given = ("--facts", "facts.csv", "--layer", "23")
+    answer = call("probe", *given, "--controls", "constant,translator", "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    assert {row["relation"] for row in answer.envelope["data"]["tables"]["relations"]["rows"]} <= {
+        "seat",
+        "money",
+    }
+    found = load("run/result")
+    assert isinstance(found, ConceptResult) and found.top1.value > 0.3
+    assert all(WORLD.objects[NAMES[one.relation], one.subject] == one.answer for one in found.prompts)
+    read = call("decode", *given, "the capital of France is", "--json")
+    assert read.envelope["data"]["tables"]["concepts"]["rows"][0]["concept"] == "Paris"
+    asked = call("decode", *given, "--questions", "facts", "--limit", "5", "--json")
+    assert asked.code == 0, asked.err
+
+
+def test_facts_that_cannot_be_read_are_refused_by_line_and_column(call: Call) -> None:
+    own_facts(Path("facts.csv"), "\nFrance,seat,,")
+    answer = call("probe", "--layer", "20", "--facts", "facts.csv")
+    assert answer.code == 3 and "column 'answer' is empty" in answer.err
+    answer = call("probe", "--task", "category", "--facts", "facts.csv")
+    assert answer.code == 2 and "--facts are for concepts" in answer.err
+    answer = call("decode", "--facts", "facts.csv", "--probe", "run", "the capital of France is")
+    assert answer.code == 2 and "--facts train a probe" in answer.err
 
 
 def test_without_text_no_prompt_is_left_in_the_run(call: Call) -> None:
