@@ -90,7 +90,11 @@ class DecodeSettings(SizeSettings, SchemeSettings):
     def check(self) -> None:
         """Refuse a call without a prompt or questions, and flags that exclude each other."""
         super().check()
-        own = [f"--{name}" for name in ("layer", "probe", "questions") if getattr(self, name) is not None]
+        own = [
+            f"--{name}"
+            for name in ("layer", "probe", "questions", "facts")
+            if getattr(self, name) is not None
+        ]
         if self.translated and own:
             raise ConfigError(
                 f"--layers and --concepts read without labels, {own[0]} by a Hyperdimensional Probe; give "
