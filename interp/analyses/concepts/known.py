@@ -94,7 +94,7 @@ def _told_apart(model: Model, drawn: ProtocolItems) -> ProtocolItems:
 
     A code is made of a name's tokens, and is the same for 12 and 21 where digits are tokens.
     """
-    bags = {name: bag for name in drawn.concepts if (bag := _bag(model, name)) is not None}
+    bags = _bags(model, drawn.concepts)
     count = Counter(bags.values())
     kept = tuple(name for name, bag in bags.items() if count[bag] == 1)
     n, known = len(drawn.concepts), frozenset(kept)
@@ -105,12 +105,16 @@ def _told_apart(model: Model, drawn: ProtocolItems) -> ProtocolItems:
     return ProtocolItems(items, kept, notes)
 
 
-def _bag(model: Model, name: str) -> tuple[int, ...] | None:
-    """The tokens of a name, sorted; None where the tokenizer does not know it."""
+def _bags(model: Model, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The tokens of each name that the tokenizer knows, sorted."""
     try:
-        return tuple(sorted(concept_tokens(model, [name])[0]))
+        found = concept_tokens(model, names)
     except DataError:
-        return None
+        if len(names) == 1:
+            return {}
+        half = len(names) // 2
+        return _bags(model, names[:half]) | _bags(model, names[half:])
+    return {name: tuple(sorted(ids)) for name, ids in zip(names, found, strict=True)}
 
 
 def _known(items: Sequence[Item], right: Sequence[bool], seed: int) -> Known:
