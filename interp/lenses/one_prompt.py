@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.errors import DataError
 from interp.lenses.base import Lens
+from interp.lenses.reading import read_states
 from interp.lenses.table import LENSES, make
 from interp.lenses.words import words_of
 from interp.models.loading import ModelLike, as_model
@@ -103,15 +104,12 @@ class LensView(Result):
         """What was read, and how."""
         row = LENSES.get(self.kind)
         what = f": {row.description}" if row else ""
-        fitted = self.card.get("fitted_on")
+        fitted = self.card.get("fitted_on") or {}
+        size = f" ({fitted['train_tokens']:,} tokens)" if "train_tokens" in fitted else ""
         return (
             f"The stream after {len(self.layers)} of {self.n_layers} blocks of {self.about.model_name} was "
             f"read at {len(self.tokens)} tokens with the {self.kind} lens{what}. "
-            + (
-                f"It was fitted on texts {fitted['texts']} ({fitted['train_tokens']:,} tokens). "
-                if fitted
-                else ""
-            )
+            + (f"It was fitted on texts {fitted['texts']}{size}. " if fitted else "")
             + "What the model itself says next is compared with what the lens says.",
         )
 
@@ -270,7 +268,8 @@ def view(
     model = as_model(model)
     wanted = parse_layers(layers, model.n_layers, name=model.name, kind="resid_post")
     if isinstance(lens, str):
-        lens = make(lens, model, layers=wanted, texts=texts, seed=seed)
+        given = None if layers == "all" else wanted
+        lens = make(lens, model, layers=given, texts=texts, seed=seed)
     read = [layer for layer in wanted if layer in lens.layers] if layers == "all" else wanted
     if not read:
         lens.check(wanted[0])
@@ -283,9 +282,8 @@ def view(
         raise DataError(
             f"the logits of {model.name!r} are not all finite on this prompt: nothing can be read."
         )
-    cells = [
-        _read(lens, run.activations[site][0], layer, final) for layer, site in zip(read, sites, strict=True)
-    ]
+    states = {layer: run.activations[site][0] for layer, site in zip(read, sites, strict=True)}
+    cells = [read_states(lens, one, layer, final) for layer, one in states.items()]
     answers = final.argmax(dim=-1)
     chances = final.softmax(dim=-1).gather(1, answers[:, None])[:, 0]
     return LensView(
@@ -306,40 +304,6 @@ def view(
         seed=seed,
         warnings=(*model.warnings, *tokens.warnings),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """What a lens reads in some states of one layer, beside the model's own output.
-
-    Attributes:
-        best: the likeliest token.
-        probability: of that token.
-        answer: the probability of the model's own likeliest token.
-        rank: of that token; 1 is the likeliest.
-        kl: divergence of the lens from the model's own output (nats).
-    """
-
-    best: Int[Tensor, " example"]
-    probability: Float[Tensor, " example"]
-    answer: Float[Tensor, " example"]
-    rank: Int[Tensor, " example"]
-    kl: Float[Tensor, " example"]
-
-
-def _read(
-    lens: Lens, states: Float[Tensor, "example d_model"], layer: int, final: Float[Tensor, "example vocab"]
-) -> Cells:
-    """Compare what a lens says of states with what the model itself said in the end."""
-    parts = []
-    for part, scores in lens.log_probabilities(states, layer):
-        own = final[part].to(scores.device).log_softmax(dim=-1)
-        at = own.argmax(dim=-1, keepdim=True)
-        value = scores.gather(1, at)
-        top = scores.max(dim=-1)
-        kl = (own.exp() * (own - scores)).sum(dim=-1)
-        parts.append((top.indices, top.values.exp(), value[:, 0].exp(), (scores > value).sum(dim=-1) + 1, kl))
-    return Cells(*(torch.cat(one) for one in zip(*parts, strict=True)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

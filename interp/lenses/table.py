@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from interp.errors import ConfigError
+from interp.lenses.files import is_file, opened
 
 if TYPE_CHECKING:
     from interp.lenses.base import Lens
@@ -59,6 +60,23 @@ LENSES: dict[str, LensRow] = {
             "a linear map to the model's own final state, then the head",
             "text that the model itself writes, and given texts; no labels",
             "interp.lenses.translator:TranslatorLens.of",
+            "The translator is fitted: what it reads is what follows, in most texts, a state like this one, "
+            "which is no proof that the later blocks take it from there.",
+        ),
+        LensRow(
+            "jacobian",
+            "the blocks that follow taken as their mean Jacobian, then the final norm and head",
+            "text that the model itself writes; no labels",
+            "interp.lenses.jacobian_cache:jacobian_lens",
+            "The Jacobian lens sums over later tokens too: a word that it shows may be one that comes later.",
+        ),
+        LensRow(
+            "patchscope",
+            "the state put into a prompt that repeats words; what is said next there",
+            "",
+            "interp.lenses.patchscope:PatchscopeLens.of",
+            "What a patchscope reads depends on its target prompt, which answers even where the state says "
+            "nothing: in early layers it is what the prompt alone would say.",
         ),
     )
 }
@@ -72,10 +90,10 @@ def make(
     texts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Lens:
-    """Make a lens of a kind of ``LENSES``.
+    """Make a lens of a kind of ``LENSES``, or open one that was published.
 
     Args:
-        kind: name of a row.
+        kind: name of a row, or a file or folder (see :func:`interp.lenses.opened`).
         model: whose states it will read.
         layers: the blocks it shall read; None for all.
         texts: what a lens that is fitted learns from; None leaves the choice to it.
@@ -83,7 +101,12 @@ def make(
 
     Raises:
         ConfigError: no row of that name.
+        ArtifactError: a file that holds no lens of this model.
     """
+    if is_file(kind):
+        return opened(kind, model, layers)
     if kind not in LENSES:
-        raise ConfigError(f"lens {kind!r} is not known; there are: {', '.join(LENSES)}.")
+        raise ConfigError(
+            f"lens {kind!r} is not known; there are: {', '.join(LENSES)}; or give a published lens's file."
+        )
     return LENSES[kind].load()(model, layers, texts, seed)

@@ -23,6 +23,7 @@ SCHEMAS: dict[str, str] = {
     "interp.generation/2": "interp.analyses.concepts.generation:GenerationResult",
     "interp.integrity/1": "interp.quantization.integrity:Integrity",
     "interp.interactions/1": "interp.mediation.pairwise:Interactions",
+    "interp.lens-curves/1": "interp.lenses.many_prompts:LensCurves",
     "interp.lens-view/1": "interp.lenses.one_prompt:LensView",
     "interp.lens/2": "interp.mediation.lens:Lens",
     "interp.patching/1": "interp.analyses.patching:Patching",

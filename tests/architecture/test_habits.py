@@ -15,6 +15,8 @@ LONGEST_FUNCTION, LONGEST_CLASS, LONGEST_FILE = 60, 300, 600
 MEDIAN_FUNCTION, NINETIETH_FUNCTION = 8, 35
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"torch.load", "torch.save", "eval", "exec"}
+TENSORS_ONLY = ("interp.lenses.files",)
+"""Where torch.load may be called with weights_only=True: lenses are published so."""
 MAY_PRINT = ("interp.cli", "interp.__main__", "interp.demo.train", "interp.demo.evaluate", "interp.demo.edit")
 
 
@@ -49,9 +51,16 @@ def unsafe(modules: Sequence[Module]) -> list[str]:
             pickled = any(
                 word.arg == "allow_pickle" and getattr(word.value, "value", True) for word in node.keywords
             )
-            if name in UNSAFE_CALLS or pickled:
+            tensors = name == "torch.load" and module.name in TENSORS_ONLY and _weights_only(node)
+            if (name in UNSAFE_CALLS and not tensors) or pickled:
                 found.append(f"{module.name}:{line} calls {name}")
     return found
+
+
+def _weights_only(node: ast.Call) -> bool:
+    """Whether a call of torch.load says, as a literal, that it takes tensors alone and runs nothing."""
+    given = {word.arg: word.value for word in node.keywords}
+    return getattr(given.get("weights_only"), "value", None) is True
 
 
 def printing(modules: Sequence[Module]) -> list[str]:
@@ -145,6 +154,22 @@ def test_docstrings_of_methods_are_not_counted_in_a_class(tmp_path: Path) -> Non
 )
 def test_a_planted_unsafe_format_is_seen(text: str, tmp_path: Path) -> None:
     assert len(unsafe(plant(tmp_path, {"probes/x.py": text}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "seen"),
+    [
+        ("interp/lenses/files.py", "weights_only=True", 0),
+        ("interp/lenses/files.py", "weights_only=False", 1),
+        ("interp/lenses/files.py", "weights_only=not 0", 1),
+        ("interp/lenses/base.py", "weights_only=True", 1),
+    ],
+)
+def test_files_of_torch_are_read_in_one_place_without_running_code(
+    where: str, how: str, seen: int, tmp_path: Path
+) -> None:
+    text = f"import torch\ntorch.load('x', {how})"
+    assert len(unsafe(plant(tmp_path, {where: text}))) == seen
 
 
 def test_a_planted_print_is_seen(tmp_path: Path) -> None:

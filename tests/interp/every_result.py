@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import interp
-from interp import lenses, mediation
+from interp import lenses, mediation, tasks
 from interp.analyses import ProbeResult, causal_use
 from interp.results import Result
 from interp.store import ActivationStore
@@ -141,6 +141,14 @@ def operated() -> Result:
     return found()
 
 
+def lens_curves() -> Result:
+    """Two lenses that need no fit, over a few prompts, beside the untrained model."""
+    data = tasks.labelled("fact-relation", n=8)
+    kinds = ("logit", "patchscope")
+    target = "Denmark : Denmark ; Japan : Japan ; ?"
+    return lenses.curves(demo(), data, kinds=kinds, layers="8,16,23", target=target)
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
@@ -160,6 +168,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.generation/2": generated,
     "interp.integrity/1": compared_results.integrity,
     "interp.interactions/1": interactions,
+    "interp.lens-curves/1": lens_curves,
     "interp.lens-view/1": lambda: lenses.view(demo(), "the capital of France is"),
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
     "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),

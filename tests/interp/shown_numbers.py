@@ -81,6 +81,14 @@ def lens(result: Result) -> Shown:
         yield from column(result, "lens", "site", measure, f"{measure} at {{}}")
 
 
+def lens_curves(result: Result) -> Shown:
+    """Agreement and divergence of every lens at every layer of the model."""
+    for _, row in result.table("curves").iterrows():
+        if row["model"] == "trained":
+            yield f"agreement of {row['lens']} at layer {row['layer']}", row["agreement"]
+            yield f"divergence of {row['lens']} at layer {row['layer']}", row["kl"]
+
+
 def contributions(result: Result) -> Shown:
     """The logit difference, and every writer's part."""
     yield "logit difference", result.number("logit-diff").value
@@ -120,6 +128,7 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.evaluation/2": evaluation,
     "interp.findings/1": lambda result: column(result, "findings", "finding", "value"),
     "interp.interactions/1": interactions,
+    "interp.lens-curves/1": lens_curves,
     "interp.lens/2": lens,
     "interp.patching/1": patching,
     "interp.probe/2": labels,

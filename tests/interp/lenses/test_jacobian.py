@@ -53,7 +53,7 @@ def by_differences(model: Model, layer: int, skip: int, eps: float) -> torch.Ten
 
 
 FAMILIES = [("gpt2", 1e-5, 2e-6), ("llama", 1e-2, 1e-3), ("gemma2", 1e-2, 1e-3)]
-"""Family, step, bound: the norms of the last two compute in float32, whose rounding a small step magnifies."""
+"""Family, step, bound: norms of the last two compute in float32, whose rounding a small step magnifies."""
 
 
 @pytest.mark.parametrize(("family", "step", "bound"), FAMILIES)
