@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from interp.activations.choosing import Examples, Sites, dtype_of, few, indices, matching, resolve
 from interp.activations.files import read_facts, read_tensors, write_facts, write_tensors
-from interp.errors import DataError, SiteError
+from interp.errors import DataError, SiteError, counted
 from interp.sites import Site
 
 __all__ = ["Activations", "facts_of", "from_facts", "tail"]
@@ -216,7 +216,7 @@ class Activations:
         width = "one position each" if self.single else f"up to {self.mask.shape[1]} positions each"
         model = f"{self.model_name!r}" + ("" if self.weights == "trained" else f", {self.weights} weights")
         kind = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
-        return f"Activations({len(self)} examples, {width}; {few(self.keys())}; {kind}; {model})"
+        return f"Activations({counted(len(self), 'example')}, {width}; {few(self.keys())}; {kind}; {model})"
 
     def _repr_html_(self) -> str:
         """An escaped HTML table for notebooks, one row per site."""

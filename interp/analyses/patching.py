@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from interp.analyses.agreement import Beside, carried
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, evaluate
 from interp.mediation.circuits.drawing import drawing
 from interp.mediation.metrics import METRICS, Targets
@@ -292,9 +289,8 @@ def patch(
         if isinstance(pairs, PairsFor)
         else pairs_for(model, pairs, n, counterfactual=counterfactual, seed=seed)
     )
-    doubts: tuple[str, ...] = ()
     if reference is None:
-        doubts = _check_total(model, parts.ranking, metric)
+        _check_total(model, parts.ranking, metric)
     else:
         _check_reference(reference, k)
     effects = effects_of(
@@ -309,8 +305,7 @@ def patch(
         seed=seed,
         progress=progress,
     )
-    warnings = (*doubts, *effects.warnings)
-    found = Patching(effects=effects, about=effects.about, seed=seed, warnings=warnings)
+    found = Patching(effects=effects, about=effects.about, seed=seed, warnings=effects.warnings)
     if reference is not None:
         note = "that of the reference was run instead"
         return replace(found, note=note, beside=_beside(model, parts, found, reference, k))
@@ -318,7 +313,7 @@ def patch(
     if isinstance(trace, str):
         return replace(found, note=trace)
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
-    said = dict.fromkeys([*warnings, *trace.evaluation.warnings, *notes])
+    said = dict.fromkeys([*effects.warnings, *trace.evaluation.warnings, *notes])
     return replace(found, trace=trace, warnings=tuple(said))
 
 
@@ -338,8 +333,8 @@ def _check_reference(reference: Patching, k: int) -> None:
         )
 
 
-def _check_total(model: Model, pairs: PairSet, metric: str) -> tuple[str, ...]:
-    """Refuse pairs between which the metric does not change at all; say where the model fails the task.
+def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
+    """Refuse pairs between which the metric does not change at all.
 
     Raises:
         DataError: the total effect of every pair is zero up to rounding.
@@ -354,36 +349,14 @@ def _check_total(model: Model, pairs: PairSet, metric: str) -> tuple[str, ...]:
     if float(change.max()) <= 1e-6 * max(1.0, float(clean.abs().max())):
         if pairs.clean.token_ids == pairs.corrupt.token_ids:
             raise DataError(
-                f"the total effect is zero: clean and corrupt prompt are the same in all {len(pairs)} pairs. "
+                "the total effect is zero: clean and corrupt prompt are the same in all "
+                f"{counted(len(pairs), 'pair')}. "
                 "Give corrupt prompts that differ in what should change the answer."
             )
         raise DataError(
             f"the total effect is zero: {metric} is the same on the clean and the corrupt prompt of all "
-            f"{len(pairs)} pairs, so that nothing can carry it. Give pairs whose answers differ."
+            f"{counted(len(pairs), 'pair')}, so that nothing can carry it. Give pairs whose answers differ."
         )
-    return () if measure.whole else _doubts(clean, corrupt, targets)
-
-
-def _doubts(
-    clean: Float[Tensor, "pair vocab"], corrupt: Float[Tensor, "pair vocab"], targets: Targets
-) -> tuple[str, ...]:
-    """What makes the pairs a doubtful example of the task: the model gives other answers than they say."""
-    n, said = len(clean), []
-    best = clean.argmax(-1)[:, None]
-    right = int(((best == targets.answers) & targets.answered).any(-1).sum())
-    if 2 * right < n:
-        said.append(
-            f"the model's most likely next token begins an answer on {right} of {n} clean prompts: what is "
-            "found carries the metric, not an answer that the model gives"
-        )
-    measure = METRICS["logit-diff"]
-    fell = int((measure.values(clean, targets) < measure.values(corrupt, targets)).sum())
-    if targets.foiled.any(-1).all() and 2 * fell > n:
-        said.append(
-            f"on {fell} of {n} pairs the answer beats the foil by less on the clean prompt than on the "
-            "corrupt one: answer and foil, or clean and corrupt, may be exchanged"
-        )
-    return tuple(said)
 
 
 def no_circuit(effects: Effects) -> str:

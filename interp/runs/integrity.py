@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from interp import results
-from interp.errors import ArtifactError, ConfigError
+from interp.errors import ArtifactError, ConfigError, counted
 
 __all__ = [
     "LAYOUT",
@@ -104,7 +104,7 @@ def open_run(path: str | Path) -> dict[str, Any]:
         file = _present(path, name)
         if file.stat().st_size != known["bytes"]:
             raise ArtifactError(
-                f"{file} has {file.stat().st_size:,} bytes, the manifest says {known['bytes']:,}. "
+                f"{file} has {counted(file.stat().st_size, 'byte')}, the manifest says {known['bytes']:,}. "
                 "The run is damaged: make it again with --overwrite."
             )
     return results.read_json(member(path, RUN))

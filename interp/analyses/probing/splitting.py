@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from interp.errors import ConfigError, DataError
-from interp.results.shapes import counted
+from interp.errors import ConfigError, DataError, counted
 from interp.tasks import Labelled
 from probes.evaluation import Split, folds, group_split, straddling
 
@@ -25,7 +24,7 @@ def check_labels(data: Labelled) -> None:
         raise DataError(f"'{data.name}' holds no prompts; a probe needs labelled prompts to learn from.")
     if len(set(data.labels)) == 1:
         raise DataError(
-            f"all {len(data)} prompts of '{data.name}' have the label '{data.labels[0]}'; "
+            f"all {counted(len(data), 'prompt')} of '{data.name}' have the label '{data.labels[0]}'; "
             "a probe needs at least two labels to tell apart."
         )
 
@@ -48,7 +47,7 @@ def split_of(data: Labelled, fractions: Sequence[float], seed: int) -> tuple[Spl
     given = [name for name in data.splits if name]
     if given and len(given) < len(data):
         raise DataError(
-            f"'{data.name}': {len(data) - len(given)} of {len(data)} prompts have no split; "
+            f"'{data.name}': {len(data) - len(given)} of {counted(len(data), 'prompt')} have no split; "
             "give every prompt one (train, validation or test), or none."
         )
     split, warnings = _given(data, seed) if given else (_drawn(data, fractions, seed), ())
@@ -61,7 +60,8 @@ def _given(data: Labelled, seed: int) -> tuple[Split, tuple[str, ...]]:
     leaks = straddling(data.groups, split)
     if leaks:
         raise DataError(
-            f"'{data.name}': {len(leaks)} groups are in more than one split, such as '{leaks[0]}'; "
+            f"'{data.name}': {counted(len(leaks), 'group is', 'groups are')} in more than one split, such "
+            f"as '{leaks[0]}'; "
             "what is tested has been seen in training. Put each group into one split."
         )
     if len(split.validation) or not len(split.train):
@@ -131,11 +131,12 @@ def warnings_of(data: Labelled, split: Split) -> tuple[str, ...]:
     example = untested[0] if untested else ""
     untaught = f"{counted(len(untested), 'label is', 'labels are')} in training and in no test prompt"
     found = {
-        f"{sum(map(len, repeated)) - len(repeated)} prompts repeat an earlier one word for word": bool(
-            repeated
-        ),
-        f"{torn} prompts occur with different labels: no probe can get both right": torn,
-        f"{leaked} test prompts are also in training, word for word: the scores are too high": leaked,
+        f"{counted(sum(map(len, repeated)) - len(repeated), 'prompt repeats', 'prompts repeat')} an earlier "
+        "one word for word": bool(repeated),
+        f"{counted(torn, 'prompt occurs', 'prompts occur')} with different labels: no probe can get both "
+        "right": torn,
+        f"{counted(leaked, 'test prompt is', 'test prompts are')} also in training, word for word: the "
+        "scores are too high": leaked,
         f"{untaught}, such as '{example}'": untested,
     }
     return tuple(words for words, holds in found.items() if holds)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.errors import counted
 from interp.models.certificate import Check
 from interp.models.checks.context import Context, judged, skipped, worst
 from interp.models.equations import relative
@@ -46,7 +47,7 @@ def finite(case: Context) -> Check:
     layers = range(streams.shape[-2])
     bad = [f"resid_post.{layer}" for layer in layers if not streams[..., layer, :].isfinite().all()]
     bad += [] if logits.isfinite().all() else ["logits"]
-    detail = f"first at {bad[0]}" if bad else f"logits and {len(layers)} layers"
+    detail = f"first at {bad[0]}" if bad else f"logits and {counted(len(layers), 'layer')}"
     return judged(FINITE, len(bad), 0, detail, unit="sites")
 
 

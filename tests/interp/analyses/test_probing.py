@@ -499,7 +499,7 @@ def wrong_data(what: str) -> Labelled:
         ("one class", "all 120 prompts of 'kinds' have the label 'animal'; a probe needs at least two"),
         ("few groups", "the label 'rare' has 1 of the 3 groups it needs; add groups"),
         ("half", "1 of 120 prompts have no split; give every prompt one"),
-        ("straddling", "1 groups are in more than one split, such as 'w0"),
+        ("straddling", "1 group is in more than one split, such as 'w0"),
         ("untrained", "the label 'new' is in the test split but not in the training split"),
         (
             "untested",
@@ -527,7 +527,7 @@ def test_repeated_prompts_are_counted() -> None:
     labels = [*data.labels[:-1], "tool" if data.labels[1] == "animal" else "animal"]
     found = probe(planted(), replaced(data, texts=tuple(texts), labels=tuple(labels)), layers=1, controls=())
     assert any("2 prompts repeat an earlier one" in warning for warning in found.warnings)
-    assert any("1 prompts occur with different labels" in warning for warning in found.warnings)
+    assert any("1 prompt occurs with different labels" in warning for warning in found.warnings)
     assert not any("repeat" in warning for warning in result().warnings)
 
 

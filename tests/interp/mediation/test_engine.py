@@ -25,6 +25,7 @@ from interp.models.forward import cache_name
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.models.rounding import rounded_otherwise
+from interp.pairs import Pair, PairSet
 from interp.sites import Site
 from tests.interp.mediation.edges.models import pairs_of
 from tests.interp.mediation.test_partial_forward import cells, loaded, prompts, values
@@ -273,6 +274,22 @@ def test_models_with_a_running_state_fall_back_and_say_so(kind: str) -> None:
     engine = Engine(model, model.tokenize(base), since=[SINCE] * 3)
     assert off(engine.logits(rows, given), full_forward_logits(model, base, rows, Patch(given))) <= 1e-5
     assert engine.bill.fallback.startswith("patched from the first position on: its blocks cannot be run")
+
+
+def test_what_falls_back_is_said_once_with_the_lengths_it_holds_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both directions and three lengths: one warning. Control: without the fault there is none."""
+    model = loaded("llama")
+    lines = ("ab cd ef", "ab cd ef gh", "ab cd ef gh ij")
+    pairs = PairSet.build(model, [Pair(one, one.replace("cd", "xy"), ("ab",), ("xy",)) for one in lines])
+    assert len(set(pairs.lengths)) == 3
+    assert not [text for text in mediation.exhaustive(model, pairs, "head.*").warnings if "patched" in text]
+    monkeypatch.setattr("interp.mediation.partial_forward._Walk._block", lambda self, layer, hidden: hidden)
+    found = mediation.exhaustive(model, pairs, "head.*")
+    said = [text for text in found.warnings if "patched" in text]
+    assert len(said) == 1 and not caplog.records
+    assert f"(prompts of {', '.join(map(str, sorted(pairs.lengths)))} tokens)" in said[0]
 
 
 def test_nothing_of_the_model_is_changed() -> None:
