@@ -124,7 +124,7 @@ class PairSet:
         if not kept:
             raise DataError(
                 f"none of {counted(len(pairs), 'pair')} lines up for {model.name!r}; use "
-                "misaligned='refuse' to see why."
+                "misaligned='refuse' (--misaligned refuse) to see why."
             )
         share = f"{len(kept)} of {counted(len(pairs), 'pair')} line up for this tokenizer"
         notes = (share,) if len(kept) < len(pairs) else ()
@@ -385,6 +385,11 @@ class _Continuations:
 
 
 def _read(path: Path) -> list[Pair]:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise DataError(
+            f"'{path}' is a table; pairs come as a .jsonl file of one object per line, such as "
+            '{"clean": "...", "corrupt": "...", "answer": "...", "foil": "..."}.'
+        )
     pairs = [_pair(path, number, row) for number, row in objects(path, text_of(path))]
     if not pairs:
         raise DataError(f"'{path}' has no pairs; write one object per line: clean, corrupt, answer, foil.")

@@ -88,8 +88,8 @@ def probe_transfer(
         about=about(model, {"name": drawn.name, "labels": labels, **sizes, "layers": list(at)}),
         asked=f"Do probes carry over between the reference and {model.name}?",
         how=(
-            f"Probes of {labels} labels ({drawn.name}) were fitted on {counted(sizes['train'], 'prompt')}, their "
-            f"penalty chosen on {sizes['validation']:,} and tested on {sizes['test']:,} others.",
+            f"Probes of {labels} labels ({drawn.name}) were fitted on {counted(sizes['train'], 'prompt')}, "
+            f"their penalty chosen on {sizes['validation']:,} and tested on {sizes['test']:,} others.",
         ),
         found=_findings(parts, known or parts),
         more=(_penalties(parts),),
@@ -150,8 +150,8 @@ def _drawn(data: str | Labelled, n: int, seed: int) -> tuple[Labelled, tuple[str
     kept = drawn.select([i for i, label in enumerate(drawn.labels) if label in both])
     check_labels(kept)
     words = (
-        f"{counted(len(lost), 'label', 'labels')} such as {lost[0]!r} without a training or a test prompt "
-        "were left out"
+        f"{counted(len(lost), 'label was', 'labels were')} left out, such as {lost[0]!r}, for which there "
+        "is no training or no test prompt"
         if lost
         else ""
     )

@@ -316,8 +316,9 @@ class Experiment(ABC):
 def _fallbacks(model: Model, cost: Mapping[str, Any]) -> tuple[str, ...]:
     """How the model was patched where the quick way gave other logits, each way once."""
     parts = [value for value in cost.values() if isinstance(value, Mapping)]
-    said = dict.fromkeys(part["fallback"] for part in parts if part.get("fallback"))
-    return tuple(f"{model.name!r} is {text}: the same numbers, more slowly" for text in said)
+    texts = [part["fallback"] for part in parts if part.get("fallback")]
+    ways = {text.partition(":")[0]: text for text in reversed(texts)}  # both directions give the same reason
+    return tuple(f"{model.name!r} is {text}: the same numbers, more slowly" for text in ways.values())
 
 
 def by_site(read: Activations, sites: Sequence[Site]) -> dict[Site, Tensor]:

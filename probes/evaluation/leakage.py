@@ -81,7 +81,7 @@ class Audit:
                 rows = [str(leak.row) for leak in self.leaks if leak.kind == kind][:NAMED]
                 more = ", ..." if count > NAMED else ""
                 where = f"(rows {', '.join(rows)}{more})"
-                parts.append(f"{count} of {counted(self.n_test, 'test prompt')} {LEAKS[kind].words} {where}")
+                parts.append(f"{count} of {self.n_test:,} test prompts {LEAKS[kind].words} {where}")
         return "; ".join(parts)
 
     def table(self) -> pandas.DataFrame:

@@ -251,7 +251,7 @@ def test_parts_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: 
         (lambda a: a.select("head.*"), SiteError, r"'head\.\*' was not captured"),
         (lambda a: a.select([]), SiteError, "no sites asked"),
         (lambda a: a.select(examples=4), DataError, r"example 4 asked, but there are examples 0\.\.3"),
-        (lambda a: a.select(examples=[True]), DataError, "mask of 1 entries was given for 4 examples"),
+        (lambda a: a.select(examples=[True]), DataError, "mask of 1 entry was given for 4 examples"),
         (lambda a: a.select(examples=[]), DataError, "at least one example"),
         (lambda a: a.to(dtype="float31"), ConfigError, "no dtype 'float31'"),
         (lambda a: Activations.concatenate([]), DataError, "Give at least one"),
@@ -353,7 +353,7 @@ def _same_json(good: bytes, bad: bytes) -> bool:
     [
         (lambda f: (f / "activations.json").unlink(), "cannot read"),
         (lambda f: (f / "activations.safetensors").unlink(), r"activations\.safetensors is missing"),
-        (lambda f: (f / "activations.safetensors").write_bytes(b"x"), "has 1 bytes"),
+        (lambda f: (f / "activations.safetensors").write_bytes(b"x"), "has 1 byte"),
         (lambda f: (f / "activations.json").write_text("[]"), "holds a list"),
         (
             lambda f: (f / "activations.json").write_text('{"schema": "interp.activations/9"}'),

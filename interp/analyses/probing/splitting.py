@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,19 +15,42 @@ from probes.evaluation import Split, folds, group_split, straddling
 __all__ = ["check_labels", "split_of", "warnings_of"]
 
 
+MANY = 10
+"""Different whole numbers, each once, that are taken for measurements rather than names of classes."""
+
+
 def check_labels(data: Labelled) -> None:
     """Refuse data without anything to tell apart.
 
     Raises:
-        DataError: no prompts, or one class.
+        DataError: no prompts, one class, or numbers that are no classes.
     """
     if len(data) == 0:
         raise DataError(f"'{data.name}' holds no prompts; a probe needs labelled prompts to learn from.")
     if len(set(data.labels)) == 1:
         raise DataError(
             f"all {counted(len(data), 'prompt')} of '{data.name}' have the label '{data.labels[0]}'; "
-            "a probe needs at least two labels to tell apart."
+            "a probe needs at least two labels to tell apart. Take more prompts where a limit leaves few, or "
+            "give prompts of another label."
         )
+    if _are_measurements(data.labels):
+        raise DataError(
+            f"the labels of '{data.name}' are numbers such as '{data.labels[0]}', "
+            f"{len(set(data.labels)):,} different ones for {counted(len(data), 'prompt')}; this probe tells "
+            "classes apart. Read numbers with a regression probe from Python (probes.RidgeRegressionProbe "
+            "on model.capture; `interp ls probes`), or give a column of classes."
+        )
+
+
+def _are_measurements(labels: Sequence[str]) -> bool:
+    """Whether labels are numbers that are no classes: fractions, mostly different, or all different."""
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return False
+    fractions = any(not number.is_integer() for number in numbers if math.isfinite(number))
+    different = len(set(numbers))
+    return (fractions and 2 * different > len(numbers)) or (different == len(numbers) >= MANY)
 
 
 def split_of(data: Labelled, fractions: Sequence[float], seed: int) -> tuple[Split, tuple[str, ...]]:
@@ -88,14 +112,23 @@ def _drawn(data: Labelled, fractions: Sequence[float], seed: int) -> Split:
     for label, count in sorted(_groups_per_label(data, range(len(data))).items()):
         if count < parts:
             raise DataError(
-                f"'{data.name}': the label '{label}' has {count} of the {parts} groups it needs; "
-                f"add groups, drop or merge the label, or give a split column."
+                f"'{data.name}': the label '{label}' has {count} of the {parts} groups it needs; take more "
+                "prompts or groups, drop or merge the label, or give a split column."
             )
     return split
 
 
+def _remedy(data: Labelled, *, fixed: bool) -> str:
+    """What helps where a part of the split lacks labels: more prompts first, since a part may be a draw."""
+    if fixed and data.source == "task":
+        return "take more prompts (n, --limit), or leave the number out"
+    if fixed:
+        return "take more prompts, where a limit leaves few of the file, or correct its split column"
+    return "take more prompts or groups, or try another seed"
+
+
 def _check_split(data: Labelled, split: Split, *, fixed: bool) -> None:
-    remedy = "correct the split column" if fixed else "add groups, or try another seed"
+    remedy = _remedy(data, fixed=fixed)
     parts = {"train": split.train, "test": split.test}
     for name, rows in parts.items():
         labels = {data.labels[i] for i in rows}

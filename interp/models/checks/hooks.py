@@ -67,14 +67,14 @@ def fire_once(case: Context) -> Check:
     """Read every site in one pass and count."""
     places = _places(case)
     batch = _one(case)
-    counted = _Counted()
-    frame = Frame(batch=1, width=batch.width, found=counted)
+    seen = _Counted()
+    frame = Frame(batch=1, width=batch.width, found=seen)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluating(case.model.architecture.modules))
         stack.enter_context(reading(places, frame))
         forward(case.model.architecture, batch, "last")
-    wrong = [f"{site} fired {counted.fired[site]} times" for site in places if counted.fired[site] != 1]
+    wrong = [f"{site} fired {seen.fired[site]} times" for site in places if seen.fired[site] != 1]
     detail = (
         "; ".join(wrong[:3]) or f"{counted(len(places), 'site')} in {counted(case.model.n_layers, 'layer')}"
     )

@@ -17,7 +17,6 @@ from interp.models.forward import cache_name, cache_of, forward, make_batch
 from interp.models.hooks import evaluating
 
 __all__ = [
-    "batched",
     "beginning",
     "cached",
     "chat",
@@ -31,7 +30,6 @@ __all__ = [
 FINITE = "all values are finite"
 NATIVE = "logits with hooks = plain Hugging Face logits"
 TWICE = "the same run twice"
-BATCH = "in a batch = alone"
 RIGHT = "padding right = no padding"
 LEFT = "padding left = no padding"
 CACHE = "with a key-value cache = without"
@@ -70,15 +68,6 @@ def deterministic(case: Context) -> Check:
     return judged(
         TWICE, difference, 0.0, "largest difference", unit="logits", otherwise="warn" if within else "fail"
     )
-
-
-def batched(case: Context) -> Check:
-    """Check that other rows of a batch do not matter; beyond rounding is a warning, far beyond a failure."""
-    floor, layers = case.batched
-    value = worst([floor.relative, layers])[0]
-    far = min(100 * case.limit, 0.5)
-    detail = "the noise floor, below, is what of it reaches the logits"
-    return judged(BATCH, value, case.limit, detail, otherwise="warn" if value <= far else "fail")
 
 
 def padding_right(case: Context) -> Check:
