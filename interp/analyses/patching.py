@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 NODES = ("head.*", "mlp_out.*")
-ENOUGH = 0.5
+ENOUGH, TRIED = 0.5, 12
 """The share of a task's pairs that must line up for it to be taken before later ones are looked at."""
 
 TARGET = 0.8
@@ -430,7 +430,8 @@ def patch_agreement(
         n: how many pairs of a task the ranking has; as many others are drawn for the circuit.
         seed: of the pairs and of the random circuits.
         pairs: a task of ``interp.tasks.PAIR_TASKS``, or your own pairs; where left out, the first task of
-            which half of the pairs line up for the tokenizer.
+            which half of the pairs line up for the tokenizer, half of whose answers the reference gives, and
+            whose total effect is clear.
         mediators: names and globs; see ``interp.mediation.MEDIATORS``.
         search: a key of ``SEARCHES``: ``exhaustive`` is exact and needs no gradients, ``attribution`` is
             quicker on large models.
@@ -442,7 +443,7 @@ def patch_agreement(
         DataError: no pairs line up, or models with other tokenizers or mediators.
     """
     model = as_model(model)
-    parts, notes = unchosen(model, pairs, n, seed)
+    parts, notes = unchosen(model, pairs, n, seed, reference=reference)
     named = mediators if isinstance(mediators, str) else list(mediators)
     found = patch(model, parts, named, search=search, reference=reference, k=k, seed=seed)
     if reference is None:
@@ -454,31 +455,64 @@ def patch_agreement(
 
 
 def unchosen(
-    model: Model, pairs: PairSet | str | None, n: int, seed: int
+    model: Model, pairs: PairSet | str | None, n: int, seed: int, *, reference: Patching | None = None
 ) -> tuple[PairsFor, tuple[str, ...]]:
     """Pairs chosen by seed and tokenizer alone, never by what a model says, and what is to be known of them.
+
+    Where no task is named, the first is taken of which enough pairs line up, whose answers the model gives
+    and whose total effect is clear, on some other pairs of it; a reference's task is taken again.
 
     Raises:
         DataError: no task has pairs that line up.
     """
     if isinstance(pairs, PairSet):
         return pairs_for(model, pairs, seed=seed), ()
+    if pairs is None and reference is not None:
+        pairs = str(reference.about.data.get("name", ""))
+        pairs = pairs if pairs in PAIR_TASKS else None
+    task, notes = (pairs, ()) if pairs is not None else _suitable(model, n, seed)
+    drawn = sample(model, task, 2 * n, seed=seed, only_correct=False)
+    return pairs_for(model, drawn, seed=seed), notes
+
+
+def _suitable(model: Model, n: int, seed: int) -> tuple[str, tuple[str, ...]]:
+    """The first task that suits a model, or else the one of which most pairs line up; and why.
+
+    Raises:
+        DataError: no task has pairs that line up.
+    """
     shares: dict[str, float] = {}
-    for name in PAIR_TASKS if pairs is None else ():
+    passed: list[str] = []
+    for name in PAIR_TASKS:
         shares[name] = lined_up(model, name, 2 * n, seed=seed)
-        if shares[name] >= ENOUGH:
-            break
-    if pairs is None and not any(shares.values()):
+        if shares[name] < ENOUGH:
+            passed.append(f"{name!r}: {shares[name]:.0%} of its pairs line up")
+            continue
+        right, clear = _answered(model, name, seed)
+        if right >= ENOUGH and clear:
+            why = f"{right:.0%} of its answers are the model's own, and its total effect is clear"
+            note = f"task {name!r} was chosen ({why}, on {TRIED} other pairs), after {'; '.join(passed)}"
+            return name, (note,) if passed else ()
+        said = f"the model gives {right:.0%} of its answers" if right < ENOUGH else "no clear total effect"
+        passed.append(f"{name!r}: {said}")
+    if not any(shares.values()):
         raise DataError(
             f"no pairs of any task line up for the tokenizer of {model.name!r} ({', '.join(shares)}). Give "
             "pairs of your own, pairs=PairSet.build(model, ...)."
         )
-    task = max(shares, key=lambda name: shares[name]) if pairs is None else pairs
-    drawn = sample(model, task, 2 * n, seed=seed, only_correct=False)
-    first = next(iter(shares), task)
-    note = (
-        f"task {task!r} was chosen by the tokenizer alone: {shares.get(task, 1.0):.0%} of its pairs line up, "
-        f"and {shares.get(first, 1.0):.0%} of those of {first!r}; a model that cannot do it shows effects "
-        "all the same"
+    task = max(shares, key=lambda name: shares[name])
+    return task, (
+        f"no task suits this model ({'; '.join(passed)}), and {task!r} was taken, of which most pairs line "
+        "up: a model that cannot do it shows effects all the same",
     )
-    return pairs_for(model, drawn, seed=seed), (note,) if len(shares) > 1 else ()
+
+
+def _answered(model: Model, task: str, seed: int) -> tuple[float, bool]:
+    """The share of answers that a model gives, and whether the total effect is clear, on few pairs."""
+    found = sample(model, task, TRIED, seed=seed + 1, only_correct=False)
+    clean, corrupt = model.logits(found.clean).float(), model.logits(found.corrupt).float()
+    targets = Targets.of(found, clean.device)
+    measure = METRICS["logit-diff"]
+    change = (measure.values(clean, targets) - measure.values(corrupt, targets)).double()
+    clear = float(change.mean()) > 2 * float(change.std()) / len(change) ** 0.5
+    return float(METRICS["accuracy"].values(clean, targets).mean()), clear

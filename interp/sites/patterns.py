@@ -197,7 +197,7 @@ def _indices(row: Kind, text: str, layer: int, dims: Anatomy) -> list[int]:
 
 def _check_range(site: Site, dims: Anatomy) -> Site:
     if site.layer is not None:
-        one_layer(site.layer, dims.n_layers, dims.name, site.kind, index=site.index)
+        one_layer(site.layer, dims.n_layers, dims.name, site.kind)
         _layers(KINDS[site.kind], str(site.layer), dims)
         if site.index is not None:
             _indices(KINDS[site.kind], str(site.index), site.layer, dims)
@@ -249,13 +249,13 @@ def _layer_part(part: str, text: str, n_layers: int, name: str, kind: str) -> It
     raise SiteError(f"cannot read layers {text!r}. Write one of: 20   8,12   8-24:4   -1   50%   all")
 
 
-def one_layer(layer: int, n_layers: int, name: str, kind: str, *, index: int | None = None) -> int:
+def one_layer(layer: int, n_layers: int, name: str, kind: str) -> int:
     """Resolve one layer, counted from the end where negative, or say which layers there are."""
     if -n_layers <= layer < n_layers:
         return layer % n_layers
     nearest = str(n_layers - 1 if layer > 0 else 0)
-    nearest = f"{kind}.{nearest}" if kind else nearest
-    nearest += "" if index is None else f".{index}"
+    if kind:  # a name that can be typed as it stands
+        nearest = f"{kind}.{nearest}{'.*' if KINDS[kind].index == 'required' else ''}"
     raise SiteError(
         f"layer {layer} asked, but {name!r} has layers 0..{n_layers - 1} (-1 is the last). "
         f"Nearest: {nearest}."
