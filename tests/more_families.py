@@ -225,6 +225,8 @@ MORE: dict[str, dict[str, Any]] = {
     "rwkv": {"num_attention_heads": None, "attention_hidden_size": 32, "context_length": 64},
     "nanochat": {},
     "openai-gpt": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "head_dim": None},
+    "jetmoe": {**_EXPERTS, "kv_channels": 8, "num_attention_heads": None, "head_dim": None},
+    "cohere2_moe": _EXPERTS,
     "deepseek_v4": {**_EXPERTS, "layer_types": None},
 }
 """Overrides by Hugging Face ``model_type``, or by a name of ours."""

@@ -244,7 +244,7 @@ def test_a_gpu_gives_the_same_probes(kind: str) -> None:
         ({"names": ["a", "a"]}, "names are .*each once"),
         ({"targets": np.ones((240, 0))}, "names are .*give at least one"),
         ({"targets": np.full(240, np.inf)}, "targets hold numbers that are not finite"),
-        ({"names": ["a"]}, "1 names and 240 groups for 2 targets and 240 examples"),
+        ({"names": ["a"]}, "1 name and 240 groups for 2 targets and 240 examples"),
         ({"groups": [0]}, "2 names and 1 group"),
         ({"groups": [0] * 240}, "part has no examples"),
         ({"seeds": (-1,)}, "seed=-1 asked"),
