@@ -121,7 +121,8 @@ class ActivationStore:
         self._accept(acts)
         number = self.n_shards
         files = {site: write_tensors(_file(self._root, site, number), {site: t}) for site, t in acts.items()}
-        write_facts(_index(self._root, number), {"schema": SHARD_SCHEMA, "files": files, **facts_of(acts)})
+        record = {"schema": SHARD_SCHEMA, "number": number, "files": files, **facts_of(acts)}
+        write_facts(_index(self._root, number), record)
         self._lengths.append(len(acts))
         return number
 
@@ -207,9 +208,17 @@ class ActivationStore:
         """Compare every file with its recorded sha256, and return the number of files compared.
 
         Raises:
-            ArtifactError: naming the first file that is missing or differs.
+            ArtifactError: naming the first file that is missing, differs, or is of no shard of the store.
         """
         compared = 0
+        numbers = range(self.n_shards)
+        known = {_file(self._root, site, n) for site in self._header.get("sites", ()) for n in numbers}
+        extra = sorted(set(self._root.glob("*/*.safetensors")) - known)
+        if extra:
+            raise ArtifactError(
+                f"{extra[0]} belongs to no shard of this store. Remove it, or capture again into "
+                "another folder."
+            )
         for number in range(self.n_shards):
             for site, digest in self._record(number)["files"].items():
                 check_file(_file(self._root, site, number), digest)
@@ -254,6 +263,11 @@ class ActivationStore:
         if sorted(record["files"]) != sorted(self._header["sites"]):
             raise ArtifactError(
                 f"{_index(self._root, number)} does not list the store's sites. Capture again."
+            )
+        if record.get("number", number) != number:  # records of older versions have none
+            raise ArtifactError(
+                f"{_index(self._root, number)} is that of shard {record['number']}: shards were exchanged. "
+                "Capture again."
             )
         return record
 

@@ -145,6 +145,10 @@ class Activations:
         kept = replace(self, tensors={name: self.tensors[name] for name in names})
         return kept if examples is None else _with_rows(kept, indices(examples, len(self)))
 
+    def redacted(self) -> Activations:
+        """The same without what the prompts say: no texts, and -1 for every token id, with a warning."""
+        return _redacted(self)
+
     def stack(self, sites: Sites | None = None) -> Shaped[Tensor, "example ... layer dim"]:
         """Stack sites of one shape: ``[example layer dim]`` or ``[example pos layer dim]``.
 
@@ -237,6 +241,12 @@ def _refuse_unequal(shapes: Mapping[str, list[int]]) -> None:
         if shape != shapes[first]:
             found = f"cannot stack: {first} has shape {shapes[first]}, {name} has {shape}"
             raise DataError(f"{found}. Select sites of one width first, such as 'resid_post.*'.")
+
+
+def _redacted(acts: Activations) -> Activations:
+    note = "prompts and token ids were left out: an id of -1 stands for each token"
+    ids = tuple((-1,) * len(row) for row in acts.token_ids)
+    return replace(acts, texts=("",) * len(acts), token_ids=ids, warnings=(*acts.warnings, note))
 
 
 def _with_rows(acts: Activations, rows: list[int]) -> Activations:

@@ -99,6 +99,6 @@ def _fill(
             batch_size=settings.batch_size,
             device="cpu",
         )
-        texts = [tokens.texts[i] for i in rows] if settings.text else [""] * len(rows)
-        store.append(dataclasses.replace(part, texts=texts))
+        part = dataclasses.replace(part, texts=[tokens.texts[i] for i in rows])
+        store.append(part if settings.text else part.redacted())
         work.run.keep_partial()

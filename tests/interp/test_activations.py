@@ -145,6 +145,15 @@ def test_sites_come_in_execution_order_and_globs_follow_it() -> None:
     assert acts.select("resid_post.10,resid_post.0").keys() == ("resid_post.0", "resid_post.10")
 
 
+def test_redacted_activations_do_not_say_their_prompts() -> None:
+    """Token ids decode to the text; the lengths and the values stay."""
+    acts = Activations({"embed": torch.ones(2, 3)}, [[5, 6], [7]], [1, 0], ["a b", "c"])
+    bare = acts.redacted()
+    assert bare.token_ids == ((-1, -1), (-1,)) and bare.texts == ("", "")
+    assert torch.equal(bare["embed"], acts["embed"]) and bare.positions == acts.positions
+    assert "left out" in bare.warnings[-1] and acts.token_ids == ((5, 6), (7,))
+
+
 @pytest.mark.parametrize("asked", ["resid_post.2", Site("resid_post", 2), "blocks.2.hook_resid_post", "*.2"])
 def test_a_site_can_be_asked_by_any_of_its_names(asked: str | Site) -> None:
     acts = made()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -326,3 +327,24 @@ def test_memory_stays_flat_while_writing_and_reading(tmp_path: Path) -> None:
     total = sum(float(shard["head.0.3"].sum()) for shard in ActivationStore(tmp_path).shards())
     assert total != 0
     assert _memory() - before < 20
+
+
+def test_files_of_no_shard_are_named(filled: Path) -> None:
+    assert ActivationStore(filled).verify() > 0
+    extra = filled / "activations" / "head.0.3" / "00009.safetensors"
+    shutil.copy(filled / "activations" / "head.0.3" / "00002.safetensors", extra)
+    with pytest.raises(ArtifactError, match=r"00009\.safetensors belongs to no shard"):
+        ActivationStore(filled).verify()
+
+
+def test_exchanged_shards_are_named(filled: Path) -> None:
+    """With their indexes, so that every checksum is right."""
+    root = filled / "activations"
+    for one in sorted(root.glob("*/00000.*")):
+        two = one.with_stem("00001")
+        spare = one.with_stem("spare")
+        one.rename(spare)
+        two.rename(one)
+        spare.rename(two)
+    with pytest.raises(ArtifactError, match=r"00000\.json is that of shard 1: shards were exchanged"):
+        ActivationStore(filled)
