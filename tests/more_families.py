@@ -237,10 +237,8 @@ _TYPES = {"gemma4_shared": "gemma4_text", "gemma4_moe": "gemma4_text"}
 @cache
 def build(kind: str) -> PreTrainedModel:
     """Make the tiny model of a type, initialised with every parameter random; do not change it."""
-    name = _TYPES.get(kind, kind)
-    config = AutoConfig.for_model(
-        name, **{k: v for k, v in (COMMON | (MORE | ODD)[kind]).items() if v is not None}
-    )
+    name, settings = _TYPES.get(kind, kind), COMMON | (MORE | ODD)[kind]
+    config = AutoConfig.for_model(name, **{k: v for k, v in settings.items() if v is not None})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
