@@ -38,6 +38,8 @@ FILES = (
 )
 FOLDERS = ("result", "tables", "figures", "probes", "activations", "cells")
 LAYOUT = (*FILES, *FOLDERS)
+READ = ("result", "probes", "activations", "cells")
+"""The folders whose files are read back as part of a run; a picture may be put among the figures."""
 SMALL = 1 << 22
 """Bytes of a file whose content is compared whenever a run is read: its tables and numbers."""
 
@@ -145,7 +147,7 @@ def verify(path: str | Path) -> dict[str, Any]:
     for name, known in manifest(Path(path)).items():
         _same(member(Path(path), name), known)
     listed = {member(Path(path), name) for name in manifest(Path(path))}
-    for folder in (Path(path) / name for name in FOLDERS):
+    for folder in (Path(path) / name for name in READ):
         extra = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder))
         if strange := [file for file in extra if file not in listed]:
             raise ArtifactError(

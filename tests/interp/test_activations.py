@@ -147,7 +147,7 @@ def test_sites_come_in_execution_order_and_globs_follow_it() -> None:
 
 def test_redacted_activations_do_not_say_their_prompts() -> None:
     """Token ids decode to the text; the lengths and the values stay."""
-    acts = Activations({"embed": torch.ones(2, 3)}, [[5, 6], [7]], [1, 0], ["a b", "c"])
+    acts = Activations({"embed": torch.ones(2, 3)}, [[5, 6], [7]], [1, 0], ["a b", "c"], "print", "m")
     bare = acts.redacted()
     assert bare.token_ids == ((-1, -1), (-1,)) and bare.texts == ("", "")
     assert torch.equal(bare["embed"], acts["embed"]) and bare.positions == acts.positions

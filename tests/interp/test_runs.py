@@ -68,13 +68,15 @@ def test_a_damaged_table_of_the_same_size_is_seen_when_a_run_is_opened(tmp_path:
 
 
 def test_a_file_that_is_no_part_of_a_run_is_named(tmp_path: Path) -> None:
-    """In a folder of the run's own; what a user puts beside them is no concern of ours."""
+    """In a folder that is read back; what a user puts beside, or among the figures, is no concern of ours."""
     path = finished(tmp_path / "x")
     (path / "notes.txt").write_text("mine")
-    (path / "figures" / ".DS_Store").write_text("")
+    (path / "figures" / "own.svg").write_text("<svg/>")
+    (path / "activations" / "index").mkdir(parents=True)
+    (path / "activations" / ".DS_Store").write_text("")
     runs.verify(path)
-    (path / "figures" / "extra.svg").write_text("<svg/>")
-    with pytest.raises(ArtifactError, match=r"extra\.svg is not in the manifest"):
+    (path / "activations" / "index" / "00007.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"00007\.json is not in the manifest"):
         runs.verify(path)
 
 
