@@ -15,7 +15,6 @@ __all__ = [
     "ModelError",
     "OutOfMemoryError",
     "SiteError",
-    "counted",
 ]
 
 
@@ -67,8 +66,3 @@ class GateError(InterpError):
     """Report a finished run that failed a requested gate such as ``--fail-under`` (exit code 7)."""
 
     exit_code = 7
-
-
-def counted(n: int, one: str, many: str = "") -> str:
-    """A number of things: ``1 group``, ``12 groups``; ``many`` where the plural takes more than an s."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -27,7 +27,8 @@ from interp.cli.options import (
     options,
 )
 from interp.cli.session import CHOSEN, Outcome, Session, quiet
-from interp.errors import ConfigError, GateError, InterpError, counted
+from interp.errors import ConfigError, GateError, InterpError
+from interp.results.shapes import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -459,7 +460,7 @@ def prompt_job(settings: PromptSettings, passes: float, least: int = 1) -> Job:
         least=min(least, len(texts)),
         texts=texts,
         passes=lambda n: passes * n,
-        shown=lambda n: f"{counted(n, 'prompt')}",
+        shown=lambda n: f"{n:,} prompts",
     )
 
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "capture": ("capture", "Save a model's activations, sharded and resumable."),
     "decode": ("decode", "Read concepts out of a prompt."),
     "lens": ("lens", "See which word each layer of a prompt stands for."),
+    "claims": ("claims", "See what a vector symbolic algebra adds, claim by claim."),
     "patch": ("patch", "Rank parts of a model by their causal effect on the answer."),
     "compare": ("compare", "Run analyses again at other precisions, and judge what survives."),
     "doctor": ("doctor", "Check the environment and a model; exit 4 when a check fails."),

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from interp.errors import counted
 from interp.results.codec import UNSAVED
 from interp.results.findings import Finding, named
 from interp.results.result import Result
@@ -144,7 +143,7 @@ class FindingsResult(Result):
             "curve",
             dict(zip(columns, zip(*rows, strict=True), strict=True)),
             f"{name}, layer by layer",
-            f"{counted(len(found[0].values), 'item')} in {counted(found[0].n_groups, 'group')}. "
+            f"{len(found[0].values):,} items in {found[0].n_groups:,} groups. "
             "Bands: 95% intervals over groups.",
             x="layer",
             y=found[0].unit or "value",

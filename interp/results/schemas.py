@@ -11,6 +11,7 @@ SCHEMAS: dict[str, str] = {
     "interp.causal/2": "interp.analyses.causal.result:CausalUse",
     "interp.certificate/2": "interp.models.certificate:Certificate",
     "interp.circuit-transfer/1": "interp.mediation.circuits.transfer:CircuitTransfer",
+    "interp.claims/1": "interp.analyses.claims.result:ClaimsResult",
     "interp.comparison/3": "interp.quantization.comparison.value:Comparison",
     "interp.concepts/2": "interp.analyses.concepts.result:ConceptResult",
     "interp.contributions/2": "interp.mediation.contributions:Contributions",

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from probes.hyperdimensional.encoders import Linear
 from probes.hyperdimensional.fitted import Fitted
-from probes.statistics.groups import counted
 from probes.vsa.codebook import Codebook
 
 __all__ = ["NotLinearError", "Replacement", "ScoreMap", "edited", "score_map"]
@@ -121,10 +120,7 @@ def _pairs(replace: Replacement, n: int) -> list[tuple[tuple[str, str], ...]]:
     if isinstance(replace, Mapping):
         return [tuple(replace.items())] * n
     if len(replace) != n:
-        raise ValueError(
-            f"{counted(len(replace), 'pair')} for {counted(n, 'state')}; give one (old, new) per state, or a "
-            "mapping."
-        )
+        raise ValueError(f"{len(replace)} pairs for {n} states; give one (old, new) per state, or a mapping.")
     return [((old, new),) for old, new in replace]
 
 

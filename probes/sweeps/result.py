@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from probes.evaluation.splits import Split
 from probes.statistics import BestOf, Estimate, best_of, bootstrap
-from probes.statistics.groups import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -147,6 +146,5 @@ class Sweep:
 
     def __repr__(self) -> str:
         """What was swept, in one line."""
-        sizes = {"seed": self.seeds, "layer": self.layers, "target": self.targets}
-        shape = " x ".join(counted(len(held), name) for name, held in sizes.items())
+        shape = f"{len(self.seeds)} seeds x {len(self.layers)} layers x {len(self.targets)} targets"
         return f"Sweep({self.kind!r}, {shape}, mean test {self.metric} {self.test.mean():.3f})"

@@ -93,6 +93,13 @@ def concepts() -> Result:
     return replace(found, causal=causal_use(model, found, prompts=6))
 
 
+def claimed() -> Result:
+    """Two claims on few prompts, whose controls and plain readers are all there."""
+    from interp.analyses.claims import claims
+
+    return claims(demo(), ["parts", "bindings"], layer=20, sizes=(150, 40, 40), dimension=256)
+
+
 def decoded() -> Result:
     """One prompt, read by a probe that was trained on a few prompts."""
     from interp.analyses.concepts import decode
@@ -161,6 +168,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.contributions/2": lambda: mediation.direct_logit_attribution(circuit().model, circuit().pairs),
     "interp.cost/2": compared_results.cost_of_a_model,
     "interp.curve/2": curve,
+    "interp.claims/1": claimed,
     "interp.decode/1": decoded,
     "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from interp.errors import counted
 from interp.quantization.comparison.tables import grouped
 from interp.quantization.comparison.verdicts import Cell, Judged
 from interp.results.measured import slug
@@ -128,7 +127,7 @@ def _curve(
         "curve",
         dict(zip(("x", "series", "value", "low", "high"), zip(*points, strict=True), strict=True)),
         f"{name}: {curve}, layer by layer",
-        f"{counted(first.n, 'item')} in {counted(first.n_groups, 'group')}. "
+        f"{first.n:,} items in {first.n_groups:,} groups. "
         + ("Bands: 95% intervals over groups." if banded else "No band: these are no means of items."),
         x="layer",
         y=first.unit or "value",
@@ -164,8 +163,7 @@ def _scatters(cells: Sequence[Cell]) -> Iterator[Figure]:
                 "scatter",
                 {"name": names, "series": series, "x": x, "y": y},
                 f"{analysis}: effects in the reference and in the other model",
-                f"One mark per mediator and model ({counted(len(set(names)), 'mediator')}); on the dashed "
-                "line both "
+                f"One mark per mediator and model ({len(set(names)):,} mediators); on the dashed line both "
                 "are the same.",
                 x="effect in the reference",
                 y="effect in the other model",

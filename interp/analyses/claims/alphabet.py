@@ -1,0 +1,71 @@
+"""Claim: an alphabet of thousands of concepts that no label ever covered."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from interp.analyses.claims.evidence import Evidence, Setting
+from interp.analyses.concepts.trial import by_lens, concept_tokens, embeddings
+from interp.tasks.protocols import PROTOCOLS
+from probes.vsa import MAP, Codebook
+from probes.vsa.algebra import unit
+
+__all__ = ["alphabet"]
+
+
+def alphabet(setting: Setting) -> Evidence:
+    """Translate states into the model's final ones, project, and name the nearest of all concepts.
+
+    The translator (``interp.lenses``) was fitted on text that the model wrote, without a label; the codebook
+    is made from the model's own unembedding.
+    """
+    row = PROTOCOLS["concept-disjoint"]
+    drawn = row.items(seed=setting.seed, sizes=(1, 1, setting.sizes[2]))
+    items = drawn.part("test")
+    texts, gold = [item.text for item in items], [item.answer for item in items]
+    names = tuple(drawn.concepts)
+    tokens = concept_tokens(setting.model, names)
+    rows = embeddings(setting.model, tokens)
+    book = Codebook.from_embeddings(MAP(setting.dimension), names, rows, seed=setting.seed)
+    states = setting.states(texts)
+    final = _final(setting, states)
+    centred = unit(final - rows.mean(dim=0))
+    assert book.projection is not None and book.embeddings is not None
+    matrix = book.projection.matrix(book.algebra)
+
+    def named(scores: Float[torch.Tensor, "example concept"]) -> Int[np.ndarray, " example"]:
+        read = scores.argmax(dim=1).tolist()
+        return np.array([int(names[at] == name) for at, name in zip(read, gold, strict=True)])
+
+    vectors, untrained = final @ matrix, _final(setting.untrained, setting.untrained.states(texts)) @ matrix
+    other = torch.randperm(len(final), generator=torch.Generator().manual_seed(setting.seed))
+    lens = by_lens(setting.model, states, names)
+    return Evidence(
+        f"the answer, among {len(names):,} concepts, without a label",
+        named(book.similarities(vectors)),
+        {
+            "random weights": named(book.similarities(untrained)),
+            "a permuted codebook": named(book.permuted(setting.seed).similarities(vectors)),
+            "another prompt's state": named(book.similarities(vectors[other])),
+        },
+        {
+            "the translator without the algebra": named(final @ book.embeddings.T),
+            "the translator, centred": named(centred @ book.embeddings.T),
+            "the logit lens": np.array([int(a == b) for a, b in zip(lens, gold, strict=True)]),
+        },
+        [item.fact for item in items],
+        note="the translator was fitted on text of the model's own; names of several tokens are the mean of "
+        "their rows",
+    )
+
+
+def _final(
+    setting: Setting, states: Float[torch.Tensor, "example d_model"]
+) -> Float[torch.Tensor, "example d_model"]:
+    """The final states that a layer's are translated to."""
+    from interp.lenses import TranslatorLens
+
+    lens = TranslatorLens.of(setting.model, [setting.layer], seed=setting.seed)
+    return lens.final_states(states, setting.layer).float().cpu()

@@ -1,0 +1,164 @@
+"""What a claim rests on: readings, prompt by prompt, of the algebra, its controls and plain readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from interp.models.model import Model
+from probes.statistics import Estimate, bootstrap, paired_difference
+
+__all__ = ["Arm", "Claim", "Evidence", "Part", "Setting", "judged"]
+
+Right = Int[np.ndarray, " example"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Another reader of the same prompts.
+
+    Attributes:
+        name: what it is.
+        estimate: the share it reads right.
+        difference: the algebra's share less this one, paired by prompt.
+    """
+
+    name: str
+    estimate: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of what is read, by the algebra and by the plain alternative."""
+
+    name: str
+    algebra: Estimate
+    plain: Estimate
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the table.
+
+    Attributes:
+        name: a key of ``CLAIMS``.
+        measure: what is counted, of which share is meant.
+        found: the share of the trained model's states, read through the algebra.
+        controls: what must be beaten, the hardest first.
+        alternatives: readers without the algebra, the strongest first.
+        parts: the pieces of what is read, where there are several.
+        note: what a reader should know.
+    """
+
+    name: str
+    measure: str
+    found: Estimate
+    controls: tuple[Arm, ...]
+    alternatives: tuple[Arm, ...]
+    parts: tuple[Part, ...] = ()
+    note: str = ""
+
+    @property
+    def shown(self) -> bool:
+        """Whether every control is beaten."""
+        return all(arm.difference.interval.low > 0 for arm in self.controls)
+
+    @property
+    def verdict(self) -> str:
+        """What the intervals allow one to say."""
+        if not self.shown:
+            worst = min(self.controls, key=lambda arm: arm.difference.interval.low)
+            return f"not shown: {worst.name} may do as well"
+        best = self.alternatives[0]
+        if best.difference.interval.low > 0:
+            return f"the algebra reads more than {best.name}"
+        if best.difference.interval.high < 0:
+            return f"holds, but the algebra reads less than {best.name}"
+        return f"holds, and the algebra gives nothing over {best.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """1 for every test prompt that is read right, by each reader.
+
+    Attributes:
+        measure: what counts as right.
+        right: of the trained model's states, through the algebra.
+        controls: name -> of each control.
+        alternatives: name -> of each reader without the algebra.
+        groups: the fact of each prompt: what intervals are over.
+        parts: name -> (through the algebra, without it), for each piece of what is read.
+        note: what a reader should know.
+    """
+
+    measure: str
+    right: Right
+    controls: Mapping[str, Right]
+    alternatives: Mapping[str, Right]
+    groups: Sequence[str]
+    parts: Mapping[str, tuple[Right, Right]] = field(default_factory=dict)
+    note: str = ""
+
+
+def judged(name: str, found: Evidence, seed: int) -> Claim:
+    """Intervals and paired differences of what was read."""
+    groups = list(found.groups)
+
+    def share(right: Right) -> Estimate:
+        return bootstrap(right, groups=groups, seed=seed, support="share")
+
+    def arms(known: Mapping[str, Right]) -> tuple[Arm, ...]:
+        rows = [
+            Arm(
+                other,
+                share(right),
+                paired_difference(found.right, right, groups=groups, seed=seed, support="share"),
+            )
+            for other, right in known.items()
+        ]
+        return tuple(sorted(rows, key=lambda arm: -arm.estimate.value))
+
+    parts = tuple(Part(part, share(own), share(plain)) for part, (own, plain) in found.parts.items())
+    controls, alternatives = arms(found.controls), arms(found.alternatives)
+    return Claim(name, found.measure, share(found.right), controls, alternatives, parts, found.note)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all claims are measured on.
+
+    Attributes:
+        model: what is read.
+        layer: whose ``resid_post``, at the last token.
+        sizes: prompts for training, validation and test, at most.
+        dimension: of the hypervectors.
+        seed: of every draw.
+        given: the same architecture with random weights; made where left out.
+    """
+
+    model: Model
+    layer: int
+    sizes: tuple[int, int, int]
+    dimension: int
+    seed: int
+    given: Model | None = None
+
+    @cached_property
+    def untrained(self) -> Setting:
+        """The same on random weights."""
+        from interp.models.loading import load
+
+        twin = self.given or load(self.model.hf, weights="random", tokenizer=self.model.tokenizer)
+        return replace(self, model=twin)
+
+    def states(self, texts: Sequence[str]) -> Float[torch.Tensor, "example d_model"]:
+        """The states at the last token of texts."""
+        site = f"resid_post.{self.layer}"
+        found = self.model.capture(list(texts), [site], "last", device="cpu", dtype=torch.float32)
+        return found[site]

@@ -1,0 +1,109 @@
+"""Claims about the algebra on one model: the table of claims, and the function that measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from tqdm.auto import tqdm
+
+from interp.analyses.claims.abstention import abstention
+from interp.analyses.claims.alphabet import alphabet
+from interp.analyses.claims.bindings import bindings
+from interp.analyses.claims.evidence import Evidence, Setting, judged
+from interp.analyses.claims.parts import parts
+from interp.analyses.claims.result import CapacityPoint, ClaimsResult
+from interp.errors import ConfigError
+from interp.models.loading import ModelLike, as_model
+from interp.models.model import Model
+from interp.results import About
+from interp.sites import parse_layers
+from probes.statistics import bootstrap
+from probes.vsa import MAP, measured_accuracy
+
+__all__ = ["CLAIMS", "ClaimRow", "claims"]
+
+LAYER = "85%"
+SIZES = (2000, 400, 600)
+DIMENSIONS, ITEMS, CONCEPTS, ASKED = (256, 1024, 4096), (5, 10, 20, 50, 100, 200), 500, 300
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """What the algebra is said to do.
+
+    Attributes:
+        description: one line.
+        measure: gives what was read, prompt by prompt.
+    """
+
+    description: str
+    measure: Callable[[Setting], Evidence]
+
+
+CLAIMS: dict[str, ClaimRow] = {
+    "parts": ClaimRow("subject, relation and answer out of one state, by unbinding their roles", parts),
+    "bindings": ClaimRow("bindings of one prompt, asked by any key when read, with one probe", bindings),
+    "alphabet": ClaimRow("thousands of concepts that no label covered, through the translator", alphabet),
+    "abstention": ClaimRow("silence where nothing is known, at a risk that holds on new prompts", abstention),
+}
+
+
+def claims(
+    model: ModelLike,
+    which: Collection[str] | None = None,
+    *,
+    layer: int | str = LAYER,
+    sizes: tuple[int, int, int] = SIZES,
+    dimension: int = 4096,
+    seed: int = 0,
+    random_model: Model | None = None,
+    progress: bool = False,
+) -> ClaimsResult:
+    """Measure what a vector symbolic algebra adds, each claim beside its controls and a plain reader.
+
+    Args:
+        model: what is read.
+        which: keys of ``CLAIMS``; all where left out.
+        layer: whose ``resid_post``, at the last token, in the grammar of layers.
+        sizes: prompts for training, validation and test of each claim, at most.
+        dimension: of the hypervectors.
+        seed: of every draw and interval.
+        random_model: the same architecture with random weights; made where left out.
+        progress: show progress bars.
+
+    Raises:
+        ConfigError: an unknown claim, or several layers.
+        SiteError: no such layer.
+        DataError: a concept that the tokenizer does not know.
+    """
+    model = as_model(model)
+    names = tuple(CLAIMS) if which is None else tuple(which)
+    for name in names:
+        if name not in CLAIMS:
+            raise ConfigError(f"claim {name!r} asked; there are: {', '.join(CLAIMS)}.")
+    layers = parse_layers(layer, model.n_layers, name=model.name, kind="resid_post")
+    if len(layers) != 1:
+        raise ConfigError(f"layer {layer!r} names {len(layers)} layers; claims are read at one.")
+    setting = Setting(model, layers[0], sizes, dimension, seed, random_model)
+    found = tuple(
+        judged(name, CLAIMS[name].measure(setting), seed)
+        for name in tqdm(names, desc="claims", disable=not progress)
+    )
+    notes = {arm.estimate.note for one in found for arm in (*one.controls, *one.alternatives)}
+    return ClaimsResult(
+        about=About(model.described, {"name": "claims", "sizes": list(sizes)}),
+        seed=seed,
+        warnings=tuple(sorted(filter(None, notes | {one.found.note for one in found}))),
+        layer=layers[0],
+        claims=found,
+        capacity=tuple(_point(dimension, items, seed) for dimension in DIMENSIONS for items in ITEMS),
+        concepts=CONCEPTS,
+    )
+
+
+def _point(dimension: int, items: int, seed: int) -> CapacityPoint:
+    found = measured_accuracy(MAP(dimension), items, CONCEPTS, asked=ASKED, seed=seed)
+    counts = [1] * found.right + [0] * (found.asked - found.right)
+    estimate = bootstrap(counts, support="share")
+    return CapacityPoint(dimension, items, found.accuracy, estimate.interval, found.expected)

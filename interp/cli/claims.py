@@ -1,0 +1,98 @@
+"""``interp claims``: what a vector symbolic algebra adds, beside controls and readers without it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from interp.cli.budget import Job
+from interp.cli.frame import Made, Work, command
+from interp.cli.options import RunSettings, SchemeSettings, choose, flag
+
+__all__ = ["claims"]
+
+EXAMPLES = (
+    "interp claims --layer 20",
+    "interp claims --model smollm2 --layer 24 --claims parts,abstention --full",
+)
+SHARES = (0.67, 0.13, 0.2)
+"""Of --limit: training, validation and test."""
+LEAST, FIT = 600, 1e-4
+"""Seconds of all fits of a claim for each prompt and unit of width, roughly: measured."""
+
+
+def _claims() -> Collection[str]:
+    from interp.analyses.claims import CLAIMS
+
+    return CLAIMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsSettings(RunSettings, SchemeSettings):
+    """Ask what a vector symbolic algebra adds: one row for each claim.
+
+    Each row has the trained model, the hardest control, the strongest reader without the algebra, and the
+    difference with its interval. --limit is the number of prompts of each claim.
+    """
+
+    layer: str = flag(
+        "85%", "The layer to read, counted from 0: 20   -1   50%.", metavar="LAYER", shown="85%"
+    )
+    claims: tuple[str, ...] | None = flag(
+        None, "Which claims (parts, bindings, alphabet, abstention).", metavar="NAMES", shown="all"
+    )
+
+    def check(self) -> None:
+        """Refuse an unknown claim."""
+        super().check()
+        for name in self.claims or ():
+            choose("--claims", name, _claims())
+
+    def about(self) -> str:
+        """The claims that are measured."""
+        return "-".join(self.claims) if self.claims else "claims"
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of the claims."""
+        return self.claims or tuple(_claims())
+
+
+@command(ClaimsSettings, examples=EXAMPLES)
+def claims(work: Work, settings: ClaimsSettings) -> Made:
+    """Measure the claims on a model."""
+    from interp.analyses.claims import claims as measured
+    from interp.analyses.claims.run import SIZES
+
+    settings = work.sized(settings, lambda: _job(work, settings))
+    sizes = SIZES
+    if settings.limit is not None:
+        train, held, test = (max(1, round(settings.limit * share)) for share in SHARES)
+        sizes = (train, held, test)
+    result = measured(
+        work.certified(),
+        settings.claims,
+        layer=settings.layer,
+        sizes=sizes,
+        seed=settings.seed,
+        progress=work.session.progress,
+    )
+    return Made(result)
+
+
+def _job(work: Work, settings: ClaimsSettings) -> Job:
+    """What the claims take: passes of the model and its untrained twin, and the fits."""
+    from interp.analyses.claims.run import SIZES
+    from interp.tasks.protocols import PROTOCOLS
+
+    row, claims = PROTOCOLS["concept-disjoint"], len(settings.chosen)
+    texts = [item.text for item in row.items(seed=settings.seed, sizes=(100, 1, 1)).items]
+    fits = FIT * work.model.d_model * claims
+    return Job(
+        whole=sum(SIZES),
+        least=LEAST,
+        texts=texts,
+        passes=lambda n: 2.0 * claims * n,
+        besides=lambda n: fits * n,
+        shown=lambda n: f"{n:,} prompts for each claim",
+    )
