@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 
 from interp.errors import DataError, ModelError
-from interp.lenses.translator import TranslatorLens, gathered
+from interp.lenses.gathering import gathered
 from interp.models.model import Model
 from interp.models.readout import Readout
 from interp.models.tokens import continuations
@@ -20,7 +20,7 @@ from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
 from interp.tasks.world import World
 from probes.hyperdimensional import Decodings, HyperdimensionalProbe
 from probes.hyperdimensional.retraining import read_retrained
-from probes.translation import Translator, fit_translator
+from probes.translation import fit_translator
 from probes.vsa import MAP, Codebook
 
 __all__ = [
@@ -110,15 +110,18 @@ def by_translator(trial: Trial, states: Float[torch.Tensor, "example d_model"], 
     """
     model, names = trial.model, trial.codebook.names
     readout = Readout.precise(model.architecture)
-    fitted: dict[int, Translator] = {}
+    final = readout.normed  # after the last block nothing is left to translate
     if layer < model.n_layers - 1:
         parts = ([trial.token_ids[row] for row in trial.rows(part)] for part in ("train", "validation"))
         train, held = (gathered(model, [layer], [tuple(ids) for ids in part], readout) for part in parts)
-        fitted[layer] = fit_translator(train.moments[layer], held.moments[layer])
-    lens = TranslatorLens(readout, (layer,), fitted, {})
+        final = fit_translator(train.moments[layer], held.moments[layer])
     tokens = [ids[0] for ids in concept_tokens(model, names)]
-    found = [lens.logits(states[part], layer)[:, tokens].argmax(dim=1) for part in lens.parts(len(states))]
-    return [names[at] for at in torch.cat(found).tolist()]
+    home = readout.architecture.device
+    found: list[int] = []
+    for part in readout.parts(len(states)):
+        logits = readout.of_normed(final(states[part].to(home, readout.dtype)))
+        found += logits[:, tokens].argmax(dim=1).tolist()
+    return [names[at] for at in found]
 
 
 def codebook_of(
