@@ -161,6 +161,16 @@ def lenses() -> list[dict[str, Any]]:
     ]
 
 
+def readers() -> list[dict[str, Any]]:
+    """List what `interp audit` can audit: every lens, and readers that are trained."""
+    from interp.analyses.readers.table import READERS
+    from interp.lenses import LENSES
+
+    rows = [(row.name, row.description, row.fitted or "nothing") for row in LENSES.values()]
+    rows += [(row.name, row.description, "true statements") for row in READERS.values()]
+    return [dict(zip(("reader", "what it makes of a state", "fitted on"), row, strict=True)) for row in rows]
+
+
 def estimands() -> list[dict[str, Any]]:
     """List what an effect can be an estimate of."""
     from interp.mediation import ESTIMANDS
@@ -209,6 +219,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "analyses": analyses,
     "sites": sites,
     "lenses": lenses,
+    "readers": readers,
     "probes": probes,
     "runs": runs,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -10,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from interp.errors import ConfigError, ModelError
 
-__all__ = ["FACTS", "active", "base_of", "with_adapters", "without_wrapper"]
+__all__ = ["FACTS", "active", "base_of", "low_rank", "with_adapters", "without_wrapper"]
 
 FACTS = "adapter_config.json"
 
@@ -83,3 +85,36 @@ def with_adapters(hf: PreTrainedModel, folders: Sequence[str | os.PathLike[str]]
     assert inner is not None
     outer.base_model.set_adapter(names)
     return inner.eval().requires_grad_(False)
+
+
+def low_rank(
+    hf: PreTrainedModel, *, layers: Sequence[int], modules: Sequence[str], rank: int, seed: int
+) -> tuple[Any, PreTrainedModel]:
+    """Put an untrained low-rank adapter (LoRA) on a copy of a model, for training.
+
+    Args:
+        hf: the model; it stays as it is.
+        layers: the blocks whose modules are adapted.
+        modules: their names inside a block, such as ``down_proj``.
+        rank: of the change of each matrix.
+        seed: of the first values.
+
+    Returns:
+        The ``PeftModel``, whose ``save_pretrained`` writes the adapter alone, and the model inside.
+
+    Raises:
+        ModelError: PEFT is not installed.
+    """
+    if find_spec("peft") is None:
+        raise ModelError("teaching a model needs the package peft: pip install peft.")
+    from peft import LoraConfig, get_peft_model
+
+    given = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=list(modules), layers_to_transform=list(layers)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        outer: Any = get_peft_model(copy.deepcopy(hf), given)
+    inner = without_wrapper(outer)
+    assert inner is not None
+    return outer, inner
