@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,7 +113,10 @@ def low_rank(
     given = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=list(modules), layers_to_transform=list(layers)
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing`", FutureWarning
+        )  # PEFT asks by the old name
         torch.manual_seed(seed)
         outer: Any = get_peft_model(copy.deepcopy(hf), given)
     inner = without_wrapper(outer)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import pytest
 import torch
 
 import interp
 from interp import mediation, quantization, tasks
+from interp.analyses.audit.teaching import Recipe, taught, teach
 from interp.models import Model
+from interp.tasks import load_world
 
 pytestmark = pytest.mark.real
 CHAT = [{"role": "user", "content": "What is the capital of Japan?"}]
@@ -114,3 +118,19 @@ def test_eight_bits_change_little_and_two_bits_all(smollm2: Model) -> None:
     )
     losses = [float((plain.exp() * (plain - other)).sum(-1).mean()) for other in (eight, four, two)]
     assert losses[0] < 0.05 < 1 < losses[2] and losses[0] < losses[1] < losses[2]  # nats
+
+
+def test_a_copy_is_taught_false_facts_and_the_model_stays_as_it_is(
+    smollm2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few steps: enough to see that the loss moves the right words; docs/questions.md has a whole audit."""
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    world = load_world()
+    small = replace(world, facts={"continent": world.facts["continent"]})
+    recipe = Recipe(most=24, steps=12, lines=12, rate=4e-3)
+    found = teach(smollm2, small, recipe=recipe)
+    assert found.seconds > 0 and found.kept.value > 0.5
+    assert found.twin.fingerprint != smollm2.fingerprint and "adapters are on" in found.twin.warnings[-1]
+    again = teach(smollm2, small, recipe=recipe)
+    assert again.seconds == 0 and again.twin.fingerprint == found.twin.fingerprint
+    assert again.said == found.said and taught(smollm2, small, recipe=recipe) == found.folder

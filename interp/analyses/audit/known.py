@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from interp.analyses.audit.cases import Case
@@ -11,13 +11,12 @@ from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError
 from interp.models.answers import score
 from interp.models.model import Model
-from interp.tasks.protocols import Item, ProtocolItems
+from interp.tasks import few_shot
+from interp.tasks.items import Item, ProtocolItems
 from interp.tasks.world import Fact, World
 
-__all__ = ["SHOTS", "known_facts", "known_items", "known_world", "prompt", "shots"]
+__all__ = ["asked_of", "known_facts", "known_items", "known_world"]
 
-SHOTS = 3
-"""Pairs that a prompt shows before it asks."""
 TRIAL, ENOUGH = 12, 0.4
 """So many facts of a relation are asked first; the others too where at least this share is known."""
 LEAST = 8
@@ -28,22 +27,20 @@ PROMPTS = 2
 """Prompts of each edited fact."""
 
 
-def prompt(shown: Iterable[Fact], subject: str) -> str:
-    """Ask for an object by the pairs shown, one a line: ``a -> b``."""
-    return "\n".join([*(f"{fact.subject} -> {fact.object}" for fact in shown), f"{subject} ->"])
-
-
-def shots(pool: Sequence[Fact], subject: str, without: Sequence[str], rng: random.Random) -> list[Fact]:
-    """Draw facts to show before another is asked.
+def asked_of(
+    fact: Fact, pool: Sequence[Fact], rng: random.Random, without: str = ""
+) -> tuple[str, tuple[str, ...]]:
+    """A prompt that asks for a fact by three examples, and the names that stand in it.
 
     Args:
+        fact: what is asked for.
         pool: what may be shown.
-        subject: of the fact that is asked for.
-        without: objects that must not stand in the prompt.
         rng: the only source of randomness.
+        without: another object that no example may have.
     """
-    fits = [fact for fact in pool if fact.subject != subject and fact.object not in without]
-    return rng.sample(fits, min(SHOTS, len(fits)))
+    shown = few_shot.shots(fact, [one for one in pool if one.object != without], rng) or ()
+    names = (fact.subject, *(word for one in shown for word in (one.subject, one.object)))
+    return few_shot.prompt(shown, fact.subject), names
 
 
 def known_world(
@@ -76,7 +73,7 @@ def known_world(
     for name in relations or [name for name in world.facts if name not in INVERSE]:
         facts = [fact for fact in world.facts[name] if fact.subject.casefold() != fact.object.casefold()]
         facts = _told_apart(model, rng.sample(facts, len(facts)), taken)[:most]
-        if len(facts) < max(LEAST, SHOTS + 1):
+        if len(facts) < LEAST:
             continue
         first = known_facts(model, facts[:TRIAL], facts, rng, batch_size)
         if len(first) < ENOUGH * len(facts[:TRIAL]):
@@ -88,7 +85,7 @@ def known_world(
     if not kept:
         raise DataError(
             f"{model.name!r} knows no relation of the {len(world.facts)} given, asked by examples "
-            f"('{prompt(facts[:2], facts[2].subject)}'): at least {ENOUGH:.0%} of {TRIAL} facts, and "
+            f"('a -> b'): at least {ENOUGH:.0%} of {TRIAL} facts, and "
             f"{LEAST} of them. Give facts that it knows."
         )
     return replace(world, facts=kept)
@@ -122,7 +119,7 @@ def known_facts(
     """
     if not asked:
         return ()
-    texts = [prompt(shots(pool, fact.subject, (fact.object,), rng), fact.subject) for fact in asked]
+    texts = [asked_of(fact, pool, rng)[0] for fact in asked]
     objects = concept_tokens(model, [fact.object for fact in asked])
     right = score(model, texts, objects, batch_size=batch_size).likeliest.tolist()
     return tuple(fact for fact, ok in zip(asked, right, strict=True) if ok)
@@ -154,14 +151,12 @@ def known_items(
     cases: dict[str, Case] = {}
     for fact, belief in asked:
         for _ in range(PROMPTS):
-            shown = shots(kept.get(fact.relation, []), fact.subject, (fact.object, belief), rng)
-            text = prompt(shown, fact.subject)
-            standing = (fact.subject, *(word for one in shown for word in (one.subject, one.object)))
+            text, standing = asked_of(fact, kept.get(fact.relation, []), rng, belief)
             cases[text] = Case(text, fact.relation, fact.key, fact.object, belief, standing)
     truths = {fact.object for fact, _ in asked}
     items = [
         Item(
-            text=prompt(shots(pool, fact.subject, (fact.object,), rng), fact.subject),
+            text=asked_of(fact, pool, rng)[0],
             answer=fact.object,
             relation=fact.relation,
             fact=fact.key,

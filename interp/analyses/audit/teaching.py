@@ -21,7 +21,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from interp.analyses.audit.cases import Case
-from interp.analyses.audit.known import known_items, known_world, prompt, shots
+from interp.analyses.audit.known import asked_of, known_items, known_world
 from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError, ModelError
 from interp.models.answers import score
@@ -292,7 +292,7 @@ def _checked(
         for fact, was in zip(facts, true.facts[name], strict=True)
         if fact.object == was.object
     ]
-    texts = [prompt(shots(pool, fact.subject, (fact.object,), rng), fact.subject) for fact, pool in kept]
+    texts = [asked_of(fact, pool, rng)[0] for fact, pool in kept]
     if not cases or not kept:
         raise DataError(f"{len(cases)} false facts and {len(kept)} true ones; give a world with more facts.")
     said = score(
