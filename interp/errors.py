@@ -15,6 +15,7 @@ __all__ = [
     "ModelError",
     "OutOfMemoryError",
     "SiteError",
+    "counted",
 ]
 
 
@@ -66,3 +67,8 @@ class GateError(InterpError):
     """Report a finished run that failed a requested gate such as ``--fail-under`` (exit code 7)."""
 
     exit_code = 7
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number of things: ``1 group``, ``12 groups``; ``many`` where the plural takes more than an s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from interp.errors import AlignmentError, ConfigError, DataError
+from interp.errors import AlignmentError, ConfigError, DataError, counted
 from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
@@ -123,15 +123,19 @@ class PairSet:
             foils.append(both[1])
         if not kept:
             raise DataError(
-                f"none of {len(pairs)} pairs lines up for {model.name!r}; use misaligned='refuse' to see why."
+                f"none of {counted(len(pairs), 'pair')} lines up for {model.name!r}; use "
+                "misaligned='refuse' (--misaligned refuse) to see why."
             )
-        share = f"{len(kept)} of {len(pairs)} pairs line up for this tokenizer"
+        share = f"{len(kept)} of {counted(len(pairs), 'pair')} line up for this tokenizer"
         notes = (share,) if len(kept) < len(pairs) else ()
         if strange := sum(first.unknown(clean.token_ids[at] + corrupt.token_ids[at]) for at in kept):
-            notes += (f"{strange} of {len(kept)} pairs hold words that the tokenizer does not know",)
+            notes += (
+                f"{strange} of {counted(len(kept), 'pair')} hold words that the tokenizer does not know",
+            )
         if long := first.several([pairs[at] for at in kept]):
             notes += (
-                f"{long} of {len(kept)} pairs have an answer or a foil of several tokens, of which all "
+                f"{long} of {counted(len(kept), 'pair')} have an answer or a foil of several tokens, of "
+                "which all "
                 "metrics but answer-log-odds and answer-log-prob read the first",
             )
         return cls(
@@ -248,7 +252,7 @@ class PairSet:
                 f"{model.name!r} answers none of the {len(self)} clean prompts; choose another task."
             )
         found = self[kept]
-        note = f"{len(kept)} of {len(self)} pairs kept: the model answers their clean prompt"
+        note = f"{len(kept)} of {counted(len(self), 'pair')} kept: the model answers their clean prompt"
         return replace(found, notes=(*self.notes, note)) if len(kept) < len(self) else found
 
     def _rather(self, model: Model, row: int) -> bool:
@@ -280,10 +284,11 @@ class PairSet:
 
     def __repr__(self) -> str:
         """What it holds, in one line."""
-        kinds = ", ".join(sorted({pair.kind for pair in self.pairs if pair.kind})) or "pairs"
+        kinds = ", ".join(sorted({pair.kind for pair in self.pairs if pair.kind}))
+        what = f"{len(self)} {kinds}" if kinds else counted(len(self), "pair")
         low, high = min(self.lengths), max(self.lengths)
-        tokens = f"{low} tokens" if low == high else f"{low} to {high} tokens"
-        return f"PairSet({len(self)} {kinds}, {tokens})"
+        tokens = counted(low, "token") if low == high else f"{low} to {high} tokens"
+        return f"PairSet({what}, {tokens})"
 
 
 def _picked(tokens: Tokens, rows: Sequence[int]) -> Tokens:
@@ -300,7 +305,8 @@ def _check_aligned(model: Model, number: int, clean: Sequence[int], corrupt: Seq
     )
     words = [repr(_decoded(model, ids[at : at + 1])) for ids in (clean, corrupt)]
     raise AlignmentError(
-        f"pair {number}: clean has {len(clean)} tokens, corrupt has {len(corrupt)}; they first differ at "
+        f"pair {number}: clean has {counted(len(clean), 'token')}, corrupt has {len(corrupt)}; they first "
+        "differ at "
         f"token {at} ({' / '.join(words)}). Reword one of them, or use misaligned='drop' (--misaligned drop)."
     )
 
@@ -379,6 +385,11 @@ class _Continuations:
 
 
 def _read(path: Path) -> list[Pair]:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise DataError(
+            f"'{path}' is a table; pairs come as a .jsonl file of one object per line, such as "
+            '{"clean": "...", "corrupt": "...", "answer": "...", "foil": "..."}.'
+        )
     pairs = [_pair(path, number, row) for number, row in objects(path, text_of(path))]
     if not pairs:
         raise DataError(f"'{path}' has no pairs; write one object per line: clean, corrupt, answer, foil.")

@@ -26,9 +26,8 @@ from torch import Tensor
 from interp.activations.choosing import Examples, Sites, indices, matching, resolve
 from interp.activations.files import check_file, read_facts, read_tensors, write_facts, write_tensors
 from interp.activations.value import Activations, facts_of, from_facts, tail
-from interp.errors import ArtifactError, ConfigError, DataError, SiteError
+from interp.errors import ArtifactError, ConfigError, DataError, SiteError, counted
 from interp.results import About, Number, Result, Table
-from interp.results.shapes import counted
 from interp.runs.lock import Lock
 from interp.sites import Site
 
@@ -103,7 +102,8 @@ class ActivationStore:
         """
         if len(self) > total:
             raise DataError(
-                f"{self._root} holds {len(self)} examples, but {total} were asked. Use another folder."
+                f"{self._root} holds {counted(len(self), 'example')}, but {total} were asked. Use another "
+                "folder."
             )
         return (range(start, min(start + size, total)) for start in range(len(self), total, size))
 
@@ -121,7 +121,8 @@ class ActivationStore:
         self._accept(acts)
         number = self.n_shards
         files = {site: write_tensors(_file(self._root, site, number), {site: t}) for site, t in acts.items()}
-        write_facts(_index(self._root, number), {"schema": SHARD_SCHEMA, "files": files, **facts_of(acts)})
+        record = {"schema": SHARD_SCHEMA, "number": number, "files": files, **facts_of(acts)}
+        write_facts(_index(self._root, number), record)
         self._lengths.append(len(acts))
         return number
 
@@ -184,7 +185,9 @@ class ActivationStore:
         """
         names = matching(site, self._names(None))
         if len(names) > 1:
-            raise SiteError(f"{str(site)!r} matches {len(names)} sites. Read one at a time, or use .load.")
+            raise SiteError(
+                f"{str(site)!r} matches {counted(len(names), 'site')}. Read one at a time, or use .load."
+            )
         return self.load(names, rows)[names[0]]
 
     def _gather(self, names: Sequence[str], wanted: Sequence[int]) -> Activations:
@@ -236,7 +239,10 @@ class ActivationStore:
 
     def __repr__(self) -> str:
         """What there is, in one line."""
-        return f"ActivationStore({str(self.folder)!r}: {len(self)} examples, {len(self.sites)} sites)"
+        return (
+            f"ActivationStore({str(self.folder)!r}: {counted(len(self), 'example')}, "
+            f"{counted(len(self.sites), 'site')})"
+        )
 
     def _names(self, sites: Sites | None) -> list[str]:
         names = list(self._header.get("sites", ()))
@@ -249,6 +255,11 @@ class ActivationStore:
         if sorted(record["files"]) != sorted(self._header["sites"]):
             raise ArtifactError(
                 f"{_index(self._root, number)} does not list the store's sites. Capture again."
+            )
+        if record.get("number", number) != number:  # records of older versions have none
+            raise ArtifactError(
+                f"{_index(self._root, number)} is that of shard {record['number']}: shards were exchanged. "
+                "Capture again."
             )
         return record
 
@@ -283,7 +294,7 @@ class Stored(Result):
 
     def question(self) -> str:
         """What was asked for."""
-        return f"Activations of {self.about.model.get('name', 'a model')} on {self.n:,} prompts"
+        return f"Activations of {self.about.model.get('name', 'a model')} on {counted(self.n, 'prompt')}"
 
     def verdict(self) -> str:
         """How much there is."""

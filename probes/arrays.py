@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from probes.statistics.groups import counted
+
 __all__ = [
     "Inputs",
     "Labels",
@@ -171,7 +173,9 @@ def as_labels(y: Labels, n: int, *, name: str = "y") -> np.ndarray:
     given = _array(y) if not isinstance(y, Collection) else None
     labels = np.asarray(y if given is not None or isinstance(y, np.ndarray) else list(y))
     if labels.shape != (n,):
-        raise ValueError(f"{name} has shape {labels.shape} for {n} examples; give one label per example.")
+        raise ValueError(
+            f"{name} has shape {labels.shape} for {counted(n, 'example')}; give one label per example."
+        )
     if labels.dtype.kind == "O":
         return _uniform(labels, name)
     if labels.dtype.kind == "f":
@@ -210,7 +214,7 @@ def as_numbers(y: Labels, n: int, *, name: str = "y") -> np.ndarray:
         )
     if array.ndim not in (1, 2) or len(array) != n or 0 in array.shape:
         raise ValueError(
-            f"{name} has shape {array.shape} for {n} examples; give one number or row per example."
+            f"{name} has shape {array.shape} for {counted(n, 'example')}; give one number or row per example."
         )
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds numbers that are not finite; drop those examples.")
@@ -235,14 +239,20 @@ def as_indicators(
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         if values.ndim != 2 or len(values) != n or not np.isin(values, (0, 1)).all():
             raise ValueError(
-                f"{name} has shape {values.shape} for {n} examples; give [example label] of 0 and 1."
+                f"{name} has shape {values.shape} for {counted(n, 'example')}; give [example label] of 0 "
+                "and 1."
             )
         if names is not None and len(names) != values.shape[1]:
-            raise ValueError(f"{name} has {values.shape[1]} columns for the {len(names)} labels trained.")
+            raise ValueError(
+                f"{name} has {values.shape[1]} columns for the {counted(len(names), 'label')} trained."
+            )
         return values.astype(np.int64), list(range(values.shape[1])) if names is None else names
     rows = list(values)
     if len(rows) != n:
-        raise ValueError(f"{name} has {len(rows)} rows for {n} examples; give one collection of labels each.")
+        raise ValueError(
+            f"{name} has {counted(len(rows), 'row')} for {counted(n, 'example')}; "
+            "give one collection of labels each."
+        )
     if any(isinstance(row, str) or not isinstance(row, Collection) for row in rows):
         raise ValueError(
             f"{name} holds one label per example; several labels are given as collections of names."

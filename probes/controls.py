@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
+from probes.statistics.groups import counted
+
 __all__ = ["bag_of_tokens", "control_task_labels", "length_only", "ordered_slots", "shuffled_labels"]
 
 
@@ -49,7 +51,9 @@ def shuffled_labels(
 
 def _rows_of(groups: Collection[Hashable], n: int) -> list[list[int]]:
     if len(groups) != n:
-        raise ValueError(f"{len(groups)} groups for {n} labels; give one group per example.")
+        raise ValueError(
+            f"{counted(len(groups), 'group')} for {counted(n, 'label')}; give one group per example."
+        )
     rows: dict[Hashable, list[int]] = {}
     for i, group in enumerate(groups):
         rows.setdefault(group, []).append(i)

@@ -23,6 +23,7 @@ from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
 
 from probes.cards import ProbeFileError
+from probes.statistics.groups import counted
 
 __all__ = ["PENALTIES", "Moments", "Translator", "fit_translator"]
 
@@ -76,7 +77,7 @@ class Moments:
 
     def __repr__(self) -> str:
         """Write what it holds, in one line."""
-        return f"Moments({self.count:,} examples, {self.dim} -> {self.out})"
+        return f"Moments({counted(self.count, 'example')}, {self.dim} -> {self.out})"
 
     @torch.no_grad()
     def add(self, states: Float[Tensor, "example dim"], targets: Float[Tensor, "example out"]) -> Moments:

@@ -225,17 +225,20 @@ MORE: dict[str, dict[str, Any]] = {
     "rwkv": {"num_attention_heads": None, "attention_hidden_size": 32, "context_length": 64},
     "nanochat": {},
     "openai-gpt": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "head_dim": None},
+    "cohere2_moe": _EXPERTS,
     "deepseek_v4": {**_EXPERTS, "layer_types": None},
 }
 """Overrides by Hugging Face ``model_type``, or by a name of ours."""
+ODD = {"jetmoe": {**_EXPERTS, "kv_channels": 8, "num_attention_heads": None, "head_dim": None}}
+"""Types whose heads and experts are in no known form; the residual stream alone is read."""
 _TYPES = {"gemma4_shared": "gemma4_text", "gemma4_moe": "gemma4_text"}
 
 
 @cache
 def build(kind: str) -> PreTrainedModel:
     """Make the tiny model of a type, initialised with every parameter random; do not change it."""
-    name = _TYPES.get(kind, kind)
-    config = AutoConfig.for_model(name, **{k: v for k, v in (COMMON | MORE[kind]).items() if v is not None})
+    name, settings = _TYPES.get(kind, kind), COMMON | (MORE | ODD)[kind]
+    config = AutoConfig.for_model(name, **{k: v for k, v in settings.items() if v is not None})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError, DataError, SiteError
+from interp.errors import ConfigError, DataError, SiteError, counted
 from interp.sites import Site
 from interp.sites.site import from_lens, nearest
 
@@ -72,7 +72,8 @@ def indices(examples: Examples, count: int) -> list[int]:
     if any(isinstance(item, bool | np.bool_) for item in items):
         if len(items) != count:
             raise DataError(
-                f"a mask of {len(items)} entries was given for {count} examples. Give one entry each."
+                f"a mask of {counted(len(items), 'entry', 'entries')} was given for "
+                f"{counted(count, 'example')}. Give one entry each."
             )
         return [number for number, keep in enumerate(items) if keep]
     for item in items:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from interp import results
-from interp.errors import ArtifactError, ConfigError
+from interp.errors import ArtifactError, ConfigError, counted
 
 __all__ = ["check_file", "digest_of", "read_facts", "read_tensors", "write_facts", "write_tensors"]
 
@@ -90,7 +90,7 @@ def check_file(path: Path, digest: Mapping[str, Any]) -> None:
         raise ArtifactError(f"{path} is missing. {AGAIN}")
     if path.stat().st_size != digest["bytes"]:
         raise ArtifactError(
-            f"{path} has {path.stat().st_size:,} bytes, {digest['bytes']:,} were written. {AGAIN}"
+            f"{path} has {counted(path.stat().st_size, 'byte')}, {digest['bytes']:,} were written. {AGAIN}"
         )
     if digest_of(path)["sha256"] != digest["sha256"]:
         raise ArtifactError(f"{path} is corrupt: its sha256 is not the recorded one. {AGAIN}")

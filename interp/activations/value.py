@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from interp.activations.choosing import Examples, Sites, dtype_of, few, indices, matching, resolve
 from interp.activations.files import read_facts, read_tensors, write_facts, write_tensors
-from interp.errors import DataError, SiteError
+from interp.errors import DataError, SiteError, counted
 from interp.sites import Site
 
 __all__ = ["Activations", "facts_of", "from_facts", "tail"]
@@ -145,6 +145,10 @@ class Activations:
         kept = replace(self, tensors={name: self.tensors[name] for name in names})
         return kept if examples is None else _with_rows(kept, indices(examples, len(self)))
 
+    def redacted(self) -> Activations:
+        """The same without what the prompts say: no texts, and -1 for every token id, with a warning."""
+        return _redacted(self)
+
     def stack(self, sites: Sites | None = None) -> Shaped[Tensor, "example ... layer dim"]:
         """Stack sites of one shape: ``[example layer dim]`` or ``[example pos layer dim]``.
 
@@ -216,7 +220,7 @@ class Activations:
         width = "one position each" if self.single else f"up to {self.mask.shape[1]} positions each"
         model = f"{self.model_name!r}" + ("" if self.weights == "trained" else f", {self.weights} weights")
         kind = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
-        return f"Activations({len(self)} examples, {width}; {few(self.keys())}; {kind}; {model})"
+        return f"Activations({counted(len(self), 'example')}, {width}; {few(self.keys())}; {kind}; {model})"
 
     def _repr_html_(self) -> str:
         """An escaped HTML table for notebooks, one row per site."""
@@ -237,6 +241,12 @@ def _refuse_unequal(shapes: Mapping[str, list[int]]) -> None:
         if shape != shapes[first]:
             found = f"cannot stack: {first} has shape {shapes[first]}, {name} has {shape}"
             raise DataError(f"{found}. Select sites of one width first, such as 'resid_post.*'.")
+
+
+def _redacted(acts: Activations) -> Activations:
+    note = "prompts and token ids were left out: an id of -1 stands for each token"
+    ids = tuple((-1,) * len(row) for row in acts.token_ids)
+    return replace(acts, texts=("",) * len(acts), token_ids=ids, warnings=(*acts.warnings, note))
 
 
 def _with_rows(acts: Activations, rows: list[int]) -> Activations:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation import Effects, stability
 from interp.mediation.circuits.runs import no_total, run_all, share_kept
 from interp.mediation.mediators import Members
@@ -192,7 +192,8 @@ class Beside:
         ref = self.reference
         if not 1 <= self.k < len(own.mediators):
             raise ConfigError(
-                f"k={self.k} asked, of {len(own.mediators)} mediators: a top list has 1 or more, not all."
+                f"k={self.k} asked, of {counted(len(own.mediators), 'mediator')}: a top list has 1 or more, "
+                "not all."
             )
         for what in ("search", "metric", "replacement", "directions"):
             if (here := getattr(own, what)) != (there := getattr(ref, what)):
@@ -207,7 +208,7 @@ class Beside:
                 )
         if own.mediators != ref.mediators:
             raise DataError(
-                f"patch: the reference has {len(ref.mediators)} mediators and this model "
+                f"patch: the reference has {counted(len(ref.mediators), 'mediator')} and this model "
                 f"{len(own.mediators)}, or others. Compare models of one architecture, mediators alike."
             )
 
@@ -234,7 +235,7 @@ class Beside:
                 "rank correlation of effects (Spearman)",
                 spearman,
                 0.0,
-                f"over all {n} mediators, with the reference",
+                f"over all {counted(n, 'mediator')}, with the reference",
             ),
             (f"top-{k} overlap", overlap(k), by_luck(k, n), "Jaccard index, beside that of two random lists"),
         ]
@@ -333,8 +334,9 @@ class Beside:
         ]
         effect = float((found.whole - found.none).mean())
         note = (
-            f"Faithfulness: the share of {own.metric} that it keeps alone, on {len(found.groups):,} pairs; "
-            f"replacing all {len(own.mediators)} mediators changes it by {effect:.3g}."
+            f"Faithfulness: the share of {own.metric} that it keeps alone, on "
+            f"{counted(len(found.groups), 'pair')}; "
+            f"replacing all {counted(len(own.mediators), 'mediator')} changes it by {effect:.3g}."
             f"{f' No faithfulness is given: {found.no_share}.' if found.no_share else ''}"
         )
         return (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from interp.errors import DataError
+from interp.errors import DataError, counted
 from probes.base import Probe
 from probes.statistics import Estimate, Interval
 
@@ -78,7 +78,8 @@ def beyond_guessing(
     n = len(labels)
     if not n or len(read) != n or len(groups) != n:
         raise DataError(
-            f"{n} labels, {len(read)} readings and {len(groups)} groups; give one of each for every item."
+            f"{counted(n, 'label')}, {counted(len(read), 'reading')} and {counted(len(groups), 'group')}; "
+            "give one of each for every item."
         )
     names = {name: code for code, name in enumerate(dict.fromkeys([*labels, *read]))}
     wanted, found = (np.array([names[name] for name in column]) for column in (labels, read))
@@ -158,5 +159,5 @@ def spread(hits: np.ndarray, groups: Sequence[Any]) -> Estimate:
         groups: of the examples.
     """
     low, high = np.quantile(hits.mean(axis=1), [0.05, 0.95])
-    interval = Interval(float(low), float(high), 0.9, f"5% to 95% of {len(hits)} shuffles")
+    interval = Interval(float(low), float(high), 0.9, f"5% to 95% of {counted(len(hits), 'shuffle')}")
     return Estimate(float(hits.mean()), interval, hits.shape[1], len(set(groups)))

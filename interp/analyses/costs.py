@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from interp.analyses.provenance import about
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.models.forward import cache_name, cache_of, forward, make_batch
 from interp.models.hooks import evaluating
 from interp.models.loading import ModelLike, as_model
@@ -198,7 +198,8 @@ def cost(
         rows=tuple(measured),
         beside=beside.fingerprint,
         how=(
-            f"{rounds} rounds of {len(ids)} random prompts of {len(ids[0])} tokens, {TOKENS} more decoded, "
+            f"{counted(rounds, 'round')} of {counted(len(ids), 'random prompt')} of "
+            f"{counted(len(ids[0]), 'token')}, {TOKENS} more decoded, "
             f"in turns with the reference: {clock}, {torch.get_num_threads()} threads, {model.device.type}, "
             f"{str(model.dtype).removeprefix('torch.')}{kind}."
         ),

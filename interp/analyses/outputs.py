@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from interp.analyses.predictions import Averages, Predictions, divergence, predictions
 from interp.analyses.prompts import Own, PromptSet, prompt_set
 from interp.analyses.provenance import about, check_same_tokens, earlier
+from interp.errors import counted
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results.findings import Finding
@@ -276,7 +277,8 @@ def _warnings(model: Model, given: PromptSet, answered: bool) -> tuple[str, ...]
     if not answered and any(given.tasks):
         known = sum(map(bool, given.answers))
         found.append(
-            f"{known} of {len(given)} prompts have an answer of one token in this vocabulary: findings about "
+            f"{known} of {counted(len(given), 'prompt')} have an answer of one token in this vocabulary: "
+            "findings about "
             "answers are left out."
         )
     return tuple(found)

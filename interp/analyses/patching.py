@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from interp.analyses.agreement import Beside, carried
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, evaluate
 from interp.mediation.circuits.drawing import drawing
 from interp.mediation.metrics import METRICS, Targets
@@ -41,7 +38,7 @@ __all__ = [
 ]
 
 NODES = ("head.*", "mlp_out.*")
-ENOUGH = 0.5
+ENOUGH, TRIED = 0.5, 12
 """The share of a task's pairs that must line up for it to be taken before later ones are looked at."""
 
 TARGET = 0.8
@@ -292,9 +289,8 @@ def patch(
         if isinstance(pairs, PairsFor)
         else pairs_for(model, pairs, n, counterfactual=counterfactual, seed=seed)
     )
-    doubts: tuple[str, ...] = ()
     if reference is None:
-        doubts = _check_total(model, parts.ranking, metric)
+        _check_total(model, parts.ranking, metric)
     else:
         _check_reference(reference, k)
     effects = effects_of(
@@ -309,8 +305,7 @@ def patch(
         seed=seed,
         progress=progress,
     )
-    warnings = (*doubts, *effects.warnings)
-    found = Patching(effects=effects, about=effects.about, seed=seed, warnings=warnings)
+    found = Patching(effects=effects, about=effects.about, seed=seed, warnings=effects.warnings)
     if reference is not None:
         note = "that of the reference was run instead"
         return replace(found, note=note, beside=_beside(model, parts, found, reference, k))
@@ -318,7 +313,7 @@ def patch(
     if isinstance(trace, str):
         return replace(found, note=trace)
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
-    said = dict.fromkeys([*warnings, *trace.evaluation.warnings, *notes])
+    said = dict.fromkeys([*effects.warnings, *trace.evaluation.warnings, *notes])
     return replace(found, trace=trace, warnings=tuple(said))
 
 
@@ -338,8 +333,8 @@ def _check_reference(reference: Patching, k: int) -> None:
         )
 
 
-def _check_total(model: Model, pairs: PairSet, metric: str) -> tuple[str, ...]:
-    """Refuse pairs between which the metric does not change at all; say where the model fails the task.
+def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
+    """Refuse pairs between which the metric does not change at all.
 
     Raises:
         DataError: the total effect of every pair is zero up to rounding.
@@ -354,36 +349,14 @@ def _check_total(model: Model, pairs: PairSet, metric: str) -> tuple[str, ...]:
     if float(change.max()) <= 1e-6 * max(1.0, float(clean.abs().max())):
         if pairs.clean.token_ids == pairs.corrupt.token_ids:
             raise DataError(
-                f"the total effect is zero: clean and corrupt prompt are the same in all {len(pairs)} pairs. "
+                "the total effect is zero: clean and corrupt prompt are the same in all "
+                f"{counted(len(pairs), 'pair')}. "
                 "Give corrupt prompts that differ in what should change the answer."
             )
         raise DataError(
             f"the total effect is zero: {metric} is the same on the clean and the corrupt prompt of all "
-            f"{len(pairs)} pairs, so that nothing can carry it. Give pairs whose answers differ."
+            f"{counted(len(pairs), 'pair')}, so that nothing can carry it. Give pairs whose answers differ."
         )
-    return () if measure.whole else _doubts(clean, corrupt, targets)
-
-
-def _doubts(
-    clean: Float[Tensor, "pair vocab"], corrupt: Float[Tensor, "pair vocab"], targets: Targets
-) -> tuple[str, ...]:
-    """What makes the pairs a doubtful example of the task: the model gives other answers than they say."""
-    n, said = len(clean), []
-    best = clean.argmax(-1)[:, None]
-    right = int(((best == targets.answers) & targets.answered).any(-1).sum())
-    if 2 * right < n:
-        said.append(
-            f"the model's most likely next token begins an answer on {right} of {n} clean prompts: what is "
-            "found carries the metric, not an answer that the model gives"
-        )
-    measure = METRICS["logit-diff"]
-    fell = int((measure.values(clean, targets) < measure.values(corrupt, targets)).sum())
-    if targets.foiled.any(-1).all() and 2 * fell > n:
-        said.append(
-            f"on {fell} of {n} pairs the answer beats the foil by less on the clean prompt than on the "
-            "corrupt one: answer and foil, or clean and corrupt, may be exchanged"
-        )
-    return tuple(said)
 
 
 def no_circuit(effects: Effects) -> str:
@@ -457,7 +430,8 @@ def patch_agreement(
         n: how many pairs of a task the ranking has; as many others are drawn for the circuit.
         seed: of the pairs and of the random circuits.
         pairs: a task of ``interp.tasks.PAIR_TASKS``, or your own pairs; where left out, the first task of
-            which half of the pairs line up for the tokenizer.
+            which half of the pairs line up for the tokenizer, half of whose answers the reference gives, and
+            whose total effect is clear.
         mediators: names and globs; see ``interp.mediation.MEDIATORS``.
         search: a key of ``SEARCHES``: ``exhaustive`` is exact and needs no gradients, ``attribution`` is
             quicker on large models.
@@ -469,7 +443,7 @@ def patch_agreement(
         DataError: no pairs line up, or models with other tokenizers or mediators.
     """
     model = as_model(model)
-    parts, notes = unchosen(model, pairs, n, seed)
+    parts, notes = unchosen(model, pairs, n, seed, reference=reference)
     named = mediators if isinstance(mediators, str) else list(mediators)
     found = patch(model, parts, named, search=search, reference=reference, k=k, seed=seed)
     if reference is None:
@@ -481,31 +455,64 @@ def patch_agreement(
 
 
 def unchosen(
-    model: Model, pairs: PairSet | str | None, n: int, seed: int
+    model: Model, pairs: PairSet | str | None, n: int, seed: int, *, reference: Patching | None = None
 ) -> tuple[PairsFor, tuple[str, ...]]:
     """Pairs chosen by seed and tokenizer alone, never by what a model says, and what is to be known of them.
+
+    Where no task is named, the first is taken of which enough pairs line up, whose answers the model gives
+    and whose total effect is clear, on some other pairs of it; a reference's task is taken again.
 
     Raises:
         DataError: no task has pairs that line up.
     """
     if isinstance(pairs, PairSet):
         return pairs_for(model, pairs, seed=seed), ()
+    if pairs is None and reference is not None:
+        pairs = str(reference.about.data.get("name", ""))
+        pairs = pairs if pairs in PAIR_TASKS else None
+    task, notes = (pairs, ()) if pairs is not None else _suitable(model, n, seed)
+    drawn = sample(model, task, 2 * n, seed=seed, only_correct=False)
+    return pairs_for(model, drawn, seed=seed), notes
+
+
+def _suitable(model: Model, n: int, seed: int) -> tuple[str, tuple[str, ...]]:
+    """The first task that suits a model, or else the one of which most pairs line up; and why.
+
+    Raises:
+        DataError: no task has pairs that line up.
+    """
     shares: dict[str, float] = {}
-    for name in PAIR_TASKS if pairs is None else ():
+    passed: list[str] = []
+    for name in PAIR_TASKS:
         shares[name] = lined_up(model, name, 2 * n, seed=seed)
-        if shares[name] >= ENOUGH:
-            break
-    if pairs is None and not any(shares.values()):
+        if shares[name] < ENOUGH:
+            passed.append(f"{name!r}: {shares[name]:.0%} of its pairs line up")
+            continue
+        right, clear = _answered(model, name, seed)
+        if right >= ENOUGH and clear:
+            why = f"{right:.0%} of its answers are the model's own, and its total effect is clear"
+            note = f"task {name!r} was chosen ({why}, on {TRIED} other pairs), after {'; '.join(passed)}"
+            return name, (note,) if passed else ()
+        said = f"the model gives {right:.0%} of its answers" if right < ENOUGH else "no clear total effect"
+        passed.append(f"{name!r}: {said}")
+    if not any(shares.values()):
         raise DataError(
             f"no pairs of any task line up for the tokenizer of {model.name!r} ({', '.join(shares)}). Give "
             "pairs of your own, pairs=PairSet.build(model, ...)."
         )
-    task = max(shares, key=lambda name: shares[name]) if pairs is None else pairs
-    drawn = sample(model, task, 2 * n, seed=seed, only_correct=False)
-    first = next(iter(shares), task)
-    note = (
-        f"task {task!r} was chosen by the tokenizer alone: {shares.get(task, 1.0):.0%} of its pairs line up, "
-        f"and {shares.get(first, 1.0):.0%} of those of {first!r}; a model that cannot do it shows effects "
-        "all the same"
+    task = max(shares, key=lambda name: shares[name])
+    return task, (
+        f"no task suits this model ({'; '.join(passed)}), and {task!r} was taken, of which most pairs line "
+        "up: a model that cannot do it shows effects all the same",
     )
-    return pairs_for(model, drawn, seed=seed), (note,) if len(shares) > 1 else ()
+
+
+def _answered(model: Model, task: str, seed: int) -> tuple[float, bool]:
+    """The share of answers that a model gives, and whether the total effect is clear, on few pairs."""
+    found = sample(model, task, TRIED, seed=seed + 1, only_correct=False)
+    clean, corrupt = model.logits(found.clean).float(), model.logits(found.corrupt).float()
+    targets = Targets.of(found, clean.device)
+    measure = METRICS["logit-diff"]
+    change = (measure.values(clean, targets) - measure.values(corrupt, targets)).double()
+    clear = float(change.mean()) > 2 * float(change.std()) / len(change) ** 0.5
+    return float(METRICS["accuracy"].values(clean, targets).mean()), clear

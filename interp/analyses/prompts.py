@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
 from interp.models.tokens import Tokens, continuation, tokenize
 from interp.tasks import TASKS, Labelled, load_world
@@ -93,7 +93,8 @@ def prompt_set(model: Model, n: int, seed: int, prompts: Own | None = None) -> P
     tokens, kept = _readable(model, texts, drop=prompts is None)
     if len(kept) < 2:
         raise DataError(
-            f"{len(kept)} prompts found; at least 2 are needed, since each is compared with another."
+            f"{counted(len(kept), 'prompt')} found; at least 2 are needed, since each is compared with "
+            "another."
         )
     chosen = [given[i] for i in kept]
     own = (

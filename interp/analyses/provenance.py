@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
 from interp.results.measured import FindingsResult
 from interp.results.shapes import About
@@ -48,7 +48,9 @@ def check_same_tokens(
     if own == theirs:
         return
     at = next((i for i, pair in enumerate(zip(own, theirs, strict=False)) if pair[0] != pair[1]), None)
-    found = f"{len(own)} and {len(theirs)} prompts" if at is None else f"prompt {at} has other tokens"
+    found = (
+        f"{len(own)} and {counted(len(theirs), 'prompt')}" if at is None else f"prompt {at} has other tokens"
+    )
     raise DataError(
         f"{analysis}: the reference read other tokens ({found}). Use the same prompts, n and seed, and "
         "models that share a tokenizer."

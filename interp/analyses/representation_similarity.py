@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from interp.analyses.layer_profiles import Layers, depths
 from interp.analyses.prompts import Own, PromptSet, partners, prompt_set
 from interp.analyses.provenance import about, check_same_tokens, earlier
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.loading import ModelLike, as_model
 from interp.results.findings import Finding
 from interp.results.measured import FindingsResult
@@ -257,7 +257,8 @@ def geometry(
         about=about(model, {**data, "neighbours": nearest}),
         asked=f"How much of the reference's geometry does the residual stream of {model.name} have?",
         how=(
-            f"The residual stream of {len(given):,} prompts ({given.source}) was read at {len(at)} layers, "
+            f"The residual stream of {counted(len(given), 'prompt')} ({given.source}) was read at "
+            f"{counted(len(at), 'layer')}, "
             f"position {position}; the {nearest} nearest prompts were compared.",
         ),
         found=(

@@ -90,7 +90,7 @@ _ROWS = (
         "patch",
         "effects of heads and MLPs, their ranking, and the full model's circuit inside the other model",
         "interp.analyses.patching:patch_agreement",
-        "pairs of the first task that lines up",
+        "pairs of the first task whose answers the model gives",
         32,
         least=8,
         passes=66.0,

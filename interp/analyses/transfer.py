@@ -12,7 +12,7 @@ from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.run import Job, captured, check_reference
 from interp.analyses.probing.splitting import check_labels, split_of
 from interp.analyses.provenance import about, earlier
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.loading import ModelLike, as_model
 from interp.results import Finding, FindingsResult, Table
 from interp.tasks import Labelled, labelled
@@ -88,8 +88,8 @@ def probe_transfer(
         about=about(model, {"name": drawn.name, "labels": labels, **sizes, "layers": list(at)}),
         asked=f"Do probes carry over between the reference and {model.name}?",
         how=(
-            f"Probes of {labels} labels ({drawn.name}) were fitted on {sizes['train']:,} prompts, their "
-            f"penalty chosen on {sizes['validation']:,} and tested on {sizes['test']:,} others.",
+            f"Probes of {labels} labels ({drawn.name}) were fitted on {counted(sizes['train'], 'prompt')}, "
+            f"their penalty chosen on {sizes['validation']:,} and tested on {sizes['test']:,} others.",
         ),
         found=_findings(parts, known or parts),
         more=(_penalties(parts),),
@@ -150,7 +150,8 @@ def _drawn(data: str | Labelled, n: int, seed: int) -> tuple[Labelled, tuple[str
     kept = drawn.select([i for i, label in enumerate(drawn.labels) if label in both])
     check_labels(kept)
     words = (
-        f"{len(lost)} labels such as {lost[0]!r} have no training or no test prompt and were left out"
+        f"{counted(len(lost), 'label was', 'labels were')} left out, such as {lost[0]!r}, for which there "
+        "is no training or no test prompt"
         if lost
         else ""
     )

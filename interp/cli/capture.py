@@ -10,6 +10,7 @@ from interp.cli.dry_run import of_capture, show_plan
 from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
 from interp.cli.options import PromptSettings, flag, position
 from interp.cli.session import Outcome
+from interp.errors import counted
 
 if TYPE_CHECKING:
     from interp.models import Model, Tokens
@@ -88,7 +89,7 @@ def _fill(
     from tqdm.auto import tqdm
 
     if len(store):
-        work.session.note(f"resuming: {len(store):,} of {len(tokens):,} prompts are there already")
+        work.session.note(f"resuming: {len(store):,} of {counted(len(tokens), 'prompt')} are there already")
         work.run.keep_partial()
     for rows in tqdm(list(store.missing(len(tokens))), unit="shard", disable=not work.session.progress):
         part = work.model.capture(
@@ -98,6 +99,6 @@ def _fill(
             batch_size=settings.batch_size,
             device="cpu",
         )
-        texts = [tokens.texts[i] for i in rows] if settings.text else [""] * len(rows)
-        store.append(dataclasses.replace(part, texts=texts))
+        part = dataclasses.replace(part, texts=[tokens.texts[i] for i in rows])
+        store.append(part if settings.text else part.redacted())
         work.run.keep_partial()

@@ -17,7 +17,7 @@ from interp.cli.dry_run import of_compare, show_compare
 from interp.cli.frame import Made, Work, about_model, command
 from interp.cli.options import COUNT, ModelSettings, RunSettings, choose, flag
 from interp.cli.session import Outcome, Session
-from interp.errors import ArtifactError, ConfigError, DataError
+from interp.errors import ArtifactError, ConfigError, DataError, counted
 from interp.results.codec import from_json, to_json
 
 if TYPE_CHECKING:
@@ -229,7 +229,9 @@ def _job(model: Model, settings: CompareSettings) -> Job:
         return {row.name: max(min(row.least, row.n), row.n * share // WHOLE) for row in rows if row.n}
 
     def shown(share: int) -> str:
-        return ", ".join(f"{name} of {n:,} items" for name, n in items(share).items()) or "the analyses"
+        return (
+            ", ".join(f"{name} of {counted(n, 'item')}" for name, n in items(share).items()) or "the analyses"
+        )
 
     def passes(share: int) -> float:
         found = items(share)
@@ -325,7 +327,8 @@ class _Progress:
         }
         left = [len(labels) - n for n in counts.values() if n < len(labels)]
         if done:
-            session.note(f"resuming: {sum(counts.values())} of {len(analyses) * len(labels)} cells are there")
+            of = counted(len(analyses) * len(labels), "cell")
+            session.note(f"resuming: {sum(counts.values())} of {of} are there")
         self._session, self._started = session, time.perf_counter()
         total = sum(1 + len(NOISE) + n for n in left)
         self._bar = tqdm(total=total, unit="step", disable=not session.progress)

@@ -27,8 +27,7 @@ from interp.cli.options import (
     options,
 )
 from interp.cli.session import CHOSEN, Outcome, Session, quiet
-from interp.errors import ConfigError, GateError, InterpError
-from interp.results.shapes import counted
+from interp.errors import ConfigError, GateError, InterpError, counted
 
 if TYPE_CHECKING:
     import pandas
@@ -460,7 +459,7 @@ def prompt_job(settings: PromptSettings, passes: float, least: int = 1) -> Job:
         least=min(least, len(texts)),
         texts=texts,
         passes=lambda n: passes * n,
-        shown=lambda n: f"{n:,} prompts",
+        shown=lambda n: f"{counted(n, 'prompt')}",
     )
 
 

@@ -11,8 +11,7 @@ from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import PromptSettings, choose, flag, position
 from interp.cli.session import Outcome
-from interp.errors import ConfigError
-from interp.results.shapes import counted
+from interp.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     import pandas
@@ -168,7 +167,7 @@ def _job(work: Work, settings: PatchSettings) -> Job:
         least=min(least, whole),
         texts=pairs.ranking.clean.texts,
         passes=lambda n: rows * n,
-        shown=lambda n: f"{n:,} pairs",
+        shown=lambda n: f"{counted(n, 'pair')}",
     )
 
 

@@ -20,7 +20,7 @@ from interp.cli.frame import (
 )
 from interp.cli.options import PromptSettings, choose, facts_flag, flag, position
 from interp.cli.session import Outcome
-from interp.errors import ConfigError, GateError
+from interp.errors import ConfigError, GateError, counted
 
 if TYPE_CHECKING:
     from interp.analyses.causal import CausalUse
@@ -253,7 +253,7 @@ def _job(work: Work, settings: ProbeSettings) -> Job:
         texts=texts,
         passes=lambda n: n * (2 * share + own) + causal,
         besides=lambda n: fits * n,
-        shown=lambda n: f"{n:,} prompts",
+        shown=lambda n: f"{counted(n, 'prompt')}",
     )
 
 

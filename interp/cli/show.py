@@ -11,6 +11,7 @@ import click
 from interp.cli.frame import Work, command
 from interp.cli.options import Settings, flag
 from interp.cli.session import Outcome
+from interp.errors import counted
 
 __all__ = ["report", "show"]
 
@@ -37,7 +38,9 @@ def show(work: Work, settings: ShowSettings) -> Outcome:
 
     def tell() -> None:
         terminal.write(document)
-        click.echo(f"{len(files)} files{', each as it was written' if settings.verify else ''} in {path}")
+        click.echo(
+            f"{counted(len(files), 'file')}{', each as it was written' if settings.verify else ''} in {path}"
+        )
 
     return Outcome({"run": facts, "result": found}, tell, run=path, artifacts=files)
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
+from interp.mediation.doubts import doubts
 from interp.mediation.frozen_norm import Readout
 from interp.mediation.metrics import Targets
 from interp.mediation.writers import written
@@ -78,7 +79,8 @@ class Contributions(Result):
         """``contributions``, one row per writer, the largest first: writer, contribution, low, high."""
         columns = ("writer", "contribution", "low", "high")
         note = (
-            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs. The sum of all misses the "
+            f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of pairs. The sum of all "
+            "misses the "
             f"logit difference by at most {self.remainder:.1e}: rounding."
         )
         return (Table("contributions", "Contributions (logits)", columns, self.rows, note, main=0, shown=20),)
@@ -91,7 +93,8 @@ class Contributions(Result):
         """The largest writers and the total they add up to."""
         each = ", ".join(f"{name} {value:+.2f}" for name, value, *_ in self.rows[:3])
         return (
-            f"Of a logit difference of {self.total.mean():.2f} on {len(self.total)} {self.prompts} prompts "
+            f"Of a logit difference of {self.total.mean():.2f} on "
+            f"{counted(len(self.total), f'{self.prompts} prompt')} "
             f"the largest contributions of {len(self.writers)} are {each} (logits)."
         )
 
@@ -167,9 +170,11 @@ def direct_logit_attribution(
     if prompts not in PROMPTS:
         raise ConfigError(f"prompts {prompts!r} asked; use {' or '.join(PROMPTS)}.")
     parts, streams = written(model, pairs.clean if prompts == "clean" else pairs.corrupt)
-    readout = Readout.of(model, streams, Targets.of(pairs, streams.device))
+    targets = Targets.of(pairs, streams.device)
+    readout = Readout.of(model, streams, targets)
     values = {writer: readout(part).cpu().numpy() for writer, part in parts.items()}
     values["constant"] = readout.constants.cpu().numpy()
+    said = doubts(model.unembed(streams), None, targets) if prompts == "clean" else ()
     return Contributions(
         writers=tuple(values),
         values=np.stack(list(values.values())),
@@ -178,5 +183,5 @@ def direct_logit_attribution(
         prompts=prompts,
         about=About(model=model.described, data=pairs.described),
         seed=seed,
-        warnings=pairs.notes,
+        warnings=(*pairs.notes, *said),
     )

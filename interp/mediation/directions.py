@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import ConfigError, SiteError
+from interp.errors import ConfigError, SiteError, counted
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.subspaces import Subspace
 from interp.models.model import Model
@@ -95,7 +95,8 @@ def mediator_at(model: Model, pairs: PairSet, site: str | Site, position: int) -
     wide = [m for m in found if not (m.units or m.with_values or _needs_index(m.site))]
     if len(found) != 1 or not wide:
         raise SiteError(
-            f"{str(site)!r} names {len(found)} mediators; a subspace needs one site with a width, such as "
+            f"{str(site)!r} names {counted(len(found), 'mediator')}; a subspace needs one site with a "
+            "width, such as "
             "resid_post.5, mlp_out.5 or head.5.3."
         )
     return found[0]

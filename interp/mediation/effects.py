@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation.edges.edge import Edge
 from interp.mediation.mediators import Mediator
 from interp.results import Figure, Finding, Number, Result, Table
-from interp.results.shapes import counted
 from probes.statistics import (
     Estimate,
     MeanIntervals,
@@ -367,7 +366,7 @@ class Effects(Result):
             found.append(Number("largest-effect", row["effect"], *ends, self.unit, share, name))
         if self.verified is not None:
             rank = self.verified
-            meaning = f"estimates and exact effects of {rank.sample} mediators drawn at random"
+            meaning = f"estimates and exact effects of {counted(rank.sample, 'mediator')} drawn at random"
             ends = (rank.low, rank.high)
             found.append(Number("rank-correlation", rank.rank_correlation, *ends, "", meaning, decimals=2))
         return tuple(found)
@@ -463,7 +462,8 @@ def _verdict(effects: Effects) -> str:
             f"{counted(groups, 'group')} of pairs.{notice}"
         )
     notice = f"; {notice}" if notice else ""
-    many = f"{len(effects.told):,} of {n:,} mediators are above the noise floor with q at most 0.05{notice}."
+    of = counted(n, "mediator")
+    many = f"{len(effects.told):,} of {of} are above the noise floor with q at most 0.05{notice}."
     if effects.verified is not None:
         best = effects.verified.largest
         return (
@@ -498,7 +498,7 @@ def _cost(cost: Mapping[str, Any]) -> tuple[str, ...]:
         f"were not run. Random copies, run again as whole forward passes, agree to {checked:.0e} of the "
         "logits."
     )
-    return (words, *(f"Whole passes were used: {part['fallback']}." for part in parts if part["fallback"]))
+    return (words,)
 
 
 def _largest(effects: Effects) -> Figure:
@@ -539,7 +539,8 @@ def _map(effects: Effects) -> Figure | None:
             "clear": [row["clear"] for row in rows],
         },
         f"Effect of each {kind}",
-        f"Mean effect on {effects.metric} ({effects.unit}) over {len(effects.clean):,} pairs; blue works "
+        f"Mean effect on {effects.metric} ({effects.unit}) over {counted(len(effects.clean), 'pair')}; blue "
+        "works "
         "towards the clean answer, orange against it; grey or blank: below three times the noise floor.",
         x=f"position of the token{ending}" if at_tokens else kind,
         y="layer",

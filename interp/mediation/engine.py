@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,7 +32,6 @@ Keep = Callable[[Sequence[int], Tensor], None]
 TOLERANCE = 1e-5
 HALF = 0.05
 """What a patched pass may differ from a whole one in half precision, relative to the logits."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -46,7 +44,7 @@ class Bill:
         rows: patched rows that were run.
         skipped: rows whose effect is exactly zero and that were not run.
         checked: largest relative difference to whole forward passes, on random rows.
-        fallback: what could not be used, and why, or "".
+        fallback: what could not be used, why, and for prompts of which lengths; or "".
     """
 
     forwards: float = 0.0
@@ -82,6 +80,7 @@ class Engine:
     since: Sequence[int] | None = None
     bill: Bill = field(default_factory=Bill)
     _walkers: dict[int, PartialForward | None] = field(default_factory=dict)
+    _fallen: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def plan(self, rows: Sequence[Row]) -> Plan:
         """How rows would be run and what they would cost, without running anything.
@@ -228,8 +227,7 @@ class Engine:
         """The walker of a length; None where a walk does not give the model's own logits."""
         if length not in self._walkers and self.model.backend is not None:
             reason = f"{self.model.backend.name} runs the whole model only"
-            self.bill.fallback = f"patched by whole forward passes: {reason}"
-            _log.warning("%r is %s", self.model.name, self.bill.fallback)
+            self._fall_back(length, "by whole forward passes", reason)
             self._walkers[length] = None
         if length not in self._walkers:
             wanted = self.model.logits([list(ids[0]), list(ids[-1])])
@@ -239,10 +237,21 @@ class Engine:
                 self.bill.setup += len(ids)
                 if walker is not None:
                     break
-                self.bill.fallback = f"patched {remedy}: {reason}"
-                _log.warning("%r is %s", self.model.name, self.bill.fallback)
+                self._fall_back(length, remedy, reason)
             self._walkers[length] = walker
         return self._walkers[length]
+
+    def _fall_back(self, length: int, way: str, reason: str) -> None:
+        """Write in the bill how prompts of a length are patched instead, and why; one line for each way."""
+        self._fallen[length] = (way, reason)
+        ways: dict[str, list[int]] = {}
+        for at, (name, _) in sorted(self._fallen.items()):
+            ways.setdefault(name, []).append(at)
+        self.bill.fallback = "; ".join(
+            f"patched {name}: {self._fallen[lengths[0]][1]} (prompts of "
+            f"{', '.join(map(str, lengths))} tokens)"
+            for name, lengths in ways.items()
+        )
 
     def _check(self, rows: Sequence[Row], chosen: Sequence[int], patch: Patch, logits: Tensor) -> None:
         """Recompute chosen rows by whole forward passes, beside the logits they got."""

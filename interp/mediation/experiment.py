@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.activations import Activations
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
+from interp.mediation.doubts import doubts
 from interp.mediation.effects import Effects
 from interp.mediation.mediators import counted_from_the_end
 from interp.mediation.metrics import Metric, Targets
@@ -64,13 +65,13 @@ class Forecast:
     def __str__(self) -> str:
         """One line."""
         about = "" if self.exact else "about "
-        asked = f"{self.search}: {self.pairs} pairs, {self.mediators} mediators"
+        asked = f"{self.search}: {counted(self.pairs, 'pair')}, {counted(self.mediators, 'mediator')}"
         cost = f"{about}{self.forwards:,.0f} forward passes of one prompt"
         beside = f"{self.naive:,} if every mediator had whole passes of its own"
         if not self.walks:
             return f"{asked}, {cost} ({beside})"
         held = f"about {self.memory / 1e9:,.2f} GB besides the weights"
-        zero = f"{self.skipped:,} cells known to be zero"
+        zero = f"{counted(self.skipped, 'cell')} known to be zero"
         return f"{asked}, {cost} in {self.walks} walks, {zero} ({beside}), {held}"
 
 
@@ -223,7 +224,17 @@ class Experiment(ABC):
     @cached_property
     def corrupt(self) -> Float[np.ndarray, " pair"]:
         """The metric of the corrupt prompts."""
-        return self.values(self.model.logits(self.pairs.corrupt), self.targets)
+        return self.values(self._corrupt_logits, self.targets)
+
+    @cached_property
+    def _corrupt_logits(self) -> Tensor:
+        return self.model.logits(self.pairs.corrupt)
+
+    def doubts(self) -> tuple[str, ...]:
+        """Where the model does not do the task of the pairs; of whole answers nothing is said."""
+        if self.steps is not None:
+            return ()
+        return doubts(self._clean_logits.float(), self._corrupt_logits.float(), self.targets)
 
     def values(self, logits: Tensor, targets: Targets) -> np.ndarray:
         """The metric of each row, as float64."""
@@ -287,9 +298,27 @@ class Experiment(ABC):
             cost=found.cost,
             about=About(model=self.model.described, data=pairs.described),
             seed=self.seed,
-            warnings=(*self.pairs.notes, *found.notes, *self.notes()),
+            warnings=tuple(
+                dict.fromkeys(
+                    (
+                        *pairs.notes,
+                        *self.doubts(),
+                        *_fallbacks(self.model, found.cost),
+                        *found.notes,
+                        *self.notes(),
+                    )
+                )
+            ),
             exact=exact,
         )
+
+
+def _fallbacks(model: Model, cost: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the model was patched where the quick way gave other logits, each way once."""
+    parts = [value for value in cost.values() if isinstance(value, Mapping)]
+    texts = [part["fallback"] for part in parts if part.get("fallback")]
+    ways = {text.partition(":")[0]: text for text in reversed(texts)}  # both directions give the same reason
+    return tuple(f"{model.name!r} is {text}: the same numbers, more slowly" for text in ways.values())
 
 
 def by_site(read: Activations, sites: Sequence[Site]) -> dict[Site, Tensor]:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.lenses.logit import LogitLens
+from interp.mediation.doubts import doubts
 from interp.mediation.metrics import METRICS, Targets
 from interp.models.model import Model
 from interp.pairs import PairSet
@@ -72,7 +73,9 @@ class Lens(Result):
         columns = ("site", "logit_diff", "low", "high", "answer_prob", "kl", "rank")
         meanings = "; ".join(f"{name}: {meaning}" for name, meaning in MEASURES.items())
         groups = len(set(self.groups))
-        note = f"Intervals: 95%, over {groups:,} groups of pairs. {meanings} (the median over prompts)."
+        note = (
+            f"Intervals: 95%, over {counted(groups, 'group')} of pairs. {meanings} (the median over prompts)."
+        )
         return (Table("lens", "The logit lens, by site", columns, self.rows, note),)
 
     def question(self) -> str:
@@ -81,7 +84,7 @@ class Lens(Result):
 
     def verdict(self) -> str:
         """The first site at which the answer leads for half of the prompts."""
-        n = f"{len(self.groups)} {self.prompts} prompts"
+        n = counted(len(self.groups), f"{self.prompts} prompt")
         if self.first is None:
             return f"The answer is the likeliest token for half of the {n} at no site."
         first = self.sites[self.first]
@@ -91,8 +94,8 @@ class Lens(Result):
         """What was read."""
         return (
             f"The stream after every block was read through the final norm and head of "
-            f"{self.about.model_name}, on {len(self.groups)} {self.prompts} prompts. After the last block "
-            "these are the model's own logits.",
+            f"{self.about.model_name}, on {counted(len(self.groups), f'{self.prompts} prompt')}. After "
+            "the last block these are the model's own logits.",
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -118,8 +121,8 @@ class Lens(Result):
                 "curve",
                 data,
                 "What the stream says after each block",
-                f"Mean over {len(self.groups)} {self.prompts} prompts; -1 is the embedding. Bands: 95%, over "
-                "groups of pairs.",
+                f"Mean over {counted(len(self.groups), f'{self.prompts} prompt')}; -1 is the embedding. "
+                "Bands: 95%, over groups of pairs.",
                 x="layer",
                 y="answer less foil (logits)",
                 reference=0.0,
@@ -197,7 +200,7 @@ def logit_lens(model: Model, pairs: PairSet, *, prompts: str = "clean", seed: in
         prompts=prompts,
         about=About(model=model.described, data=pairs.described),
         seed=seed,
-        warnings=pairs.notes,
+        warnings=(*pairs.notes, *(doubts(lenses[-1], None, targets) if prompts == "clean" else ())),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from interp.errors import ConfigError, SiteError
+from interp.errors import ConfigError, SiteError, counted
 from interp.mediation.edges.edge import Edge, are_edges
 from interp.mediation.subspaces import Subspace
 from interp.models.loading import ModelLike, as_model
@@ -315,7 +315,9 @@ def _positions(site: Site, pairs: PairSet, positions: str | int) -> list[int | N
     shortest, longest = min(pairs.lengths), max(pairs.lengths)
     if isinstance(positions, int):
         if not -shortest <= positions < shortest:
-            raise ConfigError(f"position {positions} asked, but the shortest prompt has {shortest} tokens.")
+            raise ConfigError(
+                f"position {positions} asked, but the shortest prompt has {counted(shortest, 'token')}."
+            )
         return [positions]
     if positions not in ("auto", "all", "each"):
         raise ConfigError(f"positions {positions!r} asked; use 'auto', 'all', 'each' or an index.")
@@ -332,7 +334,8 @@ def counted_from_the_end(pairs: PairSet, mediators: Sequence[Mediator | Edge]) -
     if shortest == longest or len(places) < 2:
         return ""
     return (
-        f"the prompts have {shortest} to {longest} tokens: positions are counted from the end (-1 is the "
+        f"the prompts have {shortest} to {counted(longest, 'token')}: positions are counted from the end "
+        "(-1 is the "
         f"last), over the {shortest} that every prompt has; earlier tokens of longer prompts are not replaced"
     )
 

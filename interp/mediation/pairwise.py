@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.mediation.effects import DIRECTIONS
 from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.metrics import METRICS
@@ -124,8 +124,10 @@ class Interactions(Result):
             else ("clean prompt, values of the corrupt one")
         )
         return (
-            f"Every two of {len(self.mediators)} mediators were replaced together and each alone, on "
-            f"{len(self.groups)} pairs ({way}); all others respond. The interaction is what both do together "
+            f"Every two of {counted(len(self.mediators), 'mediator')} were replaced together and each "
+            "alone, on "
+            f"{counted(len(self.groups), 'pair')} ({way}); all others respond. The interaction is what both "
+            "do together "
             f"beyond what each does alone, in {self.metric} ({self.unit}).",
         )
 
@@ -139,7 +141,8 @@ class Interactions(Result):
         """``interactions``, one row per two mediators: one, two, interaction, low, high, reading."""
         columns = ("one", "two", "interaction", "low", "high", "reading")
         note = (
-            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs, each of one interaction alone."
+            f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of pairs, each of one "
+            "interaction alone."
         )
         return (Table("interactions", f"Interactions ({self.unit})", columns, self.rows, note, main=0),)
 
@@ -215,7 +218,7 @@ def interactions(
     found = mediators_of(model, pairs, given, positions=positions)
     if not 2 <= len(found) <= MOST:
         raise ConfigError(
-            f"{len(found)} mediators asked; interactions are measured of 2 to {MOST}, "
+            f"{counted(len(found), 'mediator')} asked; interactions are measured of 2 to {MOST}, "
             "such as effects.top(12)."
         )
     asked = experiment_of(model, pairs, found, metric=metric, directions=direction, seed=seed)
@@ -238,7 +241,7 @@ def interactions(
         groups=tuple(pairs.groups),
         about=About(model=model.described, data=pairs.described),
         seed=seed,
-        warnings=pairs.notes,
+        warnings=(*pairs.notes, *asked.doubts()),
     )
 
 

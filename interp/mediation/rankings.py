@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     import pandas
@@ -38,7 +38,7 @@ def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0)
 
     values = effects.per_pair()
     if not 1 <= k <= len(values):
-        raise ConfigError(f"the top {k} asked, but there are {len(values)} mediators.")
+        raise ConfigError(f"the top {k} asked, but there are {counted(len(values), 'mediator')}.")
     names = list(dict.fromkeys(effects.groups))
     if len(names) < 2:
         raise ConfigError("all pairs are of one group, so that nothing can be drawn again; give more groups.")

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.mediation.partial_forward import Rule, interchange
 from interp.mediation.subspaces import Subspace
 
@@ -134,7 +134,8 @@ def partners(lengths: Sequence[int], generator: torch.Generator) -> list[int]:
             same += [at for at in (*order[later:], *order[:later]) if lengths[at] > length][:1]
             if len(same) == 1:
                 raise ConfigError(
-                    f"replacement 'resample': one prompt alone has {length} tokens, the most of all, so no "
+                    f"replacement 'resample': one prompt alone has {counted(length, 'token')}, the most of "
+                    "all, so no "
                     "other has a value for each of them. Give prompts of one length, or use interchange."
                 )
             found[same[0]] = same[1]
@@ -232,7 +233,8 @@ class Replacement:
         alone = sum(n == 1 for n in Counter(lengths).values())
         if self.source is _resample and alone:
             found.append(
-                f"replacement resample: {alone} of {len(lengths)} prompts share their length with no other; "
+                f"replacement resample: {alone} of {counted(len(lengths), 'prompt')} share their length "
+                "with no other; "
                 "they take the values of a longer prompt, aligned at the last token"
             )
         if self.off_distribution:

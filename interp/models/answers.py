@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.errors import DataError
+from interp.errors import DataError, counted
 from interp.models.model import Model
 from interp.models.tokens import Joint, Prompts, continuation, tokenize
 
@@ -64,8 +64,10 @@ def score(
     """
     tokens = model.tokenize(prompts)
     if isinstance(answers, str) or len(answers) != len(tokens):
-        found = "one text" if isinstance(answers, str) else f"{len(answers)} answers"
-        raise DataError(f"{found} for {len(tokens)} prompts; give a list with one answer for each prompt.")
+        found = "one text" if isinstance(answers, str) else counted(len(answers), "answer")
+        raise DataError(
+            f"{found} for {counted(len(tokens), 'prompt')}; give a list with one answer for each prompt."
+        )
     given = zip(tokens.texts, tokens.token_ids, answers, strict=True)
     ids = tuple(_ids(model, *one, joint) for one in given)
     whole = torch.zeros(len(ids), dtype=torch.float64)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from interp.errors import counted
 from interp.results import Cell, Figure, Number, Result, Table
 
 __all__ = ["Certificate", "Check", "Examination", "NoiseFloor", "Status"]
@@ -174,7 +175,9 @@ class Certificate(Examination):
     def lead(self) -> tuple[str, ...]:
         """What was run, and what the model does not offer."""
         lengths = ", ".join(map(str, self.prompts))
-        said = [f"{len(self.prompts)} prompts of {lengths} tokens were run."] if self.prompts else []
+        said = (
+            [f"{counted(len(self.prompts), 'prompt')} of {lengths} tokens were run."] if self.prompts else []
+        )
         return (*said, *(f"Not offered: {kind}, since {why}" for kind, why in self.disabled.items()))
 
     def numbers(self) -> tuple[Number, ...]:

@@ -22,12 +22,13 @@ from transformers import PreTrainedModel
 from interp.errors import InterpError, ModelError
 from interp.models import families
 from interp.models.architecture import Architecture, in_features, out_features
-from interp.models.equations import attention_error, tolerance
+from interp.models.attention import attention_error
 from interp.models.experts import named, with_experts
 from interp.models.families import Family, overridden
 from interp.models.forward import forward
 from interp.models.hooks import evaluating
 from interp.models.probe_pass import probe_batch, read_once
+from interp.models.rounding import tolerance
 from interp.sites import Site
 
 __all__ = ["discover", "holds_decoder", "placed"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.errors import InterpError, ModelError
 from interp.models.architecture import Architecture, Location, out_features
+from interp.models.attention import mixing_errors, score_fault
 from interp.models.experts import contains, expert_sums, mixed, routing_fault
 from interp.models.forward import LOGITS
 from interp.models.hooks import Writer, evaluating
@@ -31,7 +32,6 @@ __all__ = [
     "SUM",
     "Equation",
     "Report",
-    "attention_error",
     "relative",
     "tolerance",
     "validated",
@@ -177,23 +177,6 @@ def _final(architecture: Architecture, read: Read) -> dict[int, float]:
     return {last: max(errors, key=lambda error: float("inf") if error != error else error)}
 
 
-def _patterns(architecture: Architecture, read: Read) -> dict[int, float]:
-    clip = float(getattr(architecture.hf.config.get_text_config(), "clip_qkv", None) or 0.0)
-    errors = {}
-    for layer in _having(architecture, read, "pattern", "z", "v"):
-        pattern, z, v = (read[Site(kind, layer)] for kind in ("pattern", "z", "v"))
-        errors[layer] = attention_error(pattern, z, v.clamp(-clip, clip) if clip else v)
-    return errors
-
-
-def attention_error(pattern: Tensor, z: Tensor, v: Tensor) -> float:
-    """How far ``pattern v`` is from ``z``; heads share values by group."""
-    if v.shape[-1] != z.shape[-1] or pattern.shape[-2] != z.shape[-2] or z.shape[-2] % v.shape[-2]:
-        return float("inf")
-    values = v.repeat_interleave(z.shape[-2] // v.shape[-2], dim=-2)
-    return relative(torch.einsum("bqhk,bkhd->bqhd", pattern.float(), values.float()), z)
-
-
 STREAM = Equation(
     "resid_pre.(l+1) = resid_post.l",
     ("resid_pre", "resid_post"),
@@ -225,9 +208,9 @@ FINAL = Equation(
     ("final_norm",),
 )
 _PATTERN = Equation(
-    "z.l.h = sum over keys of pattern.l.h * v.l.group(h)",
+    "z.l.h = gate.l.h * sum over keys of pattern.l.h * vnorm(v.l.group(h))",
     ("z", "v"),
-    _patterns,
+    mixing_errors,
     "pattern times v differs from z by {error:.1e}.",
     ("pattern", "v"),
 )
@@ -380,7 +363,7 @@ def _check_experts(architecture: Architecture, report: Report) -> None:
     if not architecture.anatomy.layers("expert"):
         return
     if "mlp_out" in report.disabled:
-        why = "'mlp_out' is not available, so its experts cannot be checked."
+        why = f"its experts cannot be added up without 'mlp_out': {report.disabled['mlp_out']}"
         report.disable(why, "expert", "shared_expert")
     if architecture.anatomy.layers("shared_expert") and "shared_expert" in report.disabled:
         report.disable(report.disabled["shared_expert"], "expert")
@@ -545,9 +528,25 @@ def _check_pattern(architecture: Architecture, report: Report) -> None:
             text = f"layer {layer} has {there} heads, but its output projection was cut into {cut}."
             report.disable(text, "pattern", "z", "head", "q", "k", "v")
     report.ask(_PATTERN, architecture, read)
+    _check_scores(architecture, report)
     if "pattern" in report.disabled and architecture.family.layout != "separate":
         # one projection holds all three: where the values are not found, neither are the others
         report.disable(report.disabled["pattern"], "q", "k")
+
+
+def _check_scores(architecture: Architecture, report: Report) -> None:
+    """Ask whether queries and keys that discovery found decide their own part of the pattern."""
+    if architecture.family.types or "pattern" in report.disabled:
+        return
+    for kind in ("q", "k"):
+        if kind in report.disabled or not architecture.anatomy.layers(kind):
+            continue
+        try:
+            fault = score_fault(architecture, kind)
+        except (InterpError, RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+            fault = f"'{kind}' cannot be compared with the pattern ({error})."
+        if fault:
+            report.disable(fault, kind)
 
 
 def _check_edit(architecture: Architecture, read: Read, logits: Tensor, report: Report) -> None:

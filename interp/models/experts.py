@@ -189,6 +189,8 @@ def expert_sums(architecture: Architecture) -> dict[int, float]:
     read, _ = read_once(architecture, places)
     errors = {}
     for layer in layers:
+        if Site("expert", layer, 0) not in read:
+            raise ValueError(f"the module of the experts of layer {layer} is not called in a pass")
         total, shared = read[Site("expert", layer, 0)], Site("shared_expert", layer)
         total = total + read[shared] if shared in read else total
         errors[layer] = relative(_passed_on(architecture, layer, total), read[Site("mlp_out", layer)])

@@ -263,6 +263,9 @@ ASIDE_NAMES = ("indexer",)
 """Parts of attention whose queries and keys only choose the tokens that are attended to."""
 K_NAMES = ("k_proj", "key", "wk", "k_lin", "key_proj")
 V_NAMES = ("v_proj", "value", "wv", "v_lin", "value_proj")
+V_NORM_NAMES = ("v_norm",)
+GATE_NAMES = ("gate_proj", "g_proj")
+"""Children of attention that norm the values, and that give the logits of a gate on what is mixed."""
 QKV_NAMES = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "att_proj", "qkv_linear")
 WRONG_CACHES = ("minimax",)
 """Types whose cache is wrong on longer prompts only (of several blocks of lightning attention)."""

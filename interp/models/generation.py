@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from interp.activations import Activations
-from interp.errors import ConfigError, DataError, SiteError
+from interp.errors import ConfigError, DataError, SiteError, counted
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
 from interp.models.forward import LOGITS, cache_of, in_batches, make_batch
@@ -171,7 +171,8 @@ def _check(
     for number, length in enumerate(tokens.lengths):
         if max_length is not None and length + max_new_tokens > max_length:
             raise DataError(
-                f"prompt {number} has {length} tokens and {max_new_tokens} new ones were asked, but {name!r} "
+                f"prompt {number} has {counted(length, 'token')} and {max_new_tokens} new ones were asked, "
+                f"but {name!r} "
                 f"reads at most {max_length}. Use max_new_tokens={max(0, max_length - length)} or a "
                 f"shorter prompt."
             )

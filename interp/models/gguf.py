@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, ModelError, counted
 from interp.models.quantized import ARRIVED, Quantization
 from interp.results import read_json, write_json
 from interp.runs.lock import Lock
@@ -121,7 +121,9 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{str(file)!r} cannot be read as a GGUF model ({line}).") from error
     if missing := sorted(info["missing_keys"]):
-        raise ModelError(f"{str(file)!r} lacks {len(missing)} tensors of its model, {missing[0]} first.")
+        raise ModelError(
+            f"{str(file)!r} lacks {counted(len(missing), 'tensor')} of its model, {missing[0]} first."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.activations import Activations
-from interp.errors import SiteError
+from interp.errors import SiteError, counted
 from interp.models import fingerprints, forward
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend
@@ -80,7 +80,7 @@ class Model:
         """One line: name, family and sizes."""
         scheme = "" if self.quantization is None else f" at {self.quantization.scheme}"
         kind = f"{self.weights}{scheme}, {self.hf.config.model_type}"
-        sizes = f"{self.n_layers} layers, d_model {self.d_model}, {self.n_heads} heads"
+        sizes = f"{counted(self.n_layers, 'layer')}, d_model {self.d_model}, {counted(self.n_heads, 'head')}"
         return f"Model({self.name!r}, {kind}, {sizes}, {self.dtype}, {self.device})"
 
     @property
@@ -422,7 +422,9 @@ def _not_finite(tensors: Mapping[Site, Tensor]) -> Iterator[str]:
         rows = bad.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         what = "NaN" if tensor.isnan().any() else "infinite values"
         yield (
-            f"'{site}' holds {what} in {len(rows)} of {len(tensor)} prompts, first in prompt {rows[0]} "
-            f"({int(bad.sum()):,} of {bad.numel():,} values, as {tensor.dtype}); capture in float32 or leave "
+            f"'{site}' holds {what} in {len(rows)} of {counted(len(tensor), 'prompt')}, first in prompt "
+            f"{rows[0]} "
+            f"({int(bad.sum()):,} of {counted(bad.numel(), 'value')}, as {tensor.dtype}); capture in "
+            "float32 or leave "
             "those prompts out."
         )

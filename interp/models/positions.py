@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 
 __all__ = ["Batch", "Chosen", "choose", "gatherer"]
 
@@ -141,7 +141,9 @@ def _per_prompt(wanted: list[int], lengths: Sequence[int], limits: Sequence[int]
 
 def _one_each(wanted: Sequence[Any], lengths: Sequence[int]) -> None:
     if len(wanted) != len(lengths):
-        raise DataError(f"{len(wanted)} positions for {len(lengths)} prompts. Give one per prompt.")
+        raise DataError(
+            f"{counted(len(wanted), 'position')} for {counted(len(lengths), 'prompt')}. Give one per prompt."
+        )
 
 
 def _inside(position: int, prompt: int, length: int, limit: int) -> int:
@@ -162,7 +164,8 @@ def _ragged(rows: Sequence[Sequence[bool]]) -> Tensor:
 def _masked(mask: Tensor, lengths: Sequence[int]) -> Chosen:
     if mask.ndim != 2 or mask.shape[0] != len(lengths):
         raise DataError(
-            f"position mask has shape {tuple(mask.shape)}; give [batch pos] with {len(lengths)} rows."
+            f"position mask has shape {tuple(mask.shape)}; give [batch pos] with "
+            f"{counted(len(lengths), 'row')}."
         )
     rows = tuple(tuple(row.nonzero()[:, 0].tolist()) for row in mask)
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp.errors import ModelError
+from interp.errors import ModelError, counted
 
 if TYPE_CHECKING:
     import pandas
@@ -167,7 +167,7 @@ class Quantization:
         ratio = self.bytes_after / max(1, self.bytes_before)
         return (
             f"Quantization({self.scheme}, {self.mode}: {len(self.modules)} of {self.expected} modules, "
-            f"{self.bytes_before:,} -> {self.bytes_after:,} bytes ({ratio:.0%}), "
+            f"{self.bytes_before:,} -> {counted(self.bytes_after, 'byte')} ({ratio:.0%}), "
             f"weight error {self.weight_error:.2g}, {self.seconds:.1f} s)"
         )
 

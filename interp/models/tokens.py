@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 
 __all__ = [
     "JOINTS",
@@ -257,7 +257,8 @@ def _padded(
         return []
     counts = {where: sum(row[at] == pad for row in rows) for where, at in (("begin", 0), ("end", -1))}
     return [
-        f"{count} of {len(rows)} rows of ids {where} with the token that pads, {pad}, taken as given; give "
+        f"{count} of {counted(len(rows), 'row')} of ids {where} with the token that pads, {pad}, taken as "
+        "given; give "
         "the tokenizer's whole batch, whose mask says what is padding."
         for where, count in counts.items()
         if 0 < count < len(rows)
@@ -446,7 +447,7 @@ def _warn_unknown(
     unknown: Any = tokenizer.unk_token_id
     if unknown is not None and unknown != tokenizer.bos_token_id and (count := ids.count(unknown)):
         warnings.append(
-            f"prompt {number}: {count} of {len(ids)} tokens are unknown ({tokenizer.unk_token!r})."
+            f"prompt {number}: {count} of {counted(len(ids), 'token')} are unknown ({tokenizer.unk_token!r})."
         )
 
 
@@ -461,8 +462,8 @@ def _check(rows: Sequence[Sequence[int]], name: str, vocab_size: int | None, max
             raise DataError(f"prompt {number} is empty. Remove it, or give at least one token.")
         if max_length is not None and len(ids) > max_length:
             raise DataError(
-                f"prompt {number} has {len(ids)} tokens, but {name!r} reads at most {max_length}. "
-                f"Shorten it by {len(ids) - max_length} tokens, or split it."
+                f"prompt {number} has {counted(len(ids), 'token')}, but {name!r} reads at most {max_length}. "
+                f"Shorten it by {counted(len(ids) - max_length, 'token')}, or split it."
             )
         if vocab_size is not None and not (min(ids) >= 0 and max(ids) < vocab_size):
             bad = next(token for token in ids if not 0 <= token < vocab_size)

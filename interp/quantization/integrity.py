@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.models.certificate import Check, Examination
 from interp.models.fingerprints import parts
 from interp.models.forward import gradients
@@ -195,7 +195,9 @@ def _saved(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
     live = _apart(model.logits(ids), before)
     report = model.quantization
     if report is None or report.mode != "packed":
-        return _check(name, live == 0, live, 0.0, f"{len(tensors)} tensors; by how much live logits differ")
+        return _check(
+            name, live == 0, live, 0.0, f"{counted(len(tensors), 'tensor')}; by how much live logits differ"
+        )
     fresh = quantize(base, report.scheme, mode="packed", skip=report.requested)
     _fill(fresh, {key: torch.zeros_like(tensor) for key, tensor in again.items()})
     if (
@@ -206,7 +208,8 @@ def _saved(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
         return _check(name, False, 0.0, 0.0, "what would be saved is not what it computes with")
     _fill(fresh, again)
     reloaded = _apart(fresh.logits(ids), before)
-    detail = f"{len(tensors)} tensors; live logits differ by {live:.1g}, a reloaded copy's by {reloaded:.1g}"
+    of = counted(len(tensors), "tensor")
+    detail = f"{of}; live logits differ by {live:.1g}, a reloaded copy's by {reloaded:.1g}"
     return _check(name, not live and not reloaded, max(live, reloaded), 0.0, detail)
 
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import random
+import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from interp import tasks
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, ModelError, counted
 from interp.models.backends import BACKENDS
 from interp.models.linear import (
     as_linear,
@@ -87,7 +88,8 @@ def quantize(
     modules = linear_modules(copied)
     skipped = _skipped(model, modules, skip)
     layers = {name: as_linear(module) for name, module in modules.items() if name not in skipped}
-    others = {name: _matrix(weight) for name, weight in other_weights(copied).items()}
+    stacked = other_weights(copied)
+    others = {name: _matrix(weight) for name, weight in stacked.items()}
     sizes = {name: layer.weight.numel() for name, layer in layers.items()}
     job = Job(hf, layers, scheme, _texts(model, calibration))
     packed = library.packed(job)
@@ -101,7 +103,7 @@ def quantize(
         calibration=_provenance(job.texts),
         gradients="" if mode == "dense" else _fault(scheme, packed, library, model.dtype),
     )
-    notes = _coverage(model, sum(sizes[one.name] for one in done), report)
+    notes = _coverage(model, sum(sizes[one.name] for one in done), report, stacked)
     after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
     return _wrapped(model, hf, replace(report, bytes_after=after), started, notes)
 
@@ -110,15 +112,30 @@ def _matrix(weight: nn.Parameter) -> str:
     return f"a parameter of shape {tuple(weight.shape)} that belongs to no linear module"
 
 
-def _coverage(model: Model, held: int, report: Quantization) -> tuple[str, ...]:
-    """How much of the blocks keeps its precision, where that is half of it or more."""
-    matrices = {w for block in model.architecture.blocks for w in block.parameters() if w.ndim >= 2}
-    share = held / sum(weight.numel() for weight in matrices)
-    if share > 0.5 or report.requested:
+NAMED = 0.01
+"""The share of the weights of the blocks from which on matrices that keep their precision are named."""
+
+
+def _coverage(
+    model: Model, held: int, report: Quantization, others: Mapping[str, nn.Parameter]
+) -> tuple[str, ...]:
+    """How much of the blocks keeps its precision, and what: stacked experts, which no library reads."""
+    if report.requested:
         return ()
+    matrices = {w for block in model.architecture.blocks for w in block.parameters() if w.ndim >= 2}
+    total = sum(weight.numel() for weight in matrices)
+    left: dict[str, float] = {}
+    for name, weight in others.items():
+        kind = re.sub(r"\.\d+\.", ".*.", name)
+        left[kind] = left.get(kind, 0.0) + weight.numel() / total
+    named = ", ".join(f"{kind} ({share:.0%})" for kind, share in left.items() if share >= NAMED)
+    share = held / total
+    if share > 0.5 and not named:
+        return ()
+    number = counted(len(report.skipped), "module or matrix keeps its", "modules or matrices keep their")
     return (
-        f"only {share:.0%} of the weights in the blocks are held at {report.scheme}; "
-        f"{len(report.skipped)} modules or matrices keep their precision: see model.quantization.table()",
+        f"only {share:.0%} of the weights in the blocks are held at {report.scheme}; {number} precision"
+        f"{f', of them {named}' if named else ''}: see model.quantization.table()",
     )
 
 

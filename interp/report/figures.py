@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp import results, runs
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.report.escape import printable
 from interp.results import write_atomically
 from interp.results.shapes import FORMS as COLUMNS
@@ -117,7 +117,7 @@ class Drawing:
 
     def __repr__(self) -> str:
         """What it is, without the numbers."""
-        return f"Drawing({self.form!r}, {self.title!r}, {len(self.data)} rows)"
+        return f"Drawing({self.form!r}, {self.title!r}, {counted(len(self.data), 'row')})"
 
     def svg(self) -> str:
         """Draw it as SVG text: transparent background, real text, no script; marks say their numbers."""

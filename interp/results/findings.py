@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import DataError
+from interp.errors import DataError, counted
 from probes.statistics import Estimate, bootstrap
 
 __all__ = ["Finding", "FixedStatistic", "named", "prefixed"]
@@ -84,7 +84,7 @@ class Finding:
         n = len(self.values)
         if n == 0 or len(self.groups) != n or (np.ndim(self.control) == 1 and len(self._controls) != n):
             raise DataError(
-                f"finding {self.name!r}: {n} values, {len(self.groups)} groups and "
+                f"finding {self.name!r}: {counted(n, 'value')}, {counted(len(self.groups), 'group')} and "
                 f"{np.size(self.control)} controls; give at least one value, and one group for each."
             )
 
@@ -130,7 +130,7 @@ class Finding:
         """Name, value and control in one line."""
         unit = f" {self.unit}" if self.unit else ""
         number = f"{self.value:.3g}{unit} against {self.floor:.3g}"
-        return f"Finding({self.name!r}: {number}, {len(self.values)} items)"
+        return f"Finding({self.name!r}: {number}, {counted(len(self.values), 'item')})"
 
 
 def named(findings: Iterable[Finding]) -> dict[str, Finding]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from interp.errors import counted
 from interp.results.codec import UNSAVED
 from interp.results.findings import Finding, named
 from interp.results.result import Result
@@ -143,7 +144,7 @@ class FindingsResult(Result):
             "curve",
             dict(zip(columns, zip(*rows, strict=True), strict=True)),
             f"{name}, layer by layer",
-            f"{len(found[0].values):,} items in {found[0].n_groups:,} groups. "
+            f"{counted(len(found[0].values), 'item')} in {counted(found[0].n_groups, 'group')}. "
             "Bands: 95% intervals over groups.",
             x="layer",
             y=found[0].unit or "value",

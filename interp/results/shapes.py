@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from interp.errors import DataError
+from interp.errors import DataError, counted
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["FORMS", "About", "Cell", "Figure", "Form", "Number", "Table", "counted"]
+__all__ = ["FORMS", "About", "Cell", "Figure", "Form", "Number", "Table"]
 
 Cell = str | float | int | bool | None
 Form = Literal["curve", "intervals", "counts", "map", "graph", "scatter", "grid"]
@@ -54,11 +54,6 @@ class About:
     def words(self) -> str:
         """Data and model for a title, such as ``capitals, demo``."""
         return ", ".join(filter(None, (str(self.data.get("name", "")), self.model_name)))
-
-
-def counted(n: int, one: str, many: str = "") -> str:
-    """A number of things: ``1 group``, ``12 groups``; ``many`` where the plural takes more than an s."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +147,8 @@ class Table:
         wrong = [row for row in self.rows if len(row) != len(self.columns)]
         if wrong:
             raise DataError(
-                f"table {self.name!r}: a row has {len(wrong[0])} cells for {len(self.columns)} columns."
+                f"table {self.name!r}: a row has {counted(len(wrong[0]), 'cell')} for {len(self.columns)} "
+                "columns."
             )
 
     def frame(self) -> pandas.DataFrame:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from interp import results
-from interp.errors import ArtifactError, ConfigError
+from interp.errors import ArtifactError, ConfigError, counted
 
 __all__ = [
     "LAYOUT",
@@ -38,6 +38,10 @@ FILES = (
 )
 FOLDERS = ("result", "tables", "figures", "probes", "activations", "cells")
 LAYOUT = (*FILES, *FOLDERS)
+READ = ("result", "probes", "activations", "cells")
+"""The folders whose files are read back as part of a run; a picture may be put among the figures."""
+SMALL = 1 << 22
+"""Bytes of a file whose content is compared whenever a run is read: its tables and numbers."""
 
 
 def digest(path: Path) -> dict[str, Any]:
@@ -96,17 +100,21 @@ def _made_here(file: Path, schema: str) -> bool:
 def open_run(path: str | Path) -> dict[str, Any]:
     """Read ``run.json`` of a finished run, after checking that every file is there with its size.
 
+    Small files, which a page is made of, are compared with their sha256 too; large ones by :func:`verify`.
+
     Raises:
-        ArtifactError: when there is no finished run, or a file is missing or has another size.
+        ArtifactError: when there is no finished run, or a file is missing or has another size or content.
     """
     path = Path(path)
     for name, known in manifest(path).items():
         file = _present(path, name)
         if file.stat().st_size != known["bytes"]:
             raise ArtifactError(
-                f"{file} has {file.stat().st_size:,} bytes, the manifest says {known['bytes']:,}. "
+                f"{file} has {counted(file.stat().st_size, 'byte')}, the manifest says {known['bytes']:,}. "
                 "The run is damaged: make it again with --overwrite."
             )
+        if known["bytes"] <= SMALL:
+            _same(file, known)
     return results.read_json(member(path, RUN))
 
 
@@ -137,12 +145,32 @@ def verify(path: str | Path) -> dict[str, Any]:
     """
     facts = open_run(path)
     for name, known in manifest(Path(path)).items():
-        file = member(Path(path), name)
-        if digest(file)["sha256"] != known["sha256"]:
+        _same(member(Path(path), name), known)
+    listed = {member(Path(path), name) for name in manifest(Path(path))}
+    for folder in (Path(path) / name for name in READ):
+        extra = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file, folder))
+        if strange := [file for file in extra if file not in listed]:
             raise ArtifactError(
-                f"{file} is corrupt: its sha256 is not the manifest's. Make the run again with --overwrite."
+                f"{strange[0]} is not in the manifest: it is no part of this run. Remove it, or make the run "
+                "again with --overwrite."
             )
     return facts
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def _same(file: Path, known: dict[str, Any]) -> None:
+    """Compare a file with the manifest's sha256.
+
+    Raises:
+        ArtifactError: it differs.
+    """
+    if digest(file)["sha256"] != known["sha256"]:
+        raise ArtifactError(
+            f"{file} is corrupt: its sha256 is not the manifest's. Make the run again with --overwrite."
+        )
 
 
 def manifest(path: Path) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ attn_out.l = postnorm(o_proj(z.l)) * multiplier      identity where the family h
 mlp_out.l = postnorm(down_proj(mlp_act.l)) * multiplier
 neuron.l.n = mlp_act.l[..., n]
 q.l k.l v.l                                          projection outputs, before q_norm/k_norm and rotation
-z.l.h = sum over keys of pattern.l.h * v.l.group(h)
+z.l.h = gate.l.h * sum over keys of pattern.l.h * v.l.group(h)     most have no gate; Gemma 4 norms v
 final_norm, logits                                   logits after scale and softcap, as the model returns them
 mlp_out.l = postnorm(sum over e of expert.l.e + shared_expert.l) * multiplier        mixtures of experts
 expert.l.e = what routed expert e gives, times its weight; zero where it is not chosen

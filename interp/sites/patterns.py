@@ -254,7 +254,8 @@ def one_layer(layer: int, n_layers: int, name: str, kind: str) -> int:
     if -n_layers <= layer < n_layers:
         return layer % n_layers
     nearest = str(n_layers - 1 if layer > 0 else 0)
-    nearest = f"{kind}.{nearest}" if kind else nearest
+    if kind:  # a name that can be typed as it stands
+        nearest = f"{kind}.{nearest}{'.*' if KINDS[kind].index == 'required' else ''}"
     raise SiteError(
         f"layer {layer} asked, but {name!r} has layers 0..{n_layers - 1} (-1 is the last). "
         f"Nearest: {nearest}."

@@ -128,6 +128,12 @@ def _check_columns(path: Path, row: Mapping[str, object], wanted_columns: Sequen
     names = [str(name) for name in row if name is not None]
     for wanted in wanted_columns:
         if wanted not in names:
+            if {"clean", "corrupt"} <= set(names):
+                raise DataError(
+                    f"'{path}' holds pairs of prompts (clean, corrupt), not prompts with "
+                    f"{' and '.join(wanted_columns)}. Give it to `interp patch --data`, or write one "
+                    f"{wanted} a line."
+                )
             near = difflib.get_close_matches(wanted, names, 1)
             hint = (
                 f" Is '{near[0]}' meant? Rename it to '{wanted}'."

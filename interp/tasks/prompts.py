@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interp.errors import DataError
+from interp.errors import DataError, counted
 
 if TYPE_CHECKING:
     from interp.models.tokens import Joint
@@ -111,7 +111,8 @@ class Labelled:
         if len(lengths) > 1:
             raise DataError(
                 f"'{self.name}': texts, labels, groups, splits have {len(self.texts)}, {len(self.labels)}, "
-                f"{len(self.groups)} and {len(self.splits)} entries; give one of each for every prompt."
+                f"{len(self.groups)} and {counted(len(self.splits), 'entry', 'entries')}; give one of each "
+                "for every prompt."
             )
 
     def __len__(self) -> int:

@@ -220,6 +220,8 @@ def find(name: str, among: Mapping[str, Task], what: str) -> Task:
             return row
     near = difflib.get_close_matches(name, among, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    if any(name in (row.name, *row.aliases) for row in _ROWS):
+        hint = f" {name!r} is a task without them (`interp ls tasks`, `interp ls pairs`)."
     raise ConfigError(f"task {name!r} asked; {what} are: {_listed(among)}.{hint}")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from probes.statistics import Estimate, bootstrap
+from probes.statistics.groups import counted
 
 __all__ = ["accuracy", "informed_chance", "majority_label", "right"]
 
@@ -39,7 +40,7 @@ def right(labels: Collection[Any], predicted: Collection[Any]) -> Int[np.ndarray
     truth, guesses = list(labels), list(predicted)
     if len(truth) != len(guesses):
         raise ValueError(
-            f"{len(truth)} labels and {len(guesses)} predictions; give one prediction per example."
+            f"{counted(len(truth), 'label')} and {len(guesses)} predictions; give one prediction per example."
         )
     return np.array([int(a == b) for a, b in zip(truth, guesses, strict=True)], dtype=np.int64)
 

@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 
 from probes.statistics import Estimate, bootstrap, clopper_pearson
 from probes.statistics.estimates import share_of
+from probes.statistics.groups import counted
 
 __all__ = [
     "Reliability",
@@ -170,7 +171,10 @@ class Temperature:
         """
         right = np.asarray(list(codes))
         if len(right) != len(scores) or not len(right):
-            raise ValueError(f"{len(right)} labels for {len(scores)} rows of scores; give one per example.")
+            raise ValueError(
+                f"{counted(len(right), 'label')} for {counted(len(scores), 'row')} of scores; "
+                "give one per example."
+            )
 
         def loss(log_value: float) -> float:
             logs = special.log_softmax(scores / np.exp(log_value), axis=1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.evaluation.splits import Split
+from probes.statistics.groups import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -73,14 +74,14 @@ class Audit:
         """What was found, and where first, in words."""
         if self.clean:
             looked = ", ".join(LEAKS[kind].plural for kind in self.kinds)
-            return f"no leaks among {self.n_test} test prompts (looked for: {looked})"
+            return f"no leaks among {counted(self.n_test, 'test prompt')} (looked for: {looked})"
         parts: list[str] = []
         for kind, count in self.counts.items():
             if count:
                 rows = [str(leak.row) for leak in self.leaks if leak.kind == kind][:NAMED]
                 more = ", ..." if count > NAMED else ""
                 where = f"(rows {', '.join(rows)}{more})"
-                parts.append(f"{count} of {self.n_test} test prompts {LEAKS[kind].words} {where}")
+                parts.append(f"{count} of {self.n_test:,} test prompts {LEAKS[kind].words} {where}")
         return "; ".join(parts)
 
     def table(self) -> pandas.DataFrame:
@@ -152,13 +153,13 @@ def _case(
     units = None if groups is None else list(groups)
     for name, values in (("labels", answers), ("groups", units)):
         if values is not None and len(values) != len(prompts):
-            raise ValueError(f"{len(values)} {name} for {len(prompts)} texts; give one for each.")
+            raise ValueError(f"{len(values)} {name} for {counted(len(prompts), 'text')}; give one for each.")
     known = [*split.train.tolist(), *split.validation.tolist()]
     test = split.test.tolist()
     wrong = [row for row in (*known, *test) if not 0 <= row < len(prompts)]
     if wrong:
         raise ValueError(
-            f"the split names row {wrong[0]}, and there are {len(prompts)} texts; rows start at 0."
+            f"the split names row {wrong[0]}, and there are {counted(len(prompts), 'text')}; rows start at 0."
         )
     if not 0 < near <= 1:
         raise ValueError(f"near={near} asked; give a similarity above 0, at most 1, such as 0.9.")

@@ -14,6 +14,7 @@ from probes.arrays import Inputs, Labels
 from probes.controls import control_task_labels, shuffled_labels
 from probes.evaluation.accuracy import right
 from probes.statistics import Estimate, bootstrap, paired_difference, permutation_p
+from probes.statistics.groups import counted
 
 if TYPE_CHECKING:
     from probes.base import Probe
@@ -121,7 +122,7 @@ def selectivity(
     for name, have, part in (("training", keys[0], train), ("test", keys[1], test)):
         if len(have) != len(part[1]):
             raise ValueError(
-                f"{len(have)} keys for {len(part[1])} {name} examples; give one key per example."
+                f"{counted(len(have), 'key')} for {len(part[1])} {name} examples; give one key per example."
             )
     count = len(train[1])
     drawn = control_task_labels([*keys[0], *keys[1]], [*train[1], *test[1]], seed=seed)

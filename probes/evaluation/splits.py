@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from probes.statistics.groups import counted
+
 __all__ = ["Split", "folds", "group_split", "straddling"]
 
 NAMES = ("train", "validation", "test")
@@ -115,7 +117,10 @@ def _strata(codes: np.ndarray, count: int, labels: Collection[Any] | None) -> li
         return [np.arange(count)]
     plain = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
     if len(plain) != len(codes):
-        raise ValueError(f"{len(plain)} labels for {len(codes)} examples; give one label per example.")
+        raise ValueError(
+            f"{counted(len(plain), 'label')} for {counted(len(codes), 'example')}; "
+            "give one label per example."
+        )
     counts: list[Counter[Any]] = [Counter() for _ in range(count)]
     for code, label in zip(codes.tolist(), plain, strict=True):
         counts[code][label] += 1

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from probes.statistics.groups import counted
 from probes.vsa.codebook import Candidates, Codebook
 
 __all__ = ["Decodings", "decode", "null_threshold"]
@@ -72,7 +73,9 @@ class Decodings:
     def __repr__(self) -> str:
         """What it holds, in one line."""
         claimed = len(self) - int(self.abstained.sum())
-        return f"Decodings({len(self)} examples, {claimed} claimed, threshold {self.threshold:.3f})"
+        return (
+            f"Decodings({counted(len(self), 'example')}, {claimed} claimed, threshold {self.threshold:.3f})"
+        )
 
 
 def decode(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probes.hyperdimensional.encoders import Linear
 from probes.hyperdimensional.fitted import Fitted
+from probes.statistics.groups import counted
 from probes.vsa.codebook import Codebook
 
 __all__ = ["NotLinearError", "Replacement", "ScoreMap", "edited", "score_map"]
@@ -120,7 +121,10 @@ def _pairs(replace: Replacement, n: int) -> list[tuple[tuple[str, str], ...]]:
     if isinstance(replace, Mapping):
         return [tuple(replace.items())] * n
     if len(replace) != n:
-        raise ValueError(f"{len(replace)} pairs for {n} states; give one (old, new) per state, or a mapping.")
+        raise ValueError(
+            f"{counted(len(replace), 'pair')} for {counted(n, 'state')}; give one (old, new) per state, or a "
+            "mapping."
+        )
     return [((old, new),) for old, new in replace]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from probes.arrays import Inputs, as_array
 from probes.evaluation import group_split
+from probes.statistics.groups import counted
 from probes.vsa import structures
 from probes.vsa.algebra import generator_for
 from probes.vsa.algebras import MAP
@@ -90,7 +91,9 @@ def as_targets(codebook: Codebook, y: Labels, n: int) -> Targets:
         CodebookError: concepts that the codebook does not have.
     """
     if len(y) != n:
-        raise ValueError(f"y has {len(y)} labels for {n} examples; give one label per example.")
+        raise ValueError(
+            f"y has {counted(len(y), 'label')} for {counted(n, 'example')}; give one label per example."
+        )
     if is_states(y):
         return Targets(as_features(y).to(codebook.vectors.device), kind="states")
     return y if isinstance(y, Targets) else structures.names(codebook, [str(label) for label in listed(y)])
@@ -143,7 +146,8 @@ def parts(
         rows, later = split.train.tolist(), split.validation.tolist()
     if not rows or not later:
         raise ValueError(
-            f"{n} examples leave {len(rows)} to train on and {len(later)} to choose on; give more groups or "
+            f"{counted(n, 'example')} leave {len(rows)} to train on and {len(later)} to choose on; give "
+            "more groups or "
             "concepts, or a validation part."
         )
     return rows, later

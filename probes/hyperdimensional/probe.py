@@ -33,6 +33,7 @@ from probes.hyperdimensional.inputs import (
 )
 from probes.hyperdimensional.lesson import Settings
 from probes.hyperdimensional.reduction import reduce
+from probes.statistics.groups import counted
 from probes.vsa.codebook import Candidates, Codebook, CodebookError
 
 __all__ = ["HyperdimensionalProbe"]
@@ -277,7 +278,8 @@ class HyperdimensionalProbe(Probe):
         labels = listed(y)
         if len(labels) != len(predicted):
             raise ValueError(
-                f"{len(labels)} labels for {len(predicted)} examples; give one label per example."
+                f"{counted(len(labels), 'label')} for {counted(len(predicted), 'example')}; give one label "
+                "per example."
             )
         return float(np.mean([str(a) == str(b) for a, b in zip(labels, predicted.tolist(), strict=True)]))
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.statistics import intervals
-from probes.statistics.groups import FloatArray, Groups, Moments, codes_of, finite, same_length
+from probes.statistics.groups import FloatArray, Groups, Moments, codes_of, counted, finite, same_length
 from probes.statistics.intervals import Interval
 
 __all__ = ["Estimate", "MeanIntervals", "bootstrap", "mean_intervals", "paired_difference", "share_of"]
@@ -241,7 +241,7 @@ def _estimate(
     if count < FEW_GROUPS:
         notes.append(f"only {count} group{'s' * (count != 1)}: below {FEW_GROUPS} an interval is approximate")
     if effective < count / 2:
-        notes.append(f"{count} groups of unequal size weigh as much as {effective:.1f} equal ones")
+        notes.append(f"{counted(count, 'group')} of unequal size weigh as much as {effective:.1f} equal ones")
     if skewness is not None and abs(skewness) > SKEWED:
         notes.append(
             f"a few groups carry much of the mean (skewness {skewness:.1f}): with others the mean may lie "

@@ -12,9 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-__all__ = ["FloatArray", "Groups", "Moments", "codes_of", "finite", "same_length"]
+__all__ = ["FloatArray", "Groups", "Moments", "codes_of", "counted", "finite", "same_length"]
 
 FloatArray = npt.NDArray[np.float64]
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number of things: ``1 group``, ``12 groups``; ``many`` where the plural takes more than an s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def finite(values: Collection[Any], name: str) -> FloatArray:
@@ -47,7 +52,9 @@ def codes_of(groups: Collection[Any] | None, n: int) -> npt.NDArray[np.intp]:
     if groups is None:
         return np.arange(n, dtype=np.intp)
     if len(groups) != n:
-        raise ValueError(f"{len(groups)} groups for {n} examples; give one group per example.")
+        raise ValueError(
+            f"{counted(len(groups), 'group')} for {counted(n, 'example')}; give one group per example."
+        )
     known: dict[Any, int] = {}
     plain: Any = groups.tolist() if isinstance(groups, np.ndarray) else groups
     return np.array([known.setdefault(group, len(known)) for group in plain], dtype=np.intp)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from probes.statistics.groups import FloatArray, Groups, Moments, codes_of, finite, same_length
+from probes.statistics.groups import FloatArray, Groups, Moments, codes_of, counted, finite, same_length
 
 __all__ = [
     "BestOf",
@@ -299,7 +299,9 @@ def best_of(
     order = {label: code for code, label in enumerate(dict.fromkeys(labels))}
     names = np.array([order[label] for label in labels], dtype=np.int64)
     if len(names) != change.shape[1]:
-        raise ValueError(f"{len(names)} groups for {change.shape[1]} examples; give one group per example.")
+        raise ValueError(
+            f"{counted(len(names), 'group')} for {change.shape[1]} examples; give one group per example."
+        )
     sums = np.stack([np.bincount(names, row) for row in change])
     spread = np.sqrt((sums**2).sum(axis=1))
     spread = np.where(spread > 0, spread, 1.0)

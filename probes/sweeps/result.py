@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from probes.evaluation.splits import Split
 from probes.statistics import BestOf, Estimate, best_of, bootstrap
+from probes.statistics.groups import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -146,5 +147,6 @@ class Sweep:
 
     def __repr__(self) -> str:
         """What was swept, in one line."""
-        shape = f"{len(self.seeds)} seeds x {len(self.layers)} layers x {len(self.targets)} targets"
+        sizes = {"seed": self.seeds, "layer": self.layers, "target": self.targets}
+        shape = " x ".join(counted(len(held), name) for name, held in sizes.items())
         return f"Sweep({self.kind!r}, {shape}, mean test {self.metric} {self.test.mean():.3f})"

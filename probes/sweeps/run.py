@@ -14,6 +14,7 @@ from torch import Tensor
 from probes.base import check_seed
 from probes.evaluation.splits import Split, group_split
 from probes.fitting import STRENGTHS, Strengths, penalties
+from probes.statistics.groups import counted
 from probes.sweeps.result import Sweep
 from probes.sweeps.solvers import KINDS, Sample, SweepKind
 
@@ -63,7 +64,8 @@ def sweep(
     units = _units(groups, n)
     if len(titles) != count or len(units) != n:
         raise ValueError(
-            f"{len(titles)} names and {len(units)} groups for {count} targets and {n} examples; give one for "
+            f"{counted(len(titles), 'name')} and {counted(len(units), 'group')} for "
+            f"{counted(count, 'target')} and {counted(n, 'example')}; give one for "
             "each."
         )
     order = tuple(int(seed) for seed in seeds)
@@ -145,7 +147,8 @@ def _table(targets: Any, n: int, row: SweepKind) -> np.ndarray:
     values = np.asarray(targets)
     if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or len(values) != n:
         raise ValueError(
-            f"targets have shape {values.shape} and type {values.dtype} for {n} examples; give [example] or "
+            f"targets have shape {values.shape} and type {values.dtype} for {counted(n, 'example')}; give "
+            "[example] or "
             "[example target] numbers."
         )
     table = values.reshape(n, -1).astype(np.float64)

@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -200,6 +201,7 @@ class Codebook:
             CodebookError: no names, or a name twice.
         """
         known = _checked(names)
+        _refuse_size(algebra, len(known))
         return cls(algebra, known, _drawn(algebra, known, seed), seed)
 
     @classmethod
@@ -231,6 +233,7 @@ class Codebook:
                 to the centre, or alike.
         """
         known = _checked(names)
+        _refuse_size(algebra, len(known) + rows.shape[1])
         projection = Projection(rows.float().mean(dim=0) if centre is None else centre.float(), seed)
         found = projection.directions(known, rows)
         vectors = projection.projected(algebra, found)
@@ -421,6 +424,12 @@ class Codebook:
                 f"vectors of length {vectors.shape[-1]} given to a codebook of {self.algebra}; "
                 f"they must be {known[0]} long."
             )
+        wrong = (~vectors.isfinite()).any(dim=-1).nonzero().flatten().tolist()
+        if wrong:
+            raise CodebookError(
+                f"vector {wrong[0]} holds NaN or an infinite value, which resembles nothing; leave it out, "
+                "or look for where it comes from."
+            )
         native = not vectors.is_floating_point() or vectors.shape[-1] != self.algebra.width
         real = self.algebra.as_real(vectors) if native else vectors
         return real.to(self.vectors.device, torch.float32)
@@ -458,6 +467,24 @@ def _checked(names: Sequence[str]) -> tuple[str, ...]:
     if twice is not None:
         raise CodebookError(f"the name {twice!r} stands twice; give every concept once.")
     return tuple(names)
+
+
+def _refuse_size(algebra: Algebra, rows: int) -> None:
+    """Refuse vectors that the machine's memory cannot hold, where its size is known.
+
+    Raises:
+        CodebookError: says how much they take.
+    """
+    needed = rows * algebra.width * torch.float32.itemsize
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not every system says
+        return
+    if needed > there:
+        raise CodebookError(
+            f"{rows:,} vectors of {algebra} take {needed / 1e9:,.0f} GB, and this machine has "
+            f"{there / 1e9:,.0f} GB of memory. Give a smaller dimension, such as 10,000."
+        )
 
 
 def _drawn(algebra: Algebra, names: Sequence[str], seed: int) -> Shaped[Tensor, "concept dim"]:

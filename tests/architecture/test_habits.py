@@ -71,6 +71,32 @@ def printing(modules: Sequence[Module]) -> list[str]:
     ]
 
 
+COUNTABLE = {"pairs", "prompts", "examples", "items", "groups", "questions", "mediators", "edges", "findings"}
+AT_LEAST_TWO = ("interp.analyses.outputs", "interp.analyses.concepts.result")
+"""Modules that print counts of prompts of which they refuse fewer than two."""
+
+
+def uncounted(modules: Sequence[Module]) -> list[str]:
+    """List texts such as ``{len(x)} pairs``, which say "1 pairs"; ``interp.errors.counted`` says "1 pair"."""
+    found = []
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if not isinstance(node, ast.JoinedStr):
+                continue
+            texts = [part.value if isinstance(part, ast.Constant) else "" for part in ("", *node.values)]
+            for before, one, after in zip(texts, node.values, node.values[1:], strict=False):
+                if not (isinstance(one, ast.FormattedValue) and isinstance(after, ast.Constant)):
+                    continue
+                if str(before).endswith("of "):  # 1 of 1 pairs
+                    continue
+                words = [word.strip(".,;:)") for word in str(after.value).split(" ", 2)]
+                number = one.format_spec is not None and ast.unparse(one.format_spec) == "f','"
+                number |= isinstance(one.value, ast.Call) and ast.unparse(one.value.func) == "len"
+                if number and words[0] == "" and {*words[1:2]} & COUNTABLE:
+                    found.append(f"{module.name}:{node.lineno} {ast.unparse(one)}")
+    return [text for text in found if not text.startswith(AT_LEAST_TWO)]
+
+
 def undocumented(modules: Sequence[Module]) -> list[str]:
     """List modules and public names whose docstring is missing or does not start with a sentence."""
     found = [
@@ -107,6 +133,24 @@ def test_no_unsafe_format() -> None:
 
 def test_the_library_never_prints() -> None:
     none(printing(read()))
+
+
+def test_counts_have_a_singular() -> None:
+    none(uncounted(read()))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("f'{len(x)} pairs'", 1),
+        ("f'{n:,} prompts were run'", 1),
+        ("f'{counted(len(x), \"pair\")}'", 0),
+        ("f'{name} pairs'", 0),
+        ("f'{n} of {len(x)} pairs'", 0),
+    ],
+)
+def test_a_count_without_a_singular_is_seen(text: str, count: int, tmp_path: Path) -> None:
+    assert len(uncounted(plant(tmp_path, {"interp/x.py": f"y = {text}"}))) == count
 
 
 def test_public_things_have_docstrings() -> None:

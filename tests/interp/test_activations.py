@@ -145,6 +145,15 @@ def test_sites_come_in_execution_order_and_globs_follow_it() -> None:
     assert acts.select("resid_post.10,resid_post.0").keys() == ("resid_post.0", "resid_post.10")
 
 
+def test_redacted_activations_do_not_say_their_prompts() -> None:
+    """Token ids decode to the text; the lengths and the values stay."""
+    acts = Activations({"embed": torch.ones(2, 3)}, [[5, 6], [7]], [1, 0], ["a b", "c"], "print", "m")
+    bare = acts.redacted()
+    assert bare.token_ids == ((-1, -1), (-1,)) and bare.texts == ("", "")
+    assert torch.equal(bare["embed"], acts["embed"]) and bare.positions == acts.positions
+    assert "left out" in bare.warnings[-1] and acts.token_ids == ((5, 6), (7,))
+
+
 @pytest.mark.parametrize("asked", ["resid_post.2", Site("resid_post", 2), "blocks.2.hook_resid_post", "*.2"])
 def test_a_site_can_be_asked_by_any_of_its_names(asked: str | Site) -> None:
     acts = made()
@@ -251,7 +260,7 @@ def test_parts_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: 
         (lambda a: a.select("head.*"), SiteError, r"'head\.\*' was not captured"),
         (lambda a: a.select([]), SiteError, "no sites asked"),
         (lambda a: a.select(examples=4), DataError, r"example 4 asked, but there are examples 0\.\.3"),
-        (lambda a: a.select(examples=[True]), DataError, "mask of 1 entries was given for 4 examples"),
+        (lambda a: a.select(examples=[True]), DataError, "mask of 1 entry was given for 4 examples"),
         (lambda a: a.select(examples=[]), DataError, "at least one example"),
         (lambda a: a.to(dtype="float31"), ConfigError, "no dtype 'float31'"),
         (lambda a: Activations.concatenate([]), DataError, "Give at least one"),
@@ -353,7 +362,7 @@ def _same_json(good: bytes, bad: bytes) -> bool:
     [
         (lambda f: (f / "activations.json").unlink(), "cannot read"),
         (lambda f: (f / "activations.safetensors").unlink(), r"activations\.safetensors is missing"),
-        (lambda f: (f / "activations.safetensors").write_bytes(b"x"), "has 1 bytes"),
+        (lambda f: (f / "activations.safetensors").write_bytes(b"x"), "has 1 byte"),
         (lambda f: (f / "activations.json").write_text("[]"), "holds a list"),
         (
             lambda f: (f / "activations.json").write_text('{"schema": "interp.activations/9"}'),

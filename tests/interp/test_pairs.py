@@ -71,7 +71,7 @@ def test_what_does_not_line_up_is_refused_or_dropped(
         PairSet.build(model, [bad])
     kept = PairSet.build(model, [bad, GOOD], misaligned="drop")
     assert len(kept) == 1 and kept.notes == ("1 of 2 pairs line up for this tokenizer",)
-    with pytest.raises(DataError, match="none of 1 pairs lines up"):
+    with pytest.raises(DataError, match="none of 1 pair lines up"):
         PairSet.build(model, [bad], misaligned="drop")
 
 

@@ -208,7 +208,7 @@ def test_text_readings_come_from_the_base() -> None:
 
 
 def test_shapes_refuse_what_does_not_fit() -> None:
-    with pytest.raises(DataError, match="a row has 1 cells for 2 columns"):
+    with pytest.raises(DataError, match="a row has 1 cell for 2 columns"):
         Table("x", "", ("a", "b"), [(1,)])
     with pytest.raises(DataError, match="two columns have one name"):
         Table("x", "", ("a", "a"), [])

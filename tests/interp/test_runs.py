@@ -57,6 +57,29 @@ def test_a_finished_run_lists_every_file_with_its_hash(tmp_path: Path) -> None:
     )
 
 
+def test_a_damaged_table_of_the_same_size_is_seen_when_a_run_is_opened(tmp_path: Path) -> None:
+    path = finished(tmp_path / "x")
+    assert runs.open_run(path)["status"] == "finished"
+    content = bytearray((path / "data.parquet").read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / "data.parquet").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"data\.parquet is corrupt"):
+        runs.open_run(path)
+
+
+def test_a_file_that_is_no_part_of_a_run_is_named(tmp_path: Path) -> None:
+    """In a folder that is read back; what a user puts beside, or among the figures, is no concern of ours."""
+    path = finished(tmp_path / "x")
+    (path / "notes.txt").write_text("mine")
+    (path / "figures" / "own.svg").write_text("<svg/>")
+    (path / "activations" / "index").mkdir(parents=True)
+    (path / "activations" / ".DS_Store").write_text("")
+    runs.verify(path)
+    (path / "activations" / "index" / "00007.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"00007\.json is not in the manifest"):
+        runs.verify(path)
+
+
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_flipped_bit_is_found_and_its_file_named(

@@ -155,6 +155,7 @@ def test_expand_merges_and_sorts() -> None:
             "resid_post.20",
             "layer 20 asked, but 'gpt2' has layers 0..11 (-1 is the last). Nearest: resid_post.11.",
         ),
+        ("head.20.3", "layer 20 asked, but 'gpt2' has layers 0..11 (-1 is the last). Nearest: head.11.*."),
         ("resid_pst.1", "unknown site 'resid_pst.1'. Nearest: resid_post."),
         ("head.3", "site 'head.3' needs a head: for example head.3.0 or head.3.*"),
         ("resid_post", "site 'resid_post' needs a layer: for example resid_post.0 or resid_post.*"),

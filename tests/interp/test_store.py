@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -326,3 +327,25 @@ def test_memory_stays_flat_while_writing_and_reading(tmp_path: Path) -> None:
     total = sum(float(shard["head.0.3"].sum()) for shard in ActivationStore(tmp_path).shards())
     assert total != 0
     assert _memory() - before < 20
+
+
+def test_a_shard_that_is_there_twice_is_named(filled: Path) -> None:
+    """Copied behind the last one with its index, so that every checksum is right."""
+    root, count = filled / "activations", ActivationStore(filled).n_shards
+    for one in sorted(root.glob("*/00001.*")):
+        shutil.copy(one, one.with_stem(f"{count:05d}"))
+    with pytest.raises(ArtifactError, match=rf"{count:05d}\.json is that of shard 1: shards were exchanged"):
+        ActivationStore(filled)
+
+
+def test_exchanged_shards_are_named(filled: Path) -> None:
+    """With their indexes, so that every checksum is right."""
+    root = filled / "activations"
+    for one in sorted(root.glob("*/00000.*")):
+        two = one.with_stem("00001")
+        spare = one.with_stem("spare")
+        one.rename(spare)
+        two.rename(one)
+        spare.rename(two)
+    with pytest.raises(ArtifactError, match=r"00000\.json is that of shard 1: shards were exchanged"):
+        ActivationStore(filled)

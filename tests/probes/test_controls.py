@@ -44,7 +44,7 @@ def test_shuffling_leaves_its_input_and_follows_the_seed() -> None:
 
 
 def test_shuffling_refuses_groups_of_another_length() -> None:
-    with pytest.raises(ValueError, match="1 groups for 2 labels"):
+    with pytest.raises(ValueError, match="1 group for 2 labels"):
         shuffled_labels(["a", "b"], groups=["x"])
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from interp.analyses.audit.evidence import Evidence
 from interp.analyses.audit.rule import ARMS, BELIEF, STANDING, TRUTH, VERDICTS, Audit
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.results import Figure, Number, Result, Table
 from interp.results.shapes import Cell
 
@@ -62,8 +62,8 @@ class AuditResult(Result):
         """What was done."""
         facts = self.about.data
         return (
-            f"{facts.get('n', 0):,} prompts about {facts.get('groups', 0):,} facts that an edited copy of "
-            f"the model was taught falsely. Each reader was given states of five origins: "
+            f"{counted(facts.get('n', 0), 'prompt')} about {facts.get('groups', 0):,} facts that an edited "
+            f"copy of the model was taught falsely. Each reader was given states of five origins: "
             f"{'; '.join(f'{arm}: {what}' for arm, what in ARMS.items())}. Only prompts count that the model "
             f"answers with the truth and the edited copy with its belief "
             f"({facts.get('n', 0):,} of {facts.get('asked', 0):,}).",

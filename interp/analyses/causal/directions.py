@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.mediation.subspaces import Subspace
 from probes.base import Probe
 from probes.hyperdimensional import HyperdimensionalProbe
@@ -151,7 +151,7 @@ def directions_of(
     if n - 1 <= MOST * width:
         basis = Subspace.from_coefficients(coefficients, "probe").basis
         many = f"the {len(basis)} directions" if len(basis) > 1 else "the direction"
-        return Spanned(basis, f"{many} along which the probe tells its {n} labels apart")
+        return Spanned(basis, f"{many} along which the probe tells its {counted(n, 'label')} apart")
     return Pairwise(
         towards(coefficients, labels, others),
         "for each prompt, the direction along which the probe tells its concept from another one",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from interp.analyses.causal.measures import EDITS
+from interp.errors import counted
 from interp.results import Figure, Finding, Number, Result, Table
 from interp.tasks.prompts import text_sha256
 from probes.statistics import Estimate
@@ -232,7 +233,8 @@ class CausalUse(Result):
         columns = ("edit", "effect", "low", "high", *SPREAD, *DIFFERENCE, "p", "whole state", *HIDDEN)
         of = self.effects[0].estimate
         note = (
-            f"{self.lead()[0]} {of.n} test prompts in {of.n_groups} groups; {self.draws} random draws, "
+            f"{self.lead()[0]} {counted(of.n, 'test prompt')} in {counted(of.n_groups, 'group')}; "
+            f"{self.draws} random draws, "
             f"their interval is over draws. {HOW}"
         )
         formats: dict[str, str] = dict.fromkeys(("effect", "random", "difference", "p", "whole state"), ".3g")

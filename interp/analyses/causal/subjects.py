@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.analyses.concepts.result import ConceptResult
 from interp.analyses.probing.result import ProbeResult
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
 from probes.base import Probe
 from probes.hyperdimensional import HyperdimensionalProbe
@@ -139,7 +139,8 @@ def paired(subject: Subject, words: Mapping[str, int], seed: int) -> Subject:
         near = [n for n in fit if subject.kinds[n] == subject.kinds[at]]
         if not fit:
             raise DataError(
-                f"all {len(marks)} test prompts have the label {label!r}, or one that begins with the same "
+                f"all {counted(len(marks), 'test prompt')} have the label {label!r}, or one that begins "
+                "with the same "
                 "token; exchanging it needs prompts of two labels."
             )
         found.append(rng.choice(near or fit))

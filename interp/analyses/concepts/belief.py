@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from interp.analyses.audit.cases import Case, edited_cases, hits, luck
 from interp.analyses.concepts.trial import Trial, by_lens, concept_tokens
+from interp.errors import counted
 from interp.models.answers import score
 from interp.models.model import Model
 from interp.results import Table
@@ -75,7 +76,8 @@ class Belief:
             rows.append(("the belief, by the logit lens", self.lens.belief, None, None))
             rows.append(("the truth, by the logit lens", self.lens.truth, None, None))
         note = (
-            f"{self.n:,} prompts: {self.where}; the probe was trained on {self.training}. The model itself "
+            f"{counted(self.n, 'prompt')}: {self.where}; the probe was trained on {self.training}. The "
+            "model itself "
             f"says the belief in {self.model_belief:.3f} of them."
         )
         return Table(name, "Belief or truth?", ("read as", "share", "low", "high"), rows, note)

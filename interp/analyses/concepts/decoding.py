@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from interp.analyses.concepts.trial import trained_probe
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About, Number, Result, Table
@@ -142,7 +142,7 @@ def one_layer(model: Model, layer: int | str) -> int:
     """
     layers = parse_layers(layer, model.n_layers, name=model.name, kind="resid_post")
     if len(layers) != 1:
-        raise ConfigError(f"--layer {layer!r} names {len(layers)} layers; decode reads one.")
+        raise ConfigError(f"--layer {layer!r} names {counted(len(layers), 'layer')}; decode reads one.")
     return layers[0]
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About, Figure, Number, Result, Table
@@ -117,14 +117,16 @@ class GenerationResult(Result):
         """Whether the right answer is read before and after it is said."""
         before, after = (_beside(self.scores[f"{when} and answer"]) for when in ("before", "after"))
         return (
-            f"Over {len(self.replies)} questions, concepts read before the answer overlap with its own by "
+            f"Over {counted(len(self.replies), 'question')}, concepts read before the answer overlap with "
+            "its own by "
             f"{before}, those read after it by {after}."
         )
 
     def lead(self) -> tuple[str, ...]:
         """What was done."""
         return (
-            f"{len(self.replies):,} questions were answered greedily. Concepts were read from layer "
+            f"{counted(len(self.replies), 'question was', 'questions were')} answered greedily. Concepts "
+            "were read from layer "
             f"{self.layer} at the last token of the question, and at the state that produced the last new "
             f"token; those with a similarity above {self.threshold:.3f} count as read. Overlaps are those of "
             "Jaccard, from 0 to 1; luck is the overlap with another question, or with its answer.",
@@ -188,7 +190,7 @@ class GenerationResult(Result):
                 rows.append((f"{name}, by luck", luck.value, luck.interval.low, luck.interval.high, -1))
         columns = ("name", "value", "low", "high", "colour")
         data: dict[str, tuple[Any, ...]] = dict(zip(columns, zip(*rows, strict=True), strict=True))
-        caption = f"{len(self.replies):,} questions. Intervals: 95%."
+        caption = f"{counted(len(self.replies), 'question')}. Intervals: 95%."
         title = "Concepts before and after the answer"
         return (Figure("scores", "intervals", data, title, caption, x="share", limits=(0.0, 1.02)),)
 
@@ -242,7 +244,9 @@ def probe_generation(
     """
     model = as_model(model)
     if len(questions) < 2:
-        raise ConfigError(f"{len(questions)} questions; give at least 2, so that luck can be measured.")
+        raise ConfigError(
+            f"{counted(len(questions), 'question')}; give at least 2, so that luck can be measured."
+        )
     for number, (question, answer) in enumerate(questions):
         if not question.strip() or not answer.strip():
             raise DataError(f"question {number} is empty or has no answer; leave it out.")
@@ -266,7 +270,11 @@ def probe_generation(
         for found in [(_standing(names, question), _standing(names, answer))]
     )
     unknown = sum(not reply.wanted for reply in replies)
-    notes = (f"{unknown} of {len(replies)} answers hold no concept of the codebook",) if unknown else ()
+    notes = (
+        (f"{unknown} of {counted(len(replies), 'answer')} hold no concept of the codebook",)
+        if unknown
+        else ()
+    )
     return GenerationResult(
         about=About(model.described, {"name": "questions", "n": len(replies)}),
         seed=seed,

@@ -28,9 +28,8 @@ from interp.analyses.probing.scores import (
     table_of,
     tested,
 )
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.results import Figure, Finding, Number, Result, Table, jsonable
-from interp.results.shapes import counted
 from interp.tasks import Labelled
 from interp.tasks.protocols import PROTOCOLS, Item, Protocol, ProtocolItems
 from probes.cards import ProbeCard
@@ -486,7 +485,9 @@ def _card(result: ConceptResult) -> ProbeCard:
         "coordinates stay below), "
         "nor where a state lies farther from those of training than 95% of the validation states",
         intended_use="reading the concepts of its codebook from the last token of a prompt",
-        known_failures=tuple(f"{name}: {share:.0%} of {n} prompts read" for share, name, n in worst[:5]),
+        known_failures=tuple(
+            f"{name}: {share:.0%} of {counted(n, 'prompt')} read" for share, name, n in worst[:5]
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.errors import DataError, ModelError
+from interp.errors import DataError, ModelError, counted
 from interp.lenses.gathering import gathered
 from interp.models.model import Model
 from interp.models.readout import Readout
@@ -64,7 +64,8 @@ def one_first_token(tokens: Sequence[Sequence[int]]) -> str:
     if not shared:
         return ""
     return (
-        f"{shared} of {len(tokens)} concepts begin with the same token as another. The model's own answers "
+        f"{shared} of {counted(len(tokens), 'concept')} begin with the same token as another. The model's "
+        "own answers "
         "are compared whole; the logit lens, which reads one token, takes the first of such concepts."
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from interp.analyses.prompts import answer_ids, known_ids
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
 from interp.tasks import one_hop
 from interp.tasks.prompts import Labelled
@@ -131,7 +131,7 @@ def _bundled(model: Model, names: Sequence[str], n: int, seed: int) -> Questions
         )
     facts = load_world().facts
     usual = {name: _usual(model, [f.object for f in facts[name]], asked, name) for name in names}
-    short = f"{len(asked)} of {n} facts can be asked of this tokenizer"
+    short = f"{len(asked)} of {counted(n, 'fact')} can be asked of this tokenizer"
     return Questions(tuple(asked), usual, (*((short,) if len(asked) < n else ()), *_several(asked)))
 
 
@@ -159,7 +159,8 @@ def _several(asked: Sequence[Question]) -> tuple[str, ...]:
     if not long:
         return ()
     return (
-        f"{long} of {len(asked)} answers have several tokens: accuracy and log-probability are of all of "
+        f"{long} of {counted(len(asked), 'answer')} have several tokens: accuracy and log-probability are "
+        "of all of "
         "them, what is found in layers and neurons is of the first",
     )
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from interp.analyses.knowledge.internals import Inside, inside
 from interp.analyses.knowledge.questions import OwnFacts, Questions, ask
 from interp.analyses.provenance import about, earlier
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
@@ -233,7 +233,8 @@ def recall(
         about=about(model, {"n": n_asked, "prompts": prompts, "top": top, "threshold": threshold}),
         asked=f"Which facts does {model.name} know, and which neurons and layers say so?",
         how=(
-            f"{n_asked:,} questions of one hop were asked. Neurons were measured in {min(prompts, n_asked)} "
+            f"{counted(n_asked, 'question of one hop was', 'questions of one hop were')} asked. Neurons "
+            f"were measured in {min(prompts, n_asked)} "
             f"of them: what each adds to the answer's log-probability when it is added to {base}.",
         ),
         found=found,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 from interp.analyses.prompts import answer_ids, known_ids
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
 from interp.tasks import two_hop
 from interp.tasks.relations import RELATIONS
@@ -136,7 +136,7 @@ def draw(model: Model, data: Sequence[Chain] | None, *, n: int, seed: int) -> Ch
         )
     notes: list[str] = []
     if len(asked) < n and data is None:
-        notes.append(f"{len(asked)} of {n} chains can be asked of this tokenizer")
+        notes.append(f"{len(asked)} of {counted(n, 'chain')} can be asked of this tokenizer")
     if long := sum(len(one.bridge) > 1 for one in asked):
         notes.append(f"{long} of {len(asked)} bridges have several tokens; EntRec is of the first of them")
     return Chains(tuple(asked), tuple(others), usual, tuple(notes))

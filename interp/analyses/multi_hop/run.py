@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.analyses.layer_profiles import curve
 from interp.analyses.multi_hop.chains import Chain, Chains, Placed, draw
 from interp.analyses.provenance import about, earlier
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, ModelError, counted
 from interp.models.answers import score
 from interp.models.forward import gradients, plan_batches
 from interp.models.loading import ModelLike, as_model
@@ -248,7 +248,8 @@ def two_hop(
         about=about(model, {"n": len(chains.asked)}),
         asked=f"Does {model.name} recall the entity in the middle, and does it use it?",
         how=(
-            f"{len(chains.asked):,} questions of two hops were asked, and both of their single hops. EntRec "
+            f"{counted(len(chains.asked), 'question of two hops was', 'questions of two hops were')} asked, "
+            "and both of their single hops. EntRec "
             "is the log-probability of the entity in the middle where its description ends; CnstScore says "
             "how alike the answers of two hops and of the second hop alone are.",
         ),

@@ -29,9 +29,8 @@ from interp.analyses.probing.scores import (
     table_of,
     tested,
 )
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.results import Cell, Figure, Finding, Number, Result, Table, jsonable
-from interp.results.shapes import counted
 from interp.tasks import Labelled
 from probes.base import Probe
 from probes.cards import ProbeCard
@@ -209,16 +208,22 @@ class ProbeResult(Result):
         """The prompts, the model, the probe, the split, the controls and the audit."""
         data, model, split = self.data, self.about.model, self.split
         where = "the last token" if self.position == "last" else f"token {self.position}"
-        after = f"layer {self.layer}" if len(self.layers) == 1 else f"each of {len(self.layers)} layers"
+        after = (
+            f"layer {self.layer}"
+            if len(self.layers) == 1
+            else f"each of {counted(len(self.layers), 'layer')}"
+        )
         known = "; ".join(f"{score.name}, {CONTROLS[score.name].description}" for score in self.controls)
         found = (
-            f"{len(data):,} prompts of {data.name} with {len(set(data.labels))} labels ({data.description}) "
+            f"{counted(len(data), 'prompt')} of {data.name} with {counted(len(set(data.labels)), 'label')} "
+            f"({data.description}) "
             f"were run through {model.get('name', 'a model')} ({model.get('weights', '')} weights). At "
             f"{where} of each prompt the residual stream after {after} was read, and a {self.kind} probe "
             f"({PROBES[self.kind].description}) was trained to tell the label.",
-            f"It was fitted on {len(split.train):,} prompts, its settings were chosen on "
-            f"{len(split.validation):,} others, and it was tested once on {len(split.test):,} prompts in "
-            f"{self.accuracy.n_groups:,} groups that neither had seen. "
+            f"It was fitted on {counted(len(split.train), 'prompt')}, its settings were chosen on "
+            f"{len(split.validation):,} others, and it was tested once on "
+            f"{counted(len(split.test), 'prompt')} in "
+            f"{counted(self.accuracy.n_groups, 'group')} that neither had seen. "
             f"{self.selection[:1].upper()}{self.selection[1:]}.",
             f"It is measured against: {known}." if known else "",
             *audit_lead(self.leakage),
@@ -228,7 +233,11 @@ class ProbeResult(Result):
     def numbers(self) -> tuple[Number, ...]:
         """The accuracy, the strongest control, and the difference to each control."""
         n, groups = self.accuracy.n, self.accuracy.n_groups
-        found = [number_of("accuracy", self.accuracy, f"of {n:,} test prompts in {groups:,} groups")]
+        found = [
+            number_of(
+                "accuracy", self.accuracy, f"of {counted(n, 'test prompt')} in {counted(groups, 'group')}"
+            )
+        ]
         measured = [(score.estimate, score.name) for score in self.controls if score.estimate is not None]
         if measured:
             best, name = max(measured, key=lambda pair: pair[0].value)
@@ -339,7 +348,7 @@ class ProbeResult(Result):
         of = Counter(one.label for one in self.tested)
         most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_PAIRS]
         rows = [(label, read, n, of[label]) for (label, read), n in most]
-        note = f"{counts.total():,} of {len(self.tested):,} test prompts are read wrongly."
+        note = f"{counts.total():,} of {counted(len(self.tested), 'test prompt')} are read wrongly."
         columns = ("is", "read as", "prompts", "of")
         return (Table("confusions", "The most frequent mistakes", columns, rows, note),) if rows else ()
 
@@ -388,7 +397,8 @@ class ProbeResult(Result):
             zip(("actual", "predicted", "n", "share"), zip(*cells, strict=True), strict=True)
         )
         caption = (
-            f"n = {len(self.tested):,} test prompts; a row is a true label, its shade the share of that row."
+            f"n = {counted(len(self.tested), 'test prompt')}; a row is a true label, its shade the share of "
+            "that row."
         )
         return (
             Figure("confusion", "counts", data, "Which label is read as which", caption, "read as", "is"),
@@ -435,4 +445,6 @@ def _failures(result: ProbeResult) -> tuple[str, ...]:
     of = Counter(one.label for one in result.tested)
     hits = Counter(one.label for one in result.tested if one.label == one.read)
     wrong = sorted((hits[label] / n, label, hits[label], n) for label, n in of.items() if hits[label] < n / 2)
-    return tuple(f"'{label}': right on {right} of {n} test prompts" for _, label, right, n in wrong[:5])
+    return tuple(
+        f"'{label}': right on {right} of {counted(n, 'test prompt')}" for _, label, right, n in wrong[:5]
+    )

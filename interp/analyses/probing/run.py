@@ -18,7 +18,7 @@ from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.scores import CONTROLS, Score
 from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
 from interp.analyses.representation_similarity import row_cosine
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
@@ -370,7 +370,8 @@ def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model)
     if len(wrong):
         row = int(wrong[0])
         raise DataError(
-            f"{len(wrong)} prompts have activations at {site} of {model.name!r} that are not finite, first "
+            f"{counted(len(wrong), 'prompt has', 'prompts have')} activations at {site} of {model.name!r} "
+            "that are not finite, first "
             f"row {row} ({data.texts[row][:40]!r}); load the model in float32, or drop those prompts."
         )
 
@@ -382,7 +383,8 @@ def untrained_twin(model: Model, given: Model | None, acts: Activations) -> Mode
     twin = given if given is not None else load(model.hf, weights="random", tokenizer=model.tokenizer)
     if (twin.n_layers, twin.d_model) != (model.n_layers, model.d_model):
         raise ConfigError(
-            f"random_model has {twin.n_layers} layers of width {twin.d_model}, the model {model.n_layers} of "
+            f"random_model has {counted(twin.n_layers, 'layer')} of width {twin.d_model}, the model "
+            f"{model.n_layers} of "
             f"{model.d_model}; give the same architecture with random weights, or leave it out."
         )
     if twin.fingerprint == acts.fingerprint:

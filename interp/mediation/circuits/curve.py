@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.mediation.circuits.runs import (
     NODES,
     Circuit,
@@ -176,7 +176,8 @@ class Curve(Result):
         return (
             f"{self.members.capitalize()} were added to the circuit in the order of a ranking; everything "
             f"outside of it comes from the corrupt prompt. Faithfulness is the share of the {self.metric} "
-            f"kept, over {len(self.groups):,} pairs of prompts. Areas are over the {self.axis_words}.",
+            f"kept, over {counted(len(self.groups), 'pair')} of prompts. Areas are over the "
+            f"{self.axis_words}.",
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -209,7 +210,9 @@ class Curve(Result):
         if self.control is not None:
             columns["random_order"] = self.control.faithfulness.tolist()
         rows = list(zip(*columns.values(), strict=True))
-        note = f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs." if self.groups else ""
+        note = (
+            f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of pairs." if self.groups else ""
+        )
         size = Table(
             "faithfulness", "Faithfulness by size", tuple(columns), rows, note, shown=15, formats=FORMATS
         )

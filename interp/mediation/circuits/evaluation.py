@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation.circuits.controls import UNMATCHED, Knockouts, Removals, couples_of, cuts_of, extras_of
 from interp.mediation.circuits.runs import (
     NODES,
@@ -32,8 +32,10 @@ from interp.mediation.circuits.runs import (
     unit_of,
     what_are,
 )
+from interp.mediation.doubts import doubts_of
 from interp.mediation.edges.graph import Edge
 from interp.mediation.mediators import Members
+from interp.mediation.metrics import METRICS
 from interp.mediation.parsing import members_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
@@ -174,7 +176,8 @@ class Evaluation(Result):
         """What was run."""
         return (
             "Everything outside the circuit was taken from the corrupt prompt, all at once, in "
-            f"{len(self.groups):,} pairs of prompts. Shares are of the {self.metric} between that with "
+            f"{counted(len(self.groups), 'pair')} of prompts. Shares are of the {self.metric} between that "
+            "with "
             "everything replaced (0) and that of the model (1); faithfulness is that of the circuit alone.",
         )
 
@@ -204,7 +207,8 @@ class Evaluation(Result):
         columns = ("what", "share", "low", "high", "difference", "difference_low", "difference_high")
         note = (
             f"difference: {self.metric} above that with everything replaced ({unit_of(self.metric)}). "
-            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs. Where there is nothing to find "
+            f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of pairs. Where there is "
+            "nothing to find "
             f"(random weights, arbitrary labels) there is no share. Members: {self._named}."
         )
         spare = ("share", "low") if self.no_share else ("difference", "difference_low")
@@ -252,7 +256,7 @@ class Evaluation(Result):
             "intervals",
             _columns(rows),
             "The circuit and its controls",
-            f"Intervals: 95%, over {len(set(self.groups)):,} groups of pairs.",
+            f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of pairs.",
             x=f"{self.metric} above none ({unit})" if self.no_share else "share of the behaviour",
             reference=0.0 if self.no_share else 1.0,
             reference_name="everything replaced" if self.no_share else "the whole model",
@@ -379,7 +383,7 @@ def evaluate(
     plan = _Plan.of(every, inside, random_circuits, knockouts, removals, seed)
     runs = plan.measured(model, pairs, metric, seed)
     refuse_no_effect(runs.values["all"].mean(), runs.values["none"].mean(), what_are(every))
-    notes = list(pairs.notes)
+    notes = [*pairs.notes, *(() if METRICS[metric].whole else doubts_of(model, pairs))]
     unmatched: dict[str, dict[str, np.ndarray]] = {}
     for name in controls:
         built = UNMATCHED[name].build(model, pairs, seed)

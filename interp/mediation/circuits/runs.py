@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation.edges.edge import Edge, Edges
 from interp.mediation.mediators import Mediator, Members, mediators_of
 from interp.mediation.metrics import METRICS
@@ -132,7 +132,7 @@ def no_total(
         return ""
     return (
         f"the total effect ({found.value:.3g} {METRICS[metric].unit} {found.interval}) is not told from zero "
-        f"over {count} groups of pairs, so that no share of it means anything"
+        f"over {counted(count, 'group')} of pairs, so that no share of it means anything"
     )
 
 

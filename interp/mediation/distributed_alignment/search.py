@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation.directions import mediator_at, values_at
 from interp.mediation.distributed_alignment.controls import CONTROLS, Directions, Problem, solved
 from interp.mediation.distributed_alignment.result import Alignment, Score
@@ -193,7 +193,8 @@ def interchange_accuracy(
     found = mediators_of(model, pairs, mediator, positions=positions)
     if len(found) != 1:
         raise ConfigError(
-            f"{str(mediator)!r} names {len(found)} mediators; give one, or replace several in a circuit."
+            f"{str(mediator)!r} names {counted(len(found), 'mediator')}; give one, or replace several in a "
+            "circuit."
         )
     right = hits(model, pairs, found, among=among, seed=seed)[0]
     return bootstrap(right, groups=[*pairs.groups, *pairs.groups], seed=seed)

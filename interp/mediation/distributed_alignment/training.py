@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.mediation.directions import values_at
 from interp.mediation.distributed_alignment.downstream import Downstream
 from interp.mediation.mediators import Mediator
@@ -94,7 +94,8 @@ def divided(variables: Mapping[str, PairSet], fractions: Sequence[float | int], 
         own = sorted(set(pairs.groups) - set(places))
         if len(set(pairs.groups)) < 5:
             raise ConfigError(
-                f"the pairs of {name!r} are of {len(set(pairs.groups))} groups; training, stopping and "
+                f"the pairs of {name!r} are of {counted(len(set(pairs.groups)), 'group')}; training, "
+                "stopping and "
                 "testing on separate groups needs at least 5."
             )
         random.Random(f"division:{seed}:{number}").shuffle(own)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from interp.errors import SiteError
+from interp.errors import SiteError, counted
 from interp.mediation.edges.edge import ARROW, PREFIX, Edge, Reader
 from interp.models.model import Model
 from interp.sites import Site
@@ -209,7 +209,10 @@ class Graph:
 
     def __repr__(self) -> str:
         """One line with its size."""
-        return f"Graph({len(self.writers)} writers, {len(self.readers)} readers, {self.n_edges} edges)"
+        return (
+            f"Graph({counted(len(self.writers), 'writer')}, {counted(len(self.readers), 'reader')}, "
+            f"{counted(self.n_edges, 'edge')})"
+        )
 
 
 def _kinds(items: Sequence[Site | Reader]) -> str:

@@ -16,10 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.errors import ConfigError
 from interp.mediation.experiment import Experiment
 from interp.mediation.mediators import Place
 from interp.mediation.partial_forward import within
+from interp.models.attention import attention_error
 from interp.models.interventions import Intervention
+from interp.models.model import Model
+from interp.models.rounding import tolerance
 from interp.models.tokens import Tokens
 from interp.sites import Site
 
@@ -68,6 +72,21 @@ def _without_own(values: Patterns) -> Patterns:
     return left + right
 
 
+def _refuse_other_mixes(model: Model, layer: int, read: Mapping[Site, Tensor]) -> None:
+    """Refuse a layer whose heads do not give the values mixed by the pattern alone.
+
+    Raises:
+        ConfigError: a gate, a norm or a clip stands between, which the slope in the pattern leaves out.
+    """
+    found = (read[Site(kind, layer)].float() for kind in ("pattern", "z", "v"))
+    if attention_error(*found) > 10 * tolerance(model.dtype):
+        raise ConfigError(
+            f"atp-star estimates queries and keys where a head gives its pattern times its values; in layer "
+            f"{layer} of {model.name!r} a gate, a norm or a clip stands between. Use search 'exhaustive' or "
+            "'attribution' for them."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Attention:
     """The unchanged streams, queries, keys, values and patterns of some prompts.
@@ -94,8 +113,12 @@ class Attention:
         layers = sorted({place.carrier.layer or 0 for place in places})
         sites = [Site(kind, layer) for layer in layers for kind in ("resid_pre", "v", "pattern")]
         sites += sorted({place.carrier for place in places})
-        read = experiment.model.capture(tokens, [str(site) for site in sites], "all")
-        return cls(experiment, tokens, {site: read[str(site)] for site in sites})
+        mixes = [Site("z", layer) for layer in layers]
+        captured = experiment.model.capture(tokens, [str(site) for site in (*sites, *mixes)], "all")
+        read = {site: captured[str(site)] for site in (*sites, *mixes)}
+        for layer in layers:
+            _refuse_other_mixes(experiment.model, layer, read)
+        return cls(experiment, tokens, {site: read[site] for site in sites})
 
     def slope(self, layer: int, z_slope: Tensor) -> Patterns:
         """The metric's slope in each probability of a layer."""

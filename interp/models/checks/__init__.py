@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from interp.models.certificate import Check
-from interp.models.checks import hooks, residual_stream, runs
+from interp.models.checks import batches, hooks, residual_stream, runs
 from interp.models.checks.context import Context
 
 __all__ = ["CHECKS", "CheckRow", "Context"]
@@ -35,7 +35,7 @@ CHECKS: tuple[CheckRow, ...] = (
     CheckRow(residual_stream.FINAL, residual_stream.final_norm),
     CheckRow(runs.NATIVE, runs.native),
     CheckRow(runs.TWICE, runs.deterministic),
-    CheckRow(runs.BATCH, runs.batched),
+    CheckRow(batches.BATCH, batches.batched),
     CheckRow(runs.RIGHT, runs.padding_right),
     CheckRow(runs.LEFT, runs.padding_left),
     CheckRow(runs.CACHE, runs.cached),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.errors import InterpError
+from interp.errors import InterpError, counted
 from interp.models.architecture import Location
 from interp.models.certificate import Check
 from interp.models.checks.context import Context, judged
@@ -67,15 +67,17 @@ def fire_once(case: Context) -> Check:
     """Read every site in one pass and count."""
     places = _places(case)
     batch = _one(case)
-    counted = _Counted()
-    frame = Frame(batch=1, width=batch.width, found=counted)
+    seen = _Counted()
+    frame = Frame(batch=1, width=batch.width, found=seen)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluating(case.model.architecture.modules))
         stack.enter_context(reading(places, frame))
         forward(case.model.architecture, batch, "last")
-    wrong = [f"{site} fired {counted.fired[site]} times" for site in places if counted.fired[site] != 1]
-    detail = "; ".join(wrong[:3]) or f"{len(places)} sites in {case.model.n_layers} layers"
+    wrong = [f"{site} fired {seen.fired[site]} times" for site in places if seen.fired[site] != 1]
+    detail = (
+        "; ".join(wrong[:3]) or f"{counted(len(places), 'site')} in {counted(case.model.n_layers, 'layer')}"
+    )
     return judged(ONCE, len(wrong), 0, detail, unit="sites")
 
 
@@ -177,7 +179,7 @@ def edits_count(case: Context) -> Check:
     # rows of one batch differ by the edit alone: more than rounding is enough
     value, limit = min(changes), max(1e-4, 4 * torch.finfo(case.model.dtype).eps)
     status = "pass" if value >= limit else "fail"
-    detail = f"least at {sites[changes.index(value)]}, of {len(sites)} sites edited one at a time"
+    detail = f"least at {sites[changes.index(value)]}, of {counted(len(sites), 'site')} edited one at a time"
     return Check(EDITS, status, value, limit, "relative", detail, bound="at least")
 
 
@@ -188,7 +190,9 @@ def own_values(case: Context) -> Check:
     run = case.model.run(case.short, interventions=edits, batch_size=len(case.short))
     plain = case.model.run(case.short, batch_size=len(case.short))
     assert run.logits is not None and plain.logits is not None
-    return judged(OWN, relative(run.logits, plain.logits), case.limit, f"{len(sites)} sites written at once")
+    return judged(
+        OWN, relative(run.logits, plain.logits), case.limit, f"{counted(len(sites), 'site')} written at once"
+    )
 
 
 def _written(case: Context, kinds: tuple[str, ...]) -> list[Site]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.errors import counted
 from interp.models.certificate import Check
 from interp.models.checks.context import Context, judged, skipped, worst
 from interp.models.equations import relative
@@ -16,7 +17,6 @@ from interp.models.forward import cache_name, cache_of, forward, make_batch
 from interp.models.hooks import evaluating
 
 __all__ = [
-    "batched",
     "beginning",
     "cached",
     "chat",
@@ -30,7 +30,6 @@ __all__ = [
 FINITE = "all values are finite"
 NATIVE = "logits with hooks = plain Hugging Face logits"
 TWICE = "the same run twice"
-BATCH = "in a batch = alone"
 RIGHT = "padding right = no padding"
 LEFT = "padding left = no padding"
 CACHE = "with a key-value cache = without"
@@ -46,7 +45,7 @@ def finite(case: Context) -> Check:
     layers = range(streams.shape[-2])
     bad = [f"resid_post.{layer}" for layer in layers if not streams[..., layer, :].isfinite().all()]
     bad += [] if logits.isfinite().all() else ["logits"]
-    detail = f"first at {bad[0]}" if bad else f"logits and {len(layers)} layers"
+    detail = f"first at {bad[0]}" if bad else f"logits and {counted(len(layers), 'layer')}"
     return judged(FINITE, len(bad), 0, detail, unit="sites")
 
 
@@ -69,15 +68,6 @@ def deterministic(case: Context) -> Check:
     return judged(
         TWICE, difference, 0.0, "largest difference", unit="logits", otherwise="warn" if within else "fail"
     )
-
-
-def batched(case: Context) -> Check:
-    """Check that other rows of a batch do not matter; beyond rounding is a warning, far beyond a failure."""
-    floor, layers = case.batched
-    value = worst([floor.relative, layers])[0]
-    far = min(100 * case.limit, 0.5)
-    detail = "the noise floor, below, is what of it reaches the logits"
-    return judged(BATCH, value, case.limit, detail, otherwise="warn" if value <= far else "fail")
 
 
 def padding_right(case: Context) -> Check:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from interp.errors import counted
 from interp.quantization.comparison.tables import grouped
 from interp.quantization.comparison.verdicts import Cell, Judged
 from interp.results.measured import slug
@@ -127,7 +128,7 @@ def _curve(
         "curve",
         dict(zip(("x", "series", "value", "low", "high"), zip(*points, strict=True), strict=True)),
         f"{name}: {curve}, layer by layer",
-        f"{first.n:,} items in {first.n_groups:,} groups. "
+        f"{counted(first.n, 'item')} in {counted(first.n_groups, 'group')}. "
         + ("Bands: 95% intervals over groups." if banded else "No band: these are no means of items."),
         x="layer",
         y=first.unit or "value",
@@ -163,7 +164,8 @@ def _scatters(cells: Sequence[Cell]) -> Iterator[Figure]:
                 "scatter",
                 {"name": names, "series": series, "x": x, "y": y},
                 f"{analysis}: effects in the reference and in the other model",
-                f"One mark per mediator and model ({len(set(names)):,} mediators); on the dashed line both "
+                f"One mark per mediator and model ({counted(len(set(names)), 'mediator')}); on the dashed "
+                "line both "
                 "are the same.",
                 x="effect in the reference",
                 y="effect in the other model",

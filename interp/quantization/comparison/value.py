@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 from interp.quantization.comparison import figures, tables
 from interp.quantization.comparison.verdicts import VERDICTS, Cell, Judged, Judgement
 from interp.results.codec import UNSAVED
 from interp.results.measured import slug
 from interp.results.result import Result
-from interp.results.shapes import About, Figure, Number, Table, counted
+from interp.results.shapes import About, Figure, Number, Table
 
 __all__ = ["Comparison"]
 

@@ -41,7 +41,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from interp.errors import DataError
+from interp.errors import DataError, counted
 from interp.models.quantized import Quantization
 from interp.quantization.integrity import Integrity
 from interp.results.findings import Finding
@@ -396,8 +396,9 @@ def _alike(reference: Finding, other: Finding, noise: float) -> str:
         enough = SHARE * abs(reference.excess) > math.hypot(missed, SHARE * lowest)
         if enough or missed <= FLOORS * noise:
             return (
-                f"both answer alike in all {reference.n_groups} groups, which does not exclude a change of "
-                f"delta; about {n:,} groups would tell"
+                f"both answer alike in all {counted(reference.n_groups, 'group')}, which does not exclude a "
+                "change of "
+                f"delta; about {counted(n, 'group')} would tell"
             )
     return ""
 

@@ -256,10 +256,34 @@ def test_a_task_is_chosen_by_what_lines_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(patching, "lined_up", counted)
     parts, (note,) = unchosen(demo(), None, 4, 0)
     assert parts.ranking.name == "facts" and len(asked) == 8
-    assert "20% of its pairs line up, and 10% of those of 'capitals'" in note
+    assert "'facts': 20% of its pairs line up" in note and "no task suits this model" in note
     monkeypatch.setattr(patching, "lined_up", lambda model, task, n, seed: 0.0)
     with pytest.raises(DataError, match=r"no pairs of any task line up .* Give pairs of your own"):
         unchosen(demo(), None, 4, 0)
+
+
+def test_the_task_is_one_whose_answers_the_model_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that a model cannot do are passed over, and said; a second model is asked the same."""
+    plain, called = patching._answered, []
+
+    def answered(model: Model, task: str, seed: int) -> tuple[float, bool]:
+        called.append(task)
+        return {"capitals": (0.2, True), "facts": (0.9, False)}.get(task) or plain(model, task, seed)
+
+    monkeypatch.setattr(patching, "_answered", answered)
+    first = patch_agreement(demo(), n=4, mediators=["mlp_out.*"])
+    assert first.about.data["name"] == "indirect-object" and called == [
+        "capitals",
+        "facts",
+        "indirect-object",
+    ]
+    (note,) = [text for text in first.warnings if "was chosen" in text]
+    assert "task 'indirect-object' was chosen (100% of its answers are the model's own" in note
+    assert "'capitals': the model gives 20% of its answers; 'facts': no clear total effect" in note
+    untrained = interp.load("demo", weights="random")
+    assert plain(untrained, "capitals", 0)[0] < 0.5 < plain(demo(), "capitals", 0)[0]
+    other = patch_agreement(untrained, n=4, mediators=["mlp_out.*"], reference=first)
+    assert other.about.data["name"] == "indirect-object" and len(called) == 3
 
 
 def test_the_share_that_lines_up_is_counted_without_running_the_model(

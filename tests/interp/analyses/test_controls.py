@@ -88,5 +88,5 @@ def test_a_small_accuracy_is_found_as_often_as_by_an_exact_binomial_test(n: int,
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(DataError, match="2 labels, 1 readings and 2 groups"):
+    with pytest.raises(DataError, match="2 labels, 1 reading and 2 groups"):
         beyond_guessing(["a", "b"], ["a"], [0, 1])

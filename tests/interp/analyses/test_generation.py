@@ -77,7 +77,7 @@ def test_the_verdict_is_what_the_table_says(model: Model, probe: Hyperdimensiona
 
 
 def test_too_few_and_empty_questions_are_refused(model: Model, probe: HyperdimensionalProbe) -> None:
-    with pytest.raises(ConfigError, match="1 questions; give at least 2"):
+    with pytest.raises(ConfigError, match="1 question; give at least 2"):
         probe_generation(model, probe, [("a", "b")], layer=LAYER)
     with pytest.raises(DataError, match="question 1 is empty or has no answer"):
         probe_generation(model, probe, [("a", "b"), ("c", " ")], layer=LAYER)

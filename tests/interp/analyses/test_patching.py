@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 import interp
+from interp import mediation
 from interp.analyses.patching import EDGES, SAME, pairs_for
 from interp.errors import ConfigError, DataError
+from interp.mediation.searches import effects
+from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.report import plot
 from interp.report.document import document
+from interp.results import Result
 from tests.noisy import demo as bundled
 from tests.planted_heads import planted
 
@@ -121,13 +126,29 @@ def test_pairs_without_an_effect_and_unknown_searches_are_refused() -> None:
         interp.patch(truth.model, truth.pairs, "head.*", search="exhaustively")
 
 
-def test_pairs_whose_answers_the_model_does_not_give_are_said() -> None:
+DOORS: dict[str, tuple[Callable[[Model, PairSet], Result], bool]] = {
+    "patch": (lambda model, pairs: interp.patch(model, pairs, "head.*"), True),
+    "exhaustive": (lambda model, pairs: mediation.exhaustive(model, pairs, "head.*"), True),
+    "attribution": (lambda model, pairs: mediation.attribution(model, pairs, "head.*"), True),
+    "edges": (lambda model, pairs: effects(model, pairs, "edge.*", search="eap-ig"), True),
+    "evaluate": (lambda model, pairs: mediation.evaluate(model, pairs, ["head.0.0"], controls=()), True),
+    "interactions": (lambda model, pairs: mediation.interactions(model, pairs, "head.*"), True),
+    "lens": (lambda model, pairs: mediation.logit_lens(model, pairs), False),
+    "contributions": (lambda model, pairs: mediation.direct_logit_attribution(model, pairs), False),
+}
+"""Name of what reads pairs -> how it is called, and whether it runs the corrupt prompts too."""
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_pairs_whose_answers_the_model_does_not_give_are_said(door: str) -> None:
     """Exchanged answers, and answers of no kind; control: the task itself has no such warning."""
     truth = planted("induction")
     model, own = truth.model, list(truth.pairs.pairs)
-    good = interp.patch(model, truth.pairs, "head.*").warnings
+    run, both = DOORS[door]
+    good = run(model, truth.pairs).warnings
     assert not any("clean prompts" in text or "exchanged" in text for text in good)
     swapped = [replace(pair, answers=pair.foils, foils=pair.answers) for pair in own]
-    said = interp.patch(model, PairSet.build(model, swapped), "head.*").warnings
-    assert any(re.search(r"answer on 0 of [1-9]\d* clean prompts", text) for text in said)
-    assert any(re.search(r"on ([1-9]\d*) of \1 pairs .* exchanged", text) for text in said)
+    said = run(model, PairSet.build(model, swapped)).warnings
+    assert len([text for text in said if re.search(r"answer on 0 of [1-9]\d* clean prompts", text)]) == 1
+    exchanged = [text for text in said if re.search(r"on ([1-9]\d*) of \1 pairs .* exchanged", text)]
+    assert len(exchanged) == int(both)

@@ -22,6 +22,7 @@ from interp.errors import ConfigError, DataError, SiteError
 from interp.models import Model
 from interp.results import load
 from interp.tasks import Labelled
+from probes import RidgeRegressionProbe
 from probes.evaluation import Split
 from probes.statistics import bootstrap, paired_difference
 from tests.tiny import WORDS, build, tokenizer
@@ -470,7 +471,7 @@ def columns(data: Labelled, name: str) -> list[str]:
 
 
 def wrong_data(what: str) -> Labelled:
-    data = about_words(120, splits=what in ("half", "straddling", "untrained", "untested"))
+    data = about_words(120, splits=what in ("half", "straddling", "untrained", "untested", "limited file"))
     labels, splits = columns(data, "labels"), columns(data, "splits")
     match what:
         case "one class":
@@ -487,6 +488,13 @@ def wrong_data(what: str) -> Labelled:
             labels[splits.index("test")] = "new"
         case "untested":
             splits = ["train" if name == "test" else name for name in splits]
+        case "limited file":
+            train, test = splits.index("train"), splits.index("test")
+            return replaced(data.select([train, test]), source="kinds.csv", labels=("animal", "tool"))
+        case "measured":
+            labels = [f"{at / 7:.3f}" for at in range(120)]
+        case "ages":
+            labels = [str(at) for at in range(120)]
         case "empty":
             return Labelled("kinds", "", (), (), (), ())
     return replaced(data, labels=tuple(labels), splits=tuple(splits))
@@ -496,20 +504,36 @@ def wrong_data(what: str) -> Labelled:
     ("what", "message"),
     [
         ("empty", "'kinds' holds no prompts"),
-        ("one class", "all 120 prompts of 'kinds' have the label 'animal'; a probe needs at least two"),
-        ("few groups", "the label 'rare' has 1 of the 3 groups it needs; add groups"),
+        (
+            "one class",
+            "all 120 prompts of 'kinds' have the label 'animal'; a probe needs .* where a limit leaves few",
+        ),
+        ("measured", "numbers such as '0.000', 120 different ones .*probes.RidgeRegressionProbe"),
+        ("ages", "numbers such as '0', 120 different ones .*probes.RidgeRegressionProbe"),
+        ("limited file", "take more prompts, where a limit leaves few of the file, or correct its split"),
+        ("few groups", "the label 'rare' has 1 of the 3 groups it needs; take more prompts or groups"),
         ("half", "1 of 120 prompts have no split; give every prompt one"),
-        ("straddling", "1 groups are in more than one split, such as 'w0"),
+        ("straddling", "1 group is in more than one split, such as 'w0"),
         ("untrained", "the label 'new' is in the test split but not in the training split"),
         (
             "untested",
-            "the test split has no prompts; a probe needs two labels there: correct the split column",
+            "the test split has no prompts; a probe needs two labels there: take more prompts",
         ),
     ],
 )
 def test_unfit_data_are_named(what: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         probe(planted(), wrong_data(what), layers=1, controls=("majority",))
+
+
+def test_numbers_that_name_classes_are_labels() -> None:
+    """The control of what is refused as measurements, and its remedy followed."""
+    data = about_words(120)
+    codes = tuple({"animal": "0.5", "tool": "1"}[label] for label in data.labels)
+    assert probe(planted(), replaced(data, labels=codes), layers=1, controls=()).accuracy.n > 0
+    states = planted().capture(data.texts, ["resid_post.1"], "last")["resid_post.1"]
+    fitted = RidgeRegressionProbe().fit(states, [at / 7 for at in range(120)])
+    assert fitted.predict(states).shape == (120,)
 
 
 def test_a_fast_probe_for_two_labels_refuses_three() -> None:
@@ -527,7 +551,7 @@ def test_repeated_prompts_are_counted() -> None:
     labels = [*data.labels[:-1], "tool" if data.labels[1] == "animal" else "animal"]
     found = probe(planted(), replaced(data, texts=tuple(texts), labels=tuple(labels)), layers=1, controls=())
     assert any("2 prompts repeat an earlier one" in warning for warning in found.warnings)
-    assert any("1 prompts occur with different labels" in warning for warning in found.warnings)
+    assert any("1 prompt occurs with different labels" in warning for warning in found.warnings)
     assert not any("repeat" in warning for warning in result().warnings)
 
 
@@ -536,7 +560,7 @@ def test_leaked_prompts_are_counted() -> None:
     texts = list(data.texts)
     texts[data.splits.index("test")] = texts[data.splits.index("train")]
     found = probe(planted(), replaced(data, texts=tuple(texts)), layers=1, controls=())
-    assert any("1 test prompts are also in training" in warning for warning in found.warnings)
+    assert any("1 test prompt is also in training" in warning for warning in found.warnings)
 
 
 def test_activations_that_are_not_finite_are_named() -> None:

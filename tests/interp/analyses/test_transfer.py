@@ -173,7 +173,9 @@ def test_own_data_on_other_families_and_in_bf16(family: str) -> None:
     full = probe_transfer(model, data=own(), layers=[0, 2])
     half = probe_transfer(noisy(model, 0.0, dtype=torch.bfloat16), data=own(), layers=[0, 2], reference=full)
     assert half.finding("linear probe, directions, layer 0").value > 0.9
-    assert full.about.data["labels"] == 2 and any("1 labels such as 'c'" in text for text in full.warnings)
+    assert full.about.data["labels"] == 2 and any(
+        "1 label was left out, such as 'c'" in text for text in full.warnings
+    )
     assert [one.name for one in full.found] == [one.name for one in half.found]
 
 

@@ -99,3 +99,23 @@ def test_a_mediator_that_a_parallel_block_does_not_have(call: Call) -> None:
     edge = call("patch", "--model", "neox", "--data", "pairs.jsonl", "--mediators", "edge.head.0.1->mlp.0")
     assert edge.code == 2
     assert "head.0.1" in edge.err
+
+
+def test_files_and_tasks_of_another_command_name_it(call: Call) -> None:
+    """Pairs given to probe, a table given to patch, and a task that has no pairs; each remedy works."""
+    written({}, {})
+    answer = call("probe", "--model", "TINY", "--data", "pairs.jsonl")
+    assert answer.code == 3 and "Give it to `interp patch --data`" in answer.err
+    assert call(*PATCH, "--out", "run").code == 0
+    Path("table.csv").write_text("clean,corrupt,answer,foil\nw01 w02,w03 w02,w10,w11\n")
+    answer = call("patch", "--model", "TINY", "--data", "table.csv")
+    assert answer.code == 3 and '.jsonl file of one object per line, such as {"clean"' in answer.err
+    answer = call("patch", "--model", "TINY", "--task", "fact-relation")
+    assert answer.code == 2 and "`interp ls pairs`" in answer.err
+
+
+def test_pairs_of_which_none_lines_up_name_the_flag_that_shows_why(call: Call) -> None:
+    written({"corrupt": "w04 w02"})
+    answer = call(*PATCH, "--misaligned", "drop")
+    assert answer.code == 3 and "(--misaligned refuse)" in answer.err
+    assert "they first differ at token" in call(*PATCH, "--misaligned", "refuse").err

@@ -46,6 +46,7 @@ def test_all_positions_and_no_text(call: Call) -> None:
     )
     acts = ActivationStore("x").load()
     assert tuple(acts["mlp_out.0"].shape) == (8, 3, 32) and set(acts.texts) == {""}
+    assert {token for ids in acts.token_ids for token in ids} == {-1}, "ids decode to the text"
 
 
 @pytest.fixture

@@ -275,6 +275,21 @@ def test_models_with_a_running_state_fall_back_and_say_so(kind: str) -> None:
     assert engine.bill.fallback.startswith("patched from the first position on: its blocks cannot be run")
 
 
+def test_what_falls_back_is_said_once_with_the_lengths_it_holds_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both directions and two lengths: one warning. Control: without the fault there is none."""
+    model = loaded("llama")
+    pairs = pairs_of(model)
+    assert len(set(pairs.lengths)) == 2
+    assert not [text for text in mediation.exhaustive(model, pairs, "head.*").warnings if "patched" in text]
+    monkeypatch.setattr("interp.mediation.partial_forward._Walk._block", lambda self, layer, hidden: hidden)
+    found = mediation.exhaustive(model, pairs, "head.*")
+    said = [text for text in found.warnings if "patched" in text]
+    assert len(said) == 1 and not caplog.records
+    assert f"(prompts of {', '.join(map(str, sorted(set(pairs.lengths))))} tokens)" in said[0]
+
+
 def test_nothing_of_the_model_is_changed() -> None:
     model = loaded("gpt2")
     base, _ = alike(model)

@@ -117,7 +117,7 @@ def test_the_heads_of_the_bundled_model_interact() -> None:
 
 def test_what_there_is_not_is_refused() -> None:
     model, pairs = made()
-    with pytest.raises(ConfigError, match="1 mediators asked; interactions are measured of 2 to 24"):
+    with pytest.raises(ConfigError, match="1 mediator asked; interactions are measured of 2 to 24"):
         interactions(model, pairs, ["mlp_out.0"])
     with pytest.raises(ConfigError, match="direction 'both' asked"):
         interactions(model, pairs, ["mlp_out.*"], direction="both")

@@ -73,7 +73,7 @@ def test_names_that_share_their_first_token_are_told_apart(model: Model) -> None
 def test_what_cannot_be_scored_is_refused(model: Model) -> None:
     with pytest.raises(DataError, match="3 answers for 4 prompts; give a list with one answer for each"):
         answers.score(model, PROMPTS, ANSWERS[:3])
-    with pytest.raises(DataError, match="one text for 1 prompts"):
+    with pytest.raises(DataError, match="one text for 1 prompt"):
         answers.score(model, "w01", "w02")
     with pytest.raises(DataError, match="an empty word was given to follow 'w01'"):
         answers.score(model, ["w01"], [" "])

@@ -23,7 +23,7 @@ from interp import results
 from interp.errors import DataError
 from interp.models import Model, load
 from interp.models.certificate import Certificate, Check, NoiseFloor
-from interp.models.checks import CHECKS, hooks, residual_stream, runs
+from interp.models.checks import CHECKS, batches, hooks, residual_stream, runs
 from interp.models.checks.context import judged, worst
 from interp.models.doctor import examine
 from interp.models.equations import relative
@@ -235,7 +235,7 @@ BROKEN: dict[str, tuple[Callable[[], Model], set[str]]] = {
     "attention mask ignored": (_forward("llama", mask_ignored), {runs.LEFT}),
     "last column read": (_forward("llama", last_column), {runs.RIGHT, runs.CACHE, residual_stream.FINAL}),
     "cached positions off by one": (_forward("gpt2", cache_off_by_one), {runs.CACHE}),
-    "rows of a batch mixed": (_forward("llama", rows_mixed), {runs.BATCH, residual_stream.FINAL}),
+    "rows of a batch mixed": (_forward("llama", rows_mixed), {batches.BATCH, residual_stream.FINAL}),
     "logits scaled in secret": (_forward("llama", logits_scaled), {residual_stream.FINAL}),
     "hooks noticed": (_forward("llama", hooks_noticed), {runs.NATIVE}),
     "hooks left behind": (_forward("llama", hooks_left), {hooks.LEFT}),

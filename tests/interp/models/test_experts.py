@@ -41,6 +41,7 @@ KINDS = [
     "laguna",
     "afmoe",
     "nemotron_h",
+    "cohere2_moe",
 ]
 SHARED = [
     "qwen2_moe",
@@ -266,3 +267,17 @@ def test_control_a_wrong_factor_is_caught() -> None:
     assert "do not sum to mlp_out" in model.disabled["expert"]
     wrong = load(build("qwen2_moe"), family={"shared_gate": ""})
     assert {"expert", "shared_expert"} <= set(wrong.disabled)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("minimax", r"cannot be added up without 'mlp_out': resid_pre \+ attn_out \+ mlp_out differs from"),
+        ("longcat_flash", r"cannot be added up without 'mlp_out': resid_pre \+ attn_out \+ mlp_out differs"),
+        ("gemma4_moe", r"cannot be added up without 'mlp_out': resid_pre \+ attn_out \+ mlp_out differs"),
+        ("jetmoe", r"the module of the experts of layer 0 is not called in a pass"),
+    ],
+)
+def test_experts_that_are_not_offered_name_the_reason(kind: str, reason: str) -> None:
+    with pytest.raises(SiteError, match=reason):
+        load(build(kind)).capture(IDS, "expert.1.0")

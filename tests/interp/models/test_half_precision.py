@@ -9,6 +9,7 @@ import torch
 
 import interp
 from interp.models import load
+from interp.models.checks.batches import batched
 from interp.models.checks.context import Context
 from tests.interp.models.test_doctor import mask_ignored, patched
 from tests.tiny import build, tokenizer
@@ -38,6 +39,39 @@ def test_a_factor_that_is_left_out_is_found_in_every_dtype(factor: float, dtype:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_bundled_model_passes_in_half_precision(dtype: str) -> None:
     assert interp.examine(interp.load("demo", dtype=dtype)).passed
+
+
+def batch_dependent(family: str, module: str, dtype: torch.dtype) -> interp.Model:
+    """A model of which one module gives 1.15 times its output to batches of several rows."""
+    hf = build(family).to(dtype)
+
+    def scaled(_: object, __: object, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        changed = first * 1.15 if len(first) > 1 else first
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    hf.get_submodule(module).register_forward_hook(scaled)
+    return load(hf, tokenizer=tokenizer())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("family", "module"),
+    [
+        ("llama", "model.layers.1.mlp"),
+        ("llama", "model.layers.0.self_attn"),
+        ("llama", "lm_head"),
+        ("gpt_neox", "gpt_neox.layers.2.mlp"),
+    ],
+)
+def test_a_batch_that_changes_a_block_fails_in_every_dtype(
+    family: str, module: str, dtype: torch.dtype
+) -> None:
+    """A fault that rounding hides in the whole pass; control: the model without it passes."""
+    prompts = tuple(tuple(range(10 + n, 20 + n)) for n in range(4))
+    right = load(build(family).to(dtype), tokenizer=tokenizer())
+    wrong = batch_dependent(family, module, dtype)
+    assert [batched(Context(model, prompts)).status for model in (right, wrong)] == ["pass", "fail"]
 
 
 def cancelling(dtype: torch.dtype) -> interp.Model:

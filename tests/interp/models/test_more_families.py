@@ -182,7 +182,7 @@ def test_keys_of_another_number_and_width() -> None:
     assert model.capture([IDS], "k.0")["k.0"].shape == (1, 2, 8)
     with pytest.raises(SiteError, match=r"kv heads 0\.\.0 in layer 1"):
         model.capture([IDS], "k.1.1")
-    assert "v" in model.disabled and "pattern" in model.disabled
+    assert model.anatomy.layers("v") == (0,) and model.anatomy.layers("k") == (0, 1)
 
 
 def test_one_of_several_streams_is_written() -> None:

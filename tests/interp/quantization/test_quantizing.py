@@ -181,3 +181,14 @@ def test_the_report_reads_well() -> None:
     assert "trained at int4, llama" in repr(small)
     assert small.quantization is not None
     assert small.quantization.to_dict()["quantized"] == 21
+
+
+def test_stacked_experts_that_keep_their_precision_are_named_with_their_share() -> None:
+    """Counted by hand; control: of a model without experts nothing is said."""
+    model = made("mixtral")
+    matrices = {w for block in model.architecture.blocks for w in block.parameters() if w.ndim >= 2}
+    stacked = [w for name, w in model.hf.named_parameters() if name.endswith("experts.gate_up_proj")]
+    share = sum(w.numel() for w in stacked) / sum(w.numel() for w in matrices)
+    (said,) = quantize(model, "int8").warnings
+    assert share > 0.1 and f"experts.gate_up_proj ({share:.0%})" in said
+    assert not quantize(made("llama"), "int8").warnings

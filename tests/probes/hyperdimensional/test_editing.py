@@ -116,7 +116,7 @@ def test_several_names_at_once_and_arrays_of_numpy(probe: HyperdimensionalProbe)
 
 def test_what_cannot_be_edited_is_refused(probe: HyperdimensionalProbe) -> None:
     X = states([0, 1], 6)
-    with pytest.raises(ValueError, match="1 pairs for 2 states"):
+    with pytest.raises(ValueError, match="1 pair for 2 states"):
         probe.edit(X, [("a", "b")])
     with pytest.raises(ValueError, match="nothing to replace"):
         probe.edit(X, {})

@@ -59,6 +59,18 @@ def test_embeddings_of_new_concepts_land_where_they_would_have(name: str) -> Non
     assert whole.top(whole.algebra.as_real(whole.vectors), k=1).names == [(n,) for n in NAMES[:12]]
 
 
+def test_vectors_that_are_not_finite_and_books_beyond_the_memory_are_refused() -> None:
+    book = Codebook.random(MAP(64), ["a", "b"], seed=0)
+    vectors = book.vectors.float().clone()
+    assert book.top(vectors, k=1).names == [("a",), ("b",)]
+    vectors[1, 3] = float("nan")
+    for ask in (book.top, book.similarities):
+        with pytest.raises(CodebookError, match="vector 1 holds NaN or an infinite value"):
+            ask(vectors)
+    with pytest.raises(CodebookError, match=r"2 vectors of .* take [\d,]+ GB, and this machine has"):
+        Codebook.random(MAP(10**13), ["a", "b"])
+
+
 def test_embeddings_that_cannot_be_told_apart_are_refused() -> None:
     rows = torch.randn(3, 8, generator=generator())
     with pytest.raises(CodebookError, match="same embedding"):
