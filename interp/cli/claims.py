@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import RunSettings, SchemeSettings, choose, flag
+from interp.errors import counted
 
 __all__ = ["claims"]
 
@@ -94,5 +95,5 @@ def _job(work: Work, settings: ClaimsSettings) -> Job:
         texts=texts,
         passes=lambda n: 2.0 * claims * n,
         besides=lambda n: fits * n,
-        shown=lambda n: f"{n:,} prompts for each claim",
+        shown=lambda n: f"{counted(n, 'prompt')} for each claim",
     )
