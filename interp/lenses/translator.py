@@ -3,6 +3,17 @@
 Like the tuned lens (Belrose et al. 2023, arXiv 2303.08112) it learns an affine map per layer from the
 model's own outputs. Unlike it, the map aims at the final state after the norm, which is what the unembedding
 multiplies, by least squares: that has a closed form, and one pass over the texts fits every layer.
+
+Measured on SmolLM2 (30 layers), fitted on 13,700 states of text that the model itself drew, no prompt of any
+task among them: the share of prompts ``a -> b`` with three shots whose answer is named among 1,601 (by its
+first token), of 1,080 that the model answers right:
+
+    layer          12    16    20    22    24    26    28
+    translator    .00   .00   .01   .32   .81   .86   .94
+    logit lens    .00   .00   .00   .00   .03   .09   .37
+
+Fitted on the last states of such prompts instead, read on 300 whose answers were not among them: .10 .18 .18
+.49 .86 .93 .94. On one core drawing took 86 seconds, and the pass with seven layers 56.
 """
 
 from __future__ import annotations

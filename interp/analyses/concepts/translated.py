@@ -27,12 +27,20 @@ LAYERS = "50%,65%,80%,95%"
 LEVEL = 0.05
 """The share of null states at which a name is claimed all the same."""
 RULES: dict[str, Callable[[int], float]] = {
+    "first": lambda place: 0.01**place,
+    "first alone": lambda place: float(place == 0),
     "mean": lambda place: 1.0,
-    "first token": lambda place: float(place == 0),
     "halves": lambda place: 0.5**place,
 }
-"""How much each token of a name counts, by its place; the weights of a name are scaled to add up to 1."""
-RULE = "mean"
+"""How much each token of a name counts, by its place; the weights of a name are scaled to add up to 1.
+
+Measured on SmolLM2: 300 prompts that it answers right, 1,601 names, 559 of them of several tokens; a hit is
+the right name as a whole. From the model's own final state (and from layer 24 by the translator): first 0.96
+(0.81), first alone 0.94 (0.80), halves 0.81, mean 0.78 (0.72). With each name's row replaced by the final
+state of "the word is NAME": 0.02. So what is about to be said is a first token; later ones tell apart names
+that begin alike.
+"""
+RULE = "first"
 
 
 @dataclass(frozen=True, eq=False)

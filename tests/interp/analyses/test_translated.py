@@ -58,7 +58,7 @@ def test_names_that_cannot_be_told_apart_are_refused() -> None:
     for wrong in (["Paris"], ["Paris", "Rome", "Paris"]):
         with pytest.raises(DataError, match="give at least 2, each once"):
             Names.of(demo(), wrong)
-    with pytest.raises(ConfigError, match="rule 'last' asked; there are: mean"):
+    with pytest.raises(ConfigError, match="rule 'last' asked; there are: first"):
         Names.of(demo(), ["Paris", "Rome"], "last")
 
 
