@@ -37,7 +37,7 @@ from probes.translation import Moments, Translator, fit_translator
 
 HERE = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "scikit-learn", "numpy")
-LAYERS, WIDTH, STATES, HELD_OUT = 24, 256, 4096, 512
+LAYERS, WIDTH, STATES, HELD_OUT = 24, 256, 2048, 256
 VOCABULARY = 16_384
 WIDE, MANY, BLOCK = 4096, 100_000, 2048
 
@@ -56,7 +56,7 @@ def main() -> None:
     elif given.memory:
         memory(given.states)
     else:
-        rows = [row for section in (fitting, decoding) for row in section(2 if given.quick else 9)]
+        rows = [row for section in (fitting, decoding) for row in section(2 if given.quick else 5)]
         for row in rows:
             print(f"{row['job']:<72}{row['seconds'] * 1e3:>10.1f} ms  {row['ratio']}")
         if not given.quick:
@@ -160,7 +160,10 @@ def timed(contenders: list[Contender], rounds: int) -> list[dict[str, Any]]:
     seconds = time_rounds(contenders, rounds, warm_up=1)
     rows = []
     for one in contenders:
-        ratio = str(ratio_of_medians(seconds[one.name], seconds[one.floor])) + " of it" if one.floor else ""
+        ratio = ""
+        if one.floor:
+            found = ratio_of_medians(seconds[one.name], seconds[one.floor])
+            ratio = f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] of {one.floor}"
         row = {"job": one.name, "seconds": median(seconds[one.name]), "rounds": rounds, "ratio": ratio}
         rows.append({**row, "largest_difference": differences[one.name]})
     return rows
