@@ -93,6 +93,7 @@ class LensSettings(PromptSettings):
 @command(LensSettings, examples=EXAMPLES)
 def lens(work: Work, settings: LensSettings) -> Made:
     """Read one prompt, or many, under lenses."""
+    _say_fits(work, settings.kinds)
     if not settings.many:
         return Made(_view(work, settings))
     settings = work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
@@ -103,6 +104,18 @@ def lens(work: Work, settings: LensSettings) -> Made:
         tables={"data.parquet": prompt_table(data, tokens.token_ids, keep_text=settings.text)},
         facts={"data": about_data(data)},
     )
+
+
+def _say_fits(work: Work, kinds: tuple[str, ...]) -> None:
+    """Say which lenses take a while on their first use."""
+    from interp.lenses import LENSES
+
+    fitted = [kind for kind in kinds if kind in LENSES and LENSES[kind].fitted]
+    if fitted:
+        work.session.note(
+            f"{' and '.join(fitted)}: fitted when it is used first on a model (minutes for a large one on a "
+            "CPU; for curves on its untrained twin too), then kept in the cache"
+        )
 
 
 def _view(work: Work, settings: LensSettings) -> LensView:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -147,18 +147,16 @@ class LensCurves(Result):
         """How often each lens agrees, and its lead over the untrained model and over the logit lens."""
         found = []
         for kind, one in self.early.items():
-            meaning = (
-                "share of layers before the last, and of prompts, at which it names the model's own word"
-            )
-            found.append(_number(f"agreement-{_slug(kind)}", one, meaning))
+            name, where = _slug(kind), "share of layers before the last, and of prompts"
+            found.append(_number(f"agreement-{name}", one, f"{where}, with the model's own word first"))
             if (gain := self._gain(kind, self.untrained.get(kind))) is not None:
-                found.append(
-                    _number(f"over-untrained-{_slug(kind)}", gain, "less that of the untrained model")
-                )
+                text = "what agrees more than in the same model untrained"
+                found.append(_number(f"over-untrained-{name}", gain, text, f"{kind}, over untrained"))
             if kind != "logit" and "logit" in self.trained:
                 lead = self._gain(kind, self.trained["logit"])
                 assert lead is not None
-                found.append(_number(f"over-logit-{_slug(kind)}", lead, "less that of the logit lens"))
+                text = "what agrees more than by the logit lens"
+                found.append(_number(f"over-logit-{name}", lead, text, f"{kind}, over logit"))
         return tuple(found)
 
     def tables(self) -> tuple[Table, ...]:
@@ -222,10 +220,9 @@ class LensCurves(Result):
         title = "How far each lens is from the model's own output"
         made.append(self._curve("kl", "trained", 9, title, "divergence (nats)", note))
         title = "Where each lens places the model's own word"
-        return (
-            *made,
-            self._curve("rank", "trained", 6, title, "rank, geometric mean; 1 is the likeliest", note),
-        )
+        ranks = self._curve("rank", "trained", 6, title, "log10 of its rank; 0 is first", note)
+        logs = {key: np.log10(ranks.data[key]).tolist() for key in ("value", "low", "high")}
+        return (*made, replace(ranks, data={**ranks.data, **logs}))
 
     def _curve(self, name: str, model: str, column: int, title: str, y: str, caption: str) -> Figure:
         rows = [row for row in self.points if row[1] == model]
@@ -389,8 +386,8 @@ def _three(found: Estimate) -> tuple[float, float, float]:
     return found.value, found.interval.low, found.interval.high
 
 
-def _number(name: str, found: Estimate, meaning: str) -> Number:
-    return Number(name, *_three(found), meaning=meaning)
+def _number(name: str, found: Estimate, meaning: str, label: str = "") -> Number:
+    return Number(name, *_three(found), meaning=meaning, label=label)
 
 
 def _slug(kind: str) -> str:

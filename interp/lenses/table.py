@@ -53,7 +53,8 @@ LENSES: dict[str, LensRow] = {
             "",
             "interp.lenses.logit:LogitLens.of",
             "The logit lens reads with the model's own last step, which early layers are not made for: a "
-            "word that it does not show may be there all the same, and one that it shows need not be used.",
+            "word that it does not show may be there all the same (--kind translator reads earlier), and one "
+            "that it shows need not be used.",
         ),
         LensRow(
             "translator",
@@ -75,8 +76,9 @@ LENSES: dict[str, LensRow] = {
             "the state put into a prompt that repeats words; what is said next there",
             "",
             "interp.lenses.patchscope:PatchscopeLens.of",
-            "What a patchscope reads depends on its target prompt, which answers even where the state says "
-            "nothing: in early layers it is what the prompt alone would say.",
+            "A patchscope reads with the model's own later blocks: it says what they make of the state in "
+            "another prompt, not that the state holds the word already. Its target prompt answers even where "
+            "the state says nothing.",
         ),
     )
 }

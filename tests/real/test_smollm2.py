@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import interp
-from interp import mediation, quantization, tasks
+from interp import lenses, mediation, quantization, tasks
 from interp.analyses.audit.teaching import Recipe, taught, teach
 from interp.models import Model
 from interp.tasks import load_world
@@ -134,3 +134,22 @@ def test_a_copy_is_taught_false_facts_and_the_model_stays_as_it_is(
     again = teach(smollm2, small, recipe=recipe)
     assert again.seconds == 0 and again.twin.fingerprint == found.twin.fingerprint
     assert again.said == found.said and taught(smollm2, small, recipe=recipe) == found.folder
+
+
+def test_a_patchscope_names_the_token_that_an_early_state_is_of(smollm2: Model) -> None:
+    words = [" Paris", " dog", " seven", " blue", " music", " Tokyo"]
+    tokens = torch.tensor([smollm2.tokenize([f"I said{word}"]).token_ids[0][-1] for word in words])
+    states = smollm2.capture([f"I said{word}" for word in words], ["resid_post.0", "resid_post.4"])
+    scope = lenses.PatchscopeLens.of(smollm2, target="cat -> cat; 1135 -> 1135; hello -> hello; ? ->")
+    for layer in (0, 4):
+        read = scope.logits(states[f"resid_post.{layer}"], layer).argmax(-1).cpu()
+        assert (read == tokens).all(), layer
+        mixed = scope.logits(states[f"resid_post.{layer}"].roll(1, 0), layer).argmax(-1).cpu()
+        assert not (mixed == tokens).any()
+
+
+def test_the_logit_lens_reads_the_capital_in_the_last_layers_alone(smollm2: Model) -> None:
+    found = lenses.view(smollm2, "The capital of France is Paris. The capital of Japan is")
+    assert found.answers[-1] == " Tokyo" and found.tokens[-1] == " is"
+    assert (found.settled() or 0) >= 26 and found.rank[12, -1] > 100
+    assert found.kl[-1].max() < 1e-4 < found.kl[:-1].max()
