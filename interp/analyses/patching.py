@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from interp.analyses.agreement import Beside, carried
 from interp.errors import ConfigError, DataError, counted
 from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, evaluate
-from interp.mediation.circuits.drawing import drawing
+from interp.mediation.circuits.drawing import circuit_figure
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.searches import effects as effects_of
 from interp.mediation.steps import steps_of
@@ -184,7 +184,7 @@ class Patching(Result):
             return found
         values = {row["mediator"]: row["effect"] for row in self.effects.rows}
         metric, group = self.effects.metric, self.trace.heads_per_group
-        drawn = drawing(self.trace.evaluation.circuit, values, metric, group)
+        drawn = circuit_figure(self.trace.evaluation.circuit, values, metric, group)
         return (*found, *self.trace.curve.figures(), *(() if drawn is None else (drawn,)))
 
     def findings(self) -> tuple[Finding, ...]:

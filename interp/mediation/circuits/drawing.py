@@ -8,7 +8,7 @@ from interp.mediation.edges.edge import Edge
 from interp.mediation.mediators import Mediator, Members
 from interp.results import Figure
 
-__all__ = ["drawing"]
+__all__ = ["circuit_figure"]
 
 NODES, EDGES = 40, 60
 """What is drawn at most, the largest effects first."""
@@ -17,7 +17,7 @@ Node = tuple[str, int | None, int | None]
 Point = tuple[float, float]
 
 
-def drawing(
+def circuit_figure(
     circuit: Members, effects: Mapping[str, float], metric: str, heads_per_group: int = 1
 ) -> Figure | None:
     """Draw a circuit; None where a member has no place of its own, such as a subspace.

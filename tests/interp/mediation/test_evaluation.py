@@ -13,7 +13,7 @@ from interp import mediation
 from interp.errors import ConfigError, DataError
 from interp.mediation.circuits import UNMATCHED, CircuitTransfer, Evaluation
 from interp.mediation.circuits.controls import Knockouts, Removals
-from interp.mediation.circuits.drawing import drawing
+from interp.mediation.circuits.drawing import circuit_figure
 from interp.mediation.circuits.runs import apart
 from interp.mediation.edges.edge import Edge
 from interp.mediation.mediators import Mediator
@@ -298,13 +298,13 @@ def test_an_evaluation_says_the_numbers_of_its_table() -> None:
 
 
 def test_a_circuit_is_drawn_at_layer_and_head_and_edges_join_its_nodes() -> None:
-    nodes = drawing(named("head.1.2", "mlp_out.0", "kv.2.1"), {"head.1.2": -3.0}, "logit-diff", 2)
+    nodes = circuit_figure(named("head.1.2", "mlp_out.0", "kv.2.1"), {"head.1.2": -3.0}, "logit-diff", 2)
     assert nodes is not None
     places = {row[0]: tuple(row[1:3]) for row in nodes.frame().itertuples(index=False)}
     assert places == {"head.1.2": (2.0, 1.0), "mlp_out.0": (-1.5, 0.4), "kv.2.1": (2.5, 1.7)}
     assert dict(zip(nodes.data["name"], nodes.data["value"], strict=True))["head.1.2"] == -3.0
     edges = tuple(map(Edge.parse, ("embed->k.1.0", "head.0.3->mlp.2", "mlp_out.2->logits")))
-    drawn = drawing(edges, dict(zip(map(str, edges), (1.0, 2.0, 4.0), strict=True)), "logit-diff", 2)
+    drawn = circuit_figure(edges, dict(zip(map(str, edges), (1.0, 2.0, 4.0), strict=True)), "logit-diff", 2)
     assert drawn is not None
     rows = drawn.frame()
     arrows, dots = rows[rows["to_x"].notna()], rows[rows["to_x"].isna()].set_index("name")
@@ -312,10 +312,9 @@ def test_a_circuit_is_drawn_at_layer_and_head_and_edges_join_its_nodes() -> None
     assert set(dots.index) == {"embed", "kv.1.0", "head.0.3", "mlp_out.2", "logits"}
     assert dots.loc["mlp_out.2", "value"] == 6.0  # both of its edges
     assert dots.loc["logits", "y"] == dots["y"].max() and dots.loc["embed", "y"] == dots["y"].min()
-    flat = drawing(named("head.1.2"), {}, "logit-diff")
+    flat = circuit_figure(named("head.1.2"), {}, "logit-diff")
     assert flat is not None and flat.caption.startswith("Up is later")
-    many = drawing(named(*(f"head.{at}.0" for at in range(70))), {}, "logit-diff")
+    many = circuit_figure(named(*(f"head.{at}.0" for at in range(70))), {}, "logit-diff")
     assert many is not None and many.caption.startswith("The 60 largest of 70.")
-    assert (
-        drawing((Mediator(Site("resid_post", 1), -1, (), Subspace.of(torch.ones(4), "x")),), {}, "kl") is None
-    )
+    direction = Mediator(Site("resid_post", 1), -1, (), Subspace.of(torch.ones(4), "x"))
+    assert circuit_figure((direction,), {}, "kl") is None
