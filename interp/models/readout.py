@@ -17,8 +17,10 @@ from interp.sites import Site
 
 __all__ = ["Readout", "finished"]
 
-NUMBERS = 1 << 21
-"""The most logits that are held at once: so few that they stay in a processor's cache."""
+NUMBERS, CACHED = 1 << 24, 1 << 20
+"""The most logits that are held at once, and how many stay in a processor's cache."""
+ROWS = 256
+"""States that are read together in any case, as far as memory allows: fewer leave a GPU idle."""
 EXACT = (torch.float32, torch.float64)
 
 
@@ -126,5 +128,5 @@ class Readout:
 
     def parts(self, n: int) -> Iterator[slice]:
         """Cut ``n`` states into slices whose logits fit memory."""
-        step = max(1, NUMBERS // self.vocab_size)
+        step = max(1, min(NUMBERS // self.vocab_size, max(ROWS, CACHED // self.vocab_size)))
         yield from (slice(start, start + step) for start in range(0, n, step))
