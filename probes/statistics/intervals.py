@@ -277,7 +277,8 @@ def _bca(
     if len(rows) == groups.n:  # every example is a group of its own
         picks: Iterable[npt.NDArray[Any]] = np.concatenate(rows)[draws]
     else:
-        picks = (np.concatenate([rows[i] for i in draw]) for draw in draws.tolist())
+        drawn: list[list[int]] = draws.tolist()
+        picks = (np.concatenate([rows[i] for i in draw]) for draw in drawn)
     scores = np.array([float(statistic(data[pick])) for pick in picks])
     pull = pulls / (groups.n - groups.sizes)
     pull = pull - pull.mean()
