@@ -2,7 +2,7 @@
 
     python tests/benchmarks/translator.py           times; writes results/translator-cpu.json
     python tests/benchmarks/translator.py --quick   few rounds; writes nothing
-    python tests/benchmarks/translator.py --memory  width 4,096, 100,000 states; results/...-memory.json
+    python tests/benchmarks/translator.py --memory  width 4,096, 100,000 states; results/...-memory-4096.json
 
 Figure of merit: CPU time of the process on one thread, contenders interleaved in random order, ratio of
 medians with a 95% bootstrap interval over rounds; memory is the largest resident size of a fresh process.
@@ -49,12 +49,13 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="the large fit, in a process of its own")
     parser.add_argument("--child", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--states", type=int, default=MANY, help="of the large fit")
+    parser.add_argument("--width", type=int, default=WIDE, help="of the large fit")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.child:
-        large(given.child)
+        large(given.child, given.width)
     elif given.memory:
-        memory(given.states)
+        memory(given.states, given.width)
     else:
         rows = [row for section in (fitting, decoding) for row in section(2 if given.quick else 5)]
         for row in rows:
@@ -169,31 +170,31 @@ def timed(contenders: list[Contender], rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def memory(n: int) -> None:
+def memory(n: int, width: int) -> None:
     """The same fit of few and of many states, each in a fresh process: the peak does not grow with them."""
     rows = []
     for count in (2 * BLOCK, n):
-        command = [sys.executable, __file__, "--child", str(count)]
+        command = [sys.executable, __file__, "--child", str(count), "--width", str(width)]
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(json.loads(told))
         print(rows[-1])
-    written("translator-memory.json", "interp.benchmarks.translator-memory/1", rows)
+    written(f"translator-memory-{width}.json", "interp.benchmarks.translator-memory/1", rows)
 
 
-def large(n: int) -> None:
-    """Fit at width 4,096 from states that come block by block, and print the resident peaks."""
+def large(n: int, width: int) -> None:
+    """Fit from states that come block by block, and print the resident peaks in megabytes."""
     start, before = time.process_time(), peak()
-    train, held = Moments(WIDE, WIDE), Moments(WIDE, WIDE)
+    train, held = Moments(width, width), Moments(width, width)
     for number, at in enumerate(range(0, n, BLOCK)):
-        block = states(min(BLOCK, n - at), WIDE, number)
+        block = states(min(BLOCK, n - at), width, number)
         train.add(block, block.flip(1))
     gathered, moments = time.process_time(), peak()
-    held.add(states(512, WIDE, 10**6), states(512, WIDE, 10**6).flip(1))
+    held.add(states(512, width, 10**6), states(512, width, 10**6).flip(1))
     found = fit_translator(train, held)
     row = {
         "states": n,
-        "width": WIDE,
-        "megabytes_of_the_states_in_float64": round(2 * n * WIDE * 8 / 2**20),
+        "width": width,
+        "megabytes_of_the_states_in_float64": round(2 * n * width * 8 / 2**20),
         "peak_before": before,
         "peak_after_moments": moments,
         "peak_after_fit": peak(),
