@@ -126,6 +126,7 @@ class TranslatedResult(Result):
         prompt: what was read.
         readings: one per layer.
         n_names: how many names were told apart.
+        n_several: how many of them take several tokens.
         vocabulary: whether these are the vocabulary's tokens.
         tokens: the model's own likeliest next tokens.
         fitted_on: what the translators were fitted on.
@@ -135,6 +136,7 @@ class TranslatedResult(Result):
     prompt: str
     readings: tuple[Reading, ...]
     n_names: int
+    n_several: int
     vocabulary: bool
     tokens: tuple[Named, ...]
     fitted_on: Mapping[str, Any]
@@ -165,6 +167,15 @@ class TranslatedResult(Result):
             return f"Nothing is claimed at any layer; at layer {best.layer} the best is {found}. {own}"
         words = [f"{one.names[0].name.strip()} at layer {one.layer}" for one in claimed]
         return f"Read: {', '.join(words)}. {own}"
+
+    def cautions(self) -> tuple[str, ...]:
+        """What names of several tokens are read by."""
+        if not self.n_several:
+            return ()
+        return (
+            f"{self.n_several:,} of {self.n_names:,} names take several tokens. They are read by the "
+            "first of them, so that another word that begins with the same token reads as such a name.",
+        )
 
     def numbers(self) -> tuple[Number, ...]:
         """The best probability at the deepest layer, and at how many layers a name is claimed."""
@@ -291,6 +302,7 @@ def decode_translated(
         prompt=prompt,
         readings=readings,
         n_names=model.vocab_size if names is None else len(names.names),
+        n_several=0 if names is None else sum(len(ids) > 1 for ids in names.tokens),
         vocabulary=names is None,
         tokens=next_tokens(model, prompt, top),
         fitted_on=lens.fitted_on,

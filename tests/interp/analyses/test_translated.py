@@ -104,6 +104,8 @@ def test_the_answer_is_read_before_the_last_layer_and_claimed() -> None:
     scores = names().scores(lens().logits(state, 22))[0].exp()
     assert last.names[0].value == pytest.approx(float(scores.max()), rel=1e-4)
     assert [one.layer for one in found.readings] == [12, 20, 22]
+    several = sum(len(ids) > 1 for ids in names().tokens)
+    assert found.n_several == several and bool(found.cautions()) == bool(several)
 
 
 def test_a_prompt_about_something_else_is_not_claimed() -> None:
