@@ -123,7 +123,7 @@ def test_eight_bits_change_little_and_two_bits_all(smollm2: Model) -> None:
 def test_a_copy_is_taught_false_facts_and_the_model_stays_as_it_is(
     smollm2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few steps: enough to see that the loss moves the right words; docs/questions.md has a whole audit."""
+    """A few steps: enough to see that something is taught and kept in the cache."""
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
     world = load_world()
     small = replace(world, facts={"continent": world.facts["continent"]})

@@ -103,9 +103,10 @@ def reader(
     found: list[Audit] = []
     for one in tqdm(arms, desc="layers", disable=not progress):
         found += _at_layer(one, readers, lens, seed)
+    name = protocol if cases is None else "facts that the model knows"
     facts = {"n": len(kept), "groups": len({case.fact for case in kept}), "asked": len(asked)}
     return AuditResult(
-        about=About(model.described, {"name": protocol, "description": "facts the twin was taught", **facts}),
+        about=About(model.described, {"name": name, "description": "facts the twin was taught", **facts}),
         seed=seed,
         protocol=protocol,
         twin=dict(twin.described),
