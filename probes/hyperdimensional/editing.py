@@ -14,7 +14,7 @@ from probes.hyperdimensional.fitted import Fitted
 from probes.statistics.groups import counted
 from probes.vsa.codebook import Codebook
 
-__all__ = ["NotLinearError", "Replacement", "ScoreMap", "edited", "score_map"]
+__all__ = ["NotLinearError", "Replacement", "ScoreMap", "edited", "exchanged", "score_map"]
 
 Replacement = Mapping[str, str] | Sequence[tuple[str, str]]
 """Old name -> new name for every state; or one such pair per state."""
@@ -105,19 +105,51 @@ def edited(
             cannot tell apart.
         CodebookError: an unknown name.
     """
-    pairs = _pairs(replace, len(states))
-    names = list(dict.fromkeys(name for row in pairs for pair in row for name in pair))
+    names = list(dict.fromkeys(name for pair in listed_pairs(replace) for name in pair))
+    return exchanged(score_map(fitted, codebook, names, role), names, states, replace, dose=dose)
+
+
+def exchanged(
+    scores: ScoreMap,
+    names: Sequence[str],
+    states: Float[Tensor, "example dim"],
+    replace: Replacement,
+    *,
+    dose: float = 1.0,
+) -> Float64[Tensor, "example dim"]:
+    """The states after the least change that exchanges the scores of old and new names.
+
+    Args:
+        scores: how names are scored.
+        names: in the order of its rows.
+        states: not changed.
+        replace: what to put in whose place.
+        dose: as for :func:`edited`.
+
+    Raises:
+        ValueError: nothing to replace, another number of pairs than states, or two names that are scored
+            alike.
+    """
     places = {name: at for at, name in enumerate(names)}
-    scores = score_map(fitted, codebook, names, role)
+    pairs = _pairs(replace, len(states))
     at = torch.tensor([[places[name] for pair in row for name in pair] for row in pairs], dtype=torch.int64)
     wide = states.double()
     return wide + dose * _least_change(scores, wide, at.to(wide.device), names)
 
 
-def _pairs(replace: Replacement, n: int) -> list[tuple[tuple[str, str], ...]]:
-    """The pairs of old and new names, for each state."""
+def listed_pairs(replace: Replacement) -> list[tuple[str, str]]:
+    """Every pair of old and new name.
+
+    Raises:
+        ValueError: there is none.
+    """
     if not replace:
         raise ValueError("nothing to replace; give old names and new ones, such as {'Paris': 'Rome'}.")
+    return list(replace.items() if isinstance(replace, Mapping) else replace)
+
+
+def _pairs(replace: Replacement, n: int) -> list[tuple[tuple[str, str], ...]]:
+    """The pairs of old and new names, for each state."""
     if isinstance(replace, Mapping):
         return [tuple(replace.items())] * n
     if len(replace) != n:

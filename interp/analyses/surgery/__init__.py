@@ -12,5 +12,7 @@ if TYPE_CHECKING:
     from interp.analyses.surgery.run import surgery as surgery
     from interp.analyses.surgery.swaps import Swap as Swap
     from interp.analyses.surgery.swaps import swaps_of as swaps_of
+    from interp.analyses.surgery.writers import ProbeWriter as ProbeWriter
+    from interp.analyses.surgery.writers import TranslatorWriter as TranslatorWriter
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.analyses.surgery.swaps import Swap
+from interp.analyses.surgery.writers import Writer
 from interp.tasks.protocols import Item
-from probes.hyperdimensional import HyperdimensionalProbe
 
 __all__ = ["ARMS", "Arm", "Bench"]
 
@@ -24,7 +24,7 @@ class Bench:
     """What an edit may look at.
 
     Attributes:
-        probe: what reads and writes concepts.
+        writer: what reads and writes concepts.
         swaps: what is exchanged.
         states: ``[example d_model]``, of the prompts, at the layer.
         donors: ``[example d_model]``, of the donors.
@@ -33,7 +33,7 @@ class Bench:
         seed: of random edits.
     """
 
-    probe: HyperdimensionalProbe
+    writer: Writer
     swaps: tuple[Swap, ...]
     states: Change
     donors: Change
@@ -48,8 +48,7 @@ class Bench:
 
 
 def _concept(bench: Bench, dose: float) -> Change:
-    found = bench.probe.edit(bench.states, [swap.pair for swap in bench.swaps], dose=dose)
-    return torch.as_tensor(found) - bench.states
+    return bench.writer.edit(bench.states, [swap.pair for swap in bench.swaps], dose) - bench.states
 
 
 def _mean_difference(bench: Bench, dose: float) -> Change:

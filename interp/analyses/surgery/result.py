@@ -33,7 +33,7 @@ class Measured:
         old_first: 1 where the old one still is.
         new_probability: of the new answer's first token.
         old_probability: of the old one's.
-        read: 1 where the probe reads the new concept afterwards.
+        read: 1 where the writer reads the new concept afterwards.
         length: of the change, as a share of the state's.
         elsewhere: half of all that the probabilities of other tokens changed by, from 0 to 1.
         unrelated: how far the next token of a prompt of another relation moved under the same change (nats).
@@ -69,7 +69,7 @@ class Surgery(Result):
 
     Attributes:
         layer: the block after which states were edited, at the last token.
-        encoder: of the probe that read and wrote.
+        written_by: what read and wrote the concepts.
         pairs: the old and the new concept of each swap.
         prompts: of each swap.
         facts: of each swap: what intervals are over.
@@ -81,7 +81,7 @@ class Surgery(Result):
     schema: ClassVar[str] = "interp.surgery/1"
 
     layer: int
-    encoder: str
+    written_by: str
     pairs: tuple[tuple[str, str], ...]
     prompts: tuple[str, ...]
     facts: tuple[str, ...]
@@ -145,9 +145,9 @@ class Surgery(Result):
         """How it was done."""
         return (
             "At the last token of prompts that the model answers right, the state is changed as little as "
-            "possible so that the probe reads the old concept and the new one exchanged; the dose says how "
-            f"far on in that direction. Doses were chosen on {int((~self.reported).sum())} swaps of other "
-            "facts. Everything after the layer runs as it is.",
+            f"possible so that {self.written_by} reads the old concept and the new one exchanged; the dose "
+            "says how far on in that direction. Doses were chosen on "
+            f"{int((~self.reported).sum())} swaps of other facts. Everything after the layer runs as it is.",
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -193,8 +193,8 @@ class Surgery(Result):
             "facts; probabilities of the first tokens; elsewhere: what other tokens "
             "won or lost; "
             "unrelated (nats) and its kept first choices: the same change in a prompt of another relation; "
-            "same_subject: in other facts about the subject; read: the probe reads the new concept; length: "
-            "of the change, as a share of the state. Edits: "
+            "same_subject: in other facts about the subject; read: the new concept is read afterwards; "
+            "length: of the change, as a share of the state. Edits: "
             + "; ".join(f"{name}: {WORDS[name]}" for name in ORDER)
             + "."
         )
@@ -258,7 +258,7 @@ class Surgery(Result):
     def cautions(self) -> tuple[str, ...]:
         """What it does not show."""
         return (
-            "An edit that works shows that what the probe writes is read by the layers after it; an answer "
+            "An edit that works shows that what was written is read by the layers after it; an answer "
             "that is not yet in the state at this layer cannot be exchanged there, and then the state of a "
             "real prompt does no better.",
         )

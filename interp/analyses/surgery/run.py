@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from interp.analyses.surgery.arms import ARMS, OURS, RANDOM, Arm, Bench, random_like
 from interp.analyses.surgery.result import Measured, Surgery
 from interp.analyses.surgery.swaps import Swap, same_subject, swaps_of, unrelated
+from interp.analyses.surgery.writers import Writer
 from interp.errors import DataError
 from interp.mediation.engine import Engine
 from interp.mediation.mediators import Mediator
@@ -23,7 +24,6 @@ from interp.models.model import Model
 from interp.results import About
 from interp.sites import Site
 from interp.tasks.protocols import Item
-from probes.hyperdimensional import HyperdimensionalProbe
 
 __all__ = ["surgery"]
 
@@ -34,7 +34,7 @@ Logs = Float[Tensor, "example vocab"]
 
 def surgery(
     model: ModelLike,
-    probe: HyperdimensionalProbe,
+    writer: Writer,
     items: Sequence[Item],
     *,
     layer: int,
@@ -46,7 +46,7 @@ def surgery(
     """Exchange a concept for another in the states of prompts, and say what becomes of the model's answer.
 
     Of every prompt that the model answers right, the concept is exchanged for that of another prompt of the
-    same relation, by the least change of the state at the last token after which the probe reads them
+    same relation, by the least change of the state at the last token after which the writer reads them
     exchanged. How far to go on in that direction is chosen on half of the facts; everything reported comes
     from the other half. Beside it stand random changes of the same length, the difference of the mean states
     of other prompts with the two answers (at its own best dose), and the state of a real prompt with the new
@@ -55,7 +55,7 @@ def surgery(
 
     Args:
         model: what is edited.
-        probe: of ``resid_post`` of the layer, with a linear encoder.
+        writer: what reads and writes concepts at the layer.
         items: prompts with concepts and answers, such as the test part of a protocol.
         layer: the block after which states are edited.
         n: swaps, at most.
@@ -65,14 +65,13 @@ def surgery(
 
     Raises:
         DataError: the model answers too few of the prompts right.
-        ValueError: the probe's encoder is not linear.
-        CodebookError: a concept that the probe does not know.
+        ValueError: two concepts that the writer cannot tell apart.
     """
     model = as_model(model)
     swaps = swaps_of(model, items, n=n, seed=seed)
     if len(swaps) < FEWEST:
         raise DataError(f"{len(swaps)} swaps can be made of these prompts; {FEWEST} are needed. Give more.")
-    theatre = _Theatre.of(model, probe, swaps, items, layer, seed)
+    theatre = _Theatre.of(model, writer, swaps, items, layer, seed)
     tuning = theatre.tuning
     arms: dict[str, Measured] = {}
     curve: dict[str, tuple[tuple[float, float], ...]] = {}
@@ -87,7 +86,7 @@ def surgery(
         about=About(model.described, {"name": "swaps", "n": len(swaps), "groups": len(theatre.facts)}),
         seed=seed,
         layer=layer,
-        encoder=probe.encoder,
+        written_by=writer.words,
         pairs=tuple(swap.pair for swap in swaps),
         prompts=tuple(swap.item.text for swap in swaps),
         facts=tuple(swap.item.fact for swap in swaps),
@@ -166,7 +165,7 @@ class _Theatre:
     def of(
         cls,
         model: Model,
-        probe: HyperdimensionalProbe,
+        writer: Writer,
         swaps: tuple[Swap, ...],
         items: Sequence[Item],
         layer: int,
@@ -183,7 +182,7 @@ class _Theatre:
         order = np.random.default_rng(seed).permutation(len(facts))
         half = {facts[at] for at in order[: len(facts) // 2].tolist()}
         return cls(
-            Bench(probe, swaps, own.states, donors, items, pool, seed),
+            Bench(writer, swaps, own.states, donors, items, pool, seed),
             own,
             _Set.of(model, [item.text for item in unrelated(swaps, items, seed)], layer, seed),
             _Set.of(model, [item.text for _, item in beside], layer, seed) if beside else None,
@@ -216,7 +215,7 @@ class _Theatre:
         old, new = (torch.tensor([getattr(swap, name) for swap in swaps]) for name in ("old", "new"))
         best = after.argmax(dim=1)
         apart = self.apart.after(change)
-        read = [names[0] for names in self.bench.probe.decode(self.own.states + change, k=1).names]
+        read = self.bench.writer.read(self.own.states + change)
         values = {
             "new_first": (best == new).double(),
             "old_first": (best == old).double(),

@@ -11,7 +11,7 @@ import torch
 
 import interp
 from interp.analyses.concepts.trial import Trial, codebook_of
-from interp.analyses.surgery import Surgery, surgery, swaps_of
+from interp.analyses.surgery import ProbeWriter, Surgery, TranslatorWriter, surgery, swaps_of
 from interp.analyses.surgery.arms import ARMS, random_like
 from interp.analyses.surgery.run import _elsewhere, _Set
 from interp.analyses.surgery.swaps import same_subject, unrelated
@@ -48,7 +48,7 @@ def probe() -> HyperdimensionalProbe:
 
 @cache
 def found() -> Surgery:
-    return surgery(demo(), probe(), drawn().part("test"), layer=LAYER, n=40, draws=2)
+    return surgery(demo(), ProbeWriter(probe()), drawn().part("test"), layer=LAYER, n=40, draws=2)
 
 
 def test_the_model_says_the_new_answer_and_no_random_change_does_that() -> None:
@@ -64,10 +64,19 @@ def test_a_codebook_whose_names_are_exchanged_writes_something_else() -> None:
     """The negative control: the same probe, trained on exchanged hypervectors, moves other directions."""
     trial, states = trial_of()
     wrong = trial.fit(states, codebook=trial.codebook.permuted(1))
-    result = surgery(demo(), wrong, drawn().part("test"), layer=LAYER, n=40, draws=2)
+    result = surgery(demo(), ProbeWriter(wrong), drawn().part("test"), layer=LAYER, n=40, draws=2)
     assert result.number("new-first").value < 0.1
     assert not result.works
     assert "cannot be shown" in result.verdict()
+
+
+def test_a_translator_writes_what_the_model_says() -> None:
+    items = drawn().part("test")
+    writer = TranslatorWriter.of(demo(), LAYER, [item.answer for item in items])
+    result = surgery(demo(), writer, items, layer=LAYER, n=40, draws=2)
+    assert result.number("new-first").value > 0.8
+    assert result.number("random-first").value < 0.1
+    assert "a translator reads" in " ".join(result.lead())
 
 
 def test_no_change_is_no_change_and_a_real_state_is_the_ceiling() -> None:
