@@ -25,6 +25,7 @@ EXAMPLES = (
     "interp decode --layer 23 --questions facts --limit 100",
     'interp decode --model smollm2 --layers 16-28:4 "The capital of France is"',
     'interp decode --model smollm2 --layers 16-28:4 --concepts cities.txt "The capital of France is"',
+    'interp decode --model smollm2 --replace Paris=Rome --at 24 "The capital of France is"',
     'interp decode --layer 20 --probe runs/NAME/probes/resid_post.20 "the capital of France is"',
 )
 
@@ -59,6 +60,19 @@ class DecodeSettings(SizeSettings, SchemeSettings):
     )
     concepts: str | None = flag(
         None, "A file of names to tell apart, one a line.", metavar="FILE", shown="the vocabulary's tokens"
+    )
+    replace: str | None = flag(
+        None,
+        "Write a name in another's place, and print what the model says then.",
+        metavar="OLD=NEW",
+        shown="nothing is changed",
+    )
+    at: str | None = flag(
+        None,
+        "The layer at which --replace writes, counted from 0: 24   -3   80%.",
+        metavar="LAYER",
+        allowed="20, -1 or 50%",
+        shown="with --replace 85%",
     )
     probe: str | None = flag(
         None, "The folder of a saved probe; one is trained where left out.", metavar="FOLDER"
@@ -100,6 +114,19 @@ class DecodeSettings(SizeSettings, SchemeSettings):
                 f"--layers and --concepts read without labels, {own[0]} by a Hyperdimensional Probe; give "
                 "one or the other."
             )
+        if self.at is not None and self.replace is None:
+            raise ConfigError("--at is where --replace writes; give --replace OLD=NEW, or leave --at out.")
+        if self.replace is not None:
+            old, _, new = self.replace.partition("=")
+            if not old.strip() or not new.strip():
+                raise ConfigError(
+                    f"--replace: {self.replace!r} is no pair of names; give OLD=NEW: Paris=Rome."
+                )
+            if own or self.translated:
+                raise ConfigError(
+                    "--replace reads and writes by a translator at one layer (--at); leave --layer, "
+                    "--layers, --concepts, --probe and --questions out."
+                )
         if self.questions is not None and self.prompt:
             raise ConfigError("give a prompt or --questions, not both.")
         if self.facts is not None and self.probe is not None and self.questions != "facts":
@@ -122,7 +149,9 @@ def decode(work: Work, settings: DecodeSettings) -> Outcome:
     from interp.report import terminal
     from interp.report.document import document
 
-    if settings.translated:
+    if settings.replace is not None:
+        result = _replaced(work, settings)
+    elif settings.translated:
         result = _translated(work, settings)
     elif settings.questions is not None:
         result = _generation(work, settings)
@@ -139,6 +168,18 @@ def _prompt(work: Work, settings: DecodeSettings) -> Result:
     probe, layer = _probe(work, settings)
     return concepts.decode(
         work.model, settings.prompt, layer=layer, probe=probe, top=settings.top, seed=settings.seed
+    )
+
+
+def _replaced(work: Work, settings: DecodeSettings) -> Result:
+    from interp.analyses.concepts.decoding import LAYER, one_layer
+    from interp.analyses.surgery import replace_concepts
+
+    old, _, new = str(settings.replace).partition("=")
+    layer = one_layer(work.model, settings.at or LAYER)
+    given = {old.strip(): new.strip()}
+    return replace_concepts(
+        work.model, settings.prompt, given, layer=layer, top=settings.top, seed=settings.seed
     )
 
 

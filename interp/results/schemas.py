@@ -18,6 +18,7 @@ SCHEMAS: dict[str, str] = {
     "interp.cost/2": "interp.analyses.costs:Cost",
     "interp.curve/2": "interp.mediation.circuits.curve:Curve",
     "interp.decode/1": "interp.analyses.concepts.decoding:DecodeResult",
+    "interp.edited/1": "interp.analyses.surgery.one_prompt:Edited",
     "interp.effects/2": "interp.mediation.effects:Effects",
     "interp.evaluation/2": "interp.mediation.circuits.evaluation:Evaluation",
     "interp.findings/1": "interp.results.measured:FindingsResult",

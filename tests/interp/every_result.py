@@ -156,6 +156,13 @@ def lens_curves() -> Result:
     return lenses.curves(demo(), data, kinds=kinds, layers="8,16,23", target=target)
 
 
+def edited() -> Result:
+    """One prompt of the bundled model with a name in another's place."""
+    from interp.analyses.surgery import replace_concepts
+
+    return replace_concepts(demo(), "the capital of France is", {"Paris": "Rome"}, layer=20, doses=(1.0, 2.0))
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
@@ -170,6 +177,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.curve/2": curve,
     "interp.claims/1": claimed,
     "interp.decode/1": decoded,
+    "interp.edited/1": edited,
     "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,
     "interp.findings/1": compared_results.measured,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -80,8 +79,7 @@ class Edited(Result):
     @property
     def chosen(self) -> Tried:
         """The first dose at which the new name is likelier than the old, and than after random changes."""
-        good = (one for one in self.tried if one.new > max(one.old, one.random_high))
-        return next(good, self.tried[-1])
+        return _chosen(self.tried)
 
     def question(self) -> str:
         """What is asked."""
@@ -92,9 +90,10 @@ class Edited(Result):
         plain, one = self.tried[0], self.chosen
         return (
             f"With {self.new} in place of {self.old} after layer {self.layer} (dose {one.dose:g}), "
-            f"{self.about.model_name} says {one.says!r} instead of {plain.says!r}: {self.new} has probability "
-            f"{one.new:.3f} (before {plain.new:.3f}; after random changes as long {one.random:.3f}, at most "
-            f"{one.random_high:.3f}), {self.old} {one.old:.3f} (before {plain.old:.3f})."
+            f"{self.about.model_name} says {one.says!r} instead of {plain.says!r}: {self.new} has "
+            f"probability {one.new:.3f} (before {plain.new:.3f}; after random changes as long "
+            f"{one.random:.3f}, at most {one.random_high:.3f}), {self.old} {one.old:.3f} (before "
+            f"{plain.old:.3f})."
         )
 
     def lead(self) -> tuple[str, ...]:
@@ -121,8 +120,8 @@ class Edited(Result):
             for one in self.tried
         ]
         note = (
-            f"random: the mean probability of {self.new} after {DRAWS} random changes as long, random_high the "
-            "largest; length: of the change, as a share of the state's."
+            f"random: the mean probability of {self.new} after {DRAWS} random changes as long, random_high "
+            "the largest; length: of the change, as a share of the state's."
         )
         both = [
             (plain.name, plain.value, now.name, now.value)
@@ -188,7 +187,8 @@ def replace_concepts(
     site = f"resid_post.{layer}"
     state = model.capture([prompt], [site], "last", device="cpu", dtype=torch.float32)[site]
     aims = [ids[0] for ids in concept_tokens(model, [old, new])]
-    tried, logs = [], {}
+    tried: list[Tried] = []
+    logs: dict[float, Tensor] = {}
     for dose in (0.0, *doses):
         change = writer.edit(state, [(old, new)], dose) - state
         drawn = [random_like(change, seed + draw) for draw in range(DRAWS)] if dose else [change]
@@ -201,7 +201,9 @@ def replace_concepts(
         tried.append(
             Tried(dose, *map(float, (at[0, 0], at[0, 1], spread.mean(), spread.max())), length, said)
         )
-    result = Edited(
+    values, places = logs[_chosen(tried).dose].exp().topk(min(top, model.vocab_size))
+    words = [word.strip() for word in words_of(model, places.tolist())]
+    return Edited(
         about=About(model.described, {"name": "one prompt", "n": 1}),
         seed=seed,
         prompt=prompt,
@@ -211,18 +213,13 @@ def replace_concepts(
         new=new,
         tried=tuple(tried),
         before=next_tokens(model, prompt, top),
-        after=(),
+        after=tuple(map(Named, words, values.tolist())),
     )
-    return _with_after(result, model, logs[result.chosen.dose], top)
 
 
-def _with_after(result: Edited, model: Model, logs: Float[Tensor, " vocab"], top: int) -> Edited:
-    from dataclasses import replace as changed
-
-    values, places = logs.exp().topk(min(top, len(logs)))
-    words = words_of(model, places.tolist())
-    after = tuple(Named(word.strip(), float(p)) for word, p in zip(words, np.array(values), strict=True))
-    return changed(result, after=after)
+def _chosen(tried: Sequence[Tried]) -> Tried:
+    good = (one for one in tried if one.new > max(one.old, one.random_high))
+    return next(good, tried[-1])
 
 
 @torch.no_grad()
