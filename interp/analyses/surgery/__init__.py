@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from interp.analyses.surgery.arms import ARMS as ARMS
     from interp.analyses.surgery.one_prompt import Edited as Edited
     from interp.analyses.surgery.one_prompt import replace_concepts as replace_concepts
+    from interp.analyses.surgery.protocol import surgery_under as surgery_under
     from interp.analyses.surgery.result import Surgery as Surgery
     from interp.analyses.surgery.run import surgery as surgery
     from interp.analyses.surgery.swaps import Swap as Swap

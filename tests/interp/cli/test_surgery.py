@@ -1,0 +1,64 @@
+"""``interp surgery`` and ``interp decode --replace``: what they write, and wrong calls in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from interp.analyses.surgery import Edited, Surgery, surgery_under
+from interp.errors import ConfigError
+from interp.results import load
+from tests.interp.cli.conftest import Call
+from tests.noisy import demo
+
+
+def test_surgery_leaves_a_run(call: Call) -> None:
+    answer = call("surgery", "--layer", "20", "--limit", "500", "--swaps", "30", "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    data = answer.envelope["data"]
+    found = load("run/result")
+    assert isinstance(found, Surgery)
+    assert found.verdict() == data["verdict"]
+    assert data["numbers"]["new-first"]["value"] > 0.6
+    assert data["numbers"]["random-first"]["value"] < 0.1
+
+
+def test_one_prompt_is_edited(call: Call) -> None:
+    answer = call("decode", "--replace", "Paris=Rome", "--at", "20", "the capital of France is", "--json")
+    assert answer.code == 0, answer.err
+    assert "says 'Rome' instead of 'Paris'" in answer.envelope["data"]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (("decode", "--replace", "Paris", "a b"), "is no pair of names; give OLD=NEW"),
+        (("decode", "--replace", "=Rome", "a b"), "is no pair of names"),
+        (("decode", "--replace", "Paris=Paris", "the capital of France is"), "another new one"),
+        (("decode", "--at", "20", "a b"), "give --replace"),
+        (("decode", "--replace", "Paris=Rome", "--layers", "20", "a b"), "leave --layer"),
+        (("decode", "--replace", "Paris=Rome", "--at", "23", "the capital of France is"), "is the last"),
+        (("surgery", "--writer", "pen"), "translator"),
+        (("surgery", "--protocol", "in-context", "--limit", "60"), "concepts can be written under"),
+        (("surgery", "--swaps", "0"), "--swaps"),
+        (("surgery", "--weights", "random", "--limit", "60"), "answers 0 of"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(call: Call, line: tuple[str, ...], words: str) -> None:
+    answer = call(*line)
+    assert answer.code == 2, answer.out
+    assert words in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_the_writer_and_protocol_are_checked_in_python_too() -> None:
+    with pytest.raises(ConfigError, match="writer 'pen'"):
+        surgery_under(demo(), layer=20, writer="pen")
+    with pytest.raises(ConfigError, match="protocol 'in-context'"):
+        surgery_under(demo(), "in-context", layer=20)
+
+
+def test_a_probe_writes_too() -> None:
+    found = surgery_under(demo(), layer=20, writer="probe", n=24, sizes=(700, 120, 150))
+    assert found.works
+    assert isinstance(found, Surgery)
+    assert not isinstance(found, Edited)
