@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -11,11 +11,12 @@ from interp.analyses.concepts.known import ask
 from interp.analyses.concepts.trial import Trial, codebook_of, encoder_of
 from interp.analyses.surgery.result import Surgery
 from interp.analyses.surgery.run import surgery
+from interp.analyses.surgery.swaps import swaps_of
 from interp.analyses.surgery.writers import ProbeWriter, TranslatorWriter, Writer
 from interp.errors import ConfigError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.tasks.items import Item, ProtocolItems
+from interp.tasks.items import Part, ProtocolItems
 from interp.tasks.protocols import PROTOCOLS
 from interp.tasks.world import World
 
@@ -28,31 +29,33 @@ class WriterRow:
 
     Attributes:
         description: one line.
-        make: from model, prompts, layer and seed to the writer and the prompts that may be edited.
+        make: from model, prompts, layer and seed to the writer.
+        edited: which prompts may be edited: all parts, or those that it was not trained on.
     """
 
     description: str
-    make: Callable[[Model, ProtocolItems, int, int], tuple[Writer, tuple[Item, ...]]]
+    make: Callable[[Model, ProtocolItems, int, int], Writer]
+    edited: tuple[Part, ...] = ("train", "validation", "test")
 
 
-def _translator(model: Model, drawn: ProtocolItems, layer: int, seed: int) -> tuple[Writer, tuple[Item, ...]]:
-    """It learned from no prompt, so that every one may be edited."""
-    names = [item.answer for item in drawn.items]
-    return TranslatorWriter.of(model, layer, names, seed=seed), drawn.items
+def _translator(model: Model, drawn: ProtocolItems, layer: int, seed: int) -> Writer:
+    """It learned from none of the prompts."""
+    return TranslatorWriter.of(model, layer, [item.answer for item in drawn.items], seed=seed)
 
 
-def _probe(model: Model, drawn: ProtocolItems, layer: int, seed: int) -> tuple[Writer, tuple[Item, ...]]:
-    """Train on the training prompts, edit those of the test."""
+def _probe(model: Model, drawn: ProtocolItems, layer: int, seed: int) -> Writer:
     tokens, site = model.tokenize([item.text for item in drawn.items]), f"resid_post.{layer}"
     states = model.capture(tokens, [site], "last", device="cpu", dtype=torch.float32)[site]
     codebook = codebook_of(model, drawn.concepts, "embeddings", seed=seed)
     trial = Trial(model, drawn, codebook, tokens.token_ids, encoder_of(codebook), seed)
-    return ProbeWriter(trial.fit(states)), drawn.part("test")
+    return ProbeWriter(trial.fit(states))
 
 
 WRITERS: dict[str, WriterRow] = {
     "translator": WriterRow("a map to the model's own final state, without labels", _translator),
-    "probe": WriterRow("a Hyperdimensional Probe, trained on the protocol's training prompts", _probe),
+    "probe": WriterRow(
+        "a Hyperdimensional Probe, trained on the protocol's training prompts", _probe, ("test",)
+    ),
 }
 
 
@@ -102,6 +105,7 @@ def surgery_under(
     drawn = row.items(seed=seed, world=world, sizes=sizes)
     if row.asked != "all":
         drawn, _ = ask(model, drawn, seed=seed)
-        drawn = replace(drawn, items=tuple(item for item in drawn.items if item.part != "unanswered"))
-    made, items = WRITERS[writer].make(model, drawn, layer, seed)
-    return surgery(model, made, items, layer=layer, n=n, seed=seed, progress=progress)
+    items = [item for item in drawn.items if item.part in WRITERS[writer].edited]
+    swaps = swaps_of(model, items, n=n, seed=seed)
+    made = WRITERS[writer].make(model, drawn, layer, seed)
+    return surgery(model, made, items, layer=layer, swaps=swaps, seed=seed, progress=progress)

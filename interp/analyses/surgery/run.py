@@ -39,6 +39,7 @@ def surgery(
     *,
     layer: int,
     n: int = 100,
+    swaps: Sequence[Swap] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
     progress: bool = False,
@@ -58,7 +59,8 @@ def surgery(
         writer: what reads and writes concepts at the layer.
         items: prompts with concepts and answers, such as the test part of a protocol.
         layer: the block after which states are edited.
-        n: swaps, at most.
+        n: swaps that are drawn among the items, at most.
+        swaps: those to make; drawn where left out.
         draws: random changes of each state.
         seed: of the swaps, the halves and the random changes.
         progress: show a progress bar.
@@ -68,7 +70,7 @@ def surgery(
         ValueError: two concepts that the writer cannot tell apart.
     """
     model = as_model(model)
-    swaps = swaps_of(model, items, n=n, seed=seed)
+    swaps = swaps_of(model, items, n=n, seed=seed) if swaps is None else tuple(swaps)
     if len(swaps) < FEWEST:
         raise DataError(f"{len(swaps)} swaps can be made of these prompts; {FEWEST} are needed. Give more.")
     theatre = _Theatre.of(model, writer, swaps, items, layer, seed)
