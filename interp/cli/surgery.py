@@ -100,6 +100,7 @@ def surgery(work: Work, settings: SurgerySettings) -> Made:
 def _job(work: Work, settings: SurgerySettings) -> Job:
     """What it takes: the prompts are asked and read, and some of them edited."""
     from interp.analyses.surgery.protocol import protocol_of
+    from interp.results.shapes import counted
     from interp.tasks.protocols import PROTOCOLS
 
     row = PROTOCOLS[settings.protocol or protocol_of(work.model)]
@@ -110,5 +111,5 @@ def _job(work: Work, settings: SurgerySettings) -> Job:
         least=min(LEAST, whole),
         texts=texts,
         passes=lambda n: PASSES * n,
-        shown=lambda n: f"{n:,} prompts",
+        shown=lambda n: counted(n, "prompt"),
     )

@@ -194,13 +194,11 @@ def replace_concepts(
         drawn = [random_like(change, seed + draw) for draw in range(DRAWS)] if dose else [change]
         found = _after(model, prompt, site, torch.cat([state + one for one in (change, *drawn)]))
         logs[dose] = found[0]
-        at = found[:, aims].exp().numpy()
+        (old_p, new_p), others = found[0, aims].exp().tolist(), found[1:, aims[1]].exp()
         said = words_of(model, [int(found[0].argmax())])[0].strip()
-        spread = at[1:, 1]
         length = float(change.norm() / state.norm())
-        tried.append(
-            Tried(dose, *map(float, (at[0, 0], at[0, 1], spread.mean(), spread.max())), length, said)
-        )
+        spread = float(others.mean()), float(others.max())
+        tried.append(Tried(dose, old_p, new_p, *spread, length, said))
     values, places = logs[_chosen(tried).dose].exp().topk(min(top, model.vocab_size))
     words = [word.strip() for word in words_of(model, places.tolist())]
     return Edited(
