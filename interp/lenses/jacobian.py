@@ -27,8 +27,10 @@ __all__ = ["SKIP", "JacobianLens", "fitted", "jacobians"]
 
 SKIP = 16
 """The first tokens of a text, which are left out: their states are of another kind (attention sinks)."""
-CELLS = 1 << 23
-"""Numbers of one layer's stream that are held at once, for all rows of a pass."""
+CELLS = 1 << 28
+"""Numbers that the graph of a pass holds at the most: about 1 GiB in float32."""
+EACH = 20
+"""Numbers that a block's graph holds for each number of its stream, roughly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,7 @@ def jacobians(
     width, last = model.d_model, f"resid_post.{model.n_layers - 1}"
     sites = [f"resid_post.{layer}" for layer in layers]
     inside = torch.arange(skip, len(ids) - 1)
-    rows = max(1, min(width, CELLS // (len(ids) * width)))
+    rows = max(1, min(width, CELLS // (EACH * model.n_layers * len(ids) * width)))
     found = {layer: torch.zeros(width, width) for layer in layers}
     if not layers:
         return found

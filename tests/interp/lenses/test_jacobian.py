@@ -103,7 +103,8 @@ def test_the_error_is_that_of_a_mean_over_texts() -> None:
 def test_rows_in_several_passes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = interp.load(tiny("llama")[0])
     whole = jacobian.jacobians(model, IDS, [0, 1], skip=2)
-    monkeypatch.setattr(jacobian, "CELLS", 7 * len(IDS) * 32)  # seven rows at a time: 32 is no multiple
+    held = jacobian.EACH * 3 * len(IDS) * 32
+    monkeypatch.setattr(jacobian, "CELLS", 7 * held)  # seven rows at a time: 32 is no multiple
     parts = jacobian.jacobians(model, IDS, [0, 1], skip=2)
     for layer, one in whole.items():
         np.testing.assert_allclose(one, parts[layer], atol=1e-5)
