@@ -146,6 +146,16 @@ def half(made: Planted) -> Any:
     return read
 
 
+def answer_or_echo(made: Planted) -> Any:
+    """The exact reading for half of the prompts, the subject for the others."""
+
+    def read(states: Tensor, prompts: list[str]) -> list[list[str]]:
+        pairs = zip(made.nearest(states, _answers(made)), prompts, strict=True)
+        return [[name] if sum(map(ord, text)) % 2 else [_subject(text)] for name, text in pairs]
+
+    return read
+
+
 def common_only(made: Planted) -> Any:
     """The exact reading where it is the commonest answer of a relation, nothing of the others."""
     common = set(made.common.values())
@@ -187,6 +197,7 @@ PLANTED: dict[str, tuple[Callable[[Planted], Any], str]] = {
     "noise": (noise, "nothing"),
     "commonest": (commonest, "nothing"),
     "half": (half, "a mixture"),
+    "answer or echo": (answer_or_echo, "a mixture"),
     "common only": (common_only, "the model"),
     "shy": (shy, "the model"),
     "silent": (silent, "nothing"),

@@ -108,7 +108,8 @@ def judge(
 
     1. Sources. From the twin's states: its belief (the model), the truth (the world), a name that stands in
        the prompt (the prompt). With fewer than 10 facts whose state carries the edit, belief is not judged;
-       the truth is then judged without a state, and the prompt's names on the trained model.
+       the truth is then judged without a state, and the prompt's names on the trained model; where that
+       leads but the truth is read from the trained model at least a quarter as often: *inconclusive*.
     2. None is read: *nothing*, if all are not read and neither is the truth from the trained model's states;
        else *inconclusive*.
     3. The source with the largest excess leads. A second one that is read at least a quarter as often as the
@@ -194,6 +195,10 @@ def _decided(
         over = difference(best.hit, one.hit, carrying if best.arm == "edited" else facts)
         if over.interval.low <= 0:
             return "inconclusive", f"{_said(best)}, but not surely more often than {one.target}"
+    trained = found.get(("trained", TRUTH))
+    also = trained is not None and trained.present and trained.excess.value >= MIXED * best.excess.value
+    if trained is not None and also and not told and leader == "prompt":
+        return "inconclusive", f"{_said(best)}, and {_said(trained)}, which may be the model's or the world's"
     if leader != "model":
         return (
             ("the world", f"{_said(best)}{_route(found)}")

@@ -72,6 +72,8 @@ def test_without_carried_edits_the_truth_is_nobodys_unless_no_state_is_needed() 
     assert audit_of("lookup", made).verdict == "the world"
     assert audit_of("echo", made).verdict == "the prompt"
     assert audit_of("noise", made).verdict == "nothing"
+    both = audit_of("answer or echo", made)
+    assert both.verdict == "inconclusive" and "may be the model's or the world's" in both.reason
 
 
 def test_luck_is_the_score_against_the_other_facts_of_the_relation() -> None:
