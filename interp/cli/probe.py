@@ -37,6 +37,7 @@ EXAMPLES = (
     "interp probe --layers all --task fact-relation --out runs/facts",
     "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
     "interp probe --model smollm2 --layer 20",
+    "interp probe --model smollm2 --encoders all --layers 12-28:4",
     "interp probe --layers all --protocol concept-disjoint",
     "interp probe --model gpt2 --layer 50% --facts capitals.csv",
     "interp probe --layer 20 --causal",
@@ -64,6 +65,12 @@ def _protocols() -> Collection[str]:
     from interp.tasks.protocols import PROTOCOLS
 
     return PROTOCOLS
+
+
+def _readers() -> Collection[str]:
+    from interp.analyses.readers.arms import ARMS
+
+    return ("all", *ARMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +107,12 @@ class ProbeSettings(PromptSettings):
         allowed=_kinds,
         shown=f"{KIND} with --task or --data",
     )
+    encoders: tuple[str, ...] | None = flag(
+        None,
+        "Compare readers layer by layer in one table: all, or some of them.",
+        metavar="NAMES",
+        allowed=_readers,
+    )
     position: str = flag(
         "last",
         "The token to read in each prompt: last, or an index (-2 is the second last).",
@@ -133,11 +146,18 @@ class ProbeSettings(PromptSettings):
             check_kind(self.kind or KIND)
             if self.causal:
                 check_directions(self.kind or KIND)
-        elif self.task or self.data:
+        if self.encoders is not None and (self.concepts is None or self.causal or self.controls):
+            raise ConfigError(
+                "--encoders compare readers of concepts, controls among them: leave --task, --data, --kind, "
+                "--causal and --controls out."
+            )
+        if self.concepts is None:
+            return
+        if self.task or self.data:
             raise ConfigError("--protocol has its own prompts: leave --task and --data out.")
-        elif self.kind not in (None, "hyperdimensional"):
+        if self.kind not in (None, "hyperdimensional"):
             raise ConfigError("--protocol trains a Hyperdimensional Probe: leave --kind out.")
-        elif where != "last":
+        if where != "last":
             raise ConfigError(
                 "--position: a protocol is read at the last token of each prompt; leave it out."
             )
@@ -147,6 +167,8 @@ class ProbeSettings(PromptSettings):
         from interp.analyses import concepts, probing
         from interp.analyses.probing.run import DEFAULT_CONTROLS
 
+        if self.encoders is not None:
+            return tuple(_readers())[1:]
         table = probing.CONTROLS if self.concepts is None else concepts.CONTROLS
         for name in self.controls or ():
             choose("--controls", name, table)
@@ -220,6 +242,8 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
 def probe(work: Work, settings: ProbeSettings) -> Made:
     """Read concepts under a protocol, or a label of prompts."""
     settings = _sized(work, settings)
+    if settings.encoders is not None:
+        return _compared(work, settings)
     return _label(work, settings) if settings.concepts is None else _concepts(work, settings)
 
 
@@ -307,6 +331,26 @@ def _concepts(work: Work, settings: ProbeSettings) -> Made:
         progress=work.session.progress,
     )
     return _made(work, settings, result, {result.layer: result.probe}, row.question)
+
+
+def _compared(work: Work, settings: ProbeSettings) -> Made:
+    """Several readers of the same states, layer by layer."""
+    from interp.analyses.readers.by_layer import compare_readers
+
+    row, names = _protocol(settings), settings.encoders
+    assert row is not None and names is not None
+    result = compare_readers(
+        work.certified(),
+        row.name,
+        layers=settings.layers,
+        readers=None if "all" in names else names,
+        seed=settings.seed,
+        sizes=settings.sizes(),
+        world=settings.world(),
+        batch_size=settings.batch_size,
+        progress=work.session.progress,
+    )
+    return Made(result, facts={"data": dict(result.about.data)})
 
 
 def _protocol(settings: ProbeSettings) -> Protocol | None:

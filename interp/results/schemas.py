@@ -30,6 +30,7 @@ SCHEMAS: dict[str, str] = {
     "interp.lens/2": "interp.mediation.lens:Lens",
     "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
+    "interp.readers/1": "interp.analyses.readers.curves:ReaderCurves",
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
     "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
 }

@@ -299,7 +299,11 @@ def _analogy_item(shown: Fact, asked: Fact, template: str, part: Part) -> Item:
 
 
 _COMMON = ("constant", "bag-of-tokens", "ordered-slots", "shuffled", "random-weights")
-_NEW_CONCEPTS = (*_COMMON, "permuted-codebook")  # exchanged codes only rename concepts that were trained
+_NEW_CONCEPTS = (
+    *_COMMON,
+    "permuted-codebook",
+    "subject-embedding",
+)  # exchanged codes only rename concepts that were trained
 _ROWS = (
     Protocol(
         "concept-disjoint",

@@ -141,6 +141,14 @@ def audited() -> Result:
     return AuditResult(protocol="planted", twin={"name": "planted"}, audits=(*audits, few))
 
 
+def readers() -> Result:
+    """Four readers at two layers of the bundled model."""
+    from interp.analyses.readers.by_layer import compare_readers
+
+    names = ("logit-lens", "translator", "embedding-ridge", "subject")
+    return compare_readers(demo(), "bridge", layers="8,20", readers=names, sizes=(200, 40, 60))
+
+
 def operated() -> Result:
     """A few concepts exchanged in the bundled model."""
     from tests.interp.analyses.test_surgery import found
@@ -190,6 +198,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),
     "interp.translated/1": translated,
     "interp.probe/2": labels,
+    "interp.readers/1": readers,
     "interp.surgery/1": operated,
 }
 """Schema -> makes a small result of that class."""

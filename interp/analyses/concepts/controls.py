@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.analyses.concepts.trial import Trial, by_lens, by_translator
+from interp.analyses.concepts.trial import Trial, by_lens, by_translator, subject_embeddings
 from interp.analyses.controls import SHUFFLES
 from interp.tasks.protocols import Item
 from probes.controls import bag_of_tokens, ordered_slots, shuffled_labels
@@ -65,6 +65,10 @@ def _slots(context: ControlContext) -> Right:
     trial = context.trial
     known = ordered_slots([trial.token_ids[row] for row in trial.rows("train")])[1]
     return trial.right(context.refitted(ordered_slots(trial.token_ids, vocabulary=known)[0]))
+
+
+def _subject(context: ControlContext) -> Right:
+    return context.trial.right(context.refitted(subject_embeddings(context.trial)))
 
 
 def _shuffled(context: ControlContext) -> Right:
@@ -182,6 +186,12 @@ _ROWS = (
     Control("bag-of-tokens", "a bag of words", "the same probe on the counts of the tokens", _bag),
     Control(
         "ordered-slots", "the prompt's words in order", "the same probe on which token stands where", _slots
+    ),
+    Control(
+        "subject-embedding",
+        "the subject's own embedding",
+        "the same probe on the model's embedding of the subject, without any layer",
+        _subject,
     ),
     Control(
         "shuffled",

@@ -32,6 +32,7 @@ __all__ = [
     "embeddings",
     "encoder_of",
     "one_first_token",
+    "subject_embeddings",
     "trained_probe",
 ]
 
@@ -123,6 +124,23 @@ def by_translator(trial: Trial, states: Float[torch.Tensor, "example d_model"], 
         logits = readout.of_normed(final(states[part].to(home, readout.dtype)))
         found += logits[:, tokens].argmax(dim=1).tolist()
     return [names[at] for at in found]
+
+
+def subject_embeddings(trial: Trial) -> Float[torch.Tensor, "example d_model"]:
+    """The mean row of the model's input embedding over the tokens of each prompt's subject, in float32.
+
+    It is what a reader knows that sees no layer at all. That it tells an answer apart that was never trained
+    means that the embeddings themselves hold the relation.
+    """
+    model = trial.model
+    matrix: Any = model.hf.get_input_embeddings()
+    subjects = [item.subject for item in trial.drawn.items]
+    tokens = dict(zip(names := list(dict.fromkeys(subjects)), concept_tokens(model, names), strict=True))
+    rows = {
+        name: matrix.weight.detach()[torch.tensor(ids, device=matrix.weight.device)].float().mean(dim=0).cpu()
+        for name, ids in tokens.items()
+    }
+    return torch.stack([rows[name] for name in subjects])
 
 
 def codebook_of(

@@ -175,3 +175,13 @@ def test_reading_without_labels_takes_no_probe_and_two_names(call: Call, little:
     Path("one.txt").write_text("Paris\n")
     wrong = call("decode", "--layers", "20", "--concepts", "one.txt", "the capital of France is")
     assert wrong.code == 3 and "holds 1 names; write at least 2, one a line" in wrong.err
+
+
+def test_the_command_makes_the_table(call: Call) -> None:
+    given = ("--encoders", "logit-lens,translator,subject", "--layers", "12,20", "--limit", "400")
+    answer = call("probe", *given, "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.envelope["data"]["schema"] == "interp.readers/1"
+    assert [row["layer"] for row in answer.envelope["data"]["tables"]["readers"]["rows"]] == [12, 20]
+    wrong = call("probe", "--encoders", "all", "--task", "category")
+    assert wrong.code == 2 and "--encoders compare readers of concepts" in wrong.err

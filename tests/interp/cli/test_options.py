@@ -215,7 +215,9 @@ def test_the_settings_of_a_run_can_be_read_back_from_its_run_json(tmp_path: Path
 FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 """Command -> setting -> spellings, group, form and default, as version 0.1 had them."""
 
-NEW = {"adapter", "at", "budget", "concepts", "facts", "full", "items", "layers", "replace", "statements"}
+NEW = {
+    "adapter", "at", "budget", "concepts", "encoders", "facts", "full", "items", "layers", "replace", "statements",
+}  # fmt: skip
 """Flags that later versions brought."""
 CHANGED = {("probe", "kind"), ("probe", "controls")}
 """Defaults that were words which meant something else when they were typed: now nothing, said in help."""
