@@ -8,6 +8,7 @@ over any number of them gives every penalty and every rank. The held-out error i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -29,11 +30,11 @@ __all__ = ["PENALTIES", "Moments", "Translator", "fit_translator"]
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-18, 3))
 """From 1e-9 to 10, two to the decade, as parts of the mean variance of the states' columns."""
-ROWS = 4096
+ROWS = 1024
 """The most examples that are held in float64 at once."""
 TENSORS, CARD = "translator.safetensors", "translator.json"
-SCHEMA = 1
-LEARNED = ("weight", "offset", "axes", "spreads", "back")
+SCHEMA = 2
+LEARNED = ("weight", "offset", "reached")
 
 
 class Moments:
@@ -92,23 +93,22 @@ class Moments:
         if states.shape[1] != self.dim or targets.shape[1] != self.out:
             found = f"{states.shape[1]} columns and {targets.shape[1]} targets"
             raise ValueError(f"{found} given to moments of {self.dim} and {self.out}.")
-        bad = ~(states.isfinite().all(dim=1) & targets.isfinite().all(dim=1).to(states.device))
-        if bad.any():
-            raise ValueError(
-                f"{int(bad.sum())} of {len(bad)} examples hold numbers that are not finite, first in row "
-                f"{int(bad.nonzero()[0])}; drop those examples, or capture them in float32."
-            )
+        if not all(bool(part.sum().isfinite()) for part in (states, targets)):
+            # finite numbers alone have a finite sum, unless it overflows
+            _require_finite(states, targets)
         for start in range(0, len(states), ROWS):
             part = slice(start, start + ROWS)
-            self._add(states[part].to(self.states), targets[part].to(self.states))
+            self._add(*(one[part].to(self.states, copy=True) for one in (states, targets)))
         return self
 
     def _add(self, states: Tensor, targets: Tensor) -> None:
+        """Count a part in; its own numbers are overwritten."""
         state_mean, target_mean = states.mean(dim=0), targets.mean(dim=0)
-        states, targets = states - state_mean, targets - target_mean
+        states -= state_mean
+        targets -= target_mean
         self.states.addmm_(states.T, states)
         self.cross.addmm_(states.T, targets)
-        self.targets += targets.square().sum(dim=0)
+        self.targets += targets.square_().sum(dim=0)
         self._join(len(states), state_mean, target_mean)
 
     def _join(self, count: int, state_mean: Tensor, target_mean: Tensor) -> None:
@@ -150,6 +150,20 @@ class Moments:
             raise ValueError(f"the {name} moments hold {self.count} examples; at least {least} are needed.")
 
 
+def _require_finite(states: Tensor, targets: Tensor) -> None:
+    """Raise where a number is not finite.
+
+    Raises:
+        ValueError: naming how many examples hold one, and the first.
+    """
+    bad = ~(states.isfinite().all(dim=1) & targets.isfinite().all(dim=1).to(states.device))
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} of {len(bad)} examples hold numbers that are not finite, first in row "
+            f"{int(bad.nonzero()[0])}; drop those examples, or capture them in float32."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Translator:
     """A linear map from states to targets, with the way back.
@@ -161,10 +175,7 @@ class Translator:
         rank: the most axes that a translation may use; None for no limit.
         score: explained part of the held-out targets' variance about the training mean: 1 is perfect, 0 what
             a constant reaches.
-        axes: ``[out axis]``, orthonormal: the directions in which translations of the training states spread,
-            the widest first.
-        spreads: ``[axis]``, the variance along each, positive and falling.
-        back: ``[dim axis]``, the covariance of states and translations along each axis.
+        reached: ``[dim out]``, the covariance of the training states and their translations.
         path: each penalty with its held-out score.
         card: what it was fitted on, in the words of whoever fitted it.
     """
@@ -174,9 +185,7 @@ class Translator:
     penalty: float
     rank: int | None
     score: float
-    axes: Float64[Tensor, "out axis"]
-    spreads: Float64[Tensor, " axis"]
-    back: Float64[Tensor, "dim axis"]
+    reached: Float64[Tensor, "dim out"]
     path: tuple[tuple[float, float], ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -184,6 +193,31 @@ class Translator:
         """Translate, in the states' precision, at least float32."""
         wide = states.to(torch.promote_types(states.dtype, torch.float32))
         return wide @ self.weight.to(wide) + self.offset.to(wide)
+
+    @functools.cached_property
+    def _decomposed(self) -> tuple[Tensor, Tensor]:
+        """Axes and spreads, made when first asked for: a decomposition that translating does not need."""
+        spreads, axes = torch.linalg.eigh(self.weight.T @ self.reached)
+        spreads, axes = spreads.flip(0), axes.flip(1)
+        eps = torch.finfo(torch.float64).eps
+        least = spreads.clamp_min(0).max() * max(self.weight.shape) * eps
+        kept = int((spreads > least).sum())
+        return axes[:, :kept].contiguous(), spreads[:kept].contiguous()
+
+    @property
+    def axes(self) -> Float64[Tensor, "out axis"]:
+        """Orthonormal directions in which translations of the training states spread, the widest first."""
+        return self._decomposed[0]
+
+    @property
+    def spreads(self) -> Float64[Tensor, " axis"]:
+        """The variance of translations along each axis, positive and falling."""
+        return self._decomposed[1]
+
+    @functools.cached_property
+    def back(self) -> Float64[Tensor, "dim axis"]:
+        """The covariance of states and translations along each axis."""
+        return self.reached @ self.axes
 
     def pull_back(
         self, change: Float[Tensor, "*batch out"], share: float = 1.0
@@ -266,12 +300,14 @@ class Translator:
             ) from error
         except ValueError as error:
             raise ProbeFileError(f"{folder / CARD} is not valid JSON ({error}). Save it again.") from error
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise ProbeFileError(f"{folder / CARD} is no record of schema {SCHEMA}. Save it again.")
+        if not isinstance(record, dict) or record.get("schema") not in (1, SCHEMA):
+            raise ProbeFileError(f"{folder / CARD} is no record of schema 1 or {SCHEMA}. Save it again.")
         if hashlib.sha256(content).hexdigest() != record.get("sha256"):
             raise ProbeFileError(f"{folder / TENSORS} is not the file that {CARD} names. Save it again.")
         try:
             learned = tensors_from_bytes(content)
+            if record["schema"] == 1:  # it kept the covariance along each axis
+                learned["reached"] = learned["back"] @ learned["axes"].T
             facts = {name: record[name] for name in ("penalty", "rank", "score", "card")}
             steps = tuple((float(penalty), float(score)) for penalty, score in record["path"])
             return cls(**{name: learned[name] for name in LEARNED}, **facts, path=steps)
@@ -310,23 +346,72 @@ def fit_translator(
         raise ValueError(f"penalties are {tuple(penalties)}; give at least one, all positive.")
     if not len(ranks) or any(rank is not None and rank < 1 for rank in ranks):
         raise ValueError(f"ranks are {tuple(ranks)}; give at least one, each positive or None.")
+    _require_spread(train, held_out)
+    if len(penalties) == 1 and penalties[0] >= PENALTIES[0] and not any(ranks):
+        found = _solved(train, float(penalties[0]))
+        if found is not None:
+            score = _explained(train, held_out, found)
+            return _translator(train, found, score, None, ((float(penalties[0]), score),))
     path = _Path.of(train, held_out)
     scores = [path.score(float(penalty)) for penalty in penalties]
     best = max(range(len(scores)), key=scores.__getitem__)
-    penalty = float(penalties[best])
-    weight, score, rank = path.reduced(penalty, ranks)
-    axes, spreads, back = _axes(weight, train.states / train.count)
-    return Translator(
-        weight,
-        train.target_mean - train.state_mean @ weight,
-        penalty,
-        rank,
-        score,
-        axes,
-        spreads,
-        back,
-        tuple(zip(map(float, penalties), scores, strict=True)),
-    )
+    weight, score, rank = path.reduced(float(penalties[best]), ranks)
+    steps = tuple(zip(map(float, penalties), scores, strict=True))
+    return _translator(train, weight, score, rank, steps, best)
+
+
+def _translator(
+    train: Moments,
+    weight: Tensor,
+    score: float,
+    rank: int | None,
+    path: tuple[tuple[float, float], ...],
+    best: int = 0,
+) -> Translator:
+    """What was fitted, with what the way back needs."""
+    offset = train.target_mean - train.state_mean @ weight
+    reached = (train.states @ weight).div_(train.count)
+    return Translator(weight, offset, path[best][0], rank, score, reached, path)
+
+
+def _require_spread(train: Moments, held_out: Moments) -> None:
+    """Raise unless states and targets change.
+
+    Raises:
+        ValueError: the training states, or the held-out targets, never change.
+    """
+    if not float(train.states.trace()) > 0:
+        raise ValueError("the training states are all alike; there is nothing to translate.")
+    unseen = (torch.finfo(torch.float64).eps * train.target_mean.norm()).square()
+    if not _constant(train, held_out) > 100 * float(unseen):
+        raise ValueError("the held-out targets never differ from the training mean; give others.")
+
+
+def _constant(train: Moments, held_out: Moments) -> float:
+    """The held-out squared error of always giving the training mean."""
+    apart = train.target_mean - held_out.target_mean.to(train.target_mean)
+    return float(held_out.targets.sum() / held_out.count) + float(apart.square().sum())
+
+
+def _explained(train: Moments, held: Moments, weight: Tensor) -> float:
+    """The explained part of the held-out variance by any weight."""
+    bias = (held.state_mean.to(weight) - train.state_mean) @ weight
+    bias += train.target_mean - held.target_mean.to(weight)
+    explained = 2 * held.cross.to(weight) - held.states.to(weight) @ weight
+    error = (held.targets.sum().to(weight) - (weight * explained).sum()) / held.count + bias.square().sum()
+    return 1 - float(error) / _constant(train, held)
+
+
+def _solved(train: Moments, penalty: float) -> Tensor | None:
+    """The weight at one penalty, from a triangular factor; None where rounding leaves it none.
+
+    Several times cheaper than eigenvectors, which a penalty below ``PENALTIES`` needs all the same: they tell
+    rounding from variance.
+    """
+    ridged = train.states.clone()
+    ridged.diagonal().add_(penalty * train.states.trace() / train.dim)
+    factor, failed = torch.linalg.cholesky_ex(ridged)
+    return None if int(failed) else torch.cholesky_solve(train.cross, factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,18 +434,12 @@ class _Path:
 
     @classmethod
     def of(cls, train: Moments, held_out: Moments) -> _Path:
-        """Decompose once.
-
-        Raises:
-            ValueError: the training states, or the held-out targets, never change.
-        """
-        if not float(train.states.trace()) > 0:
-            raise ValueError("the training states are all alike; there is nothing to translate.")
+        """Decompose once."""
         values, vectors = torch.linalg.eigh(train.states / train.count)
         targets = vectors.T @ (train.cross / train.count)
         home = train.states
         states, cross = held_out.states.to(home), held_out.cross.to(home)
-        path = cls(
+        return cls(
             train,
             held_out,
             values.clamp_min(0),
@@ -371,15 +450,6 @@ class _Path:
             (vectors.T @ states @ vectors) * (targets @ targets.T) / held_out.count,
             (vectors.T @ cross * targets).sum(dim=1) / held_out.count,
         )
-        unseen = (torch.finfo(torch.float64).eps * train.target_mean.norm()).square()
-        if not path.constant > 100 * float(unseen):
-            raise ValueError("the held-out targets never differ from the training mean; give others.")
-        return path
-
-    @property
-    def constant(self) -> float:
-        """The held-out squared error of always giving the training mean."""
-        return float(self.held_out.targets.sum() / self.held_out.count) + float(self.offset.square().sum())
 
     def shrink(self, penalty: float) -> Tensor:
         """What the targets along each eigenvector are multiplied by."""
@@ -391,7 +461,7 @@ class _Path:
         bias = (self.apart * shrink) @ self.targets + self.offset
         spread = self.held_out.targets.sum().to(shrink) / self.held_out.count
         error = spread - 2 * shrink @ self.matches + shrink @ self.products @ shrink + bias.square().sum()
-        return 1 - float(error) / self.constant
+        return 1 - float(error) / _constant(self.train, self.held_out)
 
     def reduced(self, penalty: float, ranks: Sequence[int | None]) -> tuple[Tensor, float, int | None]:
         """The weight at a penalty, with the best of some ranks: weight, score, rank."""
@@ -405,27 +475,6 @@ class _Path:
         for rank in ranks:
             kept = directions[:, :rank]
             reduced = weight if rank is None else weight @ kept @ kept.T
-            found.append((self._of(reduced), reduced, rank))
+            found.append((_explained(self.train, self.held_out, reduced), reduced, rank))
         score, weight, rank = max(found, key=lambda one: one[0])
         return weight, score, rank
-
-    def _of(self, weight: Tensor) -> float:
-        """The explained part of the held-out variance by any weight."""
-        held = self.held_out
-        bias = (held.state_mean.to(weight) - self.train.state_mean) @ weight + self.offset
-        explained = (
-            2 * (weight * held.cross.to(weight)).sum() - (weight * (held.states.to(weight) @ weight)).sum()
-        )
-        error = (held.targets.sum().to(weight) - explained) / held.count + bias.square().sum()
-        return 1 - float(error) / self.constant
-
-
-def _axes(weight: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Along which directions translations spread, how much, and what the states do then."""
-    reached = covariance @ weight
-    spreads, axes = torch.linalg.eigh(weight.T @ reached)
-    spreads, axes = spreads.flip(0), axes.flip(1)
-    least = spreads.clamp_min(0).max() * max(weight.shape) * torch.finfo(torch.float64).eps
-    kept = int((spreads > least).sum())
-    axes = axes[:, :kept].contiguous()
-    return axes, spreads[:kept].contiguous(), reached @ axes

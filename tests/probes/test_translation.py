@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as bytes_from_tensors
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
@@ -286,7 +288,41 @@ def test_a_share_uses_the_widest_axes_alone_and_asks_for_less() -> None:
             found.pull_back(change, wrong)
 
 
+@pytest.mark.parametrize("penalty", [1e-9, 1e-4, 1.0])
+def test_one_penalty_alone_gives_what_it_gives_among_others(penalty: float) -> None:
+    alone, beside = fitted(penalties=[penalty]), fitted(penalties=[penalty, 1e9])
+    assert beside.penalty == penalty and torch.allclose(alone.weight, beside.weight, rtol=1e-6)
+    assert alone.path[0] == pytest.approx(beside.path[0]) and alone.path == ((penalty, alone.score),)
+    assert torch.allclose(alone.reached, beside.reached, rtol=1e-6)
+    other = fitted(penalties=[3 * penalty + 0.01])
+    assert not torch.allclose(alone.weight, other.weight, rtol=1e-3)
+
+
+def test_the_way_back_is_decomposed_when_it_is_first_asked_for_and_not_before() -> None:
+    found = fitted()
+    assert torch.isfinite(found(examples(6, 2)[0])).all() and "_decomposed" not in vars(found)
+    found.pull_back(examples(4, 3)[1])
+    assert "_decomposed" in vars(found)
+
+
 # files
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_a_file_of_the_first_schema_is_still_read(tmp_path: Path, rank: int | None) -> None:
+    found, change = fitted(ranks=[rank]), examples(4, 3)[1]
+    place, card = found.save(tmp_path / "old"), tmp_path / "old" / "translator.json"
+    first = ("weight", "offset", "axes", "spreads", "back")
+    content = bytes_from_tensors({name: getattr(found, name).contiguous() for name in first})
+    (place / "translator.safetensors").write_bytes(content)
+    record = json.loads(card.read_text()) | {"schema": 1, "sha256": hashlib.sha256(content).hexdigest()}
+    card.write_text(json.dumps(record))
+    read = Translator.load(place)
+    assert torch.allclose(read.spreads, found.spreads) and torch.equal(read.weight, found.weight)
+    assert torch.allclose(read.pull_back(change), found.pull_back(change), rtol=1e-6)
+    card.write_text(json.dumps(record | {"schema": 3}))
+    with pytest.raises(ProbeFileError, match="schema 1 or 2"):
+        Translator.load(place)
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
