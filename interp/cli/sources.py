@@ -26,6 +26,8 @@ PREFIX = "INTERP_"
 LIBRARY = ("INTERP_CACHE",)
 """Variables that the library reads itself: they are no settings of a command."""
 FILE = "interp.yaml"
+LISTED = 50
+"""Settings that a message lists; those of all commands together are more."""
 Given = dict[str, tuple[Any, str]]
 """Public name -> value and origin."""
 
@@ -204,10 +206,9 @@ def _refuse(given: Iterable[str], known: Mapping[str, dataclasses.Field[Any]], w
                 f"{spelling(known[key])} alone."
             )
         if key not in allowed:
-            raise ConfigError(
-                f"unknown setting {key!r} in {where}; allowed: {', '.join(allowed)}."
-                f"{suggestion(key, allowed)}"
-            )
+            few = len(allowed) <= LISTED
+            told = f"allowed: {', '.join(allowed)}" if few else "`interp COMMAND --help` lists them"
+            raise ConfigError(f"unknown setting {key!r} in {where}; {told}.{suggestion(key, allowed)}")
 
 
 class _Loader(yaml.BaseLoader):
