@@ -40,7 +40,7 @@ class ClaimsSettings(RunSettings, SchemeSettings):
         "85%", "The layer to read, counted from 0: 20   -1   50%.", metavar="LAYER", shown="85%"
     )
     claims: tuple[str, ...] | None = flag(
-        None, "Which claims (parts, bindings, alphabet, abstention).", metavar="NAMES", shown="all"
+        None, "Which claims (parts, bindings, alphabet, abstention, failures).", metavar="NAMES", shown="all"
     )
 
     def check(self) -> None:

@@ -30,7 +30,7 @@ def alphabet(setting: Setting) -> Evidence:
     rows = embeddings(setting.model, tokens)
     book = Codebook.from_embeddings(MAP(setting.dimension), names, rows, seed=setting.seed)
     states = setting.states(texts)
-    final = _final(setting, states)
+    final = setting.final_states(states)
     centred = unit(final - rows.mean(dim=0))
     assert book.projection is not None and book.embeddings is not None
     matrix = book.projection.matrix(book.algebra)
@@ -39,7 +39,10 @@ def alphabet(setting: Setting) -> Evidence:
         read = scores.argmax(dim=1).tolist()
         return np.array([int(names[at] == name) for at, name in zip(read, gold, strict=True)])
 
-    vectors, untrained = final @ matrix, _final(setting.untrained, setting.untrained.states(texts)) @ matrix
+    vectors, untrained = (
+        final @ matrix,
+        setting.untrained.final_states(setting.untrained.states(texts)) @ matrix,
+    )
     other = torch.randperm(len(final), generator=torch.Generator().manual_seed(setting.seed))
     lens = by_lens(setting.model, states, names)
     return Evidence(
@@ -59,13 +62,3 @@ def alphabet(setting: Setting) -> Evidence:
         note="the translator was fitted on text of the model's own; names of several tokens are the mean of "
         "their rows",
     )
-
-
-def _final(
-    setting: Setting, states: Float[torch.Tensor, "example d_model"]
-) -> Float[torch.Tensor, "example d_model"]:
-    """The final states that a layer's are translated to."""
-    from interp.lenses import TranslatorLens
-
-    lens = TranslatorLens.of(setting.model, [setting.layer], seed=setting.seed)
-    return lens.final_states(states, setting.layer).float().cpu()

@@ -13,9 +13,11 @@ from jaxtyping import Float, Int
 from interp.models.model import Model
 from probes.statistics import Estimate, bootstrap, paired_difference
 
-__all__ = ["Arm", "Claim", "Evidence", "Part", "Setting", "judged"]
+__all__ = ["Arm", "Claim", "Counts", "Evidence", "Held", "Part", "Setting", "judged"]
 
 Right = Int[np.ndarray, " example"]
+Counts = Int[np.ndarray, " example"] | Float[np.ndarray, " example"]
+"""What is averaged over prompts: right or wrong, or a share of one prompt's concepts."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,23 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Held:
+    """How often states of wrongly answered prompts are read to hold something of one kind.
+
+    Attributes:
+        reader: who reads.
+        when: ``before`` the first new token, or ``after`` the last.
+        kind: what of: a key of ``interp.analyses.claims.failures.KINDS``.
+        share: of the prompts.
+    """
+
+    reader: str
+    when: str
+    kind: str
+    share: Estimate
+
+
+@dataclass(frozen=True)
 class Claim:
     """One row of the table.
 
@@ -54,6 +73,7 @@ class Claim:
         alternatives: readers without the algebra, the strongest first.
         parts: the pieces of what is read, where there are several.
         note: what a reader should know.
+        held: what wrongly answered prompts hold, where that was asked.
     """
 
     name: str
@@ -63,6 +83,7 @@ class Claim:
     alternatives: tuple[Arm, ...]
     parts: tuple[Part, ...] = ()
     note: str = ""
+    held: tuple[Held, ...] = ()
 
     @property
     def shown(self) -> bool:
@@ -95,6 +116,8 @@ class Evidence:
         groups: the fact of each prompt: what intervals are over.
         parts: name -> (through the algebra, without it), for each piece of what is read.
         note: what a reader should know.
+        held: (reader, when, kind) -> 1 for every wrongly answered prompt in which that is read.
+        held_groups: the fact of each of these prompts.
     """
 
     measure: str
@@ -102,16 +125,18 @@ class Evidence:
     controls: Mapping[str, Right]
     alternatives: Mapping[str, Right]
     groups: Sequence[str]
-    parts: Mapping[str, tuple[Right, Right]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[Counts, Counts]] = field(default_factory=dict)
     note: str = ""
+    held: Mapping[tuple[str, str, str], Right] = field(default_factory=dict)
+    held_groups: Sequence[str] = ()
 
 
 def judged(name: str, found: Evidence, seed: int) -> Claim:
     """Intervals and paired differences of what was read."""
     groups = list(found.groups)
 
-    def share(right: Right) -> Estimate:
-        return bootstrap(right, groups=groups, seed=seed, support="share")
+    def share(right: Counts, groups: Sequence[str] = groups) -> Estimate:
+        return bootstrap(right, groups=list(groups), seed=seed, support="share")
 
     def arms(known: Mapping[str, Right]) -> tuple[Arm, ...]:
         rows = [
@@ -126,7 +151,8 @@ def judged(name: str, found: Evidence, seed: int) -> Claim:
 
     parts = tuple(Part(part, share(own), share(plain)) for part, (own, plain) in found.parts.items())
     controls, alternatives = arms(found.controls), arms(found.alternatives)
-    return Claim(name, found.measure, share(found.right), controls, alternatives, parts, found.note)
+    held = tuple(Held(*where, share(right, found.held_groups)) for where, right in found.held.items())
+    return Claim(name, found.measure, share(found.right), controls, alternatives, parts, found.note, held)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,3 +188,12 @@ class Setting:
         site = f"resid_post.{self.layer}"
         found = self.model.capture(list(texts), [site], "last", device="cpu", dtype=torch.float32)
         return found[site]
+
+    def final_states(
+        self, states: Float[torch.Tensor, "example d_model"]
+    ) -> Float[torch.Tensor, "example d_model"]:
+        """The model's own final states that states of the layer are translated to, without labels."""
+        from interp.lenses import TranslatorLens
+
+        lens = TranslatorLens.of(self.model, [self.layer], seed=self.seed)
+        return lens.final_states(states, self.layer).float().cpu()

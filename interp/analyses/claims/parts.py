@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.analyses.claims.evidence import Evidence, Setting
+from interp.analyses.claims.evidence import Counts, Evidence, Setting
+from interp.analyses.claims.peeling import SetReader, overlap
 from interp.analyses.concepts.trial import concept_tokens, embeddings
 from interp.tasks import one_hop
 from interp.tasks.items import parts_of
@@ -70,8 +71,10 @@ def parts(setting: Setting) -> Evidence:
         controls,
         {"one map for each role": _all(plain)},
         [f"{r['relation']}:{r['subject']}" for r in _test(drawn)],
-        {role: (own[role], plain[role]) for role in ROLES},
-        "answers of the test were no answers in training; what unbinding costs is the noise of the bundle",
+        {role: (own[role], plain[role]) for role in ROLES} | _peeled(setting, drawn, states),
+        "answers of the test were no answers in training; what unbinding costs is the noise of the bundle. "
+        "By peeling, the three are read as a set without roles, which ends where a true set would be used "
+        "up; the plain reader takes the nearest three, knowing the number",
     )
 
 
@@ -162,6 +165,19 @@ def _compared(
         gold = drawn.codebook.index([record[role] for record in _test(drawn)])
         found[role] = ((predicted @ rows.T).argmax(dim=1) == gold).long().numpy()
     return found
+
+
+def _peeled(
+    setting: Setting, drawn: Statements, states: Float[torch.Tensor, "example d_model"]
+) -> dict[str, tuple[Counts, Counts]]:
+    """Precision and recall of the same three as a set: peeled, and the nearest three without the algebra."""
+    members = [tuple(record[role] for role in ROLES) for record in drawn.records]
+    reader = SetReader.fitted(drawn.codebook, states, members, drawn.rows, seed=setting.seed)
+    test = drawn.rows["test"]
+    true = [members[row] for row in test]
+    own = overlap(reader.read(states[test]), true)
+    plain = overlap(reader.plainly(states[test], [len(ROLES)] * len(test)), true)
+    return {f"peeling, {name}": (own[at], plain[at]) for at, name in enumerate(("precision", "recall"))}
 
 
 def _all(read: dict[str, Int[np.ndarray, " test"]]) -> Int[np.ndarray, " test"]:

@@ -88,9 +88,10 @@ class ClaimsResult(Result):
         return tuple(found)
 
     def tables(self) -> tuple[Table, ...]:
-        """One row for each claim; every reader; the pieces of what is read; and the capacity of bundles."""
+        """Each claim; every reader; the pieces of what is read; what failures hold; what a bundle does."""
         parts = (self._parts(),) if any(one.parts for one in self.claims) else ()
-        return (self._claims(), self._readers(), *parts, self._capacity())
+        held = (self._held(),) if any(one.held for one in self.claims) else ()
+        return (self._claims(), self._readers(), *parts, *held, self._capacity())
 
     def _claims(self) -> Table:
         columns = ("claim", "trained", "low", "high", "control", "its_share", "plain", "plain_share")
@@ -135,6 +136,17 @@ class ClaimsResult(Result):
         ]
         columns = ("claim", "part", "trained", "low", "high", "plain", "plain_low", "plain_high")
         return Table("parts", "The pieces of what is read", columns, rows)
+
+    def _held(self) -> Table:
+        rows = [
+            (one.reader, one.when, one.kind, *_ends(one.share)) for claim in self.claims for one in claim.held
+        ]
+        columns = ("reader", "when", "holds", "share", "low", "high")
+        note = (
+            "Before the first new token, and at the state that produced the last. A state may hold several; "
+            "the target is the right answer, the example the pair that the prompt shows. Intervals: 95%."
+        )
+        return Table("failures", "What states of wrongly answered prompts hold", columns, rows, note)
 
     def _capacity(self) -> Table:
         rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tqdm.auto import tqdm
@@ -10,10 +10,11 @@ from tqdm.auto import tqdm
 from interp.analyses.claims.abstention import abstention
 from interp.analyses.claims.alphabet import alphabet
 from interp.analyses.claims.bindings import bindings
-from interp.analyses.claims.evidence import Evidence, Setting, judged
+from interp.analyses.claims.evidence import Claim, Evidence, Setting, judged
+from interp.analyses.claims.failures import failures
 from interp.analyses.claims.parts import parts
 from interp.analyses.claims.result import CapacityPoint, ClaimsResult
-from interp.errors import ConfigError
+from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About
@@ -46,6 +47,7 @@ CLAIMS: dict[str, ClaimRow] = {
     "bindings": ClaimRow("bindings of one prompt, asked by any key when read, with one probe", bindings),
     "alphabet": ClaimRow("thousands of concepts that no label covered, through the translator", alphabet),
     "abstention": ClaimRow("silence where nothing is known, at a risk that holds on new prompts", abstention),
+    "failures": ClaimRow("wrong answers before they are given, and what such prompts hold", failures),
 }
 
 
@@ -75,7 +77,8 @@ def claims(
     Raises:
         ConfigError: an unknown claim, or several layers.
         SiteError: no such layer.
-        DataError: a concept that the tokenizer does not know.
+        DataError: no claim could be measured, for example by too few wrong answers, or since the tokenizer
+            does not know a concept. Where others could, this is a warning.
     """
     model = as_model(model)
     names = tuple(CLAIMS) if which is None else tuple(which)
@@ -86,20 +89,33 @@ def claims(
     if len(layers) != 1:
         raise ConfigError(f"layer {layer!r} names {len(layers)} layers; claims are read at one.")
     setting = Setting(model, layers[0], sizes, dimension, seed, random_model)
-    found = tuple(
-        judged(name, CLAIMS[name].measure(setting), seed)
-        for name in tqdm(names, desc="claims", disable=not progress)
-    )
+    found, left = _measured(names, setting, progress)
     notes = {arm.estimate.note for one in found for arm in (*one.controls, *one.alternatives)}
     return ClaimsResult(
         about=About(model.described, {"name": "claims", "sizes": list(sizes)}),
         seed=seed,
-        warnings=tuple(sorted(filter(None, notes | {one.found.note for one in found}))),
+        warnings=(*left, *sorted(filter(None, notes | {one.found.note for one in found}))),
         layer=layers[0],
         claims=found,
         capacity=tuple(_point(dimension, items, seed) for dimension in DIMENSIONS for items in ITEMS),
         concepts=CONCEPTS,
     )
+
+
+def _measured(names: Sequence[str], setting: Setting, progress: bool) -> tuple[tuple[Claim, ...], list[str]]:
+    """The claims that could be measured, and why others could not."""
+    found: list[Claim] = []
+    left: list[str] = []
+    for name in tqdm(names, desc="claims", disable=not progress):
+        try:
+            found.append(judged(name, CLAIMS[name].measure(setting), setting.seed))
+        except DataError as error:
+            if len(names) == 1:
+                raise
+            left.append(f"{name} could not be measured: {error}")
+    if not found:
+        raise DataError(" ".join(left))
+    return tuple(found), left
 
 
 def _point(dimension: int, items: int, seed: int) -> CapacityPoint:

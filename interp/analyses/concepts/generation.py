@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from interp.errors import ConfigError, DataError, counted
 from interp.models.loading import ModelLike, as_model
@@ -25,7 +26,16 @@ from interp.tasks.world import World
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.statistics import Estimate, bootstrap, paired_difference
 
-__all__ = ["GenerationResult", "Measure", "Reply", "bundled_questions", "probe_generation"]
+__all__ = [
+    "Answered",
+    "GenerationResult",
+    "Measure",
+    "Reply",
+    "answered",
+    "bundled_questions",
+    "probe_generation",
+    "standing",
+]
 
 MOST = 5
 ENDS = (".", "\n")
@@ -58,7 +68,7 @@ class Reply:
     @property
     def mentioned(self) -> bool:
         """Whether the right answer stands in the new text, as whole words."""
-        return f" {_plain(self.answer)} " in f" {_plain(self.generated)} "
+        return bool(standing((self.answer,), self.generated))
 
     @property
     def gained(self) -> tuple[str, ...]:
@@ -250,24 +260,20 @@ def probe_generation(
     for number, (question, answer) in enumerate(questions):
         if not question.strip() or not answer.strip():
             raise DataError(f"question {number} is empty or has no answer; leave it out.")
-    site = f"resid_post.{layer}"
-    made = model.generate(
+    made = answered(
+        model,
         [question for question, _ in questions],
+        layer,
         max_new_tokens=max_new_tokens,
-        capture=[site],
         batch_size=batch_size,
     )
-    assert made.activations is not None
-    states = made.activations[site].to("cpu", torch.float32)
-    last = torch.tensor([_end(model, ids) for ids in made.token_ids])
-    said = [_text(model, ids[: end + 1]) for ids, end in zip(made.token_ids, last.tolist(), strict=True)]
-    before, threshold = _read(probe, states[:, 0])
-    after, _ = _read(probe, states[torch.arange(len(states)), last])
+    before, threshold = _read(probe, made.before)
+    after, _ = _read(probe, made.after)
     names = probe.codebook_.names
     replies = tuple(
-        Reply(question, answer, said[at], before[at], after[at], found[0], found[1])
+        Reply(question, answer, made.said[at], before[at], after[at], found[0], found[1])
         for at, (question, answer) in enumerate(questions)
-        for found in [(_standing(names, question), _standing(names, answer))]
+        for found in [(standing(names, question), standing(names, answer))]
     )
     unknown = sum(not reply.wanted for reply in replies)
     notes = (
@@ -284,6 +290,47 @@ def probe_generation(
         scores=_scores(replies, seed),
         warnings=notes,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """Greedy answers, and the states around them.
+
+    Attributes:
+        said: the new text of each prompt, to the end of its first sentence.
+        before: the state at the last token of the prompt.
+        after: the state that produced the last new token.
+    """
+
+    said: tuple[str, ...]
+    before: Float[torch.Tensor, "example d_model"]
+    after: Float[torch.Tensor, "example d_model"]
+
+
+def answered(
+    model: Model,
+    prompts: Sequence[str],
+    layer: int,
+    *,
+    max_new_tokens: int = 4,
+    batch_size: str | int = "auto",
+) -> Answered:
+    """Answer prompts greedily, and keep the states of a layer before and after.
+
+    Args:
+        model: what answers.
+        prompts: texts.
+        layer: whose ``resid_post`` is kept.
+        max_new_tokens: at most.
+        batch_size: prompts per pass.
+    """
+    site = f"resid_post.{layer}"
+    made = model.generate(list(prompts), max_new_tokens=max_new_tokens, capture=[site], batch_size=batch_size)
+    assert made.activations is not None
+    states = made.activations[site].to("cpu", torch.float32)
+    last = torch.tensor([_end(model, ids) for ids in made.token_ids])
+    said = [_text(model, ids[: end + 1]) for ids, end in zip(made.token_ids, last.tolist(), strict=True)]
+    return Answered(tuple(said), states[:, 0], states[torch.arange(len(states)), last])
 
 
 def _text(model: Model, ids: Sequence[int]) -> str:
@@ -316,7 +363,7 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"[\W_]+", " ", text.casefold()).split())
 
 
-def _standing(names: Sequence[str], text: str) -> tuple[str, ...]:
+def standing(names: Sequence[str], text: str) -> tuple[str, ...]:
     """The concepts that stand in a text as whole words."""
     padded = f" {_plain(text)} "
     return tuple(name for name in names if _plain(name) and f" {_plain(name)} " in padded)
