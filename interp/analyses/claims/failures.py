@@ -126,30 +126,28 @@ def failures(setting: Setting) -> Evidence:
     permuted = _fitted(setting, drawn.items, states, book.permuted(setting.seed), own.pull)
     order = _others(len(wrong.rows), setting.seed)
 
-    def translated(X: States) -> Sets:
-        counts = [len(names) for names in own.read(X)]
+    def translated(X: States, counts: list[int]) -> Sets:
         return nearest(setting.final_states(X) @ _rows(book).T, book.names, counts)
 
-    readers: dict[str, Callable[[States], Sets]] = {
-        OWN: own.read,
-        "another prompt's state": lambda X: own.read(X[order]),
-        "a permuted codebook": permuted.read,
+    readers: dict[str, Callable[[States, list[int]], Sets]] = {
+        "another prompt's state": lambda X, _: own.read(X[order]),
+        "a permuted codebook": lambda X, _: permuted.read(X),
         "the translator, as many": translated,
-        "the same map without the algebra": lambda X: own.plainly(X, list(map(len, own.read(X)))),
+        "the same map without the algebra": own.plainly,
     }
-    read = {
-        (name, when): reader(X)
-        for name, reader in readers.items()
-        for when, X in (("before", wrong.answers.before), ("after", wrong.answers.after))
-    }
-    before = {name: wrong.foretold(read[name, "before"]) for name in readers}
-    controls = {name: before[name] for name in list(readers)[1:3]}
+    read: dict[tuple[str, str], Sets] = {}
+    for when, X in (("before", wrong.answers.before), ("after", wrong.answers.after)):
+        read[OWN, when] = own.read(X)
+        counts = [len(names) for names in read[OWN, when]]
+        read |= {(name, when): reader(X, counts) for name, reader in readers.items()}
+    before = {name: wrong.foretold(read[name, "before"]) for name in (OWN, *readers)}
+    controls = {name: before[name] for name in list(readers)[:2]}
     counts = [len(names) for names in read[OWN, "before"]]
     return Evidence(
         "the wrong answer that the model is about to give, among the concepts read",
         before[OWN],
         controls | _without_the_model(setting, drawn.items, book, wrong, own.pull),
-        {name: before[name] for name in list(readers)[3:]},
+        {name: before[name] for name in list(readers)[2:]},
         [wrong.items[at].fact for at in wrong.naming],
         note=f"{len(wrong.rows)} of {wrong.asked} prompts were answered wrong, {len(wrong.naming)} of these "
         f"with another concept; {np.mean(counts):.1f} concepts were read of a state, and plain readers give "

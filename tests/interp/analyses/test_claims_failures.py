@@ -20,7 +20,7 @@ from probes.vsa import MAP, Codebook
 from tests.noisy import demo
 
 ITEM = Item("France : Paris = Japan :", "Tokyo", "capital", "f", "test", shown=("France", "Paris"))
-SIZES = (400, 60, 60)
+SIZES = (200, 40, 40)
 
 
 @pytest.mark.parametrize(
