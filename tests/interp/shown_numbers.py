@@ -118,6 +118,19 @@ def concepts(result: Any) -> Shown:
     yield from causal(result.causal)
 
 
+def readers(result: Result) -> Shown:
+    """Each reader at the layer where it reads most."""
+    table = result.table("readers")
+    for finding in result.findings():
+        name = finding.name.removeprefix("read by ")
+        yield finding.name, table.set_index("layer").loc[finding.layer, name]
+
+
+def surgery(result: Result) -> Shown:
+    """The row of the concept edit."""
+    yield from cells(result, "edits", "new_first", concept="concept surgery: new answer first")
+
+
 LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.causal/2": causal,
     "interp.circuit-transfer/1": transfer,
@@ -132,6 +145,8 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.lens/2": lens,
     "interp.patching/1": patching,
     "interp.probe/2": labels,
+    "interp.readers/1": readers,
+    "interp.surgery/1": surgery,
 }
 """Schema -> what its tables show of the findings."""
 UNLINKED = {"kept by the circuit alone", "effect of all of them"}
