@@ -47,7 +47,7 @@ class Texts:
     def card(self) -> dict[str, Any]:
         """What they are, as JSON types."""
         return {
-            "texts": "drawn from the model itself" + (", and given ones" if self.given else ""),
+            "texts": _origin(self.drawn, self.given),
             "drawn": self.drawn,
             "given": self.given,
             "train_tokens": sum(map(len, self.train)),
@@ -60,6 +60,12 @@ class Texts:
     def hash(self) -> str:
         """The sha256 of all ids."""
         return hashlib.sha256(json.dumps([self.train, self.held_out]).encode()).hexdigest()
+
+
+def _origin(drawn: int, given: int) -> str:
+    if not drawn:
+        return "that were given"
+    return "drawn from the model itself" + (", and given ones" if given else "")
 
 
 def prepared(

@@ -70,18 +70,28 @@ class TranslatorWriter(Writer):
     scores: ScoreMap
 
     @classmethod
-    def of(cls, model: Model, layer: int, names: Sequence[str], *, seed: int = 0) -> TranslatorWriter:
+    def of(
+        cls,
+        model: Model,
+        layer: int,
+        names: Sequence[str],
+        *,
+        lens: TranslatorLens | None = None,
+        seed: int = 0,
+    ) -> TranslatorWriter:
         """Of a layer of a model, fitted where it was not yet.
 
         Args:
             model: whose states.
             layer: the block; not the last, whose states are the final ones.
             names: the concepts.
+            lens: translators of this model; its own ones where left out.
             seed: of the text that the translator is fitted on.
 
         Raises:
             ConfigError: the last layer.
             DataError: a name that the model cannot say.
+            SiteError: a lens that does not read the layer.
         """
         if layer == model.n_layers - 1:
             raise ConfigError(
@@ -89,7 +99,9 @@ class TranslatorWriter(Writer):
                 "before it."
             )
         known = tuple(dict.fromkeys(names))
-        translator = TranslatorLens.of(model, [layer], seed=seed).translators[layer]
+        lens = TranslatorLens.of(model, [layer], seed=seed) if lens is None else lens
+        lens.check(layer)
+        translator = lens.translators[layer]
         rows = embeddings(model, concept_tokens(model, known)).double()
         return cls(known, ScoreMap(rows @ translator.weight.T, rows @ translator.offset))
 

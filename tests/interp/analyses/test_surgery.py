@@ -10,12 +10,14 @@ import pytest
 import torch
 
 import interp
-from interp.analyses.concepts.trial import Trial, codebook_of
+from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens
 from interp.analyses.surgery import ProbeWriter, Surgery, TranslatorWriter, surgery, swaps_of
 from interp.analyses.surgery.arms import ARMS, random_like
 from interp.analyses.surgery.run import _elsewhere, _Set
 from interp.analyses.surgery.swaps import same_subject, unrelated
-from interp.errors import DataError
+from interp.errors import DataError, SiteError
+from interp.lenses.texts import prepared
+from interp.lenses.translator import fitted
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 from interp.results import load
@@ -77,6 +79,22 @@ def test_a_translator_writes_what_the_model_says() -> None:
     assert result.number("new-first").value > 0.8
     assert result.number("random-first").value < 0.1
     assert "a translator reads" in " ".join(result.lead())
+
+
+def test_a_translator_that_was_fitted_elsewhere_writes_by_itself() -> None:
+    """Given a lens, nothing is fitted: the scores are those of its own map, and other layers are refused."""
+    model, names = demo(), ["Paris", "Rome"]
+    lens = fitted(model, [LAYER], prepared(model, [item.text for item in drawn().part("train")], n_tokens=0))
+    writer = TranslatorWriter.of(model, LAYER, names, lens=lens)
+    states = trial_of()[1][:8]
+    aims = [ids[0] for ids in concept_tokens(model, names)]
+    scores = lens.logits(states, LAYER)[:, aims].double()
+    change = writer.scores(states.double()) - scores
+    assert float((change - change.mean(dim=0)).abs().max()) < 1e-3 < float(scores.std())
+    own = TranslatorWriter.of(model, LAYER, names)
+    assert float((own.scores(states.double()) - scores).abs().max()) > 0.1
+    with pytest.raises(SiteError, match="reads no layer 3"):
+        TranslatorWriter.of(model, 3, names, lens=lens)
 
 
 def test_no_change_is_no_change_and_a_real_state_is_the_ceiling() -> None:

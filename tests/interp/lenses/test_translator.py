@@ -71,8 +71,10 @@ def test_no_text_is_learned_from_and_judged_on(model: Model, own: Texts) -> None
     assert both.card()["train_tokens"] == sum(map(len, both.train))
 
 
-def test_texts_alone_are_enough_and_one_is_not(model: Model) -> None:
-    assert prepared(model, ["w01 w02", "w01 w05"], n_tokens=0).drawn == 0
+def test_texts_alone_are_enough_and_one_is_not(model: Model, own: Texts) -> None:
+    given = prepared(model, ["w01 w02", "w01 w05"], n_tokens=0)
+    assert given.drawn == 0 and given.card()["texts"] == "that were given"
+    assert own.card()["texts"] == "drawn from the model itself"
     with pytest.raises(DataError, match="1 different texts for a lens; give at least 2"):
         prepared(model, ["w01 w02", "w01 w02"], n_tokens=0)
     with pytest.raises(DataError, match="no different texts"):
