@@ -16,7 +16,7 @@ from probes.statistics import Estimate, bootstrap, paired_difference
 __all__ = ["Arm", "Claim", "Counts", "Evidence", "Held", "Part", "Setting", "judged"]
 
 Right = Int[np.ndarray, " example"]
-Counts = Int[np.ndarray, " example"] | Float[np.ndarray, " example"]
+Counts = Int[np.ndarray, " _"] | Float[np.ndarray, " _"]
 """What is averaged over prompts: right or wrong, or a share of one prompt's concepts."""
 
 
@@ -127,7 +127,7 @@ class Evidence:
     groups: Sequence[str]
     parts: Mapping[str, tuple[Counts, Counts]] = field(default_factory=dict)
     note: str = ""
-    held: Mapping[tuple[str, str, str], Right] = field(default_factory=dict)
+    held: Mapping[tuple[str, str, str], Counts] = field(default_factory=dict)
     held_groups: Sequence[str] = ()
 
 

@@ -82,7 +82,10 @@ def test_three_concepts_are_read_out_of_one_state(result):
     found = {one.name: one for one in result.claims}["parts"]
     assert found.shown and found.found.value > 0.5
     assert all(arm.estimate.value < 0.2 for arm in found.controls)
-    assert {part.name for part in found.parts} == {"subject", "relation", "answer"}
+    shares = {part.name: part.algebra.value for part in found.parts}
+    peeling = {"peeling, precision", "peeling, recall"}
+    assert set(shares) == {"subject", "relation", "answer", *peeling}
+    assert all(shares[name] > 0.25 for name in peeling)  # one of 1,000 and more, by luck
     # the plain maps are the same maps: unbinding adds noise and never knowledge
     assert found.alternatives[0].difference.value <= 0.01 and "reads more" not in found.verdict
 

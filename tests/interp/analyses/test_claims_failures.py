@@ -81,7 +81,7 @@ def setting(monkeypatch) -> Setting:
         return torch.stack([rows[[names.index(name) for name in one]].sum(dim=0) for one in parts])
 
     def reply(model: interp.Model, prompts: Sequence[str], layer: int) -> Answered:
-        said = tuple(f" {told[text]} ." for text in prompts)
+        said = tuple(f" {told[text]} ." if at % 10 else " zzz" for at, text in enumerate(prompts))
         held = torch.stack([3 * rows[names.index(told[text])] for text in prompts])
         shown = torch.stack([rows[names.index((items[text].shown or ("",))[0])] for text in prompts])
         return Answered(said, held + shown, shown)
@@ -96,6 +96,7 @@ def setting(monkeypatch) -> Setting:
 def test_a_wrong_answer_that_a_state_holds_is_foretold(setting):
     found = judged("failures", failures.failures(setting), seed=0)
     assert found.found.value > 0.9 and found.shown
+    assert "40 of 40 prompts were answered wrong, 36 of these with another concept" in found.note
     assert {arm.name for arm in found.controls} >= {"another prompt's state", "a permuted codebook"}
     assert max(arm.estimate.value for arm in found.controls) < 0.2
     held = {(one.when, one.kind): one.share.value for one in found.held if one.reader == failures.OWN}
