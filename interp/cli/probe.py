@@ -49,6 +49,8 @@ SHARES = (0.6, 0.15, 0.25)
 """Of --limit: training, validation and test, whose prompts the model also answers."""
 TEST, TRANSLATED = SHARES[2], SHARES[0] + SHARES[1]
 LEAST, LEAST_CONCEPTS = 200, 600
+KNOWN = 0.6
+"""The share of prompts that a model is taken to answer right, until it is asked."""
 LABEL_FIT, CONCEPT_FIT = 1e-6, 2e-6
 """Seconds of a fit for each prompt and unit of width, roughly: measured."""
 LABEL_FITS, CONCEPT_FITS = 20, 12
@@ -269,13 +271,14 @@ def _job(work: Work, settings: ProbeSettings) -> Job:
         return replace(found, passes=lambda n: found.passes(n) + causal, besides=lambda n: fits * n)
     texts = [item.text for item in row.items(seed=settings.seed, world=settings.world()).items]
     fits = CONCEPT_FIT * model.d_model * (len(layers) + CONCEPT_FITS)
-    own = 1.0 if row.asked == "answers" else TEST  # prompts that the model itself answers
-    own += TRANSLATED  # whole passes for the translator
+    asked, kept = (1.0, KNOWN) if row.asked == "answers" else (0.0, 1.0)
+    compared = settings.encoders is not None  # readers that are compared share one pass
+    each = asked + kept * (1.0 if compared else 2 * share + TRANSLATED) + (0.0 if asked or compared else TEST)
     return Job(
         whole=len(texts),
         least=min(LEAST_CONCEPTS, len(texts)),
         texts=texts,
-        passes=lambda n: n * (2 * share + own) + causal,
+        passes=lambda n: n * each + causal,
         besides=lambda n: fits * n,
         shown=lambda n: f"{counted(n, 'prompt')}",
     )
