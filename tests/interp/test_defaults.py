@@ -78,6 +78,7 @@ INTERP: Calls = {
     "interp.probe_concepts, few prompts": lambda g: interp.probe_concepts(g.model, sizes=(300, 60, 60)),
     "interp.tasks.is_held_out": lambda g: tasks.is_held_out("one-hop", "a"),
     "interp.tasks.labelled": lambda g: tasks.labelled("fact-relation"),
+    "interp.tasks.read_facts": lambda g: tasks.read_facts("no such file.csv"),
     "interp.tasks.read_labelled": lambda g: tasks.read_labelled("no such file.csv"),
     "interp.tasks.sample": lambda g: tasks.sample(g.model, "capitals"),
 }
@@ -196,6 +197,7 @@ CALLS: Calls = {
     **PROBES,
 }
 REFUSED = {
+    "interp.tasks.read_facts": "no such file.csv",
     "interp.tasks.read_labelled": "no such file.csv",
     "probes.load": "no such folder",
 }
