@@ -63,6 +63,12 @@ def _kinds() -> Collection[str]:
     return PROBES
 
 
+def _encoders() -> Collection[str]:
+    from probes.hyperdimensional import ENCODERS
+
+    return ("auto", *ENCODERS)
+
+
 def _protocols() -> Collection[str]:
     from interp.tasks.protocols import PROTOCOLS
 
@@ -115,6 +121,13 @@ class ProbeSettings(PromptSettings):
         metavar="NAMES",
         allowed=_readers,
     )
+    encoder: str = flag(
+        "auto",
+        "How a Hyperdimensional Probe learns; translator learns the model's final states, no answers.",
+        metavar="NAME",
+        allowed=_encoders,
+        shown="embedding where the protocol's concepts have embeddings, linear otherwise",
+    )
     position: str = flag(
         "last",
         "The token to read in each prompt: last, or an index (-2 is the second last).",
@@ -142,6 +155,8 @@ class ProbeSettings(PromptSettings):
         if self.concepts is None:
             if self.facts is not None:
                 raise ConfigError("--facts are for concepts: leave --task, --data and --kind out.")
+            if self.encoder != "auto":
+                raise ConfigError("--encoder is for concepts: leave --task, --data and --kind out.")
             from interp.analyses.causal import check_directions
             from interp.analyses.probing import check_kind
 
@@ -326,6 +341,7 @@ def _concepts(work: Work, settings: ProbeSettings) -> Made:
         work.certified(),
         row.name,
         layers=settings.layers,
+        encoder=settings.encoder,
         seed=settings.seed,
         controls=settings.controls,
         sizes=settings.sizes(),

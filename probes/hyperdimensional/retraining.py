@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import torch
@@ -13,9 +13,9 @@ from probes.arrays import Inputs
 from probes.hyperdimensional.decoding import decode
 from probes.hyperdimensional.encoders import ENCODERS, Encoder, Linear
 from probes.hyperdimensional.fitted import lesson_of
+from probes.hyperdimensional.inputs import Labels, as_targets
 from probes.hyperdimensional.lesson import slot_vectors
 from probes.hyperdimensional.probe import HyperdimensionalProbe
-from probes.vsa import structures
 from probes.vsa.codebook import Codebook
 
 __all__ = ["read_retrained"]
@@ -24,7 +24,7 @@ Rows = Sequence[int]
 
 
 def read_retrained(
-    probe: HyperdimensionalProbe, X: Inputs, answers: Sequence[Sequence[str]], parts: tuple[Rows, Rows, Rows]
+    probe: HyperdimensionalProbe, X: Inputs, answers: Iterable[Labels], parts: tuple[Rows, Rows, Rows]
 ) -> list[list[str]]:
     """Train the probe anew for each list of answers, and give what it reads in the test rows.
 
@@ -35,7 +35,7 @@ def read_retrained(
     Args:
         probe: its settings and its codebook.
         X: as for ``fit``; one row per example.
-        answers: lists of one concept per example.
+        answers: lists of one concept per example, or tables of final states for ``encoder="translator"``.
         parts: rows to train on, to choose on, and to read.
 
     Raises:
@@ -50,10 +50,9 @@ def read_retrained(
     train, held, test = ([*rows] for rows in parts)
     found: list[list[str]] = []
     read = _Reader()
-    for names in answers:
-        learned, later = (
-            (features[rows], structures.names(codebook, [names[i] for i in rows])) for rows in (train, held)
-        )
+    for taught in answers:
+        targets = as_targets(codebook, taught, len(features))
+        learned, later = ((features[rows], targets[rows]) for rows in (train, held))
         lesson, mean, scale = lesson_of(codebook, (learned, later))
         encoder = ENCODERS[probe.encoder].train(lesson, settings).encoder
         found.append(read(codebook, encoder, (features[test] - mean) / scale))

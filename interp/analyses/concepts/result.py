@@ -274,12 +274,17 @@ class ConceptResult(Result):
         return (
             f"{len(self.prompts):,} prompts of the protocol '{self.protocol}' were run through "
             f"{self.about.model_name}. A Hyperdimensional Probe ({self.encoder} encoder) was trained on "
-            "the residual stream at the last token of the training prompts, its settings were chosen on "
-            "validation prompts, and the test prompts were read once. "
+            f"the residual stream at the last token of the training prompts{self._learned}, its settings "
+            "were chosen on validation prompts, and the test prompts were read once. "
             f"{self.selection[:1].upper()}{self.selection[1:]}.",
             *((self.known.sentence(),) if self.known else ()),
             *audit_lead(self.leakage),
         )
+
+    @property
+    def _learned(self) -> str:
+        """What a translator learns in place of answers."""
+        return ", to give the model's own final states and no answers" if self.encoder == "translator" else ""
 
     def cautions(self) -> tuple[str, ...]:
         """That reading is not use, or what the causal test does not show; baselines; what is not known."""

@@ -16,7 +16,7 @@ from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.known import Known, ask
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
-from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, encoder_of
+from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, encoder_of, finals_of
 from interp.analyses.controls import Guessing, beyond_guessing, spread
 from interp.analyses.multiple_comparisons import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.scores import Score
@@ -30,7 +30,7 @@ from interp.sites import parse_layers
 from interp.tasks.protocols import PROTOCOLS, Item, Protocol, ProtocolItems
 from interp.tasks.world import World
 from probes.evaluation import Audit, Split
-from probes.hyperdimensional import ENCODERS, ConceptScores, evaluate
+from probes.hyperdimensional import ENCODERS, ConceptScores, HyperdimensionalProbe, evaluate
 from probes.statistics import Estimate, bootstrap, paired_difference
 
 __all__ = ["probe_concepts"]
@@ -62,7 +62,8 @@ def probe_concepts(
         protocol: a key of ``interp.tasks.protocols.PROTOCOLS``.
         layers: which blocks' ``resid_post``; of several, one is chosen on validation.
         encoder: a key of ``probes.hyperdimensional.ENCODERS``; "auto" takes ``embedding`` for a codebook made
-            from embeddings, and ``linear`` for a random one.
+            from embeddings, and ``linear`` for a random one. ``translator`` learns the model's own final
+            states after the training prompts, and no answer.
         seed: of the prompts, the codebook, every fit and the intervals.
         controls: keys of ``CONTROLS``; the protocol's own and the baselines where left out.
         sizes: prompts for training, validation and test, at most.
@@ -74,7 +75,8 @@ def probe_concepts(
         progress: show progress bars.
 
     Raises:
-        ConfigError: an unknown protocol, encoder or control.
+        ConfigError: an unknown protocol, encoder or control; an encoder that the protocol's codebook does
+            not allow.
         SiteError: a layer the model does not have.
         DataError: a concept that the tokenizer does not know.
     """
@@ -83,7 +85,11 @@ def probe_concepts(
     drawn, known = _drawn(model, row, row.items(seed=seed, world=world, sizes=sizes), seed, batch_size)
     tokens = model.tokenize([item.text for item in drawn.items])
     trial = _trial(model, row, drawn, tokens, encoder=encoder, dimension=dimension, seed=seed)
-    acts = _captured(model, tokens, chosen := _layers(layers, model), batch_size, progress)
+    chosen, last = _layers(layers, model), model.n_layers - 1
+    finals = [last] if trial.encoder == "translator" else []
+    acts = _captured(model, tokens, sorted({*chosen, *finals}), batch_size, progress)
+    if finals:
+        trial = replace(trial, finals=finals_of(model, acts[f"resid_post.{last}"]))
     layer, curve, rights = _chosen(trial, acts, chosen, progress)
     states = acts[f"resid_post.{layer}"]
     probe, trial = trial.settled(states)
@@ -155,10 +161,11 @@ def _checked(protocol: str, encoder: str, controls: Collection[str] | None) -> P
     for name, asked, known in (("protocol", protocol, PROTOCOLS), ("encoder", encoder, ("auto", *ENCODERS))):
         if asked not in known:
             raise ConfigError(f"{name} {asked!r} asked; there are: {', '.join(known)}.")
-    if encoder == "translator":
+    if encoder in ("translator", "embedding") and PROTOCOLS[protocol].codebook == "random":
         raise ConfigError(
-            "encoder 'translator' asked, which learns final states and no concepts of a protocol; "
-            "decode_translated (interp decode --layers) reads any prompt with it."
+            f"encoder {encoder!r} asked, which reads concepts by the model's embeddings, and the codebook "
+            f"of protocol {protocol!r} is random; take another encoder, or one of the protocols "
+            f"{', '.join(name for name, row in PROTOCOLS.items() if row.codebook != 'random')}."
         )
     for name in controls or ():
         if name not in CONTROLS:
@@ -205,8 +212,20 @@ def _chosen(
         names = [found[0] for found in screen.decode(fitted, states).names]
         rights.append(screen.right(names))
         estimate = bootstrap(rights[-1], groups=trial.facts, seed=trial.seed)
-        curve[layer] = LayerScore(float(fitted.fitted_.notes["validation_score"]), estimate)
+        curve[layer] = LayerScore(_validated(trial, fitted, states), estimate)
     return max(curve, key=lambda at: curve[at].validation), curve, rights
+
+
+def _validated(trial: Trial, fitted: HyperdimensionalProbe, states: torch.Tensor) -> float:
+    """The mean reciprocal rank of the right concept on validation.
+
+    A translator's own score is another: how much of the final states' variance it explains.
+    """
+    if trial.encoder != "translator":
+        return float(fitted.fitted_.notes["validation_score"])
+    rows = trial.rows("validation")
+    gold = [trial.drawn.items[row].answer for row in rows]
+    return evaluate(fitted.decode(states[rows]), gold, seed=trial.seed).mrr.value
 
 
 def _scores(

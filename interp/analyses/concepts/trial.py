@@ -31,6 +31,7 @@ __all__ = [
     "concept_tokens",
     "embeddings",
     "encoder_of",
+    "finals_of",
     "one_first_token",
     "subject_embeddings",
     "trained_probe",
@@ -165,6 +166,22 @@ def encoder_of(codebook: Codebook, asked: str = "auto") -> str:
     return "linear" if codebook.embeddings is None else "embedding"
 
 
+def finals_of(
+    model: Model, states: Float[torch.Tensor, "example d_model"]
+) -> Float[torch.Tensor, "example d_model"]:
+    """The final states (after the norm) of states after the last block, in float32 on the CPU."""
+    readout = Readout.precise(model.architecture)
+    home = readout.architecture.device
+    with torch.no_grad():
+        parts = [readout.normed(states[part].to(home, readout.dtype)) for part in readout.parts(len(states))]
+    return torch.cat(parts).to("cpu", torch.float32)
+
+
+def _at(taught: Sequence[str] | torch.Tensor, rows: Sequence[int]) -> list[str] | torch.Tensor:
+    """Some rows of what is taught."""
+    return taught[list(rows)] if isinstance(taught, torch.Tensor) else [taught[row] for row in rows]
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """What every fit of one analysis shares.
@@ -177,6 +194,8 @@ class Trial:
         encoder: the kind of encoder.
         seed: of every fit.
         regularisation: the penalty chosen for the probe, which its controls share; None before.
+        finals: ``[example d_model]``, the model's own final states, which ``encoder="translator"`` learns in
+            place of answers; None for other encoders.
     """
 
     model: Model
@@ -186,6 +205,7 @@ class Trial:
     encoder: str
     seed: int
     regularisation: float | None = None
+    finals: Float[torch.Tensor, "example d_model"] | None = None
 
     def rows(self, part: str) -> list[int]:
         """The rows of a part."""
@@ -218,10 +238,10 @@ class Trial:
             X: one row per prompt.
             codebook: another codebook.
         """
-        names = [item.answer for item in self.drawn.items]
+        taught = self._taught([item.answer for item in self.drawn.items])
         train, held = self.rows("train"), self.rows("validation")
-        later = (X[held], [names[i] for i in held])
-        return self._probe(codebook).fit(X[train], [names[i] for i in train], validation=later)
+        later = (X[held], _at(taught, held))
+        return self._probe(codebook).fit(X[train], _at(taught, train), validation=later)
 
     def settled(self, X: Any) -> tuple[HyperdimensionalProbe, Trial]:
         """Fit the probe, and give it with this trial at the penalty that it chose: its controls share it."""
@@ -233,10 +253,30 @@ class Trial:
 
         Args:
             X: one row per prompt.
-            answers: what to train and choose on, instead of the true answers; one per prompt.
+            answers: what to train and choose on, instead of the true answers; one per prompt. A translator,
+                which learns no answers, is given the final states of prompts that have them.
         """
         parts = (self.rows("train"), self.rows("validation"), self.rows("test"))
-        return read_retrained(self._probe(None), X, answers, parts)
+        return read_retrained(self._probe(None), X, (self._taught(names) for names in answers), parts)
+
+    def _taught(self, answers: Sequence[str]) -> Sequence[str] | torch.Tensor:
+        """What the encoder learns where these are the answers.
+
+        For a translator that is each prompt's own final state where its answer is the true one, and that of a
+        prompt with the answer otherwise, of the same part where there is one.
+        """
+        if self.encoder != "translator":
+            return answers
+        assert self.finals is not None
+        owners: dict[tuple[str, str], list[int]] = {}
+        for row, item in enumerate(self.drawn.items):
+            for part in (item.part, ""):
+                owners.setdefault((part, item.answer), []).append(row)
+        taken = []
+        for row, (item, name) in enumerate(zip(self.drawn.items, answers, strict=True)):
+            found = owners.get((item.part, name)) or owners[("", name)]
+            taken.append(row if item.answer == name else found[row % len(found)])
+        return self.finals[taken]
 
     def _probe(self, codebook: Codebook | None) -> HyperdimensionalProbe:
         return HyperdimensionalProbe(

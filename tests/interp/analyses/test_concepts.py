@@ -15,7 +15,7 @@ import interp
 from interp.analyses.causal import causal_use
 from interp.analyses.concepts import CONTROLS, ConceptResult, decode, probe_concepts, trained_probe
 from interp.analyses.concepts.decoding import LAYER, one_layer
-from interp.analyses.concepts.trial import concept_tokens, one_first_token
+from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, finals_of, one_first_token
 from interp.errors import ConfigError, DataError, SiteError
 from interp.models.model import Model
 from interp.results import load
@@ -28,6 +28,7 @@ from tests.noisy import demo, noisy
 from tests.tiny import build, tiny
 
 SIZES = (1200, 200, 240)
+RANDOM = next(name for name, row in PROTOCOLS.items() if row.codebook == "random")
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +238,40 @@ def test_bindings_are_read_against_the_informed_chance(model: Model) -> None:
         sum(1 / len(item.candidates) for item in result.items) / 150
     )
     assert 0.2 < value(result, "bag-of-tokens") < 0.6
+
+
+def test_a_translator_learns_final_states_and_reads_answers_that_it_was_never_told(model: Model) -> None:
+    names = ("constant", "shuffled", "control-task", "permuted-codebook", "random-weights")
+    given: Any = {"encoder": "translator", "sizes": (600, 100, 120)}
+    result = probe_concepts(model, layers="0,20", controls=(*names, "translator"), **given)
+    assert result.encoder == "translator" and result.layer == 20 and result.top1.value > 0.9
+    assert result.curve[0].validation < 0.3 < 0.9 < result.curve[20].validation
+    assert "own final states and no answers" in result.lead()[0]
+    assert value(result, "translator") > 0.9  # a map of all tokens but the first, read by the head
+    for name in names:
+        assert value(result, name) < 0.1, name
+    with pytest.raises(ConfigError, match=r"translator.*codebook of protocol .* is random"):
+        probe_concepts(model, RANDOM, encoder="translator")
+
+
+def test_what_a_translator_is_taught_are_final_states_of_the_answers_given(model: Model) -> None:
+    drawn = PROTOCOLS["concept-disjoint"].items(sizes=(60, 20, 20))
+    tokens = model.tokenize([item.text for item in drawn.items])
+    acts = model.capture(tokens, ["resid_post.23", "final_norm"], "last", device="cpu", dtype=torch.float32)
+    finals = finals_of(model, acts["resid_post.23"])
+    assert torch.allclose(finals, acts["final_norm"], atol=1e-4)
+    codebook = codebook_of(model, drawn.concepts, "embeddings")
+    trial = Trial(model, drawn, codebook, tokens.token_ids, "translator", 0, finals=finals)
+    states, answers = acts["resid_post.23"], [item.answer for item in drawn.items]
+    fitted = trial.fit(states)
+    own = [names[0] for names in trial.decode(fitted, states).names]
+    assert trial.read_retrained(states, [answers]) == [own]
+    x, y = states[trial.rows("train")], finals[trial.rows("train")]
+    later = (states[trial.rows("validation")], finals[trial.rows("validation")])
+    right = HyperdimensionalProbe(codebook, encoder="translator").fit(x, y, validation=later)
+    assert torch.equal(right.encode(states), fitted.encode(states))
+    turned = answers[1:] + answers[:1]
+    assert trial.read_retrained(states, [turned]) != [own]
 
 
 def test_wrong_choices_are_named(model: Model) -> None:

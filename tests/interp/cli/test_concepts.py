@@ -14,6 +14,7 @@ from interp.tasks import load_world
 from tests.interp.cli.conftest import Call
 
 WORLD = load_world()
+FEW = ("--layer", "20", "--limit", "300", "--controls", "constant")
 NAMES = {"seat": "capital", "money": "currency"}
 
 
@@ -183,5 +184,10 @@ def test_the_command_makes_the_table(call: Call) -> None:
     assert answer.code == 0, answer.err
     assert answer.envelope["data"]["schema"] == "interp.readers/1"
     assert [row["layer"] for row in answer.envelope["data"]["tables"]["readers"]["rows"]] == [12, 20]
+    own = call("probe", "--encoder", "translator", "--protocol", "concept-disjoint", *FEW, "--json")
+    assert own.code == 0, own.err
+    assert "(translator encoder)" in own.envelope["data"]["lead"][0]
+    wrong = call("probe", "--encoder", "translator", "--task", "category")
+    assert wrong.code == 2 and "--encoder is for concepts" in wrong.err
     wrong = call("probe", "--encoders", "all", "--task", "category")
     assert wrong.code == 2 and "--encoders compare readers of concepts" in wrong.err
