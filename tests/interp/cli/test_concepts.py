@@ -184,10 +184,16 @@ def test_the_command_makes_the_table(call: Call) -> None:
     assert answer.code == 0, answer.err
     assert answer.envelope["data"]["schema"] == "interp.readers/1"
     assert [row["layer"] for row in answer.envelope["data"]["tables"]["readers"]["rows"]] == [12, 20]
-    own = call("probe", "--encoder", "translator", "--protocol", "concept-disjoint", *FEW, "--json")
-    assert own.code == 0, own.err
-    assert "(translator encoder)" in own.envelope["data"]["lead"][0]
-    wrong = call("probe", "--encoder", "translator", "--task", "category")
-    assert wrong.code == 2 and "--encoder is for concepts" in wrong.err
     wrong = call("probe", "--encoders", "all", "--task", "category")
     assert wrong.code == 2 and "--encoders compare readers of concepts" in wrong.err
+
+
+def test_a_probe_by_the_translator_is_trained_by_one_flag(call: Call) -> None:
+    given = ("--encoder", "translator", "--protocol", "concept-disjoint", *FEW)
+    answer = call("probe", *given, "--out", "run")
+    assert answer.code == 0, answer.err
+    found = load("run/result")
+    assert isinstance(found, ConceptResult) and found.encoder == "translator"
+    assert "own final states and no answers" in found.lead()[0]
+    wrong = call("probe", "--encoder", "translator", "--task", "category")
+    assert wrong.code == 2 and "--encoder is for concepts" in wrong.err
