@@ -85,11 +85,7 @@ def probe_concepts(
     drawn, known = _drawn(model, row, row.items(seed=seed, world=world, sizes=sizes), seed, batch_size)
     tokens = model.tokenize([item.text for item in drawn.items])
     trial = _trial(model, row, drawn, tokens, encoder=encoder, dimension=dimension, seed=seed)
-    chosen, last = _layers(layers, model), model.n_layers - 1
-    finals = [last] if trial.encoder == "translator" else []
-    acts = _captured(model, tokens, sorted({*chosen, *finals}), batch_size, progress)
-    if finals:
-        trial = replace(trial, finals=finals_of(model, acts[f"resid_post.{last}"]))
+    trial, acts = _seen(trial, tokens, chosen := _layers(layers, model), batch_size, progress)
     layer, curve, rights = _chosen(trial, acts, chosen, progress)
     states = acts[f"resid_post.{layer}"]
     probe, trial = trial.settled(states)
@@ -195,6 +191,17 @@ def _captured(
     return model.capture(
         tokens, sites, "last", batch_size=batch_size, device="cpu", dtype=torch.float32, progress=progress
     )
+
+
+def _seen(
+    trial: Trial, tokens: Tokens, layers: Sequence[int], batch_size: str | int, progress: bool
+) -> tuple[Trial, Activations]:
+    """The states of the layers; and the trial, for a translator with the final states that it learns."""
+    model, last = trial.model, trial.model.n_layers - 1
+    if trial.encoder != "translator":
+        return trial, _captured(model, tokens, layers, batch_size, progress)
+    acts = _captured(model, tokens, sorted({*layers, last}), batch_size, progress)
+    return replace(trial, finals=finals_of(model, acts[f"resid_post.{last}"])), acts
 
 
 def _chosen(
