@@ -16,7 +16,12 @@ from interp.models.model import Model
 __all__ = ["LENGTH", "TOKENS", "Ids", "Texts", "drawn", "prepared"]
 
 TOKENS = 16_384
-"""Tokens that are drawn from the model where nothing is said."""
+"""Tokens that are drawn from the model where nothing is said.
+
+Half of them is too few. Measured on SmolLM2, layer 24, 165 prompts ``a -> b`` that it answers right, with a
+translator fitted on such text alone: named 0.891 from all, 0.867 on average from six halves (0.842 to 0.879;
+all six were lower, two by more than the 95% interval of the difference); on held-out text 0.541 and 0.534.
+"""
 LENGTH = 64
 """Tokens of each text that is drawn."""
 HELD_OUT = 0.125

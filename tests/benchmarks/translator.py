@@ -57,7 +57,7 @@ def main() -> None:
     elif given.memory:
         memory(given.states, given.width)
     else:
-        rows = [row for section in (fitting, decoding) for row in section(2 if given.quick else 5)]
+        rows = [row for section in (fitting, decoding) for row in section(2 if given.quick else 4)]
         for row in rows:
             print(f"{row['job']:<72}{row['seconds'] * 1e3:>10.1f} ms  {row['ratio']}")
         if not given.quick:
