@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.analyses.surgery.arms import ARMS, OURS, RANDOM
+from interp.errors import counted
 from interp.results import Cell, Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate, bootstrap, paired_difference
 
@@ -132,13 +133,13 @@ class Surgery(Result):
         assert other is not None
         beside = [f"random changes of the same length: {other.value:.0%}"]
         if (mean := shares["mean-difference"]) is not None:
-            beside.append(f"difference of means: {mean.value:.0%}")
+            beside.append(f"difference of means: {_share(mean)} of {counted(mean.n, 'swap')}")
         if (ceiling := shares[CEILING]) is not None:
             beside.append(f"the state of a real prompt: {ceiling.value:.0%}")
         verb = "makes" if self.works else "cannot be shown to make"
         return (
             f"Concept surgery after layer {self.layer} {verb} the new answer the first choice: "
-            f"{_share(ours)} of {int(self.reported.sum())} swaps ({'; '.join(beside)})."
+            f"{_share(ours)} of {counted(ours.n, 'swap')} ({'; '.join(beside)})."
         )
 
     def lead(self) -> tuple[str, ...]:
@@ -179,6 +180,7 @@ class Surgery(Result):
         columns = (
             "edit",
             "dose",
+            "swaps",
             "new_first",
             "low",
             "high",
@@ -187,7 +189,7 @@ class Surgery(Result):
             "elsewhere",
         )
         more = ("unrelated_kept", "unrelated", "same_subject_kept", "read", "length")
-        rows = [self._row(name, (*columns[5:], *more)) for name in ORDER]
+        rows = [self._row(name, (*columns[6:], *more)) for name in ORDER]
         note = (
             "new_first: share of swaps whose new answer is the first choice, with its 95% interval over "
             "facts; probabilities of the first tokens; elsewhere: what other tokens "
@@ -207,13 +209,15 @@ class Surgery(Result):
             note,
             main=0,
             formats={**formats, "low": ".0%", "high": ".0%", "dose": "g", "length": ".2f"},
-            narrow=tuple(reversed((*columns[6:], *more))),
+            narrow=tuple(reversed((*columns[7:], *more))),
         )
         return (edits, self._swaps())
 
     def _row(self, name: str, measures: Sequence[str]) -> tuple[Cell, ...]:
         first = self.estimate(name, "new_first")
-        ends = (None, None, None) if first is None else (first.value, first.interval.low, first.interval.high)
+        ends: tuple[Cell, ...] = (0, None, None, None)
+        if first is not None:
+            ends = (first.n, first.value, first.interval.low, first.interval.high)
         rest = (self.estimate(name, measure) for measure in measures)
         dose = self.arms[name].dose
         return (name, dose, *ends, *(None if one is None else one.value for one in rest))
