@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from interp.analyses.concepts.trial import Trial, by_lens, subject_embeddings
+from interp.lenses.translator import TranslatorLens
 from interp.models.readout import Readout
 from probes.controls import shuffled_labels
 from probes.translation import Moments, fit_translator
@@ -63,6 +64,14 @@ def _translator(view: LayerView) -> list[str]:
         logits = readout.of_normed(final(states[part].to(home, readout.dtype)))
         found += logits[:, list(view.tokens)].argmax(dim=1).tolist()
     return [view.trial.codebook.names[at] for at in found]
+
+
+def _translator_of_text(view: LayerView) -> list[str]:
+    """The same by the translator that is kept for the model, which has seen no prompt of the protocol."""
+    lens = TranslatorLens.of(view.trial.model, [view.layer])
+    logs = lens.log_probabilities(view.tested, view.layer)
+    best = torch.cat([found[:, list(view.tokens)].argmax(dim=1).cpu() for _, found in logs])
+    return [view.trial.codebook.names[at] for at in best.tolist()]
 
 
 def _ridge_to_rows(view: LayerView, X: Float[torch.Tensor, "example dim"], answers: list[str]) -> list[str]:
@@ -141,6 +150,12 @@ _ROWS = (
         "a linear map to the model's own final state, fitted on every token of the training prompts",
         "free",
         _translator,
+    ),
+    Arm(
+        "translator-text",
+        "the same map, fitted on text that the model itself writes: it has seen no prompt like these",
+        "free",
+        _translator_of_text,
     ),
     Arm(
         "embedding-ridge",

@@ -16,6 +16,7 @@ from interp.analyses.readers.arms import ARMS, LayerView
 from interp.analyses.readers.curves import ReaderCurves, ReaderScore
 from interp.errors import ConfigError
 from interp.lenses.gathering import states_of
+from interp.lenses.translator import TranslatorLens
 from interp.models.loading import ModelLike, as_model
 from interp.models.readout import Readout
 from interp.results import About
@@ -74,7 +75,12 @@ def compare_readers(
     codebook = codebook_of(model, drawn.concepts, row.codebook, seed=seed)
     tokens = model.tokenize([item.text for item in drawn.items]).token_ids
     trial = Trial(model, drawn, codebook, tokens, encoder_of(codebook), seed)
-    scores = _scores(trial, chosen, [*(ARMS if readers is None else readers)], progress)
+    names = [*(ARMS if readers is None else readers)]
+    if "translator-text" in names:
+        TranslatorLens.of(
+            model, chosen
+        )  # one pass over the text fits all layers; each is read from the cache
+    scores = _scores(trial, chosen, names, progress)
     data = labelled(row, drawn.items)
     facts = {
         "name": data.name,
