@@ -211,6 +211,15 @@ class Experiment(ABC):
     def _clean_logits(self) -> Tensor:
         return self.model.logits(self.pairs.clean)
 
+    def ran(self, side: str, logits: Tensor) -> None:
+        """Keep the logits of a side that a search ran anyway, so that nothing runs it again.
+
+        Args:
+            side: ``clean`` or ``corrupt``.
+            logits: ``[pair vocab]`` after its prompts.
+        """
+        vars(self).setdefault(f"_{side}_logits", logits)
+
     @cached_property
     def targets(self) -> Targets:
         """Which tokens are right and wrong, with the logits of the clean prompts."""

@@ -54,11 +54,13 @@ class Gradients:
 
     Attributes:
         metric: ``[row]``, its value.
+        logits: ``[row vocab]``, after the last token.
         nodes: site -> ``[row pos ...]``, its value.
         gradients: site -> likewise, the metric's gradient with respect to it.
     """
 
     metric: Tensor
+    logits: Tensor
     nodes: dict[Site, Tensor]
     gradients: dict[Site, Tensor]
 
@@ -97,7 +99,8 @@ def gradients_at(
     found: Any = torch.autograd.grad(metric.sum(), list(nodes.values()), allow_unused=True)
     given = zip(nodes.items(), found, strict=True)
     slopes = {site: torch.zeros_like(node) if one is None else one for (site, node), one in given}
-    return Gradients(metric.detach(), {site: node.detach() for site, node in nodes.items()}, slopes)
+    logits = run.logits.detach()
+    return Gradients(metric.detach(), logits, {site: node.detach() for site, node in nodes.items()}, slopes)
 
 
 def first_order(

@@ -169,12 +169,15 @@ class _Sides:
         both = len(asked.directions) > 1
         other = {site: torch.zeros_like(value) for site, value in sources.items() if both}
         metric = np.zeros(len(asked.pairs))
+        logits: dict[int, Tensor] = {}
         for rows in chunks(asked):
             part = gradients_at(asked, direction, rows, self.targets, asked.carriers)
             estimates = first_order(asked, rows, part.nodes, part.gradients, sources)
             found[:, rows], metric[rows] = estimates.numpy(), part.metric.double().cpu().numpy()
+            logits.update(zip(rows, part.logits, strict=True))
             for site, kept in other.items():
                 kept[rows, : part.nodes[site].shape[1]] = part.nodes[site].to(kept)
+        asked.ran(side, torch.stack([logits[row] for row in sorted(logits)]))
         if other:
             self.read.setdefault(side, other)
         self.measured.setdefault(side, metric)
@@ -188,4 +191,5 @@ def _plain(experiment: SiteExperiment, side: str) -> tuple[Tensor, dict[Site, Te
     carriers = experiment.carriers
     run = experiment.model.run(tokens, capture=[str(site) for site in carriers], positions="all")
     assert run.logits is not None and run.activations is not None
+    experiment.ran(side, run.logits)
     return run.logits.float(), by_site(run.activations, carriers)

@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def with_adapters(hf: PreTrainedModel, folders: Sequence[str | os.PathLike[str]]
     for name, folder in zip(names, folders, strict=True):
         try:
             if outer is None:
-                outer = PeftModel.from_pretrained(hf, str(folder), adapter_name=name, is_trainable=False)
+                with _quiet():
+                    outer = PeftModel.from_pretrained(hf, str(folder), adapter_name=name, is_trainable=False)
             else:
                 outer.load_adapter(str(folder), adapter_name=name, is_trainable=False)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -86,6 +88,14 @@ def with_adapters(hf: PreTrainedModel, folders: Sequence[str | os.PathLike[str]]
     assert inner is not None
     outer.base_model.set_adapter(names)
     return inner.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what transformers says of a name that PEFT still asks for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def low_rank(
@@ -113,10 +123,7 @@ def low_rank(
     given = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=list(modules), layers_to_transform=list(layers)
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "`is_gradient_checkpointing`", FutureWarning
-        )  # PEFT asks by the old name
+    with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         outer: Any = get_peft_model(copy.deepcopy(hf), given)
     inner = without_wrapper(outer)

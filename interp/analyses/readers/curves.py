@@ -148,7 +148,8 @@ class ReaderCurves(Result):
                 row += [None if found is None else found.value, *ends]
             rows.append(tuple(row))
         note = " ".join(f"{one}: {ARMS[one].words}." for one in readers) + " Intervals: 95%, over facts."
-        return Table(name, title, tuple(columns), rows, note, shown=40)
+        ends = tuple(one for one in columns if one.endswith(("_low", "_high")))
+        return Table(name, title, tuple(columns), rows, note, shown=40, page_only=ends)
 
     def _over(self) -> Table:
         return self._table("over-lens", "What each reads over the logit lens at the same layer", "over")

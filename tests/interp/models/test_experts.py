@@ -253,7 +253,7 @@ def test_experts_as_mediators(kind: str, replacement: str) -> None:
 
 
 def test_what_is_absent_says_why() -> None:
-    assert "'mlp_out' is not available" in loaded("minimax").disabled["expert"]
+    assert "cannot be added up without 'mlp_out'" in loaded("minimax").disabled["expert"]
     with pytest.raises(SiteError, match=r"layer 0 of .* has no 'expert'; these layers have it: 1, 2\."):
         loaded("qwen2_moe").capture(IDS, "expert.0.1")
     with pytest.raises(SiteError, match=r"has experts 0\.\.3"):
