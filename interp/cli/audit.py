@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
-from interp.cli.options import COUNT, ModelSettings, RunSettings, flag
+from interp.cli.options import COUNT, ModelSettings, RunSettings, flag, layers_flag
 from interp.cli.session import Outcome
 from interp.errors import ConfigError
 
@@ -54,15 +54,7 @@ class AuditSettings(RunSettings, ModelSettings):
     reader: tuple[str, ...] = flag(
         DEFAULT, "What reads (`interp ls readers`); several by commas.", metavar="NAMES", allowed=_readers
     )
-    layers: str = flag(
-        "all",
-        "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all",
-        "--layers",
-        "--layer",
-        metavar="LAYERS",
-        allowed="20, 8,12, 8-24:4, -1, 50% or all",
-        many=True,
-    )
+    layers: str = layers_flag()
     protocol: str = flag(
         PROTOCOL,
         "What readers that are trained learn from, on the bundled model.",

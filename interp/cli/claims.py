@@ -66,10 +66,7 @@ def claims(work: Work, settings: ClaimsSettings) -> Made:
     from interp.analyses.claims.run import SIZES
 
     settings = work.sized(settings, lambda: _job(work, settings))
-    sizes = SIZES
-    if settings.limit is not None:
-        train, held, test = (max(1, round(settings.limit * share)) for share in SHARES)
-        sizes = (train, held, test)
+    sizes = settings.shared_out(SHARES) or SIZES
     result = measured(
         work.certified(),
         settings.claims,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
-from interp.cli.options import PromptSettings, choose, flag
+from interp.cli.options import PromptSettings, choose, flag, layers_flag
 from interp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,15 +41,7 @@ class LensSettings(PromptSettings):
         metavar="NAMES",
         shown=f"{ONE} for a prompt, {','.join(SEVERAL)} for many",
     )
-    layers: str = flag(
-        "all",
-        "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all",
-        "--layers",
-        "--layer",
-        metavar="LAYERS",
-        allowed="20, 8,12, 8-24:4, -1, 50% or all",
-        many=True,
-    )
+    layers: str = layers_flag()
     target: str | None = flag(
         None, "Of a patchscope: the prompt in which the state stands for '?'.", metavar="TEXT"
     )

@@ -37,6 +37,7 @@ __all__ = [
     "facts_flag",
     "flag",
     "keys",
+    "layers_flag",
     "options",
     "position",
     "read_value",
@@ -223,6 +224,19 @@ def _is_time(text: str | None) -> bool:
     return False
 
 
+def layers_flag() -> Any:
+    """The flag of the layers that are read, all where it is left out."""
+    return flag(
+        "all",
+        "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all",
+        "--layers",
+        "--layer",
+        metavar="LAYERS",
+        allowed="20, 8,12, 8-24:4, -1, 50% or all",
+        many=True,
+    )
+
+
 def facts_flag() -> Any:
     """The flag of a file of facts."""
     text = (
@@ -256,6 +270,13 @@ class SizeSettings(Settings):
         part="speed",
     )
     full: bool = flag(False, "The whole size, however long it takes.", group="Run", part="speed")
+
+    def shared_out(self, shares: tuple[float, float, float]) -> tuple[int, int, int] | None:
+        """--limit in prompts for training, validation and test, one at least of each; None without it."""
+        if self.limit is None:
+            return None
+        train, held, test = (max(1, round(self.limit * share)) for share in shares)
+        return train, held, test
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from interp.cli.frame import (
     read_gates,
     read_prompts,
 )
-from interp.cli.options import PromptSettings, choose, facts_flag, flag, position
+from interp.cli.options import PromptSettings, choose, facts_flag, flag, layers_flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, GateError, counted
 
@@ -91,15 +91,7 @@ class ProbeSettings(PromptSettings):
     exchange, push), beside random ones, and says whether the model uses them.
     """
 
-    layers: str = flag(
-        "all",
-        "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all",
-        "--layers",
-        "--layer",
-        metavar="LAYERS",
-        allowed="20, 8,12, 8-24:4, -1, 50% or all",
-        many=True,
-    )
+    layers: str = layers_flag()
     protocol: str | None = flag(
         None,
         "Read concepts with a Hyperdimensional Probe (`interp ls protocols`).",
@@ -225,9 +217,7 @@ class ProbeSettings(PromptSettings):
 
     def sizes(self) -> tuple[int, int, int] | None:
         """--limit, shared out over training, validation and test."""
-        if self.limit is None:
-            return None
-        return tuple(max(1, round(self.limit * share)) for share in SHARES)  # type: ignore[return-value]
+        return self.shared_out(SHARES)
 
 
 def plan(work: Work, settings: ProbeSettings) -> Outcome:

@@ -66,13 +66,6 @@ class SurgerySettings(RunSettings, SchemeSettings):
         """What writes, and where."""
         return f"{self.writer}-{self.layer}"
 
-    def sizes(self) -> tuple[int, int, int] | None:
-        """--limit, shared out over training, validation and test."""
-        if self.limit is None:
-            return None
-        train, held, test = (max(1, round(self.limit * share)) for share in SHARES)
-        return train, held, test
-
 
 @command(SurgerySettings, examples=EXAMPLES)
 def surgery(work: Work, settings: SurgerySettings) -> Made:
@@ -89,7 +82,7 @@ def surgery(work: Work, settings: SurgerySettings) -> Made:
         layer=one_layer(model, settings.layer),
         writer=settings.writer,
         n=settings.swaps,
-        sizes=settings.sizes(),
+        sizes=settings.shared_out(SHARES),
         world=None if settings.facts is None else read_facts(settings.facts),
         seed=settings.seed,
         progress=work.session.progress,

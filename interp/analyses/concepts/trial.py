@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "encoder_of",
     "finals_of",
     "one_first_token",
+    "preferred",
     "subject_embeddings",
     "trained_probe",
 ]
@@ -119,12 +120,31 @@ def by_translator(trial: Trial, states: Float[torch.Tensor, "example d_model"], 
         train, held = (gathered(model, [layer], [tuple(ids) for ids in part], readout) for part in parts)
         final = fit_translator(train.moments[layer], held.moments[layer])
     tokens = [ids[0] for ids in concept_tokens(model, names)]
-    home = readout.architecture.device
-    found: list[int] = []
+    return [names[at] for at in preferred(readout, final, states, tokens)]
+
+
+def preferred(
+    readout: Readout,
+    final: Callable[[torch.Tensor], torch.Tensor],
+    states: Float[torch.Tensor, "example d_model"],
+    tokens: Sequence[int],
+) -> list[int]:
+    """Which of some tokens the head prefers in each state, once it is mapped to a final one.
+
+    Args:
+        readout: of the model.
+        final: from states to final states, after the norm.
+        states: what is read.
+        tokens: the ones to choose from.
+
+    Returns:
+        Their places among ``tokens``.
+    """
+    home, found = readout.architecture.device, list[int]()
     for part in readout.parts(len(states)):
         logits = readout.of_normed(final(states[part].to(home, readout.dtype)))
-        found += logits[:, tokens].argmax(dim=1).tolist()
-    return [names[at] for at in found]
+        found += logits[:, list(tokens)].argmax(dim=1).tolist()
+    return found
 
 
 def subject_embeddings(trial: Trial) -> Float[torch.Tensor, "example d_model"]:

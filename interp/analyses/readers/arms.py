@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from interp.analyses.concepts.trial import Trial, by_lens, subject_embeddings
+from interp.analyses.concepts.trial import Trial, by_lens, preferred, subject_embeddings
 from interp.lenses.translator import TranslatorLens
 from interp.models.readout import Readout
 from probes.controls import shuffled_labels
@@ -58,12 +58,8 @@ def _translator(view: LayerView) -> list[str]:
     if view.moments is not None:
         train, held = view.moments
         final = fit_translator(train, held)
-    found: list[int] = []
-    states, home = view.tested, readout.architecture.device
-    for part in readout.parts(len(states)):
-        logits = readout.of_normed(final(states[part].to(home, readout.dtype)))
-        found += logits[:, list(view.tokens)].argmax(dim=1).tolist()
-    return [view.trial.codebook.names[at] for at in found]
+    best = preferred(readout, final, view.tested, view.tokens)
+    return [view.trial.codebook.names[at] for at in best]
 
 
 def _translator_of_text(view: LayerView) -> list[str]:

@@ -250,7 +250,7 @@ class Surgery(Result):
                 "curve",
                 data,
                 "How often the new answer comes first, by dose",
-                "Shares of the reported swaps; the dose in the table was chosen on other facts.",
+                "Shares of the reported swaps, without intervals; the dose of the table is from other facts.",
                 x="dose (1 exchanges the two concepts)",
                 y="new answer first",
                 reference=None if ceiling is None else ceiling.value,
