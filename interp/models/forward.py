@@ -13,13 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
 
 from interp.errors import ConfigError, ModelError, OutOfMemoryError
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
 from interp.models.hooks import ONE_AT_A_TIME, Frame, Stop, by_reference
 from interp.models.interventions import Intervention, Plan
-from interp.models.positions import Batch, Chosen, Positions, choose, gatherer
+from interp.models.positions import Batch, Chosen, Positions, choose, gatherer, located
 from interp.models.tokens import Tokens, pad, position_ids
 from interp.sites import Dimensions, Site
 
@@ -344,12 +345,13 @@ def run(
     dtype: torch.dtype | None,
     progress: bool,
     grad: bool,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> RawRun:
     """Run all prompts, writing some sites and reading others; see ``Model.run`` for the arguments."""
     if logits not in ("last", "all", "none"):
         raise ConfigError(f"logits {logits!r} asked; use 'last', 'all' or 'none'.")
-    chosen = choose(positions, tokens.lengths)
-    plan = Plan(interventions, dims, tokens.lengths)
+    chosen = choose(located(positions, tokens, tokenizer), tokens.lengths)
+    plan = Plan.of(interventions, dims, tokens, tokenizer)
     if grad:
         return _with_gradients(backend, tokens, sites, chosen, logits, plan)
     architecture, longest = backend.architecture, max(tokens.lengths)

@@ -121,7 +121,7 @@ def generate(
     _check(tokens, max_new_tokens, max_length, architecture.name, sites)
     wanted = _wanted(steps, max_new_tokens)
     limits = [length + max_new_tokens - 1 for length in tokens.lengths]
-    plan = Plan(interventions, dims, tokens.lengths, limits=limits)
+    plan = Plan.of(interventions, dims, tokens, tokenizer, limits=limits)
     frame = Frame(gather=_newest)
     cached = use_cache and backend.caches
     choose = _chooser(temperature, seed)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from interp.errors import DataError, SiteError
 from interp.models.hooks import Edit
-from interp.models.positions import Batch, Chosen, Positions, choose
+from interp.models.positions import Batch, Chosen, Positions, choose, located
+from interp.models.tokens import Tokens
 from interp.sites import Dimensions, Site, expand
 
 __all__ = ["Intervention", "Plan"]
@@ -51,6 +53,23 @@ class _Compiled:
 
 class Plan:
     """Interventions resolved once for all prompts, and turned into edits batch by batch."""
+
+    @classmethod
+    def of(
+        cls,
+        interventions: Sequence[Intervention],
+        dims: Dimensions,
+        tokens: Tokens,
+        tokenizer: PreTrainedTokenizerBase | None,
+        *,
+        limits: Sequence[int] | None = None,
+    ) -> Plan:
+        """Resolve interventions whose positions may be selectors of the prompts' tokens."""
+        placed = [
+            replace(one, positions=located(one.positions, tokens, tokenizer, rows=one.rows, limits=limits))
+            for one in interventions
+        ]
+        return cls(placed, dims, tokens.lengths, limits=limits)
 
     def __init__(
         self,

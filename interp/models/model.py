@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.activations import Activations
+from interp.conversations.rendering import NOTHING, Continue
 from interp.errors import SiteError, counted
 from interp.models import fingerprints, forward
 from interp.models.architecture import Architecture
@@ -185,14 +186,26 @@ class Model:
         return fingerprints.of_tokenizer(self.tokenizer)
 
     def tokenize(
-        self, prompts: Prompts, *, padding_side: str = "right", add_bos: str | bool = "auto"
+        self,
+        prompts: Prompts,
+        *,
+        padding_side: str = "right",
+        add_bos: str | bool = "auto",
+        tools: Sequence[Any] | None = None,
+        continue_: Continue = "auto",
+        options: Mapping[str, Any] = NOTHING,
     ) -> Tokens:
         """Turn prompts into the exact ids the model will see.
 
         Args:
-            prompts: texts, lists of token ids, a tokenizer's batch, or one text.
+            prompts: texts, lists of messages (a list of them is one conversation), lists of token ids, a
+                tokenizer's batch, or one text.
             padding_side: where the padded tensors have their padding; it never changes a number.
-            add_bos: "auto" does what the tokenizer does but never doubles; True ensures one; False adds none.
+            add_bos: of texts: "auto" does what the tokenizer does but never doubles; True ensures one; False
+                adds none.
+            tools: of conversations: what the chat template is told that the model may call.
+            continue_: of conversations: how they end; see ``interp.conversations.render``.
+            options: of conversations: more settings of the chat template.
 
         Raises:
             DataError: an empty or too long prompt, an id the model does not have, or no tokenizer for texts.
@@ -205,6 +218,9 @@ class Model:
             max_length=self.max_length,
             padding_side=padding_side,
             add_bos=add_bos,
+            tools=tools,
+            continue_=continue_,
+            options=options,
         )
 
     def expand(self, sites: Sites) -> list[Site]:
@@ -243,7 +259,9 @@ class Model:
         Args:
             prompts: as for ``tokenize``.
             sites: names, globs or ``Site`` values, for example ``["resid_post.*", "head.5.3"]``.
-            positions: "last", "all", an int, a slice, one int per prompt, or a boolean mask ``[batch pos]``.
+            positions: "last", "all", a selector such as "role:assistant & content" or "answer[-1]"
+                (``interp.conversations.selectors``), an int, a slice, one int or several ints per prompt, or
+                a boolean mask ``[batch pos]``.
             batch_size: prompts per pass; "auto" fills a token budget and halves it when memory runs out.
             device: where to keep the results; None leaves them where the model is.
             dtype: of the results; None keeps the model's.
@@ -320,6 +338,7 @@ class Model:
             dtype=dtype,
             progress=progress,
             grad=grad,
+            tokenizer=self.tokenizer,
         )
         activations = self.recorded(raw.tensors, tokens, raw.positions) if raw.tensors else None
         return Run(raw.logits, activations)

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from interp.conversations import Selector, parse
 from interp.errors import ConfigError, DataError, counted
+from interp.models.tokens import Tokens
 
-__all__ = ["Batch", "Chosen", "choose", "gatherer"]
+__all__ = ["Batch", "Chosen", "choose", "gatherer", "located"]
 
 Positions = Any
-"""``"last"``, ``"all"``, an int, a slice, ints per prompt, or a boolean mask ``[batch pos]``."""
-ASKED = "'last', 'all', an int, a slice, one int or several ints per prompt, or a boolean mask"
+"""``"last"``, ``"all"``, a selector, an int, a slice, ints per prompt, or a boolean mask ``[batch pos]``."""
+ASKED = "'last', 'all', a selector, an int, a slice, one int or several ints per prompt, or a boolean mask"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,40 @@ class Batch:
     def width(self) -> int:
         """Number of columns."""
         return int(self.input_ids.shape[1])
+
+
+def located(
+    positions: Positions,
+    tokens: Tokens,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    rows: Sequence[int] | None = None,
+    limits: Sequence[int] | None = None,
+) -> Positions:
+    """Positions in which a selector has become ints per prompt; all others as they are.
+
+    Args:
+        positions: as for ``choose``; a text other than "last" and "all", or a ``Selector``, is a selector
+            (``interp.conversations.selectors``).
+        tokens: the prompts.
+        tokenizer: the model's.
+        rows: of which prompts; None for all.
+        limits: per prompt of ``tokens`` its number of tokens with those still to be generated.
+
+    Returns:
+        For a selector one int per prompt where it names one token by its form (``answer[-1]``), else several.
+
+    Raises:
+        ConfigError: the text is no selector.
+        DataError: it selects nothing in a prompt.
+    """
+    if isinstance(positions, str) and positions not in ("last", "all"):
+        positions = parse(positions)
+    if not isinstance(positions, Selector):
+        return positions
+    new = [end - length for end, length in zip(limits, tokens.lengths, strict=True)] if limits else ()
+    found = positions.resolve(tokens, tokenizer, rows=rows, new=new)
+    return [row[0] for row in found] if positions.single else [list(row) for row in found]
 
 
 def choose(positions: Positions, lengths: Sequence[int], *, limits: Sequence[int] | None = None) -> Chosen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,9 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from interp.conversations import Rendered, Span, render
+from interp.conversations.messages import is_conversation
+from interp.conversations.rendering import NOTHING, Continue
 from interp.errors import ConfigError, DataError, counted
 
 __all__ = [
@@ -50,7 +53,10 @@ _SCRIPTS_WITHOUT_BLANKS = (
 )
 
 Prompts = Any
-"""Texts, lists of token ids, a batch of a tokenizer, or ``Tokens``; one text alone is one prompt."""
+"""Texts, conversations, lists of token ids, a batch of a tokenizer, or ``Tokens``; one alone is one prompt.
+
+A conversation is a list of messages ``{"role": ..., "content": ...}``; see ``interp.conversations.render``.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +69,8 @@ class Tokens:
         warnings: what a reader should know, such as a beginning-of-sequence token that was not doubled.
         padding_side: where the tensors below are padded.
         pad_id: the id that pads; masked, so it never matters.
+        spans: per prompt whose its tokens are; None where it is no conversation. () where none is.
+        offsets: per prompt the characters of its tokens in its text, likewise.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
@@ -70,6 +78,8 @@ class Tokens:
     warnings: tuple[str, ...] = ()
     padding_side: str = "right"
     pad_id: int = 0
+    spans: tuple[tuple[Span, ...] | None, ...] = ()
+    offsets: tuple[tuple[tuple[int, int], ...] | None, ...] = ()
 
     def __len__(self) -> int:
         """The number of prompts."""
@@ -124,12 +134,16 @@ def tokenize(
     max_length: int | None = None,
     padding_side: str = "right",
     add_bos: str | bool = "auto",
+    tools: Sequence[Any] | None = None,
+    continue_: Continue = "auto",
+    options: Mapping[str, Any] = NOTHING,
 ) -> Tokens:
     """Turn prompts into exact token ids.
 
     ``add_bos="auto"`` does what the tokenizer does, but looks at every prompt: a beginning-of-sequence token
     is never doubled, and an end-of-sequence token that the tokenizer would append is left out. Ids are taken
-    as they are.
+    as they are, and conversations as the tokenizer's chat template writes them: for these are ``tools``,
+    ``continue_`` and ``options``; see ``interp.conversations.render``.
 
     Raises:
         DataError: a prompt is empty, too long, or holds ids the model does not have; no tokenizer for texts.
@@ -140,19 +154,32 @@ def tokenize(
     if add_bos not in ("auto", True, False):
         raise ConfigError(f"add_bos {add_bos!r} asked; use 'auto', True or False.")
     if isinstance(prompts, Tokens):
-        tokens = Tokens(prompts.token_ids, prompts.texts, prompts.warnings, padding_side, prompts.pad_id)
+        tokens = replace(prompts, padding_side=padding_side)
     else:
         warnings: list[str] = []
         items = _as_list(prompts)
         spelled = _spelled([item for item in items if isinstance(item, str)], tokenizer)
+        chats = _rendered(items, tokenizer, tools, continue_, options, warnings)
         pairs = [
-            _one(item, number, tokenizer, add_bos, warnings, spelled) for number, item in enumerate(items)
+            (chats[number].ids, chats[number].text)
+            if number in chats
+            else _one(item, number, tokenizer, add_bos, warnings, spelled)
+            for number, item in enumerate(items)
         ]
         ids = tuple(tuple(pair[0]) for pair in pairs)
         warnings += _padded(prompts, ids, tokenizer)
         _check(ids, name, vocab_size, max_length)
         texts = tuple(_text(text, row, tokenizer) for row, text in pairs)
-        return Tokens(ids, texts, _few(warnings), padding_side, _pad_id(tokenizer, vocab_size))
+        found = [chats.get(number) for number in range(len(items))] if chats else []
+        return Tokens(
+            ids,
+            texts,
+            _few(warnings),
+            padding_side,
+            _pad_id(tokenizer, vocab_size),
+            tuple(None if one is None else one.spans for one in found),
+            tuple(None if one is None else one.offsets for one in found),
+        )
     _check(tokens.token_ids, name, vocab_size, max_length)
     return tokens
 
@@ -248,6 +275,35 @@ def _alone(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def _rendered(
+    items: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase | None,
+    tools: Sequence[Any] | None,
+    continue_: Continue,
+    options: Mapping[str, Any],
+    warnings: list[str],
+) -> dict[int, Rendered]:
+    """The conversations among some prompts, by number."""
+    found: dict[int, Rendered] = {}
+    for number, item in enumerate(items):
+        if is_conversation(item):
+            if tokenizer is None:
+                raise DataError(
+                    f"prompt {number} is a list of messages, but this model has no tokenizer. "
+                    "Give token ids, or load with tokenizer=FOLDER or tokenizer=OBJECT."
+                )
+            found[number] = render(
+                item, tokenizer, tools=tools, continue_=continue_, options=options, name=f"prompt {number}"
+            )
+            warnings += found[number].warnings
+    if not found and (tools is not None or continue_ != "auto" or options):
+        raise ConfigError(
+            "tools, continue_ and options are for conversations, and no prompt is one. Give lists of "
+            "messages."
+        )
+    return found
+
+
 def _padded(
     prompts: Prompts, rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase | None
 ) -> list[str]:
@@ -267,6 +323,10 @@ def _padded(
 
 def _as_list(prompts: Prompts) -> list[Any]:
     if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, Mapping) and "role" in prompts:
+        raise DataError("one message alone was given as prompts; put it into a list: [message].")
+    if is_conversation(prompts):
         return [prompts]
     if isinstance(prompts, Mapping) or hasattr(prompts, "input_ids"):
         return _from_batch(prompts)
@@ -322,7 +382,9 @@ def _one(
     if not isinstance(item, Sequence) or not all(
         isinstance(i, int) and not isinstance(i, bool) for i in item
     ):
-        raise DataError(f"prompt {number} is a {type(item).__name__}; give a text or a list of token ids.")
+        raise DataError(
+            f"prompt {number} is a {type(item).__name__}; give a text, a list of messages or of token ids."
+        )
     ids = list(item)
     if tokenizer is not None:
         _warn_bos(ids, number, tokenizer, warnings)

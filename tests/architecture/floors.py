@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "interp.runs": 1,
     "interp._version": 0,
     "interp._lazy": 0,
+    "interp.conversations": 0,
     "interp.errors": 0,
     "interp.paths": 0,
     "interp.sites": 0,
