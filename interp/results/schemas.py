@@ -31,6 +31,7 @@ SCHEMAS: dict[str, str] = {
     "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
     "interp.readers/1": "interp.analyses.readers.curves:ReaderCurves",
+    "interp.steering/1": "interp.analyses.steering.result:SteeringResult",
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
     "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
 }

@@ -19,6 +19,7 @@ FLOORS: dict[str, int] = {
     "interp.quantization.comparison": 3,
     "interp.lenses": 2,
     "interp.mediation": 2,
+    "interp.steering": 2,
     "interp.quantization": 2,
     "interp.tasks": 2,
     "interp.models": 1,
@@ -39,13 +40,15 @@ FLOORS: dict[str, int] = {
     "probes.statistics": 0,
     "probes.vsa": 0,
 }
-DOORS = {"interp.quantization": 3}
+DOORS = {"interp.quantization": 3, "interp.steering": 4}
 """A package whose own ``__init__`` offers more than its modules may import: that file alone stands here."""
 SEES_BOTH = (
     "interp.cli",
     "interp.analyses",
     "interp.lenses.translator",
     "interp.lenses.gathering",
+    "interp.steering.methods",
+    "interp.steering.fitting",
     "interp.__main__",
 )
 
@@ -57,7 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "nnsight": ("interp.models.backends.nnsight",),
     "torchao": ("interp.quantization.libraries",),
     "bitsandbytes": ("interp.quantization.libraries",),
-    "gguf": ("interp.quantization.libraries", "interp.models.gguf"),
+    "gguf": ("interp.quantization.libraries", "interp.models.gguf", "interp.steering.control_vectors"),
     "accelerate": ("interp.models",),
     "peft": ("interp.models.peft_adapters",),
     "gptqmodel": ("interp.quantization.libraries",),

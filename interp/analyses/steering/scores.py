@@ -1,0 +1,345 @@
+"""The table of scores: what steering is to move, prompt by prompt. A new one is a class and a row."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from interp.analyses.steering.measuring import Change, Row, log_probabilities, rows_of
+from interp.errors import ConfigError, DataError, counted
+from interp.models.model import Model
+from interp.models.tokens import continuations
+from interp.sites import Site
+from interp.steering.fitting import Prompt, under
+from interp.steering.vector import Vector
+from probes import Probe
+
+__all__ = ["SCORES", "Lexicon", "LogOdds", "ProbeScore", "Score", "Texts", "Words"]
+
+Values = Float[np.ndarray, " item"]
+FEWEST = 4
+OPENING = 6
+"""Words of a text with which a continuation to look at begins."""
+
+
+class Score(ABC):
+    """What is measured of each item, with and without a vector.
+
+    Attributes:
+        kind: the name that users type.
+        unit: of the values.
+        share: whether values lie between 0 and 1.
+    """
+
+    kind: ClassVar[str]
+    unit: ClassVar[str]
+    share: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def items(self) -> tuple[Prompt, ...]:
+        """What is measured: none of it may have been fitted on."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """What it is, in a sentence such as "... rises by"."""
+
+    @abstractmethod
+    def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
+        """The score of every item.
+
+        Args:
+            model: what is run.
+            change: what is written meanwhile.
+            instruction: what every prompt is put under; "" for none.
+        """
+
+    @property
+    def openings(self) -> tuple[Prompt, ...]:
+        """What texts to look at begin with."""
+        return self.items
+
+    def check(self, model: Model, vector: Vector) -> None:
+        """Refuse what this score cannot tell of a vector, and too few items.
+
+        Raises:
+            DataError: fewer than 4 items.
+        """
+        if len(self.items) < FEWEST:
+            raise DataError(
+                f"{counted(len(self.items), 'prompt')} to evaluate on; {FEWEST} are the fewest that an "
+                "interval can be had from. Give more."
+            )
+
+
+def _instructed(prompts: Sequence[Prompt], instruction: str) -> list[Prompt]:
+    return [under(instruction, one) for one in prompts] if instruction else list(prompts)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Texts(Score):
+    """How much likelier held-out texts of one side are than those of the other, by token.
+
+    The mean log-probability of a token of the positive text, less that of the negative one.
+
+    Attributes:
+        positive: texts that have what is steered towards.
+        negative: one for each that has not.
+    """
+
+    kind: ClassVar[str] = "texts"
+    unit: ClassVar[str] = "nats per token"
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse sides of two lengths.
+
+        Raises:
+            DataError: saying how many there are.
+        """
+        if len(self.positive) != len(self.negative):
+            raise DataError(
+                f"{counted(len(self.positive), 'positive text')} and {len(self.negative)} negative; the "
+                "score 'texts' compares pairs: give one for each."
+            )
+
+    @property
+    def items(self) -> tuple[Prompt, ...]:
+        """The positive texts."""
+        return self.positive
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        return "the log-probability of held-out positive texts less that of negative ones"
+
+    @property
+    def openings(self) -> tuple[Prompt, ...]:
+        """The first words of the negative texts."""
+        return tuple(" ".join(one.split()[:OPENING]) for one in self.negative)
+
+    def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
+        """The difference of each pair."""
+        rows = rows_of(model, (*self.positive, *self.negative), instruction)
+        means = [float(one.mean()) for one in log_probabilities(model, rows, change)]
+        n = len(self.positive)
+        return np.array(means[:n]) - np.array(means[n:])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LogOdds(Score):
+    """The log-odds of some next words over others.
+
+    Attributes:
+        prompts: texts or conversations.
+        targets: words whose first tokens are wanted; with the blank before them where one belongs there.
+        against: words that are not; every other token where there are none.
+    """
+
+    kind: ClassVar[str] = "log-odds"
+    unit: ClassVar[str] = "nats"
+    prompts: tuple[Prompt, ...]
+    targets: tuple[str, ...]
+    against: tuple[str, ...] = ()
+
+    @property
+    def items(self) -> tuple[Prompt, ...]:
+        """The prompts."""
+        return self.prompts
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        other = f" over {_listed(self.against)}" if self.against else ""
+        return f"the log-odds of {_listed(self.targets)}{other} as the next word"
+
+    def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
+        """The log-odds after each prompt."""
+        up = _first_tokens(model, self.targets)
+        down = [one for one in _first_tokens(model, self.against) if one not in up]
+        if self.against and not down:
+            raise DataError(
+                f"{_listed(self.targets)} and {_listed(self.against)} begin with the same tokens; give other "
+                "words."
+            )
+        logits = model.run(_instructed(self.prompts, instruction), interventions=change).logits
+        assert logits is not None
+        logs = logits.double().log_softmax(dim=1).cpu()
+        wanted = logs[:, up].logsumexp(dim=1)
+        other = logs[:, down].logsumexp(dim=1) if down else torch.log1p(-wanted.exp().clamp(max=1 - 1e-15))
+        return (wanted - other).numpy()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Words(Score):
+    """The log-probability that one of some whole words comes next.
+
+    Attributes:
+        prompts: texts.
+        targets: the words.
+    """
+
+    kind: ClassVar[str] = "words"
+    unit: ClassVar[str] = "nats"
+    prompts: tuple[Prompt, ...]
+    targets: tuple[str, ...]
+
+    @property
+    def items(self) -> tuple[Prompt, ...]:
+        """The prompts."""
+        return self.prompts
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        return f"the log-probability that {_listed(self.targets)} comes next"
+
+    def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
+        """The log-probability after each prompt."""
+        given = model.tokenize(_instructed(self.prompts, instruction))
+        rows: list[Row] = []
+        for text, ids in zip(given.texts, given.token_ids, strict=True):
+            rows += [((*ids, *more), len(ids)) for more in _tokens(model, text, ids, self.targets)]
+        found = torch.tensor([float(one.sum()) for one in log_probabilities(model, rows, change)])
+        return found.double().reshape(len(given), -1).logsumexp(dim=1).numpy()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Lexicon(Score):
+    """The share of the words of sampled continuations that are in a lexicon.
+
+    Attributes:
+        prompts: texts or conversations.
+        lexicon: words, in any case.
+        max_new_tokens: of each continuation.
+        temperature: of the draws; 0 takes the likeliest token.
+        seed: of the draws.
+    """
+
+    kind: ClassVar[str] = "lexicon"
+    unit: ClassVar[str] = ""
+    share: ClassVar[bool] = True
+    prompts: tuple[Prompt, ...]
+    lexicon: tuple[str, ...]
+    max_new_tokens: int = 24
+    temperature: float = 1.0
+    seed: int = 0
+
+    @property
+    def items(self) -> tuple[Prompt, ...]:
+        """The prompts."""
+        return self.prompts
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        return f"the share of words of sampled text that are among {_listed(self.lexicon)}"
+
+    def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
+        """The share in the continuation of each prompt; 0 of a text without a word."""
+        made = model.generate(
+            _instructed(self.prompts, instruction),
+            max_new_tokens=self.max_new_tokens,
+            interventions=change,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+        known = {word.strip().casefold() for word in self.lexicon}
+        found = [re.findall(r"[^\W\d_]+", text.casefold()) for text in made.texts]
+        return np.array([sum(word in known for word in row) / max(1, len(row)) for row in found])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ProbeScore(Score):
+    """What a probe of a later layer says: its score of the second class, at the last token.
+
+    Attributes:
+        prompts: texts or conversations.
+        probe: fitted, of two classes or with one output.
+        site: where it reads; later than the vector.
+    """
+
+    kind: ClassVar[str] = "probe"
+    unit: ClassVar[str] = ""
+    prompts: tuple[Prompt, ...]
+    probe: Probe
+    site: str
+
+    @property
+    def items(self) -> tuple[Prompt, ...]:
+        """The prompts."""
+        return self.prompts
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        return f"the score of a probe at {self.site}"
+
+    def check(self, model: Model, vector: Vector) -> None:
+        """Refuse a probe that reads where the vector is added, or before.
+
+        Raises:
+            ConfigError: naming both sites.
+        """
+        super().check(model, vector)
+        first = min(map(Site.parse, vector.sites))
+        if not first < Site.parse(self.site):
+            raise ConfigError(
+                f"the probe reads {self.site}, and the vector is added at {first}: there it would read the "
+                f"vector itself. Fit a probe at a later layer, such as resid_post.{model.n_layers - 1}."
+            )
+
+    def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
+        """The score at each prompt."""
+        run = model.run(
+            _instructed(self.prompts, instruction),
+            interventions=change,
+            capture=self.site,
+            logits="none",
+            device="cpu",
+            dtype=torch.float32,
+        )
+        assert run.activations is not None
+        reader: Any = self.probe
+        found = np.asarray(reader.decision_function(run.activations[self.site].numpy()), dtype=np.float64)
+        if found.ndim == 2:
+            found = found[:, -1] - found[:, 0] if found.shape[1] > 1 else found[:, 0]
+        return found
+
+
+SCORES: dict[str, type[Score]] = {row.kind: row for row in (Texts, LogOdds, Words, Lexicon, ProbeScore)}
+"""Name -> class."""
+
+
+def _listed(words: Sequence[str]) -> str:
+    shown = ", ".join(repr(word.strip()) for word in words[:3])
+    return shown + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+
+
+def _tokens(model: Model, text: str, ids: Sequence[int], words: Sequence[str]) -> list[tuple[int, ...]]:
+    if model.tokenizer is None:
+        raise DataError(f"words were given, but {model.name!r} has no tokenizer.")
+    if not words:
+        raise DataError("no words to score; give some, such as (' sea', ' ship').")
+    return continuations(text, ids, list(words), model.tokenizer, vocab_size=model.vocab_size)
+
+
+def _first_tokens(model: Model, words: Sequence[str]) -> list[int]:
+    if not words:
+        return []
+    before = model.tokenize(["the"])
+    return sorted({ids[0] for ids in _tokens(model, "the", before.token_ids[0], words)})
