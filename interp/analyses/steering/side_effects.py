@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.analyses.steering.measuring import Change, Row, logs_of, prefixed, rows_of
-from interp.errors import DataError
+from interp.errors import DataError, counted
 from interp.lenses.texts import drawn
 from interp.models.answers import score
 from interp.models.model import Model
@@ -97,21 +97,23 @@ class Bystanders:
         )
         rows = tuple(rows_of(model, [text for text in texts if len(text) > 1]))
         if len(rows) < 4:
-            raise DataError(f"{len(rows)} neutral texts; give 4 or more, half of which choose the dose.")
+            raise DataError(
+                f"{counted(len(rows), 'neutral text')}; give 4 or more, half of which choose the dose."
+            )
         logs = dict(logs_of(model, rows))
         order = np.random.default_rng(seed).permutation(len(rows))
         choosing = np.zeros(len(rows), dtype=bool)
         choosing[order[: len(rows) // 2]] = True
         questions = _questions(model, task, seed)
-        what = f"{len(rows)} texts {'drawn from the model itself' if own else 'that were given'}"
+        what = f"{counted(len(rows), 'text')} {'drawn from the model itself' if own else 'that were given'}"
         warnings = () if questions else (_NO_TASK,)
         if task is not None and not questions:
             raise DataError(
-                f"{model.name!r} answers none of the {len(task)} prompts of the task right, so that nothing "
+                f"{model.name!r} answers none of {counted(len(task), 'prompt')} of the task right, so that nothing "
                 "can be lost; give others."
             )
         if questions:
-            what += f"; {len(questions)} prompts with answers that the model gives"
+            what += f"; {counted(len(questions), 'prompt')} with answers that the model gives"
         kept = tuple(logs[at].cpu() for at in range(len(rows)))
         return cls(model, rows, kept, questions, choosing, what, warnings)
 
