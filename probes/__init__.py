@@ -6,7 +6,7 @@ torch nor NumPy.
     >>> import probes
     >>> sorted(probes.PROBES)
     ['hyperdimensional', 'lda', 'linear-regression', 'logistic', 'mean-difference', 'mlp', 'multi-label',
-    'nearest-centroid', 'ridge', 'ridge-regression', 'whitened-mean-difference']
+    'nearest-centroid', 'ridge', 'ridge-regression', 'sequence', 'whitened-mean-difference']
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from probes.linear import RidgeRegressionProbe as RidgeRegressionProbe
     from probes.linear import WhitenedMeanDifferenceProbe as WhitenedMeanDifferenceProbe
     from probes.perceptron import MLPProbe as MLPProbe
+    from probes.pooling import Sequences as Sequences
+    from probes.sequences import SequenceProbe as SequenceProbe
     from probes.table import PROBES as PROBES
 
 __getattr__, __dir__, __all__ = exports(__name__)

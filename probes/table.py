@@ -21,8 +21,8 @@ class ProbeRow:
         probabilities: whether it has ``predict_proba``.
         most_classes: how many classes it can tell apart; ``None`` for any number.
         seeded: whether it makes random choices (the folds of an inner cross-validation), and so takes a seed.
-        target: what it reads: ``class`` (one label), ``labels`` (several), ``number``, or ``concept`` (one
-            name of a codebook).
+        target: what it reads: ``class`` (one label), ``sequence`` (one label of many tokens), ``labels``
+            (several), ``number``, or ``concept`` (one name of a codebook).
     """
 
     name: str
@@ -93,6 +93,15 @@ _ROWS = (
         "a perceptron with one hidden layer, stopped early on held-out data",
         probabilities=True,
         seeded=True,
+    ),
+    ProbeRow(
+        "sequence",
+        "probes.sequences",
+        "SequenceProbe",
+        "a linear probe at every selected token of a sequence, its scores pooled to one",
+        probabilities=True,
+        seeded=True,
+        target="sequence",
     ),
     ProbeRow(
         "multi-label",

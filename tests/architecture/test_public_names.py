@@ -44,6 +44,8 @@ NAMES = {
         "ProbeFileError",
         "RidgeProbe",
         "RidgeRegressionProbe",
+        "SequenceProbe",
+        "Sequences",
         "WhitenedMeanDifferenceProbe",
         "controls",
         "evaluation",

@@ -144,6 +144,7 @@ PROBES: Calls = {
         f"probes.{row.class_name}": lambda g, row=row: row.create().fit(g.X, targets(g, row.target))
         for row in probes.PROBES.values()
     },
+    "probes.Sequences": lambda g: probes.Sequences.of(g.X[:, None]),
     "probes.load": lambda g: probes.load("no such folder"),
     "probes.controls.bag_of_tokens": lambda g: controls.bag_of_tokens(g.states.token_ids),
     "probes.controls.control_task_labels": lambda g: controls.control_task_labels(g.groups, g.y),
@@ -210,7 +211,7 @@ LEFT_OUT = {
 
 
 def targets(g: SimpleNamespace, kind: str) -> Any:
-    if kind in ("class", "concept"):
+    if kind in ("class", "sequence", "concept"):
         return g.y
     return np.array([[label == name for name in g.book.names] for label in g.y]).astype(
         int if kind == "labels" else float

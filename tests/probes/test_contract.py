@@ -16,14 +16,15 @@ from probes import NotFittedError, Probe, load
 from probes.table import PROBES
 
 KINDS = tuple(PROBES)
-CLASSES = tuple(name for name, row in PROBES.items() if row.target in ("class", "concept"))
+CLASSES = tuple(name for name, row in PROBES.items() if row.target in ("class", "sequence", "concept"))
 Targets = dict[str, Any]
 
 
 def targets(y: np.ndarray) -> Targets:
     """The same truth in the form each kind of probe learns: a label, a number, several labels."""
     yes = (y == "dog").astype(np.int64)
-    return {"class": y, "concept": y, "number": yes * 2.5 - 1, "labels": np.stack([yes, 1 - yes], axis=1)}
+    labels = dict.fromkeys(("class", "sequence", "concept"), y)
+    return labels | {"number": yes * 2.5 - 1, "labels": np.stack([yes, 1 - yes], axis=1)}
 
 
 def wanted(probe: Probe, y: np.ndarray) -> Any:

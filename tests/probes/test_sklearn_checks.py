@@ -23,6 +23,7 @@ CLASSES = (
 )
 NUMBERS = ("linear-regression", "ridge-regression")
 OTHERS = {
+    "sequence": "reads sequences; of one token each it is its base probe, which is checked",
     "multi-label": "learns [example label] of 0 and 1; the checks give one label per example",
     "hyperdimensional": "built on torch; its own contract checks cover it",
 }

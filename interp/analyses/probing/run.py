@@ -34,7 +34,11 @@ from probes.table import PROBES
 
 __all__ = ["check_kind", "probe"]
 
-TARGETS = {"number": "numbers", "labels": "several labels per example"}
+TARGETS = {
+    "number": "numbers",
+    "labels": "several labels per example",
+    "sequence": "several tokens of a prompt (give a pooling, and a kind that reads one label)",
+}
 DEFAULT_CONTROLS = ("shuffled", "random-weights", "bag-of-tokens", "majority")
 
 
