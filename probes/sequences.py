@@ -102,7 +102,7 @@ class SequenceProbe(Probe):
                 that differ.
         """
         check_seed(self.get_params())
-        pooling, data = self._checked(), _sequences(X)
+        pooling, data = self.check(), _sequences(X)
         labels = as_labels(y, len(data))
         classes = np.unique(labels)
         if len(classes) < 2:
@@ -123,7 +123,12 @@ class SequenceProbe(Probe):
             self._fit_learned(pooling, data, labels, units, later)
         return self
 
-    def _checked(self) -> Pooling:
+    def check(self) -> Pooling:
+        """Read the pooling, and refuse a base that cannot learn through it.
+
+        Raises:
+            ValueError: naming what is allowed.
+        """
         pooling = read_pooling(self.pooling)
         row = PROBES.get(self.base)
         if row is None or not issubclass(row.load(), LinearProbe):

@@ -82,6 +82,16 @@ def probes() -> list[dict[str, Any]]:
     ]
 
 
+def poolings() -> list[dict[str, Any]]:
+    """List how scores of several tokens become one."""
+    from probes.pooling import POOLINGS
+
+    return [
+        {"pooling": f"{row.name}[:{row.size}]" if row.size else row.name, "description": row.description}
+        for row in POOLINGS.values()
+    ]
+
+
 def runs() -> list[dict[str, Any]]:
     """List the runs in ./runs, newest first."""
     from interp.runs import listing
@@ -221,6 +231,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "lenses": lenses,
     "readers": readers,
     "probes": probes,
+    "poolings": poolings,
     "runs": runs,
 }
 

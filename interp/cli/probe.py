@@ -40,6 +40,7 @@ EXAMPLES = (
     "interp probe --model smollm2 --encoders all --layers 12-28:4",
     "interp probe --layers all --protocol concept-disjoint",
     "interp probe --model gpt2 --layer 50% --facts capitals.csv",
+    "interp probe --layer 20 --data reviews.csv --positions all --pooling max",
     "interp probe --layer 20 --causal",
     "interp probe --layer 20 --json | python -m json.tool",
 )
@@ -125,6 +126,17 @@ class ProbeSettings(PromptSettings):
         "The token to read in each prompt: last, or an index (-2 is the second last).",
         metavar="WHICH",
     )
+    positions: str | None = flag(
+        None,
+        "Several tokens of each prompt, with --pooling: all, or a selector such as 'role:assistant'.",
+        metavar="SELECTOR",
+    )
+    pooling: str | None = flag(
+        None,
+        "How the scores of several tokens become one, such as max (`interp ls poolings`).",
+        metavar="NAME",
+        shown="mean with --positions",
+    )
     controls: tuple[str, ...] | None = flag(
         None,
         "What the probe is measured against.",
@@ -151,8 +163,14 @@ class ProbeSettings(PromptSettings):
                 raise ConfigError("--encoder is for concepts: leave --task, --data and --kind out.")
             from interp.analyses.causal import check_directions
             from interp.analyses.probing import check_kind
+            from interp.analyses.probing.several_tokens import check_pooling
 
             check_kind(self.kind or KIND)
+            check_pooling(self.pooled, self.kind or KIND, reference=False)
+            if self.pooled and self.position != "last":
+                raise ConfigError("--position is one token, --positions are several. Give one of them.")
+            if self.pooled and self.causal:
+                raise ConfigError("--causal changes one token: leave --positions and --pooling out.")
             if self.causal:
                 check_directions(self.kind or KIND)
         if self.encoders is not None and (self.concepts is None or self.causal or self.controls):
@@ -162,6 +180,10 @@ class ProbeSettings(PromptSettings):
             )
         if self.concepts is None:
             return
+        if self.pooled:
+            raise ConfigError(
+                "--positions and --pooling are for a label: give --task or --data, or leave them out."
+            )
         if self.task or self.data:
             raise ConfigError("--protocol has its own prompts: leave --task and --data out.")
         if self.kind not in (None, "hyperdimensional"):
@@ -206,6 +228,11 @@ class ProbeSettings(PromptSettings):
         from interp.tasks import read_facts
 
         return None if self.facts is None else read_facts(self.facts)
+
+    @property
+    def pooled(self) -> str:
+        """The pooling of several tokens; "" where one is read."""
+        return self.pooling or ("mean" if self.positions is not None else "")
 
     def where(self) -> str | int:
         """The token that is read."""
@@ -300,7 +327,8 @@ def _label(work: Work, settings: ProbeSettings) -> Made:
         data,
         layers=settings.layers,
         kind=kind,
-        position=settings.where(),
+        position=(settings.positions or "all") if settings.pooled else settings.where(),
+        pooling=settings.pooled,
         seed=settings.seed,
         controls=names,
         batch_size=settings.batch_size,

@@ -35,6 +35,7 @@ from interp.tasks import Labelled
 from probes.base import Probe
 from probes.cards import ProbeCard
 from probes.evaluation import Audit, Split, majority_label, right
+from probes.pooling import POOLINGS
 from probes.statistics import Estimate
 from probes.table import PROBES
 
@@ -73,7 +74,8 @@ class ProbeResult(Result):
         data: the prompts and labels.
         split: which of them were for fitting, choosing and reporting.
         kind: the kind of probe.
-        position: the token it reads.
+        position: the token it reads, or the tokens.
+        pooling: of several tokens, how their scores become one (:data:`probes.pooling.POOLINGS`).
         layer: the layer chosen.
         selection: how it was chosen, in words.
         scores: the probe and every control on test; at the chosen layer all of them, at the other layers the
@@ -94,6 +96,7 @@ class ProbeResult(Result):
     split: Split
     kind: str
     position: str | int
+    pooling: str = ""
     layer: int
     selection: str
     scores: tuple[Score, ...]
@@ -208,6 +211,8 @@ class ProbeResult(Result):
         """The prompts, the model, the probe, the split, the controls and the audit."""
         data, model, split = self.data, self.about.model, self.split
         where = "the last token" if self.position == "last" else f"token {self.position}"
+        if self.pooling:
+            where = f"the tokens {str(self.position)!r}"
         after = (
             f"layer {self.layer}"
             if len(self.layers) == 1
@@ -219,7 +224,7 @@ class ProbeResult(Result):
             f"({data.description}) "
             f"were run through {model.get('name', 'a model')} ({model.get('weights', '')} weights). At "
             f"{where} of each prompt the residual stream after {after} was read, and a {self.kind} probe "
-            f"({PROBES[self.kind].description}) was trained to tell the label.",
+            f"({PROBES[self.kind].description}) was trained to tell the label{self._pooled()}.",
             f"It was fitted on {counted(len(split.train), 'prompt')}, its settings were chosen on "
             f"{len(split.validation):,} others, and it was tested once on "
             f"{counted(len(split.test), 'prompt')} in "
@@ -308,6 +313,14 @@ class ProbeResult(Result):
         return tuple(f"causal test: {text}" for text in (*self.causal.cautions(), *self.causal.warnings))
 
     # Parts of it ------------------------------------------------------------------------------------------
+
+    def _pooled(self) -> str:
+        row = POOLINGS[self.pooling.partition(":")[0]] if self.pooling else None
+        return (
+            f"; the scores of a prompt's tokens became one by {self.pooling} ({row.description})"
+            if row
+            else ""
+        )
 
     def _n(self) -> str:
         return f"{counted(self.accuracy.n, 'test prompt')} in {counted(self.accuracy.n_groups, 'group')}"
@@ -429,7 +442,7 @@ def _card(result: ProbeResult, layer: int) -> ProbeCard:
         fingerprint=model["fingerprint"],
         scheme=model["scheme"],
         site=f"resid_post.{layer}",
-        positions=str(result.position),
+        positions=f"{result.position}, {result.pooling}" if result.pooling else str(result.position),
         tokenizer=model["tokenizer_fingerprint"],
         data=result.data.name,
         data_hash=result.data.fingerprint,

@@ -16,6 +16,13 @@ from interp.analyses.multiple_comparisons import Looks, audited, leak_note, many
 from interp.analyses.probing.carried import carried
 from interp.analyses.probing.result import ProbeResult
 from interp.analyses.probing.scores import CONTROLS, Score
+from interp.analyses.probing.several_tokens import (
+    check_pooling,
+    last_read,
+    mean_states,
+    sequence_probe,
+    sequences_of,
+)
 from interp.analyses.probing.splitting import check_labels, split_of, warnings_of
 from interp.analyses.representation_similarity import row_cosine
 from interp.errors import ConfigError, DataError, counted
@@ -29,6 +36,7 @@ from probes.base import Probe
 from probes.controls import bag_of_tokens, length_only, shuffled_labels
 from probes.evaluation import Audit, Split, accuracy, majority_label, right
 from probes.linear import LinearProbe
+from probes.pooling import Sequences
 from probes.statistics import paired_difference
 from probes.table import PROBES
 
@@ -48,7 +56,8 @@ def probe(
     *,
     layers: str | int | Sequence[int] = "all",
     kind: str = "logistic",
-    position: str | int = "last",
+    position: Any = "last",
+    pooling: str = "",
     seed: int = 0,
     controls: Collection[str] = DEFAULT_CONTROLS,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
@@ -65,7 +74,9 @@ def probe(
         layers: which blocks' ``resid_post``, in the layer grammar (``20``, ``8-24:4``, ``50%``, ``all``). Of
             several, one is chosen on the validation split.
         kind: a key of :data:`probes.PROBES`.
-        position: "last", or the index of a token that every prompt has.
+        position: "last", or the index of a token that every prompt has; with ``pooling`` any positions that
+            ``Model.capture`` takes.
+        pooling: how the scores of several tokens become one, a name of :data:`probes.pooling.POOLINGS`.
         seed: of the split, the shuffling, inner folds and the intervals.
         controls: keys of ``CONTROLS``.
         fractions: of groups, for train, validation and test, where the data has no splits.
@@ -91,6 +102,7 @@ def probe(
     model = as_model(model)
     _check_choices(kind, controls, data)
     check_labels(data)
+    check_pooling(pooling, kind, reference=reference is not None)
     chosen = _layers(layers, model)
     split, notes = split_of(data, fractions, seed)
     if len(chosen) > 1 and not len(split.validation):
@@ -98,14 +110,18 @@ def probe(
             "several layers need a validation split to choose from; give the validation fraction a share."
         )
     leakage = audited(data.texts, data.labels, split, groups=data.groups)
-    job = Job(data, split, kind, position, seed, leakage, notes)
+    job = Job(data, split, kind, position, seed, leakage, notes, pooling)
     if reference is not None:
         check_reference(reference, model, job, chosen)
     tokens = model.tokenize(list(data.texts))
     first = "embed" if "embedding" in controls else ""
-    acts = captured(model, tokens, data, chosen, position, batch_size, progress, first=first)
+    acts = captured(
+        model, tokens, data, chosen, position, batch_size, progress, first=first, several=bool(pooling)
+    )
     twin = untrained_twin(model, random_model, acts) if "random-weights" in controls else None
-    others = twin and captured(twin, tokens, data, chosen, position, batch_size, progress)
+    others = twin and captured(
+        twin, tokens, data, chosen, position, batch_size, progress, several=bool(pooling)
+    )
     if reference is None:
         return job.result(model, acts, chosen, controls, others=others, progress=progress)
     like, at = reference.probes, reference.layer
@@ -137,10 +153,15 @@ class Job:
     data: Labelled
     split: Split
     kind: str
-    position: str | int
+    position: Any
     seed: int
     leakage: Audit
     notes: tuple[str, ...] = ()
+    pooling: str = ""
+
+    def states(self, acts: Activations, site: str) -> Any:
+        """What a probe is given of a site: ``[example dim]`` at one token, sequences of several."""
+        return sequences_of(acts, site) if self.pooling else acts[site]
 
     def result(
         self,
@@ -167,13 +188,13 @@ class Job:
             progress: show a progress bar.
         """
         given, shown = like or {}, tqdm(layers, desc="probes", disable=not progress)
-        readings = {at: self.read(acts[f"resid_post.{at}"], like=given.get(at)) for at in shown}
+        readings = {at: self.read(self.states(acts, f"resid_post.{at}"), like=given.get(at)) for at in shown}
         best = max(layers, key=lambda at: readings[at].validation or 0.0) if layer is None else layer
         scores: list[Score] = []
         for at, reading in readings.items():
             scores.append(self.score(at, "probe", reading))
             if others is not None:
-                untrained = self.read(others[f"resid_post.{at}"])
+                untrained = self.read(self.states(others, f"resid_post.{at}"))
                 scores.append(self.score(at, "random-weights", untrained, against=reading))
         names = [name for name in controls if name != "random-weights"]
         scores += self.controls(best, readings[best], acts, names)
@@ -196,7 +217,7 @@ class Job:
         """Fit a probe on the training rows of ``X`` and let it read every row.
 
         Args:
-            X: ``[example dim]``, one row per prompt.
+            X: ``[example dim]``, one row per prompt; or sequences.
             labels: what to train (and choose the penalty) on, instead of the true labels.
             kind: another kind of probe than the analysis's.
             like: a fitted probe whose settings and penalty are used.
@@ -207,6 +228,8 @@ class Job:
         groups = [self.data.groups[i] for i in train]
         later = (X[held], targets[held]) if len(held) else None
         empty = row.create(seed=self.seed) if like is None else refitted_alike(like)
+        if isinstance(X, Sequences) and like is None:
+            empty = sequence_probe(self.pooling, row.name, seed=self.seed)
         fitted = empty.fit(X[train], targets[train], groups=groups, validation=later)
         predicted = tuple(fitted.predict(X).tolist())
         sure = (
@@ -236,7 +259,7 @@ class Job:
     def controls(self, layer: int, reading: Reading, acts: Activations, names: Sequence[str]) -> list[Score]:
         """Score the controls at the chosen layer, and chance."""
         scores = [
-            self._shuffled(layer, reading, acts[f"resid_post.{layer}"])
+            self._shuffled(layer, reading, self.states(acts, f"resid_post.{layer}"))
             if name == "shuffled"
             else self.score(layer, name, self._control(name, layer, acts), against=reading)
             for name in names
@@ -244,13 +267,13 @@ class Job:
         return [*scores, Score(layer, "chance", 1 / len(set(self.data.labels)))]
 
     def _control(self, name: str, layer: int, acts: Activations) -> Reading:
-        seen = [ids[: at + 1] for ids, at in zip(acts.token_ids, acts.positions, strict=True)]
+        seen = [ids[: at + 1] for ids, at in zip(acts.token_ids, last_read(acts), strict=True)]
         match name:
             case "bag-of-tokens":
                 known = sorted({token for i in self.split.train for token in seen[i]})
                 return self.read(bag_of_tokens(seen, vocabulary=known), kind="logistic")
             case "embedding":
-                return self.read(acts["embed"])
+                return self.read(self.states(acts, "embed"))
             case "length":
                 return self.read(length_only(seen), kind="logistic")
             case _:
@@ -338,13 +361,14 @@ def captured(
     tokens: Tokens,
     data: Labelled,
     layers: Sequence[int],
-    position: str | int,
+    position: Any,
     batch_size: str | int,
     progress: bool,
     *,
     first: str = "",
+    several: bool = False,
 ) -> Activations:
-    """Read one token of every prompt at every layer (and at the site ``first``), in float32 on the CPU.
+    """Read one token of every prompt, or several, at every layer (and at ``first``), in float32 on the CPU.
 
     Raises:
         ConfigError: a position that names several tokens.
@@ -360,9 +384,10 @@ def captured(
         dtype=torch.float32,
         progress=progress,
     )
-    if not acts.single:
+    if not acts.single and not several:
         raise ConfigError(
-            f"position {position!r} asked; a probe reads one token: 'last', or an index such as 0 or -2."
+            f"position {position!r} asked; a probe reads one token, 'last' or an index such as 0 or -2; "
+            "of several give a pooling too, such as mean or max."
         )
     for site, tensor in acts.items():
         _check_finite(tensor, site, data, model)
@@ -370,7 +395,7 @@ def captured(
 
 
 def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model) -> None:
-    wrong = (~torch.isfinite(tensor)).any(dim=1).nonzero()
+    wrong = (~torch.isfinite(tensor)).flatten(1).any(dim=1).nonzero()
     if len(wrong):
         row = int(wrong[0])
         raise DataError(
@@ -464,7 +489,8 @@ def _result(
         data=job.data,
         split=job.split,
         kind=job.kind,
-        position=job.position,
+        position=job.position if isinstance(job.position, str | int) else "as given",
+        pooling=job.pooling,
         layer=layer,
         selection=selection,
         scores=tuple(scores),
@@ -474,7 +500,7 @@ def _result(
         guessing=job.guessing(best),
         leakage=job.leakage,
         looks=job.looks(readings),
-        states=acts[f"resid_post.{layer}"][job.split.test],
+        states=_kept(job, best.probe, acts, f"resid_post.{layer}"),
         about=About(
             model={**model.described, "revision": str(getattr(model.hf.config, "_commit_hash", None) or "")},
             data=job.data.described,
@@ -485,6 +511,14 @@ def _result(
     for at, fitted in result.probes.items():
         fitted.card_ = result.card(at)
     return result
+
+
+def _kept(job: Job, fitted: Probe | None, acts: Activations, site: str) -> Any:
+    """The states of the test prompts; of several tokens their mean with the probe's weights."""
+    assert fitted is not None
+    if not job.pooling:
+        return acts[site][job.split.test]
+    return mean_states(fitted, sequences_of(acts, site)[job.split.test])
 
 
 def _converged(fitted: Probe) -> bool:

@@ -8,6 +8,7 @@ import random
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -654,3 +655,32 @@ def test_a_reference_of_something_else_is_refused(change: dict, message: str) ->
     about = replace(full.about, model={**full.about.model, "tokenizer_fingerprint": "other"})
     with pytest.raises(DataError, match="the reference read other tokens"):
         probe(planted(), about_words(180), layers=1, controls=(), reference=replace(full, about=about))
+
+
+def test_several_tokens_are_read_and_pooled() -> None:
+    data = about_words(120)
+    found = probe(
+        planted(), data, layers=1, position="all", pooling="max", controls=("bag-of-tokens", "majority")
+    )
+    assert found.pooling == "max"
+    assert "by max (the selected token with the highest score)" in found.lead()[0]
+    one = probe(planted(), data, layers=1, position="last", pooling="mean", controls=())
+    plain = probe(planted(), data, layers=1, controls=())
+    assert one.predicted == plain.predicted
+    assert torch.allclose(one.states, plain.states)
+    test = list(found.split.test)
+    again = found.probes[1].predict(found.states)  # one token each: the mean with the pooling's weights
+    assert again.tolist() == [found.predicted[i] for i in test]
+
+
+def test_poolings_that_cannot_be_are_refused_with_the_remedy() -> None:
+    data = about_words(60)
+    wrong: dict[str, dict[str, Any]] = {
+        "the poolings are: last, mean, max": {"pooling": "maximum"},
+        "leave base out, or pool by mean": {"pooling": "max", "kind": "ridge"},
+        "base 'mlp' asked; it is a linear probe": {"pooling": "mean", "kind": "mlp"},
+        "of several give a pooling too, such as mean or max": {"position": "all"},
+    }
+    for message, given in wrong.items():
+        with pytest.raises(ConfigError, match=message):
+            probe(planted(), data, layers=1, **{"position": "all", **given})

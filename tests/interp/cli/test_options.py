@@ -217,7 +217,7 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 
 NEW = {
     "adapter", "at", "budget", "concepts", "encoder", "encoders", "facts", "full", "items", "layers",
-    "replace", "statements",
+    "pooling", "positions", "replace", "statements",
 }  # fmt: skip
 """Flags that later versions brought."""
 CHANGED = {("probe", "kind"), ("probe", "controls")}
