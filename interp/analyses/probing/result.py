@@ -29,13 +29,13 @@ from interp.analyses.probing.scores import (
     table_of,
     tested,
 )
+from interp.analyses.probing.several_tokens import read_at
 from interp.errors import ConfigError, counted
 from interp.results import Cell, Figure, Finding, Number, Result, Table, jsonable
 from interp.tasks import Labelled
 from probes.base import Probe
 from probes.cards import ProbeCard
 from probes.evaluation import Audit, Split, majority_label, right
-from probes.pooling import POOLINGS
 from probes.statistics import Estimate
 from probes.table import PROBES
 
@@ -210,9 +210,7 @@ class ProbeResult(Result):
     def lead(self) -> tuple[str, ...]:
         """The prompts, the model, the probe, the split, the controls and the audit."""
         data, model, split = self.data, self.about.model, self.split
-        where = "the last token" if self.position == "last" else f"token {self.position}"
-        if self.pooling:
-            where = f"the tokens {str(self.position)!r}"
+        where, pooled = read_at(self.position, self.pooling)
         after = (
             f"layer {self.layer}"
             if len(self.layers) == 1
@@ -224,7 +222,7 @@ class ProbeResult(Result):
             f"({data.description}) "
             f"were run through {model.get('name', 'a model')} ({model.get('weights', '')} weights). At "
             f"{where} of each prompt the residual stream after {after} was read, and a {self.kind} probe "
-            f"({PROBES[self.kind].description}) was trained to tell the label{self._pooled()}.",
+            f"({PROBES[self.kind].description}) was trained to tell the label{pooled}.",
             f"It was fitted on {counted(len(split.train), 'prompt')}, its settings were chosen on "
             f"{len(split.validation):,} others, and it was tested once on "
             f"{counted(len(split.test), 'prompt')} in "
@@ -313,14 +311,6 @@ class ProbeResult(Result):
         return tuple(f"causal test: {text}" for text in (*self.causal.cautions(), *self.causal.warnings))
 
     # Parts of it ------------------------------------------------------------------------------------------
-
-    def _pooled(self) -> str:
-        row = POOLINGS[self.pooling.partition(":")[0]] if self.pooling else None
-        return (
-            f"; the scores of a prompt's tokens became one by {self.pooling} ({row.description})"
-            if row
-            else ""
-        )
 
     def _n(self) -> str:
         return f"{counted(self.accuracy.n, 'test prompt')} in {counted(self.accuracy.n_groups, 'group')}"

@@ -11,10 +11,10 @@ from torch import Tensor
 from interp.activations import Activations
 from interp.errors import ConfigError
 from probes.base import Probe
-from probes.pooling import Sequences, read_pooling
+from probes.pooling import POOLINGS, Sequences, read_pooling
 from probes.sequences import SequenceProbe
 
-__all__ = ["check_pooling", "last_read", "mean_states", "sequence_probe", "sequences_of"]
+__all__ = ["check_pooling", "last_read", "mean_states", "read_at", "sequence_probe", "sequences_of"]
 
 
 def check_pooling(pooling: str, kind: str, *, reference: bool) -> None:
@@ -37,6 +37,14 @@ def check_pooling(pooling: str, kind: str, *, reference: bool) -> None:
 def sequence_probe(pooling: str, kind: str, *, seed: int) -> SequenceProbe:
     """An unfitted probe of several tokens."""
     return SequenceProbe(pooling=pooling, base=kind, seed=seed)
+
+
+def read_at(position: str | int, pooling: str) -> tuple[str, str]:
+    """Which tokens are read, and how their scores become one, in words for a sentence."""
+    if not pooling:
+        return ("the last token" if position == "last" else f"token {position}"), ""
+    what = POOLINGS[pooling.partition(":")[0]].description
+    return f"the tokens {str(position)!r}", f"; the scores of its tokens became one by {pooling} ({what})"
 
 
 def sequences_of(acts: Activations, site: str) -> Sequences:
