@@ -15,6 +15,7 @@ from probes.evaluation.detection import (
 from probes.evaluation.leakage import LEAKS, Audit, Leak, audit
 from probes.evaluation.selectivity import PermutationTest, Selectivity, permutation_test, selectivity
 from probes.evaluation.splits import Split, folds, group_split, straddling
+from probes.evaluation.thresholds import Threshold, threshold_at
 
 __all__ = [
     "LEAKS",
@@ -25,6 +26,7 @@ __all__ = [
     "Selectivity",
     "Split",
     "Temperature",
+    "Threshold",
     "accuracy",
     "audit",
     "auroc",
@@ -40,4 +42,5 @@ __all__ = [
     "right",
     "selectivity",
     "straddling",
+    "threshold_at",
 ]

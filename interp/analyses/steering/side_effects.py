@@ -109,8 +109,8 @@ class Bystanders:
         warnings = () if questions else (_NO_TASK,)
         if task is not None and not questions:
             raise DataError(
-                f"{model.name!r} answers none of {counted(len(task), 'prompt')} of the task right, so that nothing "
-                "can be lost; give others."
+                f"{model.name!r} answers none of {counted(len(task), 'prompt')} of the task right, so that "
+                "nothing can be lost; give others."
             )
         if questions:
             what += f"; {counted(len(questions), 'prompt')} with answers that the model gives"
