@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interp.models.interventions import Intervention as Intervention
     from interp.models.loading import load as load
     from interp.models.model import Model as Model
+    from interp.models.sampling import Sampling as Sampling
     from interp.report import plot as plot
     from interp.sites import Site as Site
 

@@ -339,7 +339,7 @@ def run(
     sites: Sequence[Site],
     positions: Positions,
     logits: str,
-    interventions: Sequence[Intervention],
+    interventions: Sequence[Intervention] | Plan,
     batch_size: str | int,
     device: str | torch.device | None,
     dtype: torch.dtype | None,
@@ -350,8 +350,16 @@ def run(
     """Run all prompts, writing some sites and reading others; see ``Model.run`` for the arguments."""
     if logits not in ("last", "all", "none"):
         raise ConfigError(f"logits {logits!r} asked; use 'last', 'all' or 'none'.")
-    chosen = choose(located(positions, tokens, tokenizer), tokens.lengths)
-    plan = Plan.of(interventions, dims, tokens, tokenizer)
+    chosen = (
+        positions
+        if isinstance(positions, Chosen)
+        else choose(located(positions, tokens, tokenizer), tokens.lengths)
+    )
+    plan = (
+        interventions
+        if isinstance(interventions, Plan)
+        else Plan.of(interventions, dims, tokens, tokenizer)
+    )
     if grad:
         return _with_gradients(backend, tokens, sites, chosen, logits, plan)
     architecture, longest = backend.architecture, max(tokens.lengths)

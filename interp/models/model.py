@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,16 +20,23 @@ from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend
 from interp.models.backends.native import Native
 from interp.models.families import Family
-from interp.models.generation import Generation, generate
+from interp.models.generated import Generation, labelled
+from interp.models.generation import Asked, continued, end_tokens
 from interp.models.interventions import Intervention
 from interp.models.positions import Positions
 from interp.models.quantized import Quantization
 from interp.models.readout import Readout
+from interp.models.sampling import Sampling, one_sampling
+from interp.models.streaming import OnToken, read_stops
 from interp.models.tokens import Prompts, Tokens, tokenize
 from interp.sites import Anatomy, Site, expand
 
 __all__ = ["Model", "Run"]
 
+_ROUGH = (
+    "drawn at low precision, where another batch size may round the logits so that another token comes; for "
+    "the same text whatever the batch, load the model in float32 or give batch_size=1",
+)
 _EAGER = ("attention was computed eagerly in this run, to see its probabilities",)
 
 Sites = str | Site | Sequence[str | Site]
@@ -365,8 +372,12 @@ class Model:
         prompts: Prompts,
         *,
         max_new_tokens: int,
+        sample: Sampling | None = None,
         capture: Sites | None = None,
+        tokens: Positions | None = None,
         steps: str | Sequence[int] = "all",
+        stop: str | int | Sequence[str | int] = (),
+        on_token: OnToken | None = None,
         interventions: Sequence[Intervention] | None = None,
         batch_size: str | int = "auto",
         use_cache: bool = True,
@@ -375,46 +386,62 @@ class Model:
     ) -> Generation:
         """Continue prompts, greedily or by drawing, reading and writing on the way.
 
-        Step s is the pass that chooses new token s (0-based); its captured position is that of the newest
-        token it reads, ``length - 1 + s``. Interventions count positions from the prompt's start.
+        In float32 the tokens do not depend on the batch size, on other prompts, or on the cache: a token that
+        rounding could change is chosen by logits of its prompt alone. The states are those of a pass over the
+        finished text under the same interventions: bit for bit what ``capture`` gives at this batch size
+        without cache, and up to rounding with it.
 
         Args:
             prompts: as for ``tokenize``.
-            max_new_tokens: how many tokens to add, fewer where the end-of-sequence token comes first.
+            max_new_tokens: how many tokens to add, fewer where an end token or a stop comes first.
+            sample: how tokens are drawn; None takes the likeliest.
             capture: sites to read.
-            steps: at which steps; "all" or numbers.
-            interventions: what to write where; ``"all"`` and open slices reach the new tokens.
+            tokens: whose states are kept: "new", "all" (the prompt's too), or positions as for ``capture``,
+                counted in the finished text. None keeps those of ``steps``.
+            steps: "all" or numbers: step s is the pass that chooses new token s, and its state that of the
+                newest token it reads, ``length - 1 + s``.
+            stop: texts that end a prompt's text (left out, with what follows), and ids of more end tokens.
+            on_token: called with a ``NewToken`` for each new token of each prompt; from step 0 again where
+                memory ran out.
+            interventions: what to write where. Positions count from the prompt's start, and negative ones
+                from its end; ``"all"`` and open slices reach the new tokens.
             batch_size: as for ``capture``.
-            use_cache: False recomputes everything at each step; the result is the same.
-            temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
-            seed: of the draws; they also depend on how prompts are grouped in batches.
+            use_cache: False recomputes everything at each step.
+            temperature: with ``seed``, short for ``sample=Sampling(temperature, seed=seed)``.
+            seed: of the draws.
 
         Raises:
             InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
         """
-        tokens = self.tokenize(prompts, padding_side="left")
-        raw = generate(
-            self._backend,
-            tokens,
-            tokenizer=self.tokenizer,
+        read = self.tokenize(prompts, padding_side="left")
+        asked = Asked(
             max_new_tokens=max_new_tokens,
-            max_length=self.max_length,
-            dims=self,
+            sampling=one_sampling(sample, temperature, seed),
             sites=self.expand(capture) if capture is not None else [],
             steps=steps,
+            kept=tokens,
+            stops=read_stops(
+                stop, end_tokens(self.architecture, self.tokenizer), self.tokenizer, self.vocab_size
+            ),
             interventions=interventions or (),
-            batches=forward.batches_of(self.architecture, tokens, batch_size),
+            batch_size=batch_size,
             use_cache=use_cache and self.family.cache,
-            temperature=temperature,
-            seed=seed,
+            on_token=on_token,
         )
-        full = replace(
-            tokens,
-            token_ids=raw.all_ids,
-            texts=tuple(map("".join, zip(tokens.texts, raw.texts, strict=True))),
+        made = continued(
+            self._backend, read, asked, tokenizer=self.tokenizer, max_length=self.max_length, dims=self
         )
-        activations = self.recorded(raw.tensors, full, raw.positions) if raw.tensors else None
-        return Generation(raw.texts, raw.token_ids, activations)
+        states = self.recorded(made.tensors, made.full, made.positions) if made.tensors else None
+        exact = self.quantization is None and self.dtype in (torch.float32, torch.float64)
+        return labelled(
+            made,
+            read,
+            asked.sampling,
+            states,
+            tokenizer=self.tokenizer,
+            model=self.described,
+            warnings=() if exact or batch_size == 1 or len(read) == 1 else _ROUGH,
+        )
 
     def recorded(self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]) -> Activations:
         """Label captured tensors with prompts, positions and the model they came from."""

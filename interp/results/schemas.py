@@ -33,6 +33,7 @@ SCHEMAS: dict[str, str] = {
     "interp.readers/1": "interp.analyses.readers.curves:ReaderCurves",
     "interp.steering/1": "interp.analyses.steering.result:SteeringResult",
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
+    "interp.text/1": "interp.models.generated:Generation",
     "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

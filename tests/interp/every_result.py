@@ -171,6 +171,16 @@ def edited() -> Result:
     return replace_concepts(demo(), "the capital of France is", {"Paris": "Rome"}, layer=20, doses=(1.0, 2.0))
 
 
+def written() -> Result:
+    """Two prompts, drawn, with the states of the new tokens."""
+    hf, words = tiny("llama")
+    model = interp.load(hf, tokenizer=words)
+    sample = interp.Sampling(0.8, top_k=20, seed=1)
+    return model.generate(
+        ["w01 w02", "w05"], max_new_tokens=4, sample=sample, capture="resid_post.1", tokens="new"
+    )
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
@@ -200,6 +210,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.probe/2": labels,
     "interp.readers/1": readers,
     "interp.surgery/1": operated,
+    "interp.text/1": written,
 }
 """Schema -> makes a small result of that class."""
 
