@@ -8,7 +8,7 @@ from typing import Any
 
 from interp.errors import DataError
 
-__all__ = ["encoded", "offsets_of"]
+__all__ = ["encoded", "offsets_behind", "offsets_of"]
 
 Offset = tuple[int, int]
 WINDOW = 8
@@ -79,13 +79,39 @@ def _adds_nothing(ids: Sequence[int], tokenizer: Any) -> bool:
 
 def _by_decoding(ids: list[int], tokenizer: Any) -> tuple[str, tuple[Offset, ...]] | None:
     """The text of some tokens and the characters of each, by decoding them step by step."""
-    whole = str(tokenizer.decode(ids))
+    whole, found = str(tokenizer.decode(ids)), _grown(ids, 0, tokenizer)
+    return (whole, tuple(found)) if (found[-1][1] if found else 0) == len(whole) else None
+
+
+def offsets_behind(
+    before: Sequence[int], ids: Sequence[int], tokenizer: Any
+) -> tuple[str, tuple[Offset, ...] | None]:
+    """The text that some tokens add behind others, and per token the characters of it that it covers.
+
+    Args:
+        before: the tokens that stand before them.
+        ids: the tokens.
+        tokenizer: the model's.
+
+    Returns:
+        None in the place of the offsets where the tokens change the text before them.
+    """
+    whole, head = str(tokenizer.decode([*before, *ids])), str(tokenizer.decode(list(before)))
+    if not whole.startswith(head):
+        return str(tokenizer.decode(list(ids))), None
+    found = _grown([*before, *ids], len(before), tokenizer)
+    text = whole[len(head) :]
+    return text, tuple(found) if (found[-1][1] if found else 0) == len(text) else None
+
+
+def _grown(ids: list[int], first: int, tokenizer: Any) -> list[Offset]:
+    """By how many characters the text grows with each token from one on."""
     at, found = 0, []
-    for number in range(len(ids)):
+    for number in range(first, len(ids)):
         context = ids[max(0, number - WINDOW) : number]
         before = str(tokenizer.decode(context)).rstrip(BROKEN) if context else ""
         with_it = str(tokenizer.decode([*context, ids[number]])).rstrip(BROKEN)
         longer = at + len(with_it) - len(before)
         found.append((at, max(at, longer)))
         at = max(at, longer)
-    return (whole, tuple(found)) if at == len(whole) else None
+    return found

@@ -18,8 +18,8 @@ from interp.errors import ConfigError, DataError
 
 __all__ = ["CONTINUE", "Continue", "Rendered", "render"]
 
-Continue = Literal["auto", "answer", "message", "none"]
-CONTINUE: tuple[str, ...] = ("auto", "answer", "message", "none")
+Continue = Literal["auto", "answer", "message", "open", "none"]
+CONTINUE: tuple[str, ...] = ("auto", "answer", "message", "open", "none")
 ENDINGS = {"answer": {"add_generation_prompt": True}, "message": {"continue_final_message": True}}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -63,8 +63,8 @@ def render(
         tokenizer: with a chat template.
         tools: what the template is told that the model may call: schemas or functions.
         continue_: "answer" ends with the beginning of an answer (the generation prompt), "message" leaves the
-            last message open, "none" closes it; "auto" is "none" where the last message is the assistant's
-            and "answer" otherwise.
+            last message open, "none" closes it. Where the last message is the assistant's, "auto" is "none"
+            and "open" is "message"; otherwise both are "answer".
         options: more settings that the template knows, such as ``{"enable_thinking": False}``.
         name: the conversation, for messages.
 
@@ -81,8 +81,9 @@ def render(
             "model, or set tokenizer.chat_template."
         )
     plain = [dict(message) for message in messages]
-    if continue_ == "auto":
-        continue_ = "none" if plain[-1]["role"] == "assistant" else "answer"
+    if continue_ in ("auto", "open"):
+        begun = "none" if continue_ == "auto" else "message"
+        continue_ = begun if plain[-1]["role"] == "assistant" else "answer"
     settings = {**options, "tools": list(tools) if tools is not None else None}
     ending = ENDINGS.get(continue_, {})
     whole = partial(_written, tokenizer, {**settings, **ending})

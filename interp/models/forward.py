@@ -356,9 +356,7 @@ def run(
         else choose(located(positions, tokens, tokenizer), tokens.lengths)
     )
     plan = (
-        interventions
-        if isinstance(interventions, Plan)
-        else Plan.of(interventions, dims, tokens, tokenizer)
+        interventions if isinstance(interventions, Plan) else Plan.of(interventions, dims, tokens, tokenizer)
     )
     if grad:
         return _with_gradients(backend, tokens, sites, chosen, logits, plan)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from interp.activations import Activations
 from interp.errors import DataError, counted
+from interp.models.finished import Conversation
 from interp.models.generation import Continued
 from interp.models.sampling import Sampling
 from interp.models.tokens import Tokens
@@ -44,6 +45,8 @@ class Generation(Result):
         ranks: the token's place in it; 1 is the likeliest.
         ends: why each text ends: "end token", "stop" or "length".
         sampling: how tokens were chosen.
+        messages: the conversations with the answer as their last message, thinking apart as
+            ``reasoning_content``; None for prompts that are none, () where no prompt is one.
         activations: states: ``[prompt pos ...]`` with zeros beyond a prompt's own, or ``[prompt ...]``; None
             if not asked.
     """
@@ -59,6 +62,7 @@ class Generation(Result):
     ranks: tuple[tuple[int, ...], ...]
     ends: tuple[str, ...]
     sampling: Sampling
+    messages: tuple[tuple[Mapping[str, Any], ...] | None, ...] = ()
     activations: Activations | None = None
 
     def __len__(self) -> int:
@@ -78,6 +82,9 @@ class Generation(Result):
             raise DataError("the continuations were drawn in several ways. Join those of one Sampling.")
         rows = ("texts", "token_ids", "prompts", "pieces", "logprobs", "entropies", "ranks", "ends")
         joined = {name: tuple(one for part in parts for one in getattr(part, name)) for name in rows}
+        if any(part.messages for part in parts):
+            given = (part.messages or (None,) * len(part) for part in parts)
+            joined["messages"] = tuple(one for part in given for one in part)
         states = [part.activations for part in parts if part.activations is not None]
         whole = Activations.concatenate(states) if len(states) == len(parts) else None
         warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
@@ -90,6 +97,7 @@ class Generation(Result):
             self,
             texts=none,
             prompts=none,
+            messages=(),
             token_ids=tuple((-1,) * len(ids) for ids in self.token_ids),
             pieces=tuple(("",) * len(ids) for ids in self.token_ids),
             activations=None if self.activations is None else self.activations.redacted(),
@@ -212,6 +220,7 @@ def labelled(
     activations: Activations | None,
     *,
     tokenizer: PreTrainedTokenizerBase | None,
+    messages: tuple[Conversation | None, ...],
     model: Mapping[str, str],
     warnings: tuple[str, ...],
 ) -> Generation:
@@ -230,6 +239,7 @@ def labelled(
         ranks=tuple(tuple(line.ranks) for line in lines),
         ends=tuple(line.ends for line in lines),
         sampling=sampling,
+        messages=messages,
         activations=activations,
     )
 

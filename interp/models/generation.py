@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from interp.conversations import Selector
 from interp.errors import ConfigError, DataError, SiteError, counted
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
+from interp.models.finished import finished
 from interp.models.forward import (
     LOGITS,
     Logits,
@@ -26,7 +28,7 @@ from interp.models.forward import (
 )
 from interp.models.hooks import Frame
 from interp.models.interventions import Intervention, Plan
-from interp.models.positions import Batch, Chosen, Positions, choose
+from interp.models.positions import Batch, Chosen, Positions, choose, located
 from interp.models.sampling import Sampling, surprise
 from interp.models.streaming import NewToken, OnToken, Speech, Stops, decoded
 from interp.models.tokens import Tokens
@@ -289,12 +291,15 @@ def continued(
         in_batches(batches, job.run)
     lines = [job.lines[number] for number in range(len(tokens))]
     texts = tuple(line.speech.text if line.ends == STOP else decoded(tokenizer, line.new) for line in lines)
-    full = _finished(tokens, lines, texts)
+    kept = asked.kept
+    selects = (isinstance(kept, str) and kept not in (NEW, "all", "last")) or isinstance(kept, Selector)
+    full = finished(tokens, [line.new for line in lines], tokenizer, located=selects)
+    kept = located(kept, full, tokenizer) if selects else kept
     if not asked.sites:
         plan.check_fired()
         return Continued(lines, full, texts, {}, [])
-    chosen = _chosen(asked.kept, steps, tokens.lengths, full.lengths)
-    if asked.kept is None or job.follows:
+    chosen = _chosen(kept, steps, tokens.lengths, full.lengths)
+    if kept is None or job.follows:
         plan.check_fired()
         return Continued(lines, full, texts, _gathered(lines, asked.sites, chosen), chosen.recorded())
     read = run(
@@ -314,13 +319,20 @@ def continued(
     return Continued(lines, full, texts, read.tensors, read.positions)
 
 
-def end_tokens(architecture: Architecture, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    """The model's own end tokens; its tokenizer's where it names none."""
+def end_tokens(
+    architecture: Architecture, tokenizer: PreTrainedTokenizerBase | None, *, chat: bool
+) -> frozenset[int]:
+    """The model's own end tokens; its tokenizer's where it names none, or where an answer in a chat ends."""
     settings = getattr(architecture.hf, "generation_config", None)
     found: Any = getattr(settings, "eos_token_id", None)
-    if found is None and tokenizer is not None:
-        found = tokenizer.eos_token_id
-    return frozenset() if found is None else frozenset([found] if isinstance(found, int) else found)
+    own: Any = None if tokenizer is None or not (chat or found is None) else tokenizer.eos_token_id
+    ids = [
+        one
+        for given in (found, own)
+        if given is not None
+        for one in ([given] if isinstance(given, int) else given)
+    ]
+    return frozenset(ids)
 
 
 def _is_new(kept: Positions | None) -> bool:
@@ -377,13 +389,6 @@ def _longer(batch: Batch, newest: Tensor, *, cached: bool) -> Batch:
     lengths = tuple(length + 1 for length in batch.lengths)
     starts = tuple(length - ids.shape[1] for length in lengths)
     return replace(batch, input_ids=ids, mask=mask, lengths=lengths, starts=starts)
-
-
-def _finished(tokens: Tokens, lines: Sequence[Line], texts: Sequence[str]) -> Tokens:
-    """The prompts with their new tokens."""
-    ids = tuple((*old, *line.new) for old, line in zip(tokens.token_ids, lines, strict=True))
-    whole = tuple(map("".join, zip(tokens.texts, texts, strict=True)))
-    return replace(tokens, token_ids=ids, texts=whole, padding_side="right")
 
 
 def _chosen(

@@ -20,6 +20,7 @@ from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend
 from interp.models.backends.native import Native
 from interp.models.families import Family
+from interp.models.finished import conversations_of, with_answers
 from interp.models.generated import Generation, labelled
 from interp.models.generation import Asked, continued, end_tokens
 from interp.models.interventions import Intervention
@@ -392,12 +393,13 @@ class Model:
         without cache, and up to rounding with it.
 
         Args:
-            prompts: as for ``tokenize``.
+            prompts: as for ``tokenize``. A conversation goes on with the assistant's answer, or with its last
+                message where that is the assistant's.
             max_new_tokens: how many tokens to add, fewer where an end token or a stop comes first.
             sample: how tokens are drawn; None takes the likeliest.
             capture: sites to read.
-            tokens: whose states are kept: "new", "all" (the prompt's too), or positions as for ``capture``,
-                counted in the finished text. None keeps those of ``steps``.
+            tokens: whose states are kept: "new", "all" (the prompt's too), or positions and selectors as for
+                ``capture``, of the finished text. None keeps those of ``steps``.
             steps: "all" or numbers: step s is the pass that chooses new token s, and its state that of the
                 newest token it reads, ``length - 1 + s``.
             stop: texts that end a prompt's text (left out, with what follows), and ids of more end tokens.
@@ -413,16 +415,16 @@ class Model:
         Raises:
             InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
         """
-        read = self.tokenize(prompts, padding_side="left")
+        chats = conversations_of(prompts)
+        read = self.tokenize(prompts, padding_side="left", continue_="open" if chats else "auto")
+        ends = end_tokens(self.architecture, self.tokenizer, chat=bool(read.spans))
         asked = Asked(
             max_new_tokens=max_new_tokens,
             sampling=one_sampling(sample, temperature, seed),
             sites=self.expand(capture) if capture is not None else [],
             steps=steps,
             kept=tokens,
-            stops=read_stops(
-                stop, end_tokens(self.architecture, self.tokenizer), self.tokenizer, self.vocab_size
-            ),
+            stops=read_stops(stop, ends, self.tokenizer, self.vocab_size),
             interventions=interventions or (),
             batch_size=batch_size,
             use_cache=use_cache and self.family.cache,
@@ -438,6 +440,7 @@ class Model:
             read,
             asked.sampling,
             states,
+            messages=with_answers(chats, made.full, self.tokenizer),
             tokenizer=self.tokenizer,
             model=self.described,
             warnings=() if exact or batch_size == 1 or len(read) == 1 else _ROUGH,

@@ -1,0 +1,180 @@
+"""The text of a continuation: stops, pieces of whole characters, conversations, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+import interp
+from interp import Sampling
+from interp.errors import DataError
+from interp.models import Model, NewToken, load
+from interp.models.generated import Generation
+from interp.models.streaming import Speech
+from interp.results import load as read
+from tests.interp.models.conftest import PROMPTS
+from tests.tiny import build, tokenizer
+
+TEXT = "n\u00e9 \U0001f389 stop\u00e9"
+
+
+def spelled_in_bytes() -> PreTrainedTokenizerFast:
+    """One token for each byte, so that a character takes up to four."""
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    rules = Tokenizer(models.BPE(letters, []))
+    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    rules.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=rules)
+
+
+@pytest.mark.parametrize("stops", [(), ("stop",), ("sto", "\u00e9 \U0001f389"), ("none",)])
+def test_pieces_are_whole_characters_and_join_to_the_text(stops: tuple[str, ...]) -> None:
+    words = spelled_in_bytes()
+    ids = words(TEXT)["input_ids"]
+    assert len(ids) == len(TEXT.encode()) > len(TEXT)
+    speech, pieces, used = Speech(words, stops), [], 0
+    for used in range(1, len(ids) + 1):
+        speech.read(ids[:used])
+        pieces.append(speech.piece(last=speech.stopped or used == len(ids)))
+        assert "\ufffd" not in pieces[-1]
+        if speech.stopped:
+            break
+    first = min((TEXT.find(stop) for stop in stops if stop in TEXT), default=len(TEXT))
+    assert "".join(pieces) == speech.text == TEXT[:first]
+    assert speech.stopped == (first < len(TEXT))
+    count = speech.needed(ids[:used])
+    assert words.decode(ids[:count]) == TEXT[:first]
+    assert count == len(TEXT[:first].encode()) and (not speech.stopped or count < used)
+
+
+def test_a_stop_across_tokens_cuts_text_ids_numbers_and_states(llama: Model) -> None:
+    free = llama.generate(PROMPTS, max_new_tokens=6)
+    words = [free.texts[0].split(" ")[at] for at in (2, 3)]
+    stop = f"{words[0][1:]} {words[1][:2]}"  # the end of one token and the beginning of the next
+    told: list[NewToken] = []
+    made = llama.generate(
+        PROMPTS,
+        max_new_tokens=6,
+        stop=[stop, "nothing"],
+        capture="resid_post.1",
+        tokens="all",
+        on_token=told.append,
+    )
+    cut = free.texts[0].index(stop)
+    assert made.ends[0] == "stop" and made.texts[0] == free.texts[0][:cut]
+    assert made.token_ids[0] == free.token_ids[0][:3]  # the third one holds the last letter that is left
+    assert len(made.logprobs[0]) == len(made.ranks[0]) == len(made.pieces[0]) == 3
+    length = len(llama.tokenize(PROMPTS).token_ids[0]) + 3
+    assert made.activations.positions[0] == tuple(range(length))
+    assert not made.activations["resid_post.1"][0, length:].any()
+    for number, text in enumerate(made.texts):
+        assert "".join(one.text for one in told if one.prompt == number) == text
+        assert [one.ends for one in told if one.prompt == number][-1] == made.ends[number]
+    own = [one for one in told if one.prompt == 1]
+    assert [one.token_id for one in own] == list(made.token_ids[1]) and [one.step for one in own] == [
+        *range(len(own))
+    ]
+    before = len(llama.tokenize(PROMPTS).token_ids[1]) - 1
+    for one in own:  # the state that chose the token, at the one before it
+        state = made.activations["resid_post.1"][1, before + one.step]
+        assert one.states["resid_post.1"].equal(state)
+
+
+def test_a_special_token_as_a_stop_ends_the_text_and_is_kept(llama: Model) -> None:
+    end = llama.generate(PROMPTS[:1], max_new_tokens=3).token_ids[0][1]
+    words = tokenizer.__wrapped__()
+    words.add_special_tokens({"additional_special_tokens": [words.convert_ids_to_tokens(end)]})
+    model = replace(llama, tokenizer=words)
+    made = model.generate(PROMPTS[:1], max_new_tokens=3, stop=words.convert_ids_to_tokens(end))
+    assert made.token_ids[0][-1] == end and len(made.token_ids[0]) == 2 and made.ends == ("end token",)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ {'user': 'w58', 'assistant': 'w59'}[m.role] }} {{ m.content }} </s> "
+    "{% endfor %}{% if add_generation_prompt %}w59 {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chatty() -> Model:
+    """A tiny model with a chat template of words, whose turns end with the tokenizer's end token."""
+    words = tokenizer.__wrapped__()
+    words.chat_template = TEMPLATE
+    hf = build("llama")
+    hf.generation_config.eos_token_id = 63
+    return load(hf, tokenizer=words)
+
+
+def test_a_conversation_gets_the_beginning_of_an_answer(chatty: Model) -> None:
+    chat = [{"role": "user", "content": "w01 w02"}]
+    made = chatty.generate(
+        [chat, "w05"], max_new_tokens=5, sample=Sampling(seed=3), capture="embed", tokens="all"
+    )
+    assert list(made.activations.token_ids[0][:5]) == chatty.tokenizer("w58 w01 w02 </s> w59")["input_ids"]
+    said = " ".join(piece for piece in made.pieces[0] if piece != "</s>")
+    assert made.messages == ((*chat, {"role": "assistant", "content": said}), None)
+    again = chatty.tokenize([list(made.messages[0])])
+    assert (
+        list(again.token_ids[0][: 5 + len(said.split())])
+        == list(made.activations.token_ids[0])[: 5 + len(said.split())]
+    )
+    answer = chatty.generate(
+        [chat], max_new_tokens=5, sample=Sampling(seed=3), capture="embed", tokens="role:assistant & content"
+    )
+    places = answer.activations.positions[0]
+    assert [chatty.tokenizer.decode([answer.activations.token_ids[0][at]]) for at in places] == said.split()
+    assert made.activations["embed"][0, list(places)].equal(answer.activations["embed"][0])
+    begun = [*chat, {"role": "assistant", "content": "w07"}]
+    more = chatty.generate([begun], max_new_tokens=3)
+    assert more.messages[0][-1]["content"].startswith("w07 ") and len(more.messages[0]) == 2
+
+
+def test_an_answer_in_a_chat_ends_at_the_tokenizers_end_token_too(chatty: Model) -> None:
+    chats = [[{"role": "user", "content": f"w{number}"}] for number in range(10, 50)]
+    made = chatty.generate(chats, max_new_tokens=8, sample=Sampling(1.5, seed=0))
+    ended = [ids for ids in made.token_ids if 2 in ids]
+    assert ended and all(ids.index(2) == len(ids) - 1 for ids in ended)
+    assert all("</s>" not in one[-1]["content"] for one in made.messages)
+    texts = [f"w58 w{number} </s> w59" for number in range(10, 50)]
+    plain = chatty.generate(texts, max_new_tokens=8, sample=Sampling(1.5, seed=0))
+    assert any(2 in ids[:-1] for ids in plain.token_ids)
+
+
+def test_selectors_look_at_the_finished_text(llama: Model) -> None:
+    free = llama.generate(PROMPTS, max_new_tokens=5)
+    word = free.texts[2].split()[1]
+    for cache in (True, False):
+        made = llama.generate(
+            PROMPTS[2:3], max_new_tokens=5, capture="embed", tokens=f'token:" {word}"[-1]', use_cache=cache
+        )
+        ids = made.activations.token_ids[0]
+        assert llama.tokenizer.decode([ids[made.activations.positions[0]]]) == word
+    with pytest.raises(DataError, match="selects no token of prompt 0"):
+        llama.generate(PROMPTS[2:3], max_new_tokens=2, capture="embed", tokens='text:"nowhere"')
+
+
+def test_parts_join_to_the_whole_and_come_back(llama: Model, tmp_path: Path) -> None:
+    given = {"max_new_tokens": 4, "capture": "resid_post.0", "tokens": "new"}
+    whole = llama.generate(PROMPTS, **given, sample=Sampling(0.8, top_k=9, seed=2))
+    parts = [
+        llama.generate(PROMPTS[at : at + 2], **given, sample=Sampling(0.8, top_k=9, seed=2, first=at))
+        for at in (0, 2)
+    ]
+    joined = Generation.concatenate(parts)
+    assert (joined.token_ids, joined.texts, joined.ends) == (whole.token_ids, whole.texts, whole.ends)
+    assert joined.activations.positions == whole.activations.positions
+    again = read(whole.save(tmp_path))
+    assert isinstance(again, Generation) and again.activations == whole.activations
+    assert again.token_ids == whole.token_ids and again.logprobs == whole.logprobs
+    hidden = read(whole.save(tmp_path / "hidden", text=False))
+    written = "".join(path.read_text() for path in (tmp_path / "hidden").rglob("*.json"))
+    assert "w0" not in written and hidden.entropies == whole.entropies and len(hidden.token_ids[0]) == 4
+    assert "<svg" in interp.plot(whole).svg()
+    with pytest.raises(DataError, match="no continuations to join"):
+        Generation.concatenate([])
+    with pytest.raises(DataError, match="drawn in several ways"):
+        Generation.concatenate([parts[0], llama.generate(PROMPTS[:1], max_new_tokens=1)])
