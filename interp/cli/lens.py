@@ -60,7 +60,7 @@ class LensSettings(PromptSettings):
         """Refuse a call without prompts, one with both, unknown lenses and several for one prompt."""
         super().check()
         from interp.lenses import LENSES
-        from interp.lenses.files import is_file
+        from interp.lenses.table import is_file
 
         if self.prompt.strip() and self.many:
             raise ConfigError("give a prompt, or many by --task or --data, not both.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, RunSettings, SchemeSettings, facts_flag, flag
+from interp.errors import ConfigError
 
 __all__ = ["surgery"]
 
@@ -15,6 +16,7 @@ EXAMPLES = (
     "interp surgery --layer 20",
     "interp surgery --model smollm2 --layer 26",
     "interp surgery --layer 20 --writer probe",
+    "interp surgery --layer 12 --writer probe --role subject",
 )
 LEAST, SWAPS = 400, 100
 SHARES = (0.6, 0.15, 0.25)
@@ -35,6 +37,12 @@ def _writers() -> Collection[str]:
     return WRITERS
 
 
+def _roles() -> Collection[str]:
+    from interp.analyses.surgery.protocol import WRITTEN
+
+    return WRITTEN
+
+
 @dataclass(frozen=True, kw_only=True)
 class SurgerySettings(RunSettings, SchemeSettings):
     """Exchange a concept for another in the states of many prompts, and see what the model says.
@@ -52,6 +60,13 @@ class SurgerySettings(RunSettings, SchemeSettings):
         metavar="NAME",
         allowed=_writers,
     )
+    role: str | None = flag(
+        None,
+        "Of --writer probe: exchange this part of a record; after subject the answer should follow.",
+        metavar="ROLE",
+        allowed=_roles,
+        shown="bare concepts",
+    )
     protocol: str | None = flag(
         None,
         "Whose prompts are edited (`interp ls protocols`).",
@@ -61,6 +76,12 @@ class SurgerySettings(RunSettings, SchemeSettings):
     )
     facts: str | None = facts_flag()
     swaps: int = flag(SWAPS, "How many prompts are edited, at most.", **COUNT)
+
+    def check(self) -> None:
+        """Refuse a role of a writer that has none."""
+        super().check()
+        if self.role is not None and self.writer != "probe":
+            raise ConfigError(f"--role {self.role} is of records, which --writer probe reads; add it.")
 
     def about(self) -> str:
         """What writes, and where."""
@@ -81,6 +102,7 @@ def surgery(work: Work, settings: SurgerySettings) -> Made:
         settings.protocol,
         layer=one_layer(model, settings.layer),
         writer=settings.writer,
+        role=settings.role,
         n=settings.swaps,
         sizes=settings.shared_out(SHARES),
         world=None if settings.facts is None else read_facts(settings.facts),

@@ -33,7 +33,7 @@ from interp.models.model import Model
 from interp.models.readout import Readout
 from interp.results import write_atomically
 
-__all__ = ["TunedLens", "is_file", "opened", "saved"]
+__all__ = ["SUFFIXES", "TunedLens", "opened", "saved"]
 
 CONFIG, PARAMS = "config.json", ("params.safetensors", "params.pt")
 SUFFIXES = (".safetensors", ".pt")
@@ -87,11 +87,6 @@ class TunedLens(Lens):
     def card(self) -> dict[str, Any]:
         """Kind, layers, and what its configuration says."""
         return {"kind": self.kind, "layers": list(self.layers), "fitted_on": None, "file": dict(self.facts)}
-
-
-def is_file(kind: str) -> bool:
-    """Whether the name of a lens is that of a file or folder."""
-    return kind.endswith(SUFFIXES) or "/" in kind or Path(kind).is_dir()
 
 
 def opened(path: str | Path, model: Model, layers: Sequence[int] | None = None) -> Lens:

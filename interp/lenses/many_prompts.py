@@ -14,10 +14,9 @@ from torch import Tensor
 
 from interp.errors import ConfigError, DataError
 from interp.lenses.base import Lens
-from interp.lenses.files import is_file
 from interp.lenses.patchscope import PatchscopeLens
 from interp.lenses.reading import read_states
-from interp.lenses.table import LENSES, make
+from interp.lenses.table import LENSES, is_file, make
 from interp.models.loading import ModelLike, as_model, load
 from interp.models.model import Model
 from interp.results import About, Figure, Finding, Number, Result, Table
@@ -81,6 +80,13 @@ class LensCurves(Result):
         """How many of the layers that were read come before the last block, where nothing is left to see."""
         return len(self.layers) - (self.layers[-1] == self.n_layers - 1) or len(self.layers)
 
+    @property
+    def _where(self) -> str:
+        """Which layers that is."""
+        if self.layers == (self.n_layers - 1,):
+            return "the last layer (where every lens gives the model's own output)"
+        return "the layers before the last" if len(self.layers) > 1 else f"layer {self.layers[0]}"
+
     def _share(self, one: Measured) -> Float[np.ndarray, " prompt"]:
         return one.agreement[: self.before].mean(axis=0)
 
@@ -117,8 +123,8 @@ class LensCurves(Result):
         """The best lens, its lead over the logit lens, and the same of an untrained model."""
         best, found = self.best, self.early[self.best]
         text = (
-            f"The {best} lens names the model's own next word at {found.value:.0%} of the layers before the "
-            f"last {_ends(found)}"
+            f"At {self._where} the {best} lens names the model's own next word in {found.value:.0%} of "
+            f"the cases {_ends(found)}"
         )
         if best != "logit" and "logit" in self.trained:
             lead = self._gain(best, self.trained["logit"])
@@ -130,7 +136,7 @@ class LensCurves(Result):
             return f"{text}."
         gain = self._gain(best, twin)
         assert gain is not None
-        why = ": its blocks change little, so that agreement by itself shows nothing that was learned"
+        why = ", so that agreement by itself shows nothing that was learned"
         why = "" if gain.interval.low > 0 else why
         return f"{text}. In the same model untrained it is {self._share(twin).mean():.0%}{why}."
 
@@ -293,11 +299,14 @@ def curves(
         batch_size: prompts in a pass.
 
     Raises:
-        ConfigError: no such kind, or a twin of another shape.
+        ConfigError: no such kind, one text in place of several, or a twin of another shape.
         SiteError: no such layer, or one that a lens does not read.
         DataError: fewer than two prompts.
     """
     model = as_model(model)
+    if isinstance(data, str) or isinstance(kinds, str):
+        given = data if isinstance(data, str) else kinds
+        raise ConfigError(f"the text {given!r:.60} given; prompts and kinds of lenses are lists.")
     data = data if isinstance(data, Labelled) else _of_texts(data)
     if len(data) < 2:
         raise DataError("a curve needs at least 2 prompts; for one, use lenses.view(model, prompt).")

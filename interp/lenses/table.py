@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.errors import ConfigError
-from interp.lenses.files import is_file, opened
+from interp.lenses.files import SUFFIXES, opened
 
 if TYPE_CHECKING:
     from interp.lenses.base import Lens
     from interp.models.model import Model
 
-__all__ = ["LENSES", "LensRow", "make"]
+__all__ = ["LENSES", "LensRow", "is_file", "make"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ LENSES: dict[str, LensRow] = {
         ),
     )
 }
+
+
+def is_file(kind: str) -> bool:
+    """Whether the name of a lens is that of a file or folder; a folder called ``logit`` hides no row."""
+    return kind not in LENSES and (kind.endswith(SUFFIXES) or "/" in kind or Path(kind).is_dir())
 
 
 def make(

@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.models.model import Model
 
-__all__ = ["words_of"]
+__all__ = ["shown", "words_of"]
 
 BLANK = "\u2581"
 """How sentencepiece writes a blank: its tokenizers leave it out when they decode one token."""
@@ -36,3 +36,13 @@ def _word(tokenizer: Any, token: int) -> str:
     if piece.startswith(BLANK) and not text.startswith(" "):
         return f" {text}"
     return text or piece
+
+
+def shown(word: str) -> str:
+    """A token's text without the blanks around it, in which something can be seen, as a new line's escape.
+
+    Args:
+        word: as :func:`words_of` gives it.
+    """
+    text = word.strip(" ")
+    return text if text and text.isprintable() else repr(text or word)[1:-1] or "''"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -127,8 +128,8 @@ def exchanged(
         dose: as for :func:`edited`.
 
     Raises:
-        ValueError: nothing to replace, another number of pairs than states, or two names that are scored
-            alike.
+        ValueError: nothing to replace, a name in two pairs of a mapping, another number of pairs than states,
+            or two names that are scored alike.
     """
     places = {name: at for at, name in enumerate(names)}
     pairs = _pairs(replace, len(states))
@@ -151,6 +152,11 @@ def listed_pairs(replace: Replacement) -> list[tuple[str, str]]:
 def _pairs(replace: Replacement, n: int) -> list[tuple[tuple[str, str], ...]]:
     """The pairs of old and new names, for each state."""
     if isinstance(replace, Mapping):
+        count = Counter(name for pair in replace.items() for name in dict.fromkeys(pair))
+        if (most := max(count, key=count.__getitem__)) and count[most] > 1:
+            raise ValueError(
+                f"{most!r} stands in {count[most]} pairs; a name can be exchanged with one other."
+            )
         return [tuple(replace.items())] * n
     if len(replace) != n:
         raise ValueError(

@@ -42,7 +42,7 @@ class AuditResult(Result):
 
         Args:
             reader: its name; the first where left out.
-            layer: which; chosen on the trained model alone where left out.
+            layer: which; chosen on the trained model alone where left out, the first of equals.
 
         Raises:
             ConfigError: none of that name or layer.
@@ -52,7 +52,7 @@ class AuditResult(Result):
         if not found:
             where = "" if layer is None else f" at layer {layer}"
             raise ConfigError(f"no audit of {name!r}{where}; the readers are: {', '.join(self.readers)}.")
-        return max(found, key=lambda one: (_trained(one), _share(one, BELIEF) or 0.0))
+        return max(found, key=_trained)
 
     def question(self) -> str:
         """The question that was asked."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Float, Int
 
 from interp.analyses.claims.evidence import Counts, Evidence, Setting
 from interp.analyses.claims.peeling import SetReader, overlap
-from interp.analyses.concepts.trial import concept_tokens, embeddings
+from interp.analyses.concepts.records import ROLES, record_codebook, record_of
 from interp.tasks import one_hop
 from interp.tasks.items import parts_of
 from interp.tasks.relations import RELATIONS
@@ -21,11 +20,10 @@ from probes.arrays import Inputs
 from probes.controls import bag_of_tokens
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.hyperdimensional.encoders import Linear
-from probes.vsa import MAP, Codebook
+from probes.vsa import Codebook
 
 __all__ = ["parts"]
 
-ROLES = ("subject", "relation", "answer")
 Record = dict[str, str]
 
 
@@ -95,27 +93,10 @@ def _drawn(setting: Setting) -> Statements:
         name: [i for i, row in enumerate(found) if row[2] == name]
         for name in (*dict.fromkeys(part.values()),)
     }
-    records = [
-        {"subject": fact.subject, "relation": _named(fact.relation), "answer": fact.object}
-        for _, fact, _ in found
-    ]
-    return Statements([row[0] for row in found], records, rows, _codebook(setting, world.concepts))
-
-
-def _named(relation: str) -> str:
-    return f"relation {relation}"
-
-
-def _codebook(setting: Setting, concepts: Sequence[str]) -> Codebook:
-    """Concepts by their unembedding, and relations, which are no words, by random directions as long."""
-    rows = embeddings(setting.model, concept_tokens(setting.model, concepts))
-    centre = rows.mean(dim=0)
-    generator = torch.Generator().manual_seed(setting.seed)
-    drawn = torch.randn(len(RELATIONS), rows.shape[1], generator=generator)
-    length = (rows - centre).norm(dim=1).mean() / drawn.norm(dim=1, keepdim=True)
-    names = [*concepts, *map(_named, RELATIONS)]
-    both = torch.cat([rows, drawn * length + centre])
-    return Codebook.from_embeddings(MAP(setting.dimension), names, both, seed=setting.seed, centre=centre)
+    records = [record_of(fact.subject, fact.relation, fact.object) for _, fact, _ in found]
+    given: dict[str, int] = {"dimension": setting.dimension, "seed": setting.seed}
+    book = record_codebook(setting.model, world.concepts, list(RELATIONS), **given)
+    return Statements([row[0] for row in found], records, rows, book)
 
 
 def _fitted(

@@ -9,6 +9,7 @@ import torch
 
 from interp.analyses.concepts.trial import trained_probe
 from interp.errors import ConfigError, counted
+from interp.lenses.words import shown, words_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About, Number, Result, Table
@@ -151,5 +152,5 @@ def next_tokens(model: Model, prompt: str, k: int) -> tuple[Named, ...]:
     assert model.tokenizer is not None
     chances = torch.softmax(model.logits([prompt])[0], dim=0)
     values, tokens = chances.topk(min(k, len(chances)))
-    texts = [str(model.tokenizer.decode([token])).strip() for token in tokens.tolist()]
+    texts = map(shown, words_of(model, tokens.tolist()))
     return tuple(Named(text, value) for text, value in zip(texts, values.tolist(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from interp.analyses.concepts.decoding import Named, next_tokens
 from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import ConfigError, DataError
 from interp.lenses.translator import Kept, TranslatorLens
-from interp.lenses.words import words_of
+from interp.lenses.words import shown, words_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About, Figure, Number, Result, Table
@@ -67,17 +68,21 @@ class Names:
             rule: how much each token of a name counts: a key of ``RULES``.
 
         Raises:
-            DataError: fewer than two names, one that is there twice, or one that the model cannot say.
-            ConfigError: an unknown rule.
+            DataError: fewer than two names, one that is there twice, two that are the same to the model,
+                or one that it cannot say.
+            ConfigError: an unknown rule, or a text in place of names.
         """
         if rule not in RULES:
             raise ConfigError(f"rule {rule!r} asked; there are: {', '.join(RULES)}.")
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"names {names!r:.80} given; give a list of texts, such as ['Paris', 'Rome'].")
         if len(names) < 2 or len(set(names)) < len(names):
             raise DataError(f"{len(names)} names, {len(set(names))} different; give at least 2, each once.")
         tokens = tuple(concept_tokens(model, names))
         places = range(max(map(len, tokens)))
         parts = [[RULES[rule](place) * (place < len(ids)) for place in places] for ids in tokens]
         weights = torch.tensor(parts)
+        _told_apart(names, tokens, weights)
         return cls(tuple(names), tokens, weights / weights.sum(dim=1, keepdim=True))
 
     def scores(self, logits: Float[Tensor, "example vocab"]) -> Float[Tensor, "example name"]:
@@ -92,6 +97,18 @@ class Names:
     def apart(self, kept: Kept) -> Tensor:
         """At which held-out states the model is about to say no name: its own next token begins none."""
         return ~torch.isin(kept.said, torch.tensor([ids[0] for ids in self.tokens]))
+
+
+def _told_apart(names: Sequence[str], tokens: Sequence[tuple[int, ...]], weights: Tensor) -> None:
+    """Refuse two names that would score the same whatever the model says."""
+    owners: dict[tuple[int, ...], str] = {}
+    for name, ids, row in zip(names, tokens, weights.tolist(), strict=True):
+        read = tuple(token for token, weight in zip(ids, row, strict=False) if weight)
+        if (other := owners.setdefault(read, name)) != name:
+            raise DataError(
+                f"{other!r} and {name!r} are read by the same tokens of this model, so that nothing tells "
+                "them apart; leave one of them out."
+            )
 
 
 @dataclass(frozen=True)
@@ -113,9 +130,9 @@ class Reading:
     agreement: Mapping[str, Any]
 
     @property
-    def claimed(self) -> bool:
-        """Whether the best name passes the threshold."""
-        return self.threshold is not None and self.names[0].value >= self.threshold
+    def claimed(self) -> bool | None:
+        """Whether the best name passes the threshold; None where there is no threshold."""
+        return None if self.threshold is None else self.names[0].value >= self.threshold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -127,6 +144,7 @@ class TranslatedResult(Result):
         readings: one per layer.
         n_names: how many names were told apart.
         n_several: how many of them take several tokens.
+        n_shared: how many of them begin with the same token as another of them.
         vocabulary: whether these are the vocabulary's tokens.
         tokens: the model's own likeliest next tokens.
         fitted_on: what the translators were fitted on.
@@ -140,6 +158,7 @@ class TranslatedResult(Result):
     vocabulary: bool
     tokens: tuple[Named, ...]
     fitted_on: Mapping[str, Any]
+    n_shared: int = 0
 
     def question(self) -> str:
         """What is asked of the prompt."""
@@ -158,23 +177,34 @@ class TranslatedResult(Result):
 
     def verdict(self) -> str:
         """From which layer on what is claimed; and the model's own next token."""
-        said = self.tokens[0]
-        own = f"The model's own next token: {said.name.strip()} (probability {said.value:.3f})."
-        claimed = [one for one in self.readings if one.claimed]
-        if not claimed:
-            best = self.readings[-1]
-            found = f"{best.names[0].name.strip()} (probability {best.names[0].value:.3f})"
-            return f"Nothing is claimed at any layer; at layer {best.layer} the best is {found}. {own}"
-        words = [f"{one.names[0].name.strip()} at layer {one.layer}" for one in claimed]
-        return f"Read: {', '.join(words)}. {own}"
+        first = self.tokens[0]
+        own = f"The model's own next token: {shown(first.name)} (probability {first.value:.3f})."
+        claimed: dict[str, list[int]] = {}
+        for one in self.readings:
+            if one.claimed:
+                claimed.setdefault(shown(one.names[0].name), []).append(one.layer)
+        if claimed:
+            said = "; ".join(f"{name} at {_layers(at)}" for name, at in claimed.items())
+            return f"Read: {said}. {own}"
+        best = self.readings[-1]
+        found = f"at layer {best.layer} the best is {shown(best.names[0].name)} ({best.names[0].value:.3f})"
+        if all(one.claimed is None for one in self.readings):
+            return f"No layer that was read has a threshold, so that nothing can be claimed; {found}. {own}"
+        return f"Nothing is claimed at any layer; {found}. {own}"
 
     def cautions(self) -> tuple[str, ...]:
         """What names of several tokens are read by."""
         if not self.n_several:
             return ()
+        shared = (
+            f" {self.n_shared:,} of the names begin with the same token as another of them: which of these "
+            "is read is decided by their later tokens, which the model is not about to say yet."
+        )
         return (
             f"{self.n_several:,} of {self.n_names:,} names take several tokens. They are read by the "
-            "first of them, so that another word that begins with the same token reads as such a name.",
+            "first of them, so that another word that begins with the same token reads as such a name."
+            + shared
+            * (self.n_shared > 0),
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -184,7 +214,7 @@ class TranslatedResult(Result):
             Number(
                 "probability",
                 last.names[0].value,
-                meaning=f"of {last.names[0].name.strip()} at layer {last.layer}",
+                meaning=f"of {shown(last.names[0].name)} at layer {last.layer}",
             ),
             Number(
                 "claimed",
@@ -199,11 +229,11 @@ class TranslatedResult(Result):
         rows = [
             (
                 one.layer,
-                one.names[0].name.strip(),
+                shown(one.names[0].name),
                 one.names[0].value,
                 one.threshold,
                 one.claimed,
-                ", ".join(f"{name.name.strip()} {name.value:.3f}" for name in one.names[1:]),
+                ", ".join(f"{shown(name.name)} {name.value:.3f}" for name in one.names[1:]),
             )
             for one in self.readings
         ]
@@ -211,9 +241,10 @@ class TranslatedResult(Result):
         if self.vocabulary:
             what = "where the best token is not the model's own"
         note = (
-            f"Claimed from the threshold on, which {LEVEL:.0%} of null states reach: held-out states {what}."
+            f"Claimed from the threshold on, which {LEVEL:.0%} of null states reach: held-out states {what}. "
+            "Where there is no threshold (after the last block, or too few such states) nothing is claimed."
         )
-        said = [(one.name.strip(), one.value) for one in self.tokens]
+        said = [(shown(one.name), one.value) for one in self.tokens]
         rates = [
             (one.layer, arm, found["value"], found["low"], found["high"], found["n"])
             for one in self.readings
@@ -237,8 +268,9 @@ class TranslatedResult(Result):
     def figures(self) -> tuple[Figure, ...]:
         """The probability of every name that is best at some layer."""
         best = list(dict.fromkeys(one.names[0].name for one in self.readings))
+        alike = Counter(map(shown, best))
         rows = [
-            (one.layer, name.name.strip(), name.value)
+            (one.layer, repr(name.name) if alike[shown(name.name)] > 1 else shown(name.name), name.value)
             for best_name in best
             for one in self.readings
             for name in one.names
@@ -259,7 +291,7 @@ def decode_translated(
     model: ModelLike,
     prompt: str,
     *,
-    layers: str | Sequence[int] = LAYERS,
+    layers: str | int | Sequence[int] = LAYERS,
     concepts: Sequence[str] | None = None,
     rule: str = RULE,
     lens: TranslatorLens | None = None,
@@ -282,10 +314,13 @@ def decode_translated(
 
     Raises:
         SiteError: no such layer.
-        DataError: fewer than two names, or one that the model cannot say.
+        DataError: fewer than two names, two that are the same to the model, or one that it cannot say.
+        ConfigError: no name is asked for.
     """
     model = as_model(model)
-    asked = layers if isinstance(layers, str) else ",".join(map(str, layers))
+    asked = layers if isinstance(layers, str | int) else ",".join(map(str, layers))
+    if top < 1:
+        raise ConfigError(f"top={top} names asked; ask for at least 1.")
     chosen = parse_layers(asked, model.n_layers, name=model.name, kind="resid_post")
     names = None if concepts is None else Names.of(model, concepts, rule)
     lens = TranslatorLens.of(model, chosen, seed=seed) if lens is None else lens
@@ -303,10 +338,20 @@ def decode_translated(
         readings=readings,
         n_names=model.vocab_size if names is None else len(names.names),
         n_several=0 if names is None else sum(len(ids) > 1 for ids in names.tokens),
+        n_shared=0 if names is None else _shared(names),
         vocabulary=names is None,
         tokens=next_tokens(model, prompt, top),
         fitted_on=lens.fitted_on,
     )
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+
+
+def _shared(names: Names) -> int:
+    count = Counter(ids[0] for ids in names.tokens)
+    return sum(count[ids[0]] > 1 for ids in names.tokens)
 
 
 def _reading(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -62,15 +62,29 @@ class Reader:
         Raises:
             DataError: the reader does not give one sequence of names for each state.
         """
-        given: dict[str, Any] = {"states": states, "prompts": list(prompts), "layer": layer}
+        own = states.clone()  # a reader may change what it is given
+        given: dict[str, Any] = {"states": own, "prompts": list(prompts), "layer": layer}
         found = self.read(**{name: given[name] for name in self.wants})
-        if len(found) != len(prompts) or any(isinstance(names, str) for names in found):
-            kind = "texts" if any(isinstance(names, str) for names in found) else f"{len(found)} readings"
+        if wrong := _wrong(found, len(prompts)):
             raise DataError(
-                f"the reader {self.name!r} gave {kind} for {len(prompts)} states; it must give one list of "
+                f"the reader {self.name!r} gave {wrong} for {len(prompts)} states; it must give one list of "
                 'names for each, the likeliest first: [["Paris", "Rome"], [], ...].'
             )
         return [str(names[0]).strip() if len(names) else "" for names in found]
+
+
+def _wrong(found: Any, n: int) -> str:
+    """What is wrong with readings; "" for one list of names for each state."""
+    if not isinstance(found, Sized) or isinstance(found, str):
+        return f"a {type(found).__name__}"
+    if len(found) != n:
+        return f"{len(found)} readings"
+    for names in cast(Sequence[Any], found):
+        if isinstance(names, str) or not isinstance(names, Sized) or isinstance(names, Set | Mapping):
+            return "texts" if isinstance(names, str) else f"a {type(names).__name__}"
+        if len(names) and not isinstance(cast(Sequence[Any], names)[0], str):
+            return f"a {type(cast(Sequence[Any], names)[0]).__name__} ({names[0]!r:.40}) in place of a name"
+    return ""
 
 
 def as_reader(reader: Reader | Callable[..., Names], name: str = "") -> Reader:

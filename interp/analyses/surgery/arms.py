@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.analyses.surgery.swaps import Swap
+from interp.analyses.surgery.swaps import Role, Swap, part_of
 from interp.analyses.surgery.writers import Writer
 from interp.tasks.protocols import Item
 
@@ -28,8 +29,8 @@ class Bench:
         swaps: what is exchanged.
         states: ``[example d_model]``, of the prompts, at the layer.
         donors: ``[example d_model]``, of the donors.
-        pool: other prompts at the layer, with their items: never the swap's own prompt or donor.
-        pool_states: ``[item d_model]``.
+        pool: prompts whose mean states are taken, with their items: those of the swaps and others.
+        pool_states: ``[item d_model]``, at the layer.
         seed: of random edits.
     """
 
@@ -41,9 +42,27 @@ class Bench:
     pool_states: Float[Tensor, "item d_model"]
     seed: int
 
-    def mean_state(self, answer: str, apart: Sequence[str]) -> Float[Tensor, " d_model"] | None:
-        """The mean state of prompts with an answer, leaving some texts out; None where there are none."""
-        rows = [at for at, it in enumerate(self.pool) if it.answer == answer and it.text not in apart]
+    @cached_property
+    def _rows(self) -> dict[tuple[Role, str], list[int]]:
+        found: dict[tuple[Role, str], list[int]] = {}
+        roles = dict.fromkeys(swap.role for swap in self.swaps)
+        for at, item in enumerate(self.pool):
+            for role in roles:
+                found.setdefault((role, part_of(item, role)), []).append(at)
+        return found
+
+    def mean_state(self, swap: Swap, name: str) -> Float[Tensor, " d_model"] | None:
+        """The mean state of other prompts about a concept than the swap's two; None where there are none.
+
+        Where the subject is exchanged, they are of the swap's relation, as the answer follows from both.
+        """
+        apart = (swap.item.text, swap.donor.text)
+        rows = [
+            at
+            for at in self._rows.get((swap.role, name), [])
+            if self.pool[at].text not in apart
+            and (swap.role == "answer" or self.pool[at].relation == swap.item.relation)
+        ]
         return self.pool_states[rows].mean(dim=0) if rows else None
 
 
@@ -55,8 +74,7 @@ def _mean_difference(bench: Bench, dose: float) -> Change:
     """Missing where no other prompt has the old or the new answer: then not a number, and left out."""
     rows = []
     for swap in bench.swaps:
-        apart = (swap.item.text, swap.donor.text)
-        old, new = (bench.mean_state(name, apart) for name in swap.pair)
+        old, new = (bench.mean_state(swap, name) for name in swap.pair)
         missing = torch.full_like(bench.states[0], torch.nan)
         rows.append(missing if old is None or new is None else dose * (new - old))
     return torch.stack(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.analyses.concepts.decoding import Named, next_tokens
+from interp.analyses.concepts.decoding import Named, next_tokens, one_layer
 from interp.analyses.concepts.trial import concept_tokens
 from interp.analyses.surgery.arms import random_like
 from interp.analyses.surgery.writers import TranslatorWriter, Writer
-from interp.errors import ConfigError
-from interp.lenses.words import words_of
+from interp.errors import ConfigError, DataError
+from interp.lenses.words import shown, words_of
 from interp.models.interventions import Intervention
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
@@ -62,7 +63,7 @@ class Edited(Result):
         new: the name in its place.
         tried: every dose, the unchanged run first.
         before: the model's likeliest next tokens.
-        after: the same at the first dose at which the new name is the likeliest, or else at the last dose.
+        after: the same at the dose that :attr:`chosen` gives.
     """
 
     schema: ClassVar[str] = "interp.edited/1"
@@ -78,8 +79,16 @@ class Edited(Result):
 
     @property
     def chosen(self) -> Tried:
-        """The first dose at which the new name is likelier than the old, and than after random changes."""
+        """The first dose at which the new name is likelier than the old, and than after random changes.
+
+        Where there is none, the last dose; ``reached`` says which of the two it is.
+        """
         return _chosen(self.tried)
+
+    @property
+    def reached(self) -> bool:
+        """Whether there is such a dose."""
+        return _better(self.chosen)
 
     def question(self) -> str:
         """What is asked."""
@@ -88,7 +97,8 @@ class Edited(Result):
     def verdict(self) -> str:
         """What is said without and with the change."""
         plain, one = self.tried[0], self.chosen
-        return (
+        failed = "No dose makes the new name likelier than the old and than random changes do. "
+        return failed * (not self.reached) + (
             f"With {self.new} in place of {self.old} after layer {self.layer} (dose {one.dose:g}), "
             f"{self.about.model_name} says {one.says!r} instead of {plain.says!r}: {self.new} has "
             f"probability {one.new:.3f} (before {plain.new:.3f}; after random changes as long "
@@ -157,7 +167,7 @@ def replace_concepts(
     prompt: str,
     replace: Mapping[str, str],
     *,
-    layer: int,
+    layer: int | str,
     writer: Writer | None = None,
     doses: Sequence[float] = DOSES,
     top: int = 5,
@@ -169,24 +179,37 @@ def replace_concepts(
         model: what is edited.
         prompt: the text.
         replace: one old name and the new one in its place.
-        layer: the block after which the state is changed.
+        layer: the block after which the state is changed, in the grammar of layers.
         writer: what reads and writes at the layer; a translator where left out.
         doses: how far to go on in the direction of the change.
         top: how many next tokens to give.
         seed: of random changes and of the translator.
 
     Raises:
-        ConfigError: not one pair of different names.
-        DataError: a name that the model cannot say.
+        ConfigError: not one pair of different names, or doses that are no numbers.
+        DataError: a name that the model cannot say, or two that begin with the same token.
+        SiteError: no such layer.
     """
     model = as_model(model)
-    if len(replace) != 1 or not all(old != new for old, new in replace.items()):
-        raise ConfigError(f"{dict(replace)} to replace; give one old name and another new one: Paris=Rome.")
+    layer = one_layer(model, layer)
+    if not doses or not all(math.isfinite(dose) for dose in doses):
+        raise ConfigError(f"doses {tuple(doses)} asked; give at least one number, such as 1.0.")
+    if (
+        not isinstance(replace, Mapping)
+        or len(replace) != 1
+        or not all(old != new for old, new in replace.items())
+    ):
+        raise ConfigError(f"{replace} to replace; give one old name and another new one: Paris=Rome.")
     ((old, new),) = replace.items()
+    aims = [ids[0] for ids in concept_tokens(model, [old, new])]
+    if aims[0] == aims[1]:
+        raise DataError(
+            f"{old!r} and {new!r} begin with the same token of {model.name!r}, so that its next token cannot "
+            "say which of them it means; give names that begin apart."
+        )
     writer = TranslatorWriter.of(model, layer, [old, new], seed=seed) if writer is None else writer
     site = f"resid_post.{layer}"
     state = model.capture([prompt], [site], "last", device="cpu", dtype=torch.float32)[site]
-    aims = [ids[0] for ids in concept_tokens(model, [old, new])]
     tried: list[Tried] = []
     logs: dict[float, Tensor] = {}
     for dose in (0.0, *doses):
@@ -195,12 +218,12 @@ def replace_concepts(
         found = _after(model, prompt, site, torch.cat([state + one for one in (change, *drawn)]))
         logs[dose] = found[0]
         (old_p, new_p), others = found[0, aims].exp().tolist(), found[1:, aims[1]].exp()
-        said = words_of(model, [int(found[0].argmax())])[0].strip()
+        said = shown(words_of(model, [int(found[0].argmax())])[0])
         length = float(change.norm() / state.norm())
         spread = float(others.mean()), float(others.max())
         tried.append(Tried(dose, old_p, new_p, *spread, length, said))
     values, places = logs[_chosen(tried).dose].exp().topk(min(top, model.vocab_size))
-    words = [word.strip() for word in words_of(model, places.tolist())]
+    words = map(shown, words_of(model, places.tolist()))
     return Edited(
         about=About(model.described, {"name": "one prompt", "n": 1}),
         seed=seed,
@@ -216,8 +239,11 @@ def replace_concepts(
 
 
 def _chosen(tried: Sequence[Tried]) -> Tried:
-    good = (one for one in tried if one.new > max(one.old, one.random_high))
-    return next(good, tried[-1])
+    return next(filter(_better, tried), tried[-1])
+
+
+def _better(one: Tried) -> bool:
+    return one.new > max(one.old, one.random_high)
 
 
 @torch.no_grad()

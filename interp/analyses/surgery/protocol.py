@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from interp.analyses.concepts.known import ask
+from interp.analyses.concepts.records import record_codebook, record_of
 from interp.analyses.concepts.trial import Trial, codebook_of, encoder_of
 from interp.analyses.surgery.result import Surgery
 from interp.analyses.surgery.run import surgery
-from interp.analyses.surgery.swaps import swaps_of
+from interp.analyses.surgery.swaps import Role, Swap, part_of, swaps_of
 from interp.analyses.surgery.writers import ProbeWriter, TranslatorWriter, Writer
-from interp.errors import ConfigError
+from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.tasks.items import Part, ProtocolItems
-from interp.tasks.protocols import PROTOCOLS
+from interp.tasks.items import Item, Part, ProtocolItems
+from interp.tasks.protocols import PROTOCOLS, Protocol
 from interp.tasks.world import World
+from probes import HyperdimensionalProbe
 
-__all__ = ["WRITERS", "protocol_of", "surgery_under"]
+__all__ = ["WRITERS", "WRITTEN", "protocol_of", "surgery_under"]
+
+WRITTEN: tuple[Role, ...] = ("answer", "subject")
+"""The roles of a record that are words, so that they can be exchanged."""
+DIMENSION = 4096
+REDRAWN, SAYINGS = 4, 4
+"""So often a protocol is drawn again for other prompts of the facts; so many of them for each concept."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,28 @@ def _probe(model: Model, drawn: ProtocolItems, layer: int, seed: int) -> Writer:
     return ProbeWriter(trial.fit(states))
 
 
+def _records(model: Model, drawn: ProtocolItems, layer: int, seed: int, role: Role) -> Writer:
+    """A probe of records (subject, relation, answer) of the training prompts, which writes one role."""
+    parts = {part: [item for item in drawn.part(part) if item.subject] for part in ("train", "validation")}
+    relations = sorted({item.relation for rows in parts.values() for item in rows})
+    book = record_codebook(model, drawn.concepts, relations, dimension=DIMENSION, seed=seed)
+    site, known = f"resid_post.{layer}", set(drawn.concepts)
+    taught: list[tuple[torch.Tensor, Any]] = []
+    for rows in parts.values():
+        kept = [item for item in rows if item.subject in known]
+        if not kept:
+            raise DataError(
+                f"no prompt of the protocol has a subject among its {len(known):,} concepts, so that no role "
+                "can be written; take --protocol concept-disjoint or known-relations."
+            )
+        texts = [item.text for item in kept]
+        states = model.capture(texts, [site], "last", device="cpu", dtype=torch.float32)[site]
+        records = [record_of(item.subject or "", item.relation, item.answer) for item in kept]
+        taught.append((states, book.records(records)))
+    probe = HyperdimensionalProbe(book, encoder="embedding", seed=seed)
+    return ProbeWriter(probe.fit(*taught[0], validation=taught[1]), role)
+
+
 WRITERS: dict[str, WriterRow] = {
     "translator": WriterRow("a map to the model's own final state, without labels", _translator),
     "probe": WriterRow(
@@ -70,6 +102,7 @@ def surgery_under(
     *,
     layer: int,
     writer: str = "translator",
+    role: Role | None = None,
     n: int = 100,
     sizes: tuple[int, int, int] | None = None,
     world: World | None = None,
@@ -84,6 +117,8 @@ def surgery_under(
             left out.
         layer: the block after which states are edited.
         writer: a key of ``WRITERS``.
+        role: ``answer`` or ``subject``: what a probe of records exchanges (writer ``probe``); after the
+            subject the answer should follow. None for bare concepts.
         n: swaps, at most.
         sizes: prompts for training, validation and test; the protocol's own where left out.
         world: the facts; the protocol's own where left out.
@@ -91,7 +126,7 @@ def surgery_under(
         progress: show a progress bar.
 
     Raises:
-        ConfigError: an unknown protocol or writer, or a protocol of random codes.
+        ConfigError: an unknown protocol, writer or role, or a protocol of random codes.
         DataError: the model answers too few prompts right.
     """
     model = as_model(model)
@@ -101,11 +136,35 @@ def surgery_under(
         raise ConfigError(f"protocol {name!r} asked; concepts can be written under: {known}.")
     if writer not in WRITERS:
         raise ConfigError(f"writer {writer!r} asked; there are: {', '.join(WRITERS)}.")
+    if role is not None and (role not in WRITTEN or writer != "probe"):
+        raise ConfigError(
+            f"role {role!r} of writer {writer!r} asked; the writer probe has {' and '.join(WRITTEN)}."
+        )
     row = PROTOCOLS[name]
     drawn = row.items(seed=seed, world=world, sizes=sizes)
     if row.asked != "all":
         drawn, _ = ask(model, drawn, seed=seed)
     items = [item for item in drawn.items if item.part in WRITERS[writer].edited]
-    swaps = swaps_of(model, items, n=n, seed=seed)
-    made = WRITERS[writer].make(model, drawn, layer, seed)
-    return surgery(model, made, items, layer=layer, swaps=swaps, seed=seed, progress=progress)
+    if role is not None:
+        items = [item for item in items if part_of(item, role) in set(drawn.concepts)]
+    swaps = swaps_of(model, items, n=n, seed=seed, role=role or "answer", known=row.asked != "all")
+    if role is None:
+        made = WRITERS[writer].make(model, drawn, layer, seed)
+    else:
+        made = _records(model, drawn, layer, seed, role)
+    others = _others(row, swaps, world, seed)
+    given: dict[str, Any] = {"seed": seed, "progress": progress}
+    return surgery(model, made, items, layer=layer, swaps=swaps, others=others, **given)
+
+
+def _others(row: Protocol, swaps: Sequence[Swap], world: World | None, seed: int) -> list[Item]:
+    """The facts of the swaps and others with their concepts in other words and with other examples."""
+    wanted = Counter(dict.fromkeys((name for swap in swaps for name in swap.pair), SAYINGS))
+    found: dict[str, Item] = {}
+    for draw in range(1, REDRAWN + 1):
+        for item in row.items(seed=seed + draw, world=world).items:
+            name = part_of(item, swaps[0].role)
+            if wanted[name] > 0 and item.text not in found:
+                found[item.text] = item
+                wanted[name] -= 1
+    return list(found.values())

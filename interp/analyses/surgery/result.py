@@ -77,6 +77,7 @@ class Surgery(Result):
         reported: whether a swap is reported; the others chose the doses.
         arms: kind of edit -> what it did.
         curve: kind of edit -> each dose, with the share of reported swaps whose new answer came first.
+        role: what was exchanged: the answers, or the subjects, after which the answers should follow.
     """
 
     schema: ClassVar[str] = "interp.surgery/1"
@@ -89,6 +90,7 @@ class Surgery(Result):
     reported: Bool[np.ndarray, " example"]
     arms: Mapping[str, Measured]
     curve: Mapping[str, tuple[tuple[float, float], ...]]
+    role: str = "answer"
 
     def estimate(self, arm: str, name: str) -> Estimate | None:
         """The mean of a measure over reported swaps, with its interval over facts; None where there are none.
@@ -136,9 +138,10 @@ class Surgery(Result):
             beside.append(f"difference of means: {_share(mean)} of {counted(mean.n, 'swap')}")
         if (ceiling := shares[CEILING]) is not None:
             beside.append(f"the state of a real prompt: {ceiling.value:.0%}")
+        what = "" if self.role == "answer" else f"on the {self.role} "
         verb = "makes" if self.works else "cannot be shown to make"
         return (
-            f"Concept surgery after layer {self.layer} {verb} the new answer the first choice: "
+            f"Concept surgery {what}after layer {self.layer} {verb} the new answer the first choice: "
             f"{_share(ours)} of {counted(ours.n, 'swap')} ({'; '.join(beside)})."
         )
 
@@ -146,10 +149,14 @@ class Surgery(Result):
         """How it was done."""
         return (
             "At the last token of prompts that the model answers right, the state is changed as little as "
-            f"possible so that {self.written_by} reads the old concept and the new one exchanged; the dose "
-            "says how far on in that direction. Doses were chosen on "
+            f"possible so that {self.written_by} reads the old {self._concept} and the new one exchanged; "
+            "the dose says how far on in that direction. Doses were chosen on "
             f"{int((~self.reported).sum())} swaps of other facts. Everything after the layer runs as it is.",
         )
+
+    @property
+    def _concept(self) -> str:
+        return "concept" if self.role == "answer" else self.role
 
     def numbers(self) -> tuple[Number, ...]:
         """How often the new answer comes first, and the price."""

@@ -40,6 +40,7 @@ def surgery(
     layer: int,
     n: int = 100,
     swaps: Sequence[Swap] | None = None,
+    others: Sequence[Item] = (),
     draws: int = DRAWS,
     seed: int = 0,
     progress: bool = False,
@@ -61,6 +62,8 @@ def surgery(
         layer: the block after which states are edited.
         n: swaps that are drawn among the items, at most.
         swaps: those to make; drawn where left out.
+        others: further prompts about the same concepts, such as the same facts in other words, of which mean
+            states are taken, beside ``items``.
         draws: random changes of each state.
         seed: of the swaps, the halves and the random changes.
         progress: show a progress bar.
@@ -73,7 +76,7 @@ def surgery(
     swaps = swaps_of(model, items, n=n, seed=seed) if swaps is None else tuple(swaps)
     if len(swaps) < FEWEST:
         raise DataError(f"{len(swaps)} swaps can be made of these prompts; {FEWEST} are needed. Give more.")
-    theatre = _Theatre.of(model, writer, swaps, items, layer, seed)
+    theatre = _Theatre.of(model, writer, swaps, items, others, layer, seed)
     tuning = theatre.tuning
     arms: dict[str, Measured] = {}
     curve: dict[str, tuple[tuple[float, float], ...]] = {}
@@ -89,6 +92,7 @@ def surgery(
         seed=seed,
         layer=layer,
         written_by=writer.words,
+        role=swaps[0].role,
         pairs=tuple(swap.pair for swap in swaps),
         prompts=tuple(swap.item.text for swap in swaps),
         facts=tuple(swap.item.fact for swap in swaps),
@@ -170,12 +174,14 @@ class _Theatre:
         writer: Writer,
         swaps: tuple[Swap, ...],
         items: Sequence[Item],
+        others: Sequence[Item],
         layer: int,
         seed: int,
     ) -> _Theatre:
         own = _Set.of(model, [swap.item.text for swap in swaps], layer, seed)
         site = str(own.site)
-        texts = [item.text for item in items]
+        known = {item.text: item for item in (*items, *others)}
+        texts = list(known)
         pool = model.capture(texts, [site], "last", device="cpu", dtype=torch.float32)[site]
         places = {text: at for at, text in enumerate(texts)}
         donors = pool[[places[swap.donor.text] for swap in swaps]]
@@ -184,7 +190,7 @@ class _Theatre:
         order = np.random.default_rng(seed).permutation(len(facts))
         half = {facts[at] for at in order[: len(facts) // 2].tolist()}
         return cls(
-            Bench(writer, swaps, own.states, donors, items, pool, seed),
+            Bench(writer, swaps, own.states, donors, tuple(known.values()), pool, seed),
             own,
             _Set.of(model, [item.text for item in unrelated(swaps, items, seed)], layer, seed),
             _Set.of(model, [item.text for _, item in beside], layer, seed) if beside else None,

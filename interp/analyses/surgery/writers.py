@@ -39,18 +39,24 @@ class Writer(ABC):
 @final
 @dataclass(frozen=True, eq=False)
 class ProbeWriter(Writer):
-    """A Hyperdimensional Probe with a linear encoder."""
+    """A Hyperdimensional Probe with a linear encoder.
+
+    Attributes:
+        probe: trained on bare concepts or on records.
+        role: of records, what is read and written; None for bare concepts.
+    """
 
     words: ClassVar[str] = "a Hyperdimensional Probe"
     probe: HyperdimensionalProbe
+    role: str | None = None
 
     def edit(self, states: States, pairs: Sequence[tuple[str, str]], dose: float) -> States:
-        """Exchange what the probe reads."""
-        return torch.as_tensor(self.probe.edit(states, pairs, dose=dose))
+        """Exchange what the probe reads, in its role where it reads records."""
+        return torch.as_tensor(self.probe.edit(states, pairs, role=self.role, dose=dose))
 
     def read(self, states: States) -> list[str]:
         """What the probe reads, abstention aside."""
-        return [names[0] for names in self.probe.decode(states, k=1).names]
+        return [names[0] for names in self.probe.decode(states, role=self.role, k=1).names]
 
 
 @final

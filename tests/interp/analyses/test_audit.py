@@ -125,6 +125,27 @@ def test_a_callable_is_given_what_its_parameters_are_called() -> None:
         Reader("flat", lambda states: ["a", "b", "c"]).first(states, list("abc"), 0)
 
 
+def test_what_is_no_list_of_names_is_refused_and_not_read_as_nothing() -> None:
+    states = torch.eye(2)
+    for given, said in (
+        ([[("yen", 0.4)], []], "a tuple \\(\\('yen', 0.4\\)\\) in place of a name"),
+        ([["yen"], None], "a NoneType"),
+        ([["yen"], {"won"}], "a set"),
+        (None, "a NoneType"),
+        ((one for one in (["yen"], ["won"])), "a generator"),
+    ):
+        with pytest.raises(DataError, match=f"'odd' gave {said} for 2 states"):
+            Reader("odd", lambda states, given=given: given, ("states",)).first(states, list("ab"), 0)
+
+
+def test_a_reader_cannot_change_the_states_of_those_after_it() -> None:
+    states = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    before = states.clone()
+    inplace = Reader("inplace", lambda states: [[str(one)] for one in states.mul_(0).sum(1)])
+    inplace.first(states, list("abc"), 0)
+    assert torch.equal(states, before)
+
+
 def test_partners_are_other_facts_of_the_relation_with_another_answer() -> None:
     cases = [Case(f"{f}", "r" if f < 3 else "s", f"f{f}", "ab"[f % 2], "c", ()) for f in range(4)]
     assert partners_of(cases)[0] == 1 and partners_of(cases)[1] in (0, 2) and partners_of(cases)[3] == -1

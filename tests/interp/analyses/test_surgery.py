@@ -11,11 +11,21 @@ import torch
 
 import interp
 from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens
-from interp.analyses.surgery import ProbeWriter, Surgery, TranslatorWriter, surgery, swaps_of
-from interp.analyses.surgery.arms import ARMS, random_like
+from interp.analyses.surgery import (
+    ProbeWriter,
+    Surgery,
+    Swap,
+    TranslatorWriter,
+    replace_concepts,
+    surgery,
+    surgery_under,
+    swaps_of,
+)
+from interp.analyses.surgery.arms import ARMS, Bench, random_like
+from interp.analyses.surgery.protocol import SAYINGS, _others
 from interp.analyses.surgery.run import _elsewhere, _Set
 from interp.analyses.surgery.swaps import same_subject, unrelated
-from interp.errors import DataError, SiteError
+from interp.errors import ConfigError, DataError, SiteError
 from interp.lenses.texts import prepared
 from interp.lenses.translator import fitted
 from interp.models.interventions import Intervention
@@ -159,6 +169,48 @@ def test_swaps_are_of_one_relation_and_of_answers_that_the_model_gives() -> None
     assert len(set(facts)) == min(len(facts), whole)
 
 
+def test_prompts_known_to_be_right_are_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    swaps = swaps_of(demo(), drawn().part("test")[:60], n=12, seed=3)
+    right = tuple(dict.fromkeys(one for swap in swaps for one in (swap.item, swap.donor)))
+    asked = swaps_of(demo(), right, n=9, seed=1)
+    monkeypatch.setattr("interp.analyses.surgery.swaps.score", None)
+    assert swaps_of(demo(), right, n=9, seed=1, known=True) == asked
+
+
+def test_mean_states_are_of_other_prompts_about_the_concept() -> None:
+    pool = [
+        Item(text=f"{at}", answer=a, relation=r, fact=f"{at}", part="test", subject=s)
+        for at, (a, r, s) in enumerate(zip("ABABAA", "rrrrqr", "xyxyxz", strict=True))
+    ]
+    states = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    for role, old, new in (("answer", [2, 4, 5], [3]), ("subject", [2], [3])):
+        swap: Any = Swap(pool[0], pool[1], 7, 8, role)  # type: ignore[arg-type]
+        bench: Any = Bench(None, (swap,), states[:1], states[1:2], pool, states, 0)  # type: ignore[arg-type]
+        expected = 1.5 * (states[new].mean(0) - states[old].mean(0))
+        assert torch.allclose(ARMS["mean-difference"].change(bench, 1.5)[0], expected)
+
+
+def test_every_answer_has_other_prompts_and_a_role_needs_a_probe() -> None:
+    swaps = swaps_of(demo(), drawn().part("test")[:60], n=12, seed=3)
+    found = _others(PROTOCOLS["concept-disjoint"], swaps, None, 0)
+    texts = {swap.item.text for swap in swaps}
+    for name in {name for swap in swaps for name in swap.pair}:
+        others = [one for one in found if one.answer == name and one.text not in texts]
+        assert 1 <= len(others) <= SAYINGS
+    for wrong in ({"role": "subject"}, {"role": "relation", "writer": "probe"}):
+        with pytest.raises((ConfigError, TypeError), match="role"):
+            surgery_under(demo(), layer=LAYER, **wrong)
+
+
+@pytest.mark.slow
+def test_with_another_subject_the_model_gives_the_answer_of_that_subject() -> None:
+    given: Any = {"layer": 12, "writer": "probe", "role": "subject", "sizes": (900, 150, 160), "n": 40}
+    result = surgery_under(demo(), **given)
+    pairs = [(item.subject, item.answer) for item in drawn().items]
+    assert all(old in dict(pairs) and new in dict(pairs) for old, new in result.pairs)
+    assert result.works and "on the subject after layer 12 makes" in result.verdict()
+
+
 def test_prompts_beside_are_of_another_relation_or_of_the_same_subject() -> None:
     items = [
         Item("a1", "x", "r", "r:a", "test", subject="a"),
@@ -176,6 +228,30 @@ def test_a_model_that_answers_nothing_is_refused() -> None:
     assert isinstance(untrained, Model)
     with pytest.raises(DataError, match="answers 0 of"):
         swaps_of(untrained, drawn().part("test")[:40])
+
+
+def test_one_prompt_is_edited_where_its_layer_is_however_it_is_named() -> None:
+    ask: Any = {"prompt": "the capital of France is", "replace": {"Paris": "Rome"}, "doses": (1.0,)}
+    found = [replace_concepts(demo(), layer=at, **ask) for at in (LAYER, LAYER - 24, "-4")]
+    assert {one.layer for one in found} == {LAYER} and len({one.chosen.new for one in found}) == 1
+    assert found[0].reached and found[0].verdict().startswith("With Rome")
+
+
+def test_an_edit_that_fails_says_so_and_one_that_means_nothing_is_refused() -> None:
+    ask: Any = {"prompt": "the capital of France is", "layer": LAYER, "doses": (0.01,)}
+    found = replace_concepts(demo(), replace={"Paris": "Rome"}, **ask)
+    assert not found.reached and found.verdict().startswith("No dose makes")
+    with pytest.raises(DataError, match="begin with the same token"):
+        replace_concepts(demo(), replace={"Paris": " Paris"}, **ask)
+    for wrong, said in (
+        ({"doses": ()}, "give at least one number"),
+        ({"doses": (float("nan"),)}, "give at least one number"),
+        ({"replace": {}}, "give one old name"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            replace_concepts(demo(), **{"replace": {"Paris": "Rome"}, **ask, **wrong})
+    with pytest.raises(SiteError, match="layer 99 asked"):
+        replace_concepts(demo(), **{"replace": {"Paris": "Rome"}, **ask, "layer": 99})
 
 
 def test_a_saved_result_says_the_same(tmp_path: Any) -> None:

@@ -15,6 +15,7 @@ from interp.analyses.concepts.translated import RULES, Names, threshold_of
 from interp.errors import ConfigError, DataError
 from interp.lenses.texts import prepared
 from interp.lenses.translator import Kept, TranslatorLens, fitted
+from interp.lenses.words import shown
 from interp.tasks.world import load_world
 
 PROMPT = "the capital of France is"
@@ -58,6 +59,10 @@ def test_names_that_cannot_be_told_apart_are_refused() -> None:
     for wrong in (["Paris"], ["Paris", "Rome", "Paris"]):
         with pytest.raises(DataError, match="give at least 2, each once"):
             Names.of(demo(), wrong)
+    with pytest.raises(DataError, match="'Paris' and ' Paris' are read by the same tokens"):
+        Names.of(demo(), ["Rome", "Paris", " Paris"])
+    with pytest.raises(ConfigError, match="give a list of texts"):
+        Names.of(demo(), "Paris")
     with pytest.raises(ConfigError, match="rule 'last' asked; there are: first"):
         Names.of(demo(), ["Paris", "Rome"], "last")
 
@@ -99,7 +104,7 @@ def test_the_answer_is_read_before_the_last_layer_and_claimed() -> None:
     found = decode_translated(demo(), PROMPT, layers="12,20,22", concepts=names().names, lens=lens())
     last = found.readings[-1]
     assert last.names[0].name == "Paris" and last.claimed and found.n_names == len(names().names)
-    assert "Paris at layer 22" in found.verdict() and found.tokens[0].name == "Paris"
+    assert "Paris at layer" in found.verdict() and found.tokens[0].name == "Paris"
     state = demo().capture([PROMPT], ["resid_post.22"], "last")["resid_post.22"]
     scores = names().scores(lens().logits(state, 22))[0].exp()
     assert last.names[0].value == pytest.approx(float(scores.max()), rel=1e-4)
@@ -120,3 +125,23 @@ def test_without_names_every_token_is_read() -> None:
     assert found.vocabulary and found.n_names == demo().vocab_size
     assert found.readings[0].names[0].name.strip() == "Paris" and found.readings[0].claimed
     assert "tokens of the vocabulary" in found.lead()[0]
+
+
+def test_the_last_block_has_no_threshold_and_so_no_claim_and_no_denial() -> None:
+    found = decode_translated(demo(), PROMPT, layers=-1, concepts=CITIES, lens=lens_of_last())
+    assert found.readings[0].claimed is None and found.tables()[0].rows[0][4] is None
+    assert found.verdict().startswith("No layer that was read has a threshold")
+    with pytest.raises(ConfigError, match="top=0 names asked"):
+        decode_translated(demo(), PROMPT, layers=20, lens=lens(), top=0)
+
+
+def lens_of_last() -> TranslatorLens:
+    return replace(lens(), layers=(*lens().layers, demo().n_layers - 1))
+
+
+@pytest.mark.parametrize(
+    ("word", "seen"),
+    [(" Paris", "Paris"), ("\n", "\\n"), (" ", " "), ("", "''"), (" \t", "\\t"), ("caf\u00e9", "caf\u00e9")],
+)
+def test_a_token_of_blanks_alone_can_be_seen(word: str, seen: str) -> None:
+    assert shown(word) == seen

@@ -64,6 +64,9 @@ def test_the_summary_leaves_the_last_layer_out(found: LensCurves) -> None:
     part = lenses.curves(
         demo(), ["the capital of France is", "the capital of Japan is"], kinds=["logit"], layers=20
     )
+    assert part.verdict().startswith("At layer 20 the logit lens names")
+    last = replace(part, layers=(23,))
+    assert last.verdict().startswith("At the last layer (where every lens gives the model's own output) the")
     assert part.before == 1 and part.early["logit"].value == part.trained["logit"].agreement.mean()
 
 
@@ -110,6 +113,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
         lenses.curves(demo(), texts[:1])
     with pytest.raises(ConfigError, match="each once"):
         lenses.curves(demo(), texts, kinds=["logit", "logit"])
+    for wrong in ({"data": texts[0]}, {"kinds": "logit"}):
+        with pytest.raises(ConfigError, match="prompts and kinds of lenses are lists"):
+            lenses.curves(demo(), **{"data": texts, **wrong})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="lens 'nonsense' is not known"):
         lenses.curves(demo(), texts, kinds=["nonsense"])
     with pytest.raises(SiteError, match="layer 99"):

@@ -120,6 +120,8 @@ def test_what_cannot_be_edited_is_refused(probe: HyperdimensionalProbe) -> None:
         probe.edit(X, [("a", "b")])
     with pytest.raises(ValueError, match="nothing to replace"):
         probe.edit(X, {})
+    with pytest.raises(ValueError, match="'b' stands in 2 pairs"):
+        probe.edit(X, {"a": "b", "b": "c"})
     with pytest.raises(ValueError, match="'z'"):
         probe.edit(X, {"a": "z"})
     neural = HyperdimensionalProbe(probe.codebook_, encoder="mlp", epochs=1, hidden=8)
