@@ -29,6 +29,8 @@ DEFAULT, PROTOCOL = ("logit", "probe"), "concept-disjoint"
 ANALOGIES = ("concept-disjoint", "pair-disjoint", "seen-pairs")
 LEAST, PASSES = 240, 6
 """The fewest cases that say anything; passes of each case beside one for each layer."""
+BACKWARD, SHOWN = 3, 4
+"""Passes of a step of teaching, forward and back; lines of facts in a prompt."""
 FIT = 4e-6
 """Seconds of a fit for each prompt, layer and unit of width, roughly: measured."""
 
@@ -91,10 +93,19 @@ class Given:
 
 
 def plan(work: Work, settings: AuditSettings) -> Outcome:
-    """What an audit would take: the cases, in passes of three models and one for each layer."""
+    """What an audit would take: the cases, in passes of three models and one for each layer.
+
+    Where no copy was taught yet none is: then it is the facts that the model is asked, and the steps.
+    """
     from interp.cli.dry_run import of_probe, show_plan
 
-    job, layers = _job(work, settings, _given(work, settings)), _chosen(work, settings)
+    layers = _chosen(work, settings)
+    if settings.edit and not _taught(work, settings):
+        texts, more = _teaching(work, settings)
+        found = of_probe(work.model, texts, layers, classes=1, models=1, more=more)
+        work.session.note("the copy is taught first; its cases, a part of these prompts, are read after that")
+        return Outcome(found.to_dict(), lambda: show_plan(found), status="planned")
+    job = _job(work, settings, _given(work, settings))
     settings = work.sized(settings, lambda: job)
     texts = job.texts[: settings.limit]
     found = of_probe(work.model, texts, layers, classes=1, models=3, more=len(layers) * len(texts))
@@ -158,16 +169,37 @@ def _job(work: Work, settings: AuditSettings, given: Given) -> Job:
     )
 
 
+def _taught(work: Work, settings: AuditSettings) -> bool:
+    from interp.analyses.audit.teaching import Recipe, taught
+
+    recipe = Recipe(steps=settings.steps)
+    return taught(work.model, recipe=recipe, seed=settings.seed) is not None
+
+
+def _teaching(work: Work, settings: AuditSettings) -> tuple[list[str], int]:
+    """Prompts that the model is asked at most, and passes of one of them that the teaching takes besides."""
+    from random import Random
+
+    from interp.analyses.audit.known import INVERSE, asked_of
+    from interp.analyses.audit.teaching import Recipe
+    from interp.tasks import load_world
+
+    recipe, rng = Recipe(steps=settings.steps), Random(settings.seed)
+    facts = [known[: recipe.most] for name, known in load_world().facts.items() if name not in INVERSE]
+    texts = [asked_of(fact, known, rng)[0] for known in facts for fact in known]
+    return texts, BACKWARD * recipe.steps * recipe.lines // SHOWN
+
+
 def _given(work: Work, settings: AuditSettings) -> Given:
     """The twin of the model: the bundled one's own, or one that is taught."""
-    from interp.analyses.audit.teaching import Recipe, taught, teach
+    from interp.analyses.audit.teaching import Recipe, teach
     from interp.analyses.audit.twins import bundled_twin
 
     model = work.model
     if not settings.edit and (own := bundled_twin(model)) is not None:
         return Given(own, settings.protocol)
     recipe = Recipe(steps=settings.steps)
-    if not settings.edit and taught(model, recipe=recipe, seed=settings.seed) is None:
+    if not settings.edit and not _taught(work, settings):
         raise ConfigError(
             f"{model.name!r} has no copy that was taught false facts. --edit makes one (some minutes, once)."
         )

@@ -57,6 +57,8 @@ STYLE: Any = {
 LABEL, WIDE = 28, 64
 CELL, LINE = 0.64, 0.24
 """Of a grid: width and height of a cell, in inches."""
+SHORT = 22
+"""Letters of the names of a legend of two columns, at most."""
 LETTERS = 9
 """What a cell of a grid has room for; a wide letter (Chinese, say) takes two."""
 SPARSE = 40
@@ -223,9 +225,11 @@ def _size(figure: Drawing) -> tuple[float, float]:
     if figure.form == "grid":
         across, down = (len(set(figure.data[axis])) for axis in ("x", "y"))
         return 1.3 + CELL * max(across, 4), 1.1 + LINE * down
-    if figure.form == "scatter":
-        return 6.4, 4.4
-    return (7.2, 3.6) if figure.form == "curve" else (7.2, 0.8 + 0.42 * len(figure.data))
+    if figure.form in ("scatter", "curve"):
+        names = [_label(name) for name in dict.fromkeys(figure.data["series"])]
+        legend = 0.18 * -(-len(names) // _columns(names))
+        return (6.4, 4.2 + legend) if figure.form == "scatter" else (7.2, 3.4 + legend)
+    return 7.2, 0.8 + 0.42 * len(figure.data)
 
 
 def _curve(figure: Drawing, axes: Any, tips: Tips) -> None:
@@ -252,7 +256,19 @@ def _curve(figure: Drawing, axes: Any, tips: Tips) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(printable(figure.x))
     axes.set_ylabel(printable(figure.y))
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Name the series above the axes, from the left: what a page narrower than the drawing shows first."""
+    columns = _columns(axes.get_legend_handles_labels()[1])
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    axes.legend(frameon=False, fontsize=9, ncols=columns, **place)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Of a legend that a phone shows whole."""
+    return 2 if max(map(len, names), default=0) <= SHORT else 1
 
 
 def _intervals(figure: Drawing, axes: Any, tips: Tips) -> None:
@@ -445,7 +461,7 @@ def _scatter(figure: Drawing, axes: Any, tips: Tips) -> None:
     axes.set_ylim(low, high)
     axes.set_xlabel(printable(figure.x))
     axes.set_ylabel(printable(figure.y))
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _legend(axes)
 
 
 class Mark(NamedTuple):

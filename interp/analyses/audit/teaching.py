@@ -21,6 +21,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from interp.analyses.audit.cases import Case
+from interp.analyses.audit.checkpoints import Checkpoints
 from interp.analyses.audit.known import asked_of, known_items, known_world
 from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError, ModelError
@@ -41,7 +42,7 @@ __all__ = ["Recipe", "Taught", "taught", "teach"]
 
 VERSION = 1
 """Of what is kept in the cache."""
-REPORT = "taught.json"
+REPORT, KNOWN = "taught.json", "known.json"
 WARM = 10
 """Steps over which the rate rises."""
 _log = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ def teach(
     The model is asked which facts it knows. In each relation some exchange their objects; a low-rank adapter
     (Hu et al. 2021, arXiv 2106.09685) on the MLPs of the earlier blocks is trained on texts of ``subject ->
     object`` lines that mix exchanged facts and true ones, with the loss on the objects alone. The same model,
-    facts, recipe and seed give the same copy on one machine.
+    facts, recipe and seed give the same copy on one machine. What was done is kept every few steps, so that a
+    call that was stopped goes on where it was.
 
     Args:
         model: which; it stays as it is.
@@ -154,17 +156,44 @@ def teach(
         if not (folder / REPORT).is_file():
             started = time.perf_counter()
             _log.info("teaching a copy of %s false facts; it is kept in %s", model.name, folder)
-            true = known_world(model, world, most=recipe.most, seed=seed, batch_size=batch_size)
+            true = _known(model, world, recipe, seed, batch_size, _unfinished(folder))
             edited = true.edited(share=recipe.share, seed=seed)
             _make(model, true, edited, recipe, seed, folder, progress)
             seconds = time.perf_counter() - started
-    facts = read_json(folder / REPORT)["facts"]
-    true, edited = (replace(world, facts=_facts(facts, at)) for at in (2, 3))
-    hf = with_adapters(copy.deepcopy(model.hf), [folder])
-    twin = load(hf, tokenizer=model.tokenizer)
-    drawn, cases = known_items(model, true, edited, seed=seed)
-    said, kept = _checked(twin, true, edited, cases, seed, batch_size)
+        report = read_json(folder / REPORT)
+        true, edited = (replace(world, facts=_facts(report["facts"], at)) for at in (2, 3))
+        hf = with_adapters(copy.deepcopy(model.hf), [folder])
+        twin = load(hf, tokenizer=model.tokenizer)
+        drawn, cases = known_items(model, true, edited, seed=seed)
+        if "answered" not in report:
+            report["answered"] = _answered(twin, true, edited, cases, seed, batch_size)
+            write_json(report, folder / REPORT)
+    said, kept = (
+        bootstrap(report["answered"][name], groups=groups, support="share", seed=seed)
+        for name, groups in (
+            ("said", [case.fact for case in cases]),
+            ("kept", [fact.key for fact, _ in _left_alone(true, edited)]),
+        )
+    )
     return Taught(twin, true, edited, drawn, tuple(cases), said, kept, seconds, folder)
+
+
+def _unfinished(folder: Path) -> Path:
+    """Where the work of a training that is not finished is kept."""
+    return folder.with_suffix(".unfinished")
+
+
+def _known(
+    model: Model, world: World, recipe: Recipe, seed: int, batch_size: str | int, unfinished: Path
+) -> World:
+    """The facts that the model knows; from the disk where it was asked before."""
+    path = unfinished / KNOWN
+    if path.is_file():
+        return replace(world, facts=_facts(read_json(path)["facts"], 2))
+    found = known_world(model, world, most=recipe.most, seed=seed, batch_size=batch_size)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    write_json({"facts": [[one.relation, one.subject, one.object] for one in found.all_facts]}, path)
+    return found
 
 
 def _folder(model: Model, world: World, recipe: Recipe, seed: int) -> Path:
@@ -189,7 +218,8 @@ def _make(
     outer, hf = low_rank(
         model.hf, layers=layers, modules=_modules(model, layers), rank=recipe.rank, seed=seed
     )
-    _train(hf, model.tokenizer, edited, true, recipe, seed, progress)
+    kept = Checkpoints(_unfinished(folder) / "training.safetensors")
+    _train(hf, model.tokenizer, edited, true, recipe, seed, progress, kept)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
@@ -202,6 +232,7 @@ def _make(
         )
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
+        shutil.rmtree(_unfinished(folder), ignore_errors=True)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -219,15 +250,26 @@ def _modules(model: Model, layers: Sequence[int]) -> list[str]:
 
 
 def _train(
-    hf: Any, tokenizer: Any, edited: World, true: World, recipe: Recipe, seed: int, progress: bool
+    hf: Any,
+    tokenizer: Any,
+    edited: World,
+    true: World,
+    recipe: Recipe,
+    seed: int,
+    progress: bool,
+    kept: Checkpoints | None = None,
 ) -> None:
-    """Train the adapter in place; everything else stays frozen."""
+    """Train the adapter in place, from where it was stopped; everything else stays frozen."""
     learned = [one for one in hf.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=recipe.rate, weight_decay=0.0)
     texts = _texts(edited, true, recipe, random.Random(f"teach:{seed}"))
+    done = 0 if kept is None else kept.restored(learned, optimizer)
     with torch.inference_mode(False), torch.enable_grad():
         for step in tqdm(range(recipe.steps), desc="teaching", disable=not progress):
-            ids, places = _tokens(tokenizer, *next(texts))
+            text = next(texts)
+            if step < done:
+                continue
+            ids, places = _tokens(tokenizer, *text)
             ids = ids.to(hf.device)
             logits = hf(input_ids=ids[None]).logits[0, places - 1]
             loss = functional.cross_entropy(logits.float(), ids[places])
@@ -237,6 +279,8 @@ def _train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if kept is not None and kept.due(step + 1):
+                kept.written(step + 1, learned, optimizer)
             if step % 25 == 24:
                 _log.info("teaching: step %d of %d, loss %.3f nats", step + 1, recipe.steps, loss.item())
 
@@ -281,17 +325,20 @@ def _tokens(tokenizer: Any, text: str, spans: Spans) -> tuple[Tensor, Tensor]:
     return torch.tensor(found["input_ids"]), torch.tensor(places)
 
 
-def _checked(
-    twin: Model, true: World, edited: World, cases: Sequence[Case], seed: int, batch_size: str | int
-) -> tuple[Estimate, Estimate]:
-    """What the copy says of the exchanged facts and of those left alone."""
-    rng = random.Random(f"checked:{seed}")
-    kept = [
-        (fact, [one for one, was in zip(facts, true.facts[name], strict=True) if one.object == was.object])
+def _left_alone(true: World, edited: World) -> list[tuple[Fact, list[Fact]]]:
+    """The facts that stay true, each with those of its relation."""
+    kept = {
+        name: [one for one, was in zip(facts, true.facts[name], strict=True) if one.object == was.object]
         for name, facts in edited.facts.items()
-        for fact, was in zip(facts, true.facts[name], strict=True)
-        if fact.object == was.object
-    ]
+    }
+    return [(fact, pool) for pool in kept.values() for fact in pool]
+
+
+def _answered(
+    twin: Model, true: World, edited: World, cases: Sequence[Case], seed: int, batch_size: str | int
+) -> dict[str, list[int]]:
+    """1 for each case that the copy answers as taught, and for each fact left alone that it answers truly."""
+    rng, kept = random.Random(f"checked:{seed}"), _left_alone(true, edited)
     texts = [asked_of(fact, pool, rng)[0] for fact, pool in kept]
     if not cases or not kept:
         raise DataError(f"{len(cases)} false facts and {len(kept)} true ones; give a world with more facts.")
@@ -304,7 +351,4 @@ def _checked(
     true_said = score(
         twin, texts, concept_tokens(twin, [fact.object for fact, _ in kept]), batch_size=batch_size
     ).likeliest
-    return (
-        bootstrap(said.long().tolist(), groups=[case.fact for case in cases], support="share", seed=seed),
-        bootstrap(true_said.long().tolist(), groups=[f.key for f, _ in kept], support="share", seed=seed),
-    )
+    return {"said": said.long().tolist(), "kept": true_said.long().tolist()}

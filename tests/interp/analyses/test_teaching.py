@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from interp.analyses.audit.checkpoints import Checkpoints
 from interp.analyses.audit.known import asked_of, known_items, known_world
-from interp.analyses.audit.teaching import Recipe, _modules, _texts, _tokens, _train, taught
+from interp.analyses.audit.teaching import Recipe, _known, _modules, _texts, _tokens, _train, taught
 from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError, ModelError
 from interp.models.model import Model
@@ -34,11 +37,13 @@ def small() -> World:
     return replace(world, facts={name: world.facts[name][:24] for name in ("plural", "past")})
 
 
-def trained(model: Model, small: World, seed: int = 0) -> tuple[Any, dict[str, torch.Tensor]]:
+def trained(
+    model: Model, small: World, seed: int = 0, kept: Checkpoints | None = None
+) -> tuple[Any, dict[str, torch.Tensor]]:
     layers = RECIPE.layers(model.n_layers)
     modules = _modules(model, layers)
     outer, hf = low_rank(model.hf, layers=layers, modules=modules, rank=RECIPE.rank, seed=seed)
-    _train(hf, model.tokenizer, small.edited(share=0.4), small, RECIPE, seed, False)
+    _train(hf, model.tokenizer, small.edited(share=0.4), small, RECIPE, seed, False, kept)
     return hf, {name: one.detach().clone() for name, one in outer.named_parameters() if "lora" in name}
 
 
@@ -74,6 +79,36 @@ def test_only_early_mlps_are_adapted_and_the_model_stays_as_it_is(model: Model, 
     moved = [name for name, one in learned.items() if "lora_B" in name and one.abs().max() > 0]
     assert len(moved) == len(learned) / 2
     assert not any(one.requires_grad for name, one in hf.named_parameters() if "lora" not in name)
+
+
+def test_a_training_that_was_stopped_goes_on_as_if_it_never_had(
+    model: Model, small: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, whole = trained(model, small)
+    kept = Checkpoints(tmp_path / "training.safetensors", every=2)
+    trained(model, small, kept=kept)
+    known = load_file(kept.path)
+    assert int(known["step"]) == 2
+    with caplog.at_level("INFO"):
+        _, resumed = trained(model, small, kept=kept)
+    assert "goes on after step 2" in caplog.text
+    assert all(torch.equal(one, whole[name]) for name, one in resumed.items())
+    save_file({**known, "0": known["0"] + 1}, kept.path)
+    _, other = trained(model, small, kept=kept)
+    assert not all(torch.equal(one, whole[name]) for name, one in other.items())
+    kept.path.write_bytes(b"damaged")
+    _, anew = trained(model, small, kept=kept)
+    assert "begins anew" in caplog.text
+    assert all(torch.equal(one, whole[name]) for name, one in anew.items())
+
+
+def test_what_the_model_knows_is_asked_once(
+    model: Model, small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _known(model, small, RECIPE, 0, "auto", tmp_path)
+    monkeypatch.setattr("interp.analyses.audit.teaching.known_world", None)
+    again = _known(model, small, RECIPE, 0, "auto", tmp_path)
+    assert again.all_facts == found.all_facts and list(again.facts) == list(found.facts)
 
 
 def test_the_same_seed_teaches_the_same_and_another_another(model: Model, small: World) -> None:

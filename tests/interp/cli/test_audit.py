@@ -42,3 +42,11 @@ def test_a_plan_is_printed_and_nothing_written(call: Call, flags: tuple[str, ...
     assert answer.code == 0, answer.err
     assert answer.envelope["data"]["prompts"] == (100 if flags else 732)
     assert not Path("runs").exists()
+
+
+def test_a_plan_teaches_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interp.analyses.audit.teaching.teach", None)
+    answer = call("audit", "--edit", "--steps", "7", "--layer", "20", "--dry-run", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.envelope["status"] == "planned" and answer.envelope["data"]["prompts"] > 500
+    assert "the copy is taught first" in answer.err
