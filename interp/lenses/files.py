@@ -155,7 +155,7 @@ def _load(path: Path) -> tuple[Any, dict[str, Any]]:
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("jacobian_lens", "{}"))
+                facts = dict(json.loads((file.metadata() or {}).get("jacobian_lens", "{}")))
                 names = file.keys()
                 return {name: file.get_tensor(name) for name in names}, facts
         return torch.load(path, map_location="cpu", weights_only=True), {}
@@ -192,19 +192,18 @@ def _jacobian(path: Path, model: Model) -> JacobianLens:
     if isinstance(content, dict) and rows is None:
         rows = {str(name).removeprefix("J."): one for name, one in content.items()}
     try:
-        matrices = {int(layer): one for layer, one in dict(rows or {}).items()}
+        matrices = {int(str(layer)): one for layer, one in dict(rows or {}).items()}
     except (TypeError, ValueError):
         matrices = {}
     if not matrices:
         raise ArtifactError(f"'{path}' holds no matrices J by layer, which a Jacobian lens is made of.")
     if (width := content.get("d_model")) is not None:
         _same(path, "width", width, model.d_model)
-    if (listed := content.get("source_layers")) is not None and sorted(listed) != sorted(matrices):
-        raise ArtifactError(
-            f"'{path}' says that it reads layers {sorted(listed)}, but has {sorted(matrices)}."
-        )
+    if (listed := content.get("source_layers")) is not None and _numbers(listed) != sorted(matrices):
+        raise ArtifactError(f"'{path}' says that it reads layers {listed!r:.80}, but has {sorted(matrices)}.")
     if (of := facts.get("model")) is not None:
-        _same(path, "fingerprint", of["fingerprint"][:12], model.fingerprint[:12])
+        of = of.get("fingerprint") if isinstance(of, dict) else of
+        _same(path, "fingerprint", str(of)[:12], model.fingerprint[:12])
     last = model.n_layers - 1
     if wrong := [layer for layer in matrices if not 0 <= layer <= last]:
         raise ArtifactError(f"'{path}' reads layer {wrong[0]}; {model.name!r} has layers 0 to {last}.")
@@ -217,9 +216,24 @@ def _jacobian(path: Path, model: Model) -> JacobianLens:
         "n": content.get("n_prompts"),
         "checked": "its width and layers; the file does not say which model it is of",
     }
-    errors = {int(layer): math.nan if one is None else one for layer, one in facts.get("errors", {}).items()}
+    errors = _errors(path, facts.get("errors") or {})
     layers = tuple(dict.fromkeys((*found, last)))
     return JacobianLens(Readout.precise(model.architecture), layers, found, known, errors)
+
+
+def _numbers(listed: Any) -> list[int] | None:
+    """Layers in order; None for what lists none."""
+    try:
+        return sorted(int(str(one)) for one in (listed.tolist() if isinstance(listed, Tensor) else listed))
+    except (TypeError, ValueError):
+        return None
+
+
+def _errors(path: Path, given: Any) -> dict[int, float]:
+    try:
+        return {int(at): math.nan if one is None else float(one) for at, one in given.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ArtifactError(f"'{path}': its errors are no numbers by layer.") from error
 
 
 def _tuned(folder: Path, model: Model) -> TunedLens:

@@ -81,9 +81,15 @@ def factorise(
 
     Raises:
         CodebookError: fewer than two codebooks, of different algebras, or of one where this does not work;
-            or a vector of another length.
+            or a vector of another length or with values that are not finite; no step or start, or a level
+            that is no chance.
     """
     algebra = _algebra(codebooks, product)
+    if steps < 1 or restarts < 1 or not 0 < level < 1:
+        raise CodebookError(
+            f"{steps} steps, {restarts} restarts and level {level} asked; give at least 1 of each, and a "
+            "level between 0 and 1."
+        )
     matrices = [book.vectors.to(product.device) for book in codebooks]
     threshold = _threshold(codebooks, algebra, level)
     best, rows, made = 0.0, [0] * len(matrices), 0
@@ -115,6 +121,8 @@ def _algebra(codebooks: Sequence[Codebook], product: Tensor) -> Algebra:
         )
     if len(product) != algebra.dimension:
         raise CodebookError(f"a vector of length {len(product)} given to codebooks of {algebra}.")
+    if not bool(torch.isfinite(product).all()):
+        raise CodebookError("a vector with values that are not finite was given; nothing can be taken apart.")
     return algebra
 
 

@@ -143,6 +143,9 @@ HOSTILE = {
         "reads layer 7; .* has layers 0 to 2",
     ),
     "layers that are not there": (lambda p: jlens(p, source_layers=[0, 1]), "says that it reads layers"),
+    "layers that are no list": (lambda p: jlens(p, source_layers=5), "says that it reads layers 5"),
+    "layers of two kinds": (lambda p: jlens(p, source_layers=[0, "x"]), "says that it reads layers"),
+    "a layer between two": (lambda p: jlens(p, J={0.5: draw(WIDTH, WIDTH)}), "holds no matrices J"),
     "no matrices": (lambda p: torch.save([1, 2], p), "holds no matrices J"),
     "names for layers": (lambda p: torch.save({"w": draw(2)}, p), "holds no matrices J"),
     "values that are none": (
@@ -151,6 +154,24 @@ HOSTILE = {
     ),
     "whole numbers": (lambda p: jlens(p, J={0: torch.ones(WIDTH, WIDTH, dtype=torch.int64)}), "no tensor"),
 }
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ("[1, 2]", "without running code"),
+        ('{"model": "x"}', "a model of fingerprint x"),
+        ('{"errors": [1]}', "errors are no numbers"),
+        ('{"errors": {"0": "x"}}', "errors are no numbers"),
+    ],
+)
+def test_facts_of_a_file_that_are_none_are_refused_in_one_line(
+    facts: str, message: str, model: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "lens.safetensors"
+    save_file({"J.0": draw(WIDTH, WIDTH)}, path, {"jacobian_lens": facts})
+    with pytest.raises(ArtifactError, match=message):
+        opened(path, model)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -90,3 +90,12 @@ def test_what_is_no_product_of_the_codebooks_is_said_to_be_none(algebra):
 def test_what_it_can_not_take_apart_is_said(given, message):
     with pytest.raises(CodebookError, match=message):
         factorise(*given())
+
+
+def test_a_search_that_is_none_is_refused_and_not_taken_for_nothing_found():
+    known, given = books(MAP(64)), torch.ones(64)
+    for wrong in ({"steps": 0}, {"restarts": 0}, {"level": 0.0}, {"level": 1.5}):
+        with pytest.raises(CodebookError, match="give at least 1 of each"):
+            factorise(known, given, **wrong)
+    with pytest.raises(CodebookError, match="not finite"):
+        factorise(known, given * torch.nan)
