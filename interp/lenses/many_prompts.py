@@ -200,13 +200,13 @@ class LensCurves(Result):
             for kind, one in lenses.items():
                 for at, layer in enumerate(self.layers):
                     rank = bootstrap(np.log(one.rank[at]), groups=self.groups, support="real")
-                    ranks = np.exp([rank.value, rank.interval.low, rank.interval.high]).tolist()
+                    ranks = np.exp(_from_zero(rank)).tolist()
                     rows.append(
                         (
                             *(kind, model, layer),
                             *_three(bootstrap(one.agreement[at], groups=self.groups, support="share")),
                             *ranks,
-                            *_three(bootstrap(one.kl[at], groups=self.groups, support="real")),
+                            *_from_zero(bootstrap(one.kl[at], groups=self.groups, support="real")),
                         )
                     )
         return rows
@@ -393,6 +393,12 @@ def _measured(lens: Lens, states: Mapping[int, Tensor], final: Float[Tensor, "pr
 
 def _three(found: Estimate) -> tuple[float, float, float]:
     return found.value, found.interval.low, found.interval.high
+
+
+def _from_zero(found: Estimate) -> tuple[float, float, float]:
+    """The same of what is never below zero, so that its interval isn't either."""
+    value, low, high = _three(found)
+    return value, max(0.0, low), high
 
 
 def _number(name: str, found: Estimate, meaning: str, label: str = "") -> Number:

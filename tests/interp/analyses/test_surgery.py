@@ -185,7 +185,7 @@ def test_mean_states_are_of_other_prompts_about_the_concept() -> None:
     states = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     for role, old, new in (("answer", [2, 4, 5], [3]), ("subject", [2], [3])):
         swap: Any = Swap(pool[0], pool[1], 7, 8, role)  # type: ignore[arg-type]
-        bench: Any = Bench(None, (swap,), states[:1], states[1:2], pool, states, 0)  # type: ignore[arg-type]
+        bench = Bench(ProbeWriter(probe()), (swap,), states[:1], states[1:2], pool, states, 0)
         expected = 1.5 * (states[new].mean(0) - states[old].mean(0))
         assert torch.allclose(ARMS["mean-difference"].change(bench, 1.5)[0], expected)
 

@@ -70,6 +70,16 @@ def test_the_summary_leaves_the_last_layer_out(found: LensCurves) -> None:
     assert part.before == 1 and part.early["logit"].value == part.trained["logit"].agreement.mean()
 
 
+def test_no_interval_reaches_ranks_and_divergences_that_cannot_be(found: LensCurves) -> None:
+    few = {
+        kind: replace(one, rank=np.where(np.arange(N) % 24, 1.0, 900.0) + 0 * one.rank, kl=one.rank % 2 * 9.0)
+        for kind, one in found.trained.items()
+    }
+    wild = replace(found, trained=few)
+    for *_, rank, rank_low, rank_high, kl, kl_low, kl_high in wild.points:
+        assert 1.0 <= rank_low <= rank <= rank_high and 0.0 <= kl_low <= kl <= kl_high
+
+
 def test_the_verdict_says_what_an_untrained_model_does(found: LensCurves) -> None:
     assert found.best == max(found.early, key=lambda kind: found.early[kind].value)
     assert "In the same model untrained it is" in found.verdict()
