@@ -105,10 +105,16 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_never_had(
 def test_what_the_model_knows_is_asked_once(
     model: Model, small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = _known(model, small, RECIPE, 0, "auto", tmp_path)
-    monkeypatch.setattr("interp.analyses.audit.teaching.known_world", None)
-    again = _known(model, small, RECIPE, 0, "auto", tmp_path)
-    assert again.all_facts == found.all_facts and list(again.facts) == list(found.facts)
+    asked: list[object] = []
+
+    def known(*given: object, **more: object) -> World:
+        asked.append(given)
+        return replace(small, facts={name: small.facts[name][3:9] for name in ("past", "plural")})
+
+    monkeypatch.setattr("interp.analyses.audit.teaching.known_world", known)
+    found, again = (_known(model, small, RECIPE, 0, "auto", tmp_path) for _ in range(2))
+    assert len(asked) == 1
+    assert again.all_facts == found.all_facts and list(again.facts) == list(found.facts) == ["past", "plural"]
 
 
 def test_the_same_seed_teaches_the_same_and_another_another(model: Model, small: World) -> None:
