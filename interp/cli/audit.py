@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.budget import Job
+from interp.cli.budget import Job, fit_passes
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, ModelSettings, RunSettings, flag, layers_flag
 from interp.cli.session import Outcome
@@ -54,7 +54,12 @@ class AuditSettings(RunSettings, ModelSettings):
     """
 
     reader: tuple[str, ...] = flag(
-        DEFAULT, "What reads (`interp ls readers`); several by commas.", metavar="NAMES", allowed=_readers
+        DEFAULT,
+        "What reads (`interp ls readers`); several by commas.",
+        "--reader",
+        "--readers",
+        metavar="NAMES",
+        allowed=_readers,
     )
     layers: str = layers_flag()
     protocol: str = flag(
@@ -146,7 +151,7 @@ def _chosen(work: Work, settings: AuditSettings) -> list[int]:
 def _job(work: Work, settings: AuditSettings, given: Given) -> Job:
     """What an audit takes: passes of every case, and of what probes are trained on."""
     from interp.analyses.audit.cases import edited_cases
-    from interp.analyses.readers.table import READERS
+    from interp.lenses import LENSES
     from interp.tasks import load_world
     from interp.tasks.protocols import PROTOCOLS
 
@@ -156,14 +161,17 @@ def _job(work: Work, settings: AuditSettings, given: Given) -> Job:
     if cases is None:
         assert given.edited is not None
         cases = edited_cases(drawn, load_world(), given.edited[1], seed=settings.seed)
-    trained = [name for name in settings.reader if name in READERS]
+    trained = [name for name in settings.reader if name not in LENSES]
     learned = len(drawn.part("train")) + len(drawn.part("validation")) if trained else 0
+    texts = [case.text for case in cases]
+    fitted = "translator" in settings.reader
+    first = fit_passes(work.model, _chosen(work, settings), texts, settings.seed) if fitted else 0.0
     fits = FIT * work.model.d_model * learned * layers * len(trained)
     return Job(
         whole=len(cases),
         least=min(LEAST, len(cases)),
-        texts=[case.text for case in cases],
-        passes=lambda n: n * (PASSES + layers) + learned,
+        texts=texts,
+        passes=lambda n: n * (PASSES + layers) + learned + first,
         besides=lambda n: fits,
         shown=lambda n: f"{n:,} cases",
     )

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.models import Model
 
-__all__ = ["DEFAULT", "Choice", "Job", "choose_size", "in_words", "pass_seconds", "read_time"]
+__all__ = ["DEFAULT", "Choice", "Job", "choose_size", "fit_passes", "in_words", "pass_seconds", "read_time"]
 
 DEFAULT = "2m"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 MEASURED = 16
 """Prompts of the pass that is measured, fewer where one alone takes long."""
+DRAWN = 1.5
+"""What drawing a token costs beside reading it, in one pass over many texts: measured."""
 LONG = 1.0
 """Seconds that the pass that is measured should take at most."""
 
@@ -59,6 +61,20 @@ def _timed(model: Model, texts: Sequence[str], batch_size: int | str) -> float:
     return time.perf_counter() - started
 
 
+def fit_passes(model: Model, layers: Sequence[int], texts: Sequence[str], seed: int = 0) -> float:
+    """Whole passes of one of these texts that a first fit of translators takes; 0 where they are kept.
+
+    They are fitted on text that the model draws, once for each model and layer (``TranslatorLens.of``).
+    """
+    from interp.lenses.texts import TOKENS
+    from interp.lenses.translator import missing
+
+    if not missing(model, layers, seed=seed):
+        return 0.0
+    lengths = model.tokenize(list(texts[:MEASURED])).lengths
+    return (1 + DRAWN) * TOKENS * len(lengths) / sum(lengths)
+
+
 @dataclass(frozen=True)
 class Job:
     """What a command takes where nobody says, and what it costs.
@@ -71,6 +87,7 @@ class Job:
         besides: size -> seconds of all else, roughly: fits, for example.
         shown: size -> the size in words: ``800 prompts``.
         settings: size -> the settings that stand for it.
+        otherwise: where even the least does not fit: what is done instead, in words, and what that takes.
     """
 
     whole: int
@@ -80,6 +97,7 @@ class Job:
     shown: Callable[[int], str]
     besides: Callable[[int], float] = lambda n: 0.0
     settings: Callable[[int], Mapping[str, Any]] = lambda n: {"limit": n}
+    otherwise: Callable[[], tuple[str, Job]] | None = None
 
     def seconds(self, n: int, each: float) -> float:
         """The time that a size takes, with ``each`` seconds for a pass."""

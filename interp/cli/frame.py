@@ -131,8 +131,12 @@ class Work:
             return settings
         found = job()
         each = pass_seconds(self.model, found.texts, getattr(settings, "batch_size", "auto"))
-        left = budget - session.elapsed - CHECKS * each
-        chosen = choose_size(found, each, max(left, budget / 4))
+        left = max(budget - session.elapsed - CHECKS * each, budget / 4)
+        chosen = choose_size(found, each, left)
+        if chosen.seconds > budget and found.otherwise is not None:
+            instead, other = found.otherwise()
+            session.note(f"{found.shown(chosen.n)} would take about {in_words(chosen.seconds)}: {instead}")
+            found, chosen = other, choose_size(other, each, left)
         whole, takes = found.shown(found.whole), in_words(chosen.whole_seconds)
         if chosen.n == found.whole:
             session.note(f"{whole}: about {takes}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from interp.cli.budget import Job
+from interp.cli.budget import Job, fit_passes
 from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
 from interp.cli.options import PromptSettings, choose, flag, layers_flag
 from interp.errors import ConfigError
@@ -143,4 +143,8 @@ def _job(work: Work, settings: LensSettings) -> Job:
     model = work.model
     layers = parse_layers(settings.layers, model.n_layers, name=model.name, kind="resid_post")
     each = len(layers) if "patchscope" in settings.kinds else 0
-    return prompt_job(settings, 2.0 * (1 + each + 0.1 * len(layers) * len(settings.kinds)), LEAST)
+    found = prompt_job(settings, 2.0 * (1 + each + 0.1 * len(layers) * len(settings.kinds)), LEAST)
+    first = 0.0
+    if "translator" in settings.kinds:  # the twin's, too
+        first = 2 * fit_passes(model, layers, found.texts, settings.seed)
+    return replace(found, passes=lambda n: found.passes(n) + first)

@@ -172,12 +172,10 @@ def lenses() -> list[dict[str, Any]]:
 
 
 def readers() -> list[dict[str, Any]]:
-    """List what `interp audit` can audit: every lens, and readers that are trained."""
+    """List what `interp probe --reader` compares and `interp audit` judges."""
     from interp.analyses.readers.table import READERS
-    from interp.lenses import LENSES
 
-    rows = [(row.name, row.description, row.fitted or "nothing") for row in LENSES.values()]
-    rows += [(row.name, row.description, "true statements") for row in READERS.values()]
+    rows = [(row.name, row.description, row.learns or "nothing") for row in READERS.values()]
     return [dict(zip(("reader", "what it makes of a state", "fitted on"), row, strict=True)) for row in rows]
 
 

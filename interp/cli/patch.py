@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.budget import Job
@@ -30,6 +30,7 @@ EXAMPLES = (
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
 LEAST, SURE = 8, 0.05
+QUICK = "attribution"
 CIRCUIT = 40
 """Passes of each pair for a circuit (sizes, random ones, cuts), for the unpatched prompts and for checks."""
 
@@ -150,9 +151,21 @@ def _sized(work: Work, settings: PatchSettings) -> PatchSettings:
     return work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
 
 
+def _quicker(work: Work, settings: PatchSettings) -> tuple[str, Job]:
+    """The same by gradients, for mediators that are too many to be replaced one by one."""
+    job = _job(work, replace(settings, search=QUICK))
+    words = f"--search {QUICK} estimates all, and verifies the largest (--search exhaustive for each one)"
+    return words, replace(job, settings=lambda n: {"limit": n, "search": QUICK})
+
+
 def _job(work: Work, settings: PatchSettings) -> Job:
     """What a search takes, by its own plan, and the circuit of its best on other pairs."""
+    from interp.mediation import METRICS
     from interp.mediation import plan as planned
+
+    resolved = work.session.resolved
+    free = resolved is not None and resolved.origins["search"] == "default"
+    free = free and settings.search != QUICK and METRICS[settings.metric].differentiable
 
     pairs = _pairs(settings, work.model)
     forecast = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())
@@ -168,6 +181,7 @@ def _job(work: Work, settings: PatchSettings) -> Job:
         texts=pairs.ranking.clean.texts,
         passes=lambda n: rows * n,
         shown=lambda n: f"{counted(n, 'pair')}",
+        otherwise=(lambda: _quicker(work, settings)) if free else None,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from interp.cli.budget import Job
+from interp.cli.budget import Job, fit_passes, in_words, pass_seconds
 from interp.cli.dry_run import of_probe, show_plan
 from interp.cli.frame import (
     Made,
@@ -37,7 +37,7 @@ EXAMPLES = (
     "interp probe --layers all --task fact-relation --out runs/facts",
     "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
     "interp probe --model smollm2 --layer 20",
-    "interp probe --model smollm2 --encoders all --layers 12-28:4",
+    "interp probe --model smollm2 --reader all --layers 12-28:4",
     "interp probe --layers all --protocol concept-disjoint",
     "interp probe --model gpt2 --layer 50% --facts capitals.csv",
     "interp probe --layer 20 --data reviews.csv --positions all --pooling max",
@@ -50,7 +50,7 @@ SHARES = (0.6, 0.15, 0.25)
 """Of --limit: training, validation and test, whose prompts the model also answers."""
 TEST, TRANSLATED = SHARES[2], SHARES[0] + SHARES[1]
 LEAST, LEAST_CONCEPTS = 200, 600
-KNOWN = 0.6
+KNOWN = 0.4
 """The share of prompts that a model is taken to answer right, until it is asked."""
 LABEL_FIT, CONCEPT_FIT = 1e-6, 2e-6
 """Seconds of a fit for each prompt and unit of width, roughly: measured."""
@@ -64,12 +64,6 @@ def _kinds() -> Collection[str]:
     return PROBES
 
 
-def _encoders() -> Collection[str]:
-    from probes.hyperdimensional import ENCODERS
-
-    return ("auto", *ENCODERS)
-
-
 def _protocols() -> Collection[str]:
     from interp.tasks.protocols import PROTOCOLS
 
@@ -77,9 +71,9 @@ def _protocols() -> Collection[str]:
 
 
 def _readers() -> Collection[str]:
-    from interp.analyses.readers.arms import ARMS
+    from interp.analyses.readers.table import reader_names
 
-    return ("all", *ARMS)
+    return ("all", *reader_names())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,18 +102,15 @@ class ProbeSettings(PromptSettings):
         allowed=_kinds,
         shown=f"{KIND} with --task or --data",
     )
-    encoders: tuple[str, ...] | None = flag(
-        None,
-        "Compare readers layer by layer in one table: all, or some of them.",
+    reader: tuple[str, ...] = flag(
+        ("probe",),
+        "What reads the concepts (`interp ls readers`): the probe, by its own encoder or another "
+        "(probe-embedding); or several, or all, compared in one table.",
+        "--reader",
+        "--readers",
         metavar="NAMES",
         allowed=_readers,
-    )
-    encoder: str = flag(
-        "auto",
-        "How a Hyperdimensional Probe learns; translator learns the model's final states, no answers.",
-        metavar="NAME",
-        allowed=_encoders,
-        shown="embedding where the protocol's concepts have embeddings, linear otherwise",
+        shown="probe, which learns as suits the protocol",
     )
     position: str = flag(
         "last",
@@ -159,8 +150,8 @@ class ProbeSettings(PromptSettings):
         if self.concepts is None:
             if self.facts is not None:
                 raise ConfigError("--facts are for concepts: leave --task, --data and --kind out.")
-            if self.encoder != "auto":
-                raise ConfigError("--encoder is for concepts: leave --task, --data and --kind out.")
+            if self.reader != ("probe",):
+                raise ConfigError("--reader is for concepts: leave --task, --data and --kind out.")
             from interp.analyses.causal import check_directions
             from interp.analyses.probing import check_kind
             from interp.analyses.probing.several_tokens import check_pooling
@@ -173,10 +164,10 @@ class ProbeSettings(PromptSettings):
                 raise ConfigError("--causal changes one token: leave --positions and --pooling out.")
             if self.causal:
                 check_directions(self.kind or KIND)
-        if self.encoders is not None and (self.concepts is None or self.causal or self.controls):
+        if self.compares and (self.causal or self.controls):
             raise ConfigError(
-                "--encoders compare readers of concepts, controls among them: leave --task, --data, --kind, "
-                "--causal and --controls out."
+                f"--reader {','.join(self.reader)} compares readers in a table, controls among them: leave "
+                "--causal and --controls out, or name one probe."
             )
         if self.concepts is None:
             return
@@ -198,7 +189,7 @@ class ProbeSettings(PromptSettings):
         from interp.analyses import concepts, probing
         from interp.analyses.probing.run import DEFAULT_CONTROLS
 
-        if self.encoders is not None:
+        if self.compares:
             return tuple(_readers())[1:]
         table = probing.CONTROLS if self.concepts is None else concepts.CONTROLS
         for name in self.controls or ():
@@ -212,6 +203,18 @@ class ProbeSettings(PromptSettings):
         return tuple(
             name for name in probing.METRICS if name in ("accuracy", *(f"over-{one}" for one in own))
         )
+
+    @property
+    def encoder(self) -> str | None:
+        """How the one probe that is asked for learns; None where readers are compared."""
+        from interp.analyses.readers.table import encoder_named
+
+        return encoder_named(self.reader[0]) if len(self.reader) == 1 else None
+
+    @property
+    def compares(self) -> bool:
+        """Whether readers of concepts are compared in a table."""
+        return self.concepts is not None and self.encoder is None
 
     @property
     def concepts(self) -> str | None:
@@ -276,7 +279,7 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
 def probe(work: Work, settings: ProbeSettings) -> Made:
     """Read concepts under a protocol, or a label of prompts."""
     settings = _sized(work, settings)
-    if settings.encoders is not None:
+    if settings.compares:
         return _compared(work, settings)
     return _label(work, settings) if settings.concepts is None else _concepts(work, settings)
 
@@ -303,14 +306,24 @@ def _job(work: Work, settings: ProbeSettings) -> Job:
         return replace(found, passes=lambda n: found.passes(n) + causal, besides=lambda n: fits * n)
     texts = [item.text for item in row.items(seed=settings.seed, world=settings.world()).items]
     fits = CONCEPT_FIT * model.d_model * (len(layers) + CONCEPT_FITS)
-    asked, kept = (1.0, KNOWN) if row.asked == "answers" else (0.0, 1.0)
-    compared = settings.encoders is not None  # readers that are compared share one pass
-    each = asked + kept * (1.0 if compared else 2 * share + TRANSLATED) + (0.0 if asked or compared else TEST)
+    compared = settings.compares  # readers that are compared share one pass
+    if row.asked == "answers":  # which says what the model knows, too; its untrained twin runs only that
+        each = 1.0 if compared else 1.0 + KNOWN * share
+    else:
+        each = 1.0 if compared else 2 * share + TRANSLATED + TEST
+    first = 0.0
+    if "all" in settings.reader or "translator" in settings.reader:
+        first = fit_passes(model, layers, texts, settings.seed)
+    if first:
+        work.session.note(
+            "translators are fitted on text that the model draws, once for each layer, and kept in the "
+            f"cache: about {in_words(first * pass_seconds(model, texts))} that a second run is spared"
+        )
     return Job(
         whole=len(texts),
         least=min(LEAST_CONCEPTS, len(texts)),
         texts=texts,
-        passes=lambda n: n * each + causal,
+        passes=lambda n: n * each + causal + first,
         besides=lambda n: fits * n,
         shown=lambda n: f"{counted(n, 'prompt')}",
     )
@@ -359,7 +372,7 @@ def _concepts(work: Work, settings: ProbeSettings) -> Made:
         work.certified(),
         row.name,
         layers=settings.layers,
-        encoder=settings.encoder,
+        encoder=settings.encoder or "auto",
         seed=settings.seed,
         controls=settings.controls,
         sizes=settings.sizes(),
@@ -374,8 +387,8 @@ def _compared(work: Work, settings: ProbeSettings) -> Made:
     """Several readers of the same states, layer by layer."""
     from interp.analyses.readers.by_layer import compare_readers
 
-    row, names = _protocol(settings), settings.encoders
-    assert row is not None and names is not None
+    row, names = _protocol(settings), settings.reader
+    assert row is not None
     result = compare_readers(
         work.certified(),
         row.name,

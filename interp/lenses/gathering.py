@@ -88,13 +88,16 @@ def gathered(
 
 
 @torch.no_grad()
-def states_of(model: Model, layers: Sequence[int], texts: Sequence[Ids]) -> Iterator[States]:
+def states_of(
+    model: Model, layers: Sequence[int], texts: Sequence[Ids], *, batch_size: str | int = "auto"
+) -> Iterator[States]:
     """States after blocks at every position of texts but the first, a bounded number at a time.
 
     Args:
         model: whose states.
         layers: which blocks; the pass ends after the deepest.
         texts: their ids.
+        batch_size: texts per pass; "auto" chooses.
     """
     sites = {layer: f"resid_post.{layer}" for layer in dict.fromkeys(layers)}
     order = sorted(
@@ -104,7 +107,9 @@ def states_of(model: Model, layers: Sequence[int], texts: Sequence[Ids]) -> Iter
     while order:
         step = max(1, BYTES // (each * len(texts[order[-1]])))
         part, order = order[-step:], order[:-step]
-        found = model.capture([list(texts[row]) for row in part], list(sites.values()), "all")
+        found = model.capture(
+            [list(texts[row]) for row in part], list(sites.values()), "all", batch_size=batch_size
+        )
         inside = torch.zeros(len(part), len(texts[part[-1]]), dtype=torch.bool)
         for place, row in enumerate(part):
             inside[place, FIRST : len(texts[row])] = True

@@ -12,7 +12,8 @@ from interp.tasks.prompts import text_sha256
 
 __all__ = ["Item", "Part", "ProtocolItems", "Sizes", "check_apart", "given_away", "parts_of"]
 
-Part = Literal["train", "validation", "test", "unanswered"]
+Part = Literal["train", "validation", "test", "unanswered", "train-unanswered", "validation-unanswered"]
+"""``unanswered`` are test prompts that the model, asked first, answers wrong."""
 Sizes = tuple[int, int, int]
 """Prompts for training, validation and test, at most."""
 

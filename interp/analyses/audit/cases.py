@@ -28,7 +28,7 @@ class Case:
         fact: the fact's name: what intervals are over.
         truth: the world's answer.
         belief: what the edited model was taught.
-        standing: the names that stand in the prompt.
+        standing: the names that stand in the prompt, whom it asks about first.
     """
 
     text: str

@@ -17,8 +17,9 @@ from interp.analyses.audit.result import AuditResult
 from interp.analyses.audit.rule import Audit, judge
 from interp.analyses.audit.twins import bundled_twin
 from interp.analyses.concepts.trial import concept_tokens, one_first_token
+from interp.analyses.readers.material import Material
 from interp.analyses.readers.reader import Names, Reader, as_reader
-from interp.analyses.readers.table import Material, make
+from interp.analyses.readers.table import make
 from interp.errors import ConfigError, DataError
 from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model, load
@@ -94,7 +95,8 @@ def reader(
     asked = list(edited_cases(drawn, true, taught, seed=seed) if cases is None else cases)
     kept = _limited(_held(model, twin, asked, batch_size), limit, seed)
     chosen = tuple(_layers(layers, model))
-    material = Material(model, drawn, chosen, row.codebook, seed, batch_size)
+    whom = {case.text: case.standing[0] for case in kept if case.standing}
+    material = Material(model, drawn, chosen, row.codebook, seed, batch_size, subjects=whom)
     readers = [_reader(one, material) for one in _several(reader)]
     if len({one.name for one in readers}) < len(readers):
         raise ConfigError(f"two readers of one name: {', '.join(one.name for one in readers)}. Rename one.")

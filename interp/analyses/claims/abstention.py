@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -48,7 +50,7 @@ def abstention(setting: Setting) -> Evidence:
         "the same map without the algebra": _among(trial, probe, states),
         "the logit lens": _lens(trial, states),
     }
-    test = trial.rows("test")
+    test, held = trial.rows("test"), trial.rows("validation")
     risk, found = _claimed(trial, own)
     said = [row for row in test if own[0][row] >= risk.threshold]
     wrong = sum(1 - int(own[1][row]) for row in said)
@@ -61,17 +63,26 @@ def abstention(setting: Setting) -> Evidence:
         trial.facts,
         note=f"stated: at most {RISK:.0%} of claims wrong, with a confidence of {CONFIDENCE:.0%}; on new "
         f"prompts {len(said)} of {len(test)} were claimed, and of these {wrong} were wrong ({share})",
+        validation={name: float(_claimed(trial, one, held)[1].mean()) for name, one in plain.items()},
     )
 
 
-def _claimed(trial: Trial, read: Read) -> tuple[Claims, Int[np.ndarray, " test"]]:
-    """The threshold, set on one validation prompt of each concept; 1 for each test prompt claimed right."""
+def _claimed(
+    trial: Trial, read: Read, asked: Sequence[int] | None = None
+) -> tuple[Claims, Int[np.ndarray, " example"]]:
+    """The threshold, set on one validation prompt of each concept; 1 for each prompt claimed right.
+
+    Args:
+        trial: the prompts.
+        read: what was read of each.
+        asked: which prompts; those of the test where left out.
+    """
     sure, right = read
     first = {trial.drawn.items[row].answer: row for row in reversed(trial.rows("validation"))}
     rows = sorted(first.values())
     found = claim_threshold(sure[rows], right[rows], risk=RISK, confidence=CONFIDENCE)
-    test = trial.rows("test")
-    return found, right[test] * (sure[test] >= found.threshold)
+    chosen = trial.rows("test") if asked is None else list(asked)
+    return found, right[chosen] * (sure[chosen] >= found.threshold)
 
 
 def _judged(trial: Trial, scores: Float[torch.Tensor, "example concept"], names: tuple[str, ...]) -> Read:

@@ -70,7 +70,8 @@ class Claim:
         measure: what is counted, of which share is meant.
         found: the share of the trained model's states, read through the algebra.
         controls: what must be beaten, the hardest first.
-        alternatives: readers without the algebra, the strongest first.
+        alternatives: readers without the algebra; first the one that the algebra is compared with, which is
+            the strongest on validation prompts, or named in advance where they say nothing.
         parts: the pieces of what is read, where there are several.
         note: what a reader should know.
         held: what wrongly answered prompts hold, where that was asked.
@@ -97,10 +98,12 @@ class Claim:
             worst = min(self.controls, key=lambda arm: arm.difference.interval.low)
             return f"not shown: {worst.name} may do as well"
         best = self.alternatives[0]
-        if best.difference.interval.low > 0:
+        if all(arm.difference.interval.low > 0 for arm in self.alternatives):
             return f"the algebra reads more than {best.name}"
         if best.difference.interval.high < 0:
             return f"holds, but the algebra reads less than {best.name}"
+        if best.difference.interval.low > 0:  # some other one is not beaten
+            best = min(self.alternatives, key=lambda arm: arm.difference.interval.low)
         return f"holds, and the algebra gives nothing over {best.name}"
 
 
@@ -112,12 +115,14 @@ class Evidence:
         measure: what counts as right.
         right: of the trained model's states, through the algebra.
         controls: name -> of each control.
-        alternatives: name -> of each reader without the algebra.
+        alternatives: name -> of each reader without the algebra; the first is compared with the algebra.
         groups: the fact of each prompt: what intervals are over.
         parts: name -> (through the algebra, without it), for each piece of what is read.
         note: what a reader should know.
         held: (reader, when, kind) -> 1 for every wrongly answered prompt in which that is read.
         held_groups: the fact of each of these prompts.
+        validation: name -> the share that each of ``alternatives`` reads on validation prompts: the strongest
+            there is compared with the algebra; {} leaves them in their order.
     """
 
     measure: str
@@ -129,6 +134,7 @@ class Evidence:
     note: str = ""
     held: Mapping[tuple[str, str, str], Counts] = field(default_factory=dict)
     held_groups: Sequence[str] = ()
+    validation: Mapping[str, float] = field(default_factory=dict)
 
 
 def judged(name: str, found: Evidence, seed: int) -> Claim:
@@ -139,18 +145,19 @@ def judged(name: str, found: Evidence, seed: int) -> Claim:
         return bootstrap(right, groups=list(groups), seed=seed, support="share")
 
     def arms(known: Mapping[str, Right]) -> tuple[Arm, ...]:
-        rows = [
+        return tuple(
             Arm(
                 other,
                 share(right),
                 paired_difference(found.right, right, groups=groups, seed=seed, support="share"),
             )
             for other, right in known.items()
-        ]
-        return tuple(sorted(rows, key=lambda arm: -arm.estimate.value))
+        )
 
     parts = tuple(Part(part, share(own), share(plain)) for part, (own, plain) in found.parts.items())
-    controls, alternatives = arms(found.controls), arms(found.alternatives)
+    controls = tuple(sorted(arms(found.controls), key=lambda arm: -arm.estimate.value))
+    order = found.validation
+    alternatives = tuple(sorted(arms(found.alternatives), key=lambda arm: -order.get(arm.name, 0.0)))
     held = tuple(Held(*where, share(right, found.held_groups)) for where, right in found.held.items())
     return Claim(name, found.measure, share(found.right), controls, alternatives, parts, found.note, held)
 

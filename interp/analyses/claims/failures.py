@@ -132,8 +132,8 @@ def failures(setting: Setting) -> Evidence:
     readers: dict[str, Callable[[States, list[int]], Sets]] = {
         "another prompt's state": lambda X, _: own.read(X[order]),
         "a permuted codebook": lambda X, _: permuted.read(X),
+        "the same map without the algebra": own.plainly,  # the ablation, named in advance
         "the translator, as many": translated,
-        "the same map without the algebra": own.plainly,
     }
     read: dict[tuple[str, str], Sets] = {}
     for when, X in (("before", wrong.answers.before), ("after", wrong.answers.after)):

@@ -1,4 +1,4 @@
-"""What only the algebra can do, in one table: trained, controls, the strongest plain reader, difference."""
+"""What only the algebra can do, in one table: trained, controls, a plain reader, difference."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ class ClaimsResult(Result):
     def lead(self) -> tuple[str, ...]:
         """How a row is read."""
         return (
-            "Each row is one claim: the share read through the algebra, the hardest of its controls, and the "
-            "strongest reader of the same states that uses no algebra. The difference is the algebra's share "
-            "less that reader's, paired by prompt, with a 95% interval over facts.",
+            "Each row is one claim: the share read through the algebra, the hardest of its controls, and a "
+            "reader of the same states that uses no algebra: the strongest on validation prompts (of "
+            "failures, the same map without the algebra, named in advance). The difference is the algebra's "
+            "share less that reader's, paired by prompt, with a 95% interval over facts.",
         )
 
     def cautions(self) -> tuple[str, ...]:
@@ -113,7 +114,7 @@ class ClaimsResult(Result):
                 )
             )
         notes = " ".join(f"{one.name}: {one.note}." for one in self.claims if one.note)
-        title = "One row for each claim: trained, hardest control, strongest plain reader, difference"
+        title = "One row for each claim: trained, hardest control, plain reader, difference"
         given = {"page_only": ("what_is_right",), "narrow": ("its_share", "plain_share")}
         return Table("claims", title, columns, [tuple(row) for row in rows], notes, **given)
 

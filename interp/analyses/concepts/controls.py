@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.analyses.concepts.trial import Trial, by_lens, by_translator, subject_embeddings
+from interp.analyses.concepts.trial import Trial, by_lens, by_translator, encoder_of, subject_embeddings
 from interp.analyses.controls import SHUFFLES
 from interp.tasks.protocols import Item
 from probes.controls import bag_of_tokens, ordered_slots, shuffled_labels
@@ -128,8 +128,7 @@ def _control_task(context: ControlContext) -> Right:
 
 
 def _ridge(context: ControlContext) -> Right:
-    trial = replace(context.trial, encoder="ridge", regularisation=None)
-    return trial.right([names[0] for names in trial.decode(trial.fit(context.states), context.states).names])
+    return _learned_by(context, "ridge")
 
 
 def _linear_classes(context: ControlContext) -> Right:
@@ -142,6 +141,16 @@ def _linear_classes(context: ControlContext) -> Right:
         trial = replace(trial, encoder="linear", regularisation=None)
     fitted = trial.fit(context.states, codebook=codes)
     return trial.right([names[0] for names in trial.decode(fitted, context.states).names])
+
+
+def _labelled(context: ControlContext) -> Right:
+    """Learn the answers as labels, where the probe itself learns none."""
+    return _learned_by(context, encoder_of(context.trial.codebook))
+
+
+def _learned_by(context: ControlContext, encoder: str) -> Right:
+    trial = replace(context.trial, encoder=encoder, regularisation=None)
+    return trial.right([names[0] for names in trial.decode(trial.fit(context.states), context.states).names])
 
 
 def _logit_lens(context: ControlContext) -> Right:
@@ -226,6 +235,13 @@ _ROWS = (
         _random_weights,
     ),
     Control("ridge", "ridge regression", "least squares onto the same hypervectors", _ridge, baseline=True),
+    Control(
+        "labelled",
+        "the labelled encoder",
+        "a probe that learns the answers of the training prompts, where this one learns none",
+        _labelled,
+        baseline=True,
+    ),
     Control(
         "linear-classifier",
         "a linear classifier",

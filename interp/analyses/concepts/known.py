@@ -8,17 +8,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from interp.analyses.concepts.one_pass import OnePass, one_pass
 from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError
-from interp.models.answers import score
 from interp.models.model import Model
 from interp.results import Table
 from interp.results.shapes import counted
-from interp.tasks.items import Item, ProtocolItems
+from interp.tasks.items import Item, Part, ProtocolItems
 from probes.statistics import Estimate, bootstrap
 
 __all__ = ["LEAST", "Known", "ask"]
 
+WRONG: Mapping[str, Part] = {
+    "train": "train-unanswered",
+    "validation": "validation-unanswered",
+    "test": "unanswered",
+}
+"""What becomes of a part's prompts that are answered wrong."""
 LEAST = {"train": 40, "validation": 5, "test": 10}
 """Prompts answered right that a probe needs, of each part."""
 
@@ -42,7 +48,7 @@ class Known:
         return (
             f"The model was asked {counted(self.overall.n, 'prompt')} of "
             f"{counted(len(order), 'relation')} first and answers {self.overall} of them right (from {best} "
-            f"to {worst}); only those train and test the probe."
+            f"to {worst}); only those are tested, and only those train what learns answers."
         )
 
     def table(self) -> Table:
@@ -55,66 +61,75 @@ class Known:
 
 
 def ask(
-    model: Model, drawn: ProtocolItems, *, seed: int = 0, batch_size: str | int = "auto"
-) -> tuple[ProtocolItems, Known]:
+    model: Model,
+    drawn: ProtocolItems,
+    layers: Sequence[int] = (),
+    *,
+    seed: int = 0,
+    batch_size: str | int = "auto",
+) -> tuple[ProtocolItems, Known, OnePass]:
     """Ask the model every prompt, and keep for training and testing those that it answers right.
 
     Args:
         model: what is asked.
         drawn: the prompts.
+        layers: whose states are kept from the same pass.
         seed: of the intervals.
         batch_size: prompts per pass; "auto" chooses.
 
     Returns:
-        The prompts answered right; those of the test that are not, as part ``unanswered``; and the concepts
-        that the model's tokens tell apart. Beside them what it knows.
+        The prompts answered right, and the others as parts of their own: ``unanswered`` for the test,
+        ``train-unanswered`` and ``validation-unanswered``, from which only a probe that needs no answers may
+        learn; and the concepts whose first tokens tell them apart. Beside them what the model knows, and the
+        states of these prompts.
 
     Raises:
         DataError: it answers too few right to train and test a probe.
     """
     drawn = _told_apart(model, drawn)
-    tokens = model.tokenize([item.text for item in drawn.items])
+    tokens = model.tokenize([item.text for item in drawn.items]).token_ids
     wanted = concept_tokens(model, [item.output or item.answer for item in drawn.items])
-    right = score(model, tokens, wanted, batch_size=batch_size).likeliest.tolist()
-    known = _known(drawn.items, right, seed)
-    kept: list[Item] = []
-    for item, ok in zip(drawn.items, right, strict=True):
-        if ok:
-            kept.append(item)
-        elif item.part == "test":
-            kept.append(replace(item, part="unanswered"))
-    found = replace(drawn, items=tuple(kept))
+    seen = one_pass(model, drawn.items, tokens, layers, answers=wanted, batch_size=batch_size)
+    known = _known(drawn.items, seen.right, seed)
+    pairs = zip(drawn.items, seen.right, strict=True)
+    found = replace(
+        drawn, items=tuple(one if ok else replace(one, part=WRONG[one.part]) for one, ok in pairs)
+    )
     if any(len(found.part(part)) < n for part, n in LEAST.items()):  # type: ignore[arg-type]
         raise DataError(_too_few(model, found, known))
-    return found, known
+    return found, known, seen
 
 
 def _told_apart(model: Model, drawn: ProtocolItems) -> ProtocolItems:
-    """Leave out concepts that the tokenizer cannot say, and those of the same tokens as another in any order.
+    """Leave out concepts that the tokenizer cannot say, and those that it cannot tell from another.
 
-    A code is made of a name's tokens, and is the same for 12 and 21 where digits are tokens.
+    What a model is about to say is a token: of concepts that begin with the same one, the one with the fewest
+    tokens stays. A code is made of a name's tokens, and is the same for two names of the same ones.
     """
-    bags = _bags(model, drawn.concepts)
-    count = Counter(bags.values())
-    kept = tuple(name for name, bag in bags.items() if count[bag] == 1)
-    n, known = len(drawn.concepts), frozenset(kept)
+    tokens = _tokens(model, drawn.concepts)
+    count = Counter(tuple(sorted(ids)) for ids in tokens.values())
+    owners: dict[int, str] = {}
+    for name, ids in sorted(tokens.items(), key=lambda pair: len(pair[1])):
+        if count[tuple(sorted(ids))] == 1:
+            owners.setdefault(ids[0], name)
+    known = frozenset(owners.values())
+    kept, n = tuple(name for name in drawn.concepts if name in known), len(drawn.concepts)
     items = tuple(item for item in drawn.items if item.answer in known)
     left = f"{n - len(kept)} of {n:,} concepts are left out, with {len(drawn.items) - len(items)} prompts: "
-    why = "the tokenizer does not know their words, or they have the tokens of another, such as 12 and 21"
+    why = "the tokenizer does not know their words, or they begin with the token of another"
     notes = drawn.notes if len(kept) == n else (*drawn.notes, left + why)
     return ProtocolItems(items, kept, notes)
 
 
-def _bags(model: Model, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The tokens of each name that the tokenizer knows, sorted."""
+def _tokens(model: Model, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The tokens of each name that the tokenizer knows."""
     try:
-        found = concept_tokens(model, names)
+        return dict(zip(names, concept_tokens(model, names), strict=True))
     except DataError:
         if len(names) == 1:
             return {}
         half = len(names) // 2
-        return _bags(model, names[:half]) | _bags(model, names[half:])
-    return {name: tuple(sorted(ids)) for name, ids in zip(names, found, strict=True)}
+        return _tokens(model, names[:half]) | _tokens(model, names[half:])
 
 
 def _known(items: Sequence[Item], right: Sequence[bool], seed: int) -> Known:

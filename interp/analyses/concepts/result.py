@@ -68,12 +68,19 @@ class LayerScore:
     """How well a layer is read, by a quick fit with one penalty for all layers.
 
     Attributes:
-        validation: mean reciprocal rank of the right concept on validation, by which a layer is chosen.
+        validation: mean reciprocal rank of the right concept on validation.
         test: top-1 on test, for orientation.
+        ahead: top-1 on validation less that of the logit lens, where the layer is chosen by that.
     """
 
     validation: float
     test: Estimate
+    ahead: float | None = None
+
+    @property
+    def chosen_by(self) -> float:
+        """What a layer is chosen by: its lead over the logit lens where that was measured, else its rank."""
+        return self.validation if self.ahead is None else self.ahead
 
 
 @dataclass(frozen=True)
@@ -254,9 +261,11 @@ class ConceptResult(Result):
         """How the layer was chosen, in words."""
         if not self.curve:
             return f"layer {self.layer}, as asked"
-        rank = self.curve[self.layer].validation
-        many = f"the best of {len(self.curve)} by mean reciprocal rank on validation ({rank:.2f})"
-        return f"layer {self.layer}, {many}"
+        best = self.curve[self.layer]
+        how = f"mean reciprocal rank on validation ({best.validation:.2f})"
+        if best.ahead is not None:
+            how = f"the lead over the logit lens in top-1 on validation ({best.ahead:+.2f})"
+        return f"layer {self.layer}, the best of {len(self.curve)} by {how}"
 
     def question(self) -> str:
         """What the protocol asks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,15 @@ from interp.analyses.audit.twins import bundled_twin
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.known import Known, ask
+from interp.analyses.concepts.one_pass import OnePass
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
-from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, encoder_of, finals_of
+from interp.analyses.concepts.trial import (
+    Trial,
+    by_lens,
+    concept_tokens,
+    finals_of,
+    trial_of,
+)
 from interp.analyses.controls import Guessing, beyond_guessing, spread
 from interp.analyses.multiple_comparisons import Looks, audited, leak_note, many_looks
 from interp.analyses.probing.scores import Score
@@ -27,7 +34,7 @@ from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.results import About
 from interp.sites import parse_layers
-from interp.tasks.protocols import PROTOCOLS, Item, Protocol, ProtocolItems
+from interp.tasks.protocols import PROTOCOLS, Item, Protocol
 from interp.tasks.world import World
 from probes.evaluation import Audit, Split
 from probes.hyperdimensional import ENCODERS, ConceptScores, HyperdimensionalProbe, evaluate
@@ -35,7 +42,7 @@ from probes.statistics import Estimate, bootstrap, paired_difference
 
 __all__ = ["probe_concepts"]
 
-SCREEN = {"linear": 1.0, "embedding": 0.03}
+SCREEN = {"linear": 1.0, "embedding": 0.03, "translator": 0.1}
 """The one penalty with which layers are compared."""
 
 
@@ -51,7 +58,7 @@ def probe_concepts(
     world: World | None = None,
     random_model: Model | None = None,
     edited: tuple[Model, World] | None = None,
-    dimension: int = 4096,
+    dimension: int | None = None,
     batch_size: str | int = "auto",
     progress: bool = False,
 ) -> ConceptResult:
@@ -61,16 +68,17 @@ def probe_concepts(
         model: what is read.
         protocol: a key of ``interp.tasks.protocols.PROTOCOLS``.
         layers: which blocks' ``resid_post``; of several, one is chosen on validation.
-        encoder: a key of ``probes.hyperdimensional.ENCODERS``; "auto" takes ``embedding`` for a codebook made
-            from embeddings, and ``linear`` for a random one. ``translator`` learns the model's own final
-            states after the training prompts, and no answer.
+        encoder: a key of ``probes.hyperdimensional.ENCODERS``; "auto" takes the protocol's own:
+            ``translator`` (it learns the model's own final states after the training prompts, and no answer)
+            where the question is what the model is about to say; else ``embedding`` for a codebook made from
+            embeddings, and ``linear`` for a random one.
         seed: of the prompts, the codebook, every fit and the intervals.
         controls: keys of ``CONTROLS``; the protocol's own and the baselines where left out.
         sizes: prompts for training, validation and test, at most.
         world: the facts; the bundled ones where left out.
         random_model: the same architecture with random weights; made where left out.
         edited: a copy of the model that was taught false facts, and its facts; the bundled model has one.
-        dimension: of the hypervectors.
+        dimension: of the hypervectors; 4,096 where left out, 8,192 for a translator.
         batch_size: prompts per forward pass; "auto" chooses.
         progress: show progress bars.
 
@@ -82,22 +90,27 @@ def probe_concepts(
     """
     model = as_model(model)
     row = _checked(protocol, encoder, controls)
-    drawn, known = _drawn(model, row, row.items(seed=seed, world=world, sizes=sizes), seed, batch_size)
+    drawn, known, seen = row.items(seed=seed, world=world, sizes=sizes), None, None
+    chosen = _layers(layers, model)
+    if row.asked == "answers":
+        drawn, known, seen = ask(model, drawn, chosen, seed=seed, batch_size=batch_size)
     tokens = model.tokenize([item.text for item in drawn.items])
-    trial = _trial(model, row, drawn, tokens, encoder=encoder, dimension=dimension, seed=seed)
-    trial, acts = _seen(trial, tokens, chosen := _layers(layers, model), batch_size, progress)
-    layer, curve, rights = _chosen(trial, acts, chosen, progress)
-    states = acts[f"resid_post.{layer}"]
+    learner = row.encoder if encoder == "auto" else encoder
+    given: Any = {"dimension": dimension, "seed": seed}
+    trial = trial_of(model, drawn, row.codebook, tokens.token_ids, learner, **given)
+    trial, by_layer, doubts = _seen(trial, seen, tokens, chosen, batch_size, progress)
+    layer, curve, rights = _chosen(trial, by_layer, row.layer, progress)
+    states = by_layer[layer]
     probe, trial = trial.settled(states)
     read = trial.decode(probe, states)
     found = evaluate(read, trial.gold, groups=trial.facts, seed=seed)
-    names, notes = _controls(model, row, controls)
+    names, notes = _controls(model, row, controls, trial.encoder)
     twin = _twin(model, random_model) if "random-weights" in names else None
-    untrained = twin and _captured(twin, tokens, [layer], batch_size, progress)[f"resid_post.{layer}"]
+    untrained = twin and _untrained(twin, trial, layer, batch_size, progress)
     context = ControlContext(trial, states, probe, untrained, layer)
     said, preferred, right = _own_answers(trial, batch_size) if known is None else _known_answers(trial)
     leakage = _leakage(trial, row)
-    notes = (*drawn.notes, *notes, *acts.warnings, found.top1.note, leak_note(leakage), trial.alike)
+    notes = (*drawn.notes, *notes, *doubts, found.top1.note, leak_note(leakage), trial.alike)
     result = ConceptResult(
         about=_about(model, row, drawn.items),
         seed=seed,
@@ -124,27 +137,6 @@ def probe_concepts(
     )
     probe.card_ = result.card()
     return result
-
-
-def _drawn(
-    model: Model, row: Protocol, drawn: ProtocolItems, seed: int, batch_size: str | int
-) -> tuple[ProtocolItems, Known | None]:
-    """The prompts that count, and what the model knows where it is asked first."""
-    return (drawn, None) if row.asked == "all" else ask(model, drawn, seed=seed, batch_size=batch_size)
-
-
-def _trial(
-    model: Model,
-    row: Protocol,
-    drawn: ProtocolItems,
-    tokens: Tokens,
-    *,
-    encoder: str,
-    dimension: int,
-    seed: int,
-) -> Trial:
-    codebook = codebook_of(model, drawn.concepts, row.codebook, dimension=dimension, seed=seed)
-    return Trial(model, drawn, codebook, tokens.token_ids, encoder_of(codebook, encoder), seed)
 
 
 def _about(model: Model, row: Protocol, items: tuple[Item, ...]) -> About:
@@ -175,9 +167,11 @@ def _layers(layers: str | int | Sequence[int], model: Model) -> list[int]:
 
 
 def _controls(
-    model: Model, row: Protocol, asked: Collection[str] | None
+    model: Model, row: Protocol, asked: Collection[str] | None, encoder: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names = (*row.controls, *BASELINES) if asked is None else tuple(asked)
+    if asked is None and encoder != "translator":  # such a probe is a labelled one itself
+        names = tuple(name for name in names if name != "labelled")
     if asked is None and model.weights == "random":
         note = "the model has random weights: the random-weights control is left out"
         return tuple(name for name in names if name != "random-weights"), (note,)
@@ -193,34 +187,69 @@ def _captured(
     )
 
 
+def _untrained(twin: Model, trial: Trial, layer: int, batch_size: str | int, progress: bool) -> torch.Tensor:
+    """The states of the model with random weights, of the prompts that a control learns or is read on."""
+    rows = [*trial.learned("train"), *trial.learned("validation"), *trial.rows("test")]
+    tokens = twin.tokenize([list(trial.token_ids[row]) for row in rows])
+    found = _captured(twin, tokens, [layer], batch_size, progress)[f"resid_post.{layer}"]
+    whole = torch.zeros(len(trial.token_ids), found.shape[1])
+    whole[rows] = found
+    return whole
+
+
 def _seen(
-    trial: Trial, tokens: Tokens, layers: Sequence[int], batch_size: str | int, progress: bool
-) -> tuple[Trial, Activations]:
-    """The states of the layers; and the trial, for a translator with the final states that it learns."""
+    trial: Trial,
+    seen: OnePass | None,
+    tokens: Tokens,
+    layers: Sequence[int],
+    batch_size: str | int,
+    progress: bool,
+) -> tuple[Trial, Mapping[int, torch.Tensor], tuple[str, ...]]:
+    """The trial with what a translator learns, the states of each layer, and doubts about them."""
+    if seen is not None:
+        return replace(trial, seen=seen, finals=seen.finals), seen.states, ()
     model, last = trial.model, trial.model.n_layers - 1
-    if trial.encoder != "translator":
-        return trial, _captured(model, tokens, layers, batch_size, progress)
-    acts = _captured(model, tokens, sorted({*layers, last}), batch_size, progress)
-    return replace(trial, finals=finals_of(model, acts[f"resid_post.{last}"])), acts
+    translates = trial.encoder == "translator"
+    acts = _captured(model, tokens, sorted({*layers, last} if translates else layers), batch_size, progress)
+    if translates:
+        trial = replace(trial, finals=finals_of(model, acts[f"resid_post.{last}"]))
+    return trial, {layer: acts[f"resid_post.{layer}"] for layer in layers}, tuple(acts.warnings)
 
 
 def _chosen(
-    trial: Trial, acts: Activations, layers: Sequence[int], progress: bool
+    trial: Trial, states: Mapping[int, torch.Tensor], how: str, progress: bool
 ) -> tuple[int, dict[int, LayerScore], list[np.ndarray]]:
-    """Choose the layer whose probe ranks validation answers best, with one penalty for all."""
-    if len(layers) == 1:
-        return layers[0], {}, []
+    """Choose a layer on validation prompts, with one penalty for all.
+
+    Args:
+        trial: the prompts.
+        states: of each layer.
+        how: a key of ``interp.tasks.protocols.LAYERS``.
+        progress: show a progress bar.
+    """
+    if len(states) == 1:
+        return next(iter(states)), {}, []
     screen = replace(trial, regularisation=SCREEN.get(trial.encoder))
     curve: dict[int, LayerScore] = {}
     rights: list[np.ndarray] = []
-    for layer in tqdm(layers, desc="layers", disable=not progress):
-        states = acts[f"resid_post.{layer}"]
-        fitted = screen.fit(states)
-        names = [found[0] for found in screen.decode(fitted, states).names]
+    for layer, here in tqdm(states.items(), desc="layers", disable=not progress):
+        fitted = screen.fit(here)
+        names = [found[0] for found in screen.decode(fitted, here).names]
         rights.append(screen.right(names))
         estimate = bootstrap(rights[-1], groups=trial.facts, seed=trial.seed)
-        curve[layer] = LayerScore(_validated(trial, fitted, states), estimate)
-    return max(curve, key=lambda at: curve[at].validation), curve, rights
+        ahead = _ahead(trial, fitted, here) if how == "ahead" else None
+        curve[layer] = LayerScore(_validated(trial, fitted, here), estimate, ahead)
+    return max(curve, key=lambda at: curve[at].chosen_by), curve, rights
+
+
+def _ahead(trial: Trial, fitted: HyperdimensionalProbe, states: torch.Tensor) -> float:
+    """The share of validation prompts that the probe reads right, less that of the logit lens."""
+    rows = trial.rows("validation")
+    gold = [trial.drawn.items[row].answer for row in rows]
+    own = [names[0] for names in fitted.decode(states[rows], k=1).names]
+    lens = by_lens(trial.model, states[rows], trial.codebook.names)
+    gained = [(a == name) - (b == name) for a, b, name in zip(own, lens, gold, strict=True)]
+    return sum(gained) / len(gained)
 
 
 def _validated(trial: Trial, fitted: HyperdimensionalProbe, states: torch.Tensor) -> float:

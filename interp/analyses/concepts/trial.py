@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from interp.analyses.concepts.one_pass import OnePass
 from interp.errors import DataError, ModelError, counted
 from interp.lenses.gathering import gathered
 from interp.models.model import Model
@@ -20,7 +21,7 @@ from interp.tasks.protocols import PROTOCOLS, Item, ProtocolItems
 from interp.tasks.world import World
 from probes.hyperdimensional import Decodings, HyperdimensionalProbe
 from probes.hyperdimensional.retraining import read_retrained
-from probes.translation import fit_translator
+from probes.translation import Moments, fit_translator
 from probes.vsa import MAP, Codebook
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "by_translator",
     "codebook_of",
     "concept_tokens",
+    "embedded",
     "embeddings",
     "encoder_of",
     "finals_of",
@@ -36,9 +38,16 @@ __all__ = [
     "preferred",
     "subject_embeddings",
     "trained_probe",
+    "trial_of",
 ]
 
 PREFIX = "the"
+DIMENSION, WIDE, LATER = 4096, 8192, 0.1
+"""Of hypervectors; of those that a translation is read by; and what each later token of a name counts there.
+
+Measured on SmolLM2, layer 24, of 89 prompts whose answers were not trained, read by a translator of 818:
+names by the mean of their tokens 0.51, by mostly the first 0.55, in 16,384 signs 0.65; by the head 0.62.
+"""
 
 
 def concept_tokens(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
@@ -73,8 +82,15 @@ def one_first_token(tokens: Sequence[Sequence[int]]) -> str:
     )
 
 
-def embeddings(model: Model, tokens: Sequence[Sequence[int]]) -> Float[torch.Tensor, "concept d_model"]:
+def embeddings(
+    model: Model, tokens: Sequence[Sequence[int]], *, later: float = 1.0
+) -> Float[torch.Tensor, "concept d_model"]:
     """The mean row of the unembedding matrix over each concept's tokens, in float32 on the CPU.
+
+    Args:
+        model: whose matrix.
+        tokens: of each concept.
+        later: how much each token counts, as a part of the one before.
 
     Raises:
         ModelError: the matrix is kept elsewhere (accelerate).
@@ -87,9 +103,11 @@ def embeddings(model: Model, tokens: Sequence[Sequence[int]]) -> Float[torch.Ten
             "embeddings reads its rows. Load the model with 'lm_head' on a device, or use a protocol whose "
             "codebook is random."
         )
-    return torch.stack(
-        [matrix[torch.tensor(ids, device=matrix.device)].float().mean(dim=0).cpu() for ids in tokens]
-    )
+    rows = [matrix[torch.tensor(ids, device=matrix.device)].float() for ids in tokens]
+    if later == 1.0:
+        return torch.stack([one.mean(dim=0).cpu() for one in rows])
+    shares = [later ** torch.arange(len(one), device=one.device)[:, None] for one in rows]
+    return torch.stack([((one * s).sum(dim=0) / s.sum()).cpu() for one, s in zip(rows, shares, strict=True)])
 
 
 def by_lens(
@@ -116,11 +134,23 @@ def by_translator(trial: Trial, states: Float[torch.Tensor, "example d_model"], 
     readout = Readout.precise(model.architecture)
     final = readout.normed  # after the last block nothing is left to translate
     if layer < model.n_layers - 1:
-        parts = ([trial.token_ids[row] for row in trial.rows(part)] for part in ("train", "validation"))
-        train, held = (gathered(model, [layer], [tuple(ids) for ids in part], readout) for part in parts)
-        final = fit_translator(train.moments[layer], held.moments[layer])
+        final = fit_translator(*_moments(trial, layer, readout))
     tokens = [ids[0] for ids in concept_tokens(model, names)]
     return [names[at] for at in preferred(readout, final, states, tokens)]
+
+
+def _moments(trial: Trial, layer: int, readout: Readout) -> tuple[Moments, Moments]:
+    """Of a layer's states with the final ones, at every token of training and of validation prompts.
+
+    Where the model was asked first, the states are there already, and the penalty is chosen at the last token
+    of validation prompts, which is read: one that is best at every token is too small there.
+    """
+    if trial.seen is not None and layer in trial.seen.moments:
+        rows = [*trial.rows("validation"), *trial.rows("validation-unanswered")]
+        return trial.seen.moments[layer], trial.seen.at_end(layer, rows)
+    parts = ([tuple(trial.token_ids[row]) for row in trial.rows(part)] for part in ("train", "validation"))
+    train, held = (gathered(trial.model, [layer], part, readout).moments[layer] for part in parts)
+    return train, held
 
 
 def preferred(
@@ -153,9 +183,12 @@ def subject_embeddings(trial: Trial) -> Float[torch.Tensor, "example d_model"]:
     It is what a reader knows that sees no layer at all. That it tells an answer apart that was never trained
     means that the embeddings themselves hold the relation.
     """
-    model = trial.model
+    return embedded(trial.model, [item.subject for item in trial.drawn.items])
+
+
+def embedded(model: Model, subjects: Sequence[str]) -> Float[torch.Tensor, "example d_model"]:
+    """The mean row of a model's input embedding over the tokens of each of some words, in float32."""
     matrix: Any = model.hf.get_input_embeddings()
-    subjects = [item.subject for item in trial.drawn.items]
     tokens = dict(zip(names := list(dict.fromkeys(subjects)), concept_tokens(model, names), strict=True))
     rows = {
         name: matrix.weight.detach()[torch.tensor(ids, device=matrix.weight.device)].float().mean(dim=0).cpu()
@@ -165,12 +198,21 @@ def subject_embeddings(trial: Trial) -> Float[torch.Tensor, "example d_model"]:
 
 
 def codebook_of(
-    model: Model, names: Sequence[str], source: str, *, dimension: int = 4096, seed: int = 0
+    model: Model,
+    names: Sequence[str],
+    source: str,
+    *,
+    dimension: int = 4096,
+    seed: int = 0,
+    later: float = 1.0,
 ) -> Codebook:
-    """The codebook of a protocol: ``embeddings`` of the model's unembedding, or ``random``."""
+    """The codebook of a protocol: ``embeddings`` of the model's unembedding, or ``random``.
+
+    ``later`` is for :func:`embeddings`.
+    """
     if source == "random":
         return Codebook.random(MAP(dimension), names, seed=seed)
-    rows = embeddings(model, concept_tokens(model, names))
+    rows = embeddings(model, concept_tokens(model, names), later=later)
     return Codebook.from_embeddings(MAP(dimension), names, rows, seed=seed)
 
 
@@ -215,7 +257,8 @@ class Trial:
         seed: of every fit.
         regularisation: the penalty chosen for the probe, which its controls share; None before.
         finals: ``[example d_model]``, the model's own final states, which ``encoder="translator"`` learns in
-            place of answers; None for other encoders.
+            place of answers; None where they were not captured.
+        seen: the pass that asked the model for its answers; None where it was not asked.
     """
 
     model: Model
@@ -226,10 +269,16 @@ class Trial:
     seed: int
     regularisation: float | None = None
     finals: Float[torch.Tensor, "example d_model"] | None = None
+    seen: OnePass | None = None
 
     def rows(self, part: str) -> list[int]:
         """The rows of a part."""
         return [row for row, item in enumerate(self.drawn.items) if item.part == part]
+
+    def learned(self, part: str) -> list[int]:
+        """The rows of a part that the encoder learns from: a translator, of prompts answered wrong too."""
+        wrong = self.rows(f"{part}-unanswered") if self.encoder == "translator" else []
+        return [*self.rows(part), *wrong]
 
     @property
     def test(self) -> tuple[Item, ...]:
@@ -259,7 +308,7 @@ class Trial:
             codebook: another codebook.
         """
         taught = self._taught([item.answer for item in self.drawn.items])
-        train, held = self.rows("train"), self.rows("validation")
+        train, held = self.learned("train"), self.learned("validation")
         later = (X[held], _at(taught, held))
         return self._probe(codebook).fit(X[train], _at(taught, train), validation=later)
 
@@ -276,7 +325,7 @@ class Trial:
             answers: what to train and choose on, instead of the true answers; one per prompt. A translator,
                 which learns no answers, is given the final states of prompts that have them.
         """
-        parts = (self.rows("train"), self.rows("validation"), self.rows("test"))
+        parts = (self.learned("train"), self.learned("validation"), self.rows("test"))
         return read_retrained(self._probe(None), X, (self._taught(names) for names in answers), parts)
 
     def _taught(self, answers: Sequence[str]) -> Sequence[str] | torch.Tensor:
@@ -316,6 +365,39 @@ class Trial:
         """1 for each test prompt whose answer is the name that was read."""
         gold = self.gold if answers is None else answers
         return np.array([int(a == b) for a, b in zip(names, gold, strict=True)], dtype=np.int64)
+
+
+def trial_of(
+    model: Model,
+    drawn: ProtocolItems,
+    source: str,
+    token_ids: Sequence[Sequence[int]],
+    encoder: str = "auto",
+    *,
+    dimension: int | None = None,
+    seed: int = 0,
+) -> Trial:
+    """The trial of some prompts, with the codebook that suits its encoder.
+
+    Args:
+        model: what is read.
+        drawn: the prompts and the concepts.
+        source: of the codebook: ``embeddings`` or ``random``.
+        token_ids: of each prompt.
+        encoder: a key of ``probes.hyperdimensional.ENCODERS``; "auto" takes one that learns labels.
+        dimension: of the hypervectors; the encoder's own where left out.
+        seed: of the codebook and of every fit.
+    """
+    translates = encoder == "translator"
+    codebook = codebook_of(
+        model,
+        drawn.concepts,
+        source,
+        dimension=dimension or (WIDE if translates else DIMENSION),
+        seed=seed,
+        later=LATER if translates else 1.0,
+    )
+    return Trial(model, drawn, codebook, token_ids, encoder_of(codebook, encoder), seed)
 
 
 def trained_probe(

@@ -6,27 +6,26 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from interp.analyses.concepts.known import ask
 from interp.analyses.concepts.result import labelled
-from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, embeddings, encoder_of
-from interp.analyses.readers.arms import ARMS, LayerView
-from interp.analyses.readers.curves import ReaderCurves, ReaderScore
+from interp.analyses.concepts.trial import one_first_token
+from interp.analyses.readers.curves import LENS, ReaderCurves, ReaderScore
+from interp.analyses.readers.material import Material
+from interp.analyses.readers.reader import Reader
+from interp.analyses.readers.table import READERS, make, of_all
 from interp.errors import ConfigError
-from interp.lenses.gathering import states_of
-from interp.lenses.translator import TranslatorLens
 from interp.models.loading import ModelLike, as_model
-from interp.models.readout import Readout
 from interp.results import About
 from interp.sites import parse_layers
 from interp.tasks.protocols import PROTOCOLS
 from interp.tasks.world import World
 from probes.statistics import bootstrap, paired_difference
-from probes.translation import Moments
 
 __all__ = ["compare_readers"]
+
+PARTS = ("validation", "test")
 
 
 def compare_readers(
@@ -47,7 +46,7 @@ def compare_readers(
         model: what is read.
         protocol: a key of ``interp.tasks.protocols.PROTOCOLS``; one whose concepts have embeddings.
         layers: which blocks' ``resid_post``.
-        readers: keys of ``ARMS``; all where left out.
+        readers: keys of ``READERS``; all that are fitted quickly where left out.
         seed: of the prompts, every fit and the intervals.
         sizes: prompts for training, validation and test, at most.
         world: the facts; the bundled ones where left out.
@@ -64,23 +63,17 @@ def compare_readers(
     if row is None or row.codebook != "embeddings":
         usable = ", ".join(name for name, one in PROTOCOLS.items() if one.codebook == "embeddings")
         raise ConfigError(f"protocol {protocol!r} asked; readers are compared under: {usable}.")
-    for name in readers or ():
-        if name not in ARMS:
-            raise ConfigError(f"reader {name!r} asked; there are: {', '.join(ARMS)}.")
+    names = of_all() if readers is None else tuple(dict.fromkeys(readers))
+    for name in names:
+        if name not in READERS:
+            raise ConfigError(f"reader {name!r} asked; there are: {', '.join(READERS)}.")
     text = layers if isinstance(layers, str | int) else ",".join(map(str, layers))
-    chosen = parse_layers(text, model.n_layers, name=model.name, kind="resid_post")
-    drawn, known = row.items(seed=seed, world=world, sizes=sizes), None
+    chosen = tuple(parse_layers(text, model.n_layers, name=model.name, kind="resid_post"))
+    drawn, known, passed = row.items(seed=seed, world=world, sizes=sizes), None, None
     if row.asked == "answers":
-        drawn, known = ask(model, drawn, seed=seed, batch_size=batch_size)
-    codebook = codebook_of(model, drawn.concepts, row.codebook, seed=seed)
-    tokens = model.tokenize([item.text for item in drawn.items]).token_ids
-    trial = Trial(model, drawn, codebook, tokens, encoder_of(codebook), seed)
-    names = [*(ARMS if readers is None else readers)]
-    if "translator-text" in names:
-        TranslatorLens.of(
-            model, chosen
-        )  # one pass over the text fits all layers; each is read from the cache
-    scores = _scores(trial, chosen, names, progress)
+        drawn, known, passed = ask(model, drawn, chosen, seed=seed, batch_size=batch_size)
+    material = Material(model, drawn, chosen, row.codebook, seed, batch_size, passed)
+    scores = _scores(material, names, progress)
     data = labelled(row, drawn.items)
     facts = {
         "name": data.name,
@@ -93,68 +86,49 @@ def compare_readers(
         seed=seed,
         protocol=row.name,
         scores=scores,
-        facts=tuple(trial.facts),
+        facts=tuple(_facts(material, "test")),
         known=known,
-        warnings=tuple(filter(None, (*drawn.notes, trial.alike))),
+        warnings=tuple(filter(None, (*drawn.notes, one_first_token(material.names)))),
     )
 
 
-def _scores(
-    trial: Trial, layers: Sequence[int], names: Sequence[str], progress: bool
-) -> tuple[ReaderScore, ...]:
+def _scores(material: Material, names: Sequence[str], progress: bool) -> tuple[ReaderScore, ...]:
     """Every reader at every layer, each beside the logit lens of its layer."""
-    views, found = _views(trial, layers), list[ReaderScore]()
-    for layer in tqdm(layers, desc="layers", disable=not progress):
-        lens = trial.right(ARMS["logit-lens"].read(views[layer]))
+    made = {name: make(name, material) for name in dict.fromkeys((LENS, *names))}
+    found: list[ReaderScore] = []
+    for layer in tqdm(material.layers, desc="layers", disable=not progress):
+        lens = {part: _right(material, made[LENS], layer, part) for part in PARTS}
         for name in names:
-            arm = ARMS[name]
-            if arm.layered or layer == layers[0]:
-                right = lens if name == "logit-lens" else trial.right(arm.read(views[layer]))
-                found.append(_score(trial, name, layer if arm.layered else None, right, lens))
+            if READERS[name].layered or layer == material.layers[0]:
+                read = {part: _right(material, made[name], layer, part) for part in PARTS}
+                found.append(_score(material, name, layer, read, lens))
     return tuple(found)
 
 
-def _score(trial: Trial, name: str, layer: int | None, right: np.ndarray, lens: np.ndarray) -> ReaderScore:
-    given: Any = {"groups": trial.facts, "seed": trial.seed}
-    over = (
-        None
-        if name == "logit-lens" or layer is None
-        else paired_difference(right, lens, support="share", **given)
+def _right(material: Material, reader: Reader, layer: int, part: str) -> np.ndarray:
+    """1 for each prompt of a part whose answer is read first."""
+    rows = material.part(part)
+    items = [material.drawn.items[row] for row in rows]
+    read = reader.first(material.seen.states[layer][rows], [item.text for item in items], layer)
+    return np.array([int(name == item.answer) for name, item in zip(read, items, strict=True)])
+
+
+def _facts(material: Material, part: str) -> list[str]:
+    return [material.drawn.items[row].fact for row in material.part(part)]
+
+
+def _score(
+    material: Material, name: str, layer: int, read: Mapping[str, np.ndarray], lens: Mapping[str, np.ndarray]
+) -> ReaderScore:
+    given: Any = {"groups": _facts(material, "test"), "seed": material.seed}
+    right, held, layered = read["test"], read["validation"], READERS[name].layered
+    compared = layered and name != LENS
+    return ReaderScore(
+        name,
+        layer if layered else None,
+        bootstrap(right, **given),
+        paired_difference(right, lens["test"], support="share", **given) if compared else None,
+        tuple(bool(one) for one in right),
+        float(held.mean()),
+        float(held.mean() - lens["validation"].mean()),
     )
-    return ReaderScore(name, layer, bootstrap(right, **given), over, tuple(bool(one) for one in right))
-
-
-def _views(trial: Trial, layers: Sequence[int]) -> Mapping[int, LayerView]:
-    """One pass: every prompt's state at its last token, and the moments of all tokens of training prompts."""
-    model, last = trial.model, trial.model.n_layers - 1
-    readout = Readout.precise(model.architecture)
-    n, width = len(trial.token_ids), model.d_model
-    states = {layer: torch.zeros(n, width) for layer in layers}
-    parts = {part: torch.zeros(n, dtype=torch.bool) for part in ("train", "validation")}
-    for part, rows in parts.items():
-        rows[trial.rows(part)] = True
-    moments = {(part, layer): Moments(width, width) for part in parts for layer in layers if layer < last}
-    for some in states_of(model, [*layers, last], [tuple(ids) for ids in trial.token_ids]):
-        finals = readout.normed(some.layers[last].to(readout.architecture.device, readout.dtype)).cpu()
-        ends = torch.cat([some.texts[1:] != some.texts[:-1], torch.tensor([True])])
-        for layer in layers:
-            here = some.layers[layer].float().cpu()
-            states[layer][some.texts[ends]] = here[ends]
-            for part, rows in parts.items():
-                kept = rows[some.texts]
-                if layer < last and kept.any():
-                    moments[part, layer].add(here[kept], finals[kept])
-    tokens = concept_tokens(model, trial.codebook.names)
-    rows, first = embeddings(model, tokens), tuple(ids[0] for ids in tokens)
-    return {
-        layer: LayerView(
-            trial,
-            layer,
-            states[layer],
-            (moments["train", layer], moments["validation", layer]) if layer < last else None,
-            readout,
-            first,
-            rows,
-        )
-        for layer in layers
-    }

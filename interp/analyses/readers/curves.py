@@ -10,14 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from interp.analyses.concepts.known import Known
-from interp.analyses.readers.arms import ARMS
+from interp.analyses.readers.table import READERS
 from interp.results import Figure, Finding, Number, Result, Table
 from interp.results.shapes import Cell, counted
 from interp.tasks.protocols import PROTOCOLS
 from probes.statistics import Estimate
 
-__all__ = ["ReaderCurves", "ReaderScore"]
+__all__ = ["LENS", "ReaderCurves", "ReaderScore"]
 
+LENS = "logit"
+"""The reader that the others are compared with."""
 AXIS = "top-1 on the test prompts"
 
 
@@ -26,11 +28,13 @@ class ReaderScore:
     """What one reader reads at one layer.
 
     Attributes:
-        reader: a key of ``ARMS``.
+        reader: a key of ``READERS``.
         layer: None for a reader that looks at no layer.
         top1: the share of test prompts read right.
         over: that less the logit lens's at the same layer; None of the lens itself, and without a layer.
         right: prompt by prompt.
+        validation: the share of validation prompts read right, by which a reader's layer is chosen.
+        ahead: that less the logit lens's at the same layer.
     """
 
     reader: str
@@ -38,6 +42,8 @@ class ReaderScore:
     top1: Estimate
     over: Estimate | None
     right: tuple[bool, ...]
+    validation: float
+    ahead: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -68,7 +74,7 @@ class ReaderCurves(Result):
         return tuple(dict.fromkeys(one.layer for one in self.scores if one.layer is not None))
 
     def score(self, reader: str, layer: int | None = None) -> ReaderScore:
-        """What a reader reads at a layer; at its best one where none is given.
+        """What a reader reads at a layer; where none is given, at its best one on validation prompts.
 
         Raises:
             KeyError: it was not measured there.
@@ -76,7 +82,7 @@ class ReaderCurves(Result):
         found = [one for one in self.scores if one.reader == reader and layer in (None, one.layer)]
         if not found:
             raise KeyError(f"{reader} at layer {layer}")
-        return max(found, key=lambda one: one.top1.value)
+        return max(found, key=lambda one: one.validation)
 
     def question(self) -> str:
         """What is asked."""
@@ -94,26 +100,25 @@ class ReaderCurves(Result):
 
     def verdict(self) -> str:
         """The best reader, what the logit lens reads there, and what the controls read at most."""
-        own = [one for one in self.scores if ARMS[one.reader].kind != "control" and one.layer is not None]
+        own = [one for one in self.scores if READERS[one.reader].kind != "control" and one.layer is not None]
         if not own:
             return "Only controls were measured."
-        best = max(own, key=lambda one: one.top1.value)
+        best = max(own, key=lambda one: one.validation)
         said = f"Read best by {best.reader} at layer {best.layer} ({best.top1})."
-        ahead = [one for one in own if one.over is not None and one.over.interval.low > 0]
-        if ahead:
-            most = max(ahead, key=lambda one: one.over.value if one.over else 0.0)
+        most = max(own, key=lambda one: one.ahead)
+        if most.over is not None and most.over.interval.low > 0:
             where = f"{most.reader} at layer {most.layer} ({most.top1}, {most.over} more)"
             said += f" Furthest ahead of the logit lens: {where}."
         else:
             said += " No reader is shown to be ahead of the logit lens."
-        controls = [one.top1.value for one in self.scores if ARMS[one.reader].kind == "control"]
+        controls = [one.top1.value for one in self.scores if READERS[one.reader].kind == "control"]
         return said + (f" Controls read at most {max(controls):.2f}." if controls else "")
 
     def cautions(self) -> tuple[str, ...]:
         """What the table does not show."""
         return (
             "That an answer can be read at a layer does not show that the model uses what is read there.",
-            "The best layer of a reader was chosen on these prompts, which its interval does not cover.",
+            "The reader and the layers that are named were chosen on validation prompts.",
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -121,9 +126,9 @@ class ReaderCurves(Result):
         return tuple(self._number(self.score(name)) for name in self.readers)
 
     def _number(self, best: ReaderScore) -> Number:
-        place = "without a layer" if best.layer is None else f"at layer {best.layer}, its best"
+        place = "without a layer" if best.layer is None else f"at layer {best.layer}, its best on validation"
         ends = best.top1.interval
-        meaning = f"{place}: {ARMS[best.reader].words}"
+        meaning = f"{place}: {READERS[best.reader].description}"
         return Number(best.reader, best.top1.value, ends.low, ends.high, "", meaning)
 
     def tables(self) -> tuple[Table, ...]:
@@ -132,9 +137,7 @@ class ReaderCurves(Result):
         return (self._table("readers", "Concepts read right (top-1), by layer", "top1"), self._over(), *known)
 
     def _table(self, name: str, title: str, what: str) -> Table:
-        readers = [
-            one for one in self.readers if what == "top1" or (one != "logit-lens" and ARMS[one].layered)
-        ]
+        readers = [one for one in self.readers if what == "top1" or (one != LENS and READERS[one].layered)]
         columns = ["layer", *(f"{one}{end}" for one in readers for end in ("", "_low", "_high"))]
         cells: dict[tuple[int | None, str], Estimate | None] = {
             (one.layer, one.reader): getattr(one, what) for one in self.scores
@@ -143,11 +146,14 @@ class ReaderCurves(Result):
         for layer in self.layers:
             row: list[Cell] = [layer]
             for reader in readers:
-                found = cells.get((layer if ARMS[reader].layered else None, reader))
+                found = cells.get((layer if READERS[reader].layered else None, reader))
                 ends = (None, None) if found is None else (found.interval.low, found.interval.high)
                 row += [None if found is None else found.value, *ends]
             rows.append(tuple(row))
-        note = " ".join(f"{one}: {ARMS[one].words}." for one in readers) + " Intervals: 95%, over facts."
+        note = (
+            " ".join(f"{one}: {READERS[one].description}." for one in readers)
+            + " Intervals: 95%, over facts."
+        )
         ends = tuple(one for one in columns if one.endswith(("_low", "_high")))
         return Table(name, title, tuple(columns), rows, note, shown=40, page_only=ends)
 
@@ -176,7 +182,8 @@ class ReaderCurves(Result):
             best = self.score(name)
             if best.layer is None:
                 continue
-            about = f"top-1 on test at layer {best.layer}, the best of {counted(len(self.layers), 'layer')}"
+            of = f"of {counted(len(self.layers), 'layer')} the best on validation"
+            about = f"top-1 on test at layer {best.layer}, {of}"
             values = np.array(best.right, dtype=np.float64)
             found.append(
                 Finding(

@@ -143,7 +143,7 @@ def surgery_under(
     row = PROTOCOLS[name]
     drawn = row.items(seed=seed, world=world, sizes=sizes)
     if row.asked != "all":
-        drawn, _ = ask(model, drawn, seed=seed)
+        drawn, *_ = ask(model, drawn, seed=seed)
     items = [item for item in drawn.items if item.part in WRITERS[writer].edited]
     if role is not None:
         items = [item for item in items if part_of(item, role) in set(drawn.concepts)]

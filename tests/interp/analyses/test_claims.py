@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,18 @@ def test_a_verdict_follows_from_the_intervals(given, verdict):
     assert found.verdict == verdict and found.found.value == given[0] / 100
     assert found.controls[0].name == "the control" and found.alternatives[0].name == "the rival"
     assert found.alternatives[0].difference.value == pytest.approx((given[0] - given[2]) / 100)
+
+
+def test_the_plain_reader_is_chosen_on_validation_prompts():
+    """The one that is best on the test is not the one that the algebra is compared with."""
+    right = {"lucky": np.array([1] * 60 + [0] * 40), "chosen": np.array([1] * 40 + [0] * 60)}
+    own, none = np.array([1] * 80 + [0] * 20), np.array([0] * 100)
+    given = Evidence("right", own, {"nothing": none}, right, [f"{at}" for at in range(100)])
+    found = judged("one", replace(given, validation={"chosen": 0.5, "lucky": 0.4}), seed=0)
+    assert [arm.name for arm in found.alternatives] == ["chosen", "lucky"]
+    assert found.verdict == "the algebra reads more than chosen"
+    equal = replace(given, alternatives={**right, "equal": own}, validation={"chosen": 0.5})
+    assert judged("one", equal, seed=0).verdict == "holds, and the algebra gives nothing over equal"
 
 
 def planted(setting: Setting, texts: Sequence[str]) -> torch.Tensor:

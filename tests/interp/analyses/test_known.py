@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +12,10 @@ import torch
 import interp
 from interp.analyses.concepts import ConceptResult, known
 from interp.analyses.concepts.known import ask
+from interp.analyses.concepts.one_pass import OnePass, one_pass
+from interp.analyses.concepts.trial import concept_tokens, finals_of
 from interp.errors import DataError
+from interp.models.answers import score
 from interp.models.model import Model
 from interp.results import load
 from interp.tasks.items import Item, ProtocolItems
@@ -30,16 +33,36 @@ def model() -> Model:
 def knows(monkeypatch: pytest.MonkeyPatch, right: Any) -> None:
     """Let the model answer right where ``right(answer tokens, prompt)`` says so."""
 
-    def scored(model: Model, tokens: Any, wanted: Any, *, batch_size: Any) -> Any:
-        pairs = zip(wanted, tokens.texts, strict=True)
-        return SimpleNamespace(likeliest=torch.tensor([right(ids, text) for ids, text in pairs]))
+    def passed(model: Model, items: Any, *_: Any, answers: Any, **__: Any) -> OnePass:
+        said = tuple(right(ids, item.text) for ids, item in zip(answers, items, strict=True))
+        return OnePass({}, torch.zeros(len(said), 1), {}, said)
 
-    monkeypatch.setattr(known, "score", scored)
+    monkeypatch.setattr(known, "one_pass", passed)
 
 
 def items(n: int, relation: str, part: str, word: str) -> list[Item]:
     facts = [f"{relation}:{part}:{at}" for at in range(n)]
     return [Item(f"the {word} {at}", word, relation, fact, part) for at, fact in enumerate(facts)]  # type: ignore[arg-type]
+
+
+def test_one_pass_gives_answers_states_and_moments_of_several(model: Model) -> None:
+    """Against whole-answer scoring, and captures of prompts alone."""
+    texts = ["the capital of France is", "Paris", "the currency of Japan is", "Rome is in"]
+    answers = ["Paris", "euro yen", "yen", "Italy Rome"]
+    parts = ("train", "validation", "train", "test")
+    drawn = [Item(a, b, "r", a, part) for a, b, part in zip(texts, answers, parts, strict=True)]  # type: ignore[arg-type]
+    tokens, wanted = model.tokenize(texts).token_ids, concept_tokens(model, answers)
+    found = one_pass(model, drawn, tokens, [12, 23], answers=wanted)
+    assert list(found.right) == score(model, texts, wanted).likeliest.tolist()
+    assert any(found.right) and not all(found.right)
+    acts = model.capture(texts, ["resid_post.12", "resid_post.23"], "last", device="cpu")
+    for layer in (12, 23):
+        assert torch.allclose(found.states[layer], acts[f"resid_post.{layer}"].float(), atol=1e-4)
+    assert torch.allclose(found.finals, finals_of(model, acts["resid_post.23"]), atol=1e-4)
+    assert set(found.moments) == {12}  # after the last block nothing is left to learn
+    assert found.moments[12].count == len(tokens[0]) + len(tokens[2]) - 2  # no first tokens, no answers
+    held = found.at_end(12, [1, 3])
+    assert held.count == 2 and torch.allclose(held.target_mean.float(), found.finals[[1, 3]].mean(dim=0))
 
 
 def test_only_prompts_answered_right_train_and_test_and_the_rest_is_kept_beside(
@@ -57,11 +80,12 @@ def test_only_prompts_answered_right_train_and_test_and_the_rest_is_kept_beside(
     )
     unknown = {"Tokyo", "krone"}
     knows(monkeypatch, lambda ids, text: not unknown & set(text.split()))
-    found, what = ask(model, drawn)
-    assert {part: len(found.part(part)) for part in ("train", "validation", "test", "unanswered")} == {
-        "train": 50, "validation": 6, "test": 20, "unanswered": 30,
+    found, what, _ = ask(model, drawn)
+    assert Counter(item.part for item in found.items) == {
+        "train": 50, "validation": 6, "test": 20, "unanswered": 30, "train-unanswered": 30,
     }  # fmt: skip
-    assert {item.relation for item in found.part("unanswered")} == {"b"}
+    for part in ("unanswered", "train-unanswered"):
+        assert {item.relation for item in found.part(part)} == {"b"}
     assert what.relations["a"].value == 1.0 and what.relations["b"].value == 0.0
     assert what.overall.value == pytest.approx(76 / 136) and what.overall.n == 136
     assert 0 < what.relations["b"].interval.high < 0.2
@@ -69,16 +93,16 @@ def test_only_prompts_answered_right_train_and_test_and_the_rest_is_kept_beside(
     assert [row[0] for row in what.table().rows] == ["a", "b"]
 
 
-def test_concepts_of_the_same_tokens_and_words_it_cannot_say_are_left_out(
+def test_concepts_that_begin_alike_or_hold_the_same_tokens_and_words_it_cannot_say_are_left_out(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known, "LEAST", dict.fromkeys(known.LEAST, 0))
     knows(monkeypatch, lambda ids, text: True)
-    names = ("Paris", "euro yen", "yen euro", "unheard-of")
+    names = ("Paris", "euro yen", "yen euro", "Paris yen", "unheard-of")
     drawn = ProtocolItems(tuple(item for name in names for item in items(2, "a", "test", name)), names)
-    found, _ = ask(model, drawn)
+    found, *_ = ask(model, drawn)
     assert found.concepts == ("Paris",) and {item.answer for item in found.items} == {"Paris"}
-    assert found.notes[0].startswith("3 of 4 concepts are left out, with 6 prompts")
+    assert found.notes[0].startswith("4 of 5 concepts are left out, with 8 prompts")
     plain = ProtocolItems(tuple(items(2, "a", "test", "Paris")), names[:2])
     assert ask(model, plain)[0].concepts == names[:2] and not ask(model, plain)[0].notes
 

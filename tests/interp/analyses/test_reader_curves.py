@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from interp.analyses.concepts.trial import Trial, by_lens, codebook_of, encoder_of
-from interp.analyses.readers.arms import ARMS
-from interp.analyses.readers.by_layer import _views, compare_readers
+from interp.analyses.concepts.trial import by_lens
+from interp.analyses.readers.by_layer import compare_readers
 from interp.analyses.readers.curves import ReaderCurves
+from interp.analyses.readers.material import Material
+from interp.analyses.readers.table import READERS, encoder_named, make, of_all
 from interp.errors import ConfigError
 from interp.models.model import Model
 from interp.results import load
@@ -28,65 +30,88 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def trial(model: Model) -> Trial:
-    drawn = PROTOCOLS["concept-disjoint"].items(sizes=SIZES)
-    codebook = codebook_of(model, drawn.concepts, "embeddings", dimension=256)
-    tokens = model.tokenize([item.text for item in drawn.items]).token_ids
-    return Trial(model, drawn, codebook, tokens, encoder_of(codebook), 0)
+def material(model: Model) -> Material:
+    return Material(model, PROTOCOLS["concept-disjoint"].items(sizes=SIZES), (12, 20, 23))
 
 
 @pytest.fixture(scope="module")
 def found(model: Model) -> ReaderCurves:
-    names = [name for name in ARMS if name not in ("hypervector-ridge", "labelled")]
+    names = ("logit", "translator-prompts", "ridge", "linear", "shuffled", "subject")
     return compare_readers(model, "concept-disjoint", layers="12,23", readers=names, sizes=SIZES)
 
 
-def test_one_pass_gives_the_states_of_the_last_token_and_moments_of_all(trial: Trial, model: Model) -> None:
-    views = _views(trial, [12, 23])
-    texts = [item.text for item in trial.drawn.items]
-    states = model.capture(texts, ["resid_post.12", "resid_post.23"], "last", device="cpu")
-    for layer, view in views.items():
-        assert torch.allclose(view.states, states[f"resid_post.{layer}"].float(), atol=1e-4)
-    moments = views[12].moments
-    assert moments is not None and views[23].moments is None
-    for part, one in zip(("train", "validation"), moments, strict=True):
-        assert one.count == sum(len(trial.token_ids[row]) - 1 for row in trial.rows(part))
+def read_by(material: Material, name: str, layer: int) -> list[str]:
+    """What a reader names first in the states of the test prompts."""
+    rows = material.part("test")
+    texts = [material.drawn.items[row].text for row in rows]
+    return make(name, material).first(material.seen.states[layer][rows], texts, layer)
 
 
-def test_the_ridge_to_unembedding_rows_is_that_of_another_library(trial: Trial) -> None:
-    view = _views(trial, [20])[20]
-    place = {name: at for at, name in enumerate(trial.codebook.names)}
-    answers = [item.answer for item in trial.drawn.items]
-    targets = view.rows[[place[name] for name in answers]].double()
-    train, held = trial.rows("train"), trial.rows("validation")
-    moments = [Moments(64, 64).add(view.states[rows], targets[rows].float()) for rows in (train, held)]
+def test_one_table_names_every_reader_of_probe_and_audit() -> None:
+    assert {"logit", "translator", "jacobian", "patchscope", "probe", "linear", "subject"} <= set(READERS)
+    assert set(of_all()) < set(READERS) and "jacobian" not in of_all()
+    assert encoder_named("probe") == "auto" and encoder_named("probe-mlp") == "mlp"
+    assert encoder_named("logit") is None
+    assert {row.kind for row in READERS.values()} == {"free", "labels", "control"}
+
+
+def test_the_ridge_to_unembedding_rows_is_that_of_another_library(material: Material) -> None:
+    concepts, states = material.drawn.concepts, material.seen.states[20]
+    place = {name: at for at, name in enumerate(concepts)}
+    targets = material.rows[[place[name] for name in material.answers]].double()
+    train, held = material.part("train"), material.part("validation")
+    moments = [Moments(64, 64).add(states[rows], targets[rows].float()) for rows in (train, held)]
     penalty = fit_translator(moments[0], moments[1]).penalty
-    X = view.states.double().numpy()
+    X = states.double().numpy()
     alpha = penalty * X[train].var(axis=0).mean() * len(train)
-    read = torch.tensor(Ridge(alpha=alpha).fit(X[train], targets[train]).predict(X[trial.rows("test")]))
-    centre = view.rows.mean(dim=0).double()
-    known = torch.nn.functional.normalize(view.rows.double() - centre, dim=1)
-    names = [trial.codebook.names[at] for at in ((read - centre) @ known.T).argmax(dim=1).tolist()]
-    ours = ARMS["embedding-ridge"].read(view)
+    read = torch.tensor(Ridge(alpha=alpha).fit(X[train], targets[train]).predict(X[material.part("test")]))
+    centre = material.rows.mean(dim=0).double()
+    known = torch.nn.functional.normalize(material.rows.double() - centre, dim=1)
+    names = [concepts[at] for at in ((read - centre) @ known.T).argmax(dim=1).tolist()]
+    ours = read_by(material, "ridge", 20)
     assert sum(a == b for a, b in zip(names, ours, strict=True)) >= len(names) - 1
 
 
-def test_after_the_last_block_translator_and_lens_are_the_model(found: ReaderCurves, trial: Trial) -> None:
-    assert found.score("translator", 23).right == found.score("logit-lens", 23).right
-    view = _views(trial, [23])[23]
-    assert ARMS["translator"].read(view) == by_lens(trial.model, view.tested, trial.codebook.names)
-    assert found.score("logit-lens", 23).top1.value > 0.95
+def test_a_reader_of_the_subject_reads_prompts_that_it_was_not_given(material: Material) -> None:
+    """The audit gives it prompts of its own, and whom they ask about."""
+    item = material.drawn.part("test")[0]
+    other = Material(
+        material.model, material.drawn, material.layers, passed=material.seen, subjects={"new": item.subject}
+    )
+    reader = make("subject", other)
+    assert reader.first(material.seen.states[12][:1], ["new"], 12) == reader.first(
+        material.seen.states[20][:1], [item.text], 20
+    )
+
+
+def test_after_the_last_block_translator_and_lens_are_the_model(
+    found: ReaderCurves, material: Material
+) -> None:
+    assert found.score("translator-prompts", 23).right == found.score("logit", 23).right
+    states = material.seen.states[23][material.part("test")]
+    own = by_lens(material.model, states, material.drawn.concepts)
+    assert read_by(material, "translator-prompts", 23) == own == read_by(material, "logit", 23)
+    assert found.score("logit", 23).top1.value > 0.95
+
+
+def test_the_layer_that_is_named_is_the_best_on_validation(found: ReaderCurves) -> None:
+    for name in found.readers:
+        best = found.score(name)
+        assert best.validation == max(one.validation for one in found.scores if one.reader == name)
+    shown = replace(found, scores=tuple(replace(one, validation=-one.top1.value) for one in found.scores))
+    worst = min((one for one in found.scores if one.reader == "ridge"), key=lambda one: one.top1.value)
+    assert shown.score("ridge").layer == worst.layer  # whatever the test prompts say
 
 
 def test_the_translator_is_ahead_of_the_lens_and_controls_read_little(
     found: ReaderCurves,
 ) -> None:
-    ahead = found.score("translator", 12).over
+    ahead = found.score("translator-prompts", 12).over
     assert ahead is not None and ahead.interval.low > 0.1
     assert found.score("shuffled").top1.value < 0.05
     assert found.score("subject").layer is None and [one.reader for one in found.scores].count("subject") == 1
     said = found.verdict()
-    assert "Furthest ahead of the logit lens: translator at layer 12" in said
+    assert "Furthest ahead of the logit lens: translator-prompts at layer 12" in said
     assert "Controls read at most" in said
 
 
@@ -96,7 +121,7 @@ def test_the_table_holds_every_reader_with_its_interval(found: ReaderCurves, tmp
         at = rows.loc[12 if one.layer is None else one.layer]
         assert at[one.reader] == one.top1.value == sum(one.right) / len(one.right)
         assert at[f"{one.reader}_low"] == one.top1.interval.low
-    assert found.number("translator").value == found.score("translator").top1.value
+    assert found.number("ridge").value == found.score("ridge").top1.value
     again = load(found.save(tmp_path))
     assert isinstance(again, ReaderCurves) and again.summary() == found.summary()
 
@@ -104,5 +129,5 @@ def test_the_table_holds_every_reader_with_its_interval(found: ReaderCurves, tmp
 def test_what_cannot_be_compared_is_refused(model: Model) -> None:
     with pytest.raises(ConfigError, match="readers are compared under: concept-disjoint, bridge"):
         compare_readers(model, "in-context")
-    with pytest.raises(ConfigError, match="there are: logit-lens, translator"):
+    with pytest.raises(ConfigError, match="there are: logit, translator"):
         compare_readers(model, "bridge", readers=["lens"])

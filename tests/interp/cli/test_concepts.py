@@ -179,21 +179,21 @@ def test_reading_without_labels_takes_no_probe_and_two_names(call: Call, little:
 
 
 def test_the_command_makes_the_table(call: Call) -> None:
-    given = ("--encoders", "logit-lens,translator,subject", "--layers", "12,20", "--limit", "400")
+    given = ("--readers", "logit,translator-prompts,subject", "--layers", "12,20", "--limit", "400")
     answer = call("probe", *given, "--out", "run", "--json")
     assert answer.code == 0, answer.err
     assert answer.envelope["data"]["schema"] == "interp.readers/1"
     assert [row["layer"] for row in answer.envelope["data"]["tables"]["readers"]["rows"]] == [12, 20]
-    wrong = call("probe", "--encoders", "all", "--task", "category")
-    assert wrong.code == 2 and "--encoders compare readers of concepts" in wrong.err
+    wrong = call("probe", "--reader", "all", "--causal")
+    assert wrong.code == 2 and "--reader all compares readers in a table" in wrong.err
 
 
 def test_a_probe_by_the_translator_is_trained_by_one_flag(call: Call) -> None:
-    given = ("--encoder", "translator", "--protocol", "concept-disjoint", *FEW)
+    given = ("--reader", "probe-translator", "--protocol", "concept-disjoint", *FEW)
     answer = call("probe", *given, "--out", "run")
     assert answer.code == 0, answer.err
     found = load("run/result")
     assert isinstance(found, ConceptResult) and found.encoder == "translator"
     assert "own final states and no answers" in found.lead()[0]
-    wrong = call("probe", "--encoder", "translator", "--task", "category")
-    assert wrong.code == 2 and "--encoder is for concepts" in wrong.err
+    wrong = call("probe", "--reader", "probe-translator", "--task", "category")
+    assert wrong.code == 2 and "--reader is for concepts" in wrong.err
