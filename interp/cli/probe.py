@@ -36,7 +36,7 @@ EXAMPLES = (
     "interp probe --layer 20",
     "interp probe --layers all --task fact-relation --out runs/facts",
     "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
-    "interp probe --model smollm2 --layer 20",
+    "interp probe --model smollm2 --layer 24",
     "interp probe --model smollm2 --reader all --layers 12-28:4",
     "interp probe --layers all --protocol concept-disjoint",
     "interp probe --model gpt2 --layer 50% --facts capitals.csv",

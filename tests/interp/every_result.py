@@ -145,7 +145,7 @@ def readers() -> Result:
     """Four readers at two layers of the bundled model."""
     from interp.analyses.readers.by_layer import compare_readers
 
-    names = ("logit-lens", "translator", "embedding-ridge", "subject")
+    names = ("logit", "translator-prompts", "ridge", "subject")
     return compare_readers(demo(), "bridge", layers="8,20", readers=names, sizes=(200, 40, 60))
 
 

@@ -449,6 +449,10 @@ def _layers_table(result: ConceptResult) -> Table:
     note = "The layer is chosen on validation. The test column is of a quick probe with one penalty."
     note += f" Of the test column: {result.looks.sentence}." if result.looks else ""
     columns = ("layer", "rank on validation", "top-1 on test", "low", "high")
+    if any(one.ahead is not None for one in result.curve.values()):
+        columns = (*columns, "ahead of the logit lens on validation")
+        pairs = zip(rows, result.curve.values(), strict=True)
+        rows = [(*row, one.ahead) for row, one in pairs]
     main = list(result.curve).index(result.layer) if result.curve else None
     return Table("layers", "Layer by layer", columns, rows, note, main)
 

@@ -117,10 +117,18 @@ def test_a_model_that_knows_nothing_is_refused_in_one_sentence(model: Model) -> 
 def test_the_whole_probe_reads_what_is_known_and_says_what_is_not(
     model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    row = replace(PROTOCOLS["concept-disjoint"], asked="answers")
-    monkeypatch.setitem(PROTOCOLS, "concept-disjoint", row)
-    given = {"layers": "23", "sizes": SIZES, "controls": ("constant",)}
-    found = interp.probe_concepts(model, **given)
+    """Such a protocol learns no answers; the layer is one where the logit lens does not read as much."""
+    given: Any = {"asked": "answers", "encoder": "translator", "layer": "ahead"}
+    assert all(getattr(PROTOCOLS["known-relations"], name) == value for name, value in given.items())
+    monkeypatch.setitem(PROTOCOLS, "concept-disjoint", replace(PROTOCOLS["concept-disjoint"], **given))
+    found = interp.probe_concepts(
+        model, layers="17,23", sizes=SIZES, controls=("constant", "labelled", "logit-lens", "translator")
+    )
+    assert (
+        found.encoder == "translator" and found.layer == 17 and "lead over the logit lens" in found.selection
+    )
+    assert abs(found.curve[23].ahead or 0.0) < 0.1 < (found.curve[17].ahead or 0.0)
+    assert found.score("labelled").estimate is not None
     assert found.known is not None and found.known.overall.value > 0.9
     assert len(found.items) == sum(found.model_right) and found.top1.value > 0.5
     n = len(found.items) + sum(item.part == "unanswered" for item in found.prompts)
