@@ -308,7 +308,7 @@ def _job(work: Work, settings: ProbeSettings) -> Job:
     fits = CONCEPT_FIT * model.d_model * (len(layers) + CONCEPT_FITS)
     compared = settings.compares  # readers that are compared share one pass
     if row.asked == "answers":  # which says what the model knows, too; its untrained twin runs only that
-        each = 1.0 if compared else 1.0 + KNOWN * share
+        each = 1.0 if compared else 1.0 + (TRANSLATED + TEST * KNOWN) * share
     else:
         each = 1.0 if compared else 2 * share + TRANSLATED + TEST
     first = 0.0

@@ -15,7 +15,6 @@ from interp.analyses.audit.twins import bundled_twin
 from interp.analyses.concepts import belief as beliefs
 from interp.analyses.concepts.controls import BASELINES, CONTROLS, ControlContext
 from interp.analyses.concepts.known import Known, ask
-from interp.analyses.concepts.one_pass import OnePass
 from interp.analyses.concepts.result import METRICS, ConceptResult, LayerScore, labelled
 from interp.analyses.concepts.trial import (
     Trial,
@@ -31,7 +30,6 @@ from interp.errors import ConfigError
 from interp.models.answers import likeliest, score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.models.tokens import Tokens
 from interp.results import About
 from interp.sites import parse_layers
 from interp.tasks.protocols import PROTOCOLS, Item, Protocol
@@ -90,15 +88,10 @@ def probe_concepts(
     """
     model = as_model(model)
     row = _checked(protocol, encoder, controls)
-    drawn, known, seen = row.items(seed=seed, world=world, sizes=sizes), None, None
-    chosen = _layers(layers, model)
-    if row.asked == "answers":
-        drawn, known, seen = ask(model, drawn, chosen, seed=seed, batch_size=batch_size)
-    tokens = model.tokenize([item.text for item in drawn.items])
+    drawn = row.items(seed=seed, world=world, sizes=sizes)
     learner = row.encoder if encoder == "auto" else encoder
-    given: Any = {"dimension": dimension, "seed": seed}
-    trial = trial_of(model, drawn, row.codebook, tokens.token_ids, learner, **given)
-    trial, by_layer, doubts = _seen(trial, seen, tokens, chosen, batch_size, progress)
+    given: Any = {"dimension": dimension, "seed": seed, "batch_size": batch_size, "progress": progress}
+    trial, by_layer, known, doubts = _seen(model, row, drawn, learner, _layers(layers, model), **given)
     layer, curve, rights = _chosen(trial, by_layer, row.layer, progress)
     states = by_layer[layer]
     probe, trial = trial.settled(states)
@@ -110,13 +103,13 @@ def probe_concepts(
     context = ControlContext(trial, states, probe, untrained, layer)
     said, preferred, right = _own_answers(trial, batch_size) if known is None else _known_answers(trial)
     leakage = _leakage(trial, row)
-    notes = (*drawn.notes, *notes, *doubts, found.top1.note, leak_note(leakage), trial.alike)
+    notes = (*trial.drawn.notes, *notes, *doubts, found.top1.note, leak_note(leakage), trial.alike)
     result = ConceptResult(
-        about=_about(model, row, drawn.items),
+        about=_about(model, row, trial.drawn.items),
         seed=seed,
         protocol=row.name,
         encoder=trial.encoder,
-        prompts=drawn.items,
+        prompts=trial.drawn.items,
         layer=layer,
         curve=curve,
         top1=found.top1,
@@ -198,22 +191,31 @@ def _untrained(twin: Model, trial: Trial, layer: int, batch_size: str | int, pro
 
 
 def _seen(
-    trial: Trial,
-    seen: OnePass | None,
-    tokens: Tokens,
+    model: Model,
+    row: Protocol,
+    drawn: ProtocolItems,
+    encoder: str,
     layers: Sequence[int],
+    *,
+    dimension: int | None,
+    seed: int,
     batch_size: str | int,
     progress: bool,
-) -> tuple[Trial, Mapping[int, torch.Tensor], tuple[str, ...]]:
-    """The trial with what a translator learns, the states of each layer, and doubts about them."""
+) -> tuple[Trial, Mapping[int, torch.Tensor], Known | None, tuple[str, ...]]:
+    """The trial, the states of each layer, what the model knows where it is asked, and doubts about them."""
+    known, seen = None, None
+    if row.asked == "answers":
+        drawn, known, seen = ask(model, drawn, layers, seed=seed, batch_size=batch_size)
+    tokens, last = model.tokenize([item.text for item in drawn.items]), model.n_layers - 1
+    given: Any = {"dimension": dimension, "seed": seed}
+    trial = trial_of(model, drawn, row.codebook, tokens.token_ids, encoder, **given)
     if seen is not None:
-        return replace(trial, seen=seen, finals=seen.finals), seen.states, ()
-    model, last = trial.model, trial.model.n_layers - 1
+        return replace(trial, seen=seen, finals=seen.finals), seen.states, known, ()
     translates = trial.encoder == "translator"
     acts = _captured(model, tokens, sorted({*layers, last} if translates else layers), batch_size, progress)
     if translates:
         trial = replace(trial, finals=finals_of(model, acts[f"resid_post.{last}"]))
-    return trial, {layer: acts[f"resid_post.{layer}"] for layer in layers}, tuple(acts.warnings)
+    return trial, {layer: acts[f"resid_post.{layer}"] for layer in layers}, known, tuple(acts.warnings)
 
 
 def _chosen(
