@@ -32,7 +32,7 @@ from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About
 from interp.sites import parse_layers
-from interp.tasks.protocols import PROTOCOLS, Item, Protocol
+from interp.tasks.protocols import PROTOCOLS, Item, Protocol, ProtocolItems
 from interp.tasks.world import World
 from probes.evaluation import Audit, Split
 from probes.hyperdimensional import ENCODERS, ConceptScores, HyperdimensionalProbe, evaluate
