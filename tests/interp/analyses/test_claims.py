@@ -27,8 +27,9 @@ def share(right: int, seed: int = 0) -> np.ndarray:
 
 def evidence(own: int, control: int, plain: int, other: int = 0) -> Evidence:
     controls = {"nothing": share(0, 1), "the control": share(control, 2)}
+    plains = {"weak": share(other, 3), "the rival": share(plain, 4)}
     return Evidence(
-        "a thing", share(own), controls, {"weak": share(other, 3), "the rival": share(plain, 4)}, GROUPS
+        "a thing", share(own), controls, plains, GROUPS, validation={"weak": 0.0, "the rival": 0.5}
     )
 
 
