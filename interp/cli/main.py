@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lens": ("lens", "See which word each layer of a prompt stands for."),
     "claims": ("claims", "See what a vector symbolic algebra adds, claim by claim."),
     "surgery": ("surgery", "Exchange concepts in states, and see what the model says."),
+    "steer": ("steer", "Push a model along a direction, and measure what that does."),
     "patch": ("patch", "Rank parts of a model by their causal effect on the answer."),
     "audit": ("audit", "Say whether a reader reads the model, the prompt, the world, or nothing."),
     "compare": ("compare", "Run analyses again at other precisions, and judge what survives."),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import interp
-from interp import lenses, mediation, tasks
+from interp import lenses, mediation, steering, tasks
 from interp.analyses import ProbeResult, causal_use
 from interp.results import Result
 from interp.store import ActivationStore
@@ -181,6 +181,28 @@ def written() -> Result:
     )
 
 
+def steered_vector() -> steering.Vector:
+    """From currencies to capitals, in the bundled model."""
+    names = ("France", "Japan", "Italy", "Spain")
+    sides = ([f"the {kind} of {name} is" for name in names] for kind in ("capital", "currency"))
+    return steering.fit(demo(), *sides, "resid_post.20")
+
+
+def steering_evaluated() -> Result:
+    """The same, scored on four countries that it was not fitted on."""
+    prompts = tuple(f"the currency of {name} is" for name in ("China", "India", "Peru", "Cuba"))
+    score = steering.LogOdds(prompts, ("Paris", "Tokyo"), ("euro", "yen"))
+    neutral = [f"the dog of {name} is brown" for name in ("Mary", "John", "Anna", "Paul")]
+    task = [("the capital of France is", "Paris")]
+    given = {"doses": (0.5, 1.0), "draws": 3, "neutral": neutral, "task": task}
+    return steering.evaluate(demo(), steered_vector(), score, **given)
+
+
+def steered() -> Result:
+    """One prompt, with and without."""
+    return steering.side_by_side(demo(), steered_vector(), "the currency of China is", max_new_tokens=3)
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
@@ -209,6 +231,8 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.translated/1": translated,
     "interp.probe/2": labels,
     "interp.readers/1": readers,
+    "interp.steered/1": steered,
+    "interp.steering/1": steering_evaluated,
     "interp.surgery/1": operated,
     "interp.text/1": written,
 }

@@ -131,6 +131,12 @@ def surgery(result: Result) -> Shown:
     yield from cells(result, "edits", "new_first", concept="concept surgery: new answer first")
 
 
+def steered(result: Any) -> Shown:
+    """The vector's row at the judged dose."""
+    shown = result.table("doses").set_index(["arm", "dose"])["change"]
+    yield "steering: change of the score", shown["vector", result.dose]
+
+
 LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.causal/2": causal,
     "interp.circuit-transfer/1": transfer,
@@ -146,6 +152,7 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.patching/1": patching,
     "interp.probe/2": labels,
     "interp.readers/1": readers,
+    "interp.steering/1": steered,
     "interp.surgery/1": surgery,
 }
 """Schema -> what its tables show of the findings."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from interp.analyses.steering.result import SteeringResult as SteeringResult
     from interp.analyses.steering.result import over_random as over_random
     from interp.analyses.steering.run import evaluate as evaluate
+    from interp.analyses.steering.run import with_evaluation as with_evaluation
     from interp.analyses.steering.scores import SCORES as SCORES
     from interp.analyses.steering.scores import Lexicon as Lexicon
     from interp.analyses.steering.scores import LogOdds as LogOdds
@@ -17,5 +18,7 @@ if TYPE_CHECKING:
     from interp.analyses.steering.scores import Score as Score
     from interp.analyses.steering.scores import Texts as Texts
     from interp.analyses.steering.scores import Words as Words
+    from interp.analyses.steering.side_by_side import Steered as Steered
+    from interp.analyses.steering.side_by_side import side_by_side as side_by_side
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.conversations.messages import is_conversation
 from interp.errors import DataError
 from interp.models.interventions import Intervention
 from interp.models.model import Model
+from interp.steering.fitting import under
 
 __all__ = ["Change", "Row", "log_probabilities", "logs_of", "prefixed", "rows_of"]
 
@@ -25,18 +27,37 @@ NUMBERS = 1 << 24
 def rows_of(model: Model, texts: Sequence[Any], context: str = "") -> list[Row]:
     """The ids of texts, each measured from its second token on, or whole after a context.
 
+    Of a conversation the last message is measured, as far as the assistant wrote it: its content, not the
+    template's own tokens.
+
     Args:
         model: whose tokenizer.
-        texts: texts, or token ids.
-        context: what stands before each, on a line of its own; it is not measured.
+        texts: texts, conversations, or token ids.
+        context: what stands before each, on a line of its own, or as a system message; it is not measured.
 
     Raises:
-        DataError: a text of one token, of which nothing can be measured.
+        DataError: a text of one token, of which nothing can be measured; a conversation that does not end
+            with something that the assistant said.
     """
+    if any(map(is_conversation, texts)):
+        return [_of_conversation(model, under(context, one) if context else one) for one in texts]
     rows = [(ids, 1) for ids in model.tokenize(list(texts)).token_ids]
     if short := next((text for text, (ids, _) in zip(texts, rows, strict=True) if len(ids) < 2), None):
         raise DataError(f"the text {short!r} has one token, of which nothing follows; give longer ones.")
     return prefixed(model, rows, context)
+
+
+def _of_conversation(model: Model, messages: Any) -> Row:
+    tokens = model.tokenize([messages], continue_="none")
+    spans = [one for one in tokens.spans[0] or () if one.kind == "content"]
+    if not spans or spans[-1].role != "assistant":
+        found = spans[-1].role if spans else "nothing"
+        raise DataError(
+            f"a conversation ends with {found}, and what is measured is how likely the assistant's last "
+            "message is; end it with one."
+        )
+    first = next(one.start for one in spans if one.turn == spans[-1].turn)
+    return tokens.token_ids[0][: spans[-1].stop], first
 
 
 def prefixed(model: Model, rows: Sequence[Row], context: str) -> list[Row]:

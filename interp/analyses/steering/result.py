@@ -387,7 +387,7 @@ def _signed(found: Estimate) -> str:
     return f"{found.value:+.2f} [{found.interval.low:.2f}, {found.interval.high:.2f}]"
 
 
-def largest(doses: Sequence[float], divergences: Sequence[float], bound: float) -> float | None:
+def largest(doses: Sequence[int | float], divergences: Sequence[float], bound: float) -> int | float | None:
     """The largest dose up to which every divergence stays under the bound; None where the first is over it.
 
     Args:

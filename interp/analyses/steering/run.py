@@ -101,7 +101,7 @@ def evaluate(
     vector: Vector,
     score: Score,
     *,
-    doses: Sequence[float] = DOSES,
+    doses: Sequence[int | float] = DOSES,
     beside: Sequence[str] = tuple(BESIDE),
     instruction: str = "",
     neutral: Sequence[str] | None = None,
@@ -195,7 +195,7 @@ def with_evaluation(vector: Vector, result: SteeringResult) -> Vector:
     return replace(vector, origin=replace(vector.origin, evaluated=found))
 
 
-def _levels(doses: Sequence[float]) -> tuple[float, ...]:
+def _levels(doses: Sequence[int | float]) -> tuple[float, ...]:
     levels = tuple(sorted(map(checked_dose, doses)))
     if not levels or levels[0] <= 0 or len(set(levels)) < len(levels):
         raise ConfigError(

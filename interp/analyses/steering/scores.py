@@ -11,6 +11,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from interp.analyses.steering.measuring import Change, Row, log_probabilities, rows_of
 from interp.errors import ConfigError, DataError, counted
@@ -19,7 +20,7 @@ from interp.models.tokens import continuations
 from interp.sites import Site
 from interp.steering.fitting import Prompt, under
 from interp.steering.vector import Vector
-from probes import Probe
+from probes import MeanDifferenceProbe, Probe
 
 __all__ = ["SCORES", "Lexicon", "LogOdds", "ProbeScore", "Score", "Texts", "Words"]
 
@@ -92,14 +93,14 @@ class Texts(Score):
     The mean log-probability of a token of the positive text, less that of the negative one.
 
     Attributes:
-        positive: texts that have what is steered towards.
+        positive: texts that have what is steered towards; or conversations whose last message has it.
         negative: one for each that has not.
     """
 
     kind: ClassVar[str] = "texts"
     unit: ClassVar[str] = "nats per token"
-    positive: tuple[str, ...]
-    negative: tuple[str, ...]
+    positive: tuple[Prompt, ...]
+    negative: tuple[Prompt, ...]
 
     def __post_init__(self) -> None:
         """Refuse sides of two lengths.
@@ -125,8 +126,11 @@ class Texts(Score):
 
     @property
     def openings(self) -> tuple[Prompt, ...]:
-        """The first words of the negative texts."""
-        return tuple(" ".join(one.split()[:OPENING]) for one in self.negative)
+        """The first words of the negative texts; of conversations all but the answer."""
+        return tuple(
+            " ".join(one.split()[:OPENING]) if isinstance(one, str) else list(one[:-1])
+            for one in self.negative
+        )
 
     def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
         """The difference of each pair."""
@@ -166,19 +170,28 @@ class LogOdds(Score):
 
     def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
         """The log-odds after each prompt."""
-        up = _first_tokens(model, self.targets)
-        down = [one for one in _first_tokens(model, self.against) if one not in up]
+        given = model.tokenize(_instructed(self.prompts, instruction))
+        logits = model.run(given, interventions=change).logits
+        assert logits is not None
+        logs = logits.double().log_softmax(dim=1).cpu()
+        found = [
+            self._odds(model, logs[at], text, ids)
+            for at, (text, ids) in enumerate(zip(given.texts, given.token_ids, strict=True))
+        ]
+        return np.array(found)
+
+    def _odds(self, model: Model, logs: Tensor, text: str, ids: Sequence[int]) -> float:
+        """The log-odds after one prompt: words are turned into tokens as they follow it."""
+        up = {one[0] for one in _tokens(model, text, ids, self.targets)}
+        down = {one[0] for one in _tokens(model, text, ids, self.against)} - up if self.against else set()
         if self.against and not down:
             raise DataError(
                 f"{_listed(self.targets)} and {_listed(self.against)} begin with the same tokens; give other "
                 "words."
             )
-        logits = model.run(_instructed(self.prompts, instruction), interventions=change).logits
-        assert logits is not None
-        logs = logits.double().log_softmax(dim=1).cpu()
-        wanted = logs[:, up].logsumexp(dim=1)
-        other = logs[:, down].logsumexp(dim=1) if down else torch.log1p(-wanted.exp().clamp(max=1 - 1e-15))
-        return (wanted - other).numpy()
+        wanted = logs[sorted(up)].logsumexp(dim=0)
+        rest = torch.log1p(-wanted.exp().clamp(max=1 - 1e-15))
+        return float(wanted - (logs[sorted(down)].logsumexp(dim=0) if down else rest))
 
 
 @final
@@ -235,7 +248,7 @@ class Lexicon(Score):
     prompts: tuple[Prompt, ...]
     lexicon: tuple[str, ...]
     max_new_tokens: int = 24
-    temperature: float = 1.0
+    temperature: int | float = 1.0
     seed: int = 0
 
     @property
@@ -254,7 +267,7 @@ class Lexicon(Score):
             _instructed(self.prompts, instruction),
             max_new_tokens=self.max_new_tokens,
             interventions=change,
-            temperature=self.temperature,
+            temperature=float(self.temperature),
             seed=self.seed,
         )
         known = {word.strip().casefold() for word in self.lexicon}
@@ -278,6 +291,31 @@ class ProbeScore(Score):
     prompts: tuple[Prompt, ...]
     probe: Probe
     site: str
+
+    @classmethod
+    def fitted(
+        cls,
+        model: Model,
+        positive: Sequence[Prompt],
+        negative: Sequence[Prompt],
+        prompts: Sequence[Prompt],
+        *,
+        site: str = "",
+    ) -> ProbeScore:
+        """A mean-difference probe of the two sides, at the last token.
+
+        Args:
+            model: whose states.
+            positive: prompts of the class that is steered towards.
+            negative: prompts of the other.
+            prompts: those that are scored, none of which is among them.
+            site: where it reads; the last ``resid_post`` where left out.
+        """
+        place = site or f"resid_post.{model.n_layers - 1}"
+        given = [*negative, *positive]
+        states = model.capture(given, place, "last", device="cpu", dtype=torch.float32)[place]
+        labels = [0] * len(negative) + [1] * len(positive)
+        return cls(tuple(prompts), MeanDifferenceProbe().fit(states.numpy(), labels), place)
 
     @property
     def items(self) -> tuple[Prompt, ...]:
@@ -336,10 +374,3 @@ def _tokens(model: Model, text: str, ids: Sequence[int], words: Sequence[str]) -
     if not words:
         raise DataError("no words to score; give some, such as (' sea', ' ship').")
     return continuations(text, ids, list(words), model.tokenizer, vocab_size=model.vocab_size)
-
-
-def _first_tokens(model: Model, words: Sequence[str]) -> list[int]:
-    if not words:
-        return []
-    before = model.tokenize(["the"])
-    return sorted({ids[0] for ids in _tokens(model, "the", before.token_ids[0], words)})
