@@ -23,7 +23,7 @@ EXAMPLES = (
     "interp steer --fit pairs.jsonl --layer 20 --out v",
     'interp steer --with v --dose 2 "I think that"',
     "interp steer --model smollm2 --fit pairs.jsonl --score lexicon --words sea,ship,wave --out v",
-    "interp steer --fit pairs.jsonl --gguf v.gguf",
+    "interp steer --fit pairs.jsonl --method whitened --gguf v.gguf",
 )
 
 
@@ -61,7 +61,7 @@ class SteerSettings(RunSettings, SchemeSettings):
     score: str = flag("texts", "What is to move.", metavar="NAME", allowed=_scores)
     words: tuple[str, ...] = flag((), "Words of the scores log-odds, words and lexicon.", metavar="WORDS")
     against: tuple[str, ...] = flag((), "Of log-odds: the words on the other side.", metavar="WORDS")
-    doses: tuple[str, ...] = flag(("0.5", "1", "2", "4"), "Doses that are evaluated.", metavar="DOSES")
+    doses: tuple[str, ...] = flag(("0.25", "0.5", "1", "2"), "Doses that are evaluated.", metavar="DOSES")
     bound: float = flag(
         0.1,
         "The most that the divergence on neutral text may be, in nats per token.",
@@ -72,6 +72,9 @@ class SteerSettings(RunSettings, SchemeSettings):
     draws: int = flag(8, "Random directions.", metavar="N", allowed="a number from 3", check=lambda n: n > 2)
     instruction: str | None = flag(
         None, "What 'simply prompting' puts before a prompt.", metavar="TEXT", shown="fitted examples"
+    )
+    neutral: str | None = flag(
+        None, "Neutral texts, one a line, for side effects.", metavar="FILE", shown="drawn from the model"
     )
     chat: bool = flag(False, "PROMPT is a user's message, written by the chat template.")
     max_new_tokens: int = flag(40, "With --with: tokens of each text.", **COUNT)
@@ -138,6 +141,7 @@ def _fitted(work: Work, settings: SteerSettings, model: Model) -> Made:
     from interp.analyses.steering import evaluate, with_evaluation
     from interp.steering import fit
     from interp.steering.pairs import read_pairs
+    from interp.tasks.files import read_names
 
     to_fit, to_evaluate = read_pairs(settings.fit or "").divided(settings.seed)
     site = f"resid_post.{one_layer(model, settings.layer)}"
@@ -160,6 +164,7 @@ def _fitted(work: Work, settings: SteerSettings, model: Model) -> Made:
         bound=settings.bound,
         draws=settings.draws,
         instruction=settings.instruction or "",
+        neutral=None if settings.neutral is None else read_names(settings.neutral),
         seed=settings.seed,
         progress=work.session.progress,
     )
@@ -182,7 +187,7 @@ def _doses(texts: tuple[str, ...]) -> tuple[float, ...]:
         return tuple(map(float, texts))
     except ValueError:
         raise ConfigError(
-            f"--doses {','.join(texts)} are not numbers; give positive ones, such as 0.5,1,2,4."
+            f"--doses {','.join(texts)} are not numbers; give positive ones, such as 0.25,0.5,1,2."
         ) from None
 
 

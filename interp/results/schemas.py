@@ -31,7 +31,7 @@ SCHEMAS: dict[str, str] = {
     "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
     "interp.readers/1": "interp.analyses.readers.curves:ReaderCurves",
-    "interp.steered/1": "interp.analyses.steering.side_by_side:Steered",
+    "interp.steered/1": "interp.analyses.steering.one_prompt:Steered",
     "interp.steering/1": "interp.analyses.steering.result:SteeringResult",
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
     "interp.text/1": "interp.models.generated:Generation",

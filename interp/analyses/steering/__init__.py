@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
+    from interp.analyses.steering.one_prompt import Steered as Steered
+    from interp.analyses.steering.one_prompt import side_by_side as side_by_side
     from interp.analyses.steering.result import SteeringResult as SteeringResult
     from interp.analyses.steering.result import over_random as over_random
     from interp.analyses.steering.run import evaluate as evaluate
@@ -18,7 +20,5 @@ if TYPE_CHECKING:
     from interp.analyses.steering.scores import Score as Score
     from interp.analyses.steering.scores import Texts as Texts
     from interp.analyses.steering.scores import Words as Words
-    from interp.analyses.steering.side_by_side import Steered as Steered
-    from interp.analyses.steering.side_by_side import side_by_side as side_by_side
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -33,7 +33,7 @@ from interp.steering.vector import Vector, checked_dose, hashed
 
 __all__ = ["BESIDE", "DOSES", "DRAWS", "evaluate", "with_evaluation"]
 
-DOSES = (0.5, 1.0, 2.0, 4.0)
+DOSES = (0.25, 0.5, 1.0, 2.0)
 BOUND = 0.1
 """Nats per token; see docs/steering.md for what texts are like there."""
 DRAWS = 8

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.analyses.steering.measuring import Change, Row, log_probabilities, rows_of
 from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
+from interp.models.sampling import Sampling
 from interp.models.tokens import continuations
 from interp.sites import Site
 from interp.steering.fitting import Prompt, under
@@ -267,8 +268,7 @@ class Lexicon(Score):
             _instructed(self.prompts, instruction),
             max_new_tokens=self.max_new_tokens,
             interventions=change,
-            temperature=float(self.temperature),
-            seed=self.seed,
+            sample=Sampling(float(self.temperature), seed=self.seed) if self.temperature else None,
         )
         known = {word.strip().casefold() for word in self.lexicon}
         found = [re.findall(r"[^\W\d_]+", text.casefold()) for text in made.texts]
