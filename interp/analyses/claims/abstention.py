@@ -69,7 +69,7 @@ def abstention(setting: Setting) -> Evidence:
 
 def _claimed(
     trial: Trial, read: Read, asked: Sequence[int] | None = None
-) -> tuple[Claims, Int[np.ndarray, " example"]]:
+) -> tuple[Claims, Int[np.ndarray, " asked"]]:
     """The threshold, set on one validation prompt of each concept; 1 for each prompt claimed right.
 
     Args:
