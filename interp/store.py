@@ -35,6 +35,8 @@ __all__ = ["ActivationStore", "Stored"]
 
 STORE_SCHEMA = "interp.store/1"
 SHARD_SCHEMA = "interp.store.shard/1"
+SHARD = 256
+"""Prompts of a shard."""
 BINDING = ("fingerprint", "weights", "scheme", "sites", "single", "axes")
 
 
@@ -94,7 +96,7 @@ class ActivationStore:
         """The keys the store was begun under, by site name."""
         return dict(self._header.get("cache_keys", {}))
 
-    def missing(self, total: int, *, size: int = 256) -> Iterator[range]:
+    def missing(self, total: int, *, size: int = SHARD) -> Iterator[range]:
         """The rows still to be made, in parts of ``size``: append one part each, in this order.
 
         Raises:

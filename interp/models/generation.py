@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from interp.conversations import Selector
+from interp.conversations import Selector, parse
 from interp.errors import ConfigError, DataError, SiteError, counted
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
@@ -278,7 +278,9 @@ def continued(
     """
     architecture = backend.architecture
     _check(tokens, asked, max_length, architecture.name)
-    steps = _wanted(asked)
+    steps, kept = _wanted(asked), asked.kept
+    if isinstance(kept, str) and kept not in (NEW, "all", "last"):
+        kept = parse(kept)  # so that a word that is none is said before anything is written
     fed = asked.max_new_tokens - (asked.kept is None)  # the last token is fed where its state is wanted
     limits = [length + fed for length in tokens.lengths]
     plan = Plan.of(asked.interventions, dims, tokens, tokenizer, limits=limits)
@@ -291,8 +293,7 @@ def continued(
         in_batches(batches, job.run)
     lines = [job.lines[number] for number in range(len(tokens))]
     texts = tuple(line.speech.text if line.ends == STOP else decoded(tokenizer, line.new) for line in lines)
-    kept = asked.kept
-    selects = (isinstance(kept, str) and kept not in (NEW, "all", "last")) or isinstance(kept, Selector)
+    selects = isinstance(kept, Selector)
     full = finished(tokens, [line.new for line in lines], tokenizer, located=selects)
     kept = located(kept, full, tokenizer) if selects else kept
     if not asked.sites:
