@@ -179,6 +179,23 @@ def readers() -> list[dict[str, Any]]:
     return [dict(zip(("reader", "what it makes of a state", "fitted on"), row, strict=True)) for row in rows]
 
 
+def methods() -> list[dict[str, Any]]:
+    """List how `interp steer` and `interp.steering.fit` find a direction."""
+    from interp.steering import METHODS
+
+    return [
+        {"method": row.name, "reads": row.reads, "direction": row.description} for row in METHODS.values()
+    ]
+
+
+def scores() -> list[dict[str, Any]]:
+    """List what a steering vector can be scored by."""
+    from interp.steering import SCORES
+
+    lines = {name: (row.__doc__ or "").splitlines()[0] for name, row in SCORES.items()}
+    return [{"score": name, "unit": SCORES[name].unit or "-", "is": line} for name, line in lines.items()]
+
+
 def estimands() -> list[dict[str, Any]]:
     """List what an effect can be an estimate of."""
     from interp.mediation import ESTIMANDS
@@ -228,6 +245,8 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "sites": sites,
     "lenses": lenses,
     "readers": readers,
+    "methods": methods,
+    "scores": scores,
     "probes": probes,
     "poolings": poolings,
     "runs": runs,

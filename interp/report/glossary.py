@@ -26,9 +26,11 @@ GLOSSARY: dict[str, str] = {
     "dense": "A quantized model with the scheme's numbers in its own modules, in full precision arithmetic.",
     "denoising": "The corrupt prompt, with the mediator's value from the clean one: is it enough?",
     "dose": (
-        "How far the state is pushed towards another label; 1 is the mean distance between two prompts of "
-        "different labels, along the direction from one to the other."
+        "How far the state is pushed. Towards another label 1 is the mean distance between two prompts of "
+        "different labels, along the direction from one to the other; along a steering vector it is the "
+        "length that the vector's card gives."
     ),
+    "divergence": "How far the distribution of the next token is from another (Kullback-Leibler), in nats.",
     "excess": "The value less its own model's control. A verdict is on its change, item by item.",
     "fact": "What a prompt asks, such as the capital of France. Prompts of one fact are not independent.",
     "faithfulness": "The share of the behaviour kept when only the circuit is as in the clean run.",
@@ -59,6 +61,7 @@ GLOSSARY: dict[str, str] = {
     "noise floors. There is nothing to survive.",
     "packed": "A quantized model with the library's own modules: their memory and speed.",
     "permuted codebook": "The same vectors under exchanged names: what can be read is then not the concept.",
+    "perplexity": "How surprised a model is by a text: as if it chose among so many tokens at every step.",
     "probe": (
         "A small classifier that is trained to read a label off vectors. The model itself is not trained."
     ),

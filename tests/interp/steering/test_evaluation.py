@@ -14,8 +14,11 @@ from interp import steering
 from interp.analyses.steering.result import largest, over_random
 from interp.analyses.steering.run import with_evaluation
 from interp.errors import ConfigError, DataError
+from interp.lenses.translator import Kept, TranslatorLens
 from interp.models import Model
+from interp.models.readout import Readout
 from interp.steering import Lexicon, LogOdds, Origin, Texts, Vector, Words
+from probes.translation import Translator
 from tests.noisy import demo
 from tests.tiny import build, tokenizer
 
@@ -222,3 +225,23 @@ def test_wrong_calls_are_answered_in_one_line_with_the_remedy(
     with pytest.raises(kind, match=words) as told:
         call(model)
     assert "\n" not in str(told.value)
+
+
+def test_a_concept_is_the_gradient_of_its_score_as_a_translator_reads_it() -> None:
+    """On the bundled model: autograd through a hand-written translator gives the same direction."""
+    real = demo()
+    d = real.d_model
+    drawn = torch.Generator().manual_seed(0)
+    weight = torch.randn(d, d, generator=drawn, dtype=torch.float64)
+    states = torch.randn(40, d, generator=drawn)
+    translator = Translator(weight, torch.zeros(d, dtype=torch.float64), 1.0, None, 1.0, weight)
+    kept = {5: Kept(states, torch.zeros(40, dtype=torch.long), torch.zeros(40, dtype=torch.long))}
+    lens = TranslatorLens(Readout.of(real.architecture), (5,), {5: translator}, {}, kept)
+    vector = steering.fit(real, ["Paris"], ["Rome"], "resid_post.5", method="concept", reader=lens)
+    head: Any = real.hf.get_output_embeddings()
+    ids = [real.tokenize([f"the {word}"]).token_ids[0][-1] for word in ("Paris", "Rome")]
+    state = states[:1].double().requires_grad_()
+    scores = (state @ weight) @ head.weight.detach().double()[ids].T
+    (slope,) = torch.autograd.grad(scores[0, 0] - scores[0, 1], state)
+    torch.testing.assert_close(vector.direction.double(), slope[0] / slope.norm(), atol=1e-5, rtol=0)
+    assert vector.unit == pytest.approx(0.1 * float(states.norm(dim=1).mean()), rel=1e-5)
