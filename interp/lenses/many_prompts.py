@@ -83,9 +83,10 @@ class LensCurves(Result):
     @property
     def _where(self) -> str:
         """Which layers that is."""
-        if self.layers == (self.n_layers - 1,):
+        first, *more = self.layers
+        if not more and first == self.n_layers - 1:
             return "the last layer (where every lens gives the model's own output)"
-        return "the layers before the last" if len(self.layers) > 1 else f"layer {self.layers[0]}"
+        return "the layers before the last" if more else f"layer {first}"
 
     def _share(self, one: Measured) -> Float[np.ndarray, " prompt"]:
         return one.agreement[: self.before].mean(axis=0)

@@ -218,7 +218,7 @@ class TranslatedResult(Result):
             ),
             Number(
                 "claimed",
-                sum(one.claimed for one in self.readings),
+                sum(bool(one.claimed) for one in self.readings),
                 meaning=f"of {len(self.readings)} layers",
                 decimals=0,
             ),

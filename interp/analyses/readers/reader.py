@@ -70,7 +70,8 @@ class Reader:
                 f"the reader {self.name!r} gave {wrong} for {len(prompts)} states; it must give one list of "
                 'names for each, the likeliest first: [["Paris", "Rome"], [], ...].'
             )
-        return [str(names[0]).strip() if len(names) else "" for names in found]
+        read = cast(Names, found)
+        return [str(names[0]).strip() if len(names) else "" for names in read]
 
 
 def _wrong(found: Any, n: int) -> str:
@@ -82,8 +83,9 @@ def _wrong(found: Any, n: int) -> str:
     for names in cast(Sequence[Any], found):
         if isinstance(names, str) or not isinstance(names, Sized) or isinstance(names, Set | Mapping):
             return "texts" if isinstance(names, str) else f"a {type(names).__name__}"
-        if len(names) and not isinstance(cast(Sequence[Any], names)[0], str):
-            return f"a {type(cast(Sequence[Any], names)[0]).__name__} ({names[0]!r:.40}) in place of a name"
+        best = cast(Sequence[Any], names)[0] if len(names) else ""
+        if not isinstance(best, str):
+            return f"a {type(best).__name__} ({best!r:.40}) in place of a name"
     return ""
 
 

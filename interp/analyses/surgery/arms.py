@@ -45,7 +45,7 @@ class Bench:
     @cached_property
     def _rows(self) -> dict[tuple[Role, str], list[int]]:
         found: dict[tuple[Role, str], list[int]] = {}
-        roles = dict.fromkeys(swap.role for swap in self.swaps)
+        roles: list[Role] = list(dict.fromkeys(swap.role for swap in self.swaps))
         for at, item in enumerate(self.pool):
             for role in roles:
                 found.setdefault((role, part_of(item, role)), []).append(at)
