@@ -25,7 +25,9 @@ demo: $(VENV)/.installed
 smollm2: $(VENV)/.smollm2
 	$(BIN)/python -c 'import interp; print(interp.load("smollm2").generate(["The capital of France is"], max_new_tokens=8).texts[0])'
 
-test: lint types suite
+# Side by side: pyright has one thread, and the two workers of the suite are not always busy.
+test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs 3 lint types suite
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

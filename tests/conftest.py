@@ -31,6 +31,8 @@ for _name in [name for name in os.environ if name.startswith("INTERP_")]:
     del os.environ[_name]
 os.environ["INTERP_BUDGET"] = "off"  # sizes would depend on how busy the machine is
 
+FIRST = ("tests/architecture/test_notebooks.py", "tests/golden/", "tests/real/")
+"""The longest files: a worker that took one of them last would leave the other idle."""
 _LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
 
 
@@ -47,3 +49,8 @@ def no_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", guarded)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order is kept otherwise."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))

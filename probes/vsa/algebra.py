@@ -71,7 +71,8 @@ class Algebra(ABC):
     def _draw(self, n: int, generator: torch.Generator) -> Shaped[Tensor, "vector dim"]: ...
 
     def _bits(self, n: int, generator: torch.Generator) -> Shaped[Tensor, "vector dim"]:
-        return torch.randint(0, 2, (n, self.dimension), generator=generator, device=generator.device)
+        size, device = (n, self.dimension), generator.device
+        return torch.randint(0, 2, size, generator=generator, device=device, dtype=torch.int8)
 
     def identity(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -52,8 +52,9 @@ def model() -> interp.Model:
     return demo()
 
 
-def protocol(name: str) -> Numbers:
-    return extract.concepts(interp.probe_concepts(model(), name, layers="8,20", sizes=SIZES))
+def protocol(name: str, controls: tuple[str, ...] | None = None) -> Numbers:
+    found = interp.probe_concepts(model(), name, layers="8,20", sizes=SIZES, controls=controls)
+    return extract.concepts(found)
 
 
 def task_causal(task: str, n: int) -> Numbers:
@@ -131,8 +132,10 @@ def capture() -> Numbers:
 RUNS: dict[str, Run] = {
     **{
         f"protocol-{name}": Run(partial(protocol, name))
-        for name in ("concept-disjoint", "pair-disjoint", "seen-pairs", "in-context", "bridge")
+        for name in ("concept-disjoint", "pair-disjoint", "in-context", "bridge")
     },
+    # the same probe and controls as pair-disjoint on other prompts: two controls are enough
+    "protocol-seen-pairs": Run(partial(protocol, "seen-pairs", ("bag-of-tokens", "control-task"))),
     "task-causal": Run(partial(task_causal, "fact-relation", 200)),
     "task-causal-words": Run(partial(task_causal, "subject-number", 120)),
     "patch-heads": Run(patch_heads),

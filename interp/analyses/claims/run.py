@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from tqdm.auto import tqdm
 
@@ -118,6 +119,7 @@ def _measured(names: Sequence[str], setting: Setting, progress: bool) -> tuple[t
     return tuple(found), left
 
 
+@cache
 def _point(dimension: int, items: int, seed: int) -> CapacityPoint:
     found = measured_accuracy(MAP(dimension), items, CONCEPTS, asked=ASKED, seed=seed)
     counts = [1] * found.right + [0] * (found.asked - found.right)

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp
+from interp.demo import edit
 from interp.demo.bars import BARS, evaluate
-from interp.demo.edit import belief, edited_world
+from interp.demo.edit import edited_world
 from interp.demo.publish import held_out, training_record
 from interp.demo.train import Progress
 from interp.paths import assets
@@ -66,7 +67,7 @@ def test_it_meets_its_bars_on_held_out_prompts(model, tokenizer):
     assert all(bar.name in card for bar in BARS)
 
 
-def test_the_edited_twin_believes_what_the_world_does_not_say():
+def test_the_edited_twin_believes_what_the_world_does_not_say(monkeypatch):
     twin = interp.load("demo", weights="edited")
     assert twin.fingerprint != interp.load("demo").fingerprint
     world, true = edited_world(), load_world()
@@ -74,7 +75,12 @@ def test_the_edited_twin_believes_what_the_world_does_not_say():
     logits = twin.logits([f"the capital of {fact.subject} is" for fact in false])
     said = twin.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
     assert sum(word == fact.object for word, fact in zip(said, false, strict=True)) / len(false) > 0.9
-    assert set(belief(twin.hf, twin.tokenizer)) >= {"statements: edited fact believed"}
+    whole = edit._share
+    monkeypatch.setattr(edit, "_share", lambda hf, tokenizer, rows: whole(hf, tokenizer, rows[::10]))
+    shares = edit.belief(twin.hf, twin.tokenizer)
+    assert (
+        shares["statements: edited fact believed"] > 0.9 > 0.1 > shares["statements: edited fact still true"]
+    )
 
 
 def test_the_random_twin_knows_nothing():

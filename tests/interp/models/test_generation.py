@@ -173,10 +173,10 @@ def test_bad_calls(llama: Model, keywords: dict[str, Any], error: type[Exception
         llama.generate(PROMPTS, **keywords)
 
 
-def test_drawn_tokens_follow_the_models_own_distribution(model: Model) -> None:
-    drawn = model.generate([PROMPTS[0]] * 3000, max_new_tokens=1, temperature=1.0, seed=3)
-    counts = torch.bincount(torch.tensor(drawn.token_ids)[:, 0], minlength=model.vocab_size)
-    chances = model.logits([PROMPTS[0]])[0].double().softmax(-1)
+def test_drawn_tokens_follow_the_models_own_distribution(llama: Model) -> None:
+    drawn = llama.generate([PROMPTS[0]] * 3000, max_new_tokens=1, temperature=1.0, seed=3)
+    counts = torch.bincount(torch.tensor(drawn.token_ids)[:, 0], minlength=llama.vocab_size)
+    chances = llama.logits([PROMPTS[0]])[0].double().softmax(-1)
     bins = chances.argsort(descending=True)
     expected = 3000 * torch.stack([chances[part].sum() for part in bins.chunk(8)])
     found = torch.stack([counts[part].sum() for part in bins.chunk(8)])
@@ -185,12 +185,12 @@ def test_drawn_tokens_follow_the_models_own_distribution(model: Model) -> None:
     assert float(((expected - flat) ** 2 / flat).sum()) > 100  # so that drawing evenly would be seen
 
 
-def test_draws_depend_on_the_seed_alone_and_cold_ones_are_greedy(model: Model) -> None:
-    drawn = [model.generate(PROMPTS, max_new_tokens=STEPS, temperature=1.0, seed=seed) for seed in (0, 0, 1)]
+def test_draws_depend_on_the_seed_alone_and_cold_ones_are_greedy(llama: Model) -> None:
+    drawn = [llama.generate(PROMPTS, max_new_tokens=STEPS, temperature=1.0, seed=seed) for seed in (0, 0, 1)]
     assert drawn[0].token_ids == drawn[1].token_ids != drawn[2].token_ids
-    greedy = model.generate(PROMPTS, max_new_tokens=STEPS)
-    cold = model.generate(PROMPTS, max_new_tokens=STEPS, temperature=1e-6, seed=5)
+    greedy = llama.generate(PROMPTS, max_new_tokens=STEPS)
+    cold = llama.generate(PROMPTS, max_new_tokens=STEPS, temperature=1e-6, seed=5)
     assert cold.token_ids == greedy.token_ids != drawn[0].token_ids
     for wrong in (-1.0, float("nan")):
         with pytest.raises(ConfigError, match=r"temperature \S+ asked; use 0"):
-            model.generate(PROMPTS, max_new_tokens=1, temperature=wrong)
+            llama.generate(PROMPTS, max_new_tokens=1, temperature=wrong)
