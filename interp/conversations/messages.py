@@ -86,20 +86,27 @@ def _is_parts(content: Any) -> bool:
     )
 
 
-def leaves(messages: Sequence[Mapping[str, Any]]) -> list[Leaf]:
-    """Every text of a conversation that its template may write, in order; blank ones are left out."""
-    found = [leaf for turn, message in enumerate(messages) for leaf in _of_message(turn, message)]
+def leaves(messages: Sequence[Mapping[str, Any]], *, opened: bool = True) -> list[Leaf]:
+    """Every text of a conversation that its template may write, in order; blank ones are left out.
+
+    Args:
+        messages: the conversation.
+        opened: whether thinking inside of a content begins with its mark; if not, it may also begin where
+            the content does, and only ends with its mark.
+    """
+    every = enumerate(messages)
+    found = [leaf for turn, message in every for leaf in _of_message(turn, message, opened=opened)]
     return [leaf for leaf in found if not isinstance(leaf.value, str) or leaf.value.strip()]
 
 
-def _of_message(turn: int, message: Mapping[str, Any]) -> Iterator[Leaf]:
+def _of_message(turn: int, message: Mapping[str, Any], *, opened: bool) -> Iterator[Leaf]:
     name = next((key for key in THINKING if isinstance(message.get(key), str)), None)
     if name is not None:
         text = message[name]
         yield Leaf(turn, (name,), 0, len(text), "thinking", text)
     content = message.get("content")
     if isinstance(content, str):
-        yield from _of_content(turn, content, message["role"])
+        yield from _of_content(turn, content, message["role"], opened=opened)
     elif content is not None:
         for number, part in enumerate(content):
             path = ("content", number, "text")
@@ -108,13 +115,14 @@ def _of_message(turn: int, message: Mapping[str, Any]) -> Iterator[Leaf]:
         yield from _of_value(turn, ("tool_calls", number), call, number)
 
 
-def _of_content(turn: int, text: str, role: str) -> Iterator[Leaf]:
+def _of_content(turn: int, text: str, role: str, *, opened: bool) -> Iterator[Leaf]:
     """The content of a message; an assistant's begins with its thinking where marks stand around it."""
     path = ("content",)
     for opening, closing in MARKS if role == "assistant" else ():
         before, mark, rest = text.partition(closing)
-        if mark and (before.lstrip().startswith(opening) or opening not in before):
-            start = len(before) - len(before.lstrip()) + len(opening) if opening in before else 0
+        begins = before.lstrip().startswith(opening)
+        if mark and (begins or not (opened or opening in before)):
+            start = len(before) - len(before.lstrip()) + len(opening) if begins else 0
             thought = text[start : len(before)]
             start, stop = start + len(thought) - len(thought.lstrip()), len(before.rstrip())
             yield Leaf(turn, path, start, max(start, stop), "thinking", text[start:stop])

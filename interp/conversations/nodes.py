@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,11 +96,12 @@ class Prompt:
 
     def covering(self, ranges: Sequence[tuple[int, int]]) -> frozenset[int]:
         """The tokens that hold at least one character of some ranges."""
-        return frozenset(
-            token
-            for token, (start, stop) in enumerate(self.offsets)
-            if any(start < high and low < stop for low, high in ranges)
-        )
+        starts, stops = ([offset[end] for offset in self.offsets] for end in (0, 1))
+        found: set[int] = set()
+        for low, high in ranges:  # offsets are in order
+            inside = range(bisect_right(stops, low), bisect_left(starts, high))
+            found.update(token for token in inside if starts[token] < stops[token])
+        return frozenset(found)
 
 
 class Node:

@@ -148,7 +148,8 @@ def _inside(
     bare = rendered
     for _, number in order:
         bare = bare.replace(keys.of(number), "", 1)
-    if bare != text:
+    gone = [leaf for number, leaf in enumerate(texts) if number not in {number for _, number in order}]
+    if bare != text or (gone and render(replaced(messages, gone, keys.of)) != text):
         raise Unplaced("what it writes around the messages depends on their texts")
     placed = []
     for count, (place, number) in enumerate(order):

@@ -9,10 +9,10 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from interp.conversations.messages import check, leaves
+from interp.conversations.messages import Leaf, check, leaves
 from interp.conversations.offsets import encoded
 from interp.conversations.owners import Frame, template_pieces
-from interp.conversations.placed import Keys, Unplaced, place
+from interp.conversations.placed import Keys, Placed, Render, Unplaced, place
 from interp.conversations.spans import Kind, Piece, Span, spans_of
 from interp.errors import ConfigError, DataError
 
@@ -89,15 +89,8 @@ def render(
     whole = partial(_written, tokenizer, {**settings, **ending})
     text = _first(whole, plain, name)
     ids, offsets = _encoded(tokenizer, plain, text, {**settings, **ending}, name)
-    found = leaves(plain)
     keys = Keys.absent_from(text + str(plain))
-    try:
-        placed = place(plain, found, text, whole, keys)
-    except Unplaced as error:
-        raise DataError(
-            f"{name}: the spans of its messages cannot be told, since the chat template does more than write "
-            f"them: {error}. Give the rendered text, or change the texts or the template."
-        ) from None
+    found, placed = _placed(plain, text, whole, keys, name)
     closed = partial(_written, tokenizer, settings)
     bos = str(tokenizer.bos_token or "")
     frame = Frame(plain, found, placed, text, closed, keys, continue_ == "answer", bos)
@@ -111,6 +104,23 @@ def render(
 
 def _written(tokenizer: Any, settings: Mapping[str, Any], messages: Sequence[Any]) -> str:
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **settings))
+
+
+def _placed(
+    messages: list[Any], text: str, whole: Render, keys: Keys, name: str
+) -> tuple[list[Leaf], list[Placed]]:
+    """The texts of a conversation and where they stand."""
+    why = ""
+    for opened in (True, False):
+        found = leaves(messages, opened=opened)
+        try:
+            return found, place(messages, found, text, whole, keys)
+        except Unplaced as error:
+            why = why or str(error)
+    raise DataError(
+        f"{name}: the spans of its messages cannot be told, since the chat template does more than write "
+        f"them: {why}. Give the rendered text, or change the texts or the template."
+    )
 
 
 def _encoded(

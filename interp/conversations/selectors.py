@@ -28,7 +28,7 @@ WORD = re.compile(r"[A-Za-z_]\w*")
 VALUE = re.compile(r"[\w.]+")
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 REGEX = re.compile(r"/((?:[^/\\]|\\.)*)/")
-SLICE = re.compile(r"([+-]?\d+)?\s*:\s*([+-]?\d+)?(?:\s*:\s*([+-]?\d+))?")
+SLICE = re.compile(r"([+-]?\d+)?\s*:\s*([+-]?\d+)?(?:\s*:\s*([+-]?\d+)?)?")
 
 
 @dataclass(frozen=True)
