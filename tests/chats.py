@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["MARKS", "TEMPLATES", "Parts", "chat_tokenizer"]
+import interp
+from interp.models import Model
+from tests.tiny import build
+
+__all__ = ["MARKS", "TEMPLATES", "Parts", "chat_tokenizer", "chats", "tiny_chat"]
 
 Messages = Sequence[dict[str, Any]]
 Parts = list[tuple[str, str, str | None, int | None]]
@@ -218,3 +225,21 @@ def chat_tokenizer(template: str, *, straddles: bool = False) -> PreTrainedToken
     )
     made.chat_template = TEMPLATES[template][0] if template in TEMPLATES else template
     return made
+
+
+def tiny_chat(template: str = "chatml") -> Model:
+    """Load a tiny random llama that reads conversations."""
+    tokenizer = chat_tokenizer(template)
+    built = build("llama", vocab_size=len(tokenizer), max_position_embeddings=200)
+    return interp.load(built, tokenizer=tokenizer)
+
+
+def chats(path: Path, count: int = 60) -> Path:
+    """Conversations whose label is what the assistant says."""
+    draw, lines = random.Random(0), []
+    for number in range(count):
+        said, label = draw.choice([("It is big.", "yes"), ("So be it.", "no")])
+        messages = [{"role": "user", "content": f"Is {number} it?"}, {"role": "assistant", "content": said}]
+        lines.append(json.dumps({"messages": messages, "label": label, "group": f"g{number}"}))
+    path.write_text("\n".join(lines))
+    return path

@@ -24,7 +24,17 @@ __all__ = ["Activations", "facts_of", "from_facts", "tail"]
 SCHEMA = "interp.activations/1"
 TENSORS = "activations.safetensors"
 FACTS = "activations.json"
-FIELDS = ("token_ids", "positions", "texts", "fingerprint", "model_name", "weights", "scheme", "warnings")
+FIELDS = (
+    "token_ids",
+    "positions",
+    "texts",
+    "fingerprint",
+    "model_name",
+    "weights",
+    "scheme",
+    "warnings",
+    "asked",
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +57,7 @@ class Activations:
         weights: "trained", "random" or "edited".
         scheme: the weights' quantization, "none" for none.
         warnings: what was said while the prompts were tokenized.
+        asked: the positions in words ("last", a selector); "" where they were numbers.
 
     Raises:
         DataError: no site, no example, or tensors, ids, positions and texts that do not fit together.
@@ -61,6 +72,7 @@ class Activations:
     weights: str = "trained"
     scheme: str = "none"
     warnings: Sequence[str] = ()
+    asked: str = ""
 
     def __post_init__(self) -> None:
         """Order the sites, freeze the sequences and check that everything fits together."""
@@ -285,7 +297,7 @@ def facts_of(acts: Activations) -> dict[str, Any]:
 
 def from_facts(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Activations:
     """Put tensors and what :func:`facts_of` gave together again."""
-    return Activations(tensors, **{name: facts[name] for name in FIELDS})
+    return Activations(tensors, **{name: facts[name] for name in FIELDS if name in facts or name != "asked"})
 
 
 def _join(parts: Sequence[Activations]) -> Activations:

@@ -43,7 +43,7 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
-def pass_seconds(model: Model, texts: Sequence[str], batch_size: int | str = "auto") -> float:
+def pass_seconds(model: Model, texts: Sequence[Any], batch_size: int | str = "auto") -> float:
     """Seconds of one whole forward pass of one of these prompts, in a batch as commands run them.
 
     The first prompt alone warms up, and says how many the batch may have. The quicker of two passes counts,
@@ -55,7 +55,7 @@ def pass_seconds(model: Model, texts: Sequence[str], batch_size: int | str = "au
     return min(_timed(model, some, batch_size) for _ in range(2)) / count
 
 
-def _timed(model: Model, texts: Sequence[str], batch_size: int | str) -> float:
+def _timed(model: Model, texts: Sequence[Any], batch_size: int | str) -> float:
     started = time.perf_counter()
     model.logits(list(texts), batch_size=batch_size).sum().item()  # a GPU has then finished
     return time.perf_counter() - started
@@ -92,7 +92,7 @@ class Job:
 
     whole: int
     least: int
-    texts: Sequence[str]
+    texts: Sequence[Any]
     passes: Callable[[int], float]
     shown: Callable[[int], str]
     besides: Callable[[int], float] = lambda n: 0.0

@@ -21,6 +21,7 @@ __all__ = ["capture"]
 EXAMPLES = (
     "interp capture --task analogy-relation --sites 'resid_post.*' --out runs/x",
     "interp capture --data prompts.jsonl --sites resid_post.20,head.20.3 --positions all",
+    "interp capture --data chats.jsonl --positions 'role:assistant & content' --out runs/x",
     "interp capture --data prompts.jsonl --out runs/x --resume",
 )
 
@@ -32,7 +33,11 @@ class CaptureSettings(PromptSettings):
     sites: str = flag(
         "resid_post.*", "Sites to save, globs allowed (`interp ls sites`).", metavar="SITES", many=True
     )
-    positions: str = flag("last", "Tokens to save of each prompt: last, all, or an index.", metavar="WHICH")
+    positions: str = flag(
+        "last",
+        "Tokens to save of each prompt: last, all, an index, or a selector (`interp ls selectors`).",
+        metavar="WHICH",
+    )
 
     def check(self) -> None:
         """Refuse what is no position too."""
@@ -47,20 +52,22 @@ class CaptureSettings(PromptSettings):
 def plan(work: Work, settings: CaptureSettings) -> Outcome:
     """What a capture would take."""
     data = read_prompts(work, settings)
-    every = settings.where() == "all"
-    found = of_capture(work.model, data.texts, settings.sites.split(","), every=every)
+    found = of_capture(work.model, data.prompts, settings.sites.split(","), positions=settings.where())
     return Outcome(found.to_dict(), lambda: show_plan(found), status="planned")
 
 
 @command(CaptureSettings, examples=EXAMPLES, plan=plan)
 def capture(work: Work, settings: CaptureSettings) -> Made:
     """Capture the shards that are missing, and count what there is."""
+    from interp.report.selections import selected_table
     from interp.store import ActivationStore
 
     settings = work.sized(settings, lambda: prompt_job(settings, 1.0), own=settings.data is not None)
     data = read_prompts(work, settings)
     sites = [str(site) for site in work.model.expand(settings.sites.split(","))]
-    tokens = work.model.tokenize(data.texts)
+    tokens = work.model.tokenize(list(data.prompts))
+    for warning in tokens.warnings if data.messages else ():
+        work.session.warn(warning)
     keys = _keys(work.certified(), tokens, sites, settings.where())
     work.run.begin()
     with ActivationStore(work.run.path, cache_keys=keys) as store:
@@ -68,7 +75,10 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
         found = store.summary()
     return Made(
         found,
-        tables={"data.parquet": prompt_table(data, tokens.token_ids, keep_text=settings.text)},
+        tables={
+            "data.parquet": prompt_table(data, tokens.token_ids, keep_text=settings.text),
+            **selected_table(work.model, tokens, settings.where(), keep_text=settings.text),
+        },
         folders=("activations",),
         facts={"data": about_data(data)},
     )
@@ -93,7 +103,7 @@ def _fill(
         work.run.keep_partial()
     for rows in tqdm(list(store.missing(len(tokens))), unit="shard", disable=not work.session.progress):
         part = work.model.capture(
-            [tokens.token_ids[i] for i in rows],
+            tokens.select(rows),
             sites,
             settings.where(),
             batch_size=settings.batch_size,

@@ -47,11 +47,16 @@ class Plan:
         return asdict(self)
 
 
-def of_capture(model: Model, texts: Sequence[str], sites: Sequence[str], *, every: bool) -> Plan:
+def of_capture(
+    model: Model, prompts: Sequence[Any], sites: Sequence[str], *, positions: str | int = "last"
+) -> Plan:
     """Estimate ``interp capture``."""
+    from interp.models.positions import choose, located
+
     found = model.expand(list(sites))
-    lengths = model.tokenize(texts).lengths
-    cells = sum(lengths) if every else len(lengths)
+    tokens = model.tokenize(list(prompts))
+    lengths = tokens.lengths
+    cells = sum(map(len, choose(located(positions, tokens, model.tokenizer), lengths).rows))
     size = sum(_width(model, site) for site in found) * cells * model.dtype.itemsize
     shard = size * min(256, len(lengths)) // len(lengths)
     return _plan(
@@ -66,24 +71,25 @@ def of_capture(model: Model, texts: Sequence[str], sites: Sequence[str], *, ever
 
 
 def of_probe(
-    model: Model, texts: Sequence[str], layers: Sequence[int], *, classes: int, models: int, more: int = 0
+    model: Model, prompts: Sequence[Any], layers: Sequence[int], *, classes: int, models: int, more: int = 0
 ) -> Plan:
     """Estimate ``interp probe``: one pass per model compared, one token's residual stream at each layer.
 
     Args:
         model: that is probed.
-        texts: the prompts.
+        prompts: texts, or messages of conversations.
         layers: that are read.
         classes: labels of the probe.
         models: 2 where the same architecture with random weights is run too.
         more: forward passes of one prompt that are made besides.
     """
-    lengths = model.tokenize(texts).lengths
+    tokens = model.tokenize(list(prompts))
+    lengths = tokens.lengths
     held = len(layers) * len(lengths) * model.d_model * 4 * models
     disk = (
         REPORT_BYTES
         + len(layers) * classes * model.d_model * 8
-        + sum(len(text) for text in texts)
+        + sum(map(len, tokens.texts))
         + 16 * sum(lengths)
     )
     plan = _plan(model, lengths, max(layers) + 1, models=models, held=3 * held, disk=disk, sites=len(layers))

@@ -457,11 +457,11 @@ def prompt_job(settings: PromptSettings, passes: float, least: int = 1) -> Job:
         passes: whole forward passes for each.
         least: the fewest that say anything.
     """
-    texts = _prompts(settings).texts
+    prompts = _prompts(settings).prompts
     return Job(
-        whole=len(texts),
-        least=min(least, len(texts)),
-        texts=texts,
+        whole=len(prompts),
+        least=min(least, len(prompts)),
+        texts=prompts,
         passes=lambda n: passes * n,
         shown=lambda n: f"{counted(n, 'prompt')}",
     )

@@ -90,7 +90,7 @@ def lens(work: Work, settings: LensSettings) -> Made:
         return Made(_view(work, settings))
     settings = work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
     data = read_prompts(work, settings)
-    tokens = work.model.tokenize(data.texts)
+    tokens = work.model.tokenize(list(data.texts))
     return Made(
         _curves(work, settings, data),
         tables={"data.parquet": prompt_table(data, tokens.token_ids, keep_text=settings.text)},

@@ -229,6 +229,13 @@ def backends() -> list[dict[str, Any]]:
     return [{"backend": row.name, "description": row.description} for row in BACKENDS.values()]
 
 
+def selectors() -> list[dict[str, Any]]:
+    """List the words of selectors of tokens, which & | - ( ) [ ] combine."""
+    from interp.conversations.nodes import ATOMS
+
+    return [{"selector": row.example, "tokens": row.meaning} for row in ATOMS.values()]
+
+
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": models,
     "backends": backends,
@@ -243,6 +250,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "estimands": estimands,
     "analyses": analyses,
     "sites": sites,
+    "selectors": selectors,
     "lenses": lenses,
     "readers": readers,
     "methods": methods,

@@ -445,16 +445,19 @@ def choose(name: str, value: str, allowed: Iterable[str]) -> str:
 
 
 def position(flag: str, text: str, words: Collection[str]) -> str | int:
-    """A position that was typed: one of some words, or a token's index.
+    """A position that was typed: one of some words, a token's index, or a selector.
 
     Raises:
         ConfigError: for anything else.
     """
     if text in words:
         return text
-    try:
+    with contextlib.suppress(ValueError):
         return int(text)
-    except ValueError:
-        raise ConfigError(
-            f"{flag} {text!r} is not a position; allowed: {', '.join(words)}, or an index such as 0 or -2."
-        ) from None
+    from interp.conversations import parse
+
+    try:
+        return str(parse(text))
+    except ConfigError as error:
+        allowed = f"{', '.join(words)}, an index such as 0 or -2, or a selector"
+        raise ConfigError(f"{flag} {text!r} is not a position; allowed: {allowed}. {error}") from None

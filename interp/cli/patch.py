@@ -25,6 +25,7 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'head.*'",
     "interp patch --mediators 'head.*' --search attribution --task ioi",
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
+    "interp patch --task capitals --mediators 'resid_post.*' --positions 'sentence:-1'",
     "interp patch --task capitals --mediators 'edge.*' --search attribution",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
@@ -85,7 +86,13 @@ class PatchSettings(PromptSettings):
     misaligned: Literal["refuse", "drop"] = flag(
         "refuse", "Pairs of --data that do not line up: refuse or drop.", metavar="WHICH"
     )
-    where: str = flag("auto", "At which tokens: auto, all, each, or an index.", metavar="WHICH")
+    where: str = flag(
+        "auto",
+        "At which tokens: auto, all, each, an index, or a selector of each one after the other.",
+        "--where",
+        "--positions",
+        metavar="WHICH",
+    )
 
     def check(self) -> None:
         """Refuse an unknown replacement, and what is no position."""

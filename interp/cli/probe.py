@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.cli.budget import Job, fit_passes, in_words, pass_seconds
 from interp.cli.dry_run import of_probe, show_plan
@@ -37,6 +37,7 @@ EXAMPLES = (
     "interp probe --layers all --task fact-relation --out runs/facts",
     "interp probe --model gpt2 --layer 50% --data reviews.csv --fail-under accuracy=0.8",
     "interp probe --model smollm2 --layer 24",
+    "interp probe --model smollm2 --layer 20 --data chats.jsonl --position 'answer[-1]'",
     "interp probe --model smollm2 --reader all --layers 12-28:4",
     "interp probe --layers all --protocol concept-disjoint",
     "interp probe --model gpt2 --layer 50% --facts capitals.csv",
@@ -114,7 +115,7 @@ class ProbeSettings(PromptSettings):
     )
     position: str = flag(
         "last",
-        "The token to read in each prompt: last, or an index (-2 is the second last).",
+        "The token to read in each prompt: last, an index (-2 is the second last), or a selector.",
         metavar="WHICH",
     )
     positions: str | None = flag(
@@ -259,7 +260,7 @@ def plan(work: Work, settings: ProbeSettings) -> Outcome:
     row = _protocol(settings)
     if row is None:
         data = read_prompts(work, settings)
-        texts, classes = data.texts, len(set(data.labels))
+        texts, classes = list[Any](data.prompts), len(set(data.labels))
     else:
         drawn = row.items(seed=settings.seed, sizes=settings.sizes(), world=settings.world())
         texts, classes = [item.text for item in drawn.items], len(drawn.concepts)
@@ -418,7 +419,7 @@ def _made(
 ) -> Made:
     """The result with its causal test, what was read from every prompt, and the probes by layer."""
     result = replace(result, causal=_causal(work, settings, result))
-    tokens = work.model.tokenize(result.data.texts)
+    tokens = work.model.tokenize(list(result.data.prompts))
     rows = prompt_table(result.data, tokens.token_ids, keep_text=settings.text)
     found = result.predictions()
     rows = rows.assign(**{key: found[key] for key in ("split", "predicted", "right", "probability")})

@@ -18,20 +18,32 @@ __all__ = ["report", "show"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShowSettings(Settings):
-    """Print a run; --verify compares every file with its recorded sha256 (exit 6 when one differs)."""
+    """Print a run; --verify compares every file with its recorded sha256 (exit 6 when one differs).
+
+    --positions prints prompts with the tokens that were read marked, instead.
+    """
 
     run: str = flag(dataclasses.MISSING, "The run folder.", given="position")
     verify: bool = flag(False, "Compare every file with its recorded sha256.", group="Run")
+    positions: bool = flag(False, "Print prompts with the tokens that were read marked.")
 
 
-@command(ShowSettings, examples=("interp show runs/x", "interp show runs/x --verify"))
+@command(
+    ShowSettings,
+    examples=("interp show runs/x", "interp show runs/x --verify", "interp show runs/x --positions"),
+)
 def show(work: Work, settings: ShowSettings) -> Outcome:
     """Print a run, after checking that its files are what was written."""
     from interp import report, results, runs
     from interp.report import terminal
+    from interp.report.selections import read_selection, write_selection
 
     path = Path(settings.run)
     facts = runs.verify(path) if settings.verify else runs.open_run(path)
+    if settings.positions:
+        chosen = read_selection(path)
+        told = {"selector": chosen.selector, "positions": [list(row) for row in chosen.positions]}
+        return Outcome({"run": facts, **told}, lambda: write_selection(chosen), run=path)
     document, metrics = report.read(path), path / "metrics.json"
     found = results.read_json(metrics) if metrics.is_file() else {}
     files = sorted(runs.files(path))

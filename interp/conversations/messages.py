@@ -8,7 +8,7 @@ from typing import Any
 
 from interp.errors import DataError
 
-__all__ = ["MARKS", "Leaf", "check", "is_conversation", "leaves", "replaced"]
+__all__ = ["MARKS", "Leaf", "check", "is_conversation", "leaves", "replaced", "transcript"]
 
 MARKS: tuple[tuple[str, str], ...] = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """What stands around thinking where it is written into the content of an assistant's message."""
@@ -83,6 +83,13 @@ def _is_parts(content: Any) -> bool:
             isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
             for part in content
         )
+    )
+
+
+def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What is said in a conversation, for people and for audits: each message behind its role."""
+    return "\n".join(
+        f"{one['role']}: {' '.join(str(leaf.value) for leaf in leaves([one]))}" for one in messages
     )
 
 

@@ -16,13 +16,18 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from interp.conversations.nodes import ATOMS, Combined, Index, Node, Part, Prompt, Sliced
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 
 __all__ = ["Selection", "Selector", "parse", "select"]
 
+SHOWN = 5
+"""Prompts of a selection that are printed."""
+CONTEXT = 240
+"""Characters that are printed on each side of what was not selected."""
 NUMBER = re.compile(r"[+-]?\d+")
 WORD = re.compile(r"[A-Za-z_]\w*")
 VALUE = re.compile(r"[\w.]+")
@@ -100,6 +105,53 @@ class Selection:
     texts: tuple[str, ...]
     positions: tuple[tuple[int, ...], ...]
     characters: tuple[tuple[tuple[int, int], ...], ...]
+
+    def __len__(self) -> int:
+        """The number of prompts."""
+        return len(self.texts)
+
+    def pieces(self, number: int) -> list[tuple[str, bool]]:
+        """A prompt's text in pieces, and whether each is a selected token; long ones between are cut."""
+        text, at = self.texts[number], 0
+        found: list[tuple[str, bool]] = []
+        for start, stop in self.characters[number]:
+            start = max(start, at)
+            if start > at:
+                found.append((_cut(text[at:start]), False))
+            if stop > start:
+                found.append((text[start:stop], True))
+            at = max(at, stop)
+        return [*found, (_cut(text[at:]), False)] if at < len(text) else found
+
+    def marked(self, number: int, opening: str = "\u27e6", closing: str = "\u27e7") -> str:
+        """A prompt's text with every selected token between two marks."""
+        return "".join(f"{opening}{text}{closing}" if own else text for text, own in self.pieces(number))
+
+    def __str__(self) -> str:
+        """The first prompts, selected tokens between double brackets."""
+        lines = [f"{number}: {self.marked(number)}" for number in range(min(len(self), SHOWN))]
+        more = [f"and {counted(len(self) - SHOWN, 'prompt')} more"] if len(self) > SHOWN else []
+        tokens = counted(sum(map(len, self.positions)), "token")
+        head = f"{self.selector}: {tokens} of {counted(len(self), 'prompt')}"
+        return "\n".join([head, *lines, *more])
+
+    def _repr_html_(self) -> str:
+        """The first prompts for notebooks, selected tokens marked."""
+        rows = []
+        for number in range(min(len(self), SHOWN)):
+            cells = "".join(
+                f"<mark>{escape(text)}</mark>" if own else escape(text) for text, own in self.pieces(number)
+            )
+            rows.append(
+                f"<tr><td>{number}</td><td style='text-align:left;white-space:pre-wrap'>{cells}</td></tr>"
+            )
+        caption = escape(str(self).split("\n", 1)[0])
+        return f"<figure><table>{''.join(rows)}</table><figcaption>{caption}</figcaption></figure>"
+
+
+def _cut(text: str) -> str:
+    """A text that was not selected, without its middle where it is long."""
+    return text if len(text) <= 2 * CONTEXT + 9 else f"{text[:CONTEXT]} [...] {text[-CONTEXT:]}"
 
 
 def select(selector: Selector | str, tokens: Any, tokenizer: Any) -> Selection:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from interp.errors import ConfigError, SiteError, counted
+from interp.conversations import parse
+from interp.errors import ConfigError, DataError, SiteError, counted
 from interp.mediation.edges.edge import Edge, are_edges
 from interp.mediation.subspaces import Subspace
 from interp.models.loading import ModelLike, as_model
@@ -276,15 +277,22 @@ def mediators_of(
         mediators: names such as ``head.*``, sites, or mediators.
         positions: ``"all"`` replaces all tokens at once, ``"each"`` one after the other, an index one of them
             (negative from the end), ``"auto"`` each for the residual stream and all for the rest. Each one of
-            prompts of several lengths is counted from the end: -1 is the last token.
+            prompts of several lengths is counted from the end: -1 is the last token. A selector
+            (``interp.conversations.selectors``) names tokens of the clean prompts, each one after the other;
+            they must be the same in all pairs, counted from the start or from the end.
 
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.
         ConfigError: a position that the shortest prompt does not have, a subspace of another width than its
             site, or edges.
-        DataError: a subspace's file cannot be read.
+        DataError: a subspace's file cannot be read, or a selector that selects nothing, or other tokens in
+            other pairs.
     """
     model = as_model(model)
+    if isinstance(positions, str) and positions not in ("auto", "all", "each"):
+        chosen = _selected(model, pairs, positions)
+    else:
+        chosen = None
     one = isinstance(mediators, str | Site | Mediator | Edge)
     given: list[Any] = [mediators] if one else list(mediators)
     if are_edges(mediators):
@@ -298,7 +306,8 @@ def mediators_of(
             found.append(item)
             continue
         for mediator in _expanded(model, item):
-            found += [replace(mediator, position=at) for at in _positions(mediator.site, pairs, positions)]
+            places = chosen if chosen is not None else _positions(mediator.site, pairs, positions)
+            found += [replace(mediator, position=at) for at in places]
     for mediator in dict.fromkeys(replace(one, position=None) for one in found):
         _check(model, mediator)
     return tuple(sorted(dict.fromkeys(found)))
@@ -325,6 +334,21 @@ def _positions(site: Site, pairs: PairSet, positions: str | int) -> list[int | N
         return [None]
     # Token 3 is another word in each prompt where lengths differ; the last one is the last in all.
     return list(range(longest)) if shortest == longest else list(range(-shortest, 0))
+
+
+def _selected(model: Model, pairs: PairSet, selector: str) -> list[int]:
+    """The tokens that a selector names in every clean prompt, from the start, or else from the end."""
+    rows = parse(selector).resolve(pairs.clean, model.tokenizer)
+    ends = [[at - length for at in row] for row, length in zip(rows, pairs.lengths, strict=True)]
+    for same in (rows, ends):
+        if all(list(row) == list(same[0]) for row in same):
+            return list(same[0])
+    other = next(number for number, row in enumerate(rows) if row != rows[0])
+    raise DataError(
+        f"the selector {selector!r} names tokens {list(rows[0])} of pair 0 and {list(rows[other])} of pair "
+        f"{other}; values are replaced at the same tokens of all pairs. Use pairs of one template, or a "
+        "number that counts from the end."
+    )
 
 
 def counted_from_the_end(pairs: PairSet, mediators: Sequence[Mediator | Edge]) -> str:

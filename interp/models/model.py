@@ -24,7 +24,7 @@ from interp.models.finished import conversations_of, with_answers
 from interp.models.generated import Generation, labelled
 from interp.models.generation import Asked, continued, end_tokens
 from interp.models.interventions import Intervention
-from interp.models.positions import Positions
+from interp.models.positions import Positions, in_words
 from interp.models.quantized import Quantization
 from interp.models.readout import Readout
 from interp.models.sampling import Sampling, one_sampling
@@ -348,7 +348,11 @@ class Model:
             grad=grad,
             tokenizer=self.tokenizer,
         )
-        activations = self.recorded(raw.tensors, tokens, raw.positions) if raw.tensors else None
+        activations = (
+            self.recorded(raw.tensors, tokens, raw.positions, asked=in_words(positions))
+            if raw.tensors
+            else None
+        )
         return Run(raw.logits, activations)
 
     def logits(self, prompts: Prompts, *, batch_size: str | int = "auto") -> Float[Tensor, "batch vocab"]:
@@ -446,7 +450,9 @@ class Model:
             warnings=() if exact or batch_size == 1 or len(read) == 1 else _ROUGH,
         )
 
-    def recorded(self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any]) -> Activations:
+    def recorded(
+        self, tensors: Mapping[Site, Tensor], tokens: Tokens, positions: list[Any], *, asked: str = ""
+    ) -> Activations:
         """Label captured tensors with prompts, positions and the model they came from."""
         eager = _EAGER[: any(site.kind == "pattern" for site in tensors)]
         return Activations(
@@ -459,6 +465,7 @@ class Model:
             self.weights,
             self.scheme,
             warnings=(*self.warnings, *tokens.warnings, *eager, *_not_finite(tensors)),
+            asked=asked,
         )
 
 

@@ -16,7 +16,7 @@ from interp.conversations import Selector, parse
 from interp.errors import ConfigError, DataError, counted
 from interp.models.tokens import Tokens
 
-__all__ = ["Batch", "Chosen", "choose", "gatherer", "located"]
+__all__ = ["Batch", "Chosen", "choose", "gatherer", "in_words", "located"]
 
 Positions = Any
 """``"last"``, ``"all"``, a selector, an int, a slice, ints per prompt, or a boolean mask ``[batch pos]``."""
@@ -100,6 +100,11 @@ def located(
     new = [end - length for end, length in zip(limits, tokens.lengths, strict=True)] if limits else ()
     found = positions.resolve(tokens, tokenizer, rows=rows, new=new)
     return [row[0] for row in found] if positions.single else [list(row) for row in found]
+
+
+def in_words(positions: Positions) -> str:
+    """Positions as they were asked for in words; "" for numbers and masks."""
+    return str(positions) if isinstance(positions, str | Selector) else ""
 
 
 def choose(positions: Positions, lengths: Sequence[int], *, limits: Sequence[int] | None = None) -> Chosen:

@@ -90,6 +90,15 @@ class Tokens:
         """Number of tokens per prompt."""
         return tuple(len(ids) for ids in self.token_ids)
 
+    def select(self, rows: Sequence[int]) -> Tokens:
+        """Some of the prompts, in that order; warnings, which name prompts by number, are left out."""
+        columns = {
+            name: tuple(column[row] for row in rows)
+            for name in ("token_ids", "texts", "spans", "offsets")
+            if (column := getattr(self, name))
+        }
+        return replace(self, warnings=(), **columns)
+
     @property
     def input_ids(self) -> Int[Tensor, "batch pos"]:
         """The padded ids."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from interp.conversations.messages import check, transcript
 from interp.errors import DataError
 from interp.paths import objects, text_of
 from interp.tasks.prompts import Labelled
@@ -27,7 +29,9 @@ def read_labelled(path: str | Path) -> Labelled:
 
     Args:
         path: a ``.csv``, ``.tsv`` or ``.jsonl`` file in UTF-8. ``text`` and ``label`` are needed; ``group``
-            names what must not straddle a split; ``split`` is ``train``, ``validation`` or ``test``.
+            names what must not straddle a split; ``split`` is ``train``, ``validation`` or ``test``. In JSON
+            lines ``messages``, a list of ``{"role": ..., "content": ...}``, may stand for ``text``; such
+            conversations need no label where none of the file has one.
 
     Returns:
         The prompts in the order of the file; labels and groups are strings, blanks around them removed.
@@ -37,13 +41,33 @@ def read_labelled(path: str | Path) -> Labelled:
             name; the message names the line.
     """
     path = Path(path)
-    rows = rows_of(path, ("text", "label"))
-    texts = tuple(cell(path, line, row, "text") for line, row in rows)
-    labels = tuple(cell(path, line, row, "label") for line, row in rows)
+    rows = rows_of(path, ())
+    chats = any("messages" in row for _, row in rows)
+    if not chats:
+        _check_columns(path, rows[0][1], ("text", "label"))
+    messages = tuple(_messages(path, line, row) for line, row in rows) if chats else ()
+    texts = tuple(
+        transcript(json.loads(messages[at])) if chats and messages[at] else cell(path, line, row, "text")
+        for at, (line, row) in enumerate(rows)
+    )
+    needed = not chats or any(row.get("label") not in (None, "") for _, row in rows)
+    labels = tuple(cell(path, line, row, "label") if needed else "" for line, row in rows)
     grouped = any(row.get("group") not in (None, "") for _, row in rows)
     groups = tuple(cell(path, line, row, "group") if grouped else f"row-{line}" for line, row in rows)
     splits = tuple(_split(path, line, row) for line, row in rows)
-    return Labelled(path.stem, f"labels of {path.name}", texts, labels, groups, splits, str(path), grouped)
+    told = f"labels of {path.name}" if needed else f"conversations of {path.name}"
+    return Labelled(path.stem, told, texts, labels, groups, splits, str(path), grouped, messages)
+
+
+def _messages(path: Path, line: int, row: Mapping[str, object]) -> str:
+    """The messages of a line as JSON; "" where it has a text instead."""
+    found = row.get("messages")
+    if found is None:
+        return ""
+    if row.get("text") not in (None, ""):
+        raise DataError(f"'{path}' line {line} has both 'text' and 'messages'; keep one of them.")
+    check(found, f"'{path}' line {line}")
+    return json.dumps(found, ensure_ascii=False)
 
 
 def read_questions(path: str | Path) -> list[tuple[str, str]]:
@@ -72,6 +96,7 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[tuple[int, Mapping[str, 
     """
     rows = _parse(path, text_of(path))
     if not rows:
+        columns = columns or ("text", "label")
         words = " and ".join((", ".join(columns[:-1]), columns[-1]))
         raise DataError(f"'{path}' has no rows; it needs at least one line with {words}.")
     _check_columns(path, rows[0][1], columns)

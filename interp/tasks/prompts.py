@@ -94,6 +94,8 @@ class Labelled:
         splits: ``"train"``, ``"validation"``, ``"test"``, or ``""`` where the analysis is to decide.
         source: where it comes from: ``"task"`` or a path as the user gave it.
         grouped: False where no group was given, so that every prompt is a group of its own.
+        messages: of conversations, per prompt its messages as JSON, of which ``texts`` is the transcript; ""
+            for a text. () where no prompt is a conversation.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Labelled:
     splits: tuple[str, ...]
     source: str = "task"
     grouped: bool = True
+    messages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths."""
@@ -125,9 +128,22 @@ class Labelled:
         return f"Labelled({self.name!r}, n={len(self)}, classes={classes}, groups={groups})"
 
     @functools.cached_property
+    def prompts(self) -> tuple[Any, ...]:
+        """What a model is given: each text, or the messages of a conversation."""
+        if not self.messages:
+            return self.texts
+        return tuple(json.loads(m) if m else text for m, text in zip(self.messages, self.texts, strict=True))
+
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """The sha256 of everything that is read (texts, labels, groups, splits)."""
-        rows = [self.texts, self.labels, self.groups, self.splits]
+        """The sha256 of everything that is read (texts, labels, groups, splits, messages)."""
+        rows = [
+            self.texts,
+            self.labels,
+            self.groups,
+            self.splits,
+            *([self.messages] if self.messages else []),
+        ]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -150,13 +166,15 @@ class Labelled:
             for column in (self.texts, self.labels, self.groups, self.splits)
         )
         texts, labels, groups, splits = columns
-        return Labelled(self.name, self.description, texts, labels, groups, splits, self.source, self.grouped)
+        messages = tuple(self.messages[row] for row in rows) if self.messages else ()
+        return replace(self, texts=texts, labels=labels, groups=groups, splits=splits, messages=messages)
 
     def redacted(self) -> Labelled:
         """The same with each prompt replaced by the sha256 of its text; its fingerprint is another."""
         texts = tuple(text_sha256(text) for text in self.texts)
         known = dict(zip(self.texts, texts, strict=True))  # a prompt may be its own group
-        return replace(self, texts=texts, groups=tuple(known.get(group, group) for group in self.groups))
+        groups = tuple(known.get(group, group) for group in self.groups)
+        return replace(self, texts=texts, groups=groups, messages=())
 
     def limit(self, n: int, *, seed: int = 0) -> Labelled:
         """Keep at most ``n`` prompts, drawn at random and left in order."""

@@ -43,6 +43,19 @@ def test_its_chat_is_that_of_transformers(smollm2: Model) -> None:
     assert smollm2.generate([text], max_new_tokens=12).texts[0].startswith("The capital of Japan is Tokyo.")
 
 
+def test_spans_and_selectors_of_a_conversation(smollm2: Model) -> None:
+    chat = [*CHAT, {"role": "assistant", "content": "It is Tokyo. <|im_start|>user\nTokyo!"}]
+    assert smollm2.tokenizer is not None
+    tokens = smollm2.tokenize([CHAT, chat])
+    for ids, messages in zip(tokens.token_ids, (CHAT, chat), strict=True):
+        told = smollm2.tokenizer.apply_chat_template(messages, add_generation_prompt=messages is CHAT)
+        assert list(ids) == list(told["input_ids"])
+    acts = smollm2.capture(chat, "resid_post.14", "answer")
+    spelled = smollm2.tokenizer.decode([tokens.token_ids[1][at] for at in acts.positions[0]])
+    assert spelled == chat[-1]["content"]
+    assert smollm2.capture(chat, "resid_post.14", 'text:"Tokyo"#2').positions == ((acts.positions[0][-2],),)
+
+
 def test_what_is_captured_is_what_plain_hooks_see(smollm2: Model) -> None:
     seen: dict[str, torch.Tensor] = {}
     hooks = []

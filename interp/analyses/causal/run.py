@@ -98,7 +98,9 @@ def causal_use(
     words, note = _words(model, subject, plain)
     subject = paired(subject, words, seed)
     site = f"resid_post.{subject.layer}"
-    current = model.capture(tokens, site, subject.position, device="cpu", dtype=torch.float32)[site]
+    read = model.capture(tokens, site, subject.position, device="cpu", dtype=torch.float32)
+    current = read[site].flatten(0, -2)
+    places = [at if isinstance(at, int) else at[0] for at in read.positions]
     aims = (coefficients, _rows(subject.names, subject.labels), _rows(subject.names, subject.other_labels))
     mean = training_mean(model, found)
     own = directions_of(*aims)
@@ -106,7 +108,7 @@ def causal_use(
         model,
         tokens,
         Site("resid_post", subject.layer),
-        subject.position,
+        places,
         States(current, current[list(subject.others)], mean, towards(*aims)),
         own,
         drawn(draws, own.rank, model.d_model, seed=seed),
@@ -195,7 +197,7 @@ class Job:
         model: what is run.
         tokens: the prompts.
         site: whose states are changed.
-        position: at which token of each prompt.
+        places: per prompt the token.
         states: what is changed.
         own: the probe's directions.
         others: the random ones.
@@ -208,7 +210,7 @@ class Job:
     model: Model
     tokens: Tokens
     site: Site
-    position: str | int
+    places: Sequence[int]
     states: States
     own: Directions
     others: Sequence[Directions]
@@ -232,7 +234,7 @@ class Job:
         """Run every prompt once per arm, its state replaced, and give the change of the output."""
         arms, n = states.shape[:2]
         prompts = [list(ids) for ids in self.tokens.token_ids] * arms
-        edit = Intervention(self.site, states.flatten(0, 1), self.position)
+        edit = Intervention(self.site, states.flatten(0, 1), [*self.places] * arms)
         logits = self.model.run(prompts, interventions=[edit], batch_size=self.batch_size).logits
         assert logits is not None
         change = self.measure.change(logits.float(), torch.arange(n).repeat(arms))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,7 +30,7 @@ class Subject:
     """The prompts that a probe was tested on, and how to read it.
 
     Attributes:
-        texts: the prompts.
+        texts: the prompts: texts, or messages of conversations.
         labels: what the probe should read from each.
         groups: over which intervals are drawn.
         kinds: prompts are compared with others of their kind, where there are any.
@@ -40,7 +41,7 @@ class Subject:
         others: for each prompt the number of the one that it is compared with; empty before that is drawn.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[Any, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -76,7 +77,7 @@ def subject_of(found: Probed) -> Subject:
     if isinstance(found, ProbeResult):
         rows, data = found.split.test.tolist(), found.data
         texts, labels, groups = (
-            tuple(column[row] for row in rows) for column in (data.texts, data.labels, data.groups)
+            tuple(column[row] for row in rows) for column in (data.prompts, data.labels, data.groups)
         )
         names = tuple(sorted({data.labels[row] for row in found.split.train.tolist()}))
         probe = found.probes[found.layer]
@@ -105,8 +106,9 @@ def training_mean(model: Model, found: Probed) -> Float[Tensor, " d_model"]:
     rows = found.split.train.tolist()
     chosen = random.Random(f"mean:{found.seed}").sample(rows, min(TRAINING, len(rows)))
     site = f"resid_post.{found.layer}"
-    texts = [found.data.texts[row] for row in chosen]
-    return model.capture(texts, site, found.position, device="cpu", dtype=torch.float32)[site].mean(dim=0)
+    prompts = [found.data.prompts[row] for row in chosen]
+    acts = model.capture(prompts, site, found.position, device="cpu", dtype=torch.float32)
+    return acts[site].flatten(0, -2).mean(dim=0)
 
 
 def _scaled(probe: HyperdimensionalProbe) -> Tensor:

@@ -74,7 +74,8 @@ def probe(
         layers: which blocks' ``resid_post``, in the layer grammar (``20``, ``8-24:4``, ``50%``, ``all``). Of
             several, one is chosen on the validation split.
         kind: a key of :data:`probes.PROBES`.
-        position: "last", or the index of a token that every prompt has; with ``pooling`` any positions that
+        position: "last", the index of a token that every prompt has, or a selector of one token of each
+            (``interp.conversations.selectors``), such as "answer[-1]"; with ``pooling`` any positions that
             ``Model.capture`` takes.
         pooling: how the scores of several tokens become one, a name of :data:`probes.pooling.POOLINGS`.
         seed: of the split, the shuffling, inner folds and the intervals.
@@ -113,7 +114,7 @@ def probe(
     job = Job(data, split, kind, position, seed, leakage, notes, pooling)
     if reference is not None:
         check_reference(reference, model, job, chosen)
-    tokens = model.tokenize(list(data.texts))
+    tokens = model.tokenize(list(data.prompts))
     first = "embed" if "embedding" in controls else ""
     acts = captured(
         model, tokens, data, chosen, position, batch_size, progress, first=first, several=bool(pooling)
@@ -384,14 +385,29 @@ def captured(
         dtype=torch.float32,
         progress=progress,
     )
-    if not acts.single and not several:
-        raise ConfigError(
-            f"position {position!r} asked; a probe reads one token, 'last' or an index such as 0 or -2; "
-            "of several give a pooling too, such as mean or max."
-        )
+    acts = acts if several else one_token(acts, position)
     for site, tensor in acts.items():
         _check_finite(tensor, site, data, model)
     return acts
+
+
+def one_token(acts: Activations, position: str | int) -> Activations:
+    """States of one token of each prompt, without an axis for positions.
+
+    Raises:
+        ConfigError: the position names several tokens of a prompt.
+    """
+    if acts.single:
+        return acts
+    several = next((row for row, places in enumerate(acts.positions) if len(places) != 1), None)
+    if several is not None:
+        raise ConfigError(
+            f"position {position!r} names {counted(len(acts.positions[several]), 'token')} of prompt "
+            f"{several}; a probe reads one token: 'last', an index such as 0 or -2, or one of a selector's "
+            "such as answer[-1]; of several give a pooling too, such as mean or max."
+        )
+    tensors = {site: tensor[:, 0] for site, tensor in acts.items()}
+    return replace(acts, tensors=tensors, positions=[row[0] for row in acts.positions])
 
 
 def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model) -> None:

@@ -236,7 +236,7 @@ def test_flags_and_defaults_are_those_of_the_first_version(name: str) -> None:
             assert isinstance(new, click.Argument)
             continue
         assert isinstance(new, click.Option)
-        assert set(old["names"]) == {*new.opts, *new.secondary_opts}
+        assert set(old["names"]) <= {*new.opts, *new.secondary_opts}
         assert (new.is_flag, new.multiple) == (old["switch"], old["many"])
         assert new.help
         if key in defaults:

@@ -76,7 +76,7 @@ def test_spans_are_what_the_template_writes_whatever_the_texts_say(
             if name == "thinking":
                 message["content"] = message["content"].replace("</think>", "<end>")
     found = render(messages, tokenizer)
-    told = tokenizer.apply_chat_template(messages, add_generation_prompt=ends != "assistant")
+    told: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=ends != "assistant")
     assert list(found.ids) == list(told["input_ids"])
     check(found, TEMPLATES[name][1](messages))
 
@@ -134,7 +134,7 @@ def test_a_tool_call_is_a_span_from_its_name_to_its_last_argument() -> None:
     ]
     tokenizer = chat_tokenizer("tools")
     found = render(messages, tokenizer, tools=tools)
-    told = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True)
+    told: Any = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True)
     assert list(found.ids) == list(told["input_ids"])
     texts = written(found)
     call = 'weather", "arguments": {"city": "the \\"big\\" one", "days": 3'
@@ -154,7 +154,8 @@ def test_the_ways_to_end_are_those_of_transformers() -> None:
     }
     for way, flags in wanted.items():
         found: Any = render(messages, tokenizer, continue_=way)  # type: ignore[arg-type]
-        assert list(found.ids) == list(tokenizer.apply_chat_template(messages, **flags)["input_ids"])
+        told: Any = tokenizer.apply_chat_template(messages, **flags)
+        assert list(found.ids) == list(told["input_ids"])
     open_ = render(messages, tokenizer, continue_="message")
     assert open_.text.endswith("It is") and open_.spans[-1].kind == "content"
 
