@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from interp.conversations.messages import Leaf, check, leaves
 from interp.conversations.offsets import encoded
@@ -16,9 +16,8 @@ from interp.conversations.placed import Keys, Placed, Render, Unplaced, place
 from interp.conversations.spans import Kind, Piece, Span, spans_of
 from interp.errors import ConfigError, DataError
 
-__all__ = ["CONTINUE", "Continue", "Rendered", "render"]
+__all__ = ["CONTINUE", "Rendered", "render"]
 
-Continue = Literal["auto", "answer", "message", "open", "none"]
 CONTINUE: tuple[str, ...] = ("auto", "answer", "message", "open", "none")
 ENDINGS = {"answer": {"add_generation_prompt": True}, "message": {"continue_final_message": True}}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -48,7 +47,7 @@ def render(
     tokenizer: Any,
     *,
     tools: Sequence[Any] | None = None,
-    continue_: Continue = "auto",
+    continue_: str = "auto",
     options: Mapping[str, Any] = NOTHING,
     name: str = "the conversation",
 ) -> Rendered:

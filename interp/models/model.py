@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.activations import Activations
-from interp.conversations.rendering import NOTHING, Continue
+from interp.conversations.rendering import NOTHING
 from interp.errors import SiteError, counted
 from interp.models import fingerprints, forward
 from interp.models.architecture import Architecture
@@ -200,7 +200,7 @@ class Model:
         padding_side: str = "right",
         add_bos: str | bool = "auto",
         tools: Sequence[Any] | None = None,
-        continue_: Continue = "auto",
+        continue_: str = "auto",
         options: Mapping[str, Any] = NOTHING,
     ) -> Tokens:
         """Turn prompts into the exact ids the model will see.

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from interp.conversations import Rendered, Span, render
 from interp.conversations.messages import is_conversation
-from interp.conversations.rendering import NOTHING, Continue
+from interp.conversations.rendering import NOTHING
 from interp.errors import ConfigError, DataError, counted
 
 __all__ = [
@@ -144,7 +144,7 @@ def tokenize(
     padding_side: str = "right",
     add_bos: str | bool = "auto",
     tools: Sequence[Any] | None = None,
-    continue_: Continue = "auto",
+    continue_: str = "auto",
     options: Mapping[str, Any] = NOTHING,
 ) -> Tokens:
     """Turn prompts into exact token ids.
@@ -288,7 +288,7 @@ def _rendered(
     items: Sequence[Any],
     tokenizer: PreTrainedTokenizerBase | None,
     tools: Sequence[Any] | None,
-    continue_: Continue,
+    continue_: str,
     options: Mapping[str, Any],
     warnings: list[str],
 ) -> dict[int, Rendered]:

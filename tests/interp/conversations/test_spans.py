@@ -153,7 +153,7 @@ def test_the_ways_to_end_are_those_of_transformers() -> None:
         "auto": {},
     }
     for way, flags in wanted.items():
-        found: Any = render(messages, tokenizer, continue_=way)  # type: ignore[arg-type]
+        found: Any = render(messages, tokenizer, continue_=way)
         told: Any = tokenizer.apply_chat_template(messages, **flags)
         assert list(found.ids) == list(told["input_ids"])
     open_ = render(messages, tokenizer, continue_="message")
@@ -228,8 +228,10 @@ def test_what_cannot_be_rendered_is_refused_with_the_remedy(
 
 
 def test_an_unknown_ending_is_refused() -> None:
-    with pytest.raises(ConfigError, match="continue_ 'maybe' asked; use 'auto', 'answer', 'message', 'none'"):
-        render(USER, chat_tokenizer("chatml"), continue_="maybe")  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match="continue_ 'maybe' asked; use 'auto', 'answer', 'message', 'open', 'none'"
+    ):
+        render(USER, chat_tokenizer("chatml"), continue_="maybe")
 
 
 def test_a_token_over_a_border_belongs_to_the_message() -> None:

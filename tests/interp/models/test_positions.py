@@ -65,7 +65,6 @@ def test_a_mask_and_its_positions_write_the_same(llama: Model) -> None:
         [[0, True], [1, 3]],
         [[0.0, 1.0], [1.0, 2.0]],
         [],
-        "first",
         None,
         {0},
         [[[0]]],

@@ -120,7 +120,7 @@ def test_what_holds_for_many_prompts_is_said_of_a_few() -> None:
         ([[5], [64]], r"prompt 1 holds token id 64, but 'm' has ids 0..63"),
         ([[-1]], "prompt 0 holds token id -1"),
         ([list(range(4, 15))], "prompt 0 has 11 tokens, but 'm' reads at most 10. Shorten it by 1 token"),
-        ([3.5], "prompt 0 is a float; give a text or a list of token ids"),
+        ([3.5], "prompt 0 is a float; give a text, a list of messages or of token ids"),
         ([["w01"]], "prompt 0 is a list; give a text"),
         ({"input_ids": [[5, 6, 7]], "attention_mask": [[1, 0, 1]]}, "prompt 0: its attention_mask has holes"),
         ({"input_ids": [[5, 6, 7, 8, 9]], "attention_mask": [[1, 0, 0, 0, 1]]}, "has holes"),
