@@ -18,7 +18,7 @@ import pytest
 
 import interp
 import probes
-from interp import mediation, quantization, tasks
+from interp import mediation, quantization, steering, tasks
 from interp.errors import InterpError
 from probes import controls, evaluation, hyperdimensional, statistics, sweeps
 from probes.vsa import MAP, Codebook, structures
@@ -30,6 +30,7 @@ PACKAGES = (
     "interp.tasks",
     "interp.mediation",
     "interp.quantization",
+    "interp.steering",
     "interp.analyses",
     "probes",
     "probes.controls",
@@ -59,6 +60,22 @@ def given() -> SimpleNamespace:
 @cache
 def effects() -> mediation.Effects:
     return mediation.exhaustive(given().model, given().pairs, "head.*")
+
+
+@cache
+def direction(site: str = "resid_post.1") -> steering.Vector:
+    g = given()
+    sides = (
+        [text for text, y in zip(g.data.texts, g.y, strict=True) if y == name] for name in sorted(set(g.y))
+    )
+    up, down = (side[:20] for side in sides)
+    return steering.fit(g.model, up, down, site)
+
+
+@cache
+def evaluation_of_direction() -> steering.SteeringResult:
+    score = steering.LogOdds(tuple(given().data.texts[-6:]), ("is",), ("are",))
+    return steering.evaluate(given().model, direction(), score)
 
 
 def halves(g: SimpleNamespace) -> tuple[Any, Any]:
@@ -191,13 +208,28 @@ PROBES: Calls = {
     "probes.statistics.permutation_p": lambda g: statistics.permutation_p(3.0, [1.0, 2.0]),
     "probes.sweeps.sweep": lambda g: sweeps.sweep(g.states.tensors, g.right.astype(float)),
 }
+STEERING: Calls = {
+    "ablations": lambda g: steering.ablations(g.model, direction()),
+    "evaluate": lambda g: evaluation_of_direction(),
+    "fit": lambda g: direction(),
+    "read_control_vector": lambda g: steering.read_control_vector("no such file.gguf", g.model),
+    "read_pairs": lambda g: steering.read_pairs("no such file.csv"),
+    "side_by_side": lambda g: steering.side_by_side(g.model, direction(), g.data.texts[0]),
+    "with_evaluation": lambda g: steering.with_evaluation(direction(), evaluation_of_direction()),
+    "without": lambda g: steering.without(g.model, direction()),
+    "write_control_vector": lambda g: steering.write_control_vector(direction("embed"), "v.gguf"),
+}
 CALLS: Calls = {
     **INTERP,
+    **{f"interp.steering.{name}": call for name, call in STEERING.items()},
     **{f"interp.mediation.{name}": call for name, call in MEDIATION.items()},
     **ANALYSES,
     **PROBES,
 }
 REFUSED = {
+    "interp.steering.read_control_vector": "no such file.gguf",
+    "interp.steering.read_pairs": "no such file.csv",
+    "interp.steering.write_control_vector": "has no place for 'embed'",
     "interp.tasks.read_facts": "no such file.csv",
     "interp.tasks.read_labelled": "no such file.csv",
     "probes.load": "no such folder",

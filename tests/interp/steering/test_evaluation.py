@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,30 @@ def test_a_concept_is_the_gradient_of_its_score_as_a_translator_reads_it() -> No
     (slope,) = torch.autograd.grad(scores[0, 0] - scores[0, 1], state)
     torch.testing.assert_close(vector.direction.double(), slope[0] / slope.norm(), atol=1e-5, rtol=0)
     assert vector.unit == pytest.approx(0.1 * float(states.norm(dim=1).mean()), rel=1e-5)
+
+
+TEMPLATE = (
+    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
+    "{% if add_generation_prompt %}<s> assistant {% endif %}"
+)
+
+
+def test_of_a_conversation_the_assistants_last_message_is_measured() -> None:
+    """By plain transformers: the tokens of the content alone, after whatever the template writes."""
+    words = copy.deepcopy(tokenizer())
+    words.chat_template = TEMPLATE
+    model = interp.load(build("llama"), tokenizer=words)
+
+    def said(content: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "w10 w11"}, {"role": "assistant", "content": content}]
+
+    found = Texts((said("w20 w21 w22"),), (said("w30 w31"),)).values(model, (), instruction="w40")
+    means = []
+    for content in ("w20 w21 w22", "w30 w31"):
+        text = f"<s> system w40 </s> <s> user w10 w11 </s> <s> assistant {content}"
+        ids = words(text, return_tensors="pt").input_ids
+        with torch.no_grad():
+            logs = model.hf(ids).logits[0].double().log_softmax(-1)
+        n = len(content.split())
+        means.append(float(logs[-n - 1 : -1].gather(1, ids[0, -n:, None]).mean()))
+    assert found[0] == pytest.approx(means[0] - means[1], abs=1e-5)
