@@ -87,7 +87,8 @@ class Job:
         besides: size -> seconds of all else, roughly: fits, for example.
         shown: size -> the size in words: ``800 prompts``.
         settings: size -> the settings that stand for it.
-        otherwise: where even the least does not fit: what is done instead, in words, and what that takes.
+        otherwise: where even the least does not fit: what is done instead, in words, as settings, and what
+            that takes.
     """
 
     whole: int
@@ -97,7 +98,7 @@ class Job:
     shown: Callable[[int], str]
     besides: Callable[[int], float] = lambda n: 0.0
     settings: Callable[[int], Mapping[str, Any]] = lambda n: {"limit": n}
-    otherwise: Callable[[], tuple[str, Job]] | None = None
+    otherwise: Callable[[], tuple[str, Mapping[str, Any], Job]] | None = None
 
     def seconds(self, n: int, each: float) -> float:
         """The time that a size takes, with ``each`` seconds for a pass."""

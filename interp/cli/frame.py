@@ -134,9 +134,10 @@ class Work:
         left = max(budget - session.elapsed - CHECKS * each, budget / 4)
         chosen = choose_size(found, each, left)
         if chosen.seconds > budget and found.otherwise is not None:
-            instead, other = found.otherwise()
-            session.note(f"{found.shown(chosen.n)} would take about {in_words(chosen.seconds)}: {instead}")
-            found, chosen = other, choose_size(other, each, left)
+            words, instead, other = found.otherwise()
+            session.note(f"{found.shown(chosen.n)} would take about {in_words(chosen.seconds)}: {words}")
+            settings, found = session.settle(settings, **instead), other
+            chosen = choose_size(found, each, left)
         whole, takes = found.shown(found.whole), in_words(chosen.whole_seconds)
         if chosen.n == found.whole:
             session.note(f"{whole}: about {takes}")

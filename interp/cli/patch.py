@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +31,7 @@ EXAMPLES = (
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
 LEAST, SURE = 8, 0.05
-QUICK = "attribution"
+EXACT, QUICK = "exhaustive", "attribution"
 CIRCUIT = 40
 """Passes of each pair for a circuit (sizes, random ones, cuts), for the unpatched prompts and for checks."""
 
@@ -63,11 +63,12 @@ class PatchSettings(PromptSettings):
     mediators: tuple[str, ...] = flag(
         ("head.*",), "What is replaced (`interp ls mediators`).", metavar="SITES"
     )
-    search: str = flag(
-        "exhaustive",
+    search: str | None = flag(
+        None,
         "How effects are found (`interp ls searches`).",
         metavar="NAME",
         allowed=_table("SEARCHES"),
+        shown=f"{EXACT}, or {QUICK} where that fits --budget and the first does not",
     )
     task: str | None = flag(
         None, "A bundled task of pairs (`interp ls pairs`).", metavar="NAME", shown=DEFAULT_TASK
@@ -118,8 +119,9 @@ class PatchSettings(PromptSettings):
 
     def measured(self) -> dict[str, Any]:
         """The arguments of a search that are settings of this command."""
-        names = ("search", "metric", "replacement", "directions", "seed")
-        return {**{name: getattr(self, name) for name in names}, "positions": self.positions()}
+        names = ("metric", "replacement", "directions", "seed")
+        plain = {name: getattr(self, name) for name in names}
+        return {**plain, "search": self.search or EXACT, "positions": self.positions()}
 
 
 def plan(work: Work, settings: PatchSettings) -> Outcome:
@@ -158,11 +160,10 @@ def _sized(work: Work, settings: PatchSettings) -> PatchSettings:
     return work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
 
 
-def _quicker(work: Work, settings: PatchSettings) -> tuple[str, Job]:
+def _quicker(work: Work, settings: PatchSettings) -> tuple[str, Mapping[str, Any], Job]:
     """The same by gradients, for mediators that are too many to be replaced one by one."""
-    job = _job(work, replace(settings, search=QUICK))
-    words = f"--search {QUICK} estimates all, and verifies the largest (--search exhaustive for each one)"
-    return words, replace(job, settings=lambda n: {"limit": n, "search": QUICK})
+    words = f"--search {QUICK} estimates all, and verifies the largest (--search {EXACT} for each one)"
+    return words, {"search": QUICK}, _job(work, replace(settings, search=QUICK))
 
 
 def _job(work: Work, settings: PatchSettings) -> Job:
@@ -170,10 +171,7 @@ def _job(work: Work, settings: PatchSettings) -> Job:
     from interp.mediation import METRICS
     from interp.mediation import plan as planned
 
-    resolved = work.session.resolved
-    free = resolved is not None and resolved.origins["search"] == "default"
-    free = free and settings.search != QUICK and METRICS[settings.metric].differentiable
-
+    free = settings.search is None and METRICS[settings.metric].differentiable
     pairs = _pairs(settings, work.model)
     forecast = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())
     every = len(pairs.ranking) + (0 if pairs.held_out is None else len(pairs.held_out))

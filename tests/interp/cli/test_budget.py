@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,44 @@ def test_what_every_command_takes_grows_with_its_size() -> None:
     assert (jobs["patch"].whole, jobs["label"].shown(5)) == (32, "5 prompts")
     assert jobs["compare"].settings(50) == {"items": ("behaviour=100", "patch=16")}
     assert jobs["compare"].settings(1) == {"items": ("behaviour=60", "patch=8")}
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_is_done_instead_of_too_much_stays_chosen(
+    slow: list[int], monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    """A job that never fits says what else to do; its settings hold whether the whole of that fits or not."""
+    from interp.cli import patch
+    from interp.cli.frame import Work
+    from interp.cli.session import Session
+
+    monkeypatch.setattr("interp.cli.frame.pass_seconds", lambda *_: 1.0)
+    settings = patch.PatchSettings(budget="2m")
+    work = Work(Session(["--quiet"]), settings)
+    work.__dict__["model"] = None
+    instead = job(100, 8, 0.1 if fits else 10.0, 0.0)
+    endless = replace(
+        job(100, 8, 1e6, 0.0), otherwise=lambda: ("another", {"search": "attribution"}, instead)
+    )
+    found = work.sized(settings, lambda: endless)
+    assert (found.search, found.full) == ("attribution", fits)
+    assert found.limit is None if fits else 8 <= found.limit <= 12
+
+
+def test_only_a_search_that_nobody_named_is_exchanged() -> None:
+    from interp.cli import patch
+    from interp.cli.frame import Work
+    from interp.cli.session import Session
+
+    def made(**asked: Any) -> Job:
+        settings = patch.PatchSettings(task="ioi", mediators=("edge.*",), **asked)
+        work = Work(Session(["--quiet"]), settings)
+        work.__dict__["model"] = demo()
+        return patch._job(work, settings)
+
+    free = made()
+    assert free.otherwise is not None
+    _, changed, other = free.otherwise()
+    assert changed == {"search": "attribution"} and other.otherwise is None
+    assert other.seconds(8, 0.1) < free.seconds(8, 0.1) / 50
+    assert made(search="exhaustive").otherwise is None

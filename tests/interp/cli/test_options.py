@@ -220,7 +220,7 @@ NEW = {
     "pooling", "positions", "reader", "replace", "statements",
 }  # fmt: skip
 """Flags that later versions brought."""
-CHANGED = {("probe", "kind"), ("probe", "controls")}
+CHANGED = {("probe", "kind"), ("probe", "controls"), ("patch", "search")}
 """Defaults that were words which meant something else when they were typed: now nothing, said in help."""
 
 
