@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "steer": ("steer", "Push a model along a direction, and measure what that does."),
     "patch": ("patch", "Rank parts of a model by their causal effect on the answer."),
     "audit": ("audit", "Say whether a reader reads the model, the prompt, the world, or nothing."),
+    "monitor": ("monitor", "Fit a monitor of conversations, or watch them with it."),
     "compare": ("compare", "Run analyses again at other precisions, and judge what survives."),
     "doctor": ("doctor", "Check the environment and a model; exit 4 when a check fails."),
     "show": ("show", "Print a run."),

@@ -34,6 +34,7 @@ GLOSSARY: dict[str, str] = {
     "excess": "The value less its own model's control. A verdict is on its change, item by item.",
     "fact": "What a prompt asks, such as the capital of France. Prompts of one fact are not independent.",
     "faithfulness": "The share of the behaviour kept when only the circuit is as in the clean run.",
+    "false positive rate": "The share of what should raise no alarm that raises one.",
     "finding": "One number of an analysis, measured item by item, with a control that it has to beat.",
     "floor": "What the best constant prediction scores.",
     "group": (

@@ -7,6 +7,7 @@ __all__ = ["SCHEMAS"]
 SCHEMAS: dict[str, str] = {
     "interp.alignment/2": "interp.mediation.distributed_alignment.result:Alignment",
     "interp.audit/1": "interp.analyses.audit.result:AuditResult",
+    "interp.awareness/1": "interp.analyses.awareness.result:AwarenessResult",
     "interp.capture/2": "interp.store:Stored",
     "interp.causal/2": "interp.analyses.causal.result:CausalUse",
     "interp.certificate/2": "interp.models.certificate:Certificate",
@@ -28,6 +29,7 @@ SCHEMAS: dict[str, str] = {
     "interp.lens-curves/1": "interp.lenses.many_prompts:LensCurves",
     "interp.lens-view/1": "interp.lenses.one_prompt:LensView",
     "interp.lens/2": "interp.mediation.lens:Lens",
+    "interp.monitor/1": "interp.analyses.monitoring.result:MonitorResult",
     "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",
     "interp.readers/1": "interp.analyses.readers.curves:ReaderCurves",
@@ -36,5 +38,6 @@ SCHEMAS: dict[str, str] = {
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
     "interp.text/1": "interp.models.generated:Generation",
     "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
+    "interp.watch/1": "interp.analyses.monitoring.watching:Watched",
 }
 """Schema of a saved result -> ``module:Class``. A rename changes the right side and keeps files readable."""

@@ -10,6 +10,7 @@ from probes.evaluation.detection import (
     average_precision,
     brier,
     expected_calibration_error,
+    platt,
     recall_at_fpr,
 )
 from probes.evaluation.leakage import LEAKS, Audit, Leak, audit
@@ -38,6 +39,7 @@ __all__ = [
     "informed_chance",
     "majority_label",
     "permutation_test",
+    "platt",
     "recall_at_fpr",
     "right",
     "selectivity",

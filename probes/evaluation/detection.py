@@ -21,6 +21,7 @@ __all__ = [
     "average_precision",
     "brier",
     "expected_calibration_error",
+    "platt",
     "recall_at_fpr",
 ]
 
@@ -186,6 +187,32 @@ class Temperature:
     def __call__(self, scores: Float[np.ndarray, "example label"]) -> Float[np.ndarray, "example label"]:
         """The probabilities at the fitted temperature."""
         return special.softmax(scores / self.value, axis=1)
+
+
+def platt(labels: Collection[Any], scores: Collection[Any]) -> tuple[float, float]:
+    """Slope and offset of the logistic function that turns scores into probabilities (Platt 1999).
+
+    Targets are drawn in as he does, so that separated scores do not give a slope without bound.
+
+    Args:
+        labels: 1 or true for positive.
+        scores: higher is likelier positive; of examples that nothing was fitted on.
+
+    Raises:
+        ValueError: as for :func:`auroc`.
+    """
+    table = _table(labels, scores)
+    positive, scale = table[:, 0] == 1, float(table[:, 1].std()) or 1.0
+    counts = positive.sum(), (~positive).sum()
+    target = np.where(positive, (counts[0] + 1) / (counts[0] + 2), 1 / (counts[1] + 2))
+    unit = table[:, 1] / scale
+
+    def loss(parts: np.ndarray) -> float:
+        logits = parts[0] * unit + parts[1]
+        return float((np.logaddexp(0, logits) - target * logits).sum())
+
+    found: Any = optimize.minimize(loss, np.array([1.0, 0.0]), method="BFGS")
+    return float(found.x[0] / scale), float(found.x[1])
 
 
 def _area(table: np.ndarray) -> float:

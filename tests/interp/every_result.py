@@ -203,9 +203,32 @@ def steered() -> Result:
     return steering.side_by_side(demo(), steered_vector(), "the currency of China is", max_new_tokens=3)
 
 
+def monitored() -> Result:
+    """A monitor of a tiny chat model, with three sources."""
+    from tests.interp.analyses.monitored import fitted
+
+    return fitted()
+
+
+def watched() -> Result:
+    """Messages that a monitor scored."""
+    from interp.analyses.monitoring import watch
+    from tests.interp.analyses.monitored import chat, fitted, talks
+
+    return watch(chat(), fitted().monitor, talks(6, seed=9))
+
+
+def aware() -> Result:
+    """Readers of sources that were left out, made up."""
+    from tests.interp.analyses.test_awareness import areas, result
+
+    return result(areas([0.9, 0.8, 0.85, 0.9, 0.7]), {"length": areas([0.5, 0.6, 0.4, 0.5, 0.5])})
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
+    "interp.awareness/1": aware,
     "interp.capture/2": stored,
     "interp.causal/2": lambda: labels().causal,
     "interp.certificate/2": compared_results.certificate,
@@ -226,6 +249,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.interactions/1": interactions,
     "interp.lens-curves/1": lens_curves,
     "interp.lens-view/1": lambda: lenses.view(demo(), "the capital of France is"),
+    "interp.monitor/1": monitored,
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
     "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),
     "interp.translated/1": translated,
@@ -235,6 +259,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.steering/1": steering_evaluated,
     "interp.surgery/1": operated,
     "interp.text/1": written,
+    "interp.watch/1": watched,
 }
 """Schema -> makes a small result of that class."""
 

@@ -1,0 +1,159 @@
+"""Monitors: fitted, saved, and watching; what they refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp.analyses.monitoring import Monitor, fit_monitor, read_talks, watch
+from interp.analyses.monitoring.messages import messages_of
+from interp.analyses.monitoring.sources import WORDLESS, source_folds
+from interp.errors import ArtifactError, ConfigError, DataError, ModelError
+from tests.interp.analyses.monitored import BAD, chat, fitted, talks
+from tests.tiny import build
+
+
+def test_a_planted_word_raises_alarms_at_the_stated_rate() -> None:
+    found = fitted()
+    assert found.areas[0].area > 0.9
+    false, hits = found.rates
+    own = found.monitor.threshold
+    assert own.low <= own.expected <= own.high
+    assert false.low <= own.high
+    assert hits.share > 0.6
+    assert "Told apart" in found.verdict()
+    assert {one.tested for one in found.areas} == {"monitor", *WORDLESS}
+    cells = {(one.taught, one.tested) for one in found.transfer}
+    assert len(cells) == 9  # each source by all others, and by each of the two others
+    assert all(one.area > 0.8 for one in found.transfer)
+
+
+def test_labels_that_mean_nothing_are_not_told_apart() -> None:
+    data = talks(80)
+    mixed = replace(data, labels=tuple(np.random.default_rng(3).permutation(data.labels).tolist()))
+    found = fit_monitor(chat(), mixed, alarm="bad", layers="0", pooling="mean", rate=0.2)
+    assert "Not shown to tell them apart" in found.verdict()
+
+
+def test_a_message_is_scored_by_its_own_tokens_as_torch_says() -> None:
+    model, own, data = chat(), fitted().monitor, talks(6, seed=5)
+    lines = watch(model, own, data).lines
+    assert [line.turn for line in lines] == [1] * 6
+    for line in lines:
+        ids = torch.tensor([model.tokenize([list(data.prompts[line.conversation])]).token_ids[0]])
+        with torch.no_grad():
+            states = model.hf(ids, output_hidden_states=True).hidden_states[1][0].double().numpy()
+        begin = 6 + 3  # "w50 user", four words, "w51 w50 assistant"
+        scores = states[begin : begin + 7] @ own.probe.coef_[0] + own.probe.intercept_[0]
+        assert line.score == pytest.approx(scores.max(), abs=1e-5)
+        assert line.alarm == (line.score > own.threshold.value)
+        assert line.tokens == 7
+
+
+def test_a_saved_monitor_says_the_same(tmp_path: Path) -> None:
+    own, data = fitted().monitor, talks(5, seed=6)
+    again = Monitor.load(own.save(tmp_path / "m"))
+    told: list[Any] = []
+    found = watch(chat(), again, data, on_line=told.append)
+    assert [one.score for one in told] == [one.score for one in watch(chat(), own, data).lines]
+    assert tuple(told) == found.lines
+    assert (again.alarm, again.threshold) == (own.alarm, own.threshold)
+    assert "Monitor" in repr(type(again))
+    assert "threshold" in (tmp_path / "m" / "probe" / "README.md").read_text()
+
+
+def test_tokens_are_divided_by_message() -> None:
+    conversation = [
+        {"role": role, "content": "w01 w02"} for role in ("user", "assistant", "user", "assistant")
+    ]
+    found = messages_of(chat(), [conversation, "w01 w02 w03"], "all")
+    assert list(zip(found.talk, found.turn, found.role, strict=True))[-1] == (1, -1, "")
+    only = messages_of(chat(), [conversation], "role:assistant & content")
+    assert (only.turn, [len(row) for row in only.positions]) == ((1, 3), [2, 2])
+
+
+def test_sources_are_left_out_whole() -> None:
+    positive = np.array([True, True, False, False, True, False] * 2)
+    folds = source_folds(positive, ["a", "a", "b", "b", "c", "d"] * 2)
+    assert [fold.name for fold in folds] == ["a + b", "c + d"]
+    for fold in folds:
+        assert not set(fold.train) & set(fold.test)
+        assert len(fold.train) + len(fold.test) == 12
+    with pytest.raises(DataError, match="'b' has both labels and 'a' has one"):
+        source_folds(np.array([True, True, False]), ["a", "b", "b"])
+    with pytest.raises(DataError, match="takes at least two of each label; found 1 source"):
+        source_folds(np.array([True, False]), ["a", "b"])
+
+
+def wrong() -> dict[str, tuple[type[Exception], str]]:
+    return {
+        "no alarm": (DataError, "the alarm 'worse' asked; .* 2 labels: bad, good. Name one of two"),
+        "one label": (DataError, "has 1 label: good. Name one of two"),
+        "rate": (ConfigError, r"0.001 asked of 20 negatives: it takes at least 999.*\(threshold on 'toys'\)"),
+        "pooling": (ConfigError, "the poolings are: last, mean, max"),
+        "selects nothing": (DataError, "selects no token of prompt 0"),
+        "seen negatives": (DataError, "120 of the texts of 'toys' are in 'toys' too, on which the probe is"),
+        "few groups": (DataError, "too few groups of a label .* give at least 8 groups of each"),
+        "another model": (ModelError, "another fingerprint .* Load that model, or fit a monitor on this one"),
+        "no monitor": (
+            ArtifactError,
+            "holds no monitor .monitor.json is missing.. Give what monitor.save wrote",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", wrong())
+def test_wrong_calls_say_what_to_do(name: str, tmp_path: Path) -> None:
+    kind, message = wrong()[name]
+    data, given = talks(160 if name == "rate" else 120), {"alarm": "bad", "layers": "0"}
+    with pytest.raises(kind, match=message):
+        match name:
+            case "no alarm":
+                fit_monitor(chat(), data, alarm="worse")
+            case "one label":
+                fit_monitor(chat(), data.select(range(0, 40, 2)), alarm="bad")
+            case "rate":
+                fit_monitor(chat(), data, **given, rate=0.001)
+            case "pooling":
+                fit_monitor(chat(), data, **given, pooling="average")
+            case "selects nothing":
+                fit_monitor(chat(), data, **given, positions="role:system")
+            case "seen negatives":
+                fit_monitor(chat(), data, **given, negatives=data)
+            case "few groups":
+                fit_monitor(chat(), replace(data, groups=data.labels), **given)
+            case "another model":
+                watch(interp.load(build("gpt2"), tokenizer=chat().tokenizer), fitted().monitor, data)
+            case _:
+                Monitor.load(tmp_path)
+
+
+def test_files_are_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    messages = [{"role": "user", "content": "w01"}]
+    path.write_text(
+        json.dumps({"messages": messages, "label": "a"}) + "\n" + json.dumps({"text": "b", "label": "c"})
+    )
+    found = read_talks(path)
+    assert (found.labels, found.sources, found.texts) == (("a", "c"), ("chats", "chats"), ("w01", "b"))
+    for line, message in {
+        '{"messages": []}': "has no 'label'",
+        '{"messages": [], "label": "a"}': "line 1 has neither 'messages' nor 'text'; give",
+        "": "holds no conversation; write one object with 'messages' a line",
+    }.items():
+        path.write_text(line)
+        with pytest.raises(DataError, match=message):
+            read_talks(path)
+    with pytest.raises(DataError, match=r"conversations are read from \.jsonl files"):
+        read_talks(tmp_path / "chats.csv")
+
+
+def test_bad_words_are_planted_in_answers_alone() -> None:
+    assert all(not set(BAD) & set(one[0]["content"].split()) for one in talks().prompts)
