@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.cli.frame import Made, Work, command
-from interp.cli.options import RunSettings, SchemeSettings, flag, layers_flag
+from interp.cli.options import COUNT, RunSettings, SchemeSettings, flag, layers_flag
 from interp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["monitor"]
 EXAMPLES = (
     "interp monitor --model smollm2 --data chats.jsonl --alarm deceptive --pooling max --out runs/m",
     "interp monitor --model smollm2 --with runs/m/monitor --data new.jsonl",
+    'interp monitor --model smollm2 --with runs/m/monitor "Can you keep a secret?"',
     "interp monitor --model smollm2 --recipe evaluation-awareness",
 )
 RECIPES = ("evaluation-awareness",)
@@ -42,9 +43,10 @@ class MonitorSettings(RunSettings, SchemeSettings):
     """Fit a monitor on labelled conversations, or watch conversations with one.
 
     Fitting: --data FILE --alarm LABEL. The run's folder monitor/ is what --with takes. Watching prints one
-    JSON line for each message, and then the run.
+    JSON line for each message, or for each token of the answer to a prompt, and then the run.
     """
 
+    prompt: str | None = flag(None, "What the model answers while it is watched.", given="position")
     with_: str | None = flag(None, "A monitor: the folder monitor/ of a run.", metavar="FOLDER")
     data: str | None = flag(
         None, "Conversations, one object with messages (and label, group, source) a line.", metavar="FILE"
@@ -76,6 +78,7 @@ class MonitorSettings(RunSettings, SchemeSettings):
     recipe: str | None = flag(
         None, "A worked recipe: evaluation-awareness.", metavar="NAME", allowed=_recipes
     )
+    tokens: int = flag(64, "How many tokens the answer to a prompt has, at most.", **COUNT)
     steer: bool = flag(False, "Of the recipe: also steer along its direction while the model is asked.")
 
     def check(self) -> None:
@@ -87,11 +90,13 @@ class MonitorSettings(RunSettings, SchemeSettings):
         given = [name for name in ("with_", "recipe") if getattr(self, name)]
         if len(given) == 2:
             raise ConfigError("--with and --recipe exclude each other. Give one.")
-        if self.recipe is None and self.data is None:
+        if self.recipe is None and self.data is None and (self.prompt is None or self.with_ is None):
             raise ConfigError(
                 "nothing to do: fit a monitor with --data FILE --alarm LABEL, watch with --with FOLDER and "
-                "--data FILE, or run --recipe evaluation-awareness."
+                "--data FILE or a prompt, or run --recipe evaluation-awareness."
             )
+        if self.prompt is not None and (self.with_ is None or self.data is not None):
+            raise ConfigError("a prompt is watched with --with FOLDER, and without --data. Leave one out.")
         if self.with_ is None and self.recipe is None and self.alarm is None:
             raise ConfigError("--data needs --alarm, the label that raises an alarm.")
         if self.steer and self.recipe is None:
@@ -113,7 +118,11 @@ def monitor(work: Work, settings: MonitorSettings) -> Made:
 def _talks(path: str, settings: MonitorSettings, *, labelled: bool) -> Talks:
     from interp.analyses.monitoring import read_talks
 
-    found = read_talks(path, labelled=labelled)
+    return _limited(read_talks(path, labelled=labelled), settings)
+
+
+def _limited(found: Talks, settings: MonitorSettings) -> Talks:
+    """So many of them as --limit says, drawn at random and left in order."""
     if settings.limit is None or settings.limit >= len(found):
         return found
     import random
@@ -145,23 +154,29 @@ def _fit(work: Work, settings: MonitorSettings) -> Made:
 
 
 def _watch(work: Work, settings: MonitorSettings) -> Made:
-    from interp.analyses.monitoring import Monitor, watch
+    from interp.analyses.monitoring import Monitor, answer, watch
 
-    assert settings.with_ is not None and settings.data is not None
+    assert settings.with_ is not None
     model, own = work.certified(), Monitor.load(settings.with_)
 
     def told(line: Any) -> None:
         if not settings.json:
             click.echo(json.dumps(line.to_dict(), ensure_ascii=False))
 
-    talks = _talks(settings.data, settings, labelled=False)
-    return Made(watch(model, own, talks, on_line=told, batch_size=settings.batch_size))
+    if settings.data is not None:
+        talks = _talks(settings.data, settings, labelled=False)
+        return Made(watch(model, own, talks, on_line=told, batch_size=settings.batch_size))
+    assert settings.prompt is not None
+    chat = bool(getattr(model.tokenizer, "chat_template", None))
+    prompt = [{"role": "user", "content": settings.prompt}] if chat else settings.prompt
+    return Made(answer(model, own, [prompt], max_new_tokens=settings.tokens, on_line=told))
 
 
 def _recipe(work: Work, settings: MonitorSettings) -> Made:
-    from interp.analyses.awareness import awareness
+    from interp.analyses.awareness import awareness, bundled
 
-    talks = None if settings.data is None else _talks(settings.data, settings, labelled=True)
+    own = settings.data
+    talks = _limited(bundled(), settings) if own is None else _talks(own, settings, labelled=True)
     result = awareness(
         work.certified(),
         talks,

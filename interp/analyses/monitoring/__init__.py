@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
+    from interp.analyses.monitoring.answering import answer as answer
     from interp.analyses.monitoring.fitting import fit_monitor as fit_monitor
     from interp.analyses.monitoring.monitor import Monitor as Monitor
     from interp.analyses.monitoring.result import MonitorResult as MonitorResult

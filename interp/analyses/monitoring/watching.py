@@ -17,7 +17,7 @@ from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About, Number, Result, Table
 
-__all__ = ["Line", "OnLine", "Watched", "watch"]
+__all__ = ["Line", "OnLine", "Watched", "watch", "watched"]
 
 AT_ONCE = 64
 """Conversations whose states are held at a time."""
@@ -174,7 +174,7 @@ def watch(
             lines.append(line)
             if on_line is not None:
                 on_line(line)
-    return _watched(model, monitor, talks.described, lines)
+    return watched(model, monitor, talks.described, lines)
 
 
 def _words(model: Model, ids: Sequence[int]) -> list[str]:
@@ -188,7 +188,7 @@ def _line(monitor: Monitor, states: np.ndarray, words: Sequence[str], place: tup
     return Line(*place, len(own), score, sure, alarm, words[peak] if words else "")
 
 
-def _watched(model: Any, monitor: Monitor, data: Mapping[str, Any], lines: Sequence[Line]) -> Watched:
+def watched(model: Any, monitor: Monitor, data: Mapping[str, Any], lines: Sequence[Line]) -> Watched:
     own = monitor.threshold
     return Watched(
         alarm=monitor.alarm,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import interp
-from interp.analyses.monitoring import Monitor, fit_monitor, read_talks, watch
+from interp.analyses.monitoring import Monitor, answer, fit_monitor, read_talks, watch
 from interp.analyses.monitoring.messages import messages_of
 from interp.analyses.monitoring.sources import WORDLESS, source_folds
 from interp.errors import ArtifactError, ConfigError, DataError, ModelError
@@ -157,3 +157,34 @@ def test_files_are_read_line_by_line(tmp_path: Path) -> None:
 
 def test_bad_words_are_planted_in_answers_alone() -> None:
     assert all(not set(BAD) & set(one[0]["content"].split()) for one in talks().prompts)
+
+
+def test_an_answer_is_scored_while_it_is_written_as_afterwards() -> None:
+    model, own = chat(), fitted().monitor
+    prompts = [[{"role": "user", "content": text}] for text in ("w01 w02 w41", "w07", "w11 w12 w13 w14 w15")]
+    lines: list[Any] = []
+    found = answer(model, own, prompts, max_new_tokens=9, on_line=lines.append)
+    made = model.generate(prompts, max_new_tokens=9)
+    for at, last in enumerate(found.lines):
+        ids = list(made.token_ids[at])
+        kept = [token for token in ids if token not in model.tokenizer.all_special_ids]
+        ours = [line for line in lines if line.conversation == at]
+        assert ours[-1] == last
+        assert [line.tokens for line in ours] == list(range(1, len(kept) + 1))
+        before = list(model.tokenize([prompts[at]], continue_="answer").token_ids[0])
+        with torch.no_grad():
+            states = model.hf(torch.tensor([before + kept]), output_hidden_states=True).hidden_states[1][0]
+        scores = states.double().numpy()[len(before) :] @ own.probe.coef_[0] + own.probe.intercept_[0]
+        assert [line.own for line in ours] == pytest.approx(scores.tolist(), abs=1e-5)
+        assert [line.score for line in ours] == pytest.approx(
+            np.maximum.accumulate(scores).tolist(), abs=1e-5
+        )
+    whole = [(*prompts[at], {"role": "assistant", "content": made.texts[at]}) for at in range(len(prompts))]
+    again = watch(model, own, replace(talks(6).select([0, 1, 2]), prompts=tuple(whole)))
+    assert [one.score for one in again.lines] == pytest.approx([one.score for one in found.lines], abs=1e-5)
+
+
+def test_a_monitor_of_other_tokens_than_the_answer_is_refused() -> None:
+    own = replace(fitted().monitor, positions="role:user & content")
+    with pytest.raises(ConfigError, match="which no token of an answer is; fit one of 'role:assistant"):
+        answer(chat(), own, [[{"role": "user", "content": "w01"}]])
