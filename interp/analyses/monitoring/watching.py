@@ -189,6 +189,7 @@ def _line(monitor: Monitor, states: np.ndarray, words: Sequence[str], place: tup
 
 
 def watched(model: Any, monitor: Monitor, data: Mapping[str, Any], lines: Sequence[Line]) -> Watched:
+    """The lines as a result, with the threshold that made them alarms."""
     own = monitor.threshold
     return Watched(
         alarm=monitor.alarm,
