@@ -65,7 +65,8 @@ def exceptions(estimator: Any) -> dict[str, str]:
 
 def estimators() -> list[Any]:
     made = [PROBES[name].create() for name in (*CLASSES, *NUMBERS)]
-    return [one.set_params(max_epochs=30) if one.kind == "mlp" else one for one in made]
+    quick: dict[str, Any] = {"mlp": {"max_epochs": 30}, "logistic": {"regularisation": (0.01, 1.0)}}
+    return [one.set_params(**quick.get(one.kind, {})) for one in made]
 
 
 def test_every_probe_is_checked_or_named() -> None:

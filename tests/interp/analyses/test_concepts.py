@@ -27,7 +27,7 @@ from probes.evaluation import LEAKS
 from tests.noisy import demo, noisy
 from tests.tiny import build, tiny
 
-SIZES = (1200, 200, 240)
+SIZES = (700, 120, 240)
 RANDOM = next(name for name, row in PROTOCOLS.items() if row.codebook == "random")
 
 
@@ -161,7 +161,7 @@ def test_cells_relations_and_predictions_count_every_test_prompt(found: ConceptR
     assert sorted(row for rows in found.cells.values() for row in rows) == list(range(240))
     assert len(found.items) == sum(one.n for one in found.by_relation.values()) == 240
     whole = found.predictions()
-    assert len(whole) == len(found.prompts) == 1200 + 200 + 240
+    assert len(whole) == len(found.prompts) == sum(SIZES)
     rows = whole[whole["split"] == "test"]
     assert rows["right"].mean() == pytest.approx(found.top1.value)
     assert rows["model_right"].mean() == pytest.approx(found.metrics["model"].value)
@@ -231,7 +231,7 @@ def test_a_layer_is_chosen_on_validation(model: Model) -> None:
 
 def test_bindings_are_read_against_the_informed_chance(model: Model) -> None:
     result = probe_concepts(
-        model, "in-context", layers="20", sizes=(800, 150, 150), controls=["bag-of-tokens", "ordered-slots"]
+        model, "in-context", layers="20", sizes=(500, 100, 150), controls=["bag-of-tokens", "ordered-slots"]
     )
     assert result.top1.value > 0.9
     assert value(result, "chance") == pytest.approx(

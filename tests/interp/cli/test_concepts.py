@@ -20,7 +20,7 @@ NAMES = {"seat": "capital", "money": "currency"}
 
 @pytest.fixture
 def small() -> tuple[str, ...]:
-    return ("--layer", "23", "--limit", "900", "--out", "run")
+    return ("--layer", "23", "--limit", "500", "--out", "run")
 
 
 def test_concepts_are_read_and_a_whole_run_is_left(call: Call, small: tuple[str, ...]) -> None:
@@ -50,7 +50,8 @@ def test_concepts_are_read_and_a_whole_run_is_left(call: Call, small: tuple[str,
 
 
 def test_the_main_job_reads_what_a_logit_lens_cannot(call: Call) -> None:
-    answer = call("probe", "--layer", "20", "--limit", "600", "--out", "run", "--json")
+    few = ("--limit", "450", "--controls", "logit-lens,translator")
+    answer = call("probe", "--layer", "20", *few, "--out", "run", "--json")
     assert answer.code == 0, answer.err
     data = answer.envelope["data"]
     assert data["about"]["data"]["name"] == "bridge"
@@ -161,7 +162,7 @@ def test_several_layers_are_read_without_labels_and_fitted_once(call: Call, litt
     asked = ("decode", "--layers", "20-22:2", "--concepts", "cities.txt", "the capital of France is")
     answer = call(*asked)
     assert answer.code == 0, answer.err
-    assert "fitting translators of 2 layers" in answer.err and "Paris at layer 22" in answer.out
+    assert "fitting translators of 2 layers" in answer.err and "Read: Paris at layer" in answer.out
     again = call(*asked, "--json")
     assert "fitting" not in again.err
     rows = again.envelope["data"]["tables"]["layers"]["rows"]
@@ -179,7 +180,7 @@ def test_reading_without_labels_takes_no_probe_and_two_names(call: Call, little:
 
 
 def test_the_command_makes_the_table(call: Call) -> None:
-    given = ("--readers", "logit,translator-prompts,subject", "--layers", "12,20", "--limit", "400")
+    given = ("--readers", "logit,translator-prompts,subject", "--layers", "12,20", "--limit", "300")
     answer = call("probe", *given, "--out", "run", "--json")
     assert answer.code == 0, answer.err
     assert answer.envelope["data"]["schema"] == "interp.readers/1"
