@@ -25,7 +25,7 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'head.*'",
     "interp patch --mediators 'head.*' --search attribution --task ioi",
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
-    "interp patch --task capitals --mediators 'resid_post.*' --positions 'sentence:-1'",
+    "interp patch --task capitals --mediators 'resid_post.*' --positions '[-3:]'",
     "interp patch --task capitals --mediators 'edge.*' --search attribution",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )

@@ -27,6 +27,7 @@ class Frame:
         keys: placeholders that do not occur in the text.
         answers: whether the text ends with the beginning of an answer.
         bos: the token that begins a sequence, as text; "" for none.
+        eos: the token that ends one, which some templates write behind the last message of all.
     """
 
     messages: Sequence[Any]
@@ -37,6 +38,7 @@ class Frame:
     keys: Keys
     answers: bool
     bos: str
+    eos: str
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,37 @@ def _end(frame: Frame, turn: int) -> tuple[int | None, bool]:
     try:
         written = frame.closed(frame.messages[: turn + 1])
     except Exception:  # a template may refuse fewer messages than it was made for
-        return None, False
+        return _before_header(frame, turn), False
     if turn == len(frame.messages) - 1 and written.startswith(frame.text):
         return len(frame.text), True  # left open
-    if frame.text.startswith(written) and low <= len(written) <= high:
-        return len(written), True
+    for whole in _without_end(frame, written):
+        if frame.text.startswith(whole) and low <= len(whole) <= high:
+            return len(whole), True
     tail = _tail(frame, turn)
     if tail is None or not own:
         return None, tail is None
-    at = own[-1].stop + len(tail)
-    fits = frame.text.startswith(tail, own[-1].stop) and at <= min(
-        (one.start for one in frame.placed if one.start >= own[-1].stop), default=at
-    )
-    return (at, True) if fits else (None, False)
+    behind = min((one.start for one in frame.placed if one.start >= own[-1].stop), default=len(frame.text))
+    for ending in _without_end(frame, tail):
+        if frame.text[own[-1].stop : behind].startswith(ending):
+            return own[-1].stop + len(ending), True
+    return _before_header(frame, turn), False
+
+
+def _before_header(frame: Frame, turn: int) -> int | None:
+    """Where the header of the next message begins, if the template writes it as it does elsewhere."""
+    own = [one.stop for one in frame.placed if one.leaf.turn == turn]
+    following = [one.start for one in frame.placed if one.leaf.turn == turn + 1]
+    if not own or not following or max(own) > min(following):
+        return None
+    header = _made_header(frame, str(frame.messages[turn + 1]["role"]))
+    fits = header and frame.text[max(own) : min(following)].endswith(header)
+    return min(following) - len(header) if fits else None
+
+
+def _without_end(frame: Frame, written: str) -> list[str]:
+    """What was written, and the same without the end of a sequence."""
+    bare = written.removesuffix(frame.eos) if frame.eos else written
+    return list(dict.fromkeys([written, bare]))
 
 
 def _tail(frame: Frame, turn: int) -> str | None:
@@ -153,14 +173,15 @@ def _later_header(frame: Frame, ends: Sequence[_End], role: str) -> str:
 
 def _made_header(frame: Frame, role: str) -> str:
     """The header of a role where it does not come first, from a conversation made up for it."""
-    other = "user" if role == "assistant" else "assistant"
-    for roles in ((role, role), (role, other, role)):
+    other = "user" if role != "user" else "assistant"
+    for roles in ((role, other, role), (other, role), (role, role)):
         made = [{"role": one, "content": frame.keys.of(number)} for number, one in enumerate(roles)]
         try:
             before, whole = frame.closed(made[:-1]), frame.closed(made)
         except Exception:
             continue
         key = frame.keys.of(len(made) - 1)
-        if whole.startswith(before) and key in whole:
-            return whole[len(before) : whole.index(key)]
+        for begun in _without_end(frame, before):
+            if whole.startswith(begun) and key in whole:
+                return whole[len(begun) : whole.index(key)]
     return ""

@@ -8,6 +8,7 @@ the texts (what is left without them must be the real text), for templates that 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,17 +84,14 @@ def place(
             raise first from None
 
 
-def _order(rendered: str, count: int, keys: Keys) -> list[tuple[int, int]]:
+def _order(rendered: str, found: Sequence[Leaf], keys: Keys) -> list[tuple[int, int]]:
     """(place, number) of every key that was written, in order of place."""
     order = []
-    for number in range(count):
-        key = keys.of(number)
-        at = rendered.find(key)
-        if at < 0:
-            continue
-        if rendered.find(key, at + 1) >= 0:
+    for number, leaf in enumerate(found):
+        places = [hit.start() for hit in re.finditer(keys.of(number), rendered)]
+        if len(places) > 1 and leaf.kind != "tool_call":  # results of tools may name the call again
             raise Unplaced("it writes the same text twice")
-        order.append((at, number))
+        order += [(at, number) for at in places]
     return sorted(order)
 
 
@@ -102,7 +100,7 @@ def _instead(
 ) -> list[Placed]:
     rendered = render(replaced(messages, found, keys.of))
     literals, order, end = [], [], 0
-    for at, number in _order(rendered, len(found), keys):
+    for at, number in _order(rendered, found, keys):
         stop = at + len(keys.of(number))
         quoted = rendered[at - 1 : at] == rendered[stop : stop + 1] == '"'
         if quoted and not isinstance(found[number].value, str):
@@ -120,7 +118,7 @@ def _instead(
         form = next(fits, None)
         if form is None:
             raise Unplaced(f"it changes the text of message {leaf.turn}, or what stands around it")
-        if form:
+        if form and leaf not in {one.leaf for one in placed}:
             placed.append(Placed(leaf, at, at + len(form)))
         at += len(form) + len(literal)
     if at != len(text):
@@ -144,7 +142,7 @@ def _inside(
     texts = [leaf for leaf in found if isinstance(leaf.value, str)]
     halves = [_halves(leaf.value) for leaf in texts]
     rendered = render(replaced(messages, texts, lambda n: keys.of(n).join(halves[n])))
-    order = _order(rendered, len(texts), keys)
+    order = _order(rendered, texts, keys)
     bare = rendered
     for _, number in order:
         bare = bare.replace(keys.of(number), "", 1)
@@ -159,7 +157,8 @@ def _inside(
         after = next((one for one in _forms(right) if text.startswith(one, at)), None)
         if before is None or after is None:
             raise Unplaced(f"it changes the text of message {texts[number].turn}")
-        placed.append(Placed(texts[number], at - len(before), at + len(after)))
+        if texts[number] not in {one.leaf for one in placed}:
+            placed.append(Placed(texts[number], at - len(before), at + len(after)))
     return placed
 
 

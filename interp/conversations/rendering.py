@@ -91,8 +91,8 @@ def render(
     keys = Keys.absent_from(text + str(plain))
     found, placed = _placed(plain, text, whole, keys, name)
     closed = partial(_written, tokenizer, settings)
-    bos = str(tokenizer.bos_token or "")
-    frame = Frame(plain, found, placed, text, closed, keys, continue_ == "answer", bos)
+    ends = (str(token or "") for token in (tokenizer.bos_token, tokenizer.eos_token))
+    frame = Frame(plain, found, placed, text, closed, keys, continue_ == "answer", *ends)
     spans = spans_of(_pieces(frame), offsets)
     left_out = sorted({leaf.turn for leaf in found} - {one.leaf.turn for one in placed})
     warnings = [

@@ -243,3 +243,35 @@ def test_a_token_over_a_border_belongs_to_the_message() -> None:
         ("The user. ", "content"),
         ("[/INST]", "template"),
     ]
+
+
+CLOSES = (
+    "{% for m in messages %}<|open|>{{ m.role }}\n{{ m.content }}<|close|>{% endfor %}"
+    "{% if add_generation_prompt %}<|open|>assistant\n{% else %}{{ eos_token }}{% endif %}"
+)
+ASKS = (
+    "{% if messages | length == 1 and messages[0].role == 'system' %}{{ raise_exception('no question') }}"
+    "{% endif %}{% for m in messages %}<|open|>{{ m.role }}\n{{ m.content }}<|close|>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [CLOSES, ASKS])
+def test_a_template_that_ends_or_refuses_fewer_messages_is_told_all_the_same(template: str) -> None:
+    messages = conversation(["Be <|close|> it.", "a", "b"], system=True, ends="assistant")
+    found = written(render(messages, chat_tokenizer(template)))
+    sides = [(one["role"], f"<|open|>{one['role']}\n", one["content"], "<|close|>") for one in messages]
+    pieces = [(role, text) for role, *texts in sides for text in texts]
+    pieces[-1] = ("assistant", "<|close|></s>" if template == CLOSES else "<|close|>")
+    assert [(role, text) for role, _, text in found] == pieces
+
+
+def test_a_call_that_its_result_names_again_is_told() -> None:
+    template = (
+        "{% for m in messages %}<|open|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}"
+        "{% if m.role == 'tool' %} from {{ messages[1].tool_calls[0].function.name }}{% endif %}{% endfor %}"
+    )
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+    found = written(render([*messages, {"role": "tool", "content": "20"}], chat_tokenizer(template)))
+    assert [kind for _, kind, _ in found].count("tool_call") == 1
+    assert ("tool", "content", "20") in found
