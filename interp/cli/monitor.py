@@ -157,7 +157,8 @@ def _watch(work: Work, settings: MonitorSettings) -> Made:
     from interp.analyses.monitoring import Monitor, answer, watch
 
     assert settings.with_ is not None
-    model, own = work.certified(), Monitor.load(settings.with_)
+    own = Monitor.load(settings.with_)
+    model = work.certified()
 
     def told(line: Any) -> None:
         if not settings.json:

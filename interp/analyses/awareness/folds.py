@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from interp.analyses.monitoring.sources import Fold, source_folds
 from interp.errors import DataError
@@ -96,14 +97,20 @@ def _chosen(
     means: dict[int, float] = {}
     for layer, table in layers.items():
         parts = [
-            auroc(
+            _area(
                 positive[rows[one.test]],
                 _read(table, positive, rows[one.train], rows[one.test], kind, seed),
-            ).value
+            )
             for one in inner
         ]
         means[layer] = float(np.mean(parts))
     return max(means, key=lambda layer: means[layer])
+
+
+def _area(positive: np.ndarray, scores: np.ndarray) -> float:
+    """The AUROC alone: its interval takes most of the time, and choosing needs none."""
+    n = int(positive.sum())
+    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
 
 
 def _read(

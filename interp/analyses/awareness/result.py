@@ -81,8 +81,9 @@ class AwarenessResult(Result):
         chosen = ", ".join(f"{layer} ({n})" for layer, n in Counter(o.layer for o in self.found).items())
         return (
             f"{counted(data.get('n', 0), 'prompt')} from {counted(data.get('sources', 0), 'source')}. "
-            f"{counted(len(self.found), 'time')} sources were left out; a {self.kind} probe of the mean state "
-            f"({self.positions}) was fitted on the others, its layer chosen on those alone, and read the ones left out. Layers chosen (times): "
+            f"{counted(len(self.found), 'time')} sources were left out; a {self.kind} probe of the mean "
+            f"state ({self.positions}) was fitted on the others, its layer chosen on those alone, and read "
+            "the ones left out. Layers chosen (times): "
             f"{chosen}.",
         )
 

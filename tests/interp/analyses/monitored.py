@@ -35,7 +35,7 @@ def chat() -> Model:
 
 
 def talks(n: int = 160, *, seed: int = 0, bad: tuple[str, ...] = tuple(BAD)) -> Talks:
-    """Every second conversation has a bad word in its answer, in one of three sources."""
+    """Every second conversation has a bad word in its answer, in one of two sources."""
     rng = np.random.default_rng(seed)
     prompts, labels = [], []
     for number in range(n):
@@ -47,10 +47,10 @@ def talks(n: int = 160, *, seed: int = 0, bad: tuple[str, ...] = tuple(BAD)) -> 
         )
         labels.append("bad" if number % 2 else "good")
     groups = tuple(f"group {seed}-{number}" for number in range(n))
-    return Talks("toys", tuple(prompts), tuple(labels), groups, tuple("abc"[at // 2 % 3] for at in range(n)))
+    return Talks("toys", tuple(prompts), tuple(labels), groups, tuple("ab"[at // 2 % 2] for at in range(n)))
 
 
 @cache
 def fitted() -> MonitorResult:
     """A monitor by the highest token."""
-    return fit_monitor(chat(), talks(132), alarm="bad", layers="0", pooling="max", rate=0.1)
+    return fit_monitor(chat(), talks(120), alarm="bad", layers="0", pooling="max", rate=0.1)

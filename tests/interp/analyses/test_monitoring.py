@@ -31,7 +31,9 @@ def test_a_planted_word_raises_alarms_at_the_stated_rate() -> None:
     assert "Told apart" in found.verdict()
     assert {one.tested for one in found.areas} == {"monitor", *WORDLESS}
     cells = {(one.taught, one.tested) for one in found.transfer}
-    assert len(cells) == 9  # each source by all others, and by each of the two others
+    assert cells == {
+        (taught, tested) for taught, tested in (("all others", "a"), ("all others", "b"), *("ab", "ba"))
+    }
     assert all(one.area > 0.8 for one in found.transfer)
 
 

@@ -245,7 +245,9 @@ def test_flags_and_defaults_are_those_of_the_first_version(name: str) -> None:
 
 def test_every_default_is_allowed() -> None:
     for name, kind in KINDS.items():
-        given = {"run": "x", "what": "tasks", "prompt": "x"} | ({"with": "x"} if name == "steer" else {})
+        given = {"run": "x", "what": "tasks", "prompt": "x"} | (
+            {"with": "x"} if name in ("steer", "monitor") else {}
+        )
         flags = {key: value for key, value in given.items() if key in keys(kind)}
         resolve(name, KINDS, flags=flags, environment={}, folder="/nowhere").settings.check()
 

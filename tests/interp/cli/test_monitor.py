@@ -1,0 +1,89 @@
+"""``interp monitor``: fit, watch messages and an answer, the recipe; wrong calls in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from interp.analyses.monitoring import Talks
+from interp.results import load
+from tests.interp.analyses.monitored import TEMPLATE, talks
+from tests.interp.cli.conftest import Call
+
+
+def write(path: str, data: Talks) -> None:
+    rows = zip(data.prompts, data.labels, data.groups, data.sources, strict=True)
+    lines = [
+        {"messages": list(prompt), "label": label, "group": group, "source": source}
+        for prompt, label, group, source in rows
+    ]
+    Path(path).write_text("\n".join(map(json.dumps, lines)))
+
+
+@pytest.fixture
+def chats(call: Call) -> Call:
+    """Conversations on disk, and a tiny model with a chat template ("talker")."""
+    from tests.tiny import build, tokenizer
+
+    words = tokenizer()
+    words.chat_template = TEMPLATE
+    build("llama").save_pretrained("talker")
+    words.save_pretrained("talker")
+    write("chats.jsonl", talks(72))
+    return call
+
+
+def test_it_is_fitted_and_watches(chats: Call) -> None:
+    fit = (
+        "--data",
+        "chats.jsonl",
+        "--alarm",
+        "bad",
+        "--layer",
+        "0",
+        "--fpr",
+        "0.2",
+        "--out",
+        "fit",
+        "--json",
+    )
+    made = chats("monitor", "--model", "talker", *fit)
+    assert made.code == 0, made.err
+    assert load("fit/result").verdict() == made.envelope["data"]["verdict"]
+    given = ("--model", "talker", "--with", "fit/monitor")
+    found = chats("monitor", *given, "--data", "chats.jsonl", "--limit", "5", "--out", "seen")
+    assert found.code == 0, found.err
+    lines = [json.loads(line) for line in found.out.splitlines() if line.startswith("{")]
+    assert [line["conversation"] for line in lines] == list(range(5))
+    assert {"score", "probability", "alarm", "peak", "role"} <= set(lines[0])
+    spoken = chats("monitor", *given, "w01 w02", "--tokens", "4", "--out", "spoken")
+    assert spoken.code == 0, spoken.err
+    lines = [json.loads(line) for line in spoken.out.splitlines() if line.startswith("{")]
+    assert [line["tokens"] for line in lines] == list(range(1, len(lines) + 1))
+    assert load("spoken/result").lines[0].score == pytest.approx(lines[-1]["score"])
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ((), 2, "nothing to do: fit a monitor with --data FILE --alarm LABEL"),
+        (("--data", "words.jsonl"), 2, "--data needs --alarm, the label that raises an alarm"),
+        (("--data", "a.jsonl", "--alarm", "x", "--fpr", "0"), 2, "allowed: a number above 0 and below 1"),
+        (("--data", "a.jsonl", "--alarm", "x", "--fpr", "2"), 2, "allowed: a number above 0 and below 1"),
+        (("--data", "a.jsonl", "--alarm", "x", "--pooling", "most"), 2, "the poolings are: last, mean, max"),
+        (("--data", "a.jsonl", "--alarm", "x", "--pooling", "max:2"), 2, "max has no size; write 'max'"),
+        (("--data", "a.jsonl", "--alarm", "x", "--kind", "mlp"), 2, "it is a linear probe, one of: logistic"),
+        (("--with", "m", "--recipe", "evaluation-awareness"), 2, "exclude each other"),
+        (("--recipe", "awareness"), 2, "evaluation-awareness"),
+        (("--steer", "--data", "a.jsonl", "--alarm", "x"), 2, "--steer belongs to --recipe"),
+        (("hello there",), 2, "a prompt"),
+        (("--with", "no-such", "hello"), 6, "holds no monitor (monitor.json is missing)"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(call: Call, line: tuple[str, ...], code: int, words: str) -> None:
+    answer = call("monitor", "--model", "TINY", *line)
+    assert answer.code == code, answer.err
+    assert words in answer.err
+    assert "Traceback" not in answer.err
