@@ -158,7 +158,7 @@ def test_ids_alone_are_spelled() -> None:
     ids = tokenizer("Is it \u4f60 or Paris?")["input_ids"]
     given_ids = tokenize([ids], tokenizer)
     (row,) = parse('text:"Paris"').resolve(given_ids, tokenizer)
-    assert tokenizer.decode([ids[at] for at in row]).strip() == "Paris"
+    assert str(tokenizer.decode([ids[at] for at in row])).strip() == "Paris"
 
 
 def test_the_characters_of_what_is_selected_are_kept() -> None:

@@ -126,7 +126,7 @@ def test_thinking_in_the_content_of_a_template_that_knows_none() -> None:
 
 
 def test_a_tool_call_is_a_span_from_its_name_to_its_last_argument() -> None:
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    tools: list[Any] = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
     messages = [
         {"role": "user", "content": "Is it warm? <call>"},
         {"role": "assistant", "content": "", "tool_calls": [CALL]},
