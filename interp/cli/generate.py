@@ -96,11 +96,11 @@ def generate(work: Work, settings: GenerateSettings) -> Made:
         return Made(result, folders=folders)
     settings = work.sized(settings, lambda: _job(settings), own=settings.data is not None)
     data = read_prompts(work, settings)
-    result, folders = _continued(work, settings, list(data.texts))
-    tokens = work.model.tokenize(list(data.texts))
+    prompts = list(data.prompts)
+    result, folders = _continued(work, settings, prompts)
     return Made(
         result,
-        tables={"data.parquet": prompt_table(data, tokens.token_ids, keep_text=settings.text)},
+        tables={"data.parquet": prompt_table(data, _ids(work, prompts), keep_text=settings.text)},
         folders=folders,
         facts={"data": about_data(data)},
     )
@@ -185,12 +185,18 @@ def _print(token: NewToken) -> None:
 def _keys(
     work: Work, settings: GenerateSettings, prompts: Sequence[Any], sites: Sequence[str]
 ) -> dict[str, str]:
-    from interp.models.finished import conversations_of
     from interp.runs import cache_key
 
-    model = work.model
-    ids = model.tokenize(prompts, continue_="open" if conversations_of(prompts) else "auto").token_ids
+    model, ids = work.model, _ids(work, prompts)
     how = repr((settings.tokens, settings.sampling(), settings.max_new_tokens, settings.stop))
     parts = (model.fingerprint, model.tokenizer_fingerprint, ids)
     dtype = str(model.dtype).removeprefix("torch.")
     return {site: cache_key(*parts, site=site, positions=how, dtype=dtype) for site in sites}
+
+
+def _ids(work: Work, prompts: Sequence[Any]) -> Sequence[Sequence[int]]:
+    """The ids that are continued."""
+    from interp.models.finished import conversations_of
+
+    begun = "open" if conversations_of(prompts) else "auto"
+    return work.model.tokenize(prompts, continue_=begun).token_ids

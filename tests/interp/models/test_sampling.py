@@ -82,6 +82,29 @@ def test_draws_follow_the_distribution() -> None:
 
 
 END = 2
+
+
+def test_what_is_sure_stays_under_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near ties at every bound: logits moved by less than half of what may be, in 2,000 draws of each way."""
+    monkeypatch.setattr(sampling, "NEAR", 0.002)
+    generator = torch.Generator().manual_seed(0)
+    logits = (2 * torch.randn(2000, 16, generator=generator, dtype=torch.float64) * 8).round() / 8
+    logits += 0.004 * torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+    reach = 0.45 * 0.002 * logits.abs().amax(-1, keepdim=True)
+    for name, way in WAYS.items():
+        settled = way.choose(logits, range(2000), 0)
+        assert 0.5 < settled.sure.float().mean() < 1, name
+        flips = 0
+        for _ in range(3):
+            moved = logits + reach * (
+                2 * torch.rand(logits.shape, generator=generator, dtype=torch.float64) - 1
+            )
+            other = way.choose(moved, range(2000), 0).tokens != settled.tokens
+            assert not (other & settled.sure).any(), name
+            flips += int(other.sum())
+        assert flips, name
+
+
 LINES = [f"w{10 + number} w{20 + number % 7} w05"[: 3 + 4 * (number % 3)] for number in range(9)]
 
 
