@@ -438,7 +438,9 @@ class Model:
             self._backend, read, asked, tokenizer=self.tokenizer, max_length=self.max_length, dims=self
         )
         states = self.recorded(made.tensors, made.full, made.positions) if made.tensors else None
-        exact = self.quantization is None and self.dtype in (torch.float32, torch.float64)
+        made_by = self.quantization  # what a GGUF file gave is in the model's own modules, as "dense" is
+        dense = made_by is None or made_by.mode == "dense" or self.scheme.startswith("gguf")
+        exact = dense and self.dtype in (torch.float32, torch.float64)
         return labelled(
             made,
             read,

@@ -150,6 +150,14 @@ def test_a_prompt_keeps_its_draws_among_others(llama: Model) -> None:
     assert llama.generate(LINES, max_new_tokens=5, sample=Sampling(seed=6)).token_ids != whole.token_ids
 
 
+def test_low_precision_warns_that_a_batch_can_change_a_draw(llama: Model) -> None:
+    rough = load(build("llama").to(torch.bfloat16), tokenizer=tokenizer(), check=False)
+    given: dict[str, Any] = {"max_new_tokens": 2, "sample": Sampling(seed=1)}
+    said = [" ".join(one.generate(PROMPTS, **given).warnings) for one in (rough, llama)]
+    assert "drawn at low precision" in said[0] and "low precision" not in said[1]
+    assert "low precision" not in " ".join(rough.generate(PROMPTS, **given, batch_size=1).warnings)
+
+
 def test_greedy_is_transformers_own_with_several_end_tokens(llama: Model) -> None:
     hf = build("llama")
     model = load(hf, tokenizer=tokenizer())
