@@ -388,7 +388,7 @@ def _interval(drawn: Float[np.ndarray, " draw"], n_groups: int) -> Interval:
 def _alike(reference: Finding, other: Finding, noise: float) -> str:
     """How many groups would tell, where both models answer alike in all there are."""
     alike = bool(np.array_equal(reference.values, other.values) and _answers(reference))
-    if not alike or reference.floor != other.floor:
+    if not alike or reference.statistic is not None or reference.floor != other.floor:
         return ""
     for n in (int(10 * 1.05**at) for at in range(190)):
         missed = clopper_pearson(0, n).high

@@ -16,7 +16,7 @@ from tests.noisy import demo
 pytestmark = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
 )
-ITEMS = {"recall": 30, "two-hop": 24, "probe": 120, "patch": 8, "geometry": 20, "behaviour": 40}
+ITEMS = {"recall": 20, "two-hop": 16, "probe": 120, "patch": 8, "geometry": 14, "behaviour": 30}
 QUICK: dict[str, dict[str, Any]] = {"patch": {"search": "attribution"}, "recall": {"prompts": 6}}
 HEADLINE = {
     "recall": "accuracy",

@@ -240,3 +240,12 @@ def test_a_statistic_does_not_pass_what_it_cannot_pass() -> None:
 def test_other_items_are_refused() -> None:
     with pytest.raises(DataError, match="measured on other items"):
         judge(finding(BASE), finding(BASE[:10], groups=GROUPS[:10]))
+
+
+def test_a_statistic_of_equal_items_is_no_share_of_right_answers() -> None:
+    """Its items say nothing of how many more would tell: the number may be far above 1."""
+    groups = tuple(f"g{at}" for at in range(12))
+    one = finding(np.zeros(12), groups=groups, statistic=lambda w: 8.5)
+    two = finding(np.zeros(12), groups=groups, statistic=lambda w: float(8.5 + 5 * (w[0] - 1)))
+    found = judge(one, two)
+    assert found.shown and found.verdict == "inconclusive" and found.note == ""
