@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ def examined_once() -> Iterator[None]:
 
     examine = doctor.examine
 
+    @wraps(examine)
     def remembered(model: Any, **given: Any) -> Any:
         if given:
             return examine(model, **given)

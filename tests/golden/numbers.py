@@ -91,9 +91,15 @@ def differences(golden: Mapping[str, Any], found: Mapping[str, Any], *, same_mac
     return [
         f"{name}: {value!r} -> {found.get(name, 'missing')!r}"
         for name, value in golden.items()
-        if (same_machine or not name.endswith(" ~"))
+        if (same_machine or not (name.endswith(" ~") or _of_rounding(name, golden, found)))
         and (name not in found or not _same(name, value, found[name], scales, same_machine))
     ]
+
+
+def _of_rounding(name: str, *sides: Mapping[str, Any]) -> bool:
+    """Whether a margin is the noise floor of its machine, or a finding is held against such a margin."""
+    finding, _, kind = name.rpartition(" / ")
+    return kind in ("delta", "clear") and any(f"{finding} / delta / order ~" in side for side in sides)
 
 
 def moved(golden: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

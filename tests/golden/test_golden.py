@@ -63,6 +63,13 @@ def test_a_number_that_is_gone_is_found():
     assert differences(GOLDEN, found, same_machine=True) == ["pairs / n: 8 -> 'missing'"]
 
 
+def test_what_is_held_against_the_noise_of_a_machine_is_compared_there_alone():
+    own = {"a / clear": "yes", "a / delta": 0.1, "b / clear": "yes", "b / delta": 0.1}
+    other = {"a / clear": "no", "a / delta / order ~": -3, "b / clear": "no", "b / delta": 0.1}
+    assert differences(own, other, same_machine=False) == ["b / clear: 'yes' -> 'no'"]
+    assert len(differences(own, other, same_machine=True)) == 3
+
+
 def test_near_ties_have_no_rank():
     found = Numbers()
     found.ranks("mediator", ["a", "b", "c"], [3.0, 1.0, 1.0 + 1e-6])
