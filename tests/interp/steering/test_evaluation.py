@@ -90,7 +90,7 @@ def test_the_dose_response_is_the_product_at_every_dose(model: Model) -> None:
     vector = read_out(model)
     found = evaluated(model, vector)
     slope = float((row_of_head(model, "w07") - row_of_head(model, "w08")) @ vector.direction.double().numpy())
-    table = found.table("doses").set_index(["arm", "dose"])["change"]
+    table: Any = found.table("doses").set_index(["arm", "dose"])["change"]
     for dose in (0.5, 1.0):
         assert table["vector", dose] == pytest.approx(dose * slope, abs=1e-5)
         assert table["opposite", dose] == pytest.approx(-dose * slope, abs=1e-5)
