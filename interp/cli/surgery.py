@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, RunSettings, SchemeSettings, facts_flag, flag
 from interp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from interp.analyses.surgery.swaps import Role
 
 __all__ = ["surgery"]
 
@@ -102,7 +106,7 @@ def surgery(work: Work, settings: SurgerySettings) -> Made:
         settings.protocol,
         layer=one_layer(model, settings.layer),
         writer=settings.writer,
-        role=settings.role,
+        role=cast("Role | None", settings.role),  # one of _roles()
         n=settings.swaps,
         sizes=settings.shared_out(SHARES),
         world=None if settings.facts is None else read_facts(settings.facts),

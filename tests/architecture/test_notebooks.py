@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     import nbformat
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-REAL = {"5_real_model"}
+REAL = {"5_real_model", "6_conversations"}
 """Those that run SmolLM2: minutes, where its package is installed (make smollm2)."""
 needs_demo = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"

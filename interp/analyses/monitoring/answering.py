@@ -11,6 +11,7 @@ import numpy as np
 from interp.analyses.monitoring.monitor import Monitor
 from interp.analyses.monitoring.watching import Line, OnLine, Watched, watched
 from interp.conversations import parse
+from interp.conversations.messages import is_conversation
 from interp.errors import ConfigError
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
@@ -76,7 +77,7 @@ def answer(
     Args:
         model: that the monitor was fitted on.
         monitor: it; its selector must take the assistant's tokens.
-        prompts: conversations or texts to answer.
+        prompts: conversations or texts to answer, or one of them.
         max_new_tokens: of each answer, at most.
         sample: how tokens are drawn; the likeliest where left out.
         on_line: told of every token as soon as it is scored.
@@ -88,7 +89,8 @@ def answer(
     """
     model = as_model(model)
     monitor.check(model)
-    given = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+    several = [prompts] if isinstance(prompts, str) or is_conversation(prompts) else prompts
+    given = [prompt if isinstance(prompt, str) else list(prompt) for prompt in several]
     _check_reads(model, monitor, given)
     heard: dict[int, _Heard] = {}
     newest: dict[int, str] = {}

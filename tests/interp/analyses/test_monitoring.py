@@ -186,6 +186,16 @@ def test_an_answer_is_scored_while_it_is_written_as_afterwards() -> None:
     assert [one.score for one in again.lines] == pytest.approx([one.score for one in found.lines], abs=1e-5)
 
 
+def test_one_conversation_is_one_prompt() -> None:
+    model, own = chat(), fitted().monitor
+    one = [{"role": "user", "content": "w07 w11"}]
+    assert (
+        answer(model, own, one, max_new_tokens=3).lines == answer(model, own, [one], max_new_tokens=3).lines
+    )
+    with pytest.raises(DataError, match="prompt 0 is a plain text"):
+        answer(model, own, "w07 w11")
+
+
 def test_a_monitor_of_other_tokens_than_the_answer_is_refused() -> None:
     own = replace(fitted().monitor, positions="role:user & content")
     with pytest.raises(ConfigError, match="which no token of an answer is; fit one of 'role:assistant"):
