@@ -100,7 +100,7 @@ class AwarenessResult(Result):
             told = f"Not shown: {place} is not above chance (beside it: {known}){more}."
         else:
             told = f"Not shown: {place}, but {' and '.join(self.unbeaten[:3])} read as much ({known})."
-        return told if self.steering is None else f"{told} Steering: {self.steering.verdict()}"
+        return told if self.steering is None else f"{told} {self.steering.verdict()}"
 
     def cautions(self) -> tuple[str, ...]:
         """What it does not show."""

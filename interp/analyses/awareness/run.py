@@ -26,7 +26,7 @@ __all__ = ["ALARM", "awareness", "bundled"]
 
 ALARM, PROBE, TWIN, ASKED = "evaluation", "probe", "random weights", "the model asked"
 CONTENT = "role:user & content"
-DOSES = (1.0, 2.0, 4.0)
+DOSES = (0.25, 0.5, 1.0, 2.0)
 
 
 def bundled() -> Talks:
