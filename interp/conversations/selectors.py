@@ -32,7 +32,7 @@ NUMBER = re.compile(r"[+-]?\d+")
 WORD = re.compile(r"[A-Za-z_]\w*")
 VALUE = re.compile(r"[\w.]+")
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-REGEX = re.compile(r"/((?:[^/\\]|\\.)*)/")
+REGEX = re.compile(r"/((?:[^/\\]|\\.)*)/", re.DOTALL)
 SLICE = re.compile(r"([+-]?\d+)?\s*:\s*([+-]?\d+)?(?:\s*:\s*([+-]?\d+)?)?")
 
 

@@ -183,6 +183,8 @@ PROBES: Calls = {
     "probes.evaluation.permutation_test": lambda g: evaluation.permutation_test(
         probes.RidgeProbe(), *halves(g)
     ),
+    "probes.evaluation.platt": lambda g: evaluation.platt(g.right, np.linspace(0, 1, len(g.y))),
+    "probes.evaluation.threshold_at": lambda g: evaluation.threshold_at(np.linspace(0, 1, 99), 0.05),
     "probes.evaluation.right": lambda g: evaluation.right(g.y, g.y),
     "probes.evaluation.selectivity": lambda g: evaluation.selectivity(
         probes.RidgeProbe(),

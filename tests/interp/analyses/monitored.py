@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import numpy as np
@@ -23,7 +24,7 @@ BAD = WORDS[40:46]
 @cache
 def chat() -> Model:
     """A tiny Llama whose bad words share a direction; a monitor can know those that it was not trained on."""
-    hf, words = build("llama"), tokenizer()
+    hf, words = build("llama"), copy.deepcopy(tokenizer())  # others use the same object
     words.chat_template = TEMPLATE
     direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def chats(call: Call) -> Call:
     """Conversations on disk, and a tiny model with a chat template ("talker")."""
     from tests.tiny import build, tokenizer
 
-    words = tokenizer()
+    words = copy.deepcopy(tokenizer())  # others use the same object
     words.chat_template = TEMPLATE
     build("llama").save_pretrained("talker")
     words.save_pretrained("talker")

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from interp.conversations import Selector, parse, select
@@ -118,6 +118,7 @@ def nodes() -> st.SearchStrategy[Any]:
 
 @settings(max_examples=60, deadline=None)
 @given(nodes())
+@example(Part("regex", "\\\n"))
 def test_what_is_written_is_read_again(node: Any) -> None:
     assert parse(str(Selector(node))).node == node
 

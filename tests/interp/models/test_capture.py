@@ -314,7 +314,7 @@ def test_the_record_is_complete(llama: Model) -> None:
     ("sites", "positions", "keywords", "error", "message"),
     [
         ("resid_post.3", "last", {}, SiteError, "layer 3 asked, but 'LlamaForCausalLM' has layers 0..2"),
-        ("resid_post.0", "first", {}, ConfigError, "positions 'first' asked; use 'last', 'all'"),
+        ("resid_post.0", "first", {}, ConfigError, "the selector 'first' is wrong at character 0"),
         ("resid_post.0", True, {}, ConfigError, "positions True asked"),
         ("resid_post.0", 5, {}, DataError, r"position 5 asked, but prompt 1 has positions 0..1 \(-1 is"),
         ("resid_post.0", [0, 0], {}, DataError, "2 positions for 4 prompts. Give one per prompt."),
