@@ -56,7 +56,7 @@ def across_sources(
         layers: layer -> ``[example dim]`` states.
         positive: ``[example]``, true for the label that is looked for.
         sources: one each.
-        groups: one each, for the intervals.
+        groups: one each; none is trained on and tested, and intervals are over them.
         kind: of linear probe.
         seed: of the probe.
 
@@ -64,8 +64,8 @@ def across_sources(
         DataError: sources that cannot be left out, or too few of them to choose a layer on the others.
     """
     found = []
-    for fold in source_folds(positive, sources):
-        layer = _chosen(layers, positive, sources, fold, kind, seed)
+    for fold in source_folds(positive, sources, groups):
+        layer = _chosen(layers, positive, sources, groups, fold, kind, seed)
         table = layers[layer]
         scores = _read(table, positive, fold.train, fold.test, kind, seed)
         found.append(LeftOut(fold.name, layer, *area(positive, scores, groups, fold), len(fold.test)))
@@ -81,14 +81,21 @@ def area(
 
 
 def _chosen(
-    layers: Layers, positive: np.ndarray, sources: Sequence[str], fold: Fold, kind: str, seed: int
+    layers: Layers,
+    positive: np.ndarray,
+    sources: Sequence[str],
+    groups: Sequence[str],
+    fold: Fold,
+    kind: str,
+    seed: int,
 ) -> int:
     """The layer with the highest mean AUROC on the training sources, each left out in turn."""
     if len(layers) == 1:
         return next(iter(layers))
-    rows, names = fold.train, list(sources)
+    rows = fold.train
+    names, units = ([str(column[at]) for at in rows.tolist()] for column in (sources, groups))
     try:
-        inner = source_folds(positive[rows], [names[at] for at in rows.tolist()])
+        inner = source_folds(positive[rows], names, units)
     except DataError as error:
         raise DataError(
             f"without {fold.name} too few sources are left to choose a layer on: give at least three of each "

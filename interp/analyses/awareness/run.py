@@ -50,10 +50,10 @@ def awareness(
 ) -> AwarenessResult:
     """Ask whether the mean state of a prompt tells an evaluation from a user, on sources left out.
 
-    Of sources with one label each, one of either label is left out at a time; of sources with both, one. The
-    layer is chosen on the other sources alone. Beside it, on the same sources: a bag of words, the length,
-    the format, the model itself asked what the prompt was written for, and the same probe with random
-    weights.
+    Of sources with one label each, some of either label are left out at a time; of sources with both, one.
+    Each is left out once, and a group that is tested is not trained on. The layer is chosen on the other
+    sources alone. Beside it, on the same sources: a bag of words, the length, the format, the model itself
+    asked what the prompt was written for, and the same probe with random weights.
 
     Args:
         model: what is read.
@@ -79,10 +79,10 @@ def awareness(
     if kind not in PROBES or not issubclass(PROBES[kind].load(), LinearProbe):
         known = [name for name, row in PROBES.items() if issubclass(row.load(), LinearProbe)]
         raise ConfigError(f"kind {kind!r} asked; the recipe reads a direction: {', '.join(known)}.")
-    positions = positions or (CONTENT if not isinstance(talks.prompts[0], str) else "all")
+    positions = talks.positions(positions, CONTENT)
     positive = np.array([label == alarm for label in talks.labels])
     chosen = parse_layers(layers, model.n_layers, name=model.name, kind="resid_post")
-    folds = source_folds(positive, talks.sources)
+    folds = source_folds(positive, talks.sources, talks.groups)
     states = _states(model, talks, positions, chosen, batch_size, progress)
     found = across_sources(states, positive, talks.sources, talks.groups, kind=kind, seed=seed)
     rivals = _without_model(model, talks, positions, positive, seed)
@@ -138,7 +138,7 @@ def _without_model(
     ids: list[tuple[int, ...]] = [()] * len(talks)
     for talk, row in zip(messages.talk, messages.ids, strict=True):
         ids[talk] += row
-    folds, found = source_folds(positive, talks.sources), {}
+    folds, found = source_folds(positive, talks.sources, talks.groups), {}
     for name, row in WORDLESS.items():
         scores = [
             read_without_model(row, ids, talks.texts, positive, talks.groups, fold, seed=seed)
@@ -162,7 +162,7 @@ def _steered(
     from interp.analyses.steering import LogOdds, evaluate
     from interp.steering import fit
 
-    fold = source_folds(positive, talks.sources)[0]
+    fold = source_folds(positive, talks.sources, talks.groups)[0]
     sides = [
         [_given(talks.prompts[at]) for at in fold.train if positive[at] == side] for side in (True, False)
     ]

@@ -13,7 +13,7 @@ from interp.analyses.monitoring.monitor import Monitor
 from interp.analyses.monitoring.result import Cell, MonitorResult, Rate
 from interp.analyses.monitoring.sources import WORDLESS, Fold, read_without_model, source_folds
 from interp.analyses.monitoring.talks import Talks, check_two
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.models.loading import ModelLike, as_model
 from interp.results import About
 from interp.sites import parse_layers
@@ -79,7 +79,7 @@ def fit_monitor(
     model = as_model(model)
     check_two(talks, alarm)
     chosen = parse_layers(layers, model.n_layers, name=model.name, kind="resid_post")
-    positions = positions or (POSITIONS if not isinstance(talks.prompts[0], str) else "all")
+    positions = talks.positions(positions, POSITIONS)
     messages = messages_of(model, talks.prompts, positions)
     bench = _Bench(talks, messages, alarm, pooling, kind, seed)
     split = bench.split()
@@ -159,22 +159,33 @@ class _Bench:
         """The AUROC of some messages, with its interval over groups."""
         return auroc(self.positive[rows], scores, groups=[self.groups[at] for at in rows])
 
-    def transfer(self, data: Sequences) -> tuple[Cell, ...]:
-        """The AUROC on each source of probes of each other source, and of all others together."""
+    def transfer(self, data: Sequences) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
+        """The AUROC on each source of probes of each other source, and of all others together.
+
+        No probe is trained on a group that it is tested on. Beside the cells, why some are missing.
+        """
         names = list(dict.fromkeys(self.sources))
+        if len(names) < 2:
+            return (), ()
         try:
-            folds_of = source_folds(self.positive, self.sources)
-        except DataError:
-            return ()
-        at = np.asarray(self.sources)
+            folds_of = source_folds(self.positive, self.sources, self.groups)
+        except DataError as error:
+            return (), (f"from source to source nothing is shown: {error}",)
+        at, missing = np.asarray(self.sources), []
         found = [self._cell("all others", fold, data) for fold in folds_of]
         mixed = [name for name in names if len(set(self.positive[at == name].tolist())) == 2]
         for taught in mixed:
             for fold in folds_of:
                 rows = np.flatnonzero(at == taught)
-                if taught != fold.name:
-                    found.append(self._cell(taught, replace(fold, train=rows), data))
-        return tuple(found)
+                if taught == fold.name:
+                    continue
+                try:
+                    one = Fold.apart(fold.name, rows, fold.test, self.positive, self.groups)
+                except DataError as error:
+                    missing.append(f"from {taught} to {fold.name} nothing is shown: {error}")
+                else:
+                    found.append(self._cell(taught, one, data))
+        return tuple(found), tuple(missing)
 
     def _cell(self, taught: str, fold: Fold, data: Sequences) -> Cell:
         scores = self.probe(data, fold.train).pooled(data[fold.test])[:, 0]
@@ -200,6 +211,13 @@ def _calm(
             f"{shared} of the texts of '{negatives.name}' are in '{talks.name}' too, on which the probe is "
             "trained; give negatives that it has not seen."
         )
+    both = sorted(set(negatives.groups) & set(talks.groups))
+    if both:
+        raise DataError(
+            f"{counted(len(both), 'group')} of '{negatives.name}' {'is' if len(both) == 1 else 'are'} in "
+            f"'{talks.name}' too, on which the probe is trained, first {both[0]!r}; give negatives of other "
+            "groups."
+        )
     messages = messages_of(model, negatives.prompts, positions)
     scores = probe.pooled(states_of(model, messages, [site], batch_size=batch_size)[site])[:, 0]
     return negatives.name, scores, [negatives.groups[at] for at in messages.talk]
@@ -216,6 +234,7 @@ def _result(
     rate: float,
 ) -> MonitorResult:
     test, value = split.test, monitor.threshold.value
+    transfer, missing = bench.transfer(data)
     fold = Fold("test", split.train, test)
     sides = [(name, test[bench.positive[test] == side]) for name, side in SIDES]
     rates = tuple(_rate(name, bench.alarmed(rows, scores[rows] > value)) for name, rows in sides)
@@ -247,12 +266,12 @@ def _result(
             if n
         ),
         error=reliability.error,
-        transfer=bench.transfer(data),
+        transfer=transfer,
         layers=tuple(ranked.items()),
         sizes=(len(split.train), len(split.validation), len(test)),
         about=About(model=model.described, data=bench.talks.described),
         seed=bench.seed,
-        warnings=bench.messages.tokens.warnings,
+        warnings=(*bench.messages.tokens.warnings, *missing),
     )
 
 

@@ -25,7 +25,7 @@ class Fold:
 
     Attributes:
         name: of the sources.
-        train: rows of the others.
+        train: rows of the others, without those whose group is tested.
         test: rows of these, of both labels.
     """
 
@@ -33,16 +33,40 @@ class Fold:
     train: np.ndarray
     test: np.ndarray
 
+    @classmethod
+    def apart(
+        cls, name: str, train: np.ndarray, test: np.ndarray, positive: np.ndarray, groups: Sequence[str]
+    ) -> Fold:
+        """Of rows to train on those whose group is not tested.
 
-def source_folds(positive: np.ndarray, sources: Sequence[str]) -> tuple[Fold, ...]:
-    """Leave out one source after the other; of sources with one label each, one of either label at a time.
+        Raises:
+            DataError: they have one label, or none.
+        """
+        units = np.asarray(groups)
+        kept = train[~np.isin(units[train], units[test])]
+        if len(set(positive[kept].tolist())) < 2:
+            raise DataError(
+                f"with {name} left out, {len(train) - len(kept):,} of {counted(len(train), 'training row')} "
+                f"share a group with it, and the {len(kept):,} that stay have fewer than two labels; give "
+                "each source groups of its own."
+            )
+        return cls(name, kept, test)
+
+
+def source_folds(positive: np.ndarray, sources: Sequence[str], groups: Sequence[str]) -> tuple[Fold, ...]:
+    """Leave out one source after the other; of sources with one label each, some of either label at a time.
+
+    Every source is tested once: of sources with one label each, as many folds are made as the rarer label
+    has sources. A row whose group is tested is not trained on.
 
     Args:
         positive: ``[example]``, true for the label that is looked for.
         sources: one each.
+        groups: one each; none is on both sides.
 
     Raises:
-        DataError: fewer than two folds, or sources of one label beside sources of two.
+        DataError: fewer than two folds, sources of one label beside sources of two, or a fold whose training
+            rows have one label without the groups that are tested.
     """
     names = np.asarray(sources)
     both = {name: set(positive[names == name].tolist()) for name in dict.fromkeys(sources)}
@@ -53,17 +77,17 @@ def source_folds(positive: np.ndarray, sources: Sequence[str]) -> tuple[Fold, ..
             f"the source {mixed[0]!r} has both labels and {(yes or no)[0]!r} has one; give sources that all "
             "have both, or all one."
         )
-    held = [(name,) for name in mixed] or [
-        (yes[at % len(yes)], no[at % len(no)]) for at in range(max(len(yes), len(no)) if yes and no else 0)
-    ]
-    if len(held) < 2 or (not mixed and min(len(yes), len(no)) < 2):
+    k = min(len(yes), len(no))
+    held = [(name,) for name in mixed] or [(*yes[at::k], *no[at::k]) for at in range(k)]
+    if len(held) < 2:
         raise DataError(
             f"leaving sources out takes at least two of each label; found {counted(len(yes), 'source')} of "
             f"the one, {len(no)} of the other, and {len(mixed)} of both. Give each row a 'source'."
         )
+    inside = [np.isin(names, out) for out in held]
     return tuple(
-        Fold(" + ".join(out), np.flatnonzero(~np.isin(names, out)), np.flatnonzero(np.isin(names, out)))
-        for out in held
+        Fold.apart(" + ".join(out), np.flatnonzero(~tested), np.flatnonzero(tested), positive, groups)
+        for out, tested in zip(held, inside, strict=True)
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from interp.errors import DataError, counted
+from interp.errors import ConfigError, DataError, counted
 from interp.paths import objects, text_of
 from interp.tasks.prompts import text_sha256
 
@@ -65,6 +65,25 @@ class Talks:
         kept = [tuple(column[row] for row in rows) for column in columns]
         return Talks(self.name, kept[0], kept[1], kept[2], kept[3])
 
+    def positions(self, asked: str, chats: str) -> str:
+        """The selector asked for; where there is none, all tokens of texts and some of conversations.
+
+        Args:
+            asked: a selector, or "".
+            chats: what is read of conversations.
+
+        Raises:
+            ConfigError: none was asked, and there are both texts and conversations.
+        """
+        texts = sum(isinstance(prompt, str) for prompt in self.prompts)
+        if not asked and 0 < texts < len(self):
+            raise ConfigError(
+                f"'{self.name}' has {counted(texts, 'plain text')} and "
+                f"{counted(len(self) - texts, 'conversation')}, and no selector was asked for; give "
+                "positions that both have, such as 'content', or texts alone or conversations alone."
+            )
+        return asked or ("all" if texts else chats)
+
     def hashes(self) -> frozenset[str]:
         """The sha256 of every text: what tells whether two sets share one."""
         return frozenset(map(text_sha256, self.texts))
@@ -86,7 +105,8 @@ def read_talks(*paths: str | Path, labelled: bool = True, name: str = "") -> Tal
 
     Args:
         *paths: each line an object with ``messages`` (a list of ``{role, content}``) or ``text``, and with
-            ``label``; ``group`` and ``source`` where wanted. A file without sources is one, by its name.
+            ``label``; ``group`` and ``source`` where wanted. A file without sources is one, by its name; a
+            line without a group is one, by its number and the file's contents.
         labelled: whether labels are needed.
         name: of the data; the first file's where left out.
 
@@ -97,7 +117,9 @@ def read_talks(*paths: str | Path, labelled: bool = True, name: str = "") -> Tal
     for path in map(Path, paths):
         if path.suffix.lower() not in (".jsonl", ".ndjson"):
             raise DataError(f"'{path}' ends in '{path.suffix}'; conversations are read from .jsonl files.")
-        found = [_row(path, line, row, labelled) for line, row in objects(path, text_of(path))]
+        text = text_of(path)
+        unit = f"{path.stem}-{text_sha256(text)[:12]}"
+        found = [_row(path, line, row, labelled, unit) for line, row in objects(path, text)]
         if not found:
             raise DataError(f"'{path}' holds no conversation; write one object with 'messages' a line.")
         rows += found
@@ -105,7 +127,9 @@ def read_talks(*paths: str | Path, labelled: bool = True, name: str = "") -> Tal
     return Talks(name or Path(paths[0]).stem, prompts, labels, groups, sources)
 
 
-def _row(path: Path, line: int, row: Mapping[str, Any], labelled: bool) -> tuple[Any, str, str, str]:
+def _row(
+    path: Path, line: int, row: Mapping[str, Any], labelled: bool, unit: str
+) -> tuple[Any, str, str, str]:
     place = f"'{path}' line {line}"
     label = row.get("label")
     if labelled and (label is None or not str(label).strip()):
@@ -124,7 +148,7 @@ def _row(path: Path, line: int, row: Mapping[str, Any], labelled: bool) -> tuple
     return (
         prompt,
         "" if label is None else str(label).strip(),
-        f"{path.stem}-{line}" if group in (None, "") else str(group),
+        f"{unit}-{line}" if group in (None, "") else str(group),
         str(row.get("source") or path.stem),
     )
 

@@ -99,16 +99,21 @@ class Watched(Result):
         """What was done."""
         return (
             f"{counted(len(self.lines), 'message')} of {self.about.data.get('name', 'conversations')} were "
-            f"scored; a score above {self.threshold:.4g} raises an alarm, which {self.negatives} do at a "
-            f"rate between {self.low:.2%} and {self.high:.2%} (95%; {self.rate:.2%} was asked).",
+            f"scored; a score above {self.threshold:.4g} raises an alarm. Of {self.negatives}, between "
+            f"{self.low:.2%} and {self.high:.2%} of conversations do, by their highest message (95%; "
+            f"{self.rate:.2%} was asked).",
         )
 
     def verdict(self) -> str:
         """How many raise an alarm, and how many would by chance."""
         n, found = len(self.lines), len(self.alarms)
-        share = f"{found:,} of {counted(n, 'message')} {'raises' if found == 1 else 'raise'} an alarm"
-        at_most = f"; of negatives like those of the threshold up to {self.high * n:.1f} would on average"
-        return f"{share}{at_most}."
+        talks, hit = (len({one.conversation for one in lines}) for lines in (self.lines, self.alarms))
+        return (
+            f"{found:,} of {counted(n, 'message')} {'raises' if found == 1 else 'raise'} an alarm, and so "
+            f"{'does' if hit == 1 else 'do'} {hit:,} of {counted(talks, 'conversation')}, by their highest "
+            f"message; of as many conversations like those of the threshold up to {self.high * talks:.1f} "
+            "would on average."
+        )
 
     def cautions(self) -> tuple[str, ...]:
         """What an alarm does not show."""

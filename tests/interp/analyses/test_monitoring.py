@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import interp
+from interp.analyses.awareness import awareness
 from interp.analyses.monitoring import Monitor, answer, fit_monitor, read_talks, watch
 from interp.analyses.monitoring.messages import messages_of
 from interp.analyses.monitoring.sources import WORDLESS, source_folds
@@ -83,15 +84,88 @@ def test_tokens_are_divided_by_message() -> None:
 
 def test_sources_are_left_out_whole() -> None:
     positive = np.array([True, True, False, False, True, False] * 2)
-    folds = source_folds(positive, ["a", "a", "b", "b", "c", "d"] * 2)
+    folds = source_folds(positive, ["a", "a", "b", "b", "c", "d"] * 2, [f"{at}" for at in range(12)])
     assert [fold.name for fold in folds] == ["a + b", "c + d"]
     for fold in folds:
         assert not set(fold.train) & set(fold.test)
         assert len(fold.train) + len(fold.test) == 12
     with pytest.raises(DataError, match="'b' has both labels and 'a' has one"):
-        source_folds(np.array([True, True, False]), ["a", "b", "b"])
+        source_folds(np.array([True, True, False]), ["a", "b", "b"], ["1", "2", "3"])
     with pytest.raises(DataError, match="takes at least two of each label; found 1 source"):
-        source_folds(np.array([True, False]), ["a", "b"])
+        source_folds(np.array([True, False]), ["a", "b"], ["1", "2"])
+
+
+def test_every_source_is_tested_once_where_one_label_has_more() -> None:
+    sources = [f"{side}{at}" for side, n in (("yes", 5), ("no", 2)) for at in range(n) for _ in range(2)]
+    positive = np.array([name.startswith("yes") for name in sources])
+    folds = source_folds(positive, sources, [f"{at}" for at in range(14)])
+    assert [fold.name for fold in folds] == ["yes0 + yes2 + yes4 + no0", "yes1 + yes3 + no1"]
+    assert sorted(np.concatenate([fold.test for fold in folds]).tolist()) == list(range(14))
+
+
+def test_a_group_that_is_tested_is_not_trained_on() -> None:
+    rows = np.arange(24)
+    sources, positive = [("a", "b", "c")[at % 3] for at in rows], rows // 3 % 2 == 0
+    groups = [f"q{at // 3}" if at < 6 else f"own {at}" for at in rows]  # two groups in every source
+    for fold in source_folds(positive, sources, groups):
+        assert not {groups[at] for at in fold.train} & {groups[at] for at in fold.test}
+        assert len(fold.train) == 16 - 4
+    with pytest.raises(DataError, match="16 of 16 training rows share a group with it, and the 0 that stay"):
+        source_folds(positive, sources, [f"q{at // 3}" for at in rows])
+
+
+def test_transfer_leaves_out_the_groups_it_tests_and_says_where_none_stay() -> None:
+    data = talks(120)
+    own = list(data.groups)
+    for at in range(0, 120, 4):  # the good conversations of the two sources share their groups
+        own[at] = own[at + 2]
+    found = fit_monitor(
+        chat(), replace(data, groups=tuple(own)), alarm="bad", layers="0", pooling="mean", rate=0.2
+    )
+    assert found.transfer == ()
+    assert any("from source to source nothing is shown" in one for one in found.warnings)
+
+
+def test_negatives_of_training_groups_are_refused() -> None:
+    data, other = talks(80), talks(40, seed=9).select(range(0, 40, 2))
+    again = replace(other, groups=data.groups[:20])
+    with pytest.raises(DataError, match="20 groups of 'toys' are in 'toys' too"):
+        fit_monitor(chat(), data, alarm="bad", layers="0", pooling="mean", rate=0.2, negatives=again)
+    fit_monitor(chat(), data, alarm="bad", layers="0", pooling="mean", rate=0.2, negatives=other)
+
+
+def test_groups_of_two_files_of_one_name_are_two(tmp_path: Path) -> None:
+    groups = []
+    for number in range(2):
+        path = tmp_path / f"{number}" / "chats.jsonl"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"text": f"w0{number}", "label": "a"}))
+        groups += read_talks(path).groups
+    assert len(set(groups)) == 2
+    assert not any(str(tmp_path) in group for group in groups)  # the same file is the same elsewhere
+
+
+def test_texts_beside_conversations_need_a_selector() -> None:
+    data = talks(80)
+    mixed = replace(data, prompts=("w01 w02", *data.prompts[1:]))
+    with pytest.raises(ConfigError, match="'toys' has 1 plain text and 79 conversations, and no selector"):
+        fit_monitor(chat(), mixed, alarm="bad", layers="0")
+    with pytest.raises(ConfigError, match="no selector"):
+        awareness(chat(), mixed, alarm="bad", layers="0")
+    assert replace(data, prompts=("w01",) * 80).positions("", "content") == "all"
+    assert mixed.positions("last", "content") == "last"
+
+
+def test_the_verdict_of_watching_counts_conversations_at_the_rate() -> None:
+    data = talks(2)
+    twice = replace(data, prompts=tuple((*one, *one) for one in data.prompts))
+    found = watch(chat(), fitted().monitor, twice)
+    assert len(found.lines) == 4
+    high = fitted().monitor.threshold.high
+    hit = len({one.conversation for one in found.alarms})
+    assert f"{hit} of 2 conversations, by their highest message" in found.verdict()
+    assert f"up to {high * 2:.1f} would on average" in found.verdict()
+    assert "of conversations do, by their highest message" in found.lead()[0]
 
 
 def wrong() -> dict[str, tuple[type[Exception], str]]:
