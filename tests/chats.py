@@ -227,6 +227,26 @@ def chat_tokenizer(template: str, *, straddles: bool = False) -> PreTrainedToken
     return made
 
 
+def spelled_in_bytes() -> PreTrainedTokenizerFast:
+    """One token for each byte, so that a character takes up to four."""
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    rules = Tokenizer(models.BPE(letters, []))
+    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    rules.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=rules)
+
+
+def with_byte_fallback() -> PreTrainedTokenizerFast:
+    """As SentencePiece writes what it does not know: in bytes, of which a row is read as a whole."""
+    known = ["<unk>", "</s>", "\u2581", *"abc", *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocab = {word: number for number, word in enumerate(known)}
+    rules = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    rules.pre_tokenizer = pre_tokenizers.Metaspace()
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    rules.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="</s>", unk_token="<unk>")
+
+
 def tiny_chat(template: str = "chatml") -> Model:
     """Load a tiny random llama that reads conversations."""
     tokenizer = chat_tokenizer(template)

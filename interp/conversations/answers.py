@@ -8,6 +8,7 @@ from typing import Any
 from interp.conversations.messages import MARKS
 from interp.conversations.offsets import offsets_of
 from interp.conversations.spans import Piece, Span, spans_of
+from interp.errors import DataError
 
 __all__ = ["answered"]
 
@@ -43,8 +44,11 @@ def answered(
 def _begun(spans: Sequence[Span]) -> tuple[list[Span], int]:
     """The spans of a prompt whose end now belongs to the answer, and the answer's number."""
     turns = [one.turn for one in spans if one.turn is not None]
-    if spans[-1].kind != "template" and spans[-1].turn is not None:  # the last message was left open
-        return list(spans), spans[-1].turn
+    last = spans[-1]
+    if last.role == "assistant" and last.turn is not None:
+        blank = all(one.kind == "template" for one in spans if one.turn == last.turn)
+        if last.kind != "template" or blank:  # the last message was left open
+            return list(spans), last.turn
     turn = max(turns, default=-1) + 1
     first = len(spans)
     while first and spans[first - 1].turn is None and spans[first - 1].role == "assistant":
@@ -60,7 +64,10 @@ def _kinds(text: str, prompt: str, ids: list[int], tokenizer: Any) -> list[tuple
     pieces = _pieces(text, prompt)
     if len(pieces) <= 1:
         return [(0, len(ids), pieces[0].kind if pieces else "content")] if ids else []
-    offsets = offsets_of(ids, text, tokenizer, name="the answer")
+    try:
+        offsets = offsets_of(ids, text, tokenizer, name="the answer")
+    except DataError:  # what was written is never lost for want of its parts
+        return [(0, len(ids), "content")]
     return [(one.start, one.stop, one.kind) for one in spans_of(pieces, offsets)]
 
 

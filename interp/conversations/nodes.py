@@ -17,9 +17,12 @@ from interp.errors import DataError, counted
 __all__ = ["ATOMS", "Atom", "Combined", "Index", "Node", "Part", "Prompt", "Sliced"]
 
 SENTENCE = re.compile(
-    r"\S.*?(?:[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]]*(?=\s|$)|(?=\n\s*\n)|$)", re.DOTALL
+    r"\S.*?(?:[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s|$)"
+    r"|[\u3002\uff01\uff1f]+[\"'\u201d\u2019\u300d\u300f\uff09)\]]*|(?=\n\s*\n)|$)",
+    re.DOTALL,
 )
-"""A sentence ends with its mark before a blank, at an empty line, or where the text ends."""
+"""A sentence ends with its mark before a blank (Chinese and Japanese ones need none), at an empty line, or
+where the text ends."""
 
 
 @dataclass(eq=False)
@@ -66,6 +69,23 @@ class Prompt:
                 "'last' or 'all', or load the model with a tokenizer."
             )
         return offsets_of(self.ids, self.text, self.tokenizer, name=self.name)
+
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """Ids that stand for no text, such as the beginning of sequence; not the one for unknown words."""
+        if self.tokenizer is None:
+            return frozenset()
+        ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        unknown = {self.tokenizer.unk_token_id} - ends
+        return frozenset(self.tokenizer.all_special_ids) - unknown
+
+    @property
+    def sentences(self) -> list[tuple[int, int]]:
+        """As ``parts``, without the special tokens around a plain text."""
+        own = [at for at, token in enumerate(self.ids) if token not in self.special]
+        if self.spans is not None or not own:
+            return self.parts
+        return [(self.offsets[own[0]][0], self.offsets[own[-1]][1])]
 
     @cached_property
     def parts(self) -> list[tuple[int, int]]:
@@ -295,7 +315,8 @@ def _call(prompt: Prompt, part: Part) -> frozenset[int]:
 
 def _template(prompt: Prompt, part: Part) -> frozenset[int]:
     if prompt.spans is None:
-        return frozenset(token for token, (start, stop) in enumerate(prompt.offsets) if start == stop)
+        both = enumerate(zip(prompt.ids, prompt.offsets, strict=True))
+        return frozenset(at for at, (token, (a, b)) in both if a == b or token in prompt.special)
     return _where([span for span in prompt.spans if span.kind == "template"])
 
 
@@ -335,7 +356,7 @@ def _matches(prompt: Prompt, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
 
 def _sentence(prompt: Prompt, part: Part) -> frozenset[int]:
     found = []
-    for start, stop in prompt.parts:
+    for start, stop in prompt.sentences:
         sentences = [
             (start + hit.start(), start + hit.end()) for hit in SENTENCE.finditer(prompt.text[start:stop])
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,8 @@ def _adds_nothing(ids: Sequence[int], tokenizer: Any) -> bool:
 
 def _by_decoding(ids: list[int], tokenizer: Any) -> tuple[str, tuple[Offset, ...]] | None:
     """The text of some tokens and the characters of each, by decoding them step by step."""
-    whole, found = str(tokenizer.decode(ids)), _grown(ids, 0, tokenizer)
+    whole = str(tokenizer.decode(ids))
+    found = _grown(ids, 0, whole, tokenizer)
     return (whole, tuple(found)) if (found[-1][1] if found else 0) == len(whole) else None
 
 
@@ -99,19 +101,54 @@ def offsets_behind(
     whole, head = str(tokenizer.decode([*before, *ids])), str(tokenizer.decode(list(before)))
     if not whole.startswith(head):
         return str(tokenizer.decode(list(ids))), None
-    found = _grown([*before, *ids], len(before), tokenizer)
     text = whole[len(head) :]
+    found = _grown([*before, *ids], len(before), text, tokenizer)
     return text, tuple(found) if (found[-1][1] if found else 0) == len(text) else None
 
 
-def _grown(ids: list[int], first: int, tokenizer: Any) -> list[Offset]:
-    """By how many characters the text grows with each token from one on."""
-    at, found = 0, []
+def _grown(ids: list[int], first: int, text: str, tokenizer: Any) -> list[Offset]:
+    """By how many characters the text grows with each token from one on.
+
+    Tokens that hold a part of a character cover all of it, as in the offsets of a tokenizer. Some tokenizers
+    write no character of a row of bytes before all of it is complete: so the text is measured at edges,
+    behind which no part of a character is open.
+
+    Args:
+        ids: the tokens with those before them.
+        first: the first that is asked for.
+        text: that they add.
+        tokenizer: the model's.
+    """
+    edges, edge = [_clear(ids, first, tokenizer)], first
+    at = measured = 0
+    found: list[Offset] = []
+    parts: list[int] = []
     for number in range(first, len(ids)):
-        context = ids[max(0, number - WINDOW) : number]
-        before = str(tokenizer.decode(context)).rstrip(BROKEN) if context else ""
-        with_it = str(tokenizer.decode([*context, ids[number]])).rstrip(BROKEN)
-        longer = at + len(with_it) - len(before)
-        found.append((at, max(at, longer)))
-        at = max(at, longer)
+        context = edges[max(0, bisect_right(edges, edge - WINDOW) - 1)]
+        before = str(tokenizer.decode(ids[context:edge])) if context < edge else ""
+        with_it = str(tokenizer.decode(ids[context : number + 1]))
+        added = with_it.rstrip(BROKEN)[len(before) + at - measured :]
+        lost = len(added) - len(added.lstrip(BROKEN)) if parts else 0  # bytes that became no character
+        if added:
+            for one in parts:
+                found[one] = (found[one][0], at + (lost or len(added)))
+            parts = []
+        found.append((at + lost, at + len(added)))
+        at += len(added)
+        if with_it.endswith(BROKEN):
+            parts.append(number - first)
+        else:
+            parts, edge, measured = [], number + 1, at
+            edges.append(edge)
+    if text[at:] and not text[at:].strip(BROKEN):  # the text ends inside of a character
+        for one in parts:
+            found[one] = (found[one][0], len(text))
     return found
+
+
+def _clear(ids: list[int], first: int, tokenizer: Any) -> int:
+    """A token some way before one, and not in the middle of a character."""
+    start = max(0, first - WINDOW)
+    while start > max(0, first - 2 * WINDOW) and str(tokenizer.decode(ids[start:first])).startswith(BROKEN):
+        start -= 1
+    return start

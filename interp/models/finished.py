@@ -99,15 +99,11 @@ def _with_answer(
 ) -> Conversation:
     begun = messages[-1]["role"] == "assistant"
     turn = len(messages) - begun
+    said_in = [one for one in spans if one.turn is not None and one.turn >= turn]
     parts = {
         kind: str(
             tokenizer.decode(
-                [
-                    token
-                    for one in spans
-                    if one.turn == turn and one.kind == kind
-                    for token in ids[one.start : one.stop]
-                ]
+                [token for one in said_in if one.kind == kind for token in ids[one.start : one.stop]]
             )
         )
         for kind in ("thinking", "content")

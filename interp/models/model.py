@@ -29,13 +29,13 @@ from interp.models.quantized import Quantization
 from interp.models.readout import Readout
 from interp.models.sampling import Sampling, one_sampling
 from interp.models.streaming import OnToken, read_stops
-from interp.models.tokens import Prompts, Tokens, tokenize
+from interp.models.tokens import Prompts, Tokens, listed, tokenize
 from interp.sites import Anatomy, Site, expand
 
 __all__ = ["Model", "Run"]
 
 _ROUGH = (
-    "drawn at low precision, where another batch size may round the logits so that another token comes; for "
+    "chosen at low precision, where another batch size may round the logits so that another token comes; for "
     "the same text whatever the batch, load the model in float32 or give batch_size=1",
 )
 _EAGER = ("attention was computed eagerly in this run, to see its probabilities",)
@@ -419,6 +419,7 @@ class Model:
         Raises:
             InterpError: one of its kinds; the message says what was asked, what was found, and the remedy.
         """
+        prompts = listed(prompts)
         chats = conversations_of(prompts)
         read = self.tokenize(prompts, padding_side="left", continue_="open" if chats else "auto")
         ends = end_tokens(self.architecture, self.tokenizer, chat=bool(read.spans))

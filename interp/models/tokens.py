@@ -27,6 +27,7 @@ __all__ = [
     "Tokens",
     "continuation",
     "continuations",
+    "listed",
     "pad",
     "position_ids",
     "tokenize",
@@ -162,6 +163,7 @@ def tokenize(
         raise ConfigError(f"padding_side {padding_side!r} asked; use 'right' or 'left'.")
     if add_bos not in ("auto", True, False):
         raise ConfigError(f"add_bos {add_bos!r} asked; use 'auto', True or False.")
+    prompts = listed(prompts)
     if isinstance(prompts, Tokens):
         tokens = replace(prompts, padding_side=padding_side)
     else:
@@ -328,6 +330,13 @@ def _padded(
         for where, count in counts.items()
         if 0 < count < len(rows)
     ]
+
+
+def listed(prompts: Prompts) -> Prompts:
+    """Iterators and arrays of objects as lists, so that they can be read more than once; others as given."""
+    if isinstance(prompts, np.ndarray) and prompts.dtype == object:
+        return prompts.tolist()
+    return list(prompts) if isinstance(prompts, Iterator) else prompts
 
 
 def _as_list(prompts: Prompts) -> list[Any]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -133,3 +134,15 @@ def test_a_selection_is_shown_in_notebooks_and_as_text(model: Model) -> None:
     chosen = select('text:"<|close|>"', model.tokenize([CHAT] * 7), model.tokenizer)
     assert "<mark>&lt;|close|&gt;</mark>" in chosen._repr_html_() and "<|close|>" not in chosen._repr_html_()
     assert "capital? \u27e6<|close|>\u27e7<|close|>" in str(chosen) and "and 2 prompts more" in str(chosen)
+
+
+def test_conversations_in_an_array_or_an_iterator(model: Model) -> None:
+    chat = [{"role": "user", "content": "1 and 2"}, {"role": "assistant", "content": "It is"}]
+    array = np.empty(1, dtype=object)
+    array[0] = chat
+    wanted = model.generate([chat], max_new_tokens=2)
+    for given in (array, (one for one in [chat])):
+        made = model.generate(given, max_new_tokens=2)
+        assert (made.prompts, made.texts) == (wanted.prompts, wanted.texts)
+        assert made.messages == wanted.messages != ()
+    assert model.tokenize(iter([chat])).token_ids == model.tokenize(array).token_ids

@@ -14,7 +14,7 @@ from interp.conversations import Selector, parse, select
 from interp.conversations.nodes import ATOMS, Combined, Index, Part, Sliced
 from interp.errors import ConfigError, DataError
 from interp.models.tokens import Tokens, tokenize
-from tests.chats import chat_tokenizer
+from tests.chats import chat_tokenizer, spelled_in_bytes
 from tests.tiny import tokenizer as words
 
 MESSAGES = [
@@ -226,3 +226,24 @@ def test_what_selects_nothing_shows_the_text(text: str, number: int, message: st
     with pytest.raises(DataError) as caught:
         parse(text).resolve(tokens(), chat_tokenizer("chatml"), rows=[number])
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sentences_without_blanks_between_them() -> None:
+    letters = spelled_in_bytes()
+    said = [["\u4f60\u597d\u3002", "\u300c\u518d\u898b\uff01\u300d", "a"], ["Pi is 3.14.", " So"]]
+    one = tokenize(["".join(sentences) for sentences in said], letters)
+    for row, sentences in enumerate(said):
+        for number, sentence in enumerate(sentences):
+            found = parse(f"sentence:{number}").resolve(one, letters, rows=[row])[0]
+            assert letters.decode([one.token_ids[row][at] for at in found]) == sentence.strip()
+
+
+def test_ids_and_their_text_have_the_same_content() -> None:
+    rules = words(bos=True)
+    text = tokenize(["w03 w04 w05", "w03"], rules)
+    given = tokenize([list(row) for row in text.token_ids], rules)
+    bare = tokenize([[*row[1:], 2] for row in text.token_ids], rules)
+    for selector in ("content", "sentence:0", "template"):
+        assert parse(selector).resolve(text, rules) == parse(selector).resolve(given, rules)
+    for selector in ("content", "sentence:-1"):
+        assert parse(selector).resolve(bare, rules) == ((0, 1, 2), (0,))

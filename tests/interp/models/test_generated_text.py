@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 import interp
 from interp import Sampling
@@ -16,19 +14,11 @@ from interp.models import Model, NewToken, load
 from interp.models.generated import Generation
 from interp.models.streaming import Speech
 from interp.results import load as read
+from tests.chats import spelled_in_bytes
 from tests.interp.models.conftest import PROMPTS
 from tests.tiny import build, tokenizer
 
 TEXT = "n\u00e9 \U0001f389 stop\u00e9"
-
-
-def spelled_in_bytes() -> PreTrainedTokenizerFast:
-    """One token for each byte, so that a character takes up to four."""
-    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    rules = Tokenizer(models.BPE(letters, []))
-    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    rules.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=rules)
 
 
 @pytest.mark.parametrize("stops", [(), ("stop",), ("sto", "\u00e9 \U0001f389"), ("none",)])

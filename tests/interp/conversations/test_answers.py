@@ -1,0 +1,100 @@
+"""What was written behind a prompt: the characters of its tokens, its spans, and the message it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from interp.conversations import parse
+from interp.conversations.offsets import offsets_behind
+from interp.models.finished import finished, with_answers
+from interp.models.tokens import Tokens, tokenize
+from tests.chats import spelled_in_bytes, with_byte_fallback
+
+PARTY, HELLO = "\U0001f389", "\u4f60\u597d"
+CHAT = [{"role": "user", "content": "hi"}]
+OPENING = "{% if add_generation_prompt %}assistant: {% endif %}"
+
+
+def ids(text: str, words: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens of a text; those of characters above ASCII are bytes."""
+    if "<0x00>" not in words.get_vocab():
+        return list(words(text, add_special_tokens=False)["input_ids"])
+    letters = [[one] if one.isascii() else [f"<0x{byte:02X}>" for byte in one.encode()] for one in text]
+    return [words.get_vocab()[name] for row in letters for name in row]
+
+
+def chatty(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes with a template of one line a message."""
+    words = spelled_in_bytes()
+    words.chat_template = template
+    return words
+
+
+def begun(messages: list[dict[str, Any]], words: PreTrainedTokenizerFast) -> Tokens:
+    return tokenize([messages], words, continue_="open")
+
+
+@pytest.mark.parametrize("make", [spelled_in_bytes, with_byte_fallback])
+@pytest.mark.parametrize("text", [f"a{HELLO}b", f"{PARTY}{HELLO * 5}a", f"ab{PARTY}", "abc"])
+def test_every_byte_of_a_character_covers_all_of_it(make: Any, text: str) -> None:
+    words = make()
+    whole, found = offsets_behind(ids("ab", words), ids(text, words), words)
+    assert whole == text
+    assert found == tuple((at, at + 1) for at, letter in enumerate(text) for _ in letter.encode())
+
+
+@pytest.mark.parametrize("make", [spelled_in_bytes, with_byte_fallback])
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_text_that_ends_inside_of_a_character_is_covered_to_its_end(make: Any, kept: int) -> None:
+    words = make()
+    new = [*ids("ab", words), *ids(PARTY, words)[:kept]]
+    text, found = offsets_behind(ids("c", words), new, words)
+    assert found is not None
+    assert text.strip("\ufffd") == "ab" and found[:2] == ((0, 1), (1, 2))
+    assert set(found[2:]) == {(2, len(text))}
+
+
+def test_bytes_that_become_no_character_keep_their_own_place() -> None:
+    words = spelled_in_bytes()
+    text, found = offsets_behind([], [*ids(PARTY, words)[:2], *ids("ab", words)], words)
+    assert text == "\ufffdab" and found == ((0, 1), (0, 1), (1, 2), (2, 3))
+
+
+def test_a_thinking_answer_that_is_cut_inside_of_a_character_is_kept() -> None:
+    words = chatty("{% for m in messages %}{{m.role+': '+m.content+'\n'}}{% endfor %}" + OPENING)
+    tokens = begun(CHAT, words)
+    new = [*ids("<think>hm</think>ok ", words), *ids(PARTY, words)[:2]]
+    full = finished(tokens, [new], words, located=True)
+    spans = full.spans[0] or ()
+    kinds = [(one.kind, one.stop - one.start) for one in spans[-4:]]
+    assert kinds == [("template", 7), ("thinking", 2), ("template", 8), ("content", 5)]
+    ((*found,),) = parse('text:"ok"').resolve(full, words)
+    assert words.decode([full.token_ids[0][at] for at in found]) == "ok"
+    message = with_answers((tuple(CHAT),), full, words)[0]
+    assert message is not None and message[-1]["content"].startswith("ok")
+
+
+def test_a_character_that_was_written_is_selected_whole() -> None:
+    words = spelled_in_bytes()
+    full = finished(tokenize(["x"], words), [ids(f"ok {PARTY}", words)], words, located=True)
+    assert parse(f'text:"{PARTY}"').resolve(full, words) == ((4, 5, 6, 7),)
+    assert parse("content").resolve(full, words) == (tuple(range(8)),)
+    assert parse("template | last").resolve(full, words) == ((7,),)
+
+
+@pytest.mark.parametrize("content", [None, "", " ", "Sure "])
+@pytest.mark.parametrize("behind", ["\n", ""])
+def test_the_answer_is_the_assistants_message(content: str | None, behind: str) -> None:
+    between = "{% if not loop.last %}{{'\n'}}{% endif %}" if not behind else "{{'\n'}}"
+    line = "{{m.role+': '+m.content}}" if behind else "{{m.content}}"
+    words = chatty("{% for m in messages %}" + line + between + "{% endfor %}" + OPENING * bool(behind))
+    messages = CHAT if content is None else [*CHAT, {"role": "assistant", "content": content}]
+    tokens = begun(messages, words)
+    full = finished(tokens, [ids("yes", words)], words, located=False)
+    assert [(one.role, one.turn) for one in full.spans[0] or ()][-1] == ("assistant", 1)
+    said = with_answers((tuple(messages),), full, words)[0]
+    assert said == (*CHAT, {"role": "assistant", "content": f"{content or ''}yes".strip()})
+    assert parse("answer[-3:]").resolve(full, words) == (tuple(range(tokens.lengths[0], full.lengths[0])),)
