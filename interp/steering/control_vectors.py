@@ -57,7 +57,9 @@ def write_control_vector(vector: Vector, path: str | Path, *, dose: int | float 
     writer.add_string(HINT, str(mine.get("type", "")))
     writer.add_uint32(COUNT, len(vector.sites))
     writer.add_string("general.name", vector.name)
-    writer.add_string("general.description", f"{vector.origin.method}; {vector.dose_words()}")
+    writer.add_string(
+        "general.description", f"{vector.origin.method}; {vector.dose_words()}; strength 1 is dose {amount:g}"
+    )
     writer.add_string(FINGERPRINT, str(mine.get("fingerprint", "")))
     for site, direction in vector.directions.items():
         layer = Site.parse(site).layer
@@ -79,11 +81,13 @@ def read_control_vector(path: str | Path, model: ModelLike) -> Vector:
 
     Args:
         path: of the file.
-        model: that it is meant for: its architecture, width and number of blocks must be the file's.
+        model: that it is meant for: of the file's width, and with all the blocks that it names. Another
+            architecture is a warning of ``Vector.check``: the file has llama.cpp's name of it, which
+            is "llama" of Mistral too.
 
     Raises:
         ArtifactError: no such file, no control vector, or tensors that llama.cpp would refuse.
-        ModelError: it is of another architecture, width or depth.
+        ModelError: it is of another width or depth.
     """
     model, path = as_model(model), Path(path)
     if not path.is_file():
@@ -97,13 +101,6 @@ def read_control_vector(path: str | Path, model: ModelLike) -> Vector:
             f"{path} holds {kind or 'no architecture'!r}, not a control vector ({KIND}). A model is loaded "
             "by interp.load."
         )
-    hint = _text(file, HINT)
-    mine = model.hf.config.model_type
-    if hint and hint != mine:
-        raise ModelError(
-            f"{path.name} is for a model of the type {hint!r}; {model.name!r} is {mine!r}. A direction means "
-            "nothing in another model."
-        )
     tensors = _tensors(path, file.tensors)
     for layer, values in tensors.items():
         if len(values) != model.d_model or layer >= model.n_layers:
@@ -111,7 +108,9 @@ def read_control_vector(path: str | Path, model: ModelLike) -> Vector:
                 f"{path.name} has {PREFIX}{layer} of width {len(values)}; {model.name!r} has layers "
                 f"0..{model.n_layers - 1} of width {model.d_model}. It was made for another model."
             )
-    known = {"type": hint or mine, "d_model": model.d_model, "n_layers": model.n_layers}
+    known: dict[str, Any] = {"d_model": model.d_model, "n_layers": model.n_layers}
+    if hint := _text(file, HINT):
+        known["hint"] = hint
     if fingerprint := _text(file, FINGERPRINT):
         known["fingerprint"] = fingerprint
     vectors = {f"resid_post.{layer}": torch.from_numpy(values) for layer, values in tensors.items()}

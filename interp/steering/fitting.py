@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, DataError, SiteError, counted
@@ -19,7 +19,7 @@ from interp.steering.methods import METHODS, Method, Reader, Sides, pulled_back
 from interp.steering.vector import DIFFERENCE, Origin, Vector, described, hashed
 from probes.evaluation import auroc
 
-__all__ = ["Prompt", "fit", "text_of_prompt", "under"]
+__all__ = ["Prompt", "fit", "question_of", "text_of_prompt", "under"]
 
 Prompt = Any
 """A text, a conversation (a list of mappings with ``role`` and ``content``), or token ids."""
@@ -55,7 +55,11 @@ def fit(
         negative: prompts, instructions or words that have not.
         site: of width d_model, such as ``"resid_post.20"``; several, or a glob, for one direction at each.
         method: a row of ``METHODS``.
-        positions: which tokens of a prompt are read, as for ``capture``; the mean of several.
+        positions: which tokens of a prompt are read, as for ``capture``; the mean of several. ``"all"``
+            leaves out the special tokens with which a prompt begins, such as the beginning-of-sequence token:
+            attention gathers there, its state is many times as long as others, and its share of the mean
+            would say how long a text is. Where a tokenizer writes none, the first word is such a place
+            in many models: ``slice(1, None)`` leaves it out.
         prompts: those that are read under both instructions, for the method ``prompts`` alone.
         reader: for ``concept``: a fitted Hyperdimensional Probe or translators; the model's own translators
             where left out.
@@ -81,6 +85,7 @@ def fit(
     pairs = (positive, negative)
     if row.reads == "systems":
         pairs = tuple([under(text, one) for text in side for one in prompts] for side in pairs)
+    units_of = _units(max(map(len, pairs)), prompts)
     up, down = (_states(model, list(side), sites, positions) for side in pairs)
     sides = {one: Sides(up[one], down[one], seed) for one in sites}
     units = {one: float(both.difference.norm()) for one, both in sides.items()}
@@ -90,6 +95,7 @@ def fit(
             f"(positions={positions!r}). Give other prompts or positions."
         )
     every = (*pairs[0], *pairs[1], *prompts)
+    known = (*every, *map(question_of, every))
     origin = Origin(
         method,
         described(model),
@@ -97,10 +103,10 @@ def fit(
         len(pairs[0]),
         len(pairs[1]),
         str(positions),
-        tuple(dict.fromkeys(map(hashed, every))),
+        tuple(dict.fromkeys(map(hashed, known))),
         tuple(text_of_prompt(one) for one in positive[:EXAMPLES]),
         {one: both.mean_length for one, both in sides.items()},
-        {one: found for one, both in sides.items() if (found := _separation(row, both))},
+        {one: found for one, both in sides.items() if (found := _separation(row, both, units_of))},
         seed,
     )
     return Vector.of(label, {one: row.direction(both) for one, both in sides.items()}, origin, units)
@@ -152,6 +158,13 @@ def under(instruction: str, prompt: Prompt) -> Prompt:
     raise DataError("a prompt of token ids takes no instruction; give texts or conversations.")
 
 
+def question_of(prompt: Prompt) -> Prompt:
+    """A conversation without the answer that ends it; any other prompt as it is."""
+    if isinstance(prompt, str) or len(prompt) < 2 or not isinstance(prompt[-1], Mapping):
+        return prompt
+    return list(prompt[:-1]) if prompt[-1].get("role") == "assistant" else prompt
+
+
 def text_of_prompt(prompt: Prompt) -> str:
     """The text of a prompt; of a conversation its last message."""
     if isinstance(prompt, str):
@@ -196,6 +209,9 @@ def _states(
     model: Model, prompts: list[Prompt], sites: Sequence[str], positions: Positions
 ) -> dict[str, Float[Tensor, "example width"]]:
     """The states of each prompt, the mean over its chosen tokens, in float64."""
+    if isinstance(positions, str) and positions == "all":
+        rows = model.tokenize(prompts).token_ids
+        positions = [list(range(_opened(model, ids), len(ids))) for ids in rows]
     read = model.capture(prompts, list(sites), positions, device="cpu", dtype=torch.float32)
     if read.single:
         return {site: read[site].double() for site in sites}
@@ -203,16 +219,39 @@ def _states(
     return {site: read[site].double().sum(dim=1) / counts[:, None] for site in sites}
 
 
-def _separation(method: Method, sides: Sides) -> dict[str, Any]:
-    """How well directions of four fifths of the prompts tell the rest apart; nothing for few prompts."""
-    most = max(len(sides.positive), len(sides.negative))
-    if min(len(sides.positive), len(sides.negative)) < 2 * FOLDS:
+def _opened(model: Model, ids: Sequence[int]) -> int:
+    """The number of special tokens before the first that is none; 0 where all are."""
+    words: Any = model.tokenizer
+    special = set() if words is None else {*words.all_special_ids} - {words.unk_token_id}
+    return next((at for at, one in enumerate(ids) if one not in special), 0)
+
+
+def _units(rows: int, prompts: Sequence[Prompt]) -> Int[Tensor, " row"]:
+    """What each row of a side is of: of instructions x prompts the prompt, else the row (the pair).
+
+    Args:
+        rows: on the longer side.
+        prompts: those that are read under instructions.
+    """
+    if not prompts:
+        return torch.arange(rows)
+    keys = [hashed(one) for one in prompts]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return torch.tensor([numbers[keys[row % len(keys)]] for row in range(rows)])
+
+
+def _separation(method: Method, sides: Sides, units: Int[Tensor, " row"]) -> dict[str, Any]:
+    """How well directions of four fifths of the units tell the rest apart; nothing for few of them."""
+    most = int(units.max()) + 1
+    if min(most, len(sides.positive), len(sides.negative)) < 2 * FOLDS:
         return {}
     order = torch.randperm(most, generator=torch.Generator().manual_seed(sides.seed))
     fold = torch.empty(most, dtype=torch.long)
     fold[order] = torch.arange(most) % FOLDS
+    fold = fold[units]
     scores: list[float] = []
     labels: list[int] = []
+    groups: list[int] = []
     for number in range(FOLDS):
         held = fold == number
         kept = sides.split(held)
@@ -223,4 +262,5 @@ def _separation(method: Method, sides: Sides) -> dict[str, Any]:
             found = (side[held[: len(side)]] - middle) @ direction / spread.std()
             scores += found.tolist()
             labels += [label] * len(found)
-    return auroc(np.array(labels), np.array(scores)).to_dict()
+            groups += units[: len(side)][held[: len(side)]].tolist()
+    return auroc(np.array(labels), np.array(scores), groups=groups).to_dict()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import DataError, counted
-from interp.steering.fitting import Prompt
+from interp.steering.fitting import Prompt, question_of
+from interp.steering.vector import hashed
 from interp.tasks.files import cell, rows_of
 
 __all__ = ["Contrast", "read_pairs"]
@@ -39,30 +40,34 @@ class Contrast:
         return len(self.positive)
 
     def divided(self, seed: int = 0) -> tuple[Contrast, Contrast]:
-        """Pairs to fit on, and others to evaluate on; a prompt that is repeated is on one side alone.
+        """Pairs to fit on, and others to evaluate on, each pair once.
+
+        A text, or a question of conversations whatever the answer, is on one side alone.
 
         Args:
             seed: of the draw.
 
         Raises:
-            DataError: fewer than 8 different pairs.
+            DataError: fewer than 8 different positive texts, or questions of conversations.
         """
-        different = list(dict.fromkeys(map(repr, self.positive)))
+        up, down = ([hashed(question_of(one)) for one in side] for side in (self.positive, self.negative))
+        different = list(dict.fromkeys(up))
         if len(different) < FEWEST:
             raise DataError(
-                f"{self.name or 'the contrast'} holds {counted(len(different), 'different positive prompt')};"
-                f" {FEWEST} are the fewest that can be fitted and evaluated on. Give more."
+                f"{self.name or 'the contrast'} holds {counted(len(different), 'different positive prompt')} "
+                f"(conversations count by what comes before the answer); {FEWEST} are the fewest that can be "
+                "fitted and evaluated on. Give more."
             )
         random.Random(f"steering:{seed}").shuffle(different)
         kept = frozenset(different[: max(FEWEST // 2, round(KEPT * len(different)))])
-        held = [at for at, one in enumerate(self.positive) if repr(one) in kept]
-        shared = {repr(self.negative[at]) for at in held}
-        fitted = [
-            at
-            for at, one in enumerate(self.positive)
-            if repr(one) not in kept and repr(self.negative[at]) not in shared
-        ]
+        once = list({hashed(pair): at for at, pair in enumerate(self._pairs())}.values())
+        held = [at for at in once if up[at] in kept]
+        shared = kept | {down[at] for at in held}
+        fitted = [at for at in once if up[at] not in shared and down[at] not in shared]
         return self._of(fitted), self._of(held)
+
+    def _pairs(self) -> list[tuple[Prompt, Prompt]]:
+        return list(zip(self.positive, self.negative, strict=True))
 
     def _of(self, rows: Sequence[int]) -> Contrast:
         up, down = (tuple(side[at] for at in rows) for side in (self.positive, self.negative))

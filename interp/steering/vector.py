@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,12 @@ __all__ = ["CARD", "DIFFERENCE", "TENSORS", "Origin", "Vector", "checked_dose", 
 SCHEMA, TENSORS, CARD = "interp.steering-vector/1", "vector.safetensors", "vector.json"
 SIZES = ("type", "d_model", "n_layers")
 """What must be the same in the model that a vector was fitted on and the one it is added to."""
+KEYS = {
+    "": ("name", "units", "sites", "tensors", "origin"),
+    "tensors": ("sha256", "bytes"),
+    "origin": ("method", "prompts", "examples"),
+}
+"""Parts of a card and what each must hold."""
 DIFFERENCE = "the distance between the mean states of the two sides"
 
 
@@ -51,7 +57,7 @@ class Origin:
         positive: number of prompts on the positive side.
         negative: number on the other.
         positions: the tokens whose states were read.
-        prompts: hashes of all prompts that it was fitted on.
+        prompts: hashes of all prompts that it was fitted on, and of conversations without their answers.
         examples: some prompts of the positive side, as texts.
         norms: site -> mean length of the states there.
         separation: site -> how well the direction tells held-out prompts of the two sides apart: the area
@@ -267,9 +273,10 @@ class Vector:
                     f"vector {self.name!r} at {site} has width {len(direction)}; {model.name!r} has d_model "
                     f"{model.d_model}. Fit one on this model (steering.fit)."
                 )
+        warned = [f"{one}: evaluate it here before you use it." for one in self._other(here)]
         known = mine.get("fingerprint")
         if known == model.fingerprint:
-            return ()
+            return tuple(warned)
         found = (
             f"vector {self.name!r} does not say which weights it was fitted on"
             if not known
@@ -278,7 +285,16 @@ class Vector:
         )
         if other_weights == "refuse":
             raise ModelError(f"{found}. Fit it on this model, or accept it with other_weights='warn'.")
-        return (f"{found}: evaluate it here before you use it.",)
+        return (f"{found}: evaluate it here before you use it.", *warned)
+
+    def _other(self, here: Mapping[str, Any]) -> Iterator[str]:
+        """What else is not as it was: the numbers of the weights, or the architecture that a file names."""
+        mine = self.origin.model
+        then, now = mine.get("scheme"), here["scheme"]
+        if then is not None and then != now:
+            yield f"vector {self.name!r} was fitted with the quantization {then!r}; here it is {now!r}"
+        if (hint := mine.get("hint", here["type"])) != here["type"]:
+            yield f"{mine.get('name')} names the architecture {hint!r}; {here['name']!r} is {here['type']!r}"
 
     # Files -----------------------------------------------------------------------------------------------
 
@@ -304,7 +320,7 @@ class Vector:
         """Read what :meth:`save` wrote: a folder, or a run that holds one as ``vector``.
 
         Raises:
-            ArtifactError: nothing is there, or it is damaged.
+            ArtifactError: nothing is there, it is damaged, or the card lacks something.
         """
         folder = Path(folder)
         place = folder if (folder / CARD).is_file() else folder / "vector"
@@ -314,10 +330,23 @@ class Vector:
                 f"--layer 50% --out {folder}."
             )
         card = read_facts(place / CARD, SCHEMA)
+        _check_whole(place / CARD, card)
         found = read_tensors(place / TENSORS, card["tensors"], card["sites"])
         origin = dict(card["origin"])
         origin |= {name: tuple(origin[name]) for name in ("prompts", "examples")}
         return cls(card["name"], found, card["units"], Origin(**origin))
+
+
+def _check_whole(path: Path, card: Mapping[str, Any]) -> None:
+    """Refuse a card that lacks a key, naming it."""
+    for part, keys in KEYS.items():
+        found = card if not part else card[part]
+        if lacking := [key for key in keys if not isinstance(found, Mapping) or key not in found]:
+            name = f"{part}.{lacking[0]}" if part else lacking[0]
+            raise ArtifactError(
+                f"{path} has no {name!r}, so the vector cannot be read. Write it again with Vector.save, or "
+                "restore the file from a copy."
+            )
 
 
 def described(model: Model) -> dict[str, Any]:

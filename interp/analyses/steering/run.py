@@ -133,7 +133,8 @@ def evaluate(
 
     Raises:
         ConfigError: doses that are not positive and different, an unknown arm, or too few draws.
-        DataError: prompts of the score that the vector was fitted on; too few of them.
+        DataError: prompts of the score that the vector was fitted on, or questions that it was fitted on with
+            another answer; too few different ones.
         ModelError: the vector does not fit the model.
     """
     model = as_model(model)

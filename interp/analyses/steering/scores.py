@@ -20,7 +20,7 @@ from interp.models.sampling import Sampling
 from interp.models.tokens import continuations
 from interp.sites import Site
 from interp.steering.fitting import Prompt, under
-from interp.steering.vector import Vector
+from interp.steering.vector import Vector, hashed
 from probes import MeanDifferenceProbe, Probe
 
 __all__ = ["SCORES", "Lexicon", "LogOdds", "ProbeScore", "Score", "Texts", "Words"]
@@ -29,6 +29,7 @@ Values = Float[np.ndarray, " item"]
 FEWEST = 4
 OPENING = 6
 """Words of a text with which a continuation to look at begins."""
+WORD = r"[^\W\d_]+"
 
 
 class Score(ABC):
@@ -69,17 +70,33 @@ class Score(ABC):
         """What texts to look at begin with."""
         return self.items
 
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        """What each value is of: two that are the same would count as independent."""
+        return self.items
+
     def check(self, model: Model, vector: Vector) -> None:
-        """Refuse what this score cannot tell of a vector, and too few items.
+        """Refuse what this score cannot tell of a vector, too few items, and items that are repeated.
 
         Raises:
-            DataError: fewer than 4 items.
+            DataError: fewer than 4 different items, or one of them twice.
         """
-        if len(self.items) < FEWEST:
+        n, different = len(self.compared), len(_once(self.compared))
+        if different < FEWEST:
             raise DataError(
-                f"{counted(len(self.items), 'prompt')} to evaluate on; {FEWEST} are the fewest that an "
+                f"{counted(different, 'different prompt')} to evaluate on; {FEWEST} are the fewest that an "
                 "interval can be had from. Give more."
             )
+        if different < n:
+            raise DataError(
+                f"{n} prompts to evaluate on, of which {different} are different; a prompt that is repeated "
+                "would count as two independent ones. Give each once."
+            )
+
+
+def _once(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts in their order, each of them once."""
+    return tuple({hashed(one): one for one in prompts}.values())
 
 
 def _instructed(prompts: Sequence[Prompt], instruction: str) -> list[Prompt]:
@@ -127,11 +144,18 @@ class Texts(Score):
 
     @property
     def openings(self) -> tuple[Prompt, ...]:
-        """The first words of the negative texts; of conversations all but the answer."""
-        return tuple(
-            " ".join(one.split()[:OPENING]) if isinstance(one, str) else list(one[:-1])
-            for one in self.negative
+        """The first words of the negative texts, each once; of conversations all but the answer."""
+        return _once(
+            [
+                " ".join(one.split()[:OPENING]) if isinstance(one, str) else list(one[:-1])
+                for one in self.negative
+            ]
         )
+
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        """The pairs."""
+        return tuple(zip(self.positive, self.negative, strict=True))
 
     def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
         """The difference of each pair."""
@@ -252,6 +276,20 @@ class Lexicon(Score):
     temperature: int | float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what no word of a text can equal: it would score 0 without a word.
+
+        Raises:
+            DataError: an entry that is not one word of letters, or no entry.
+        """
+        if not self.lexicon:
+            raise DataError("the lexicon is empty; give words, such as ('sea', 'ship').")
+        if bad := [one for one in self.lexicon if not re.fullmatch(WORD, _folded(one))]:
+            raise DataError(
+                f"the lexicon holds {_listed(bad)}; texts are counted word by word, and a word is letters "
+                "alone. Give single words, such as 'high' and 'tide' for 'high tide'."
+            )
+
     @property
     def items(self) -> tuple[Prompt, ...]:
         """The prompts."""
@@ -270,8 +308,8 @@ class Lexicon(Score):
             interventions=change,
             sample=Sampling(float(self.temperature), seed=self.seed) if self.temperature else None,
         )
-        known = {word.strip().casefold() for word in self.lexicon}
-        found = [re.findall(r"[^\W\d_]+", text.casefold()) for text in made.texts]
+        known = set(map(_folded, self.lexicon))
+        found = [re.findall(WORD, text.casefold()) for text in made.texts]
         return np.array([sum(word in known for word in row) / max(1, len(row)) for row in found])
 
 
@@ -283,7 +321,7 @@ class ProbeScore(Score):
     Attributes:
         prompts: texts or conversations.
         probe: fitted, of two classes or with one output.
-        site: where it reads; later than the vector.
+        site: where it reads; later than every site of the vector.
     """
 
     kind: ClassVar[str] = "probe"
@@ -328,18 +366,26 @@ class ProbeScore(Score):
         return f"the score of a probe at {self.site}"
 
     def check(self, model: Model, vector: Vector) -> None:
-        """Refuse a probe that reads where the vector is added, or before.
+        """Refuse a probe that reads where the vector is added, or before the last of its sites.
 
         Raises:
             ConfigError: naming both sites.
         """
         super().check(model, vector)
-        first = min(map(Site.parse, vector.sites))
-        if not first < Site.parse(self.site):
-            raise ConfigError(
-                f"the probe reads {self.site}, and the vector is added at {first}: there it would read the "
-                f"vector itself. Fit a probe at a later layer, such as resid_post.{model.n_layers - 1}."
-            )
+        last = max(map(Site.parse, vector.sites))
+        if last < Site.parse(self.site):
+            return
+        end = Site.parse(f"resid_post.{model.n_layers - 1}")
+        remedy = (
+            f"Fit a probe at a later layer, such as {end}."
+            if last < end
+            else "After that block no layer follows that a probe could read: take an earlier layer for the "
+            "vector, or another score."
+        )
+        raise ConfigError(
+            f"the probe reads {self.site}, and the vector is added at {last}: there it would read the vector "
+            f"itself. {remedy}"
+        )
 
     def values(self, model: Model, change: Change = (), *, instruction: str = "") -> Values:
         """The score at each prompt."""
@@ -361,6 +407,10 @@ class ProbeScore(Score):
 
 SCORES: dict[str, type[Score]] = {row.kind: row for row in (Texts, LogOdds, Words, Lexicon, ProbeScore)}
 """Name -> class."""
+
+
+def _folded(word: str) -> str:
+    return word.strip().casefold()
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from interp.lenses.translator import Kept, TranslatorLens
 from interp.models import Model
 from interp.models.readout import Readout
 from interp.steering import Lexicon, LogOdds, Origin, Texts, Vector, Words
+from probes import MeanDifferenceProbe
 from probes.translation import Translator
 from tests.noisy import demo
 from tests.tiny import build, tokenizer
@@ -199,6 +200,15 @@ def fitted(model: Model) -> Vector:
     return steering.fit(model, list(PROMPTS[:3]), NEUTRAL[:3], "resid_post.0")
 
 
+def at(*sites: str) -> Vector:
+    drawn = torch.Generator().manual_seed(0)
+    return Vector.of("several", {site: torch.randn(32, generator=drawn) for site in sites}, Origin("file"))
+
+
+def probed(site: str) -> steering.ProbeScore:
+    return steering.ProbeScore(PROMPTS, MeanDifferenceProbe(), site)
+
+
 WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda m: evaluated(m, read_out(m), doses=(-1, 1)), ConfigError, "positive ones"),
     (lambda m: evaluated(m, read_out(m), doses=()), ConfigError, "positive ones"),
@@ -214,8 +224,19 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
         lambda m: evaluated(m, fitted(m), score=steering.ProbeScore.fitted(
             m, PROMPTS[:3], NEUTRAL[:3], (*PROMPTS[3:], "w01 w02"), site="resid_post.0")),
         ConfigError,
-        "would read the vector itself",
+        r"would read the vector itself. Fit a probe at a later layer, such as resid_post.2",
     ),
+    (lambda m: probed("resid_post.1").check(m, at("resid_post.0", "resid_post.2")), ConfigError,
+     r"reads resid_post.1, and the vector is added at resid_post.2.*take an earlier layer for the vector"),
+    (lambda m: probed("resid_post.1").check(m, at("resid_post.0", "resid_post.1")), ConfigError,
+     r"added at resid_post.1.*such as resid_post.2"),
+    (lambda m: evaluated(m, read_out(m), score=LogOdds(PROMPTS[:3] * 3, ("w07",))), DataError,
+     "3 different prompts to evaluate on; 4 are the fewest"),
+    (lambda m: evaluated(m, read_out(m), score=LogOdds((*PROMPTS, PROMPTS[0]), ("w07",))), DataError,
+     "7 prompts to evaluate on, of which 6 are different.*Give each once"),
+    (lambda m: Lexicon(PROMPTS, ("sea", "high tide")), DataError, "holds 'high tide'; .* Give single words"),
+    (lambda m: Lexicon(PROMPTS, ("sea-side",)), DataError, "a word is letters alone"),
+    (lambda m: Lexicon(PROMPTS, ()), DataError, "lexicon is empty"),
 ]  # fmt: skip
 
 
@@ -273,3 +294,21 @@ def test_of_a_conversation_the_assistants_last_message_is_measured() -> None:
         n = len(content.split())
         means.append(float(logs[-n - 1 : -1].gather(1, ids[0, -n:, None]).mean()))
     assert found[0] == pytest.approx(means[0] - means[1], abs=1e-5)
+
+
+def test_a_question_that_was_fitted_on_is_known_again_and_openings_are_told_once() -> None:
+    words = copy.deepcopy(tokenizer())
+    words.chat_template = TEMPLATE
+    model = interp.load(build("llama"), tokenizer=words)
+
+    def said(question: str, content: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": content}]
+
+    up, down = ([said(one, content) for one in PROMPTS[:4]] for content in ("w20", "w30"))
+    vector = steering.fit(model, up, down, "resid_post.1")
+    asked = tuple([{"role": "user", "content": one}] for one in PROMPTS)
+    with pytest.raises(DataError, match="4 of 6 prompts of the score were fitted on"):
+        evaluated(model, vector, score=LogOdds(asked, ("w07",)))
+    assert Texts((*up, *down), (*down, *up)).openings == asked[:4]
+    begin = "w01 w02 w03 w04 w05 w06"
+    assert Texts((begin, begin), (f"{begin} w07", f"{begin} w08")).openings == (begin,)
