@@ -54,7 +54,7 @@ def write_control_vector(vector: Vector, path: str | Path, *, dose: int | float 
     path, gguf = Path(path), _gguf()
     writer = gguf.GGUFWriter(None, KIND)
     mine = vector.origin.model
-    writer.add_string(HINT, str(mine.get("type", "")))
+    writer.add_string(HINT, str(mine.get("type", mine.get("hint", ""))))
     writer.add_uint32(COUNT, len(vector.sites))
     writer.add_string("general.name", vector.name)
     writer.add_string(

@@ -166,6 +166,8 @@ def test_control_vectors_are_files_that_the_package_gguf_reads(llama: Model, tmp
     one, two = (llama.run(IDS, interventions=v.interventions(d)).logits for v, d in ((read, 1), (vector, 2)))
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
     assert read.check(llama) == ()
+    again: Any = GGUFReader(steering.write_control_vector(read, tmp_path / "again.gguf"))
+    assert again.get_field("controlvector.model_hint").contents() == "llama"
 
 
 def test_a_control_vector_adds_to_what_its_block_gives(llama: Model, tmp_path: Path) -> None:
