@@ -25,7 +25,7 @@ EXAMPLES = (
     "interp monitor --model smollm2 --recipe evaluation-awareness",
 )
 RECIPES = ("evaluation-awareness",)
-MIDDLE = "50%"
+MIDDLE, QUARTERS = "50%", "25%,50%,75%"
 
 
 def _recipes() -> Collection[str]:
@@ -62,7 +62,7 @@ class MonitorSettings(RunSettings, SchemeSettings):
         allowed="a number above 0 and below 1",
         check=lambda rate: 0 < rate < 1,
     )
-    layers: str = layers_flag()
+    layers: str | None = layers_flag(f"{MIDDLE}; in the recipe {QUARTERS}")
     positions: str | None = flag(
         None,
         "Which tokens are read: a selector such as 'role:assistant & content'.",
@@ -139,7 +139,7 @@ def _fit(work: Work, settings: MonitorSettings) -> Made:
         work.certified(),
         _talks(settings.data, settings, labelled=True),
         alarm=settings.alarm,
-        layers=MIDDLE if settings.layers == "all" else settings.layers,
+        layers=settings.layers or MIDDLE,
         positions=settings.positions or "",
         pooling=settings.pooling,
         kind=settings.kind or "logistic",
@@ -182,7 +182,7 @@ def _recipe(work: Work, settings: MonitorSettings) -> Made:
         work.certified(),
         talks,
         alarm=settings.alarm or "evaluation",
-        layers="25%,50%,75%" if settings.layers == "all" else settings.layers,
+        layers=settings.layers or QUARTERS,
         positions=settings.positions or "",
         kind=settings.kind or "mean-difference",
         twin=settings.weights != "random",

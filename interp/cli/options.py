@@ -224,16 +224,17 @@ def _is_time(text: str | None) -> bool:
     return False
 
 
-def layers_flag() -> Any:
-    """The flag of the layers that are read, all where it is left out."""
+def layers_flag(shown: str = "") -> Any:
+    """The flag of the layers that are read, all where it is left out; None where another default is shown."""
     return flag(
-        "all",
+        None if shown else "all",
         "Layers, counted from 0: 20   8,12   8-24:4   -1   50%   all",
         "--layers",
         "--layer",
         metavar="LAYERS",
         allowed="20, 8,12, 8-24:4, -1, 50% or all",
         many=True,
+        shown=shown,
     )
 
 

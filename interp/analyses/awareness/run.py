@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.analyses.awareness.asking import asked, question
+from interp.analyses.awareness.asking import Purpose, asked
 from interp.analyses.awareness.folds import Layers, LeftOut, across_sources, area
 from interp.analyses.awareness.result import AwarenessResult
 from interp.analyses.monitoring.messages import messages_of, states_of
@@ -63,8 +63,8 @@ def awareness(
         positions: a selector; the user's content, or all tokens of a text, where left out.
         kind: of linear probe.
         twin: whether the same architecture with random weights is read too.
-        steer: whether the direction is also added at several doses while the model is asked, beside random
-            directions (:func:`interp.analyses.steering.evaluate`).
+        steer: whether the direction is also added at several doses while the model is asked in both orders of
+            the answers, beside random directions (:func:`interp.analyses.steering.evaluate`).
         seed: of probes and draws.
         batch_size: as for ``Model.capture``.
         progress: show progress bars.
@@ -159,7 +159,7 @@ def _steered(
     progress: bool,
 ) -> Any:
     """Add the direction of all sources but the first left out, while the model is asked about those."""
-    from interp.analyses.steering import LogOdds, evaluate
+    from interp.analyses.steering import evaluate
     from interp.steering import fit
 
     fold = source_folds(positive, talks.sources, talks.groups)[0]
@@ -169,9 +169,7 @@ def _steered(
     up, down = sides
     vector = fit(model, up, down, f"resid_post.{found[0].layer}", positions=positions, seed=seed)
     chat = bool(getattr(model.tokenizer, "chat_template", None))
-    prompts = tuple(question(talks.prompts[at], chat=chat) for at in fold.test)
-    words = ("A", "B") if chat else (" A", " B")
-    score = LogOdds(prompts, words[:1], words[1:])
+    score = Purpose(tuple(talks.prompts[at] for at in fold.test), chat)
     return evaluate(
         model, vector, score, doses=DOSES, beside=("random", "opposite"), seed=seed, progress=progress
     )

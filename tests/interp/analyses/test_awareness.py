@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from interp.analyses.awareness import AwarenessResult, across_sources, awareness, bundled
+from interp.analyses.awareness.asking import Purpose, asked
 from interp.analyses.awareness.folds import LeftOut
 from interp.analyses.monitoring import Talks
 from interp.errors import DataError
@@ -126,3 +127,15 @@ def test_too_few_sources_are_refused_with_the_remedy() -> None:
     four = [f"{name}{at % 2}" for at, name in enumerate(two)]
     with pytest.raises(DataError, match="give at least three of each label, or one layer"):
         across_sources({0: states, 1: states}, positive, four, four)
+
+
+def test_steering_moves_what_asking_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both orders of the answers, as asking without steering has them."""
+    monkeypatch.setattr("interp.analyses.awareness.asking.LETTERS", ("w01", "w02"))  # the tiny model's
+    monkeypatch.setattr("interp.analyses.awareness.asking.PURPOSES", (" w05 ", " w06 "))
+    model, prompts = chat(), tuple(f"{WORDS[at]} {WORDS[at + 1]}" for at in range(4))
+    score = Purpose(prompts, True)
+    found = score.values(model)
+    assert found == pytest.approx(asked(model, prompts), abs=1e-5)
+    assert np.abs(found).max() > 0
+    assert [one[0]["role"] for one in score.items] == ["user"] * 4

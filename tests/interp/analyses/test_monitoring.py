@@ -274,3 +274,50 @@ def test_a_monitor_of_other_tokens_than_the_answer_is_refused() -> None:
     own = replace(fitted().monitor, positions="role:user & content")
     with pytest.raises(ConfigError, match="which no token of an answer is; fit one of 'role:assistant"):
         answer(chat(), own, [[{"role": "user", "content": "w01"}]])
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ("role:assistant", "is not exactly the answer to prompt 0"),
+        ("all", "is not exactly the answer to prompt 0"),
+        ("(role:assistant & content)[-3:]", "is not exactly the answer to prompt 0"),
+        ("(role:assistant & content)[:2]", "is not exactly the answer to prompt 0"),
+        ("role:assistant & content[::2]", "is not exactly the answer to prompt 0"),
+        ('role:assistant & content - token:"w01"', "which tokens 'token' selects is known only"),
+    ],
+)
+def test_a_stream_that_would_differ_from_the_finished_conversation_is_refused(
+    positions: str, message: str
+) -> None:
+    own = replace(fitted().monitor, positions=positions)
+    with pytest.raises(ConfigError, match=message + ".*watch the finished conversation"):
+        answer(chat(), own, [[{"role": "user", "content": "w01"}]], max_new_tokens=5)
+
+
+def test_a_stream_of_part_of_the_prompt_is_refused() -> None:
+    own = replace(fitted().monitor, positions="all")
+    with pytest.raises(ConfigError, match="not exactly the answer to prompt 0"):
+        answer(chat(), own, "w01 w02")
+    assert answer(chat(), replace(own, positions="[2:]"), "w01 w02", max_new_tokens=3).lines[0].tokens <= 3
+    begun = [{"role": "user", "content": "w01"}, {"role": "assistant", "content": "w02"}]
+    with pytest.raises(ConfigError, match="prompt 0 ends with what the assistant says"):
+        answer(chat(), fitted().monitor, begun)
+
+
+def test_other_answers_of_the_conversation_do_not_matter() -> None:
+    talk = [{"role": role, "content": "w01 w02"} for role in ("user", "assistant", "user")]
+    found = answer(chat(), replace(fitted().monitor, positions="answer"), talk, max_new_tokens=4)
+    assert found.lines[0].turn == 3
+
+
+def test_an_answer_that_thinks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = [{"role": "user", "content": "w01"}]
+    made = chat().generate([prompt], max_new_tokens=4)
+    word = str(chat().tokenizer.decode([made.token_ids[0][1]]))
+    monkeypatch.setattr("interp.analyses.monitoring.answering.MARKS", ((word, "x"),))
+    with pytest.raises(ConfigError, match="the answer to prompt 0 opens thinking"):
+        answer(chat(), fitted().monitor, prompt, max_new_tokens=4)
+    monkeypatch.setattr("interp.analyses.monitoring.answering.MARKS", (("assistant", "x"),))
+    with pytest.raises(ConfigError, match="prompt 0 opens thinking"):
+        answer(chat(), fitted().monitor, prompt, max_new_tokens=4)

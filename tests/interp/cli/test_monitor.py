@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from interp.analyses.monitoring import Talks
+from interp.errors import DataError
 from interp.results import load
 from tests.interp.analyses.monitored import TEMPLATE, talks
 from tests.interp.cli.conftest import Call
@@ -88,3 +89,18 @@ def test_wrong_calls_say_what_to_do(call: Call, line: tuple[str, ...], code: int
     assert answer.code == code, answer.err
     assert words in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(("line", "layers"), [((), "50%"), (("--layers", "all"), "all")])
+def test_all_layers_are_all(
+    chats: Call, monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...], layers: str
+) -> None:
+    asked: list[str] = []
+
+    def fit(*_: object, layers: str, **__: object) -> None:
+        asked.append(layers)
+        raise DataError("enough")
+
+    monkeypatch.setattr("interp.analyses.monitoring.fit_monitor", fit)
+    chats("monitor", "--model", "talker", "--data", "chats.jsonl", "--alarm", "bad", *line)
+    assert asked == [layers]
