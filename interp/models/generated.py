@@ -229,7 +229,7 @@ def labelled(
     return Generation(
         about=About(model, {"name": "prompts", "n": len(prompts)}),
         seed=sampling.seed,
-        warnings=(*prompts.warnings, *(warnings if sampling.temperature else ())),
+        warnings=(*prompts.warnings, *made.warnings, *warnings),
         texts=made.texts,
         token_ids=tuple(tuple(line.new) for line in lines),
         prompts=prompts.texts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -129,6 +130,7 @@ class Continued:
         texts: the new text of each.
         tensors: what was read.
         positions: where, counted from each prompt's first token.
+        warnings: what a reader should know of them.
     """
 
     lines: list[Line]
@@ -136,6 +138,7 @@ class Continued:
     texts: tuple[str, ...]
     tensors: dict[Site, Tensor]
     positions: list[Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,14 +298,16 @@ def continued(
     texts = tuple(line.speech.text if line.ends == STOP else decoded(tokenizer, line.new) for line in lines)
     selects = isinstance(kept, Selector)
     full = finished(tokens, [line.new for line in lines], tokenizer, located=selects)
-    kept = located(kept, full, tokenizer) if selects else kept
+    kept, said = _located(kept, full, tokenizer) if isinstance(kept, Selector) else (kept, ())
+    full = replace(full, warnings=(*full.warnings, *said))
     if not asked.sites:
         plan.check_fired()
         return Continued(lines, full, texts, {}, [])
     chosen = _chosen(kept, steps, tokens.lengths, full.lengths)
     if kept is None or job.follows:
         plan.check_fired()
-        return Continued(lines, full, texts, _gathered(lines, asked.sites, chosen), chosen.recorded())
+        states = _gathered(lines, asked.sites, chosen)
+        return Continued(lines, full, texts, states, chosen.recorded(), said)
     read = run(
         backend,
         dims,
@@ -317,7 +322,7 @@ def continued(
         progress=False,
         grad=False,
     )
-    return Continued(lines, full, texts, read.tensors, read.positions)
+    return Continued(lines, full, texts, read.tensors, read.positions, said)
 
 
 def end_tokens(
@@ -372,9 +377,9 @@ def _wanted(asked: Asked) -> list[int]:
     most, steps = asked.max_new_tokens, asked.steps
     if steps == "all":
         return list(range(most))
-    if isinstance(steps, str) or not all(isinstance(step, int) and 0 <= step < most for step in steps):
+    if isinstance(steps, str) or not all(isinstance(step, Integral) and 0 <= step < most for step in steps):
         raise ConfigError(f"steps {steps!r} asked; use 'all' or numbers from 0 to {most - 1}.")
-    return sorted(set(steps))
+    return sorted({int(step) for step in steps})
 
 
 def _crosses(border: int | None, lengths: Sequence[int], most: int) -> bool:
@@ -412,7 +417,43 @@ def _chosen(
                 "no prompt has a new token: the stop came first. Ask tokens='all', or another stop."
             )
         return choose(rows, full)
-    return choose(kept, full)
+    chosen = choose(kept, full)
+    if not any(chosen.rows):
+        raise DataError(
+            "tokens select nothing in any prompt; the longest finished text has "
+            f"{counted(max(full), 'token')}. Ask others, such as 'new' or 'all'."
+        )
+    return chosen
+
+
+def _located(
+    kept: Selector, full: Tokens, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[Positions, tuple[str, ...]]:
+    """The tokens that a selector selects, and a warning of the prompts where it selects none.
+
+    Raises:
+        DataError: it selects nothing in any prompt.
+    """
+    found: list[Positions] = []
+    without: list[int] = []
+    first: DataError | None = None
+    for number in range(len(full)):
+        try:
+            found += located(kept, full, tokenizer, rows=[number])
+        except DataError as error:  # its text is there, and is not lost for another's states
+            first = first or error
+            without.append(number)
+            found.append([])
+    if first is None:
+        return found, ()
+    if len(without) == len(full):
+        raise first
+    rows = [[row] if isinstance(row, int) else row for row in found]
+    named = ", ".join(map(str, without[:5])) + ", ..." * (len(without) > 5)
+    return rows, (
+        f"the selector {str(kept)!r} selects no token in {len(without)} of {counted(len(full), 'prompt')} "
+        f"({named}), so that their states are empty.",
+    )
 
 
 def _gathered(lines: Sequence[Line], sites: Sequence[Site], chosen: Chosen) -> dict[Site, Tensor]:

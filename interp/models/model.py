@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -376,12 +377,12 @@ class Model:
         self,
         prompts: Prompts,
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | np.integer,
         sample: Sampling | None = None,
         capture: Sites | None = None,
         tokens: Positions | None = None,
         steps: str | Sequence[int] = "all",
-        stop: str | int | Sequence[str | int] = (),
+        stop: str | int | np.integer | Sequence[str | int | np.integer] = (),
         on_token: OnToken | None = None,
         interventions: Sequence[Intervention] | None = None,
         batch_size: str | int = "auto",
@@ -424,7 +425,7 @@ class Model:
         read = self.tokenize(prompts, padding_side="left", continue_="open" if chats else "auto")
         ends = end_tokens(self.architecture, self.tokenizer, chat=bool(read.spans))
         asked = Asked(
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=int(max_new_tokens) if isinstance(max_new_tokens, np.integer) else max_new_tokens,
             sampling=one_sampling(sample, temperature, seed),
             sites=self.expand(capture) if capture is not None else [],
             steps=steps,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -69,6 +70,8 @@ class Sampling:
         for name in ("seed", "first"):
             if not (_is_whole(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} {getattr(self, name)!r} asked; use a whole number from 0.")
+        for name in ("seed", "first", "top_k"):  # NumPy's own numbers become Python's, which can be saved
+            object.__setattr__(self, name, int(getattr(self, name)))
         if heat == 0 and self.bounds:
             raise ConfigError(
                 f"temperature 0 takes the likeliest token, so {self.bounds[0]} changes nothing; leave it "
@@ -219,4 +222,4 @@ def _is_number(value: object) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -59,7 +60,7 @@ class Stops:
 
 
 def read_stops(
-    given: str | int | Sequence[str | int],
+    given: str | int | np.integer | Sequence[str | int | np.integer],
     own: frozenset[int],
     tokenizer: PreTrainedTokenizerBase | None,
     vocab_size: int,
@@ -75,11 +76,13 @@ def read_stops(
     Raises:
         ConfigError: an empty text, a text without a tokenizer, or what is neither a text nor a token id.
     """
-    items = [given] if isinstance(given, str | int) else list(given)
+    items = [given] if isinstance(given, str | int | np.integer) else list(given)
     texts = tuple(item for item in items if isinstance(item, str))
-    ids = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
+    ids = [int(item) for item in items if isinstance(item, int | np.integer) and not isinstance(item, bool)]
     if len(texts) + len(ids) < len(items):
-        bad = next(item for item in items if isinstance(item, bool) or not isinstance(item, str | int))
+        bad = next(
+            item for item in items if isinstance(item, bool) or not isinstance(item, str | int | np.integer)
+        )
         raise ConfigError(f"stop {bad!r} asked; give texts such as '\\n\\n', or token ids.")
     if "" in texts:
         raise ConfigError("stop '' asked, which every text holds; give at least one character.")

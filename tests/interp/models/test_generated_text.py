@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import interp
 from interp import Sampling
-from interp.errors import DataError
+from interp.errors import ConfigError, DataError
 from interp.models import Model, NewToken, load
 from interp.models.generated import Generation
 from interp.models.streaming import Speech
@@ -168,3 +171,44 @@ def test_parts_join_to_the_whole_and_come_back(llama: Model, tmp_path: Path) -> 
         Generation.concatenate([])
     with pytest.raises(DataError, match="drawn in several ways"):
         Generation.concatenate([parts[0], llama.generate(PROMPTS[:1], max_new_tokens=1)])
+
+
+def test_numbers_of_numpy_are_numbers(llama: Model) -> None:
+    three = np.int64(3)
+    sample = Sampling()
+    for name in ("seed", "top_k", "first"):
+        object.__setattr__(sample, name, three)  # the type checks of tests let no other way in
+    sample.__post_init__()
+    assert sample == Sampling(seed=3, top_k=3, first=3) and type(sample.seed) is int
+    wanted = llama.generate(PROMPTS, max_new_tokens=3, stop=[3, 9], sample=sample)
+    made = llama.generate(PROMPTS, max_new_tokens=three, stop=[three, np.int32(9)], sample=sample)
+    assert (made.token_ids, made.ends) == (wanted.token_ids, wanted.ends)
+    assert llama.generate(PROMPTS, max_new_tokens=3, stop=three, sample=sample).texts
+    for wrong in ({"max_new_tokens": True}, {"max_new_tokens": 1, "stop": True}):
+        with pytest.raises(ConfigError, match="True asked"):
+            llama.generate(PROMPTS, **wrong)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_only_some_finished_texts_have_is_kept_of_these(llama: Model, cache: bool) -> None:
+    given: dict[str, Any] = {"max_new_tokens": 3, "capture": "resid_post.1", "use_cache": cache}
+    free = llama.generate(PROMPTS, **given, tokens="all")
+    word = free.texts[1].split()[-1]
+    places = [
+        [at for at, one in enumerate(row) if llama.tokenizer.decode([one]).strip() == word]
+        for row in free.activations.token_ids
+    ]
+    assert not all(places) and places[1]
+    without = [number for number, row in enumerate(places) if not row]
+    for form, wanted in (("", places), ("[-1]", [row[-1:] for row in places])):
+        made = llama.generate(PROMPTS, **given, tokens=f'text:"{word}"{form}')
+        assert made.texts == free.texts and [list(row) for row in made.activations.positions] == wanted
+        for row, places_of in enumerate(wanted):
+            states = made.activations["resid_post.1"][row, : len(places_of)]
+            torch.testing.assert_close(states, free.activations["resid_post.1"][row, places_of])
+        said = (
+            f"selects no token in {len(without)} of {len(PROMPTS)} prompts ({', '.join(map(str, without))})"
+        )
+        assert all(said in " ".join(one.warnings) for one in (made, made.activations))
+    with pytest.raises(DataError, match="tokens select nothing in any prompt"):
+        llama.generate(PROMPTS, **given, tokens=slice(50, None))

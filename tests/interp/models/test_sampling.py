@@ -150,11 +150,12 @@ def test_a_prompt_keeps_its_draws_among_others(llama: Model) -> None:
     assert llama.generate(LINES, max_new_tokens=5, sample=Sampling(seed=6)).token_ids != whole.token_ids
 
 
-def test_low_precision_warns_that_a_batch_can_change_a_draw(llama: Model) -> None:
+@pytest.mark.parametrize("sample", [None, Sampling(seed=1)])
+def test_low_precision_warns_that_a_batch_can_change_a_token(llama: Model, sample: Sampling | None) -> None:
     rough = load(build("llama").to(torch.bfloat16), tokenizer=tokenizer(), check=False)
-    given: dict[str, Any] = {"max_new_tokens": 2, "sample": Sampling(seed=1)}
+    given: dict[str, Any] = {"max_new_tokens": 2, "sample": sample}
     said = [" ".join(one.generate(PROMPTS, **given).warnings) for one in (rough, llama)]
-    assert "drawn at low precision" in said[0] and "low precision" not in said[1]
+    assert "chosen at low precision" in said[0] and "low precision" not in said[1]
     assert "low precision" not in " ".join(rough.generate(PROMPTS, **given, batch_size=1).warnings)
 
 
