@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +17,11 @@ __all__ = ["NewToken", "OnToken", "Speech", "Stops", "read_stops"]
 
 HALF = "\ufffd"
 """What a tokenizer writes for bytes that are no whole character yet."""
+BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+"""A token of one byte. The decoder of such tokens writes a row of them as characters only where all of it is
+characters: the next byte may undo those before it."""
+TIDIED = re.compile(r" (n'?|'[vr]?)?$")
+"""What may lose its blank by what follows, where a tokenizer tidies its text (``n't``, ``'ve``, ``.``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,17 +123,21 @@ class Speech:
         stops: texts that end it.
         text: so far, without what ended it.
         stopped: whether one of them came.
+        sure: how many of its characters no further token changes.
+        printed: how many were given out.
     """
 
     tokenizer: PreTrainedTokenizerBase | None
     stops: tuple[str, ...] = ()
     text: str = ""
     stopped: bool = False
+    sure: int = 0
     printed: int = 0
 
     def read(self, ids: Sequence[int]) -> None:
         """Look at all new tokens so far."""
         self.text = decoded(self.tokenizer, ids)
+        self.sure = self._lasting(ids)
         places = [at for stop in self.stops if (at := self.text.find(stop)) >= 0]
         if places:
             self.text, self.stopped = self.text[: min(places)], True
@@ -135,11 +146,30 @@ class Speech:
         """What can be printed that was not yet; all of it where no token follows."""
         end = len(self.text)
         if not last:
-            end = len(self.text.rstrip(HALF))
+            end = min(self.sure, end)
             end = min((self._begun(stop, end) for stop in self.stops), default=end)
         new = self.text[self.printed : end]
         self.printed = max(self.printed, end)
         return new
+
+    @cached_property
+    def _silent(self) -> frozenset[int]:
+        return frozenset(_special(self.tokenizer).values())
+
+    def _lasting(self, ids: Sequence[int]) -> int:
+        """How many characters stay as they are, whatever token follows."""
+        words = self.tokenizer
+        if words is None:
+            return 0
+        settled = len(ids)
+        while settled and (
+            ids[settled - 1] in self._silent or BYTE.fullmatch(_name(words, ids[settled - 1]))
+        ):
+            settled -= 1
+        text = self.text if settled == len(ids) else decoded(words, ids[:settled])
+        if getattr(words, "clean_up_tokenization_spaces", False):
+            text = TIDIED.sub("", text)
+        return len(text.rstrip(HALF))
 
     def _begun(self, stop: str, end: int) -> int:
         """Where a stop may have begun at the end of the text."""
@@ -152,6 +182,10 @@ class Speech:
             return len(ids)
         counts = range(len(ids) + 1)
         return next(n for n in counts if decoded(self.tokenizer, ids[:n]).startswith(self.text))
+
+
+def _name(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    return str(tokenizer.convert_ids_to_tokens(token))
 
 
 def decoded(tokenizer: PreTrainedTokenizerBase | None, ids: Sequence[int]) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 import interp
 from interp import Sampling
@@ -17,7 +20,7 @@ from interp.models import Model, NewToken, load
 from interp.models.generated import Generation
 from interp.models.streaming import Speech
 from interp.results import load as read
-from tests.chats import spelled_in_bytes
+from tests.chats import spelled_in_bytes, with_byte_fallback
 from tests.interp.models.conftest import PROMPTS
 from tests.tiny import build, tokenizer
 
@@ -42,6 +45,61 @@ def test_pieces_are_whole_characters_and_join_to_the_text(stops: tuple[str, ...]
     count = speech.needed(ids[:used])
     assert words.decode(ids[:count]) == TEXT[:first]
     assert count == len(TEXT[:first].encode()) and (not speech.stopped or count < used)
+
+
+def tidying() -> PreTrainedTokenizerFast:
+    """A tokenizer of words that tidies its text: a blank before a point, or the end of a verb, goes."""
+    words = tokenizer.__wrapped__()
+    own = PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer, eos_token="</s>")
+    own.add_tokens(["n", "'t", "n't", ".", "'", "ve"])
+    own.clean_up_tokenization_spaces = True
+    return own
+
+
+WORDS = {"byte-level": spelled_in_bytes(), "byte-fallback": with_byte_fallback(), "tidying": tidying()}
+WORDS["byte-level"].add_special_tokens({"eos_token": "</s>"})
+
+
+def spoken(
+    words: PreTrainedTokenizerFast, ids: list[int], stops: tuple[str, ...]
+) -> tuple[Speech, list[str]]:
+    """What is streamed while tokens come one by one."""
+    speech, pieces = Speech(words, stops), []
+    for used in range(1, len(ids) + 1):
+        speech.read(ids[:used])
+        pieces.append(speech.piece(last=speech.stopped or used == len(ids)))
+        if speech.stopped:
+            break
+    return speech, pieces
+
+
+@pytest.mark.parametrize("name", WORDS)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_pieces_join_to_the_text_whatever_the_tokens(name: str, data: st.DataObject) -> None:
+    words = WORDS[name]
+    first = len(words) - 8 if name == "tidying" else 0
+    anything = st.integers(first, len(words) - 1) | st.just(words.eos_token_id)
+    runs = st.one_of(
+        st.lists(anything, max_size=4),  # bytes that are no characters, and special tokens among them
+        st.text("ab \u00e9\u4f60\U0001f389", max_size=4).map(lambda text: words(text)["input_ids"]),
+    )
+    ids = [one for run in data.draw(st.lists(runs, max_size=5)) for one in run]
+    stops = data.draw(st.lists(st.text("ab \u00e9", min_size=1, max_size=2), max_size=2))
+    speech, pieces = spoken(words, ids, tuple(stops))
+    assert "".join(pieces) == speech.text
+    if not speech.stopped:
+        assert speech.text == words.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(("name", "delayed"), [("byte-level", 0), ("byte-fallback", 1)])
+def test_a_character_is_given_out_as_soon_as_nothing_can_undo_it(name: str, delayed: int) -> None:
+    words = WORDS[name]
+    ids = words("a\u00e9b")["input_ids"]
+    _, pieces = spoken(words, [*ids, *words("\u4f60")["input_ids"][-3:-1]], ())
+    at = next(number for number, piece in enumerate(pieces) if "\u00e9" in piece)
+    assert at == len(words("a\u00e9")["input_ids"]) - 1 + delayed  # a row of bytes ends where a letter comes
+    assert pieces[-1].strip("\ufffd") == "" != pieces[-1]
 
 
 def test_a_stop_across_tokens_cuts_text_ids_numbers_and_states(llama: Model) -> None:
