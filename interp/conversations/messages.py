@@ -136,6 +136,11 @@ def _of_content(turn: int, text: str, role: str, *, opened: bool) -> Iterator[Le
             start = len(text) - len(rest.lstrip())
             yield Leaf(turn, path, start, len(text), "content", text[start:])
             return
+        if begins:  # not closed yet: an answer that was begun, or cut
+            start = text.index(opening) + len(opening)
+            start += len(text[start:]) - len(text[start:].lstrip())
+            yield Leaf(turn, path, start, len(text), "thinking", text[start:])
+            return
     yield Leaf(turn, path, 0, len(text), "content", text)
 
 

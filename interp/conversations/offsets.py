@@ -9,7 +9,7 @@ from typing import Any
 
 from interp.errors import DataError
 
-__all__ = ["encoded", "offsets_behind", "offsets_of"]
+__all__ = ["Offset", "encoded", "offsets_behind", "offsets_of"]
 
 Offset = tuple[int, int]
 WINDOW = 8

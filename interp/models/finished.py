@@ -47,8 +47,10 @@ def finished(
     tails = [offsets_behind(old, more, tokenizer) for old, more in zip(tokens.token_ids, new, strict=True)]
     texts = tuple(text + tail for text, (tail, _) in zip(tokens.texts, tails, strict=True))
     spans = tuple(
-        None if own is None else answered(own, more, tokenizer, prompt=text)
-        for own, more, text in zip(tokens.spans, new, tokens.texts, strict=bool(tokens.spans))
+        None if own is None else answered(own, more, tokenizer, prompt=text, offsets=where or ())
+        for own, more, text, where in zip(
+            tokens.spans, new, tokens.texts, tokens.offsets, strict=bool(tokens.spans)
+        )
     )
     offsets = (
         tuple(_offsets(tokens, row, tail, tokenizer) for row, (_, tail) in enumerate(tails))

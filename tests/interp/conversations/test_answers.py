@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from interp.conversations import parse
 from interp.conversations.offsets import offsets_behind
+from interp.errors import DataError
 from interp.models.finished import finished, with_answers
 from interp.models.tokens import Tokens, tokenize
 from tests.chats import spelled_in_bytes, with_byte_fallback
@@ -98,3 +99,58 @@ def test_the_answer_is_the_assistants_message(content: str | None, behind: str) 
     said = with_answers((tuple(messages),), full, words)[0]
     assert said == (*CHAT, {"role": "assistant", "content": f"{content or ''}yes".strip()})
     assert parse("answer[-3:]").resolve(full, words) == (tuple(range(tokens.lengths[0], full.lengths[0])),)
+
+
+SPOKEN = "{% for m in messages %}{{m.role+': '+m.content+'\n'}}{% endfor %}" + OPENING
+
+
+@pytest.mark.parametrize(
+    ("begun_with", "written", "wanted"),
+    [
+        ("<think>\n", "hm</think>ok", [("thinking", "hm"), ("content", "ok")]),
+        ("<think>\nwell ", "hm</think>ok", [("thinking", "well hm"), ("content", "ok")]),
+        ("<think>\nwell", ", hm", [("thinking", "well, hm")]),
+        ("[THINK]a", "b</think>[/THINK]c", [("thinking", "ab</think>"), ("content", "c")]),
+        ("<think>a</think>", "ok", [("thinking", "a"), ("content", "ok")]),
+        ("so: <think>a", "b</think>c", [("content", "so: <think>ab</think>c")]),  # it does not begin with it
+    ],
+)
+def test_thinking_that_an_answer_was_begun_with_is_thinking(
+    begun_with: str, written: str, wanted: list[tuple[str, str]]
+) -> None:
+    words = chatty(SPOKEN)
+    messages = [*CHAT, {"role": "assistant", "content": begun_with}]
+    full = finished(begun(messages, words), [ids(written, words)], words, located=True)
+    spans, row = full.spans[0] or (), full.token_ids[0]
+    said = {kind: "" for kind, _ in wanted}
+    for one in spans:
+        assert one.turn is None or one.turn == (one.role == "assistant")
+        if one.role == "assistant" and one.kind != "template":
+            said[one.kind] += words.decode(row[one.start : one.stop])
+    assert said == dict(wanted)
+    atoms = [("think", "thinking"), ("answer", "content")]
+    for word, kind in [both for both in atoms if both[1] in said]:
+        ((*found,),) = parse(word).resolve(full, words)
+        assert words.decode([row[at] for at in found]) == said[kind]
+    message = (with_answers((tuple(messages),), full, words)[0] or ())[-1]
+    assert message["content"] == said.get("content", "").strip()
+    assert message.get("reasoning_content", "") == said.get("thinking", "")
+
+
+@pytest.mark.parametrize("template", [SPOKEN, "{% for m in messages %}{{m.content}}{% endfor %}"])
+def test_a_mark_in_what_the_user_says_opens_no_thinking(template: str) -> None:
+    words = chatty(template)
+    messages = [{"role": "user", "content": "hi <think>"}]
+    full = finished(begun(messages, words), [ids("a</think>b", words)], words, located=False)
+    kinds = {one.kind for one in full.spans[0] or () if one.turn == 1 and one.kind != "template"}
+    assert kinds == {"content"}
+
+
+def test_a_message_whose_thinking_was_cut_is_thinking_where_it_is_closed_too() -> None:
+    words = chatty(SPOKEN)
+    messages = [*CHAT, {"role": "assistant", "content": "<think>\nhm"}, *CHAT]
+    tokens = tokenize([messages], words)
+    ((*found,),) = parse("think").resolve(tokens, words)
+    assert words.decode([tokens.token_ids[0][at] for at in found]) == "hm"
+    with pytest.raises(DataError, match="selects no token"):
+        parse("answer").resolve(tokens, words)

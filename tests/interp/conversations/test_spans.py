@@ -180,7 +180,7 @@ def test_an_answer_written_behind_a_prompt() -> None:
     tokenizer = chat_tokenizer("thinking")
     prompt = render([{"role": "user", "content": "a"}], tokenizer)
     new = tokenizer("the model\n</think>\n\nIt is.</s>")["input_ids"]
-    spans = answered(prompt.spans, new, tokenizer, prompt=prompt.text)
+    spans = answered(prompt.spans, new, tokenizer, prompt=prompt.text, offsets=prompt.offsets)
     assert [s.start for s in spans] == [0, *(s.stop for s in spans[:-1])]
     assert spans[-1].stop == len(prompt.ids) + len(new)
     assert [(s.kind, s.turn) for s in spans[-5:]] == [
