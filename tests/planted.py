@@ -13,7 +13,7 @@ from interp.models.loading import load
 from interp.models.model import Model
 from tests.tiny import WORDS, tokenizer
 
-__all__ = ["AndNeuron", "PlantedSubspace", "and_neuron", "planted_subspace"]
+__all__ = ["AndNeuron", "PlantedSubspace", "and_neuron", "blank_model", "planted_subspace"]
 
 FIRST = 4  # ids below are the special tokens
 
@@ -151,7 +151,7 @@ def _normed(state: Tensor) -> Tensor:
 
 
 def _llama(width: int) -> Any:
-    return _blank(
+    return blank_model(
         "llama",
         {
             "vocab_size": 64,
@@ -170,7 +170,7 @@ def _llama(width: int) -> Any:
 
 
 def _gpt2(width: int) -> Any:
-    return _blank(
+    return blank_model(
         "gpt2",
         {
             "vocab_size": 64,
@@ -187,7 +187,7 @@ def _gpt2(width: int) -> Any:
     )
 
 
-def _blank(model_type: str, settings: dict[str, Any]) -> PreTrainedModel:
+def blank_model(model_type: str, settings: dict[str, Any]) -> PreTrainedModel:
     """Build a model of which everything but the norms is zero."""
     hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
     with torch.no_grad():
