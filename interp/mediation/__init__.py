@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from interp.mediation.mediators import Mediator as Mediator
     from interp.mediation.mediators import mediators_of as mediators_of
     from interp.mediation.metrics import METRICS as METRICS
+    from interp.mediation.mib import MIB_TASKS as MIB_TASKS
+    from interp.mediation.mib import MIBCircuit as MIBCircuit
+    from interp.mediation.mib import MIBScore as MIBScore
+    from interp.mediation.mib import mib_score as mib_score
     from interp.mediation.pairwise import Interactions as Interactions
     from interp.mediation.pairwise import interactions as interactions
     from interp.mediation.parsing import experiment_of as experiment_of

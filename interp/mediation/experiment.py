@@ -29,7 +29,7 @@ from interp.pairs import PairSet
 from interp.results import About
 from interp.sites import Site
 
-__all__ = ["SIGNS", "Estimates", "Experiment", "Forecast", "Replaced", "by_site"]
+__all__ = ["SIGNS", "Estimates", "Experiment", "Forecast", "Replaced", "by_site", "spent"]
 
 
 @dataclass(frozen=True)
@@ -328,6 +328,19 @@ def _fallbacks(model: Model, cost: Mapping[str, Any]) -> tuple[str, ...]:
     texts = [part["fallback"] for part in parts if part.get("fallback")]
     ways = {text.partition(":")[0]: text for text in reversed(texts)}  # both directions give the same reason
     return tuple(f"{model.name!r} is {text}: the same numbers, more slowly" for text in ways.values())
+
+
+def spent(cost: Mapping[str, Any], pairs: int) -> float:
+    """Forward passes of every pair that a search took, its verification with them.
+
+    Args:
+        cost: ``Effects.cost``.
+        pairs: how many there were.
+    """
+    parts = {name: part for name, part in cost.items() if isinstance(part, dict) and "forwards" in part}
+    exact = sum(part["forwards"] for part in parts.values()) / pairs
+    more = spent(cost["verified"], pairs) if "verified" in cost else 0.0
+    return round(float(cost.get("forwards", 0.0)) + exact + more, 2)
 
 
 def by_site(read: Activations, sites: Sequence[Site]) -> dict[Site, Tensor]:

@@ -29,6 +29,7 @@ SCHEMAS: dict[str, str] = {
     "interp.lens-curves/1": "interp.lenses.many_prompts:LensCurves",
     "interp.lens-view/1": "interp.lenses.one_prompt:LensView",
     "interp.lens/2": "interp.mediation.lens:Lens",
+    "interp.mib/1": "interp.mediation.mib.benchmark:MIBScore",
     "interp.monitor/1": "interp.analyses.monitoring.result:MonitorResult",
     "interp.patching/1": "interp.analyses.patching:Patching",
     "interp.probe/2": "interp.analyses.probing.result:ProbeResult",

@@ -52,6 +52,12 @@ def evaluation() -> Result:
     return mediation.evaluate(found.model, found.pairs, sorted(found.heads))
 
 
+def mib() -> Result:
+    """The edges of a planted circuit, scored as MIB scores them."""
+    found = PLANTED["copy"]()
+    return mediation.mib_score(found.model, found.pairs[:6], found.pairs[6:])[0]
+
+
 def circuit_transfer() -> Result:
     """A planted circuit on its own pairs and on others."""
     found, other = PLANTED["copy"](), PLANTED["copy"](seed=1)
@@ -249,6 +255,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.interactions/1": interactions,
     "interp.lens-curves/1": lens_curves,
     "interp.lens-view/1": lambda: lenses.view(demo(), "the capital of France is"),
+    "interp.mib/1": mib,
     "interp.monitor/1": monitored,
     "interp.lens/2": lambda: mediation.logit_lens(circuit().model, circuit().pairs),
     "interp.patching/1": lambda: interp.patch(circuit().model, circuit().pairs, ["head.*", "mlp_out.*"]),

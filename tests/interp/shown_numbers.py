@@ -55,6 +55,17 @@ def curve(result: Result) -> Shown:
     )
 
 
+def mib(result: Result) -> Shown:
+    """The area, and the faithfulness of every size between none and all, the highest scores first."""
+    yield "area under faithfulness", result.number("cpr").value
+    sizes = result.table("sizes").drop_duplicates("size")
+    yield from (
+        (f"faithfulness of the first {row['size']:.0f} edges", row["signed"])
+        for _, row in sizes.iterrows()
+        if 0 < row["size"] < sizes["size"].max()
+    )
+
+
 def patching(result: Result) -> Shown:
     """Effects, and its circuit."""
     yield from effects(result)
@@ -149,6 +160,7 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.interactions/1": interactions,
     "interp.lens-curves/1": lens_curves,
     "interp.lens/2": lens,
+    "interp.mib/1": mib,
     "interp.patching/1": patching,
     "interp.probe/2": labels,
     "interp.readers/1": readers,

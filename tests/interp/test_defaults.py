@@ -122,6 +122,7 @@ MEDIATION: Calls = {
     "interchange_accuracy": lambda g: mediation.interchange_accuracy(g.model, g.pairs, "resid_post.1"),
     "logit_lens": lambda g: mediation.logit_lens(g.model, g.pairs),
     "mean_difference": lambda g: mediation.mean_difference(g.model, g.pairs, "resid_post.1"),
+    "mib_score": lambda g: mediation.mib_score(g.model, g.pairs),
     "path_patching": lambda g: mediation.path_patching(g.model, g.pairs, "head.*", "logits"),
     "pca": lambda g: mediation.pca(g.model, g.pairs, "resid_post.1"),
     "replacement_of": lambda g: mediation.replacement_of("mean"),

@@ -132,15 +132,15 @@ class Curve(Result):
     def _estimates(self) -> tuple[Estimate | None, ...]:
         """Faithfulness at each size with its interval; None at both ends, and where there is none."""
         return tuple(
-            self._estimate(lambda shares, at=at: float(shares[at])) if 0 < size < self.total else None
+            self.estimate(lambda shares, at=at: float(shares[at])) if 0 < size < self.total else None
             for at, size in enumerate(self.sizes)
         )
 
     @cached_property
     def _area(self) -> Estimate | None:
-        return self._estimate(lambda shares: float(np.trapezoid(shares, self.axis)))
+        return self.estimate(lambda shares: float(np.trapezoid(shares, self.axis)))
 
-    def _estimate(self, of: Callable[[np.ndarray], float]) -> Estimate | None:
+    def estimate(self, of: Callable[[np.ndarray], float]) -> Estimate | None:
         """A number made of the shares of all sizes, with its interval over groups of pairs."""
         if self.runs is None or self.ends is None or self.no_share:
             return None
