@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from interp.conversations import parse
 from interp.errors import ConfigError, DataError, SiteError, counted
 from interp.mediation.edges.edge import Edge, are_edges
@@ -46,7 +48,7 @@ class Mediator:
     Attributes:
         site: of the whole, the head or the neuron; of the keys, for a key-value group.
         position: index of the token, None for all tokens.
-        units: several neurons of ``mlp_act.l`` that are replaced together.
+        units: several neurons of ``mlp_act.l``, or features, that are replaced together.
         subspace: directions of the site whose coordinates are replaced.
         with_values: True for a key-value group: its keys and its values are replaced together.
     """
@@ -80,7 +82,7 @@ class Mediator:
         """Write ``head.5.3``, ``resid_post.5@7``, ``kv.5.1``, ``neuron.5.1+8`` or ``subspace:NAME@SITE``."""
         name = str(self.site)
         if self.units:
-            name = f"neuron.{self.site.layer}.{'+'.join(map(str, self.units))}"
+            name = f"{_UNITS[self.site.kind]}.{self.site.layer}.{'+'.join(map(str, self.units))}"
         if self.with_values:
             name = f"kv{name.removeprefix('k')}"
         if self.subspace is not None:
@@ -103,7 +105,7 @@ class Mediator:
         kind, *rest = text.split(".")
         units = tuple(map(int, rest[1].split("+"))) if len(rest) > 1 and "+" in rest[1] else ()
         site = (
-            Site("mlp_act", int(rest[0]))
+            Site(_CARRIED[kind], int(rest[0]))
             if units
             else Site.parse(f"k.{'.'.join(rest)}" if kind == "kv" else text)
         )
@@ -122,6 +124,9 @@ Mediators = str | Site | Mediator | Edge | Sequence[str | Site | Mediator | Edge
 Members = tuple[Mediator, ...] | tuple[Edge, ...]
 """What that means in one model, in the order of execution."""
 _WHOLE = {"head": "z", "z": "z", "neuron": "mlp_act"}
+_UNITS = {"mlp_act": "neuron", "feature": "feature"}
+"""Sites of which several units are replaced together -> the word for one."""
+_CARRIED = {word: kind for kind, word in _UNITS.items()}
 
 
 _ALONE = ("expert",)
@@ -138,15 +143,20 @@ def _by_site(model: Model, text: str) -> list[Mediator]:
     return [Mediator(site) for site in model.expand(text)]
 
 
-def _neurons(model: Model, text: str) -> list[Mediator]:
-    """Read ``neuron.20.*`` (each on its own) or ``neuron.20.3+17+40`` (together)."""
-    match = re.fullmatch(r"neuron\.([^.]+)\.(\d+(?:\+\d+)+)", text)
+def _together(model: Model, text: str) -> list[Mediator]:
+    """Read ``neuron.20.*`` (each on its own) or ``neuron.20.3+17+40`` (together); features likewise."""
+    match = re.fullmatch(r"(neuron|feature)\.([^.]+)\.(\d+(?:\+\d+)+)", text)
     if match is None:
         return _by_site(model, text)
-    units = tuple(sorted({int(unit) for unit in match[2].split("+")}))
-    sites = model.expand([f"neuron.{match[1]}.{unit}" for unit in units])
+    units = tuple(sorted({int(unit) for unit in match[3].split("+")}))
+    sites = model.expand([f"{match[1]}.{match[2]}.{unit}" for unit in units])
     layers = dict.fromkeys(site.layer for site in sites)
-    return [Mediator(Site("mlp_act", layer), units=units) for layer in layers]
+    return [Mediator(Site(_CARRIED[match[1]], layer), units=units) for layer in layers]
+
+
+def _features(model: Model, text: str) -> list[Mediator]:
+    """Read ``feature.*`` and ``feature.20.*`` (each on its own), ``feature.20`` (all at once), or some."""
+    return _together(model, f"{text}.*" if text == "feature.*" else text)
 
 
 def _groups(model: Model, text: str) -> list[Mediator]:
@@ -226,7 +236,7 @@ _ROWS = (
         "neuron.20.* or neuron.20.3+17",
         "one unit of an MLP, or several together",
         "the finest native unit, for sparse effects; many, redundant, rarely one concept",
-        _neurons,
+        _together,
     ),
     MediatorType(
         "expert",
@@ -249,6 +259,19 @@ _ROWS = (
         "the coordinates in a direction or subspace, from a probe, a mean difference, PCA or DAS",
         "testing whether a direction is used; needs a supervised guess, and controls of equal rank",
         _subspaces,
+    ),
+    MediatorType(
+        "feature",
+        "feature.* or feature.20.3+17",
+        "one feature of a sparse dictionary that the model was given (--features), or several together",
+        "open search for nameable units; as good as the dictionary is, so read its certificate and the error",
+        _features,
+    ),
+    MediatorType(
+        "error",
+        "error.*",
+        "what the features of a layer's dictionary leave out",
+        "how much of an effect the features miss",
     ),
     MediatorType(
         "edge",
@@ -281,6 +304,9 @@ def mediators_of(
             (``interp.conversations.selectors``) names tokens of the clean prompts, each one after the other;
             they must be the same in all pairs, counted from the start or from the end.
 
+    Of features that a glob names (``feature.12.*``), those that are active somewhere in these prompts
+    are meant: the prompts are run once to see which. Replacing another with a value of these prompts does nothing.
+
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.
         ConfigError: a position that the shortest prompt does not have, a subspace of another width than its
@@ -305,7 +331,7 @@ def mediators_of(
         if isinstance(item, Mediator):
             found.append(item)
             continue
-        for mediator in _expanded(model, item):
+        for mediator in _active(model, pairs, item, _expanded(model, item)):
             places = chosen if chosen is not None else _positions(mediator.site, pairs, positions)
             found += [replace(mediator, position=at) for at in places]
     for mediator in dict.fromkeys(replace(one, position=None) for one in found):
@@ -318,6 +344,29 @@ def _expanded(model: Model, item: str | Site) -> list[Mediator]:
         return [Mediator(site) for site in model.expand([item])]
     kind = re.split(r"[.:]", item, maxsplit=1)[0]
     return MEDIATORS[kind].expand(model, item) if kind in MEDIATORS else _by_site(model, item)
+
+
+def _active(model: Model, pairs: PairSet, item: str | Site, found: Sequence[Mediator]) -> Sequence[Mediator]:
+    """Of features that a glob names, those that are not 0 everywhere in these prompts.
+
+    Raises:
+        SiteError: none is.
+    """
+    if not isinstance(item, str) or not item.startswith("feature.") or "*" not in item:
+        return found
+    there: dict[int | None, set[int]] = {}
+    for layer in dict.fromkeys(one.layer for one in found):
+        site = str(Site("feature", layer))
+        sides = [model.capture(side, site, "all")[site] for side in (pairs.clean, pairs.corrupt)]
+        seen = torch.stack([(values != 0).flatten(0, 1).any(dim=0) for values in sides]).any(dim=0)
+        there[layer] = set(seen.nonzero()[:, 0].tolist())
+    kept = [one for one in found if one.site.index is None or one.site.index in there[one.layer]]
+    if not kept:
+        raise SiteError(
+            f"{item!r} names {counted(len(found), 'feature')}, none of which is active in these prompts: the "
+            "dictionary may be of another model or layer (interp features check)."
+        )
+    return kept
 
 
 def _positions(site: Site, pairs: PairSet, positions: str | int) -> list[int | None]:

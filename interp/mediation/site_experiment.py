@@ -16,7 +16,7 @@ from interp.mediation.gradients import chunks, first_order, gradients_at, need_g
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import Targets
 from interp.mediation.partial_forward import Row
-from interp.sites import Site
+from interp.sites import OF_DICTIONARIES, Site
 
 __all__ = ["SiteExperiment"]
 
@@ -81,7 +81,13 @@ class SiteExperiment(Experiment):
         if since is not None and at < since[example]:
             return True
         last = mediator.site.layer == self.model.n_layers - 1
-        return last and at < length - 1 and mediator.site.kind not in READ_LATER
+        return last and at < length - 1 and self._written(mediator.site) not in READ_LATER
+
+    def _written(self, site: Site) -> str:
+        """The kind of site that is written: of a feature, that of its dictionary."""
+        if site.kind not in OF_DICTIONARIES:
+            return site.kind
+        return self.model.dictionaries[site.layer or 0].site_out.kind
 
     def forecast(self) -> Forecast:
         """What replacing each mediator on its own costs, planned as it will be run."""
@@ -109,7 +115,11 @@ class SiteExperiment(Experiment):
         cached = (model.n_layers + 1) * model.d_model + 2 * model.n_layers * model.n_kv_heads * model.d_head
         heads, groups = model.n_heads * model.d_head, model.n_kv_heads * model.d_head
         widths = {"z": heads, "q": heads, "k": groups, "v": groups, "mlp_act": model.d_mlp}
-        sources = sum(widths.get(site.kind, model.d_model) for site in self.carriers)
+        features = model.anatomy.features
+        sources = sum(
+            features[site.layer or 0] if site.kind == "feature" else widths.get(site.kind, model.d_model)
+            for site in self.carriers
+        )
         held = tokens * cached + padded * sources + rows * model.d_model
         logits = min(rows, unembedded(model)) * model.vocab_size
         return model.dtype.itemsize * held + 4 * logits

@@ -13,8 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError, SiteError
+from interp.features.dictionary import Dictionary
 from interp.models.expert_views import ExpertOutput, ExpertSlice, Gated, Routed
 from interp.models.families import Family
+from interp.models.feature_views import FeatureView
 from interp.models.tensor_views import (
     Fused,
     HeadOutput,
@@ -27,7 +29,7 @@ from interp.models.tensor_views import (
     View,
     Whole,
 )
-from interp.sites import KINDS, READ_ONLY, Anatomy, Site
+from interp.sites import KINDS, OF_DICTIONARIES, READ_ONLY, Anatomy, Site
 
 __all__ = ["Architecture", "Location"]
 
@@ -95,12 +97,14 @@ class Architecture:
         family: the row in use.
         name: what messages call the model.
         disabled: kind of site to the reason why this model does not offer it.
+        dictionaries: layer to the dictionary whose features are sites there.
     """
 
     hf: PreTrainedModel
     family: Family
     name: str
     disabled: Mapping[str, str] = field(default_factory=dict)
+    dictionaries: Mapping[int, Dictionary] = field(default_factory=dict)
 
     @cached_property
     def blocks(self) -> nn.ModuleList:
@@ -206,11 +210,14 @@ class Architecture:
             tuple(self._width(layer, "down_projection", in_features) for layer in layers),
             tuple((kind, found) for kind, found in there if len(found) < self.n_layers),
             tuple(map(self._experts, layers)),
+            tuple(one.n_features if (one := self.dictionaries.get(n)) else 0 for n in layers),
         )
 
     def has(self, kind: str, layer: int) -> bool:
         """Whether a block has the modules of a kind."""
         row = self.family.row(layer)
+        if kind in OF_DICTIONARIES:
+            return layer in self.dictionaries
         if kind == "resid_mid":
             return not self.parallel and self.part(layer, "resid_mid") is not None
         if kind == "pattern":  # checked by the values
@@ -376,6 +383,8 @@ class Architecture:
                 return self._locate_expert(kind, layer, index or 0)
             case "final_norm":
                 return Location(self._final_norm(), "out", Whole())
+            case "feature" | "error":
+                return _located_feature(self, site, write)
         raise SiteError(f"'{site}' is not read by a hook.")
 
     @property
@@ -419,6 +428,34 @@ class Architecture:
                 f"Its sites: {', '.join(self.kinds)}."
             )
         return found
+
+
+def _located_feature(architecture: Architecture, site: Site, write: bool) -> Location:
+    """Where a dictionary's features are written, and what they are read from."""
+    dictionary = architecture.dictionaries[site.layer or 0]
+    out = architecture.locate(dictionary.site_out, write=write)
+    source, base, side = None, out.base, out.base_side
+    if not dictionary.autoencodes:
+        source, base, side = _source(architecture, dictionary)
+    flat = dictionary.site_out.kind == "z"
+    view = FeatureView(dictionary, out.view, source, site.kind, site.index, flat)
+    return Location(out.module, out.side, view, out.slot, base, side)
+
+
+def _source(
+    architecture: Architecture, dictionary: Dictionary
+) -> tuple[View, nn.Module, Literal["in", "out"]]:
+    """What a transcoder reads: how it is cut, and the module and side where it passes."""
+    layer = dictionary.layer
+    if dictionary.read == "site":
+        found = architecture.locate(dictionary.site_in)
+        return found.view, found.module, found.side
+    norm, down = (
+        architecture.module(layer, "resid_mid", "resid_mid"),
+        architecture.part(layer, "down_projection"),
+    )
+    reads = any(module is down for module in norm.modules())  # no norm there: the MLP itself
+    return Whole(), norm, "in" if reads else "out"
 
 
 def _number(architecture: Architecture, *names: str) -> int:

@@ -23,7 +23,7 @@ from interp.models.padding import with_padding
 from interp.models.probe_pass import Counted, probe_batch, read_once
 from interp.models.readout import Readout
 from interp.models.rounding import factor_error, relative, tolerance
-from interp.sites import KINDS, Site
+from interp.sites import KINDS, OF_DICTIONARIES, Site
 
 __all__ = [
     "FINAL",
@@ -380,7 +380,11 @@ def _no_middle(architecture: Architecture) -> str:
     return f"no module of {kind} reads a stream between attention and MLP, so it has no 'resid_mid'."
 
 
-_PER_LAYER = tuple(kind for kind, row in KINDS.items() if row.layered and row.index != "required")
+_PER_LAYER = tuple(
+    kind
+    for kind, row in KINDS.items()
+    if row.layered and row.index != "required" and kind not in OF_DICTIONARIES
+)
 _ALONG = {"z": ("z", "head"), "mlp_act": ("mlp_act", "neuron")}
 _NAMED = {"z": "out_projection", "mlp_act": "down_projection"}
 

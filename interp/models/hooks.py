@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from interp.errors import ModelError
 from interp.models.architecture import Location
+from interp.models.feature_views import Code, FeatureView
 from interp.models.tensor_views import Given, View, Whole
 from interp.sites import Site
 
@@ -66,6 +67,7 @@ class Frame:
         wanted: how many sites are read.
         shifts: what was added to sites that are computed from a module's input, so that readings see it.
         versions: per site read by reference, how often its tensor had been edited in place by then.
+        codes: layer -> what its dictionary made of the pass.
     """
 
     batch: int = 0
@@ -76,6 +78,7 @@ class Frame:
     wanted: int = 0
     shifts: dict[Site, Tensor] = field(default_factory=dict)
     versions: dict[Site, int] = field(default_factory=dict)
+    codes: dict[int, Code] = field(default_factory=dict)
 
     def begin(self, batch: int, width: int) -> None:
         """Forget the last pass and take the shape of the next."""
@@ -83,6 +86,13 @@ class Frame:
         self.found.clear()
         self.shifts.clear()
         self.versions.clear()
+        self.codes.clear()
+
+    def coded(self, view: FeatureView, tensor: Tensor, given: Given) -> Code:
+        """The code of a pass, computed by the first view of a dictionary that is met in it."""
+        if view.shared not in self.codes:
+            self.codes[view.shared] = view.code(tensor, given)
+        return self.codes[view.shared]
 
     def keep(self, site: Site, value: Tensor) -> None:
         """Store what a hook read; end the pass if it was the last."""
@@ -207,16 +217,32 @@ def _reader(site: Site, location: Location, frame: Frame, bases: list[Tensor]) -
     """Make a hook that only reads; short, because it runs once per site and pass."""
     view = None if isinstance(location.view, Whole) else location.view
     if location.side == "in":
-        return Hook(location.module, "in", partial(_read_input, site, view, frame))
+        return Hook(location.module, "in", partial(_read_input, site, view, bases, frame))
     return Hook(location.module, "out", partial(_read_output, site, view, location.slot, bases, frame))
 
 
 def _read_input(
-    site: Site, view: View | None, frame: Frame, module: nn.Module, args: Any, kwargs: Any
+    site: Site,
+    view: View | None,
+    bases: list[Tensor],
+    frame: Frame,
+    module: nn.Module,
+    args: Any,
+    kwargs: Any,
 ) -> None:
     tensor = args[0] if args else kwargs["hidden_states"]
     value = tensor if tensor.dim() > 2 else frame.square(tensor)
-    frame.keep(site, value if view is None else view.read(value, None))
+    frame.keep(
+        site, value if view is None else _seen(site, view, frame, value, bases.pop() if bases else None)
+    )
+
+
+def _seen(site: Site, view: View, frame: Frame, tensor: Tensor, given: Given) -> Tensor:
+    """The value of a site, with what was written to it where it is computed from something else."""
+    if isinstance(view, FeatureView):
+        return view.cut(frame.coded(view, tensor, given))
+    value = view.read(tensor, given)
+    return value + frame.shifts[site] if site in frame.shifts else value
 
 
 def _read_output(
@@ -236,8 +262,7 @@ def _read_output(
         )
     value = tensor if tensor.dim() > 2 else frame.square(tensor)
     if view is not None:
-        value = view.read(value, bases.pop() if bases else view.given(args))
-        value = value + frame.shifts[site] if site in frame.shifts else value
+        value = _seen(site, view, frame, value, bases.pop() if bases else view.given(args))
     frame.keep(site, value)
 
 
@@ -248,11 +273,14 @@ def _stash(bases: list[Tensor], tensor: Tensor, given: Given) -> None:
 def _edit(writer: Writer, bases: list[Tensor], frame: Frame, tensor: Tensor, given: Given) -> Tensor | None:
     site, location = writer.site, writer.location
     given = bases.pop() if bases else given
-    current = location.view.read(tensor, given)
-    current = current + frame.shifts[site] if site in frame.shifts else current
+    current = _seen(site, location.view, frame, tensor, given)
     new = writer.edit(current)
     if new is current:
         return None
+    if isinstance(location.view, FeatureView):
+        view, code = location.view, frame.coded(location.view, tensor, given)
+        frame.codes[view.shared] = view.rewritten(code, new)
+        return view.changed(tensor, given, new - current, code).contiguous()
     if location.view.computed:
         change = new - current
         frame.shifts[site] = frame.shifts[site] + change if site in frame.shifts else change

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.activations import Activations
 from interp.conversations.rendering import NOTHING
-from interp.errors import SiteError, counted
+from interp.errors import ConfigError, SiteError, counted
+from interp.features.dictionary import Dictionary
 from interp.models import fingerprints, forward
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend
 from interp.models.backends.native import Native
+from interp.models.dictionaries import attached
 from interp.models.families import Family
 from interp.models.finished import conversations_of, with_answers
 from interp.models.generated import Generation, labelled
@@ -193,6 +195,32 @@ class Model:
     def tokenizer_fingerprint(self) -> str:
         """The sha256 of the tokenizer's vocabulary and rules; "" without a tokenizer."""
         return fingerprints.of_tokenizer(self.tokenizer)
+
+    def with_dictionaries(self, *dictionaries: Dictionary) -> Model:
+        """The same model with features: ``feature.l``, ``feature.l.i`` and ``error.l`` become sites.
+
+        Nothing of the model itself changes: writing a feature adds the change times its decoder row.
+
+        Args:
+            dictionaries: at most one for each layer, of ``interp.features.load``; they replace those before.
+
+        Raises:
+            ConfigError: two for one layer, one of another width than its site, or a backend that has no such
+                sites.
+            SiteError: the model does not offer one of their sites.
+            ModelError: a dictionary needs what this family does not have.
+        """
+        if self.backend is not None:
+            raise ConfigError(
+                f"features are sites of the native backend, and {self.name!r} runs on {self.backend.name}. "
+                "Load it with backend='native'."
+            )
+        return replace(self, architecture=attached(self.architecture, dictionaries))
+
+    @property
+    def dictionaries(self) -> Mapping[int, Dictionary]:
+        """Layer to the dictionary whose features are sites there."""
+        return self.architecture.dictionaries
 
     def tokenize(
         self,

@@ -15,6 +15,8 @@ z.l.h = gate.l.h * sum over keys of pattern.l.h * v.l.group(h)     most have no 
 final_norm, logits                                   logits after scale and softcap, as the model returns them
 mlp_out.l = postnorm(sum over e of expert.l.e + shared_expert.l) * multiplier        mixtures of experts
 expert.l.e = what routed expert e gives, times its weight; zero where it is not chosen
+feature.l.i = dictionary.encode(its site)[..., i]    of a sparse dictionary that the model was given
+error.l = its site - dictionary.decode(feature.l)    what the features leave out
 mixer_out.l in place of attn_out.l                   what a recurrence, a convolution or linear attention adds
 ```
 
@@ -27,16 +29,18 @@ Layers are 0-based blocks. Positions are never part of a name. Shapes, with ``..
 * ``q z``: ``[..., head, d_head]``; ``k v``: ``[..., kv head, d_head]``; with an index: ``[..., d_head]``;
 * ``pattern``: ``[..., head, key position]``, the query position being the position axis;
 * ``router``: ``[..., expert]``, the logits that experts are chosen by, before any bias that only chooses;
+* ``feature``: ``[..., feature]``; ``feature.l.i``: ``[..., 1]``; ``error``: ``[..., width of its site]``;
 * ``mlp_act``: ``[..., neuron]``; ``neuron.l.n``: ``[..., 1]``.
 """
 
 from __future__ import annotations
 
 from interp.sites.patterns import Anatomy, Dimensions, expand, parse_layers
-from interp.sites.site import KINDS, READ_ONLY, Kind, Site, transformer_lens_name
+from interp.sites.site import KINDS, OF_DICTIONARIES, READ_ONLY, Kind, Site, transformer_lens_name
 
 __all__ = [
     "KINDS",
+    "OF_DICTIONARIES",
     "READ_ONLY",
     "Anatomy",
     "Dimensions",
@@ -44,8 +48,10 @@ __all__ = [
     "Site",
     "attn_out",
     "embed",
+    "error",
     "expand",
     "expert",
+    "feature",
     "final_norm",
     "head",
     "k",
@@ -121,6 +127,16 @@ def router(layer: int) -> Site:
 def expert(layer: int, index: int) -> Site:
     """Name one routed expert's part of ``mlp_out``, its weight included."""
     return Site("expert", layer, index)
+
+
+def feature(layer: int, index: int | None = None) -> Site:
+    """Name one feature of a layer's dictionary, or all of them."""
+    return Site("feature", layer, index)
+
+
+def error(layer: int) -> Site:
+    """Name what a layer's dictionary leaves out."""
+    return Site("error", layer)
 
 
 def shared_expert(layer: int) -> Site:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from interp.errors import SiteError
-from interp.sites.site import KINDS, Kind, Site, from_lens, nearest
+from interp.sites.site import KINDS, OF_DICTIONARIES, Kind, Site, from_lens, nearest
 
 __all__ = ["Anatomy", "Dimensions", "expand", "parse_layers"]
 
@@ -55,6 +55,7 @@ class Anatomy(NamedTuple):
         neurons: neurons.
         some: the layers that have a kind, for the kinds that not every layer has.
         experts: routed experts of every block.
+        features: features of the dictionary of every block; 0 where there is none.
     """
 
     name: str
@@ -64,18 +65,19 @@ class Anatomy(NamedTuple):
     neurons: tuple[int, ...]
     some: tuple[tuple[str, tuple[int, ...]], ...] = ()
     experts: tuple[int, ...] = ()
+    features: tuple[int, ...] = ()
 
     def layers(self, kind: str) -> tuple[int, ...]:
         """The layers that have a kind."""
         return dict(self.some).get(kind, tuple(range(self.n_layers)))
 
     def units(self, row: Kind, layer: int) -> int:
-        """How many heads, key-value heads, neurons or experts a layer has."""
+        """How many heads, key-value heads, neurons, experts or features a layer has."""
         counts = {"head": self.heads, "kv head": self.kv_heads, "neuron": self.neurons}
-        return (counts | {"expert": self.experts})[row.unit][layer]
+        return (counts | {"expert": self.experts, "feature": self.features})[row.unit][layer]
 
 
-_RARE = ("mixer_out", "router", "expert", "shared_expert")
+_RARE = ("mixer_out", "router", "expert", "shared_expert", *OF_DICTIONARIES)
 """Kinds that a model described by its sizes alone is taken not to have."""
 
 
@@ -174,6 +176,12 @@ def _layers(row: Kind, text: str, dims: Anatomy) -> list[int]:
     found = [layer for layer in asked if layer in there]
     if not found or (len(found) < len(asked) and not re.search(r"\*|all|\d-\d", text)):
         lacking = next(layer for layer in asked if layer not in there)
+        if row.name in OF_DICTIONARIES:
+            held = f" These layers have one: {', '.join(map(str, there))}." if there else ""
+            raise SiteError(
+                f"layer {lacking} of {dims.name!r} has no '{row.name}': it was given no dictionary.{held} "
+                "Use model.with_dictionaries(interp.features.load(FOLDER)), or --features FOLDER."
+            )
         raise SiteError(
             f"layer {lacking} of {dims.name!r} has no '{row.name}'; "
             + (f"these layers have it: {', '.join(map(str, there))}." if there else "no layer has it.")

@@ -11,7 +11,16 @@ from typing import Literal
 
 from interp.errors import SiteError
 
-__all__ = ["KINDS", "READ_ONLY", "Kind", "Site", "from_lens", "nearest", "transformer_lens_name"]
+__all__ = [
+    "KINDS",
+    "OF_DICTIONARIES",
+    "READ_ONLY",
+    "Kind",
+    "Site",
+    "from_lens",
+    "nearest",
+    "transformer_lens_name",
+]
 
 LENS = {
     "hook_embed": "embed",
@@ -85,12 +94,17 @@ _ROWS = (
     Kind("neuron", True, "required", "neuron"),
     Kind("mlp_out", True, "none", ""),
     Kind("resid_post", True, "none", ""),
+    Kind("feature", True, "optional", "feature"),
+    Kind("error", True, "none", ""),
     Kind("final_norm", False, "none", ""),
     Kind("logits", False, "none", ""),
 )
 
 KINDS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
 """Every kind of site, in execution order inside a block."""
+
+OF_DICTIONARIES: tuple[str, ...] = ("feature", "error")
+"""Kinds that exist in layers for which the model was given a dictionary."""
 
 READ_ONLY: Mapping[str, str] = {
     "pattern": "attention has used its probabilities by the time it returns them. Write z, which follows "

@@ -15,7 +15,7 @@ LONGEST_FUNCTION, LONGEST_CLASS, LONGEST_FILE = 60, 300, 600
 MEDIAN_FUNCTION, NINETIETH_FUNCTION = 8, 35
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"torch.load", "torch.save", "eval", "exec"}
-TENSORS_ONLY = ("interp.lenses.files",)
+TENSORS_ONLY = ("interp.lenses.files", "interp.features.layouts.dictionary_learning")
 """Where torch.load may be called with weights_only=True: lenses are published so."""
 MAY_PRINT = ("interp.cli", "interp.__main__", "interp.demo.train", "interp.demo.evaluate", "interp.demo.edit")
 

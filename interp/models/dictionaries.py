@@ -1,0 +1,99 @@
+"""Give a model dictionaries, so that their features and errors are sites; refused where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from interp.errors import ConfigError, ModelError, SiteError
+from interp.features.dictionary import Dictionary
+from interp.models.architecture import Architecture
+from interp.sites import Site
+
+__all__ = ["attached"]
+
+WRITTEN = (
+    "embed",
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mixer_out",
+    "mlp_out",
+    "z",
+    "mlp_act",
+)
+"""Kinds of site that a dictionary can be of."""
+
+
+def attached(architecture: Architecture, dictionaries: Sequence[Dictionary]) -> Architecture:
+    """The architecture with dictionaries in place of those it had.
+
+    Args:
+        architecture: of the model.
+        dictionaries: at most one for each layer.
+
+    Raises:
+        ConfigError: two for one layer, or of another width than their site.
+        SiteError: the model does not offer one of their sites.
+        ModelError: a dictionary needs what this family does not have.
+    """
+    plain = replace(architecture, dictionaries={})
+    found: dict[int, Dictionary] = {}
+    for one in dictionaries:
+        if one.layer in found:
+            raise ConfigError(
+                f"two dictionaries read layer {one.layer} ({found[one.layer].name}, {one.name}), so that "
+                f"feature.{one.layer} would name two things. Give one for each layer."
+            )
+        _check(plain, one)
+        found[one.layer] = one.to(architecture.device)
+    return replace(plain, dictionaries=found)
+
+
+def _check(architecture: Architecture, one: Dictionary) -> None:
+    for site, width in ((one.site_in, one.encoder.shape[1]), (one.site_out, one.width)):
+        if site.kind not in WRITTEN or site.index is not None:
+            raise SiteError(
+                f"dictionary {one.name!r} is of '{site}'; those of {', '.join(WRITTEN)} can be used."
+            )
+        architecture.check([site.kind])
+        if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
+            raise SiteError(
+                f"dictionary {one.name!r} is of '{site}', but {architecture.name!r} has layers "
+                f"0..{architecture.n_layers - 1}: it is of another model."
+            )
+        if width != (own := _width(architecture, site)):
+            raise ConfigError(
+                f"dictionary {one.name!r} has width {width} at '{site}', where {architecture.name!r} has "
+                f"{own}: it is of another model."
+            )
+    if one.autoencodes:
+        return
+    if one.later:
+        raise ConfigError(
+            f"dictionary {one.name!r} writes to later layers too (a cross-layer transcoder): it encodes and "
+            "decodes, but its features are no sites yet. Use transcoders per layer."
+        )
+    if architecture.locate(one.site_out, write=True).base or architecture.locate(one.site_in).base:
+        raise ModelError(
+            f"dictionary {one.name!r} reads '{one.site_in}' and writes '{one.site_out}', which "
+            f"{architecture.name!r} computes from several modules: not supported."
+        )
+    if one.norm == "rms" and not hasattr(architecture.hf.config.get_text_config(), "rms_norm_eps"):
+        raise ModelError(
+            f"dictionary {one.name!r} divides its input by the root mean square, as norms of its model do; "
+            f"{architecture.name!r} has no such norm: it is of another model."
+        )
+    if str(one.card.get("hook_out", "")).endswith("mlp.hook_out") and "norm" in architecture.family.mlp_out:
+        raise ModelError(
+            f"dictionary {one.name!r} writes the MLP's output before the norm that follows in "
+            f"{architecture.name!r}, where no site stands."
+        )
+
+
+def _width(architecture: Architecture, site: Site) -> int:
+    layer = site.layer or 0
+    if site.kind == "z":
+        return architecture.anatomy.heads[layer] * architecture.head_width(layer)
+    return architecture.anatomy.neurons[layer] if site.kind == "mlp_act" else architecture.d_model
