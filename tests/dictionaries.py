@@ -69,7 +69,9 @@ def random_dictionary(
     )
 
 
-def transcoder(width: int = 32, n: int = 48, *, layer: int = 1, read: str = "norm", seed: int = 0) -> Dictionary:
+def transcoder(
+    width: int = 32, n: int = 48, *, layer: int = 1, read: str = "norm", seed: int = 0
+) -> Dictionary:
     """A random transcoder of an MLP, with a skip connection."""
     plain = random_dictionary(width, n, seed=seed)
     return Dictionary(

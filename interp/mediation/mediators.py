@@ -304,8 +304,8 @@ def mediators_of(
             (``interp.conversations.selectors``) names tokens of the clean prompts, each one after the other;
             they must be the same in all pairs, counted from the start or from the end.
 
-    Of features that a glob names (``feature.12.*``), those that are active somewhere in these prompts
-    are meant: the prompts are run once to see which. Replacing another with a value of these prompts does nothing.
+    Of features that a glob names (``feature.12.*``), those that are active somewhere in these prompts are
+    meant; the prompts are run once to see which. Replacing another by a value of these prompts does nothing.
 
     Raises:
         SiteError: nothing matches, the model does not offer it, or it cannot be written.

@@ -1,4 +1,4 @@
-"""circuit-tracer: ``config.yaml`` with transcoders, per layer or cross-layer (safety-research/circuit-tracer).
+"""circuit-tracer (safety-research/circuit-tracer): ``config.yaml`` and transcoders, per layer or cross-layer.
 
 Per layer: ``layer_0.safetensors`` ... with W_enc, b_enc, W_dec, b_dec. Across layers: ``W_enc_0.safetensors``
 and ``W_dec_0.safetensors`` ..., where a feature of layer l writes to layer l and all later ones.

@@ -229,7 +229,8 @@ def _untrained(model: Model, pairs: PairSet, seed: int) -> tuple[Model, PairSet]
 
     if model.weights == "random":
         return None
-    return load(model.hf, weights="random", tokenizer=model.tokenizer), pairs
+    twin = load(model.hf, weights="random", tokenizer=model.tokenizer)
+    return twin.with_dictionaries(*model.dictionaries.values()), pairs
 
 
 def _arbitrary(model: Model, pairs: PairSet, seed: int) -> tuple[Model, PairSet] | None:

@@ -105,7 +105,11 @@ def test_what_a_change_writes_is_the_difference_of_what_is_decoded() -> None:
 
 def test_fingerprints_tell_weights_and_rules_apart() -> None:
     own = random_dictionary(16, 24)
-    others = [random_dictionary(16, 24, seed=1), random_dictionary(16, 24, activation="topk"), own.scaled(0.5)]
+    others = [
+        random_dictionary(16, 24, seed=1),
+        random_dictionary(16, 24, activation="topk"),
+        own.scaled(0.5),
+    ]
     assert own.fingerprint == random_dictionary(16, 24).fingerprint
     assert own.fingerprint not in {other.fingerprint for other in others}
 

@@ -64,7 +64,9 @@ def test_features_and_error_are_those_of_the_captured_site(site: str, family: st
 
 
 @pytest.mark.parametrize(("site", "family"), CASES)
-def test_no_change_leaves_every_bit_and_everything_replaced_gives_the_other_run(site: str, family: str) -> None:
+def test_no_change_leaves_every_bit_and_everything_replaced_gives_the_other_run(
+    site: str, family: str
+) -> None:
     model = given(site, family)
     layer = next(iter(model.dictionaries))
     prompts, others = PROMPTS[:1], OTHERS[:1]
@@ -156,7 +158,11 @@ def test_dictionaries_that_do_not_fit_are_refused() -> None:
         ([random_dictionary(16, 24)], ConfigError, "of another model"),
         ([random_dictionary(site="resid_post.7")], SiteError, "of another model"),
         ([random_dictionary(site="q.1")], SiteError, "can be used"),
-        ([random_dictionary(), random_dictionary(site="mlp_out.1")], ConfigError, "two dictionaries read layer 1"),
+        (
+            [random_dictionary(), random_dictionary(site="mlp_out.1")],
+            ConfigError,
+            "two dictionaries read layer 1",
+        ),
     ]
     for dictionaries, error, text in wrong:
         with pytest.raises(error, match=text):
