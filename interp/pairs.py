@@ -15,6 +15,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from interp.conversations import Span
+from interp.conversations.messages import check, is_conversation, transcript, with_tools
 from interp.errors import AlignmentError, ConfigError, DataError, counted
 from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model
@@ -25,12 +27,18 @@ from interp.paths import objects, text_of
 __all__ = ["Pair", "PairSet"]
 
 
+Prompt = str | Sequence[Mapping[str, Any]]
+"""A text, or messages ``{"role": ..., "content": ...}``."""
+SIDES = ("clean", "corrupt")
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two prompts and what should come next.
 
     Attributes:
-        clean: the prompt.
+        clean: the prompt: a text; or messages, behind which the template begins an answer, or whose last one
+            goes on where that is the assistant's.
         corrupt: the counterfactual prompt, token by token beside the clean one.
         answers: words that are right after ``clean``.
         foils: words that are right after ``corrupt``, or that ``clean`` is measured against.
@@ -40,8 +48,8 @@ class Pair:
             that is written with a blank before it is taken as it is.
     """
 
-    clean: str
-    corrupt: str
+    clean: Prompt
+    corrupt: Prompt
     answers: tuple[str, ...]
     foils: tuple[str, ...]
     kind: str = ""
@@ -93,7 +101,8 @@ class PairSet:
                 (``answer-log-odds``).
 
         Raises:
-            AlignmentError: clean and corrupt of a pair have different numbers of tokens.
+            AlignmentError: clean and corrupt of a pair have different numbers of tokens, or conversations of
+                other roles, or with messages that do not stand at the same tokens.
             DataError: no pairs (left), or answers that cannot be told from foils by their first token, or
                 as a whole.
         """
@@ -102,8 +111,7 @@ class PairSet:
         if not pairs:
             raise DataError("no pairs were given; give at least one.")
         model = as_model(model)
-        clean = model.tokenize([pair.clean for pair in pairs])
-        corrupt = model.tokenize([pair.corrupt for pair in pairs])
+        clean, corrupt = (_tokens(model, [getattr(one, side) for one in pairs]) for side in SIDES)
         first = _Continuations(model, whole)
         kept: list[int] = []
         answers: list[tuple[int, ...]] = []
@@ -112,8 +120,9 @@ class PairSet:
             if misaligned == "drop" and first.unknown(clean.token_ids[number] + corrupt.token_ids[number]):
                 continue
             try:
-                _check_aligned(model, number, clean.token_ids[number], corrupt.token_ids[number])
-                both = first.told_apart(number, pair, clean.token_ids[number])
+                _check_roles(number, pair)
+                _check_aligned(model, number, clean, corrupt)
+                both = first.told_apart(number, pair, clean)
             except (AlignmentError, DataError):
                 if misaligned == "refuse":
                     raise
@@ -132,7 +141,7 @@ class PairSet:
             notes += (
                 f"{strange} of {counted(len(kept), 'pair')} hold words that the tokenizer does not know",
             )
-        if long := first.several([pairs[at] for at in kept]):
+        if long := first.several([(pairs[at], clean.texts[at]) for at in kept]):
             notes += (
                 f"{long} of {counted(len(kept), 'pair')} have an answer or a foil of several tokens, of "
                 "which all "
@@ -159,8 +168,8 @@ class PairSet:
         """Read pairs from a file of one JSON object per line.
 
         Its keys: clean, corrupt, answer, foil[, kind, group, joint]. ``answer`` and ``foil`` are a text or a
-        list of texts; ``joint`` is how they follow (see :class:`Pair`). The parameters are those of
-        :meth:`build`.
+        list of texts; ``joint`` is how they follow (see :class:`Pair`). ``clean`` and ``corrupt`` are texts,
+        or lists of messages, with ``tools`` of both beside them. The parameters are those of :meth:`build`.
 
         Raises:
             DataError: no such file, a line that is no such object, or what :meth:`build` refuses.
@@ -178,7 +187,10 @@ class PairSet:
             for p in self.pairs
         ]
         path = Path(path)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False, default=dict) + "\n" for row in rows),
+            encoding="utf-8",
+        )
         return path
 
     @property
@@ -193,13 +205,14 @@ class PairSet:
     @property
     def groups(self) -> list[str]:
         """Of each pair what intervals are over; its own text where it has no group."""
-        return [pair.group or pair.clean for pair in self.pairs]
+        return [pair.group or _said(pair.clean) for pair in self.pairs]
 
     @property
     def described(self) -> dict[str, Any]:
         """Name, description, n, groups and fingerprint of the texts: what a result says of its data."""
         rows = [[p.clean, p.corrupt, p.answers, p.foils] for p in self.pairs]
-        found = hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        told = json.dumps(rows, ensure_ascii=False, default=dict)
+        found = hashlib.sha256(told.encode("utf-8", "surrogatepass"))
         return {
             "name": self.name or "own pairs",
             "description": self.description,
@@ -259,7 +272,7 @@ class PairSet:
         """Whether the likeliest whole answer to a clean prompt is likelier than every foil."""
         pair = self.pairs[row]
         words = (*pair.answers, *pair.foils)
-        scored = score(model, [pair.clean] * len(words), words, joint=pair.joint).log_probability
+        scored = score(model, self.clean.select([row] * len(words)), words, joint=pair.joint).log_probability
         return bool(scored[: len(pair.answers)].max() > scored[len(pair.answers) :].max())
 
     def __len__(self) -> int:
@@ -292,11 +305,48 @@ class PairSet:
 
 
 def _picked(tokens: Tokens, rows: Sequence[int]) -> Tokens:
-    ids, texts = tuple(tokens.token_ids[at] for at in rows), tuple(tokens.texts[at] for at in rows)
-    return replace(tokens, token_ids=ids, texts=texts)
+    return replace(tokens.select(rows), warnings=tokens.warnings)
 
 
-def _check_aligned(model: Model, number: int, clean: Sequence[int], corrupt: Sequence[int]) -> None:
+def _tokens(model: Model, prompts: Sequence[Prompt]) -> Tokens:
+    chats = any(map(is_conversation, prompts))
+    return model.tokenize(list(prompts), continue_="open" if chats else "auto")
+
+
+def _said(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else transcript(prompt)
+
+
+def _check_roles(number: int, pair: Pair) -> None:
+    """Refuse messages beside a text, and messages of other roles.
+
+    Raises:
+        AlignmentError: naming what each side has.
+    """
+    chats = [is_conversation(getattr(pair, side)) for side in SIDES]
+    told = [
+        f"has messages of {', '.join(str(one.get('role')) for one in given)}" if chat else "is a text"
+        for chat, given in zip(chats, (pair.clean, pair.corrupt), strict=True)
+    ]
+    if told[0] != told[1]:
+        raise AlignmentError(
+            f"pair {number}: clean {told[0]}, and corrupt {told[1]}. Give both the same roles, in order, "
+            "or use misaligned='drop' (--misaligned drop)."
+        )
+
+
+def _check_aligned(model: Model, number: int, both: Tokens, others: Tokens) -> None:
+    clean, corrupt = both.token_ids[number], others.token_ids[number]
+    spans, beside = ((one.spans[number] if one.spans else None) or () for one in (both, others))
+    if (other := _first_other(spans, beside)) is not None:
+        one, two = other
+        texts = [_decoded(model, ids[part.start : part.stop]) for ids, part in ((clean, one), (corrupt, two))]
+        of = "" if one.kind == two.kind else f" of {two.kind}"
+        raise AlignmentError(
+            f"pair {number}: message {one.turn} ({one.role}) has {counted(one.stop - one.start, 'token')} of "
+            f"{one.kind} in clean and {two.stop - two.start}{of} in corrupt, {texts[0]!r} and {texts[1]!r}. "
+            "Reword one of them, or use misaligned='drop' (--misaligned drop)."
+        )
     if len(clean) == len(corrupt):
         return
     at = next(
@@ -309,6 +359,11 @@ def _check_aligned(model: Model, number: int, clean: Sequence[int], corrupt: Seq
         "differ at "
         f"token {at} ({' / '.join(words)}). Reword one of them, or use misaligned='drop' (--misaligned drop)."
     )
+
+
+def _first_other(clean: Sequence[Span], corrupt: Sequence[Span]) -> tuple[Span, Span] | None:
+    """The first spans of two conversations that do not stand at the same tokens."""
+    return next((both for both in zip(clean, corrupt, strict=False) if both[0] != both[1]), None)
 
 
 def _decoded(model: Model, ids: Sequence[int]) -> str:
@@ -327,14 +382,12 @@ class _Continuations:
         found = getattr(self.model.tokenizer, "unk_token_id", None)
         return found is not None and found != self.model.tokenizer.bos_token_id and found in ids  # type: ignore[union-attr]
 
-    def several(self, pairs: Sequence[Pair]) -> int:
+    def several(self, pairs: Sequence[tuple[Pair, str]]) -> int:
         """How many pairs have a word of several tokens."""
-        words = ((pair, word) for pair in pairs for word in (*pair.answers, *pair.foils))
-        return len({id(pair) for pair, word in words if len(self.known[pair.clean, word, pair.joint]) > 1})
+        words = ((*both, word) for both in pairs for word in (*both[0].answers, *both[0].foils))
+        return len({id(pair) for pair, text, word in words if len(self.known[text, word, pair.joint]) > 1})
 
-    def told_apart(
-        self, number: int, pair: Pair, prompt: Sequence[int]
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def told_apart(self, number: int, pair: Pair, clean: Tokens) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The first tokens of answers and foils.
 
         Raises:
@@ -345,7 +398,7 @@ class _Continuations:
         for name, words in (("answer", pair.answers), ("foil", pair.foils)):
             if not words or not all(word.strip() for word in words):
                 raise DataError(f"pair {number} has no {name}, or an empty one; give at least one word.")
-            sides.append({word: self.of(word, pair, prompt) for word in words})
+            sides.append({word: self.of(number, word, pair, clean) for word in words})
         answers, foils = sides
         for a, f in product(answers, foils):
             if answers[a][0] == foils[f][0]:
@@ -371,15 +424,16 @@ class _Continuations:
                 "answer-log-odds)."
             )
 
-    def of(self, word: str, pair: Pair, prompt: Sequence[int]) -> tuple[int, ...]:
+    def of(self, number: int, word: str, pair: Pair, clean: Tokens) -> tuple[int, ...]:
         """The tokens that follow the clean prompt when the word does."""
-        key = (pair.clean, word, pair.joint)
+        text = clean.texts[number]
+        key = (text, word, pair.joint)
         if key not in self.known:
             tokenizer = self.model.tokenizer
             assert tokenizer is not None  # the prompts are texts, which were tokenized before
             size = self.model.vocab_size
             self.known[key] = continuation(
-                pair.clean, prompt, word, tokenizer, vocab_size=size, joint=pair.joint
+                text, clean.token_ids[number], word, tokenizer, vocab_size=size, joint=pair.joint
             )
         return self.known[key]
 
@@ -401,15 +455,26 @@ def _pair(path: Path, number: int, row: Mapping[str, Any]) -> Pair:
     missing = [key for key in wanted if row.get(key) in (None, "", [])]
     if missing:
         raise DataError(f"'{path}' line {number} has no {missing[0]!r}; each line needs {', '.join(wanted)}.")
-    for key in ("clean", "corrupt"):
-        if not isinstance(row[key], str):
-            raise DataError(f"'{path}' line {number}: {key} {row[key]!r} is no text; put it in quotes.")
+    prompts = [_prompt(path, number, key, row) for key in SIDES]
     answers, foils = (_words(path, number, key, row[key]) for key in ("answer", "foil"))
     joint = row.get("joint", "auto")
     if joint not in JOINTS:
         raise DataError(f"'{path}' line {number}: joint {joint!r} asked; use {', '.join(JOINTS)}.")
     kind, group = ("" if row.get(key) is None else str(row[key]) for key in ("kind", "group"))
-    return Pair(row["clean"], row["corrupt"], answers, foils, kind, group, joint)
+    return Pair(prompts[0], prompts[1], answers, foils, kind, group, joint)
+
+
+def _prompt(path: Path, number: int, key: str, row: Mapping[str, Any]) -> Prompt:
+    given = row[key]
+    if isinstance(given, str):
+        return given
+    if not is_conversation(given):
+        raise DataError(
+            f"'{path}' line {number}: {key} {given!r} is neither a text in quotes nor a list of messages."
+        )
+    place = f"'{path}' line {number}, {key}"
+    check(given, place)
+    return with_tools(given, row.get("tools"), place)
 
 
 def _words(path: Path, number: int, key: str, given: Any) -> tuple[str, ...]:

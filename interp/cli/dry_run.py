@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from interp.models import Model
     from interp.quantization import Scheme
 
-__all__ = ["Plan", "of_capture", "of_compare", "of_probe", "show_compare", "show_plan"]
+__all__ = ["Plan", "of_capture", "of_compare", "of_monitor", "of_probe", "show_compare", "show_plan"]
 
 REPORT_BYTES = 5_500_000
 BATCH_TOKENS = 8_192
@@ -94,6 +94,35 @@ def of_probe(
     )
     plan = _plan(model, lengths, max(layers) + 1, models=models, held=3 * held, disk=disk, sites=len(layers))
     return replace(plan, forward_equivalents=plan.forward_equivalents + more)
+
+
+def of_monitor(
+    model: Model,
+    prompts: Sequence[Any],
+    positions: str,
+    layers: Sequence[int],
+    *,
+    models: int = 1,
+    more: float = 0.0,
+) -> Plan:
+    """Estimate ``interp monitor``: the states of all selected tokens of every message, at each layer.
+
+    Args:
+        model: that is read.
+        prompts: texts, or messages of conversations.
+        positions: the selector.
+        layers: that are read.
+        models: 2 where the same architecture with random weights is read too.
+        more: forward passes of one prompt that are made besides.
+    """
+    from interp.analyses.monitoring.messages import messages_of
+
+    messages = messages_of(model, prompts, positions)
+    cells = sum(map(len, messages.positions))
+    held = 2 * len(layers) * cells * model.d_model * 4 * models
+    lengths, depth = messages.tokens.lengths, max(layers) + 1
+    plan = _plan(model, lengths, depth, models=models, held=held, disk=REPORT_BYTES, sites=len(layers))
+    return replace(plan, forward_equivalents=round(plan.forward_equivalents + more, 1))
 
 
 def _plan(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
 from interp.cli.options import COUNT, PromptSettings, flag
-from interp.errors import ConfigError, counted
+from interp.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from interp.models import NewToken, Sampling
@@ -152,7 +152,18 @@ def _parts(
         if store is not None and states is not None:
             store.append(states if settings.text else states.redacted())
         work.run.keep_partial()
+    if store is not None and not _selected(store):
+        raise DataError(
+            f"--tokens {settings.tokens!r} selects no token in any of {counted(len(prompts), 'prompt')}; "
+            f"the texts are in {place.as_posix()}. Choose others, such as new or all."
+        )
     return Generation.concatenate(done)
+
+
+def _selected(store: ActivationStore) -> bool:
+    """Whether there is a state in any part."""
+    rows = (row for part in store.shards(store.sites[:1]) for row in part.positions)
+    return any(isinstance(row, int) or len(row) > 0 for row in rows)
 
 
 def _written(work: Work, settings: GenerateSettings, prompts: Sequence[Any], start: int) -> Generation:
@@ -165,6 +176,7 @@ def _written(work: Work, settings: GenerateSettings, prompts: Sequence[Any], sta
         tokens=None if settings.capture is None else settings.tokens,
         stop=() if settings.stop is None else settings.stop.replace("\\n", "\n"),
         on_token=_print if aloud else None,
+        empty=settings.many,
         batch_size=settings.batch_size,
     )
     if made.activations is None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.cli.budget import Job
+from interp.cli.dry_run import of_monitor, show_plan
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, RunSettings, SchemeSettings, flag, layers_flag
-from interp.errors import ConfigError
+from interp.cli.session import Outcome
+from interp.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from interp.analyses.monitoring import Talks
@@ -26,6 +30,14 @@ EXAMPLES = (
 )
 RECIPES = ("evaluation-awareness",)
 MIDDLE, QUARTERS = "50%", "25%,50%,75%"
+LEAST = 72
+"""Prompts of the recipe: six of each bundled source."""
+ASKED = 2 * 1.5
+"""Passes in which the model is asked about a prompt: in both orders, with the question around it."""
+STEERED = 44
+"""Changes of an evaluation of steering: four doses of ten directions, none, and what they do besides."""
+LEFT_OUT = 1 / 6
+"""The part of the prompts that the first sources left out hold."""
 
 
 def _recipes() -> Collection[str]:
@@ -99,6 +111,8 @@ class MonitorSettings(RunSettings, SchemeSettings):
             raise ConfigError("a prompt is watched with --with FOLDER, and without --data. Leave one out.")
         if self.with_ is None and self.recipe is None and self.alarm is None:
             raise ConfigError("--data needs --alarm, the label that raises an alarm.")
+        if self.dry_run and self.prompt is not None:
+            raise ConfigError("--dry-run has no plan for one answer; leave it out, or try --tokens 4.")
         if self.steer and self.recipe is None:
             raise ConfigError("--steer belongs to --recipe evaluation-awareness; leave it out.")
 
@@ -107,9 +121,85 @@ class MonitorSettings(RunSettings, SchemeSettings):
         return self.recipe or ("watch" if self.with_ else "fit")
 
 
-@command(MonitorSettings, examples=EXAMPLES)
+@dataclass(frozen=True)
+class _Size:
+    """What a call reads.
+
+    Attributes:
+        talks: the conversations.
+        positions: the selector.
+        layers: that are read.
+        models: 2 with an untrained twin.
+        more: passes of one prompt besides, for each.
+        least: the fewest conversations that say anything.
+    """
+
+    talks: Talks
+    positions: str
+    layers: tuple[int, ...]
+    models: int
+    more: float
+    least: int
+
+
+def _size(work: Work, settings: MonitorSettings) -> _Size:
+    from interp.analyses.awareness import bundled
+    from interp.analyses.awareness.run import CONTENT
+    from interp.analyses.monitoring import Monitor
+    from interp.analyses.monitoring.fitting import POSITIONS
+    from interp.sites import Site, parse_layers
+
+    model = work.model
+    own = settings.data
+    labelled = settings.with_ is None
+    talks = bundled() if own is None else _talks(own, replace(settings, limit=None), labelled=labelled)
+    if settings.with_ is not None:
+        read = Monitor.load(settings.with_)
+        layer = Site.parse(read.site).layer
+        return _Size(talks, read.positions, (0 if layer is None else layer,), 1, 0.0, 1)
+    asked = settings.layers or (QUARTERS if settings.recipe else MIDDLE)
+    layers = tuple(parse_layers(asked, model.n_layers, name=model.name, kind="resid_post"))
+    where = talks.positions(settings.positions or "", CONTENT if settings.recipe else POSITIONS)
+    if settings.recipe is None:  # a quarter of the negatives, say half of all, sets the threshold
+        return _Size(talks, where, layers, 1, 0.0, math.ceil(8 / settings.fpr))
+    more = ASKED * (1 + settings.steer * STEERED * LEFT_OUT)
+    return _Size(talks, where, layers, 1 + (settings.weights != "random"), more, LEAST)
+
+
+def _job(work: Work, settings: MonitorSettings) -> Job:
+    """Passes to the deepest layer, and of the recipe those in which the model is asked."""
+    size = _size(work, settings)
+    each = size.models * (max(size.layers) + 1) / work.model.n_layers + size.more
+    given = [prompt if isinstance(prompt, str) else list(prompt) for prompt in size.talks.prompts]
+    return Job(
+        whole=len(given),
+        least=min(size.least, len(given)),
+        texts=given,
+        passes=lambda n: each * n,
+        shown=lambda n: f"{counted(n, 'prompt')}",
+    )
+
+
+def plan(work: Work, settings: MonitorSettings) -> Outcome:
+    """What fitting, watching, or the recipe would take."""
+    settings = _sized(work, settings)
+    size = _size(work, settings)
+    talks = _limited(size.talks, settings)
+    more = size.more * len(talks)
+    found = of_monitor(work.model, talks.prompts, size.positions, size.layers, models=size.models, more=more)
+    return Outcome(found.to_dict(), lambda: show_plan(found), status="planned")
+
+
+def _sized(work: Work, settings: MonitorSettings) -> MonitorSettings:
+    if settings.prompt is not None:
+        return settings
+    return work.sized(settings, lambda: _job(work, settings), own=settings.data is not None)
+
+
+@command(MonitorSettings, examples=EXAMPLES, plan=plan)
 def monitor(work: Work, settings: MonitorSettings) -> Made:
     """Fit, watch, or run the recipe."""
+    settings = _sized(work, settings)
     if settings.recipe is not None:
         return _recipe(work, settings)
     return _watch(work, settings) if settings.with_ is not None else _fit(work, settings)

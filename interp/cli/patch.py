@@ -215,8 +215,8 @@ def _pair_table(parts: PairsFor, *, keep_text: bool) -> pandas.DataFrame:
     rows = [
         {
             "half": name,
-            "clean": pair.clean,
-            "corrupt": pair.corrupt,
+            "clean": pairs.clean.texts[row],
+            "corrupt": pairs.corrupt.texts[row],
             "answer": pair.answers[0],
             "foil": pair.foils[0],
             "group": pair.group,
@@ -225,7 +225,7 @@ def _pair_table(parts: PairsFor, *, keep_text: bool) -> pandas.DataFrame:
         }
         for name, pairs in halves.items()
         if pairs is not None
-        for pair, ids in zip(pairs, pairs.clean.token_ids, strict=True)
+        for row, (pair, ids) in enumerate(zip(pairs, pairs.clean.token_ids, strict=True))
     ]
     table = pandas.DataFrame(rows)
     if keep_text:

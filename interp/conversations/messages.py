@@ -8,12 +8,25 @@ from typing import Any
 
 from interp.errors import DataError
 
-__all__ = ["MARKS", "Leaf", "check", "is_conversation", "leaves", "replaced", "transcript"]
+__all__ = [
+    "MARKS",
+    "TOOLS",
+    "Leaf",
+    "check",
+    "is_conversation",
+    "leaves",
+    "replaced",
+    "tools_of",
+    "transcript",
+    "with_tools",
+]
 
 MARKS: tuple[tuple[str, str], ...] = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """What stands around thinking where it is written into the content of an assistant's message."""
 THINKING = ("reasoning_content", "thinking", "reasoning")
 """Fields of a message that hold its thinking; transformers copies one to the others."""
+TOOLS = "tools"
+"""Field of one of the messages that holds what the template is told that the model may call."""
 Path = tuple[str | int, ...]
 
 
@@ -73,6 +86,47 @@ def check(messages: Any, name: str) -> None:
                 f"{place} ({role}): its 'content' is a {type(content).__name__}; give a text, or a list of "
                 "{'type': 'text', 'text': ...}."
             )
+    tools_of(messages, name)
+
+
+def with_tools(messages: Sequence[Mapping[str, Any]], tools: Any, name: str) -> list[dict[str, Any]]:
+    """Messages that carry what the model may call in their first one, as ``render`` reads it.
+
+    Args:
+        messages: a conversation.
+        tools: schemas, as transformers takes them; None for none.
+        name: the conversation, for messages.
+
+    Raises:
+        DataError: the tools are no list of objects, or a message has tools of its own already.
+    """
+    found = [dict(message) for message in messages]
+    if tools is None:
+        return found
+    if any(TOOLS in message for message in found):
+        raise DataError(f"{name} has 'tools' beside its messages and in one of them; keep one.")
+    found[0][TOOLS] = tools
+    tools_of(found, name)
+    return found
+
+
+def tools_of(messages: Sequence[Mapping[str, Any]], name: str) -> list[Any] | None:
+    """What a conversation says that the model may call; None where it says nothing.
+
+    Raises:
+        DataError: it is no list of schemas, or is said in two messages.
+    """
+    found = [message[TOOLS] for message in messages if message.get(TOOLS) is not None]
+    if len(found) > 1:
+        raise DataError(f"{name} has 'tools' in {len(found)} of its messages; keep them in the first.")
+    if not found:
+        return None
+    if not isinstance(found[0], list | tuple) or not all(isinstance(one, Mapping) for one in found[0]):
+        raise DataError(
+            f"{name}: its 'tools' are no list of schemas; give [{{'type': 'function', 'function': {{'name': "
+            "..., 'parameters': ...}}]."
+        )
+    return list(found[0])
 
 
 def _is_parts(content: Any) -> bool:

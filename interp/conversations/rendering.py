@@ -9,7 +9,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, cast
 
-from interp.conversations.messages import Leaf, check, leaves
+from interp.conversations.messages import TOOLS, Leaf, check, leaves, tools_of
 from interp.conversations.offsets import encoded
 from interp.conversations.owners import Frame, template_pieces
 from interp.conversations.placed import Keys, Placed, Render, Unplaced, place
@@ -58,9 +58,10 @@ def render(
 
     Args:
         messages: ``[{"role": ..., "content": ...}, ...]`` with what else the template knows, such as
-            ``reasoning_content`` or ``tool_calls``.
+            ``reasoning_content`` or ``tool_calls``. ``tools`` in one of them stand for the parameter.
         tokenizer: with a chat template.
-        tools: what the template is told that the model may call: schemas or functions.
+        tools: what the template is told that the model may call: schemas or functions; for a conversation
+            that does not say so itself.
         continue_: "answer" ends with the beginning of an answer (the generation prompt), "message" leaves the
             last message open, "none" closes it. Where the last message is the assistant's, "auto" is "none"
             and "open" is "message"; otherwise both are "answer".
@@ -79,7 +80,9 @@ def render(
             f"{name} is a list of messages, but the tokenizer has no chat template. Give a text, load a chat "
             "model, or set tokenizer.chat_template."
         )
-    plain = [dict(message) for message in messages]
+    plain = [{key: message[key] for key in message if key != TOOLS} for message in messages]
+    own = tools_of(messages, name)
+    tools = tools if own is None else own
     if continue_ in ("auto", "open"):
         begun = "none" if continue_ == "auto" else "message"
         continue_ = begun if plain[-1]["role"] == "assistant" else "answer"
@@ -98,11 +101,13 @@ def render(
     warnings = [
         f"{name}: the chat template leaves out message {turn} ({plain[turn]['role']})." for turn in left_out
     ]
+    if tools and whole(plain, tools=None) == text:
+        warnings.append(f"{name}: the chat template leaves out its tools.")
     return Rendered(ids, text, offsets, spans, (*warnings, *_read_as_marks(ids, spans, tokenizer, name)))
 
 
-def _written(tokenizer: Any, settings: Mapping[str, Any], messages: Sequence[Any]) -> str:
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **settings))
+def _written(tokenizer: Any, settings: Mapping[str, Any], messages: Sequence[Any], **other: Any) -> str:
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **{**settings, **other}))
 
 
 def _placed(

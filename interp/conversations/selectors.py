@@ -28,6 +28,9 @@ SHOWN = 5
 """Prompts of a selection that are printed."""
 CONTEXT = 240
 """Characters that are printed on each side of what was not selected."""
+MARKED = ("#ffe066", "#ffb84d")
+"""Colours of tokens in turn, so that the border between two is seen."""
+TEXT = "text-align:left;white-space:pre-wrap;overflow-wrap:anywhere"
 NUMBER = re.compile(r"[+-]?\d+")
 WORD = re.compile(r"[A-Za-z_]\w*")
 VALUE = re.compile(r"[\w.]+")
@@ -140,13 +143,15 @@ class Selection:
         rows = []
         for number in range(min(len(self), SHOWN)):
             cells = "".join(
-                f"<mark>{escape(text)}</mark>" if own else escape(text) for text, own in self.pieces(number)
+                f"<mark style='background:{MARKED[at % 2]}'>{escape(text)}</mark>" if own else escape(text)
+                for at, (text, own) in enumerate(self.pieces(number))
             )
             rows.append(
-                f"<tr><td>{number}</td><td style='text-align:left;white-space:pre-wrap'>{cells}</td></tr>"
+                f"<tr style='vertical-align:top'><td>{number}</td><td style='{TEXT}'>{cells}</td></tr>"
             )
         caption = escape(str(self).split("\n", 1)[0])
-        return f"<figure><table>{''.join(rows)}</table><figcaption>{caption}</figcaption></figure>"
+        table = f"<table>{''.join(rows)}</table>"
+        return f"<figure style='margin:0'>{table}<figcaption>{caption}</figcaption></figure>"
 
 
 def _cut(text: str) -> str:

@@ -98,7 +98,7 @@ def _whole(model: Model, pairs: PairSet, row: int, metric: Metric) -> tuple[tupl
                 "of them, or use a metric of first tokens, such as logit-diff."
             )
         ids = continuation(
-            pair.clean,
+            pairs.clean.texts[row],
             pairs.clean.token_ids[row],
             words[0],
             tokenizer,

@@ -57,6 +57,7 @@ class Asked:
         batch_size: prompts at a time.
         use_cache: whether keys and values are kept.
         on_token: told of every new token.
+        empty: whether ``kept`` may select nothing in all prompts.
     """
 
     max_new_tokens: int
@@ -69,6 +70,7 @@ class Asked:
     batch_size: str | int
     use_cache: bool
     on_token: OnToken | None
+    empty: bool = False
 
 
 @dataclass(eq=False)
@@ -298,12 +300,14 @@ def continued(
     texts = tuple(line.speech.text if line.ends == STOP else decoded(tokenizer, line.new) for line in lines)
     selects = isinstance(kept, Selector)
     full = finished(tokens, [line.new for line in lines], tokenizer, located=selects)
-    kept, said = _located(kept, full, tokenizer) if isinstance(kept, Selector) else (kept, ())
+    kept, said = (
+        _located(kept, full, tokenizer, empty=asked.empty) if isinstance(kept, Selector) else (kept, ())
+    )
     full = replace(full, warnings=(*full.warnings, *said))
     if not asked.sites:
         plan.check_fired()
         return Continued(lines, full, texts, {}, [])
-    chosen = _chosen(kept, steps, tokens.lengths, full.lengths)
+    chosen = _chosen(kept, steps, tokens.lengths, full.lengths, empty=asked.empty)
     if kept is None or job.follows:
         plan.check_fired()
         states = _gathered(lines, asked.sites, chosen)
@@ -398,7 +402,7 @@ def _longer(batch: Batch, newest: Tensor, *, cached: bool) -> Batch:
 
 
 def _chosen(
-    kept: Positions | None, steps: Sequence[int], lengths: Sequence[int], full: Sequence[int]
+    kept: Positions | None, steps: Sequence[int], lengths: Sequence[int], full: Sequence[int], *, empty: bool
 ) -> Chosen:
     """Which tokens of the finished texts are kept."""
     ends = list(zip(lengths, full, strict=True))
@@ -412,13 +416,13 @@ def _chosen(
         return choose(rows, full)
     if _is_new(kept):
         rows = [list(range(*pair)) for pair in ends]
-        if not any(rows):
+        if not (any(rows) or empty):
             raise DataError(
                 "no prompt has a new token: the stop came first. Ask tokens='all', or another stop."
             )
         return choose(rows, full)
     chosen = choose(kept, full)
-    if not any(chosen.rows):
+    if not (any(chosen.rows) or empty):
         raise DataError(
             "tokens select nothing in any prompt; the longest finished text has "
             f"{counted(max(full), 'token')}. Ask others, such as 'new' or 'all'."
@@ -427,12 +431,12 @@ def _chosen(
 
 
 def _located(
-    kept: Selector, full: Tokens, tokenizer: PreTrainedTokenizerBase | None
+    kept: Selector, full: Tokens, tokenizer: PreTrainedTokenizerBase | None, *, empty: bool
 ) -> tuple[Positions, tuple[str, ...]]:
     """The tokens that a selector selects, and a warning of the prompts where it selects none.
 
     Raises:
-        DataError: it selects nothing in any prompt.
+        DataError: it selects nothing in any prompt, or it names one token, which some prompt lacks.
     """
     found: list[Positions] = []
     without: list[int] = []
@@ -446,11 +450,14 @@ def _located(
             found.append([])
     if first is None:
         return found, ()
-    if len(without) == len(full):
+    if kept.single:
+        raise DataError(
+            f"{str(first).rstrip('.')}; or ask for a slice, such as answer[-1:], which may be empty."
+        ) from first
+    if len(without) == len(full) and not empty:
         raise first
-    rows = [[row] if isinstance(row, int) else row for row in found]
     named = ", ".join(map(str, without[:5])) + ", ..." * (len(without) > 5)
-    return rows, (
+    return found, (
         f"the selector {str(kept)!r} selects no token in {len(without)} of {counted(len(full), 'prompt')} "
         f"({named}), so that their states are empty.",
     )
@@ -463,7 +470,10 @@ def _gathered(lines: Sequence[Line], sites: Sequence[Site], chosen: Chosen) -> d
         rows = [
             line.at(site, places) if places else None for line, places in zip(lines, chosen.rows, strict=True)
         ]
-        example = next(row for row in rows if row is not None)
+        example = next((row for row in rows if row is not None), None)
+        example = (
+            next(line.read[site][0][:0] for line in lines if line.places) if example is None else example
+        )
         whole = example.new_zeros((len(rows), max(map(len, chosen.rows)), *example.shape[1:]))
         for number, row in enumerate(rows):
             if row is not None:

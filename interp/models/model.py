@@ -415,6 +415,7 @@ class Model:
         interventions: Sequence[Intervention] | None = None,
         batch_size: str | int = "auto",
         use_cache: bool = True,
+        empty: bool = False,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Generation:
@@ -442,6 +443,7 @@ class Model:
                 from its end; ``"all"`` and open slices reach the new tokens.
             batch_size: as for ``capture``.
             use_cache: False recomputes everything at each step.
+            empty: whether ``tokens`` may select nothing in all of the prompts; otherwise that is an error.
             temperature: with ``seed``, short for ``sample=Sampling(temperature, seed=seed)``.
             seed: of the draws.
 
@@ -463,6 +465,7 @@ class Model:
             batch_size=batch_size,
             use_cache=use_cache and self.family.cache,
             on_token=on_token,
+            empty=empty,
         )
         made = continued(
             self._backend, read, asked, tokenizer=self.tokenizer, max_length=self.max_length, dims=self

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -243,7 +244,10 @@ def continuations(
         for word, blank in zip(words, blanks, strict=True)
     ]
     # Only read, never run: a prompt may fill the context, and its answer then stands outside of it.
-    longer = tokenize([prompt + text for text in texts], tokenizer, vocab_size=vocab_size).token_ids
+    read = partial(tokenize, [prompt + text for text in texts], tokenizer, vocab_size=vocab_size)
+    longer = read().token_ids
+    if longer[0][: len(ids)] != tuple(ids):  # a template may begin otherwise than the tokenizer does
+        longer = read(add_bos=False).token_ids
     unknown: Any = tokenizer.unk_token_id
     unknown = None if unknown == tokenizer.bos_token_id else unknown
     found = []

@@ -195,4 +195,9 @@ def table_html(table: pandas.DataFrame, *, caption: str = "", decimals: int = 3)
     body = table.to_html(
         index=False, escape=True, border=0, na_rep="", float_format=f"{{:.{decimals}f}}".format
     )
-    return f"<figure>{body}<figcaption>{escape(caption)}</figcaption></figure>" if caption else body
+    style = "margin:0;overflow-x:auto"  # in a narrow window the table scrolls, not the page
+    return (
+        f'<figure style="{style}">{body}<figcaption>{escape(caption)}</figcaption></figure>'
+        if caption
+        else body
+    )

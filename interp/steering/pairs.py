@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.conversations.messages import with_tools
 from interp.errors import DataError, counted
 from interp.steering.fitting import Prompt, question_of
 from interp.steering.vector import hashed
@@ -79,7 +80,7 @@ def read_pairs(path: str | Path) -> Contrast:
 
     Args:
         path: a ``.jsonl``, ``.csv`` or ``.tsv`` file in UTF-8 with the columns ``positive`` and
-            ``negative``: texts, or in JSON lines lists of messages.
+            ``negative``: texts, or in JSON lines lists of messages, with ``tools`` of both beside them.
 
     Raises:
         DataError: no such file, a missing column, an empty cell, or a pair of two equal sides; the message
@@ -98,5 +99,5 @@ def read_pairs(path: str | Path) -> Contrast:
 def _prompt(path: Path, line: int, row: Mapping[str, object], side: str) -> Prompt:
     value: Any = row.get(side)
     if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-        return value
+        return with_tools(value, row.get("tools"), f"'{path}' line {line}")
     return cell(path, line, row, side)

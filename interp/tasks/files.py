@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from interp.conversations.messages import check, transcript
+from interp.conversations.messages import check, transcript, with_tools
 from interp.errors import DataError
 from interp.paths import objects, text_of
 from interp.tasks.prompts import Labelled
@@ -31,7 +31,8 @@ def read_labelled(path: str | Path) -> Labelled:
         path: a ``.csv``, ``.tsv`` or ``.jsonl`` file in UTF-8. ``text`` and ``label`` are needed; ``group``
             names what must not straddle a split; ``split`` is ``train``, ``validation`` or ``test``. In JSON
             lines ``messages``, a list of ``{"role": ..., "content": ...}``, may stand for ``text``; such
-            conversations need no label where none of the file has one.
+            conversations need no label where none of the file has one, and ``tools`` beside them are what the
+            model may call.
 
     Returns:
         The prompts in the order of the file; labels and groups are strings, blanks around them removed.
@@ -66,8 +67,9 @@ def _messages(path: Path, line: int, row: Mapping[str, object]) -> str:
         return ""
     if row.get("text") not in (None, ""):
         raise DataError(f"'{path}' line {line} has both 'text' and 'messages'; keep one of them.")
-    check(found, f"'{path}' line {line}")
-    return json.dumps(found, ensure_ascii=False)
+    place = f"'{path}' line {line}"
+    check(found, place)
+    return json.dumps(with_tools(found, row.get("tools"), place), ensure_ascii=False)
 
 
 def read_questions(path: str | Path) -> list[tuple[str, str]]:

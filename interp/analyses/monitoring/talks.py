@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from interp.conversations.messages import with_tools
 from interp.errors import ConfigError, DataError, counted
 from interp.paths import objects, text_of
 from interp.tasks.prompts import text_sha256
@@ -104,9 +105,10 @@ def read_talks(*paths: str | Path, labelled: bool = True, name: str = "") -> Tal
     """Read conversations from files of JSON lines.
 
     Args:
-        *paths: each line an object with ``messages`` (a list of ``{role, content}``) or ``text``, and with
-            ``label``; ``group`` and ``source`` where wanted. A file without sources is one, by its name; a
-            line without a group is one, by its number and the file's contents.
+        *paths: each line an object with ``messages`` (a list of ``{role, content}``; beside it ``tools``,
+            what the model may call) or ``text``, and with ``label``; ``group`` and ``source`` where wanted.
+            A file without sources is one, by its name; a line without a group is one, by its number and the
+            file's contents.
         labelled: whether labels are needed.
         name: of the data; the first file's where left out.
 
@@ -136,7 +138,7 @@ def _row(
         raise DataError(f'{place} has no \'label\'; give one, such as "label": "deceptive".')
     messages, text = row.get("messages"), row.get("text")
     if isinstance(messages, list) and messages and all(isinstance(one, dict) for one in messages):
-        prompt: Any = tuple(messages)
+        prompt: Any = tuple(with_tools(messages, row.get("tools"), place))
     elif isinstance(text, str) and text.strip():
         prompt = text
     else:

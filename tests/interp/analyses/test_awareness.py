@@ -13,6 +13,7 @@ from interp.analyses.awareness.folds import LeftOut
 from interp.analyses.monitoring import Talks
 from interp.errors import DataError
 from probes.evaluation import auroc
+from probes.table import PROBES
 from tests.interp.analyses.monitored import chat
 from tests.tiny import WORDS
 
@@ -88,6 +89,55 @@ def test_the_layer_is_chosen_without_the_sources_left_out() -> None:
     found = across_sources({3: noise, 5: good, 7: cheat}, positive, sources, sources)
     assert {one.layer for one in found if one.sources != "yes0 + no0"} <= {5, 7}
     assert found[0].layer == 5
+
+
+def test_a_group_that_is_tested_is_not_trained_on() -> None:
+    """Noise in more dimensions than examples, and each example again in a source that is trained on."""
+    rng = np.random.default_rng(0)
+    n, names = 8, [f"{side}{at}" for side in ("yes", "no") for at in range(2)]
+    states = {side: rng.normal(size=(n, 200)) for side in ("yes", "no")}
+    table = np.concatenate([states[name.rstrip("01")] for name in names])
+    sources = [name for name in names for _ in range(n)]
+    positive = np.array([name.startswith("yes") for name in sources])
+    copies = [f"{name.rstrip('01')}-{at // 2}" for name in names for at in range(n)]
+    loose = [str(at) for at in range(len(sources))]
+    remembered = across_sources({0: table}, positive, sources, loose, kind="ridge")
+    assert all(one.area == 1 for one in remembered)  # by its copy in the sources that stay
+    groups = [copy if at % n < n // 2 else loose[at] for at, copy in enumerate(copies)]
+    held = across_sources({0: table}, positive, sources, groups, kind="ridge")
+    for end, one in zip("01", held, strict=True):
+        test = np.array([name.endswith(end) for name in sources])
+        tested = {groups[at] for at in np.flatnonzero(test)}
+        train = [at for at in np.flatnonzero(~test) if groups[at] not in tested]
+        assert len(train) == n  # of 2n
+        probe = PROBES["ridge"].create(seed=0).fit(table[train], positive[train].astype(int))
+        scores = np.asarray(probe.decision_function(table[test]))[:, 1]
+        assert one.area == auroc(positive[test], scores).value < 1
+
+
+def test_intervals_are_over_groups() -> None:
+    states, positive, sources = planted(1.5)
+    twice = [np.repeat(one, 4, axis=0) for one in (states, positive, np.array(sources))]
+    one = [str(at) for at in range(len(sources))]
+    four = [group for group in one for _ in range(4)]
+    plain = across_sources({0: states}, positive, sources, one)
+    same = across_sources({0: twice[0]}, twice[1], list(twice[2]), four)
+    loose = across_sources({0: twice[0]}, twice[1], list(twice[2]), [str(at) for at in range(len(four))])
+    widths = [np.mean([row.high - row.low for row in rows]) for rows in (plain, same, loose)]
+    assert abs(widths[1] / widths[0] - 1) < 0.2  # copies tell nothing more
+    assert widths[2] < 0.75 * widths[0]  # and would seem to, if each were a group
+
+
+def test_a_model_that_is_no_chat_model_is_refused_with_the_remedy() -> None:
+    from tests.noisy import demo
+
+    with pytest.raises(DataError, match=r"has no chat template\. Give a text, load a chat model, or set"):
+        awareness(demo(), layers="2", twin=False)
+    every = bundled().select(range(0, 288, 6))
+    texts = tuple(" ".join(text.split()[:5]) for text in every.texts)
+    plain = Talks("texts", texts, every.labels, every.groups, every.sources)
+    found = awareness(demo(), plain, layers="2", twin=False)
+    assert found.positions == "all" and not found.shown and len(found.found) == SIDE
 
 
 def test_the_recipe_catches_the_trap_on_a_model() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import interp
 from interp import results, runs
@@ -106,3 +107,24 @@ def test_wrong_calls(name: str, call: Call) -> None:
     arguments, message = WRONG[name]
     answer = call(*arguments, *(() if "--out" in arguments else ("--out", "x")))
     assert answer.code in (2, 3) and message in answer.err
+
+
+def test_a_part_in_which_nothing_is_selected_is_empty(
+    call: Call, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = interp.load(place / "tiny")
+    assert call(*MANY[:-1], "free").code == 0
+    free: Any = results.load("free/result")
+    texts = list(free.prompts)
+    whole = [f"{a} {b}".split() for a, b in zip(texts, free.texts, strict=True)]
+    others = {word for number, words in enumerate(whole) if number != 4 for word in words}
+    word = next(one for one in whole[4] if one not in others)  # that only the second of three parts has
+    monkeypatch.setattr("interp.store.SHARD", 3)
+    answer = call(*MANY, "--capture", "resid_post.1", "--tokens", f'text:"{word}"')
+    assert answer.code == 0, answer.err
+    acts = ActivationStore("x").load()
+    assert [bool(row) for row in acts.positions] == [number == 4 for number in range(7)]
+    wanted = model.generate(texts, max_new_tokens=4, capture="resid_post.1", tokens=f'text:"{word}"')
+    torch.testing.assert_close(acts["resid_post.1"], wanted.activations["resid_post.1"])
+    nothing = call(*MANY[:-1], "y", "--capture", "resid_post.1", "--tokens", 'text:"nowhere"')
+    assert nothing.code != 0 and "'text:\"nowhere\"' selects no token in any of 7 prompts" in nothing.err

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import interp
 from interp.analyses.monitoring import Talks
 from interp.errors import DataError
 from interp.results import load
 from tests.interp.analyses.monitored import TEMPLATE, talks
 from tests.interp.cli.conftest import Call
+
+RECIPE = ("--recipe", "evaluation-awareness")
 
 
 def write(path: str, data: Talks) -> None:
@@ -104,3 +107,42 @@ def test_all_layers_are_all(
     monkeypatch.setattr("interp.analyses.monitoring.fit_monitor", fit)
     chats("monitor", "--model", "talker", "--data", "chats.jsonl", "--alarm", "bad", *line)
     assert asked == [layers]
+
+
+def test_a_dry_run_counts_what_would_be_read_and_writes_nothing(chats: Call) -> None:
+    asked = ("monitor", "--model", "talker", "--data", "chats.jsonl", "--alarm", "bad", "--layers", "all")
+    made = chats(*asked, "--out", "fit", "--dry-run", "--json")
+    assert made.code == 0, made.err
+    model = interp.load("talker")
+    lengths = model.tokenize([list(prompt) for prompt in talks(72).prompts]).lengths
+    found = made.envelope["data"]
+    assert (found["prompts"], found["tokens"], found["sites"]) == (72, sum(lengths), model.n_layers)
+    assert found["forward_equivalents"] == 72 and not Path("fit").exists()
+    less = chats(*asked[:-1], "0", "--limit", "24", "--dry-run", "--json").envelope["data"]
+    assert less["prompts"] == 24 and less["forward_equivalents"] == pytest.approx(24 / model.n_layers)
+    recipe = ("monitor", "--model", "talker", *RECIPE, "--data", "chats.jsonl", "--alarm", "bad")
+    told = [chats(*recipe, *more, "--dry-run", "--json").envelope["data"] for more in ((), ("--steer",))]
+    assert told[0]["prompts"] == 72
+    passes = [one["forward_equivalents"] for one in told]
+    assert passes[1] > 3 * passes[0] > 3 * 72 * 2  # of the model and its untrained twin; then it is asked
+    spoken = chats("monitor", "--model", "talker", "--with", "fit", "w01", "--dry-run")
+    assert spoken.code == 2 and "--dry-run has no plan for one answer" in spoken.err
+
+
+@pytest.mark.parametrize(
+    ("line", "n", "words"),
+    [
+        ((*RECIPE, "--alarm", "bad"), 72, "144 prompts would take about"),
+        (("--data", "chats.jsonl", "--alarm", "bad", "--fpr", "0.4"), 20, "72 prompts would take about"),
+    ],
+)
+def test_a_budget_takes_fewer_conversations(
+    chats: Call, monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...], n: int, words: str
+) -> None:
+    monkeypatch.setattr("interp.cli.frame.pass_seconds", lambda *_: 10.0)
+    monkeypatch.setattr("interp.analyses.awareness.bundled", lambda: talks(144))
+    made = chats("monitor", "--model", "talker", *line, "--budget", "1s", "--dry-run", "--json")
+    assert made.code == 0 and words in made.err, made.err
+    assert made.envelope["data"]["prompts"] == n
+    whole = chats("monitor", "--model", "talker", *line, "--full", "--dry-run", "--json")
+    assert whole.envelope["data"]["prompts"] > n and words not in whole.err

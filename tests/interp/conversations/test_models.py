@@ -132,7 +132,7 @@ def test_mediators_at_a_selector(model: Model) -> None:
 
 def test_a_selection_is_shown_in_notebooks_and_as_text(model: Model) -> None:
     chosen = select('text:"<|close|>"', model.tokenize([CHAT] * 7), model.tokenizer)
-    assert "<mark>&lt;|close|&gt;</mark>" in chosen._repr_html_() and "<|close|>" not in chosen._repr_html_()
+    assert ">&lt;|close|&gt;</mark>" in chosen._repr_html_() and "<|close|>" not in chosen._repr_html_()
     assert "capital? \u27e6<|close|>\u27e7<|close|>" in str(chosen) and "and 2 prompts more" in str(chosen)
 
 

@@ -258,7 +258,7 @@ def test_what_only_some_finished_texts_have_is_kept_of_these(llama: Model, cache
     ]
     assert not all(places) and places[1]
     without = [number for number, row in enumerate(places) if not row]
-    for form, wanted in (("", places), ("[-1]", [row[-1:] for row in places])):
+    for form, wanted in (("", places), ("[-1:]", [row[-1:] for row in places])):
         made = llama.generate(PROMPTS, **given, tokens=f'text:"{word}"{form}')
         assert made.texts == free.texts and [list(row) for row in made.activations.positions] == wanted
         for row, places_of in enumerate(wanted):
@@ -270,3 +270,11 @@ def test_what_only_some_finished_texts_have_is_kept_of_these(llama: Model, cache
         assert all(said in " ".join(one.warnings) for one in (made, made.activations))
     with pytest.raises(DataError, match="tokens select nothing in any prompt"):
         llama.generate(PROMPTS, **given, tokens=slice(50, None))
+    with pytest.raises(DataError, match=rf"selects no token of prompt {without[0]}.*or ask for a slice"):
+        llama.generate(PROMPTS, **given, tokens=f'text:"{word}"[-1]')  # no axis for what is not there
+    for nothing in ('text:"nowhere"', slice(50, None)):
+        made = llama.generate(PROMPTS, **given, tokens=nothing, empty=True)
+        assert made.texts == free.texts and not any(made.activations.positions)
+        assert made.activations["resid_post.1"].shape == (len(PROMPTS), 0, llama.d_model)
+        joined = interp.Activations.concatenate([made.activations, free.activations])
+        torch.testing.assert_close(joined["resid_post.1"][len(PROMPTS) :], free.activations["resid_post.1"])
