@@ -24,11 +24,23 @@ from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import Cell, Figure, Finding, Number, Table
 
-__all__ = ["Beside", "Carried", "by_luck", "carried", "kendall", "overlap", "spearman", "weighted_jaccard"]
+__all__ = [
+    "Beside",
+    "Carried",
+    "Narrowed",
+    "by_luck",
+    "carried",
+    "kendall",
+    "overlap",
+    "spearman",
+    "weighted_jaccard",
+]
 
 Means = Float[np.ndarray, " mediator"]
 Compared = Callable[[Means, Means], float]
 SHARE = 0.1
+SAMPLE = 24
+"""Mediators drawn at random from all where only the largest are replaced one by one."""
 SHUFFLES, LISTED, RANDOM = 200, 2000, 5
 
 
@@ -86,17 +98,58 @@ def _shares(means: Means, k: int) -> np.ndarray:
     return found / found.sum() if found.any() else found
 
 
+@dataclass(frozen=True)
+class Narrowed:
+    """Which mediators were replaced one by one, where not all were: the largest, and a random sample of all.
+
+    Attributes:
+        total: how many mediators there are.
+        largest: how many of them are the largest by a first estimate (attribution) in the reference.
+        sample: the names of those that were drawn at random, some of which may be among the largest.
+    """
+
+    total: int
+    largest: int
+    sample: tuple[str, ...]
+
+    @classmethod
+    def of(cls, estimated: Effects, largest: int, seed: int) -> tuple[Narrowed, list[int]]:
+        """The choice, and the places of the mediators that are replaced, in order of execution."""
+        total = len(estimated.mediators)
+        drawn = np.random.default_rng(seed).permutation(total)[:SAMPLE].tolist()
+        top = np.argsort(-np.abs(estimated.mean()), kind="stable")[:largest].tolist()
+        sample = tuple(str(estimated.mediators[at]) for at in sorted(drawn))
+        return cls(total, len(top), sample), sorted({*top, *drawn})
+
+    def at(self, mediators: Members) -> list[int]:
+        """The places of the random sample."""
+        return [place for place, one in enumerate(mediators) if str(one) in set(self.sample)]
+
+    def said(self, estimated: Effects, exact: Effects) -> str:
+        """What was chosen, and how well the estimates that chose it rank the random sample."""
+        rows = self.at(exact.mediators)
+        guess = np.array([estimated.mean()[estimated.place(str(exact.mediators[at]))] for at in rows])
+        return (
+            f"of {counted(self.total, 'mediator')} only {len(exact.mediators)} were replaced one by one: the "
+            f"{self.largest} largest of the reference by attribution, and {len(self.sample)} drawn at random "
+            f"from all, whose exact effects the estimates rank with a correlation of "
+            f"{spearman(guess, exact.mean()[rows]):.2f}. Rank correlations are over those drawn at random; a "
+            "mediator outside both that only another model needs is not seen but in what the circuit keeps, "
+            "which is of all"
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Carried:
     """The metric of each pair where only some nodes are as in the clean run.
 
     Attributes:
         nodes: the reference's circuit.
-        own: this model's largest effects, as many.
+        own: this model's largest effects, as many; none where not all effects are known.
         whole: nothing replaced.
         none: everything replaced.
         inside: all but the reference's circuit replaced.
-        mine: all but this model's largest replaced.
+        mine: all but this model's largest replaced; None where they are not known.
         chance: the mean over random circuits of that size.
         groups: of the pairs.
         no_share: why no share of the total effect means anything, or "".
@@ -107,7 +160,7 @@ class Carried:
     whole: Float[np.ndarray, " pair"]
     none: Float[np.ndarray, " pair"]
     inside: Float[np.ndarray, " pair"]
-    mine: Float[np.ndarray, " pair"]
+    mine: Float[np.ndarray, " pair"] | None
     chance: Float[np.ndarray, " pair"]
     groups: tuple[str, ...]
     no_share: str = ""
@@ -142,7 +195,15 @@ class Carried:
         )
 
 
-def carried(model: Model, pairs: PairSet, nodes: Members, effects: Effects, seed: int) -> Carried:
+def carried(
+    model: Model,
+    pairs: PairSet,
+    nodes: Members,
+    effects: Effects,
+    seed: int,
+    *,
+    universe: Members | None = None,
+) -> Carried:
     """Run the reference's circuit in a model, random ones of its size, and the model's own.
 
     Args:
@@ -151,13 +212,16 @@ def carried(model: Model, pairs: PairSet, nodes: Members, effects: Effects, seed
         nodes: the reference's circuit.
         effects: of this model.
         seed: of the random circuits.
+        universe: every mediator, where only some of them have effects: which of all are the model's own
+            largest is then not known.
     """
-    members: Any = effects.mediators
-    own = effects.top(len(nodes))
+    members: Any = effects.mediators if universe is None else universe
+    own = effects.top(len(nodes)) if universe is None else ()
     rng = random.Random(f"circuits:{seed}")
     lucky = [set(rng.sample(members, len(nodes))) for _ in range(RANDOM)]
-    sets = [set(members), set(), set(nodes), set(own), *lucky]
-    whole, none, inside, mine, *others = run_all(model, pairs, members, sets, effects.metric, seed)
+    sets = [set(members), set(), set(nodes), *([set(own)] if own else []), *lucky]
+    whole, none, inside, *others = run_all(model, pairs, members, sets, effects.metric, seed)
+    mine = others.pop(0) if own else None
     groups = tuple(pairs.groups)
     no_share = no_total(effects.metric, whole, none, groups, seed)
     return Carried(nodes, own, whole, none, inside, mine, np.mean(others, axis=0), groups, no_share)
@@ -173,6 +237,7 @@ class Beside:
         circuit: its circuit in this model; None where it has none.
         note: why it has none, or "".
         itself: whether these are this model's own effects, so that every agreement is 1.
+        narrowed: which mediators the effects are of, where not all.
     """
 
     reference: Effects
@@ -180,6 +245,7 @@ class Beside:
     circuit: Carried | None
     note: str = ""
     itself: bool = False
+    narrowed: Narrowed | None = None
 
     def check(self, own: Effects) -> None:
         """Refuse effects that were found in another way.
@@ -225,19 +291,26 @@ class Beside:
         return (total, *circuit, *self._agreements(own, seed), *self._effects(own))
 
     def _agreements(self, own: Effects, seed: int) -> list[Finding]:
-        k, n, size = self.k, len(own.mediators), 0 if self.circuit is None else len(self.circuit.nodes)
+        k, n, size = self.k, len(own.mediators), 0 if self.circuit is None else len(self.circuit.own)
         ref = self.reference.mean()
-        few = min(n, max(k, round(SHARE * n)))
+        if self.narrowed is None:
+            rows, few = list(range(n)), min(n, max(k, round(SHARE * n)))
+            over = f"over all {counted(n, 'mediator')}, with the reference"
+            top = f"top-{k} overlap"
+        else:
+            rows, few = self.narrowed.at(own.mediators), self.narrowed.largest
+            over = f"over {len(rows)} of {counted(self.narrowed.total, 'mediator')}, drawn at random"
+            top = f"top-{k} overlap among {n}"
         at, weighted = largest(ref, few), weighted_jaccard(size)
         rng = np.random.default_rng(seed)
         found: list[tuple[str, Compared, float, str]] = [
             (
                 "rank correlation of effects (Spearman)",
-                spearman,
+                lambda one, two: spearman(one[rows], two[rows]),
                 0.0,
-                f"over all {counted(n, 'mediator')}, with the reference",
+                over,
             ),
-            (f"top-{k} overlap", overlap(k), by_luck(k, n), "Jaccard index, beside that of two random lists"),
+            (top, overlap(k), by_luck(k, n), "Jaccard index, beside that of two random lists"),
         ]
         if size:
             luck = float(np.mean([weighted(ref, rng.permutation(ref)) for _ in range(SHUFFLES)]))
@@ -249,7 +322,12 @@ class Beside:
             found.append(("circuit overlap, weighted by effect", weighted, luck, about))
         few_name = f"rank correlation among the reference's top {few} (Spearman)"
         found += [
-            ("rank correlation of effects (Kendall)", kendall, 0.0, "tau-b, with the reference"),
+            (
+                "rank correlation of effects (Kendall)",
+                lambda one, two: kendall(one[rows], two[rows]),
+                0.0,
+                "tau-b, with the reference" if self.narrowed is None else f"tau-b, {over}",
+            ),
             (
                 few_name,
                 lambda one, two: spearman(one[at], two[at]),
@@ -286,8 +364,8 @@ class Beside:
         """How alike the rankings are, and what the circuit keeps."""
         one, two = own.mean(), self.reference.mean()
         said = (
-            f"Beside the reference: rank correlation {spearman(one, two):.2f}, the top {self.k} overlap by "
-            f"{overlap(self.k)(one, two):.2f} ({by_luck(self.k, len(one)):.2f} by luck)"
+            f"Beside the reference: rank correlation {self._correlation(own):.2f}, the top {self.k} overlap "
+            f"by {overlap(self.k)(one, two):.2f} ({by_luck(self.k, len(one)):.2f} by luck)"
         )
         if self.circuit is None:
             return f"{said}."
@@ -296,11 +374,16 @@ class Beside:
             return f"{said}; {self.circuit.no_share}."
         return f"{said}; its circuit keeps {kept:.0%} of the behaviour here (random ones {luck:.0%})."
 
+    def _correlation(self, own: Effects) -> float:
+        """Spearman's, over all or over those drawn at random."""
+        rows = list(range(len(own.mediators))) if self.narrowed is None else self.narrowed.at(own.mediators)
+        return spearman(own.mean()[rows], self.reference.mean()[rows])
+
     def numbers(self, own: Effects) -> tuple[Number, ...]:
         """Rank correlation, overlap, and what the reference's circuit keeps."""
         one, two = own.mean(), self.reference.mean()
         found = (
-            Number("rank-correlation-with-reference", spearman(one, two)),
+            Number("rank-correlation-with-reference", self._correlation(own)),
             Number("top-overlap-with-reference", overlap(self.k)(one, two)),
         )
         if self.circuit is None:
@@ -329,14 +412,21 @@ class Beside:
                 found.share(found.inside),
                 ", ".join(map(str, found.nodes)),
             ),
-            ("this model's", len(found.own), found.share(found.mine), ", ".join(map(str, found.own))),
+            *(
+                ()
+                if found.mine is None
+                else (
+                    ("this model's", len(found.own), found.share(found.mine), ", ".join(map(str, found.own))),
+                )
+            ),
             (f"random, mean of {RANDOM}", len(found.nodes), found.share(found.chance), ""),
         ]
         effect = float((found.whole - found.none).mean())
+        total = len(own.mediators) if self.narrowed is None else self.narrowed.total
         note = (
             f"Faithfulness: the share of {own.metric} that it keeps alone, on "
             f"{counted(len(found.groups), 'pair')}; "
-            f"replacing all {counted(len(own.mediators), 'mediator')} changes it by {effect:.3g}."
+            f"replacing all {counted(total, 'mediator')} changes it by {effect:.3g}."
             f"{f' No faithfulness is given: {found.no_share}.' if found.no_share else ''}"
         )
         return (

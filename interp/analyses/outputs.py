@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,15 @@ class _Sight:
     own: Predictions
     ref: Predictions
     common: Averages
+
+    @cached_property
+    def divergences(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """At each place counted from the end, the divergence from the reference and the control."""
+        straight = divergence(self.ref.log_p, self.own.log_p)
+        blind = divergence(self.ref.log_p, self.common.log_p, self.common.index)
+        items, rows = range(len(self.given)), self.common.rows
+        owners = self.ref.owner[rows]
+        return [straight[self.ref.owner == i] for i in items], [blind[rows[owners == i]] for i in items]
 
     def mean(self, values: Sequence[np.ndarray]) -> Float[np.ndarray, " item"]:
         """Average over the positions of each prompt."""
@@ -105,7 +115,7 @@ def behaviour(
 
 
 def _divergences(sight: _Sight) -> tuple[Finding, ...]:
-    values, control = _kl(sight)
+    values, control = sight.divergences
     words = f"KL(reference || model) of the next-token distributions; {BLIND}"
     first, blind = (np.array([row[0] for row in rows]) for rows in (values, control))
     return (
@@ -113,19 +123,6 @@ def _divergences(sight: _Sight) -> tuple[Finding, ...]:
         sight.finding(
             "KL", sight.mean(values), sight.mean(control), "nats", f"mean over a prompt's positions: {words}"
         ),
-    )
-
-
-def _kl(sight: _Sight) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Give, at each place counted from the end, the divergence from the reference and the control."""
-    own, ref, common = sight.own, sight.ref, sight.common
-    straight = divergence(ref.log_p, own.log_p)
-    blind = divergence(ref.log_p, common.log_p, common.index)
-    items = range(len(sight.given))
-    owners = ref.owner[common.rows]
-    return (
-        [straight[ref.owner == i] for i in items],
-        [blind[common.rows[owners == i]] for i in items],
     )
 
 
@@ -259,7 +256,7 @@ def _word(model: Model, token: int) -> str:
 
 def _tasks(sight: _Sight) -> list[dict[str, Cell]]:
     """Divergence and accuracy task by task."""
-    given, (values, _) = sight.given, _kl(sight)
+    given, (values, _) = sight.given, sight.divergences
     divergences, answered = sight.mean(values), set(given.answered.tolist())
     table: list[dict[str, Cell]] = []
     for task in dict.fromkeys(given.tasks):

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from interp.analyses.agreement import Beside, carried
+from interp.analyses.agreement import Beside, Narrowed, carried
 from interp.errors import ConfigError, DataError, counted
 from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, evaluate
 from interp.mediation.circuits.drawing import circuit_figure
 from interp.mediation.metrics import METRICS, Targets
+from interp.mediation.searches import Attribution
 from interp.mediation.searches import effects as effects_of
 from interp.mediation.steps import steps_of
 from interp.models.loading import ModelLike, as_model
@@ -45,6 +46,8 @@ TARGET = 0.8
 MOST_NODES = 512
 FEWER = {"random_circuits": 2, "knockouts": 1, "removals": 4}
 """What is run beside a circuit of edges, of which there are many."""
+ALONE = {"random_circuits": 2, "knockouts": 0, "removals": 0, "controls": ()}
+"""What is run beside a circuit that is only carried over to other models."""
 SAME = "the circuit is evaluated on the pairs it was found on: expect less on other pairs"
 EDGES = (
     "a circuit of edges was held to 2 random circuits, 1 cut of each and 4 removals; more: "
@@ -135,6 +138,7 @@ class Patching(Result):
         trace: the circuit; None where mediators are cells of a grid or too many.
         note: why there is no circuit, or "".
         beside: the reference's effects, and its circuit in this model; None without a reference.
+        narrowed: which mediators have effects, where not all: the circuit is of all.
     """
 
     schema: ClassVar[str] = "interp.patching/1"
@@ -143,6 +147,7 @@ class Patching(Result):
     trace: Trace | None = None
     note: str = ""
     beside: Beside | None = None
+    narrowed: Narrowed | None = None
 
     @property
     def _other(self) -> Beside | None:
@@ -374,13 +379,18 @@ def _edges(effects: Effects) -> bool:
     return isinstance(effects.mediators[0], Edge)
 
 
-def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: int) -> Trace | str:
-    """Choose the size on the ranking pairs, evaluate on the others; or say why there is no size to choose."""
+def _trace(
+    model: Model, parts: PairsFor, effects: Effects, metric: str, seed: int, *, only: bool = False
+) -> Trace | str:
+    """Choose the size on the ranking pairs, evaluate on the others; or say why there is no size to choose.
+
+    With ``only`` the circuit alone is run, beside few random ones: no cuts, removals and random orders.
+    """
     order = effects.top(len(effects.mediators))
     universe = list(effects.mediators)
     given: Any = {"universe": universe, "metric": metric, "seed": seed}
     sizes: Any = {"compat": "mib"} if _edges(effects) else {}
-    controls: Any = FEWER if _edges(effects) else {}
+    controls: Any = ALONE if only else FEWER if _edges(effects) else {}
     ranked = curve(model, parts.ranking, order, **given, **sizes)
     if ranked.no_share:
         return ranked.no_share
@@ -389,7 +399,7 @@ def _trace(model: Model, parts: PairsFor, effects: Effects, metric: str, seed: i
     return Trace(
         TARGET,
         evaluate(model, held, list(order[:size]), **given, **controls),
-        curve(model, held, order, **given, **sizes, control=True),
+        curve(model, held, order, **given, **sizes, control=not only),
         parts.held_out is not None,
         model.n_heads // max(1, model.n_kv_heads),
     )
@@ -400,11 +410,14 @@ def _beside(model: Model, parts: PairsFor, found: Patching, reference: Patching,
     trace, note, circuit = reference.trace, reference.note, None
     if trace is not None and len(trace.evaluation.circuit) == len(trace.evaluation.universe):
         note = f"no part of the mediators keeps {TARGET:.0%} of the behaviour"
-    other = Beside(reference.effects, k, None, note, itself=found is reference)
+    narrowed = reference.narrowed
+    other = Beside(reference.effects, k, None, note, itself=found is reference, narrowed=narrowed)
     other.check(found.effects)
     if trace is not None and not note:
         held = parts.ranking if parts.held_out is None else parts.held_out
-        circuit = carried(model, held, trace.evaluation.circuit, found.effects, found.seed)
+        every = None if narrowed is None else trace.evaluation.universe
+        nodes = trace.evaluation.circuit
+        circuit = carried(model, held, nodes, found.effects, found.seed, universe=every)
     return replace(other, circuit=circuit)
 
 
@@ -417,6 +430,7 @@ def patch_agreement(
     pairs: PairSet | str | None = None,
     mediators: str | Sequence[str] = NODES,
     search: str = "exhaustive",
+    largest: int | None = None,
     k: int = 10,
 ) -> Patching:
     """Patch a model as the reference was patched, on pairs that no model has chosen.
@@ -435,6 +449,8 @@ def patch_agreement(
         mediators: names and globs; see ``interp.mediation.MEDIATORS``.
         search: a key of ``SEARCHES``: ``exhaustive`` is exact and needs no gradients, ``attribution`` is
             quicker on large models.
+        largest: replace only so many mediators, the largest of the reference by attribution, and 24 drawn
+            at random from all; all where left out. A reference's choice is taken again.
         k: size of the top lists.
 
     Raises:
@@ -444,14 +460,39 @@ def patch_agreement(
     """
     model = as_model(model)
     parts, notes = unchosen(model, pairs, n, seed, reference=reference)
-    named = mediators if isinstance(mediators, str) else list(mediators)
-    found = patch(model, parts, named, search=search, reference=reference, k=k, seed=seed)
+    named: Any = mediators if isinstance(mediators, str) else list(mediators)
+    if reference is not None and reference.narrowed is not None:
+        named = list(reference.effects.mediators)
+    if reference is None and largest is not None:
+        found = _narrowed(model, parts, named, max(largest, k), seed)
+    else:
+        found = patch(model, parts, named, search=search, reference=reference, k=k, seed=seed)
     if reference is None:
         found = replace(found, beside=_beside(model, parts, found, found, k))
     assert found.beside is not None
     said = [SAME] if parts.held_out is None else []
     said += [f"no circuit was compared: {found.beside.note}"] if found.beside.note else []
     return replace(found, warnings=tuple(dict.fromkeys([*notes, *said, *found.warnings])))
+
+
+def _narrowed(model: Model, parts: PairsFor, mediators: Any, largest: int, seed: int) -> Patching:
+    """Effects of the mediators that attribution ranks first and of a random sample, a circuit of all.
+
+    The circuit's order is that of the estimates, with exact effects where there are some.
+    """
+    _check_total(model, parts.ranking, "logit-diff")
+    first = Attribution(verify=0)
+    estimated = effects_of(model, parts.ranking, mediators, search=first, seed=seed)
+    chosen, places = Narrowed.of(estimated, largest, seed)
+    effects = effects_of(model, parts.ranking, [estimated.mediators[at] for at in places], seed=seed)
+    values = {name: found.copy() for name, found in estimated.values.items()}
+    for name, exact in effects.values.items():
+        values[name][places] = exact
+    ranking = replace(estimated, values=values)
+    trace = no_circuit(ranking) or _trace(model, parts, ranking, "logit-diff", seed, only=True)
+    said = [chosen.said(estimated, effects), *effects.warnings]
+    found = Patching(effects=effects, narrowed=chosen, about=effects.about, seed=seed, warnings=tuple(said))
+    return replace(found, note=trace) if isinstance(trace, str) else replace(found, trace=trace)
 
 
 def unchosen(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.results import Result
 
-__all__ = ["ANALYSES", "Analysis"]
+__all__ = ["ANALYSES", "Analysis", "Cost"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an analysis takes, in whole forward passes of one prompt, roughly: a plan of time is made of it.
+
+    Attributes:
+        each: for each item, in every model.
+        cells: the same for each head or MLP of the model.
+        fixed: in every model, however few items.
+        first: for each item, in the reference alone.
+        start: in the reference alone, however few items.
+        fits: seconds of all else for each item and unit of the model's width, in every model.
+        words: seconds of all else for each word of the vocabulary, in every model.
+    """
+
+    each: float = 0.0
+    cells: float = 0.0
+    fixed: float = 0.0
+    first: float = 0.0
+    start: float = 0.0
+    fits: float = 0.0
+    words: float = 0.0
+
+    def passes(self, n: int, cells: int, models: float) -> float:
+        """Whole passes of so many items, heads and MLPs, in so many models."""
+        return (n * (self.each + self.cells * cells) + self.fixed) * models + n * self.first + self.start
+
+    def besides(self, n: int, width: int, vocabulary: int, models: float) -> float:
+        """Seconds of all else."""
+        return (n * self.fits * width + self.words * vocabulary) * models
 
 
 @dataclass(frozen=True)
@@ -25,9 +56,10 @@ class Analysis:
         data: what its items are drawn from, in words.
         n: how many items it takes by default; 0 where it takes none.
         least: the fewest items that say anything.
-        passes: whole forward passes of a prompt for each item, roughly: what a plan of time is made of.
-        cells: the same for each item and each head or MLP of the model.
-        fits: seconds of all else for each item and unit of the model's width.
+        cost: what it takes.
+        quicker: what it takes where less of it is measured, with ``less``; None where it has no such way.
+        less: the arguments that measure less.
+        words: what is then measured.
     """
 
     name: str
@@ -36,9 +68,10 @@ class Analysis:
     data: str
     n: int
     least: int = 0
-    passes: float = 0.0
-    cells: float = 0.0
-    fits: float = 0.0
+    cost: Cost = Cost()
+    quicker: Cost | None = None
+    less: Mapping[str, Any] = field(default_factory=dict)
+    words: str = ""
 
     @property
     def function(self) -> Callable[..., Result]:
@@ -47,14 +80,16 @@ class Analysis:
         found: Any = getattr(import_module(module), name)
         return found
 
-    def bound(self, *, n: int | None = None, seed: int = 0) -> Callable[..., Result]:
+    def bound(self, *, n: int | None = None, seed: int = 0, less: bool = False) -> Callable[..., Result]:
         """The analysis as ``(model, *, reference=None) -> Result``.
 
         Args:
             n: how many items; its own number where left out.
             seed: of draws.
+            less: measure less of each, where there is a way.
         """
-        return partial(self.function, n=self.n if n is None else n, seed=seed)
+        more = self.less if less else {}
+        return partial(self.function, n=self.n if n is None else n, seed=seed, **more)
 
 
 _ROWS = (
@@ -65,7 +100,7 @@ _ROWS = (
         "the bundled facts",
         400,
         least=100,
-        passes=2.5,
+        cost=Cost(each=2.5),
     ),
     Analysis(
         "two-hop",
@@ -74,7 +109,7 @@ _ROWS = (
         "chains of the bundled facts",
         100,
         least=40,
-        passes=6.0,
+        cost=Cost(each=6.0),
     ),
     Analysis(
         "probe",
@@ -83,8 +118,7 @@ _ROWS = (
         "prompts of the task analogy-relation",
         1200,
         least=300,
-        passes=1.0,
-        fits=1e-4,
+        cost=Cost(each=1.0, fits=1e-4),
     ),
     Analysis(
         "patch",
@@ -93,8 +127,10 @@ _ROWS = (
         "pairs of the first task whose answers the model gives",
         32,
         least=8,
-        passes=66.0,
-        cells=0.5,
+        cost=Cost(each=20.0, cells=0.57, fixed=20.0, first=170.0, start=300.0),
+        quicker=Cost(each=54.0, fixed=20.0, first=48.0, start=300.0),
+        less={"largest": 16},
+        words="only the reference's 16 largest effects by attribution and 24 drawn at random are exact",
     ),
     Analysis(
         "geometry",
@@ -103,7 +139,7 @@ _ROWS = (
         "prompts of every bundled task",
         200,
         least=60,
-        passes=3.0,
+        cost=Cost(each=3.0),
     ),
     Analysis(
         "behaviour",
@@ -112,7 +148,7 @@ _ROWS = (
         "prompts of every bundled task",
         200,
         least=60,
-        passes=3.0,
+        cost=Cost(each=1.0, words=1.4e-4),
     ),
     Analysis(
         "cost",

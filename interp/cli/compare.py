@@ -37,10 +37,13 @@ EXAMPLES = (
     "interp compare --model gpt2 --schemes gptq4 --calibration texts.txt",
 )
 SCHEMES = ("int8", "int4")
+EFFECTS = ("all", "largest")
 WHOLE = 100
 """The size of a comparison is counted in percent of the items of its analyses."""
-FLOORS = 4
-"""Runs of the reference: its own, another layout, and bfloat16, which takes about twice as long on a CPU."""
+FLOORS = 3.5
+"""Runs of the reference: its own, another layout, and bfloat16, half to twice as long on a CPU."""
+MADE = 150
+"""Passes of one prompt that making a quantized model, and examining it, takes, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,13 @@ class CompareSettings(RunSettings, ModelSettings):
         shown="as many as fit --budget",
     )
     limit: int | None = flag(None, "Use so many items in every analysis.", **COUNT)
+    effects: str | None = flag(
+        None,
+        "What patch replaces: all heads and MLPs, or the largest of the reference and a random sample.",
+        metavar="WHICH",
+        allowed=lambda: EFFECTS,
+        shown="all, or largest where that fits --budget and the first does not",
+    )
     calibration: str | None = flag(
         None,
         "Texts, one per line, for schemes that need them; the bundled model has its own.",
@@ -209,7 +219,10 @@ def _analyses(settings: CompareSettings) -> dict[str, Callable[..., Any]]:
     from interp.analyses.table import ANALYSES
 
     sizes = settings.sizes()
-    return {name: ANALYSES[name].bound(n=n or None, seed=settings.seed) for name, n in sizes.items()}
+    less = settings.effects == "largest"
+    return {
+        name: ANALYSES[name].bound(n=n or None, seed=settings.seed, less=less) for name, n in sizes.items()
+    }
 
 
 def _sized(work: Work, settings: CompareSettings) -> CompareSettings:
@@ -222,7 +235,10 @@ def _job(model: Model, settings: CompareSettings) -> Job:
     from interp.analyses.table import ANALYSES
 
     rows = [ANALYSES[name] for name in settings.names()]
-    others = len(settings.precisions()) + (settings.with_ is not None)
+    less = settings.effects == "largest"
+    costs = {row.name: row.quicker if less and row.quicker else row.cost for row in rows}
+    others = len(settings.precisions())
+    models, made = FLOORS + others + (settings.with_ is not None), others + 1
     cells = model.n_layers * (model.n_heads + 1)
 
     def items(share: int) -> dict[str, int]:
@@ -234,14 +250,14 @@ def _job(model: Model, settings: CompareSettings) -> Job:
         )
 
     def passes(share: int) -> float:
-        found = items(share)
-        each = sum(found.get(row.name, 0) * (row.passes + row.cells * cells) for row in rows)
-        return each * (FLOORS + others)
+        found = sum(costs[name].passes(n, cells, models) for name, n in items(share).items())
+        return found + MADE * made
 
     def besides(share: int) -> float:
-        found = items(share)
-        return sum(found.get(row.name, 0) * row.fits for row in rows) * model.d_model * (FLOORS + others)
+        sizes = (model.d_model, model.vocab_size, models)
+        return sum(costs[name].besides(n, *sizes) for name, n in items(share).items())
 
+    free = settings.effects is None and any(row.quicker for row in rows)
     return Job(
         whole=WHOLE,
         least=1,
@@ -250,7 +266,17 @@ def _job(model: Model, settings: CompareSettings) -> Job:
         besides=besides,
         shown=shown,
         settings=lambda share: {"items": tuple(f"{name}={n}" for name, n in items(share).items())},
+        otherwise=(lambda: _quicker(model, settings)) if free else None,
     )
+
+
+def _quicker(model: Model, settings: CompareSettings) -> tuple[str, Mapping[str, Any], Job]:
+    """The same with fewer effects measured exactly."""
+    from interp.analyses.table import ANALYSES
+
+    words = "; ".join(f"{name}: {row.words}" for name in settings.names() if (row := ANALYSES[name]).words)
+    asked = dataclasses.replace(settings, effects="largest")
+    return f"{words} (--effects all for each one)", {"effects": "largest"}, _job(model, asked)
 
 
 def _ready(work: Work, settings: CompareSettings) -> tuple[Model | None, tuple[str, ...]]:

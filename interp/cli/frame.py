@@ -131,7 +131,7 @@ class Work:
             return settings
         found = job()
         each = pass_seconds(self.model, found.texts, getattr(settings, "batch_size", "auto"))
-        left = max(budget - session.elapsed - CHECKS * each, budget / 4)
+        left = max(budget - session.worked - CHECKS * each, budget / 4)
         chosen = choose_size(found, each, left)
         if chosen.seconds > budget and found.otherwise is not None:
             words, instead, other = found.otherwise()

@@ -85,6 +85,7 @@ class Session:
         run: the run folder that is being written.
         warnings: that were said.
         started: the clock at the start, in seconds.
+        before: seconds that the main thread had worked at the start.
     """
 
     arguments: Sequence[str]
@@ -94,6 +95,7 @@ class Session:
     run: RunFolder | None = None
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    before: float = field(default_factory=time.thread_time)
 
     def __post_init__(self) -> None:
         """Read how loud to be straight from the arguments, so that a wrong call is answered in its form."""
@@ -115,6 +117,11 @@ class Session:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return time.perf_counter() - self.started
+
+    @property
+    def worked(self) -> float:
+        """Seconds that the main thread has worked since the start, and not waited."""
+        return time.thread_time() - self.before
 
     @property
     def progress(self) -> bool:

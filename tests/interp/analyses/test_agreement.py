@@ -15,7 +15,7 @@ from scipy import stats
 
 import interp
 from interp import mediation, quantization
-from interp.analyses import patching
+from interp.analyses import agreement, patching
 from interp.analyses.agreement import by_luck, kendall, spearman, weighted_jaccard
 from interp.analyses.patching import Patching, patch, patch_agreement, unchosen
 from interp.errors import ConfigError, DataError, ModelError
@@ -389,3 +389,59 @@ def test_other_tokenizers_and_top_lists_of_everything_are_refused(reference: Pat
     about = replace(effects.about, model={**effects.about.model, "tokenizer_fingerprint": "x"})
     with pytest.raises(DataError, match="share a tokenizer"):
         replace(beside, reference=replace(effects, about=about)).check(effects)
+
+
+MLPS = ["mlp_out.*"]
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Patching:
+    """A reference of which few of its 24 MLPs are replaced one by one."""
+    monkeypatch.setattr(agreement, "SAMPLE", 8)
+    return patch_agreement(demo(), pairs="capitals", n=6, mediators=MLPS, largest=4, k=3)
+
+
+def test_of_a_part_effects_are_exact_and_the_circuit_is_of_all(part: Patching) -> None:
+    """Oracle: the exhaustive search of the same pairs, mediator by mediator, and circuits run by hand."""
+    model, other, chosen = demo(), noisy(demo(), 0.4), part.narrowed
+    assert chosen is not None and (chosen.total, chosen.largest, len(chosen.sample)) == (24, 4, 8)
+    assert f"of 24 mediators only {len(part.effects.mediators)} were replaced" in part.warnings[0]
+    again = patch_agreement(other, pairs="capitals", n=6, reference=part, k=3)
+    pairs = unchosen(model, "capitals", 6, 0)[0]
+    every = {
+        name: mediation.exhaustive(one, pairs.ranking, MLPS) for name, one in (("", model), ("x", other))
+    }
+    for found, one in ((part, every[""]), (again, every["x"])):
+        places = [one.place(str(mediator)) for mediator in found.effects.mediators]
+        assert np.allclose(found.effects.mean(), one.mean()[places], atol=1e-5)
+    assert again.effects.mediators == part.effects.mediators and len(part.effects.mediators) < 13
+    # those drawn are drawn from all, whatever their effects: the correlation is over them alone
+    rows = [every[""].place(name) for name in chosen.sample]
+    expected: Any = stats.spearmanr(every["x"].mean()[rows], every[""].mean()[rows])
+    assert again.finding(SPEARMAN).value == pytest.approx(expected.statistic)
+    assert again.number("rank-correlation-with-reference").value == pytest.approx(expected.statistic)
+    whole: Any = stats.spearmanr(every["x"].mean(), every[""].mean())
+    assert abs(expected.statistic - whole.statistic) > 1e-6
+    # everything outside the circuit is replaced, what was never replaced alone too
+    assert part.trace is not None and len(part.trace.evaluation.universe) == 24
+    assert again.beside is not None and again.beside.circuit is not None
+    assert pairs.held_out is not None
+    given: Any = {"universe": MLPS, "random_circuits": 0, "knockouts": 0, "removals": 0, "controls": ()}
+    held = mediation.evaluate(other, pairs.held_out, list(part.trace.evaluation.circuit), **given)
+    assert np.allclose(again.beside.circuit.inside, held.values["circuit"], atol=1e-4)
+    names = [one.name for one in again.findings()]
+    assert [one.name for one in part.findings()] == names and OVERLAP not in names
+    assert f"top-3 overlap among {len(part.effects.mediators)}" in names
+    assert again.table("circuits")["circuit"].tolist() == ["the reference's", "random, mean of 5"]
+
+
+def test_what_is_chosen_is_the_largest_of_the_estimates_and_no_other(
+    part: Patching, reference: Patching
+) -> None:
+    pairs = unchosen(demo(), "capitals", 6, 0)[0]
+    estimated = mediation.attribution(demo(), pairs.ranking, MLPS, verify=0)
+    assert part.narrowed is not None and reference.narrowed is None
+    top = set(map(str, estimated.top(4)))
+    assert set(map(str, part.effects.mediators)) == top | set(part.narrowed.sample) and not top <= set(
+        part.narrowed.sample
+    )
