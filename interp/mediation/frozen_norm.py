@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.mediation.metrics import METRICS, Targets
@@ -26,13 +26,13 @@ class FrozenNorm:
     """A norm ``x -> gain * (x - mean(x)) / scale + bias``, measured; RMS norms keep the mean.
 
     Attributes:
-        gain: ``[d_model]``.
-        bias: ``[d_model]``.
+        gain: ``[d_model]``, or with axes before it where the norm has several (one per head).
+        bias: likewise.
         centred: whether the mean is taken off.
     """
 
-    gain: Float[Tensor, " d_model"]
-    bias: Float[Tensor, " d_model"]
+    gain: Float[Tensor, "*heads d_model"]
+    bias: Float[Tensor, "*heads d_model"]
     centred: bool
 
     @classmethod
@@ -42,13 +42,26 @@ class FrozenNorm:
         Raises:
             SiteError: the model's final norm is unknown.
         """
-        size = model.d_model
-        probe = PROBE * (1 - 2 * (torch.arange(size, device=model.device) % 2)).double()
+        norm: Any = model.architecture.locate(Site("final_norm")).module
+        return cls.measured(norm, torch.empty(model.d_model, device=model.device, dtype=model.dtype))
+
+    @classmethod
+    def measured(cls, norm: nn.Module, like: Tensor) -> FrozenNorm:
+        """Measure a norm.
+
+        Args:
+            norm: a module of one input.
+            like: an input of it, whose shape, device and precision count; the last axis is normed.
+        """
+        probe = PROBE * (1 - 2 * (torch.arange(like.shape[-1], device=like.device) % 2)).double()
+        probe = probe.expand(like.shape)
         uneven = probe + PROBE * 0.5
-        bias, plain = _normed(model, torch.zeros_like(probe)), _normed(model, probe)
-        centred = bool(torch.allclose(_normed(model, uneven), plain, rtol=1e-3, atol=1e-3))
-        known = probe - probe.mean() if centred else probe
-        return cls((plain - bias) / (known / known.square().mean().sqrt()), bias, centred)
+        bias, plain, shifted = (
+            _normed(norm, states.to(like.dtype)) for states in (torch.zeros_like(probe), probe, uneven)
+        )
+        centred = bool(torch.allclose(shifted, plain, rtol=1e-3, atol=1e-3))
+        known = probe - probe.mean(dim=-1, keepdim=True) if centred else probe
+        return cls((plain - bias) / (known / known.square().mean(dim=-1, keepdim=True).sqrt()), bias, centred)
 
     def moved(self, states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """``gain * (x - mean(x))``, linear in x: divide it by the run's scale.
@@ -68,15 +81,29 @@ class FrozenNorm:
         Raises:
             ModelError: the norm is not of the form above.
         """
-        moved, out = self.moved(streams.double()), _normed(model, streams)
-        scale = moved.square().sum(dim=-1) / (moved * (out - self.bias)).sum(dim=-1)
-        off = float((moved / scale[:, None] + self.bias - out).abs().max() / out.abs().max())
+        norm: Any = model.architecture.locate(Site("final_norm")).module
+        scale, off = self.scale(streams, _normed(norm, streams.to(model.device, model.dtype)))
         if not off <= TOLERANCE.get(model.dtype, 0.05):
             raise ModelError(
                 f"the final norm of {model.name!r} is neither a layer norm nor an RMS norm (it differs by "
                 f"{off:.1e}), so its scale cannot be held. Use the search 'direct', whose norm is live."
             )
         return scale
+
+    def scale(
+        self, states: Float[Tensor, "*batch d_model"], out: Float[Tensor, "*batch d_model"]
+    ) -> tuple[Float[Tensor, "*batch"], float]:
+        """The scale by which each state was divided, and how far the norm is from the form above.
+
+        Args:
+            states: what the norm got.
+            out: what it gave.
+        """
+        moved = self.moved(states.double())
+        size, along = moved.square().sum(dim=-1), (moved * (out - self.bias)).sum(dim=-1)
+        scale = torch.where(size > 0, size / along, 1.0)  # of a zero stream any
+        off = (moved / scale[..., None] + self.bias - out).abs().max() / out.abs().max()
+        return scale, float(off)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +146,8 @@ class Readout:
         directions = factor * slope.double()
         constants = factor * at_zero.detach().double() + directions @ norm.bias
         with torch.no_grad():
-            whole = _normed(model, streams).to(model.dtype)
+            place: Any = model.architecture.locate(Site("final_norm")).module
+            whole = _normed(place, streams.to(model.device, model.dtype)).to(model.dtype)
             total = factor * _difference(model, whole, targets).double()
         return cls(norm, directions, constants, total, norm.scales(model, streams))
 
@@ -146,7 +174,6 @@ def _factor(model: Model) -> float:
     return 1.0 if out is raw else float(torch.autograd.grad(out, raw)[0])
 
 
-def _normed(model: Model, states: Tensor) -> Tensor:
-    norm: Any = model.architecture.locate(Site("final_norm")).module
+def _normed(norm: Any, states: Tensor) -> Tensor:
     with torch.no_grad():
-        return norm.forward(states.to(model.device, model.dtype)).double()
+        return norm.forward(states).double()

@@ -44,6 +44,8 @@ __all__ = [
 SEARCHES: dict[str, Search] = {
     "exhaustive": Exhaustive(),
     "attribution": Attribution(),
+    "relp": Attribution(rule="relp"),
+    "gim": Attribution(rule="gim"),
     "atp-star": AtPStar(),
     "ig-inputs": IntegratedGradients(path="inputs"),
     "ig-activations": IntegratedGradients(path="activations"),

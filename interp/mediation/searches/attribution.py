@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from interp.errors import ConfigError
+from interp.mediation.backward_rules import following, rule_of
 from interp.mediation.edges.experiment import COMPAT, PATHS, EdgeExperiment
 from interp.mediation.experiment import Estimates, Experiment
 from interp.mediation.searches.search import GradientSearch
 
 __all__ = ["Attribution", "EdgeIntegratedGradients"]
 
+NO_DERIVATIVE = (
+    "{}: estimates by changed backward rules are no derivatives and do not add up to effects. Rank by them; "
+    "take effects from the verified ones"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution(GradientSearch):
     """Estimate every effect from one gradient per run (attribution patching; Syed et al. 2023, 2310.10348).
 
-    The estimate is ``sum (replacement - current) * dY/d(current)``, with gradients of activations only.
+    The estimate is ``sum (replacement - current) * dY/d(current)``, with gradients of activations only. With
+    another rule the values are the same and the gradients go back otherwise: see
+    :mod:`interp.mediation.backward_rules`.
+
+    Attributes:
+        rule: a key of ``RULES``.
+
+    Raises:
+        ConfigError: an unknown rule.
     """
 
-    name = "attribution"
-    description = "estimate each effect from one gradient, verify the largest"
+    rule: str = "plain"
+
     over = ("sites", "edges")
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        rule_of(self.rule)
+
+    @property
+    def name(self) -> str:
+        """``attribution``, or the rule."""
+        return "attribution" if self.rule == "plain" else self.rule
+
+    @property
+    def description(self) -> str:
+        """One line."""
+        if self.rule == "plain":
+            return "estimate each effect from one gradient, verify the largest"
+        return f"as attribution, by changed gradients: {rule_of(self.rule).description}"
 
     def passes(self, experiment: Experiment) -> float | int:
         """One gradient per direction; noising alone also needs the metric of the corrupt prompts."""
         return 1 + 2 * len(experiment.directions) + ("denoising" not in experiment.directions)
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
-        """Take one gradient per run."""
-        return experiment.first_order()
+        """Take one gradient per run.
+
+        Raises:
+            ModelError: the rule changes a part of the model that cannot be reached.
+        """
+        if self.rule == "plain":
+            return experiment.first_order()
+        with following(experiment.model, rule_of(self.rule)):
+            found = experiment.first_order()
+        return replace(found, notes=(*found.notes, NO_DERIVATIVE.format(self.rule)))
 
 
 @dataclass(frozen=True, kw_only=True)

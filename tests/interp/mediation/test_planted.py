@@ -52,6 +52,8 @@ def test_exhaustive_search_finds_the_planted_heads_and_no_other(name: str, direc
 MEASURED = {
     "exhaustive": {"copy": (1.0, 1.0), "induction": (1.0, 1.0), "composition": (1.0, 1.0)},
     "attribution": {"copy": (1 / 3, 1.0), "induction": (1.0, 0.5), "composition": (1.0, 1.0)},
+    "relp": {"copy": (1.0, 1.0), "induction": (1.0, 0.5), "composition": (1.0, 1.0)},
+    "gim": {"copy": (1.0, 1.0), "induction": (1.0, 0.5), "composition": (1.0, 1.0)},
     "atp-star": {"copy": (1 / 3, 1.0), "induction": (1.0, 0.5), "composition": (1.0, 1.0)},
     "ig-inputs": {"copy": (1.0, 1.0), "induction": (1.0, 1.0), "composition": (1.0, 1.0)},
     "ig-activations": {"copy": (1.0, 1.0), "induction": (1.0, 1.0), "composition": (1.0, 1.0)},
@@ -60,7 +62,8 @@ MEASURED = {
 """Precision and recall of what each search gives without verification, as measured.
 
 A direct effect is that of the last head only. Gradients taken at one end give the MLPs of the copying model,
-which nothing reads, up to 0.1 of the total effect through the norm, and miss what feeds a saturated pattern.
+which nothing reads, up to 0.1 of the total effect through the norm, and miss what feeds a saturated pattern;
+rules that hold norms do only the latter.
 """
 
 
