@@ -6,8 +6,8 @@
     python tests/benchmarks/estimators.py --quick       one stress model; writes only where --json says
 
 Every row of mediation.SEARCHES that takes sites is run without verification; one that would cost more than
-exact effects on SmolLM2 is left out and says so. A cell is a mediator in one direction (denoising, noising), all
-positions together, mean over pairs. Effects below 1% of the total effect count as none.
+exact effects on SmolLM2 is left out and says so. A cell is a mediator in one direction (denoising, noising),
+all positions together, mean over pairs. Effects below 1% of the total effect count as none.
 
 rank       Spearman correlation with the exact effects, signed, over all cells
 precision  of as many cells as truly have 5% of the total effect, the largest estimates that claim as much
