@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from interp.mediation.experiment import Forecast as Forecast
     from interp.mediation.lens import Lens as Lens
     from interp.mediation.lens import logit_lens as logit_lens
+    from interp.mediation.masks.gates import GATES as GATES
+    from interp.mediation.masks.training import MaskTraining as MaskTraining
     from interp.mediation.mediators import MEDIATORS as MEDIATORS
     from interp.mediation.mediators import Mediator as Mediator
     from interp.mediation.mediators import mediators_of as mediators_of
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from interp.mediation.searches import EdgeIntegratedGradients as EdgeIntegratedGradients
     from interp.mediation.searches import Exhaustive as Exhaustive
     from interp.mediation.searches import IntegratedGradients as IntegratedGradients
+    from interp.mediation.searches import LearnedMask as LearnedMask
     from interp.mediation.searches import PathPatching as PathPatching
     from interp.mediation.searches import Search as Search
     from interp.mediation.searches import attribution as attribution

@@ -10,12 +10,15 @@ from interp.errors import ConfigError
 from interp.mediation.edges.graph import Graph
 from interp.mediation.effects import Effects
 from interp.mediation.experiment import Experiment, Forecast
+from interp.mediation.masks.gates import Bottleneck, Uniform
+from interp.mediation.masks.training import MaskTraining
 from interp.mediation.mediators import Mediators
 from interp.mediation.parsing import experiment_of
 from interp.mediation.searches.atp_star import AtPStar
 from interp.mediation.searches.attribution import Attribution, EdgeIntegratedGradients
 from interp.mediation.searches.direct import Direct
 from interp.mediation.searches.integrated import IntegratedGradients
+from interp.mediation.searches.masks import LearnedMask
 from interp.mediation.searches.path_patching import PathPatching, Receivers
 from interp.mediation.searches.search import TOP, Exhaustive, Search
 from interp.models.loading import ModelLike, as_model
@@ -30,6 +33,7 @@ __all__ = [
     "EdgeIntegratedGradients",
     "Exhaustive",
     "IntegratedGradients",
+    "LearnedMask",
     "PathPatching",
     "Search",
     "attribution",
@@ -51,6 +55,9 @@ SEARCHES: dict[str, Search] = {
     "ig-activations": IntegratedGradients(path="activations"),
     "eap-ig": EdgeIntegratedGradients(),
     "direct": Direct(),
+    "hard-concrete": LearnedMask(),
+    "uniform-gates": LearnedMask(gate=Uniform(), training=MaskTraining(price=0.02)),
+    "bottleneck": LearnedMask(gate=Bottleneck(), training=MaskTraining(price=0.5)),
 }
 
 

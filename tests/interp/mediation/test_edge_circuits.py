@@ -18,6 +18,7 @@ from interp.mediation.edges.graph import Graph, on_a_path
 from interp.mediation.searches import effects
 from interp.results import load
 from tests.interp.mediation.edges.models import made, pairs_of, values_of
+from tests.interp.mediation.quick import quick
 from tests.interp.mediation.test_circuits import pairs_of as told_pairs_of
 
 
@@ -152,14 +153,14 @@ def test_searches_that_cannot_do_edges_say_which_can() -> None:
     model = made("llama")
     pairs = pairs_of(model, 2)
     over = {name for name, row in SEARCHES.items() if "edges" in row.over}
-    assert {"exhaustive", "attribution", "relp", "gim", "eap-ig"} <= over < set(SEARCHES)
+    assert {"exhaustive", "attribution", "relp", "gim", "eap-ig", "hard-concrete"} <= over < set(SEARCHES)
     for name in set(SEARCHES) - over:
         with pytest.raises(ConfigError, match=r"edges were asked for .* exhaustive, attribution, .*eap-ig"):
             effects(model, pairs, "edge.*->logits", search=name)
         with pytest.raises(ConfigError, match=r"edges were asked for \(embed->logits\)"):
             effects(model, pairs, list(Graph.of(model).select("edge.*->logits")), search=name)
     for name in over:
-        found = effects(model, pairs, ["edge.mlp_out.*->logits"], search=name)
+        found = effects(model, pairs, ["edge.mlp_out.*->logits"], search=quick(name))
         assert found.search == name and len(found.mediators) == model.n_layers
         with pytest.raises(ConfigError, match=r"positions -1 asked"):
             effects(model, pairs, "edge.*->logits", search=name, positions=-1)

@@ -12,6 +12,7 @@ from interp import mediation
 from interp.errors import ConfigError, SiteError
 from interp.mediation.searches import effects
 from interp.pairs import Pair, PairSet
+from tests.interp.mediation.quick import quick
 from tests.interp.mediation.test_search import made, pairs_of
 from tests.tiny import WORDS
 
@@ -92,14 +93,14 @@ def test_attribution_runs_each_side_once_and_is_planned_so(directions: str, pass
 def test_the_passes_of_estimates_are_those_of_the_bill(search: str) -> None:
     model = made("gpt2")
     pairs = pairs_of(model)
-    row = mediation.SEARCHES[search]
+    row = quick(search)
     given = row if row.exact else replace(row, verify=0)
     found = effects(model, pairs, ["head.*"], search=given)
     assert mediation.plan(model, pairs, "head.*", search=given).forwards == found.cost["forwards"] * len(
         pairs
     )
     checks = 0 if row.exact else mediation.plan(model, pairs, "head.*").forwards  # 12 heads: all verified
-    planned = mediation.plan(model, pairs, "head.*", search=search)
+    planned = mediation.plan(model, pairs, "head.*", search=row)
     assert planned.forwards - checks == pytest.approx(found.cost["forwards"] * len(pairs))
 
 

@@ -17,6 +17,7 @@ from interp.mediation.searches import effects
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import PairSet
+from tests.interp.mediation.quick import TRAINED
 from tests.interp.mediation.test_search import made, pairs_of
 from tests.tiny import build, tokenizer
 
@@ -96,7 +97,9 @@ def joined(model: Model) -> PairSet:
     return PairSet.build(model, [*long.pairs, *short.pairs])
 
 
-@pytest.mark.parametrize("search", [row.name for row in SEARCHES.values() if "sites" in row.over])
+@pytest.mark.parametrize(
+    "search", [row.name for row in SEARCHES.values() if "sites" in row.over and row.name not in TRAINED]
+)
 def test_every_search_treats_each_pair_on_its_own(search: str) -> None:
     """What the command line passes; prompts of several lengths give what each gives alone."""
     model = made()

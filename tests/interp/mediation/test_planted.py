@@ -10,6 +10,7 @@ import pytest
 from interp import mediation
 from interp.mediation import Effects
 from interp.mediation.searches import effects
+from tests.interp.mediation.quick import TRAINED
 from tests.planted_heads import PLANTED, Planted, planted
 
 NODES = ["head.*", "mlp_out.*"]
@@ -68,7 +69,10 @@ rules that hold norms do only the latter.
 
 
 @pytest.mark.parametrize("name", PLANTED)
-@pytest.mark.parametrize("search", [row.name for row in mediation.SEARCHES.values() if "sites" in row.over])
+@pytest.mark.parametrize(
+    "search",
+    [row.name for row in mediation.SEARCHES.values() if "sites" in row.over and row.name not in TRAINED],
+)
 def test_how_much_of_the_planted_circuit_each_search_finds(search: str, name: str) -> None:
     truth, at = made(name), -1 if search == "direct" else "all"
     told = effects(truth.model, truth.pairs, NODES, search=search, positions=at)

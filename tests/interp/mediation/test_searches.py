@@ -96,7 +96,7 @@ def test_a_set_is_replaced_together_and_none_of_it_is_the_plain_run(asked: list[
             {"search": "atpstar"},
             r"search 'atpstar' asked; there are: exhaustive, .* Did you mean 'atp-star'\?",
         ),
-        ({"search": "zzz"}, r"search 'zzz' asked; there are: exhaustive, .*direct\.$"),
+        ({"search": "zzz"}, r"search 'zzz' asked; there are: exhaustive, .*, direct, .*[a-z]\.$"),
         ({"search": AtPStar}, r"give a name or a search such as Exhaustive\(\)"),
         ({"metric": "loss"}, "metric 'loss' asked; there are: logit-diff"),
         ({"directions": "back"}, "directions 'back' asked; use 'both', denoising or noising"),

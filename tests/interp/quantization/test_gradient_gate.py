@@ -18,6 +18,7 @@ from interp.models import Model
 from interp.quantization import quantize, verify_quantization
 from interp.quantization.libraries import LIBRARIES, Job, Packed
 from interp.quantization.libraries.rounding import Rounded, Rounding
+from tests.interp.mediation.quick import quick
 from tests.interp.mediation.test_search import pairs_of
 from tests.tiny import build, tokenizer
 
@@ -136,10 +137,10 @@ def test_searches_that_take_gradients_are_refused_and_others_run(installed: Inst
     asked = "head.1.*" if "sites" in SEARCHES[name].over else "edge.*"
     if not SEARCHES[name].exact:
         with pytest.raises(ModelError, match=r"gradients of .* at rtn8 \(packed\) asked.*mode='dense'"):
-            effects(packed, pairs, asked, search=name)
-        assert effects(quantize(base, "rtn8"), pairs, asked, search=name).mean().any()
+            effects(packed, pairs, asked, search=quick(name))
+        assert effects(quantize(base, "rtn8"), pairs, asked, search=quick(name)).mean().any()
     else:
-        assert effects(packed, pairs, asked, search=name).mean().any()
+        assert effects(packed, pairs, asked, search=quick(name)).mean().any()
 
 
 def test_edges_are_refused_too(installed: Installed) -> None:
