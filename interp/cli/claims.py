@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from interp.cli.budget import Job
+from interp.cli.budget import Job, fit_passes
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import RunSettings, SchemeSettings, choose, flag
 from interp.errors import counted
@@ -18,7 +18,7 @@ EXAMPLES = (
 )
 SHARES = (0.67, 0.13, 0.2)
 """Of --limit: training, validation and test."""
-LEAST, FIT = 600, 1e-4
+LEAST, FIT = 600, 3e-5
 """Seconds of all fits of a claim for each prompt and unit of width, roughly: measured."""
 
 
@@ -40,7 +40,10 @@ class ClaimsSettings(RunSettings, SchemeSettings):
         "85%", "The layer to read, counted from 0: 20   -1   50%.", metavar="LAYER", shown="85%"
     )
     claims: tuple[str, ...] | None = flag(
-        None, "Which claims (parts, bindings, alphabet, abstention, failures).", metavar="NAMES", shown="all"
+        None,
+        "Which claims (parts, bindings, entities, alphabet, abstention, failures).",
+        metavar="NAMES",
+        shown="all",
     )
 
     def check(self) -> None:
@@ -79,18 +82,26 @@ def claims(work: Work, settings: ClaimsSettings) -> Made:
 
 
 def _job(work: Work, settings: ClaimsSettings) -> Job:
-    """What the claims take: passes of the model and its untrained twin, and the fits."""
-    from interp.analyses.claims.run import SIZES
+    """What the claims take: passes of the model and its untrained twin, translators, and the fits."""
+    from interp.analyses.claims.run import CLAIMS, SIZES
+    from interp.sites import parse_layers
     from interp.tasks.protocols import PROTOCOLS
 
-    row, claims = PROTOCOLS["concept-disjoint"], len(settings.chosen)
-    texts = [item.text for item in row.items(seed=settings.seed, sizes=(100, 1, 1)).items]
-    fits = FIT * work.model.d_model * claims
+    model, rows = work.model, [CLAIMS[name] for name in settings.chosen]
+    texts = [
+        item.text for item in PROTOCOLS["concept-disjoint"].items(seed=settings.seed, sizes=(100, 1, 1)).items
+    ]
+    layers = parse_layers(settings.layer, model.n_layers, name=model.name, kind="resid_post")
+    each = sum(share * n for row in rows for share, n in zip(SHARES, row.passes, strict=True))
+    first = 0.0
+    if fitted := max(row.translators for row in rows):  # the model's own serves all claims
+        first = fitted * fit_passes(model, layers, texts, settings.seed)
+    fits = FIT * model.d_model * len(rows)
     return Job(
         whole=sum(SIZES),
         least=LEAST,
         texts=texts,
-        passes=lambda n: 2.0 * claims * n,
+        passes=lambda n: each * n + first,
         besides=lambda n: fits * n,
         shown=lambda n: f"{counted(n, 'prompt')} for each claim",
     )

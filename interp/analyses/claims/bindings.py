@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from probes.controls import bag_of_tokens
 from probes.hyperdimensional.embedding import ridge_solver
 from probes.vsa import MAP, Codebook
 
-__all__ = ["bindings"]
+__all__ = ["bindings", "mapped", "scaled"]
 
 N_KEYS, N_VALUES, COUNTS = 10, 20, (2, 3)
 PENALTIES = (1e-4, 1e-2, 1.0)
@@ -108,16 +108,35 @@ def _drawn(setting: Setting) -> Prompts:
     return Prompts([*found.values()], rows[:train], rows[train:held], rows[held:], *books)
 
 
-def _scaled(X: Float[torch.Tensor, "example dim"], train: Rows) -> Float[torch.Tensor, "example dim"]:
+def scaled(X: Float[torch.Tensor, "example dim"], train: Rows) -> Float[torch.Tensor, "example dim"]:
+    """The features with mean 0 and variance 1 over the training rows; those that do not vary are centred."""
     mean, scale = X[train].mean(dim=0), X[train].std(dim=0, correction=0)
     return (X - mean) / torch.where(scale > 1e-6 * scale.max(), scale, 1.0)
+
+
+def mapped(
+    X: Float[torch.Tensor, "example dim"],
+    targets: Float[torch.Tensor, "example width"],
+    train: Rows,
+    judged: Callable[[Float[torch.Tensor, "example width"]], float],
+) -> Float[torch.Tensor, "example width"]:
+    """What a ridge from states to hypervectors gives for every row, with the penalty that is judged best.
+
+    Args:
+        X: the states.
+        targets: of every row; those of ``train`` are learned.
+        train: the training rows.
+        judged: a score of what is given, on validation rows.
+    """
+    X, mean = scaled(X, train), targets[train].mean(dim=0)
+    solved = ridge_solver(X[train], targets[train] - mean)
+    return max((X @ solved(penalty) + mean for penalty in PENALTIES), key=judged)
 
 
 def _one_probe(
     drawn: Prompts, X: Float[torch.Tensor, "example dim"], taught: Sequence[Bound]
 ) -> Int[np.ndarray, " asked"]:
     """Ridge to the sum of all bindings; the penalty is chosen on validation prompts, as they are taught."""
-    scaled = _scaled(X, drawn.train)
     bind = drawn.keys.algebra.bind
     targets = torch.stack(
         [
@@ -128,21 +147,20 @@ def _one_probe(
             for item in taught
         ]
     )
-    mean = targets[drawn.train].mean(dim=0)
-    solved = ridge_solver(scaled[drawn.train], targets[drawn.train] - mean)
 
-    def read(weight: torch.Tensor, items: Sequence[Bound], rows: Rows) -> Int[np.ndarray, " asked"]:
+    def read(
+        vectors: Float[torch.Tensor, "example width"], items: Sequence[Bound], rows: Rows
+    ) -> Int[np.ndarray, " asked"]:
         asked = _asked(items, rows)
         keys = drawn.keys.vectors[drawn.keys.index([key for _, key, _ in asked])]
-        vectors = scaled[[row for row, _, _ in asked]] @ weight + mean
-        scores = drawn.values.similarities(drawn.keys.algebra.unbind(vectors, keys))
+        own = vectors[[row for row, _, _ in asked]]
+        scores = drawn.values.similarities(drawn.keys.algebra.unbind(own, keys))
         scores = drawn.values.among(scores, [items[row].values for row, _, _ in asked])
         gold = drawn.values.index([value for _, _, value in asked])
         return (scores.argmax(dim=1) == gold).long().numpy()
 
-    weights = [solved(penalty) for penalty in PENALTIES]
-    best = max(weights, key=lambda weight: read(weight, taught, drawn.held).mean())
-    return read(best, drawn.items, drawn.test)
+    given = mapped(X, targets, drawn.train, lambda vectors: float(read(vectors, taught, drawn.held).mean()))
+    return read(given, drawn.items, drawn.test)
 
 
 def _probe_per_key(drawn: Prompts, X: Float[torch.Tensor, "example dim"]) -> Int[np.ndarray, " asked"]:
@@ -150,15 +168,15 @@ def _probe_per_key(drawn: Prompts, X: Float[torch.Tensor, "example dim"]) -> Int
     from probes import RidgeProbe
 
     right: dict[tuple[int, str], int] = {}
-    scaled = _scaled(X, drawn.train)
+    X = scaled(X, drawn.train)
     for key in drawn.keys.names:
         rows = [row for row in drawn.train if key in drawn.items[row].keys]
-        probe = RidgeProbe().fit(scaled[rows], [_value(drawn.items[row], key) for row in rows])
+        probe = RidgeProbe().fit(X[rows], [_value(drawn.items[row], key) for row in rows])
         classes = [str(name) for name in probe.classes_]
         asked = [(row, value) for row, one, value in drawn.asked if one == key]
         if not asked:
             continue
-        scores = np.asarray(probe.decision_function(scaled[[row for row, _ in asked]]))
+        scores = np.asarray(probe.decision_function(X[[row for row, _ in asked]]))
         for (row, value), line in zip(asked, scores, strict=True):
             known = [name for name in drawn.items[row].values if name in classes]
             named = max(known, key=lambda name: line[classes.index(name)], default="")

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from interp.analyses.claims.abstention import abstention
 from interp.analyses.claims.alphabet import alphabet
 from interp.analyses.claims.bindings import bindings
+from interp.analyses.claims.entities import entities
 from interp.analyses.claims.evidence import Claim, Evidence, Setting, judged
 from interp.analyses.claims.failures import failures
 from interp.analyses.claims.parts import parts
@@ -26,6 +27,8 @@ from probes.vsa import MAP, measured_accuracy
 __all__ = ["CLAIMS", "ClaimRow", "claims"]
 
 LAYER = "85%"
+ANSWER = 2.0
+"""Passes of a prompt that answering it takes: it is read, its new tokens are drawn, and the whole is read."""
 SIZES = (2000, 400, 600)
 DIMENSIONS, ITEMS, CONCEPTS, ASKED = (256, 1024, 4096), (5, 10, 20, 50, 100, 200), 500, 300
 
@@ -37,18 +40,30 @@ class ClaimRow:
     Attributes:
         description: one line.
         measure: gives what was read, prompt by prompt.
+        passes: forward passes of a prompt for each one of training, validation and test: of the model, and of
+            its untrained twin.
+        translators: how many are fitted first where none is kept: of the model, and of its untrained twin.
     """
 
     description: str
     measure: Callable[[Setting], Evidence]
+    passes: tuple[float, float, float] = (2, 2, 2)
+    translators: int = 0
 
 
 CLAIMS: dict[str, ClaimRow] = {
     "parts": ClaimRow("subject, relation and answer out of one state, by unbinding their roles", parts),
     "bindings": ClaimRow("bindings of one prompt, asked by any key when read, with one probe", bindings),
-    "alphabet": ClaimRow("thousands of concepts that no label covered, through the translator", alphabet),
+    "entities": ClaimRow(
+        "what belongs to the entity asked about, of several in one context", entities, (2, 2, 3)
+    ),
+    "alphabet": ClaimRow(
+        "thousands of concepts that no label covered, through the translator", alphabet, (0, 1, 2), 2
+    ),
     "abstention": ClaimRow("silence where nothing is known, at a risk that holds on new prompts", abstention),
-    "failures": ClaimRow("wrong answers before they are given, and what such prompts hold", failures),
+    "failures": ClaimRow(
+        "wrong answers before they are given, and what such prompts hold", failures, (2, 2, 2 + ANSWER), 1
+    ),
 }
 
 
