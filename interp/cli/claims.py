@@ -6,8 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from interp.cli.budget import Job, fit_passes
+from interp.cli.dry_run import planned
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import RunSettings, SchemeSettings, choose, flag
+from interp.cli.session import Outcome
 from interp.errors import counted
 
 __all__ = ["claims"]
@@ -62,7 +64,12 @@ class ClaimsSettings(RunSettings, SchemeSettings):
         return self.claims or tuple(_claims())
 
 
-@command(ClaimsSettings, examples=EXAMPLES)
+def plan(work: Work, settings: ClaimsSettings) -> Outcome:
+    """What the claims would take."""
+    return planned(work, settings, _job(work, settings), models=2)
+
+
+@command(ClaimsSettings, examples=EXAMPLES, plan=plan)
 def claims(work: Work, settings: ClaimsSettings) -> Made:
     """Measure the claims on a model."""
     from interp.analyses.claims import claims as measured

@@ -8,10 +8,23 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.cli.budget import Job
+    from interp.cli.frame import Work
+    from interp.cli.options import SizeSettings
+    from interp.cli.session import Outcome
     from interp.models import Model
     from interp.quantization import Scheme
 
-__all__ = ["Plan", "of_capture", "of_compare", "of_monitor", "of_probe", "show_compare", "show_plan"]
+__all__ = [
+    "Plan",
+    "of_capture",
+    "of_compare",
+    "of_monitor",
+    "of_probe",
+    "planned",
+    "show_compare",
+    "show_plan",
+]
 
 REPORT_BYTES = 5_500_000
 BATCH_TOKENS = 8_192
@@ -123,6 +136,25 @@ def of_monitor(
     lengths, depth = messages.tokens.lengths, max(layers) + 1
     plan = _plan(model, lengths, depth, models=models, held=held, disk=REPORT_BYTES, sites=len(layers))
     return replace(plan, forward_equivalents=round(plan.forward_equivalents + more, 1))
+
+
+def planned(work: Work, settings: SizeSettings, job: Job, *, models: int) -> Outcome:
+    """What a command takes, by what its budget counts.
+
+    Args:
+        work: with the model.
+        settings: of the command, whose size is chosen first.
+        job: what it takes and costs.
+        models: 2 where the same architecture with random weights is run too.
+    """
+    from interp.cli.session import Outcome
+
+    model, n = work.model, work.sized(settings, lambda: job).limit or job.whole
+    known = model.tokenize(list(job.texts)).lengths
+    lengths, held = [known[at % len(known)] for at in range(n)], 4 * models * n * model.d_model
+    plan = _plan(model, lengths, 0, models=models, held=held, disk=REPORT_BYTES + held, sites=1)
+    found = replace(plan, forward_equivalents=round(job.passes(n), 1))
+    return Outcome(found.to_dict(), lambda: show_plan(found), status="planned")
 
 
 def _plan(

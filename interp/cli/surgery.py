@@ -6,9 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from interp.cli.budget import Job
+from interp.cli.budget import Job, fit_passes
+from interp.cli.dry_run import planned
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, RunSettings, SchemeSettings, facts_flag, flag
+from interp.cli.session import Outcome
 from interp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +94,12 @@ class SurgerySettings(RunSettings, SchemeSettings):
         return f"{self.writer}-{self.layer}"
 
 
-@command(SurgerySettings, examples=EXAMPLES)
+def plan(work: Work, settings: SurgerySettings) -> Outcome:
+    """What the edits would take."""
+    return planned(work, settings, _job(work, settings), models=1)
+
+
+@command(SurgerySettings, examples=EXAMPLES, plan=plan)
 def surgery(work: Work, settings: SurgerySettings) -> Made:
     """Edit the prompts of a protocol."""
     from interp.analyses.concepts.decoding import one_layer
@@ -118,17 +125,20 @@ def surgery(work: Work, settings: SurgerySettings) -> Made:
 
 def _job(work: Work, settings: SurgerySettings) -> Job:
     """What it takes: the prompts are asked and read, and some of them edited."""
+    from interp.analyses.concepts.decoding import one_layer
     from interp.analyses.surgery.protocol import protocol_of
     from interp.results.shapes import counted
     from interp.tasks.protocols import PROTOCOLS
 
     row = PROTOCOLS[settings.protocol or protocol_of(work.model)]
     texts = [item.text for item in row.items(seed=settings.seed, sizes=(100, 1, 1)).items]
-    whole = sum(row.sizes)
+    whole, first = sum(row.sizes), 0.0
+    if settings.writer == "translator":
+        first = fit_passes(work.model, [one_layer(work.model, settings.layer)], texts, settings.seed)
     return Job(
         whole=whole,
         least=min(LEAST, whole),
         texts=texts,
-        passes=lambda n: PASSES * n,
+        passes=lambda n: PASSES * n + first,
         shown=lambda n: counted(n, "prompt"),
     )

@@ -17,7 +17,7 @@ from interp.lenses.base import Lens
 from interp.lenses.patchscope import PatchscopeLens
 from interp.lenses.reading import read_states
 from interp.lenses.table import LENSES, is_file, make
-from interp.models.loading import ModelLike, as_model, load
+from interp.models.loading import ModelLike, as_model, untrained_model
 from interp.models.model import Model
 from interp.results import About, Figure, Finding, Number, Result, Table
 from interp.results.shapes import counted
@@ -339,7 +339,7 @@ def _of_texts(texts: Sequence[str]) -> Labelled:
 
 
 def _twin(model: Model, given: ModelLike | None) -> Model:
-    twin = load(model.hf, weights="random", tokenizer=model.tokenizer) if given is None else as_model(given)
+    twin = untrained_model(model) if given is None else as_model(given)
     if (twin.n_layers, twin.d_model, twin.vocab_size) != (model.n_layers, model.d_model, model.vocab_size):
         raise ConfigError(
             f"the untrained model has {twin.n_layers} layers of width {twin.d_model}, the model "

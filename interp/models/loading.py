@@ -39,7 +39,7 @@ from interp.models.model import Model
 from interp.models.quantized import arrived
 from interp.paths import assets
 
-__all__ = ["ModelLike", "as_model", "load"]
+__all__ = ["ModelLike", "as_model", "load", "untrained_model"]
 
 _log = logging.getLogger(__name__)
 _WEIGHTS = ("trained", "random", "edited")
@@ -146,6 +146,11 @@ def load(
         wrong = f"; its gradients are refused: {found.gradients}" if found.gradients else ""
         warnings.append(f"the weights arrived quantized ({found.scheme}){wrong}.")
     return Model(hf, tok, architecture, name, weights, certificate, tuple(warnings), machinery, found)
+
+
+def untrained_model(model: Model) -> Model:
+    """The same architecture with random weights, under the name of the model whose twin it is."""
+    return replace(load(model.hf, weights="random", tokenizer=model.tokenizer), name=model.name)
 
 
 def _origin(name: str) -> str:

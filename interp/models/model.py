@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,10 +106,17 @@ class Model:
         return "none" if self.quantization is None else self.quantization.scheme
 
     @property
+    def called(self) -> str:
+        """Its name in what is kept: of a model from a folder the folder's own, without where it lies."""
+        path = Path(self.name)
+        local = path.is_absolute() or self.name[:1] in (".", "~") or path.exists()
+        return (path.name or path.resolve().name) if local else self.name
+
+    @property
     def described(self) -> dict[str, str]:
         """Name, weights, fingerprints and scheme: what a result says about its model."""
         return {
-            "name": self.name,
+            "name": self.called,
             "weights": self.weights,
             "fingerprint": self.fingerprint,
             "tokenizer_fingerprint": self.tokenizer_fingerprint,
@@ -496,7 +504,7 @@ class Model:
             positions,
             tokens.texts,
             self.fingerprint,
-            self.name,
+            self.called,
             self.weights,
             self.scheme,
             warnings=(*self.warnings, *tokens.warnings, *eager, *_not_finite(tensors)),

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import DataError, counted
@@ -152,7 +153,7 @@ class Labelled:
         return {
             "name": self.name,
             "description": self.description,
-            "source": self.source,
+            "source": Path(self.source).name,
             "n": len(self),
             "labels": len(set(self.labels)),
             "groups": len(set(self.groups)),

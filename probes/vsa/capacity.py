@@ -28,22 +28,25 @@ class Capacity:
         dimension: of the hypervectors.
         items: how many role-bound fillers were bundled.
         concepts: how many a filler is one of.
-        right: how many were read right.
-        asked: how many were asked for.
+        right: how many of each bundle were read right; readings of one bundle share its noise.
         expected: the share that theory says.
     """
 
     dimension: int
     items: int
     concepts: int
-    right: int
-    asked: int
+    right: tuple[int, ...]
     expected: float
+
+    @property
+    def asked(self) -> int:
+        """How many were asked for."""
+        return self.items * len(self.right)
 
     @property
     def accuracy(self) -> float:
         """The share read right."""
-        return self.right / self.asked
+        return sum(self.right) / self.asked
 
 
 def expected_accuracy(algebra: Algebra, items: int, concepts: int, *, ties: Ties = "real") -> float:
@@ -107,12 +110,12 @@ def measured_accuracy(
     """
     expected = expected_accuracy(algebra, items, concepts, ties=ties)
     generator = generator_for(seed, "capacity", str(algebra), items, concepts, ties)
-    right, bundles = 0, -(-asked // items)
-    for _ in range(bundles):
+    right: list[int] = []
+    for _ in range(-(-asked // items)):
         book = algebra.random(concepts, generator=generator)
         roles = algebra.random(items, generator=generator)
         fillers = torch.randint(concepts, (items,), generator=generator)
         bundle = algebra.bundle(algebra.bind(book[fillers], roles), ties=ties, generator=generator)
         left = algebra.as_real(torch.stack([algebra.unbind(bundle, role) for role in roles]))
-        right += int(((left @ algebra.as_real(book).T).argmax(dim=1) == fillers).sum())
-    return Capacity(algebra.dimension, items, concepts, right, bundles * items, expected)
+        right.append(int(((left @ algebra.as_real(book).T).argmax(dim=1) == fillers).sum()))
+    return Capacity(algebra.dimension, items, concepts, tuple(right), expected)

@@ -22,7 +22,7 @@ from interp.analyses.readers.reader import Names, Reader, as_reader
 from interp.analyses.readers.table import make
 from interp.errors import ConfigError, DataError
 from interp.models.answers import score
-from interp.models.loading import ModelLike, as_model, load
+from interp.models.loading import ModelLike, as_model, untrained_model
 from interp.models.model import Model
 from interp.results import About
 from interp.sites import parse_layers
@@ -195,7 +195,7 @@ def _arms(
 ) -> list[Arms]:
     """The states of every origin, layer by layer."""
     texts, sites = [case.text for case in cases], [f"resid_post.{layer}" for layer in layers]
-    untrained = random_model or load(model.hf, weights="random", tokenizer=model.tokenizer)
+    untrained = random_model or untrained_model(model)
     given: Any = {"batch_size": batch_size, "device": "cpu", "dtype": torch.float32}
     found: list[Activations] = [
         one.capture(texts, sites, "last", **given) for one in (model, twin, untrained)

@@ -14,7 +14,7 @@ from interp.analyses.monitoring.messages import messages_of, states_of
 from interp.analyses.monitoring.sources import WORDLESS, read_without_model, source_folds
 from interp.analyses.monitoring.talks import Talks, check_two, read_talks
 from interp.errors import ConfigError
-from interp.models.loading import ModelLike, as_model, load
+from interp.models.loading import ModelLike, as_model, untrained_model
 from interp.models.model import Model
 from interp.paths import assets
 from interp.results import About
@@ -89,7 +89,7 @@ def awareness(
     scores = asked(model, talks.prompts, batch_size=batch_size)
     rivals[ASKED] = _rows(folds, [area(positive, scores[fold.test], talks.groups, fold) for fold in folds])
     if twin:
-        other = load(model.hf, weights="random", tokenizer=model.tokenizer)
+        other = untrained_model(model)
         theirs = _states(other, talks, positions, chosen, batch_size, progress)
         rivals[TWIN] = across_sources(theirs, positive, talks.sources, talks.groups, kind=kind, seed=seed)
     steered = _steered(model, talks, positive, positions, found, seed, progress) if steer else None

@@ -185,9 +185,9 @@ class Setting:
     @cached_property
     def untrained(self) -> Setting:
         """The same on random weights."""
-        from interp.models.loading import load
+        from interp.models.loading import untrained_model
 
-        twin = self.given or load(self.model.hf, weights="random", tokenizer=self.model.tokenizer)
+        twin = self.given or untrained_model(self.model)
         return replace(self, model=twin)
 
     def states(self, texts: Sequence[str]) -> Float[torch.Tensor, "example d_model"]:

@@ -155,7 +155,10 @@ class ClaimsResult(Result):
             for one in self.capacity
         ]
         columns = ("dimension", "items", "share", "low", "high", "theory")
-        note = f"A filler is one of {self.concepts} random concepts; MAP, plain sums (Frady et al. 2018)."
+        note = (
+            f"A filler is one of {self.concepts} random concepts; MAP, plain sums (Frady et al. 2018). "
+            "Intervals are over bundles."
+        )
         return Table("capacity", "Fillers read right out of one bundle", columns, rows, note)
 
     def figures(self) -> tuple[Figure, ...]:

@@ -21,16 +21,19 @@ from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About
 from interp.sites import parse_layers
-from probes.statistics import bootstrap
+from probes.statistics import Estimate, bootstrap
 from probes.vsa import MAP, measured_accuracy
+from probes.vsa.capacity import Capacity
 
-__all__ = ["CLAIMS", "ClaimRow", "claims"]
+__all__ = ["CLAIMS", "ClaimRow", "claims", "over_bundles"]
 
 LAYER = "85%"
 ANSWER = 2.0
 """Passes of a prompt that answering it takes: it is read, its new tokens are drawn, and the whole is read."""
 SIZES = (2000, 400, 600)
-DIMENSIONS, ITEMS, CONCEPTS, ASKED = (256, 1024, 4096), (5, 10, 20, 50, 100, 200), 500, 300
+DIMENSIONS, ITEMS, CONCEPTS = (256, 1024, 4096), (5, 10, 20, 50, 100, 200), 500
+BUNDLES = 20
+"""Of each point of capacity: readings of one bundle share its noise, so that intervals are over bundles."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ClaimRow:
 
     description: str
     measure: Callable[[Setting], Evidence]
-    passes: tuple[float, float, float] = (2, 2, 2)
+    passes: tuple[float, float, float] = (2.0, 2.0, 2.0)
     translators: int = 0
 
 
@@ -55,14 +58,17 @@ CLAIMS: dict[str, ClaimRow] = {
     "parts": ClaimRow("subject, relation and answer out of one state, by unbinding their roles", parts),
     "bindings": ClaimRow("bindings of one prompt, asked by any key when read, with one probe", bindings),
     "entities": ClaimRow(
-        "what belongs to the entity asked about, of several in one context", entities, (2, 2, 3)
+        "what belongs to the entity asked about, of several in one context", entities, (2.0, 2.0, 3.0)
     ),
     "alphabet": ClaimRow(
-        "thousands of concepts that no label covered, through the translator", alphabet, (0, 1, 2), 2
+        "thousands of concepts that no label covered, through the translator", alphabet, (0.0, 1.0, 2.0), 2
     ),
     "abstention": ClaimRow("silence where nothing is known, at a risk that holds on new prompts", abstention),
     "failures": ClaimRow(
-        "wrong answers before they are given, and what such prompts hold", failures, (2, 2, 2 + ANSWER), 1
+        "wrong answers before they are given, and what such prompts hold",
+        failures,
+        (2.0, 2.0, 2.0 + ANSWER),
+        1,
     ),
 }
 
@@ -136,7 +142,12 @@ def _measured(names: Sequence[str], setting: Setting, progress: bool) -> tuple[t
 
 @cache
 def _point(dimension: int, items: int, seed: int) -> CapacityPoint:
-    found = measured_accuracy(MAP(dimension), items, CONCEPTS, asked=ASKED, seed=seed)
-    counts = [1] * found.right + [0] * (found.asked - found.right)
-    estimate = bootstrap(counts, support="share")
-    return CapacityPoint(dimension, items, found.accuracy, estimate.interval, found.expected)
+    found = measured_accuracy(MAP(dimension), items, CONCEPTS, asked=BUNDLES * items, seed=seed)
+    return CapacityPoint(dimension, items, found.accuracy, over_bundles(found).interval, found.expected)
+
+
+def over_bundles(found: Capacity) -> Estimate:
+    """The share read right, with an interval over bundles."""
+    read = [int(at < right) for right in found.right for at in range(found.items)]
+    groups = [bundle for bundle in range(len(found.right)) for _ in range(found.items)]
+    return bootstrap(read, groups=groups, support="share")

@@ -356,9 +356,9 @@ def _looks(context: ControlContext, layers: Sequence[int], rights: Sequence[np.n
 
 
 def _twin(model: Model, given: Model | None) -> Model:
-    from interp.models.loading import load
+    from interp.models.loading import untrained_model
 
-    return given if given is not None else load(model.hf, weights="random", tokenizer=model.tokenizer)
+    return given if given is not None else untrained_model(model)
 
 
 def _own_answers(trial: Trial, batch_size: str | int) -> tuple[list[str], list[str], list[bool]]:

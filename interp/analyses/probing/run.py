@@ -423,9 +423,9 @@ def _check_finite(tensor: torch.Tensor, site: str, data: Labelled, model: Model)
 
 def untrained_twin(model: Model, given: Model | None, acts: Activations) -> Model:
     """The model with random weights; one of another shape, or the model itself, is refused."""
-    from interp.models.loading import load
+    from interp.models.loading import untrained_model
 
-    twin = given if given is not None else load(model.hf, weights="random", tokenizer=model.tokenizer)
+    twin = given if given is not None else untrained_model(model)
     if (twin.n_layers, twin.d_model) != (model.n_layers, model.d_model):
         raise ConfigError(
             f"random_model has {counted(twin.n_layers, 'layer')} of width {twin.d_model}, the model "

@@ -225,12 +225,11 @@ class Unmatched:
 
 
 def _untrained(model: Model, pairs: PairSet, seed: int) -> tuple[Model, PairSet] | None:
-    from interp.models.loading import load
+    from interp.models.loading import untrained_model
 
     if model.weights == "random":
         return None
-    twin = load(model.hf, weights="random", tokenizer=model.tokenizer)
-    return twin.with_dictionaries(*model.dictionaries.values()), pairs
+    return untrained_model(model).with_dictionaries(*model.dictionaries.values()), pairs
 
 
 def _arbitrary(model: Model, pairs: PairSet, seed: int) -> tuple[Model, PairSet] | None:

@@ -19,7 +19,7 @@ from interp.mediation.distributed_alignment.training import (
 )
 from interp.mediation.mediators import Mediator
 from interp.mediation.subspaces import Subspace
-from interp.models.loading import load
+from interp.models.loading import untrained_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 
@@ -116,7 +116,7 @@ def _flipped(pairs: PairSet, seed: int) -> PairSet:
 
 def _random_weights(problem: Problem) -> tuple[Model, Directions]:
     """Train in the same architecture, initialised at random."""
-    twin = load(problem.model.hf, weights="random", tokenizer=problem.model.tokenizer)
+    twin = untrained_model(problem.model)
     return twin, solved(replace(problem, model=twin), "random-weights")[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,9 +13,14 @@ import torch
 import interp
 from interp.analyses.claims import CLAIMS, ClaimsResult, claims
 from interp.analyses.claims.bindings import bindings
+from interp.analyses.claims.entities import QUESTION, ROLES, SENTENCE, entities
 from interp.analyses.claims.evidence import Evidence, Setting, judged
+from interp.analyses.claims.run import over_bundles
 from interp.errors import ConfigError
 from interp.results import load
+from probes.statistics import bootstrap
+from probes.vsa import MAP, Codebook, measured_accuracy
+from probes.vsa.capacity import Capacity
 from tests.noisy import demo
 
 GROUPS = [str(i) for i in range(100)]
@@ -86,6 +92,48 @@ def test_bindings_that_a_state_holds_are_read_by_one_probe(monkeypatch):
         assert arm.estimate.value < 0.65
 
 
+def of_entities(bound: bool):
+    """States that are the record of the entity asked about, or all words of its context without an order."""
+    told, width = re.compile(SENTENCE.replace(".", r"\.").format(r"(\w+)", r"(\w+)", r"(\w+)")), 512
+
+    def states(setting: Setting, texts: Sequence[str]) -> torch.Tensor:
+        if setting.model.weights == "random":
+            return torch.randn(len(texts), width, generator=torch.Generator().manual_seed(7))
+        found = [told.findall(text) for text in texts]
+        words = sorted({word for context in found for one in context for word in one})
+        book = Codebook.random(MAP(width), words, seed=99)
+        asked = [text.split(". ")[-1].removesuffix(QUESTION.format("")) for text in texts]
+        if not bound:
+            bags = [
+                [*(word for one in context for word in one), name]
+                for context, name in zip(found, asked, strict=True)
+            ]
+            return torch.stack([book.vectors[book.index(bag)].float().sum(dim=0) for bag in bags])
+        own = [
+            next(one for one in context if one[0] == name) for context, name in zip(found, asked, strict=True)
+        ]
+        return book.records(
+            [dict(zip(ROLES, one[1:], strict=True)) for one in own], ties="real"
+        ).vectors.float()
+
+    return states
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_entities_are_read_where_they_are_bound_and_never_out_of_a_bag(monkeypatch, bound):
+    monkeypatch.setattr(Setting, "states", of_entities(bound))
+    twin = interp.load(demo().hf, weights="random", tokenizer=demo().tokenizer)
+    found = judged("entities", entities(Setting(demo(), 20, (400, 80, 120), 1024, 0, twin)), seed=0)
+    controls, parts = {arm.name: arm.estimate for arm in found.controls}, found.parts
+    luck = controls["naming any thing of the context"]
+    assert [part.name for part in parts] == list(ROLES) and found.shown == bound
+    for share in (one for part in parts for one in (part.algebra, part.plain)):
+        assert (share.value > 0.95) == bound
+        assert bound or share.interval.low < luck.value < share.interval.high + 0.05
+    if bound:  # what another entity has is read as little as the map was taught to
+        assert controls["records of another entity of the context"].value < luck.interval.low
+
+
 @pytest.fixture(scope="module")
 def result() -> ClaimsResult:
     names = ["parts", "bindings", "abstention"]
@@ -127,6 +175,23 @@ def test_the_result_says_all_of_it_and_comes_back(result, tmp_path):
     ).all()
     again = load(result.save(tmp_path / "claims"))
     assert again.summary() == result.summary()
+
+
+def covered(estimate, truth: float) -> bool:
+    return estimate.interval.low <= truth <= estimate.interval.high
+
+
+def test_intervals_of_capacity_cover_the_theory_and_bundles_that_share_their_noise():
+    """Over 200 draws; where bundles fail as wholes, readings that are taken as independent do not cover."""
+    drawn = [measured_accuracy(MAP(64), 10, 60, asked=200, seed=seed) for seed in range(200)]
+    assert np.mean([covered(over_bundles(one), one.expected) for one in drawn]) >= 0.92
+    assert 0.4 < drawn[0].expected < 0.9  # there is something to miss
+    rng, plain, whole = np.random.default_rng(0), [], []
+    for _ in range(200):
+        right = tuple(int(n) for n in rng.choice([2, 10], size=20))
+        whole.append(covered(over_bundles(Capacity(64, 10, 60, right, 0.6)), 0.6))
+        plain.append(covered(bootstrap([1] * sum(right) + [0] * (200 - sum(right))), 0.6))
+    assert np.mean(whole) >= 0.92 and np.mean(plain) < 0.85
 
 
 def test_wrong_choices_are_named():

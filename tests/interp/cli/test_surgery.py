@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from interp.analyses.surgery import Surgery, surgery_under
@@ -26,6 +28,29 @@ def test_one_prompt_is_edited(call: Call) -> None:
     answer = call("decode", "--replace", "Paris=Rome", "--at", "20", "the capital of France is", "--json")
     assert answer.code == 0, answer.err
     assert "says 'Rome' instead of 'Paris'" in answer.envelope["data"]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("line", "passes"),
+    [
+        (("claims", "--claims", "parts", "--limit", "600"), 2 * 600),
+        (("claims", "--claims", "parts,entities", "--limit", "600"), (2 + 2.2) * 600),
+        (("claims", "--claims", "parts,alphabet", "--limit", "600"), (2 + 0.13 + 0.4) * 600 + 2 * 1000),
+        (("surgery", "--writer", "probe", "--limit", "300"), 3 * 300),
+        (("surgery", "--limit", "300"), 3 * 300 + 1000),
+    ],
+)
+def test_a_plan_counts_passes_and_first_fits_and_runs_nothing(
+    call: Call, monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...], passes: float
+) -> None:
+    """As if fitting one translator took 1,000 passes."""
+    for command in ("claims", "surgery"):
+        monkeypatch.setattr(f"interp.cli.{command}.fit_passes", lambda *_: 1000.0)
+    answer = call(*line, "--layer", "20", "--dry-run", "--json")
+    assert answer.code == 0 and answer.envelope["status"] == "planned"
+    assert answer.envelope["data"]["prompts"] == int(line[line.index("--limit") + 1])
+    assert answer.envelope["data"]["forward_equivalents"] == pytest.approx(passes)
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from interp.errors import ConfigError, ModelError
 from interp.models import load
+from interp.models.loading import untrained_model
 from tests.tiny import build, tokenizer
 
 
@@ -38,6 +40,22 @@ def test_a_folder(folder: Path) -> None:
     assert model.name == str(folder) and model.weights == "trained" and model.warnings == ()
     expected = build("llama")(torch.tensor([[5, 6]])).logits[:, -1]
     assert torch.allclose(model.logits(["w01 w02"]), expected, atol=1e-6)
+
+
+def test_what_is_kept_names_no_folder_of_this_machine(folder: Path, tmp_path: Path) -> None:
+    """Of a model, its untrained twin, and one that transformers loaded: in descriptions, states and cards."""
+    model = load(folder)
+    twin = untrained_model(model)
+    assert twin.name == model.name and twin.weights == "random" and twin.fingerprint != model.fingerprint
+    for one in (model, twin, load(model.hf)):
+        assert one.described["name"] == "tiny-llama"
+        saved = one.capture(["w01 w02"], ["resid_post.0"]).save(tmp_path / f"{one.weights}-{id(one)}")
+        texts = [path.read_bytes() for path in saved.rglob("*") if path.is_file()]
+        assert texts and not any(str(folder.parent).encode() in text for text in texts)
+    demo = untrained_model(load("demo", weights="random"))
+    assert demo.described["name"] == "demo" and load("demo").called == "demo"
+    named = replace(model, name="owner/model")  # of the hub: as it is
+    assert named.described["name"] == "owner/model"
     assert not model.hf.training and "llama" in repr(model)
 
 
