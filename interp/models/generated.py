@@ -189,14 +189,14 @@ class Generation(Result):
         if number is None:
             return ()
         size = min(len(self.token_ids[number]), WIDTH * LINES)
-        steps = range(size)
+        steps = sorted(range(size), key=lambda step: (-(step // WIDTH), step))  # the last line is the lowest
         data = {
             "x": [step % WIDTH for step in steps],
             "y": [step // WIDTH * WIDTH for step in steps],
             "column": ["" for _ in steps],
-            "text": list(self.pieces[number][:size]),
-            "value": [float(np.exp(value)) for value in self.logprobs[number][:size]],
-            "rank": list(self.ranks[number][:size]),
+            "text": [self.pieces[number][step] for step in steps],
+            "value": [float(np.exp(self.logprobs[number][step])) for step in steps],
+            "rank": [self.ranks[number][step] for step in steps],
         }
         of = f"prompt {number}" if len(self) > 1 else "the prompt"
         return (

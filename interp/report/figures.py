@@ -121,6 +121,11 @@ class Drawing:
         """What it is, without the numbers."""
         return f"Drawing({self.form!r}, {self.title!r}, {counted(len(self.data), 'row')})"
 
+    @property
+    def lines(self) -> bool:
+        """Whether its words are lines of text, without names of columns: read from the left."""
+        return self.form == "grid" and not any(self.data["column"])
+
     def svg(self) -> str:
         """Draw it as SVG text: transparent background, real text, no script; marks say their numbers."""
         return self._drawn
@@ -374,7 +379,7 @@ def _map(figure: Drawing, axes: Any, tips: Tips) -> None:
 def _grid(figure: Drawing, axes: Any, tips: Tips) -> None:
     """Draw a word in each cell on a colour as strong as its value; a frame where the rank is 1."""
     rows = list(figure.data[list(COLUMNS["grid"])].itertuples(index=False))
-    xs, ys = (sorted(set(figure.data[axis])) for axis in ("x", "y"))
+    xs, ys = sorted(set(figure.data["x"])), list(dict.fromkeys(figure.data["y"]))  # rows from below, as given
     places = [(xs.index(x), ys.index(y)) for x, y, *_ in rows]
     tips.mark(_boxes(axes, places, rows), [_grid_tip(figure, row) for row in rows])
     tips.through = True

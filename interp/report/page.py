@@ -90,7 +90,7 @@ def _figure(figure: Drawing, number: int) -> dict[str, Any]:
     )  # ids of two figures in one page must differ
     return {
         "number": number,
-        "form": figure.form,
+        "form": f"{figure.form} lines" if figure.lines else figure.form,
         "title": figure.title,
         "caption": figure.caption,
         "svg": Markup(svg),

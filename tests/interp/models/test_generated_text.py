@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from interp.errors import ConfigError, DataError
 from interp.models import Model, NewToken, load
 from interp.models.generated import Generation
 from interp.models.streaming import Speech
+from interp.report.figures import drawing
 from interp.results import load as read
 from tests.chats import spelled_in_bytes, with_byte_fallback
 from tests.interp.models.conftest import PROMPTS
@@ -278,3 +280,15 @@ def test_what_only_some_finished_texts_have_is_kept_of_these(llama: Model, cache
         assert made.activations["resid_post.1"].shape == (len(PROMPTS), 0, llama.d_model)
         joined = interp.Activations.concatenate([made.activations, free.activations])
         torch.testing.assert_close(joined["resid_post.1"][len(PROMPTS) :], free.activations["resid_post.1"])
+
+
+def test_the_picture_is_read_from_the_top(llama: Model) -> None:
+    made = llama.generate(PROMPTS[:1], max_new_tokens=40, sample=Sampling(2.0, seed=1))
+    drawn = drawing(made.figures()[0])
+    assert drawn.lines
+    heights = {}
+    for at, text in re.findall(r' y="([\d.]+)"[^>]*>([^<]+)</text>', drawn.svg()):
+        heights.setdefault(text, float(at))
+    once = [at for at, one in enumerate(made.pieces[0]) if one.isalnum() and made.pieces[0].count(one) == 1]
+    rows = [[heights[made.pieces[0][at]] for at in once if at // 16 == line] for line in range(3)]
+    assert all(rows) and max(rows[0]) < min(rows[1]) and max(rows[1]) < min(rows[2])  # SVG counts from above

@@ -301,3 +301,11 @@ def test_wrong_calls_are_answered_in_one_line_with_the_remedy(
     with pytest.raises(kind, match=words) as told:
         call(llama, fitted)
     assert "\n" not in str(told.value)
+
+
+def test_the_pairs_of_the_documentation_are_divided_as_it_says() -> None:
+    pairs = steering.read_pairs(Path(__file__).parents[3] / "docs" / "sea.jsonl")
+    fitted, held = pairs.divided(0)
+    assert (len(pairs), len(fitted), len(held)) == (20, 12, 8)
+    for up, down in zip(pairs.positive, pairs.negative, strict=True):
+        assert up[0] == down[0] and [one["role"] for one in (*up, *down)] == ["user", "assistant"] * 2
