@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from interp.mediation.searches import IntegratedGradients as IntegratedGradients
     from interp.mediation.searches import LearnedMask as LearnedMask
     from interp.mediation.searches import PathPatching as PathPatching
+    from interp.mediation.searches import PositionAttribution as PositionAttribution
     from interp.mediation.searches import Search as Search
     from interp.mediation.searches import attribution as attribution
     from interp.mediation.searches import attribution_star as attribution_star

@@ -85,23 +85,26 @@ class Edge:
     Attributes:
         writer: ``embed``, ``head.l.h``, ``attn_out.l`` or ``mlp_out.l``.
         reader: what reads it.
+        at: "" for all positions, or the part of the edge that a position-aware score is of: a position or a
+            span (``3``), for keys and values with the query's after an arrow (``1>3``).
     """
 
     writer: Site
     reader: Reader
+    at: str = ""
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compute the hash once, as a reader does."""
-        object.__setattr__(self, "_hash", hash((self.writer, self.reader)))
+        object.__setattr__(self, "_hash", hash((self.writer, self.reader, self.at)))
 
     def __hash__(self) -> int:
         """The hash that was computed."""
         return self._hash
 
-    def __reduce__(self) -> tuple[type[Edge], tuple[Site, Reader]]:
-        """Make copies from the two ends, because hashes differ between processes."""
-        return Edge, (self.writer, self.reader)
+    def __reduce__(self) -> tuple[type[Edge], tuple[Site, Reader, str]]:
+        """Make copies from the fields, because hashes differ between processes."""
+        return Edge, (self.writer, self.reader, self.at)
 
     @property
     def site(self) -> Site:
@@ -135,20 +138,21 @@ class Edge:
         Raises:
             SiteError: there is no arrow, or no such writer or reader.
         """
-        writer, arrow, reader = text.strip().removeprefix(PREFIX).partition(ARROW)
+        body, _, at = text.strip().removeprefix(PREFIX).partition("@")
+        writer, arrow, reader = body.partition(ARROW)
         if not arrow:
             raise SiteError(f"cannot read the edge {text!r}; an edge is written head.3.1->q.5.2.")
-        return cls(Site.parse(writer), Reader.parse(reader))
+        return cls(Site.parse(writer), Reader.parse(reader), at)
 
     def __str__(self) -> str:
-        """Write ``head.3.1->q.5.2``."""
-        return f"{self.writer}{ARROW}{self.reader}"
+        """Write ``head.3.1->q.5.2``, or ``head.3.1->v.5.0@1>3`` of a part."""
+        return f"{self.writer}{ARROW}{self.reader}" + (f"@{self.at}" if self.at else "")
 
     def __lt__(self, other: object) -> bool:
         """Order edges as a forward pass meets their readers, then their writers."""
         if not isinstance(other, Edge):
             return NotImplemented
-        return (self.reader, self.writer) < (other.reader, other.writer)
+        return (self.reader, self.writer, self.at) < (other.reader, other.writer, other.at)
 
 
 Edges = str | Edge | Sequence[str | Edge]

@@ -31,7 +31,7 @@ from interp.models.hooks import evaluating
 from interp.models.interventions import Intervention
 from interp.sites import Site
 
-__all__ = ["COMPAT", "PATHS", "EdgeExperiment", "billed"]
+__all__ = ["ALLOWED", "COMPAT", "PATHS", "EdgeExperiment", "ReaderSlopes", "Scores", "billed", "needed"]
 
 PATHS: dict[str, str] = {
     "point": "at the run itself (EAP)",
@@ -140,7 +140,7 @@ class EdgeExperiment(Experiment):
             ModelError: the readers' gradients do not add up to the stream's.
         """
         need_gradient(self)
-        scores = _Scores(self, path, steps, compat)
+        scores = Scores(self, path, steps, compat)
         values = {direction: scores.estimates(direction) for direction in self.directions}
         cost = {"forwards": round(2 + scores.passes / len(self.pairs), 2), "off": scores.off}
         return Estimates(values, self.clean, self.corrupt, cost)
@@ -152,7 +152,7 @@ def billed(engine: EdgeEngine) -> dict[str, Any]:
 
 
 @dataclass(eq=False)
-class _Scores:
+class Scores:
     """Run the passes of one estimate and add up the scores.
 
     ``passes`` counts forward passes and gradients of one prompt; ``off`` is the worst sum of gradients.
@@ -173,7 +173,7 @@ class _Scores:
         own, other = by_site(read, asked.carriers), asked.sources(direction)
         places = asked.graph.indices(asked.mediators)
         found = np.zeros((len(asked.mediators), len(asked.pairs)))
-        for rows in self._chunks():
+        for rows in self.chunks():
             width = asked.pairs.lengths[rows[0]]
             there = {site: value[rows, :width] for site, value in other.items()}
             here = {site: value[rows, :width] for site, value in own.items()}
@@ -181,15 +181,15 @@ class _Scores:
             found[:, rows] = SIGNS[direction] * total.flatten(1)[:, places].T.cpu().numpy()
         return found
 
-    def _chunks(self) -> list[list[int]]:
-        """Group pairs of one length, a few per pass."""
+    def chunks(self, most: int | None = None) -> list[list[int]]:
+        """Group pairs of one length, a few per pass (at most so many)."""
         groups: dict[int, list[int]] = {}
         for at, length in enumerate(self.experiment.pairs.lengths):
             groups.setdefault(length, []).append(at)
         readers = self.experiment.model.n_heads + 2 * self.experiment.model.n_kv_heads
         found: list[list[int]] = []
         for length, rows in groups.items():
-            step = max(1, 4 * PER_PASS // (length * readers))
+            step = min(max(1, 4 * PER_PASS // (length * readers)), most or len(rows))
             found += [rows[at : at + step] for at in range(0, len(rows), step)]
         return found
 
@@ -201,12 +201,12 @@ class _Scores:
         asked = sorted({edge.writer for edge in self.experiment.mediators})
         total = torch.zeros(len(rows), len(graph.readers), len(graph.writers), dtype=torch.float64)
         if self.path == "point":
-            self._add(total, self._run(direction, rows, []), own, other, asked, 1.0)
+            self._add(total, self.run(direction, rows, []), own, other, asked, 1.0)
             return total
         for carrier, writers in self._lines(asked):
             for alpha in _points(self.steps, self.compat, self.path, direction):
                 value = own[carrier] + alpha * (other[carrier] - own[carrier])
-                run = self._run(direction, rows, [Intervention(carrier, value)])
+                run = self.run(direction, rows, [Intervention(carrier, value)])
                 self._add(total, run, own, other, writers, 1 / self.steps)
         return total / len(own) if self._shared else total
 
@@ -226,14 +226,16 @@ class _Scores:
             carried.setdefault(carriers_of([writer])[0], []).append(writer)
         return list(carried.items())
 
-    def _run(self, direction: str, rows: Sequence[int], edits: Sequence[Intervention]) -> ReaderSlopes:
-        """Run some pairs and take the gradients that the readers' slopes are made of."""
+    def run(
+        self, direction: str, rows: Sequence[int], edits: Sequence[Intervention], also: Sequence[Site] = ()
+    ) -> ReaderSlopes:
+        """Run some pairs and take the gradients that the readers' slopes are made of, and some besides."""
         asked, model, graph = self.experiment, self.experiment.model, self.experiment.graph
         length = asked.pairs.lengths[rows[0]]
         if length not in self._blocks:
             self._blocks[length] = Blocks.of(model, asked.base(direction)[0].token_ids[rows[0]])
         blocks = "parallel" if model.architecture.parallel else "sequential"
-        sites = needed(graph, model.n_layers, blocks)
+        sites = [*needed(graph, model.n_layers, blocks), *also]
         self.passes += 2 * len(rows)
         found = gradients_at(asked, direction, rows, asked.targets, sites, edits)
         held = frozenset(Site.parse(str(edit.site)) for edit in edits)
@@ -346,6 +348,10 @@ class ReaderSlopes:
         sites = [Site(kind, layer) for kind in "qkv"]
         inner = self.blocks.normed(layer, stream).detach()
         pulled = torch.cat([self.blocks.pulled(s, inner, self.gradients[s]) for s in sites], dim=1)
+        return self.before_norm(layer, stream, pulled)
+
+    def before_norm(self, layer: int, stream: Tensor, pulled: Tensor) -> Tensor:
+        """Pull slopes ``[row reader pos d_model]`` of what projections get back through a block's norm."""
         rows, readers = pulled.shape[:2]
         copies = stream.repeat_interleave(readers, dim=0).requires_grad_()
         with torch.enable_grad():

@@ -177,6 +177,8 @@ class Graph:
         return edge
 
     def _why_not(self, edge: Edge) -> str:
+        if edge.at:
+            return "the part of an edge at one position is scored, not cut: ask for the whole edge."
         if edge.writer in self._columns and edge.reader in self._rows:
             return "the reader comes before the writer, or beside it."
         return "its writer or its reader does not exist here."

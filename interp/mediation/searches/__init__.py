@@ -20,6 +20,7 @@ from interp.mediation.searches.direct import Direct
 from interp.mediation.searches.integrated import IntegratedGradients
 from interp.mediation.searches.masks import LearnedMask
 from interp.mediation.searches.path_patching import PathPatching, Receivers
+from interp.mediation.searches.positions import PositionAttribution
 from interp.mediation.searches.search import TOP, Exhaustive, Search
 from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
@@ -35,6 +36,7 @@ __all__ = [
     "IntegratedGradients",
     "LearnedMask",
     "PathPatching",
+    "PositionAttribution",
     "Search",
     "attribution",
     "attribution_star",
@@ -54,6 +56,7 @@ SEARCHES: dict[str, Search] = {
     "ig-inputs": IntegratedGradients(path="inputs"),
     "ig-activations": IntegratedGradients(path="activations"),
     "eap-ig": EdgeIntegratedGradients(),
+    "peap": PositionAttribution(),
     "direct": Direct(),
     "hard-concrete": LearnedMask(),
     "uniform-gates": LearnedMask(gate=Uniform(), training=MaskTraining(price=0.02)),

@@ -151,7 +151,7 @@ def test_effects_of_edges_come_back_from_disk_and_their_largest_are_evaluated(tm
 
 def test_searches_that_cannot_do_edges_say_which_can() -> None:
     model = made("llama")
-    pairs = pairs_of(model, 2)
+    pairs, alike = pairs_of(model, 2), pairs_of(model)[[0, 1]]  # of one length, for positions
     over = {name for name, row in SEARCHES.items() if "edges" in row.over}
     assert {"exhaustive", "attribution", "relp", "gim", "eap-ig", "hard-concrete"} <= over < set(SEARCHES)
     for name in set(SEARCHES) - over:
@@ -160,7 +160,7 @@ def test_searches_that_cannot_do_edges_say_which_can() -> None:
         with pytest.raises(ConfigError, match=r"edges were asked for \(embed->logits\)"):
             effects(model, pairs, list(Graph.of(model).select("edge.*->logits")), search=name)
     for name in over:
-        found = effects(model, pairs, ["edge.mlp_out.*->logits"], search=quick(name))
+        found = effects(model, alike, ["edge.mlp_out.*->logits"], search=quick(name))
         assert found.search == name and len(found.mediators) == model.n_layers
         with pytest.raises(ConfigError, match=r"positions -1 asked"):
             effects(model, pairs, "edge.*->logits", search=name, positions=-1)
