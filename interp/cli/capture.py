@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from interp.cli.dry_run import of_capture, show_plan
 from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
-from interp.cli.options import PromptSettings, flag, position
+from interp.cli.options import PromptSettings, features_flag, flag, position
 from interp.cli.session import Outcome
 from interp.errors import counted
 
@@ -33,6 +33,7 @@ class CaptureSettings(PromptSettings):
     sites: str = flag(
         "resid_post.*", "Sites to save, globs allowed (`interp ls sites`).", metavar="SITES", many=True
     )
+    features: tuple[str, ...] = features_flag()
     positions: str = flag(
         "last",
         "Tokens to save of each prompt: last, all, an index, or a selector (`interp ls selectors`).",
@@ -86,10 +87,15 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
 
 def _keys(model: Model, tokens: Tokens, sites: list[str], where: str | int) -> dict[str, str]:
     from interp.runs import cache_key
+    from interp.sites import OF_DICTIONARIES
 
     dtype = str(model.dtype).removeprefix("torch.")
     parts = (model.fingerprint, model.tokenizer_fingerprint, tokens.token_ids)
-    return {site: cache_key(*parts, site=site, positions=str(where), dtype=dtype) for site in sites}
+    own = {
+        f"{kind}.{n}": one.fingerprint for n, one in model.dictionaries.items() for kind in OF_DICTIONARIES
+    }
+    names = {site: f"{site} {own.get('.'.join(site.split('.')[:2]), '')}".strip() for site in sites}
+    return {site: cache_key(*parts, site=names[site], positions=str(where), dtype=dtype) for site in sites}
 
 
 def _fill(

@@ -167,6 +167,12 @@ class Work:
             adapter=settings.adapter or None,
             backend=settings.backend,
         )
+        if places := getattr(settings, "features", ()):
+            from interp.features import load_all
+
+            found = [one for place in places for one in load_all(place)]
+            model = model.with_dictionaries(*found)
+            self.session.note(f"features: {', '.join(map(repr, found))}")
         if scheme != "none":
             from interp.quantization import quantize
 

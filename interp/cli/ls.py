@@ -229,6 +229,15 @@ def backends() -> list[dict[str, Any]]:
     return [{"backend": row.name, "description": row.description} for row in BACKENDS.values()]
 
 
+def layouts() -> list[dict[str, Any]]:
+    """List the layouts in which dictionaries of features are read."""
+    from interp.features import LAYOUTS
+
+    return [
+        {"layout": row.name, "files": row.files, "description": row.description} for row in LAYOUTS.values()
+    ]
+
+
 def selectors() -> list[dict[str, Any]]:
     """List the words of selectors of tokens, which & | - ( ) [ ] combine."""
     from interp.conversations.nodes import ATOMS
@@ -250,6 +259,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "estimands": estimands,
     "analyses": analyses,
     "sites": sites,
+    "layouts": layouts,
     "selectors": selectors,
     "lenses": lenses,
     "readers": readers,

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "steer": ("steer", "Push a model along a direction, and measure what that does."),
     "patch": ("patch", "Rank parts of a model by their causal effect on the answer."),
     "bench": ("bench", "Score a search as a public benchmark does, with intervals and chance."),
+    "features": ("features", "Train, check or look at a dictionary of features."),
     "audit": ("audit", "Say whether a reader reads the model, the prompt, the world, or nothing."),
     "monitor": ("monitor", "Fit a monitor of conversations, or watch them with it."),
     "compare": ("compare", "Run analyses again at other precisions, and judge what survives."),

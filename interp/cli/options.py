@@ -35,6 +35,7 @@ __all__ = [
     "as_text",
     "choose",
     "facts_flag",
+    "features_flag",
     "flag",
     "keys",
     "layers_flag",
@@ -235,6 +236,13 @@ def layers_flag(shown: str = "") -> Any:
         allowed="20, 8,12, 8-24:4, -1, 50% or all",
         many=True,
         shown=shown,
+    )
+
+
+def features_flag() -> Any:
+    """The flag of dictionaries whose features are sites of the model."""
+    return flag(
+        (), "Dictionaries whose features are sites (`interp features`).", metavar="FOLDERS", group="Model"
     )
 
 

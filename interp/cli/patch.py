@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
-from interp.cli.options import PromptSettings, choose, flag, position
+from interp.cli.options import PromptSettings, choose, features_flag, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, counted
 
@@ -63,6 +63,7 @@ class PatchSettings(PromptSettings):
     mediators: tuple[str, ...] = flag(
         ("head.*",), "What is replaced (`interp ls mediators`).", metavar="SITES"
     )
+    features: tuple[str, ...] = features_flag()
     search: str | None = flag(
         None,
         "How effects are found (`interp ls searches`).",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.activations import Activations
 from interp.errors import ConfigError, counted
+from interp.features.certificate import notes_of
 from interp.mediation.doubts import doubts
 from interp.mediation.effects import Effects
 from interp.mediation.mediators import counted_from_the_end
@@ -27,7 +28,7 @@ from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
 from interp.results import About
-from interp.sites import Site
+from interp.sites import OF_DICTIONARIES, Site
 
 __all__ = ["SIGNS", "Estimates", "Experiment", "Forecast", "Replaced", "by_site", "spent"]
 
@@ -287,7 +288,13 @@ class Experiment(ABC):
         metric = (KL,) if self.metric.name == "kl" else ()
         positions = counted_from_the_end(self.pairs, self.mediators)
         cautions = self.replacement.cautions(self.pairs.lengths)
-        return (*metric, *cautions, *((positions,) if positions else ()))
+        return (*metric, *cautions, *((positions,) if positions else ()), *self.dictionaries())
+
+    def dictionaries(self) -> tuple[str, ...]:
+        """What is known of the dictionaries whose features are replaced."""
+        return notes_of(
+            self.model, [site.layer or 0 for site in self.carriers if site.kind in OF_DICTIONARIES]
+        )
 
     def effects(self, found: Estimates, *, search: str, exact: bool) -> Effects:
         """The numbers of a search as a result."""

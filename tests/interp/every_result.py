@@ -8,11 +8,13 @@ from dataclasses import replace
 from functools import cache
 
 import interp
-from interp import lenses, mediation, steering, tasks
+from interp import features, lenses, mediation, steering, tasks
 from interp.analyses import ProbeResult, causal_use
+from interp.features.trained import DictionaryTraining
 from interp.results import Result
 from interp.store import ActivationStore
 from interp.tasks import Labelled
+from tests.dictionaries import planted_dictionary
 from tests.interp import compared_results
 from tests.interp.mediation.test_planted_subspaces import balanced
 from tests.noisy import demo
@@ -231,6 +233,31 @@ def aware() -> Result:
     return result(areas([0.9, 0.8, 0.85, 0.9, 0.7]), {"length": areas([0.5, 0.6, 0.4, 0.5, 0.5])})
 
 
+def feature_certificate() -> Result:
+    """Of a planted dictionary, on given texts."""
+    found = planted_dictionary()
+    return features.check(found.model, found.dictionary, texts=[" ".join(WORDS[n : n + 9]) for n in range(4)])
+
+
+def feature_views() -> Result:
+    """Of three planted features."""
+    found = planted_dictionary()
+    texts = [" ".join(WORDS[n : n + 9]) for n in range(4)]
+    return features.look(found.model, found.dictionary, [3, 4, 5], texts=texts, translator=False)
+
+
+def feature_training() -> Result:
+    """A course of training in numbers, with a certificate."""
+    certificate = feature_certificate()
+    assert isinstance(certificate, features.FeatureCertificate)
+    history = ((0.0, 1.0, 0.0), (1.0, 0.5, 0.25))
+    plan = {"site": "resid_post.0", "n_features": 12, "k": 1, "epochs": 1}
+    about = certificate.about
+    return DictionaryTraining(
+        plan=plan, steps=2, states=9, history=history, certificate=certificate, about=about
+    )
+
+
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
@@ -249,6 +276,9 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.edited/1": edited,
     "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,
+    "interp.feature-certificate/1": feature_certificate,
+    "interp.feature-training/1": feature_training,
+    "interp.feature-views/1": feature_views,
     "interp.findings/1": compared_results.measured,
     "interp.generation/2": generated,
     "interp.integrity/1": compared_results.integrity,

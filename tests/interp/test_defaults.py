@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import SimpleNamespace
@@ -18,10 +19,12 @@ import pytest
 
 import interp
 import probes
-from interp import mediation, quantization, steering, tasks
+from interp import features, mediation, quantization, steering, tasks
 from interp.errors import InterpError
+from interp.store import ActivationStore
 from probes import controls, evaluation, hyperdimensional, statistics, sweeps
 from probes.vsa import MAP, Codebook, structures
+from tests.dictionaries import random_dictionary
 from tests.noisy import demo
 from tests.tiny import build
 
@@ -31,6 +34,7 @@ PACKAGES = (
     "interp.mediation",
     "interp.quantization",
     "interp.steering",
+    "interp.features",
     "interp.analyses",
     "probes",
     "probes.controls",
@@ -60,6 +64,15 @@ def given() -> SimpleNamespace:
 @cache
 def effects() -> mediation.Effects:
     return mediation.exhaustive(given().model, given().pairs, "head.*")
+
+
+@cache
+def stored_states() -> ActivationStore:
+    """States of a few texts in a folder of their own."""
+    folder = tempfile.mkdtemp()
+    with ActivationStore(folder) as store:
+        features.gather(given().model, "resid_post.1", [[5, 6, 7, 8]] * 40, store)
+    return ActivationStore(folder)
 
 
 @cache
@@ -222,14 +235,25 @@ STEERING: Calls = {
     "without": lambda g: steering.without(g.model, direction()),
     "write_control_vector": lambda g: steering.write_control_vector(direction("embed"), "v.gguf"),
 }
+FEATURES: Calls = {
+    "check": lambda g: features.check(g.model, random_dictionary(g.model.d_model)),
+    "gather": lambda g: stored_states(),
+    "load": lambda g: features.load("no such folder"),
+    "load_all": lambda g: features.load_all("no such folder"),
+    "look": lambda g: features.look(g.model, random_dictionary(g.model.d_model), [0, 1]),
+    "train": lambda g: features.train(stored_states(), features.Plan("resid_post.1", 64)),
+}
 CALLS: Calls = {
     **INTERP,
+    **{f"interp.features.{name}": call for name, call in FEATURES.items()},
     **{f"interp.steering.{name}": call for name, call in STEERING.items()},
     **{f"interp.mediation.{name}": call for name, call in MEDIATION.items()},
     **ANALYSES,
     **PROBES,
 }
 REFUSED = {
+    "interp.features.load": "there is no folder",
+    "interp.features.load_all": "there is no folder",
     "interp.steering.read_control_vector": "no such file.gguf",
     "interp.steering.read_pairs": "no such file.csv",
     "interp.steering.write_control_vector": "has no place for 'embed'",

@@ -102,7 +102,7 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
     skip = weights.pop("W_skip", None)
     n = weights["W_enc"].shape[1]
     found = Dictionary(
-        name=folder.name,
+        name=str((config.get("interp") or {}).get("name") or folder.name),
         layout="saelens",
         site_in=site_in,
         site_out=site_out,
@@ -220,7 +220,7 @@ def write(dictionary: Dictionary, folder: str | Path, *, notes: Mapping[str, Any
             "model_name": dictionary.model_name,
             "hook_name": transformer_lens_name(dictionary.site_in),
             "sae_lens_version": "6.0.0",
-            "interp": dict(notes or {}),
+            "interp": {"name": dictionary.name, **(notes or {})},
         },
     }
     weights = {

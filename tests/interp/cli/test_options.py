@@ -216,7 +216,7 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 """Command -> setting -> spellings, group, form and default, as version 0.1 had them."""
 
 NEW = {
-    "adapter", "at", "budget", "concepts", "effects", "facts", "full", "items", "layers",
+    "adapter", "at", "budget", "concepts", "effects", "facts", "features", "full", "items", "layers",
     "pooling", "positions", "reader", "replace", "statements",
 }  # fmt: skip
 """Flags that later versions brought."""
@@ -246,7 +246,7 @@ def test_flags_and_defaults_are_those_of_the_first_version(name: str) -> None:
 def test_every_default_is_allowed() -> None:
     for name, kind in KINDS.items():
         given = {"run": "x", "what": "tasks", "prompt": "x"} | (
-            {"with": "x"} if name in ("steer", "monitor") else {}
+            {"with": "x"} if name in ("steer", "monitor") else {"dictionary": "x"}
         )
         flags = {key: value for key, value in given.items() if key in keys(kind)}
         resolve(name, KINDS, flags=flags, environment={}, folder="/nowhere").settings.check()
