@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,11 +106,13 @@ class Narrowed:
         total: how many mediators there are.
         largest: how many of them are the largest by a first estimate (attribution) in the reference.
         sample: the names of those that were drawn at random, some of which may be among the largest.
+        rank: the rank correlation of estimated and exact effects in the sample, in the reference.
     """
 
     total: int
     largest: int
     sample: tuple[str, ...]
+    rank: float = 0.0
 
     @classmethod
     def of(cls, estimated: Effects, largest: int, seed: int) -> tuple[Narrowed, list[int]]:
@@ -125,17 +127,24 @@ class Narrowed:
         """The places of the random sample."""
         return [place for place, one in enumerate(mediators) if str(one) in set(self.sample)]
 
-    def said(self, estimated: Effects, exact: Effects) -> str:
-        """What was chosen, and how well the estimates that chose it rank the random sample."""
+    def measured(self, estimated: Effects, exact: Effects) -> Narrowed:
+        """The same with how well the estimates that chose rank the random sample."""
         rows = self.at(exact.mediators)
         guess = np.array([estimated.mean()[estimated.place(str(exact.mediators[at]))] for at in rows])
+        return replace(self, rank=spearman(guess, exact.mean()[rows]))
+
+    def said(self, replaced: int) -> str:
+        """What was chosen; for a reader.
+
+        Args:
+            replaced: how many mediators were replaced one by one.
+        """
         return (
-            f"of {counted(self.total, 'mediator')} only {len(exact.mediators)} were replaced one by one: the "
+            f"of {counted(self.total, 'mediator')} only {replaced} were replaced one by one: the "
             f"{self.largest} largest of the reference by attribution, and {len(self.sample)} drawn at random "
-            f"from all, whose exact effects the estimates rank with a correlation of "
-            f"{spearman(guess, exact.mean()[rows]):.2f}. Rank correlations are over those drawn at random; a "
-            "mediator outside both that only another model needs is not seen but in what the circuit keeps, "
-            "which is of all"
+            f"from all, whose exact effects there the estimates rank with a correlation of {self.rank:.2f}. "
+            "Rank correlations are over those drawn at random; a mediator outside both that only another "
+            "model needs is not seen but in what the circuit keeps, which is of all"
         )
 
 

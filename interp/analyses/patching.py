@@ -470,7 +470,9 @@ def patch_agreement(
     if reference is None:
         found = replace(found, beside=_beside(model, parts, found, found, k))
     assert found.beside is not None
-    said = [SAME] if parts.held_out is None else []
+    narrowed = found.beside.narrowed
+    said = [] if narrowed is None else [narrowed.said(len(found.effects.mediators))]
+    said += [SAME] if parts.held_out is None else []
     said += [f"no circuit was compared: {found.beside.note}"] if found.beside.note else []
     return replace(found, warnings=tuple(dict.fromkeys([*notes, *said, *found.warnings])))
 
@@ -490,8 +492,10 @@ def _narrowed(model: Model, parts: PairsFor, mediators: Any, largest: int, seed:
         values[name][places] = exact
     ranking = replace(estimated, values=values)
     trace = no_circuit(ranking) or _trace(model, parts, ranking, "logit-diff", seed, only=True)
-    said = [chosen.said(estimated, effects), *effects.warnings]
-    found = Patching(effects=effects, narrowed=chosen, about=effects.about, seed=seed, warnings=tuple(said))
+    chosen = chosen.measured(estimated, effects)
+    found = Patching(
+        effects=effects, narrowed=chosen, about=effects.about, seed=seed, warnings=effects.warnings
+    )
     return replace(found, note=trace) if isinstance(trace, str) else replace(found, trace=trace)
 
 

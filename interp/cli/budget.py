@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.models import Model
 
-__all__ = ["DEFAULT", "Choice", "Job", "choose_size", "fit_passes", "in_words", "pass_seconds", "read_time"]
+__all__ = [
+    "DEFAULT",
+    "MEASURED",
+    "Choice",
+    "Job",
+    "choose_size",
+    "fit_note",
+    "fit_passes",
+    "in_words",
+    "pass_seconds",
+    "read_time",
+]
 
 DEFAULT = "2m"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -85,6 +96,21 @@ def fit_passes(model: Model, layers: Sequence[int], texts: Sequence[str], seed: 
         return 0.0
     lengths = model.tokenize(list(texts[:MEASURED])).lengths
     return (1 + DRAWN) * TOKENS * len(lengths) / sum(lengths)
+
+
+def fit_note(model: Model, layers: Sequence[int], texts: Sequence[str], seed: int = 0) -> str:
+    """How long a first fit of translators takes, and that it is kept; "" where they are kept already."""
+    from interp.errors import counted
+    from interp.lenses.translator import missing
+
+    passes = fit_passes(model, layers, texts, seed)
+    if not passes:
+        return ""
+    count, lasts = len(missing(model, layers, seed=seed)), in_words(passes * pass_seconds(model, texts))
+    return (
+        f"fitting translators of {counted(count, 'layer')} on text that the model draws, kept in the cache: "
+        f"about {lasts} that a second run is spared"
+    )
 
 
 @dataclass(frozen=True)

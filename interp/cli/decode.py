@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from interp.cli.budget import Job
+from interp.cli.budget import MEASURED, Job, fit_note
 from interp.cli.frame import Work, command
 from interp.cli.options import COUNT, SchemeSettings, SizeSettings, facts_flag, flag
 from interp.cli.session import Outcome
@@ -177,6 +177,8 @@ def _replaced(work: Work, settings: DecodeSettings) -> Result:
 
     old, _, new = str(settings.replace).partition("=")
     layer = one_layer(work.model, settings.at or LAYER)
+    if said := fit_note(work.model, [layer], [settings.prompt] * MEASURED, settings.seed):
+        work.session.note(said)
     given = {old.strip(): new.strip()}
     return replace_concepts(
         work.model, settings.prompt, given, layer=layer, top=settings.top, seed=settings.seed
@@ -185,18 +187,14 @@ def _replaced(work: Work, settings: DecodeSettings) -> Result:
 
 def _translated(work: Work, settings: DecodeSettings) -> Result:
     from interp.analyses.concepts.translated import LAYERS, decode_translated
-    from interp.lenses.translator import missing
     from interp.sites import parse_layers
     from interp.tasks.files import read_names
 
     model, layers = work.model, settings.layers or LAYERS
     names = None if settings.concepts is None else read_names(settings.concepts)
     chosen = parse_layers(layers, model.n_layers, name=model.name, kind="resid_post")
-    if new := missing(model, chosen, seed=settings.seed):
-        count = f"layer {new[0]}" if len(new) == 1 else f"{len(new)} layers"
-        work.session.note(
-            f"fitting translators of {count} on text that the model writes; they are kept for the next call"
-        )
+    if said := fit_note(model, chosen, [settings.prompt] * MEASURED, settings.seed):
+        work.session.note(said)
     return decode_translated(
         model, settings.prompt, layers=layers, concepts=names, top=settings.top, seed=settings.seed
     )

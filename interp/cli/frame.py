@@ -55,6 +55,8 @@ __all__ = [
 
 CHECKS = 150
 """Passes of one prompt that the checks of the model take, roughly."""
+EXCHANGED = 2.0
+"""How many times the budget the least size must take before something quicker is done instead."""
 S = TypeVar("S", bound=Settings)
 Z = TypeVar("Z", bound=SizeSettings)
 
@@ -133,7 +135,7 @@ class Work:
         each = pass_seconds(self.model, found.texts, getattr(settings, "batch_size", "auto"))
         left = max(budget - session.worked - CHECKS * each, budget / 4)
         chosen = choose_size(found, each, left)
-        if chosen.seconds > budget and found.otherwise is not None:
+        if chosen.seconds > EXCHANGED * budget and found.otherwise is not None:
             words, instead, other = found.otherwise()
             session.note(f"{found.shown(chosen.n)} would take about {in_words(chosen.seconds)}: {words}")
             settings, found = session.settle(settings, **instead), other

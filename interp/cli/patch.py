@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
-from interp.cli.options import PromptSettings, choose, features_flag, flag, position
+from interp.cli.options import COUNT, PromptSettings, choose, features_flag, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, counted
 
@@ -32,8 +32,13 @@ EXAMPLES = (
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
 LEAST, SURE = 8, 0.05
 EXACT, QUICK = "exhaustive", "attribution"
-CIRCUIT = 40
-"""Passes of each pair for a circuit (sizes, random ones, cuts), for the unpatched prompts and for checks."""
+CHECKS = 20
+"""Passes of each pair for unpatched prompts, checks and the noise floor."""
+CIRCUIT, HELD = 18, 115
+"""Passes of a pair for a circuit: of those that its size is chosen on, and of those that it is held to."""
+EDGES, EDGE_CIRCUIT, EDGE_HELD, EDGE_PAIRS = 2.7, 39, 182, 8
+"""The same of edges, whose search takes more than its passes, and on how many pairs they are held to at most
+where the whole does not fit."""
 
 
 def _table(name: str) -> Any:
@@ -87,6 +92,12 @@ class PatchSettings(PromptSettings):
     directions: str = flag("both", "both, denoising or noising.", metavar="WHICH", allowed=_directions)
     misaligned: Literal["refuse", "drop"] = flag(
         "refuse", "Pairs of --data that do not line up: refuse or drop.", metavar="WHICH"
+    )
+    held_out: int | None = flag(
+        None,
+        "Evaluate the circuit on so many other pairs, at most.",
+        shown=f"as many as there are; of edges {EDGE_PAIRS} where all do not fit --budget",
+        **COUNT,
     )
     where: str = flag(
         "auto",
@@ -169,8 +180,10 @@ def _quicker(work: Work, settings: PatchSettings) -> tuple[str, Mapping[str, Any
 
 def _job(work: Work, settings: PatchSettings) -> Job:
     """What a search takes, by its own plan, and the circuit of its best on other pairs."""
-    from interp.mediation import METRICS
+    from interp.analyses.patching import MOST_NODES
+    from interp.mediation import METRICS, Edge
     from interp.mediation import plan as planned
+    from interp.mediation.parsing import members_of
 
     free = settings.search is None and METRICS[settings.metric].differentiable
     pairs = _pairs(settings, work.model)
@@ -180,13 +193,30 @@ def _job(work: Work, settings: PatchSettings) -> Job:
     # fewer groups than this cannot tell any of so many mediators from chance, whatever their effects
     groups = math.ceil(math.log2(2 * forecast.mediators / SURE))
     least = max(LEAST, math.ceil(groups * whole / max(1, len(set(pairs.ranking.groups)))))
-    rows = (forecast.forwards + CIRCUIT * every) / whole
+    asked = list(settings.mediators)
+    found = members_of(work.model, pairs.ranking, asked, positions=settings.positions())
+    edges = isinstance(found[0], Edge)
+    factor, chosen, held = (EDGES, EDGE_CIRCUIT, EDGE_HELD) if edges else (1.0, CIRCUIT, HELD)
+    if not edges and (not 2 <= len(found) <= MOST_NODES or any(one.position is not None for one in found)):
+        chosen = held = 0  # cells of a grid, for example, form no circuit
+    ranked = (factor * forecast.forwards + (CHECKS + chosen) * len(pairs.ranking)) / whole
+    others = (every - len(pairs.ranking) or len(pairs.ranking)) / whole
+    fewer = EDGE_PAIRS if edges and settings.held_out is None and settings.data is None else None
+
+    def held_to(n: int) -> float:
+        most = settings.held_out or (fewer if n < whole else None)
+        return float(min(n * others, most or n * others))
+
+    def sizes(n: int) -> dict[str, Any]:
+        return {"limit": n} | ({"held_out": fewer} if fewer else {})
+
     return Job(
         whole=whole,
         least=min(least, whole),
         texts=pairs.ranking.clean.texts,
-        passes=lambda n: rows * n,
-        shown=lambda n: f"{counted(n, 'pair')}",
+        passes=lambda n: ranked * n + held * held_to(n),
+        shown=lambda n: f"{counted(n, 'pair')}{f' and {fewer} held out' if fewer and n < whole else ''}",
+        settings=sizes,
         otherwise=(lambda: _quicker(work, settings)) if free else None,
     )
 
@@ -199,11 +229,18 @@ def _pairs(settings: PatchSettings, model: Model) -> PairsFor:
     n = settings.limit or DEFAULT_PAIRS
     if settings.data is None:
         kind = settings.counterfactual
-        return pairs_for(model, settings.about(), n, seed=settings.seed, counterfactual=kind)
+        return _held(pairs_for(model, settings.about(), n, seed=settings.seed, counterfactual=kind), settings)
     whole = bool(METRICS[settings.metric].whole)
     own = PairSet.from_jsonl(model, settings.data, misaligned=settings.misaligned, whole=whole)
     own = own[: settings.limit]
-    return pairs_for(model, own, seed=settings.seed)
+    return _held(pairs_for(model, own, seed=settings.seed), settings)
+
+
+def _held(found: PairsFor, settings: PatchSettings) -> PairsFor:
+    """The pairs, with as many held out as were asked for."""
+    if settings.held_out is None or found.held_out is None:
+        return found
+    return replace(found, held_out=found.held_out[: settings.held_out])
 
 
 def _pair_table(parts: PairsFor, *, keep_text: bool) -> pandas.DataFrame:

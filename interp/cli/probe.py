@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.budget import Job, fit_passes, in_words, pass_seconds
+from interp.cli.budget import Job, fit_note, fit_passes
 from interp.cli.dry_run import of_probe, show_plan
 from interp.cli.frame import (
     Made,
@@ -316,10 +316,7 @@ def _job(work: Work, settings: ProbeSettings) -> Job:
     if "all" in settings.reader or "translator" in settings.reader:
         first = fit_passes(model, layers, texts, settings.seed)
     if first:
-        work.session.note(
-            "translators are fitted on text that the model draws, once for each layer, and kept in the "
-            f"cache: about {in_words(first * pass_seconds(model, texts))} that a second run is spared"
-        )
+        work.session.note(fit_note(model, layers, texts, settings.seed))
     return Job(
         whole=len(texts),
         least=min(LEAST_CONCEPTS, len(texts)),

@@ -405,8 +405,14 @@ def test_of_a_part_effects_are_exact_and_the_circuit_is_of_all(part: Patching) -
     """Oracle: the exhaustive search of the same pairs, mediator by mediator, and circuits run by hand."""
     model, other, chosen = demo(), noisy(demo(), 0.4), part.narrowed
     assert chosen is not None and (chosen.total, chosen.largest, len(chosen.sample)) == (24, 4, 8)
-    assert f"of 24 mediators only {len(part.effects.mediators)} were replaced" in part.warnings[0]
     again = patch_agreement(other, pairs="capitals", n=6, reference=part, k=3)
+    for found in (part, again):
+        words = f"of 24 mediators only {len(part.effects.mediators)} were replaced"
+        assert any(words in text and f"of {chosen.rank:.2f}" in text for text in found.warnings)
+    estimated = mediation.attribution(model, unchosen(model, "capitals", 6, 0)[0].ranking, MLPS, verify=0)
+    guess = [estimated.mean()[estimated.place(name)] for name in chosen.sample]
+    exact = [part.effects.mean()[part.effects.place(name)] for name in chosen.sample]
+    assert chosen.rank == pytest.approx(spearman(np.array(guess), np.array(exact))) and chosen.rank > 0
     pairs = unchosen(model, "capitals", 6, 0)[0]
     every = {
         name: mediation.exhaustive(one, pairs.ranking, MLPS) for name, one in (("", model), ("x", other))

@@ -246,6 +246,34 @@ def test_what_every_command_takes_grows_with_its_size() -> None:
     assert jobs["compare"].settings(1) == {"items": ("behaviour=60", "patch=8")}
 
 
+@pytest.mark.parametrize("missing", [True, False])
+def test_translators_that_are_fitted_first_are_counted(
+    monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    """As seldom as they are fitted: where one is kept, or none is used, nothing is added."""
+    from interp.cli import claims, surgery
+    from interp.cli.frame import Work
+    from interp.cli.session import Session
+
+    monkeypatch.setattr("interp.lenses.translator.missing", lambda *_, **__: [20] if missing else [])
+    monkeypatch.setattr(budget, "pass_seconds", lambda *_: 1.0)
+
+    def passes(module: Any, settings: Any) -> float:
+        work = Work(Session(["--quiet"]), settings)
+        work.__dict__["model"] = demo()
+        return module._job(work, settings).passes(0)
+
+    edits = surgery.SurgerySettings(layer="20")
+    found = passes(surgery, edits)
+    assert (found > 1000) == missing and passes(surgery, replace(edits, writer="probe")) == 0
+    asked = claims.ClaimsSettings(layer="20", claims=("failures",))
+    assert passes(claims, asked) == pytest.approx(found, rel=0.3)
+    assert passes(claims, replace(asked, claims=("alphabet",))) == 2 * passes(claims, asked)
+    assert passes(claims, replace(asked, claims=("parts", "bindings"))) == 0
+    said = budget.fit_note(demo(), [20], ["w01"])
+    assert ("fitting translators of 1 layer " in said) == missing == bool(said)
+
+
 @pytest.mark.parametrize("fits", [True, False])
 def test_what_is_done_instead_of_too_much_stays_chosen(
     slow: list[int], monkeypatch: pytest.MonkeyPatch, fits: bool
@@ -274,7 +302,7 @@ def test_only_a_search_that_nobody_named_is_exchanged() -> None:
     from interp.cli.session import Session
 
     def made(**asked: Any) -> Job:
-        settings = patch.PatchSettings(task="ioi", mediators=("edge.*",), **asked)
+        settings = patch.PatchSettings(**{"task": "ioi", "mediators": ("edge.*",), **asked})
         work = Work(Session(["--quiet"]), settings)
         work.__dict__["model"] = demo()
         return patch._job(work, settings)
@@ -282,6 +310,17 @@ def test_only_a_search_that_nobody_named_is_exchanged() -> None:
     free = made()
     assert free.otherwise is not None
     _, changed, other = free.otherwise()
+    # a circuit of edges is held to few pairs where not all fit, and to as many as were asked for
+    assert other.settings(20) == {"limit": 20, "held_out": 8} and "8 held out" in other.shown(20)
+    assert "held out" not in other.shown(other.whole)
+    assert other.passes(other.whole) - other.passes(other.whole - 1) > 5 * (
+        other.passes(11) - other.passes(10)
+    )
+    asked = made(held_out=3, search="attribution")
+    assert asked.settings(20) == {"limit": 20} and asked.passes(20) < other.passes(20)
     assert changed == {"search": "attribution"} and other.otherwise is None
     assert other.seconds(8, 0.1) < free.seconds(8, 0.1) / 50
     assert made(search="exhaustive").otherwise is None
+    heads = made(mediators=("head.20.*",))
+    cells = made(mediators=("head.20.*",), where="each")
+    assert heads.passes(8) > 8 * (patch.CIRCUIT + patch.HELD) > cells.passes(8), "cells form no circuit"

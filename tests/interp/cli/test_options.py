@@ -216,7 +216,8 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 """Command -> setting -> spellings, group, form and default, as version 0.1 had them."""
 
 NEW = {
-    "adapter", "at", "budget", "concepts", "effects", "facts", "features", "full", "items", "layers",
+    "adapter", "at", "budget", "concepts", "effects", "facts", "features", "full", "held_out",
+    "items", "layers",
     "pooling", "positions", "reader", "replace", "statements",
 }  # fmt: skip
 """Flags that later versions brought."""

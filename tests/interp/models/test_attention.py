@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interp import mediation
-from interp.errors import ConfigError
+from interp.errors import ConfigError, SiteError
 from interp.models import Model, families, load
 from interp.models.attention import score_fault
 from tests.interp.mediation.edges.models import pairs_of
@@ -115,3 +115,19 @@ def test_estimates_through_a_gated_pattern_are_refused() -> None:
         mediation.attribution_star(gated, pairs_of(gated), "k.1")
     plain = load(build("smollm3"), tokenizer=tokenizer())
     assert mediation.attribution_star(plain, pairs_of(plain), "k.1").mediators
+
+
+@pytest.mark.parametrize(
+    ("kind", "refused"), [("qwen3_next", True), ("qwen3_5_text", True), ("smollm3", False)]
+)
+def test_a_query_that_also_holds_a_gate_is_refused_with_the_reason(kind: str, refused: bool) -> None:
+    """Half of each head's projection is no query: not read, not written, not patched as one."""
+    model = load(build(kind))
+    layer = model.anatomy.layers("z")[0]
+    if not refused:
+        assert model.capture([IDS], [f"q.{layer}"], "all")[f"q.{layer}"].shape[:2] == (1, len(IDS))
+        return
+    with pytest.raises(SiteError, match="the query projection also gives a gate, which 'q' would hold"):
+        model.capture([IDS], [f"q.{layer}"], "all")
+    attention = model.architecture.module(layer, "attention", "pattern")
+    assert attention.q_proj.out_features == 2 * model.n_heads * model.d_head, "twice as wide as its queries"
