@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from interp.mediation.rankings import stability as stability
     from interp.mediation.replacements import REPLACEMENTS as REPLACEMENTS
     from interp.mediation.replacements import replacement_of as replacement_of
+    from interp.mediation.searches import ACDC as ACDC
     from interp.mediation.searches import SEARCHES as SEARCHES
     from interp.mediation.searches import AtPStar as AtPStar
     from interp.mediation.searches import Attribution as Attribution
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from interp.mediation.searches import PathPatching as PathPatching
     from interp.mediation.searches import PositionAttribution as PositionAttribution
     from interp.mediation.searches import Search as Search
+    from interp.mediation.searches import Shapley as Shapley
     from interp.mediation.searches import attribution as attribution
     from interp.mediation.searches import attribution_star as attribution_star
     from interp.mediation.searches import exhaustive as exhaustive

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
@@ -30,7 +30,7 @@ from interp.pairs import PairSet
 from interp.results import About
 from interp.sites import OF_DICTIONARIES, Site
 
-__all__ = ["SIGNS", "Estimates", "Experiment", "Forecast", "Replaced", "by_site", "spent"]
+__all__ = ["SIGNS", "Estimates", "Experiment", "Forecast", "Replaced", "Sets", "by_site", "spent"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Forecast:
 
 
 E = TypeVar("E", bound="Experiment")
+Sets = Callable[[str], Sequence[Sequence[Any]]]
+"""From a direction to sets of mediators."""
+FEW = 4
 
 SIGNS = {"denoising": 1.0, "noising": -1.0}
 """From a change of the metric to an effect that is positive where it works towards the clean answer."""
@@ -176,8 +179,18 @@ class Experiment(ABC):
         """
 
     @abstractmethod
-    def forecast(self) -> Forecast:
-        """What :meth:`each` would cost; runs nothing."""
+    def forecast(self, sets: Sets | None = None) -> Forecast:
+        """What replacing sets of mediators would cost; runs nothing.
+
+        Args:
+            sets: from a direction to the sets; each mediator on its own where left out.
+        """
+
+    def floor(self) -> float:
+        """The noise floor of a few mediators replaced alone, for searches that replace others besides."""
+        some = self.part(range(min(FEW, len(self.mediators))), range(len(self.pairs)))
+        way = self.directions[0]
+        return rounding_error(some, {way: some._alone(way)[0]}, lambda part, way: part._alone(way)[0])
 
     def each(self, *, progress: bool = False) -> Estimates:
         """Replace each mediator on its own, in all directions, and measure the noise floor."""

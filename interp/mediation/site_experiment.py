@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.mediation.engine import Engine, unembedded
-from interp.mediation.experiment import SIGNS, Estimates, Experiment, Forecast, Replaced, by_site
+from interp.mediation.experiment import SIGNS, Estimates, Experiment, Forecast, Replaced, Sets, by_site
 from interp.mediation.gradients import chunks, first_order, gradients_at, need_gradient
 from interp.mediation.mediators import Mediator
 from interp.mediation.metrics import Targets
@@ -89,12 +89,14 @@ class SiteExperiment(Experiment):
             return site.kind
         return self.model.dictionaries[site.layer or 0].site_out.kind
 
-    def forecast(self) -> Forecast:
-        """What replacing each mediator on its own costs, planned as it will be run."""
+    def forecast(self, sets: Sets | None = None) -> Forecast:
+        """What replacing sets of mediators costs, planned as it will be run."""
         forwards, walks, skipped, held = 0.0, 0, 0, 0
         n, m = len(self.pairs), len(self.mediators)
         for direction in self.directions:
-            engine, rows, cells = self._rows([(one,) for one in self.mediators], direction)
+            asked = [(one,) for one in self.mediators] if sets is None else sets(direction)
+            m = len(asked)
+            engine, rows, cells = self._rows(asked, direction)
             plan = engine.plan(rows)
             forwards += plan.forwards
             walks += len(plan.walks)
@@ -102,7 +104,8 @@ class SiteExperiment(Experiment):
             largest = max((len(walk.rows) for walk in plan.walks), default=0)
             held = max(held, min(len(rows), unembedded(self.model) + largest))
         whole = n * m * len(self.directions)
-        return Forecast("exhaustive", n, m, forwards, whole, walks, skipped, memory=self._memory(held))
+        members = len(self.mediators)
+        return Forecast("exhaustive", n, members, forwards, whole, walks, skipped, memory=self._memory(held))
 
     def _memory(self, rows: int) -> int:
         """Bytes that a direction holds: streams, keys, values of the plain run, sources, states, logits.

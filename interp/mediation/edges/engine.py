@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -68,6 +69,7 @@ class EdgeEngine:
     graph: Graph
     bill: Bill = field(default_factory=Bill)
     _blocks: dict[int, Blocks] = field(default_factory=dict)
+    _last: tuple[Any, Mapping[Site, Tensor], Runner] | None = None
 
     def logits(
         self, rows: Sequence[CutRow], other: Mapping[Site, Tensor], *, progress: bool = False
@@ -159,6 +161,12 @@ class EdgeEngine:
         return Chunk(examples, starts, cut.view(len(rows), *shape))
 
     def _runner(self, length: int, examples: Sequence[int], other: Mapping[Site, Tensor]) -> Runner:
+        key = (length, tuple(examples))
+        if self._last is None or self._last[0] != key or self._last[1] is not other:
+            self._last = (key, other, self._made(length, examples, other))
+        return self._last[2]
+
+    def _made(self, length: int, examples: Sequence[int], other: Mapping[Site, Tensor]) -> Runner:
         ids = [self.tokens.token_ids[at] for at in examples]
         if length not in self._blocks:
             self._blocks[length] = Blocks.of(self.model, ids[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.engine import CutRow, EdgeEngine
 from interp.mediation.edges.graph import Graph
 from interp.mediation.edges.run import carriers_of
-from interp.mediation.experiment import SIGNS, Estimates, Experiment, Forecast, Replaced, by_site
+from interp.mediation.experiment import SIGNS, Estimates, Experiment, Forecast, Replaced, Sets, by_site
 from interp.mediation.gradients import PER_PASS, gradients_at, need_gradient
 from interp.mediation.patches import interchange
 from interp.mediation.replacements import REPLACEMENTS
@@ -73,6 +74,11 @@ class EdgeExperiment(Experiment):
         measured = (asked.metric, asked.replacement, asked.directions, asked.seed)
         return cls(asked.model, asked.pairs, tuple(edges), *measured, graph, steps=asked.steps)
 
+    @cached_property
+    def known(self) -> frozenset[Edge]:
+        """Its mediators, to look one up."""
+        return frozenset(self.mediators)
+
     @property
     def carriers(self) -> list[Site]:
         """The sites whose values make up what any writer adds."""
@@ -118,13 +124,18 @@ class EdgeExperiment(Experiment):
         engine.each(rows, carried, keep, progress)
         return found
 
-    def forecast(self) -> Forecast:
-        """What replacing each edge on its own costs, roughly: a copy is run from its reader's layer on."""
-        depth, n, m = self.model.n_layers, len(self.pairs), len(self.mediators)
-        layers = (depth if edge.reader.layer is None else edge.reader.layer for edge in self.mediators)
-        ways = len(self.directions)
-        run = sum(depth - layer for layer in layers) / depth * n * ways
-        return Forecast("exhaustive", n, m, run, n * m * ways, exact=False)
+    def forecast(self, sets: Sets | None = None) -> Forecast:
+        """What replacing sets of edges costs, roughly: a copy is run from its first reader's layer on."""
+        depth, n = self.model.n_layers, len(self.pairs)
+        asked = sets or (lambda direction: [(edge,) for edge in self.mediators])
+        every = [one for direction in self.directions for one in asked(direction)]
+        first = (min((self._layer(edge) for edge in one), default=depth) for one in every)
+        run = sum(depth - layer for layer in first) / depth * n
+        return Forecast("exhaustive", n, len(self.mediators), run, n * len(every), exact=False)
+
+    def _layer(self, edge: Edge) -> int:
+        """The block of the reader; the number of blocks for the logits."""
+        return self.model.n_layers if edge.reader.layer is None else edge.reader.layer
 
     @gradients()
     def first_order(self, path: str = "point", steps: int = 1, compat: str = "") -> Estimates:

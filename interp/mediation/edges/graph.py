@@ -23,7 +23,7 @@ from interp.mediation.edges.edge import ARROW, PREFIX, Edge, Reader
 from interp.models.model import Model
 from interp.sites import Site
 
-__all__ = ["Edge", "Graph", "Reader", "heads_add_up", "on_a_path"]
+__all__ = ["Edge", "Graph", "Reader", "fed_by", "heads_add_up", "on_a_path"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +300,7 @@ def on_a_path(graph: Graph, edges: Collection[Edge]) -> frozenset[Edge]:
         graph: which writer a reader belongs to.
         edges: a circuit.
     """
-    written = _written(graph)
+    written = fed_by(graph)
     given = list(edges)
     order = [given[at] for at in graph.indices(given).argsort().tolist()]
     fed: set[Site] = {EMBED}
@@ -316,7 +316,7 @@ def on_a_path(graph: Graph, edges: Collection[Edge]) -> frozenset[Edge]:
     return frozenset(edge for edge in order if edge.writer in fed and edge.reader in used)
 
 
-def _written(graph: Graph) -> Mapping[Reader, tuple[Site, ...]]:
+def fed_by(graph: Graph) -> Mapping[Reader, tuple[Site, ...]]:
     """The writers that each reader feeds: a key-value group feeds all heads of the group."""
     heads: dict[int | None, list[Site]] = {}
     for writer in graph.writers:

@@ -14,6 +14,7 @@ from interp.mediation.masks.gates import Bottleneck, Uniform
 from interp.mediation.masks.training import MaskTraining
 from interp.mediation.mediators import Mediators
 from interp.mediation.parsing import experiment_of
+from interp.mediation.searches.acdc import ACDC
 from interp.mediation.searches.atp_star import AtPStar
 from interp.mediation.searches.attribution import Attribution, EdgeIntegratedGradients
 from interp.mediation.searches.direct import Direct
@@ -22,11 +23,13 @@ from interp.mediation.searches.masks import LearnedMask
 from interp.mediation.searches.path_patching import PathPatching, Receivers
 from interp.mediation.searches.positions import PositionAttribution
 from interp.mediation.searches.search import TOP, Exhaustive, Search
+from interp.mediation.searches.shapley import Shapley
 from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 from interp.sites import Site
 
 __all__ = [
+    "ACDC",
     "SEARCHES",
     "AtPStar",
     "Attribution",
@@ -38,6 +41,7 @@ __all__ = [
     "PathPatching",
     "PositionAttribution",
     "Search",
+    "Shapley",
     "attribution",
     "attribution_star",
     "effects",
@@ -61,6 +65,8 @@ SEARCHES: dict[str, Search] = {
     "hard-concrete": LearnedMask(),
     "uniform-gates": LearnedMask(gate=Uniform(), training=MaskTraining(price=0.02)),
     "bottleneck": LearnedMask(gate=Bottleneck(), training=MaskTraining(price=0.5)),
+    "acdc": ACDC(),
+    "shapley": Shapley(),
 }
 
 
