@@ -35,7 +35,7 @@ def test_one_prompt_is_edited(call: Call) -> None:
     [
         (("claims", "--claims", "parts", "--limit", "600"), 2 * 600),
         (("claims", "--claims", "parts,entities", "--limit", "600"), (2 + 2.2) * 600),
-        (("claims", "--claims", "parts,alphabet", "--limit", "600"), (2 + 0.13 + 0.4) * 600 + 2 * 1000),
+        (("claims", "--claims", "parts,alphabet", "--limit", "600"), (2 + 0.25 + 0.4) * 600 + 2 * 1000),
         (("surgery", "--writer", "probe", "--limit", "300"), 3 * 300),
         (("surgery", "--limit", "300"), 3 * 300 + 1000),
     ],
