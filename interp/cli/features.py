@@ -99,12 +99,11 @@ def features(work: Work, settings: FeatureSettings) -> Made:
     model = work.certified()
     found = load(settings.dictionary, site=settings.site, scale=settings.scale)
     work.session.note(f"dictionary: {found!r}")
-    texts = _texts(settings)
+    asked: dict[str, Any] = {"texts": _texts(settings), "seed": settings.seed}
+    asked |= {} if settings.limit is None else {"n_texts": settings.limit}
     if settings.action == "check":
-        size = {} if settings.limit is None else {"n_texts": settings.limit}
-        return Made(check(model, found, texts=texts, seed=settings.seed, **size))
-    size = {} if settings.limit is None else {"n_texts": settings.limit}
-    return Made(look(model, found, settings.numbers(), texts=texts, seed=settings.seed, **size))
+        return Made(check(model, found, **asked))
+    return Made(look(model, found, settings.numbers(), **asked))
 
 
 def _texts(settings: FeatureSettings) -> list[str] | None:

@@ -75,13 +75,13 @@ def load_all(
         SiteError: nothing says at which site it was trained.
     """
     folder = _folder(place)
-    rows = [row for row in _ROWS if row.matches(folder)]
-    if not rows:
-        known = "; ".join(f"{row.name} ({row.files})" for row in _ROWS)
+    row = next((row for row in _ROWS if row.matches(folder)), None)
+    if row is None:
+        known = "; ".join(f"{one.name} ({one.files})" for one in _ROWS)
         held = ", ".join(sorted(one.name for one in folder.iterdir())[:6]) or "nothing"
         raise DataError(f"'{place}' is of no layout that is known: it holds {held}. Known: {known}.")
     options = Options(Site.parse(site) if isinstance(site, str) else site, scale, tuple(ignore))
-    return tuple(sorted(rows[0].read(folder, options), key=lambda one: (one.layer, str(one.site_in))))
+    return tuple(sorted(row.read(folder, options), key=lambda one: (one.layer, str(one.site_in))))
 
 
 def load(

@@ -58,8 +58,8 @@ class State:
             "decoder": rows,
             "decoder_bias": x.mean(dim=0),
         }
-        zeros = [{name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2)]
-        return cls(weights, *zeros, torch.zeros(n_features, dtype=torch.int64))
+        first, second = ({name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2))
+        return cls(weights, first, second, torch.zeros(n_features, dtype=torch.int64))
 
     def save(self, path: Path) -> None:
         """Write it as one file, all or nothing."""

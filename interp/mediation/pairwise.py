@@ -20,7 +20,7 @@ from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import About, Figure, Finding, Number, Result, Table
-from interp.sites import Site
+from interp.sites import OF_DICTIONARIES, Site
 from probes.statistics import Estimate, bootstrap
 
 __all__ = ["Interactions", "interactions"]
@@ -241,7 +241,7 @@ def interactions(
         groups=tuple(pairs.groups),
         about=About(model=model.described, data=pairs.described),
         seed=seed,
-        warnings=(*pairs.notes, *asked.doubts()),
+        warnings=(*pairs.notes, *asked.doubts(), *asked.dictionaries()),
     )
 
 
@@ -269,5 +269,12 @@ def is_upstream(model: Model, one: Mediator, two: Mediator) -> bool:
     layers = [-1 if mediator.layer is None else mediator.layer for mediator in (one, two)]
     if layers[0] != layers[1]:
         return layers[0] < layers[1]
-    side_by_side = model.architecture.parallel and one.site.kind in _OF_ATTENTION and two.site.kind in _OF_MLP
-    return _STAGE[one.site.kind] < _STAGE[two.site.kind] and not side_by_side
+    first, second = (_written(model, mediator) for mediator in (one, two))
+    side_by_side = model.architecture.parallel and first in _OF_ATTENTION and second in _OF_MLP
+    return _STAGE[first] < _STAGE[second] and not side_by_side
+
+
+def _written(model: Model, mediator: Mediator) -> str:
+    """The kind of site that is written: of a feature or an error, that of its dictionary."""
+    site = mediator.site
+    return model.dictionaries[site.layer or 0].site_out.kind if site.kind in OF_DICTIONARIES else site.kind

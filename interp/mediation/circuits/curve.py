@@ -17,6 +17,7 @@ from interp.mediation.circuits.runs import (
     Circuit,
     ends_of,
     no_total,
+    of_dictionaries,
     ranked_of,
     refuse_no_effect,
     run_all,
@@ -368,6 +369,7 @@ def curve(
         control=lucky,
         about=About(model.described, pairs.described),
         seed=seed,
+        warnings=of_dictionaries(model, every),
     )
 
 

@@ -26,6 +26,7 @@ from interp.mediation.circuits.runs import (
     apart,
     ends_of,
     no_total,
+    of_dictionaries,
     refuse_no_effect,
     run_all,
     share_kept,
@@ -384,6 +385,7 @@ def evaluate(
     runs = plan.measured(model, pairs, metric, seed)
     refuse_no_effect(runs.values["all"].mean(), runs.values["none"].mean(), what_are(every))
     notes = [*pairs.notes, *(() if METRICS[metric].whole else doubts_of(model, pairs))]
+    notes += of_dictionaries(model, every)
     unmatched: dict[str, dict[str, np.ndarray]] = {}
     for name in controls:
         built = UNMATCHED[name].build(model, pairs, seed)

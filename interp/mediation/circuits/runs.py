@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import ConfigError, DataError, counted
+from interp.features.certificate import notes_of
 from interp.mediation.edges.edge import Edge, Edges
 from interp.mediation.mediators import Mediator, Members, mediators_of
 from interp.mediation.metrics import METRICS
@@ -16,7 +17,7 @@ from interp.mediation.parsing import experiment_of, members_of
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results.findings import Statistic
-from interp.sites import Site
+from interp.sites import OF_DICTIONARIES, Site
 from probes.statistics import Estimate, paired_difference
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ends_of",
     "no_total",
     "nodes_of",
+    "of_dictionaries",
     "ranked_of",
     "refuse_no_effect",
     "run_all",
@@ -73,6 +75,12 @@ def ranked_of(model: Model, pairs: PairSet, order: Sequence[Any], every: Members
             raise ConfigError(f"{stray[0]} is ranked, but it is not in the universe; add it there.")
         found += named
     return cast("Members", tuple(dict.fromkeys([*found, *every])))
+
+
+def of_dictionaries(model: Model, members: Members) -> tuple[str, ...]:
+    """What is known of the dictionaries whose features or errors are among some members."""
+    sites = [one.site for one in members if isinstance(one, Mediator)]
+    return notes_of(model, [site.layer or 0 for site in sites if site.kind in OF_DICTIONARIES])
 
 
 def what_are(members: Members) -> str:

@@ -162,7 +162,21 @@ def test_a_circuit_of_features_is_evaluated_with_its_controls() -> None:
     assert found.number("faithfulness").value == pytest.approx(1.0, abs=0.02)
     none = mediation.evaluate(model, pairs, ["feature.0.9", "feature.0.11", "error.0"], universe=universe)
     assert none.number("faithfulness").value == pytest.approx(0.0, abs=0.02)
-    assert mediation.curve(model, pairs, best, universe=universe, control=True).verdict()
+    found = mediation.curve(model, pairs, best, universe=universe, control=True)
+    assert found.verdict() and any("explains" in text for text in found.warnings)
+
+
+def test_interactions_know_what_comes_first() -> None:
+    model, pairs = tiny_pairs()
+    model = model.with_dictionaries(random_dictionary(site="mlp_out.1"))
+    found = mediation.interactions(
+        model, pairs, ["feature.1.3", "feature.1.5", "head.1.0", Mediator.parse("resid_post.1")]
+    )
+    names = [str(one) for one in found.mediators]
+    order = {one: at for at, one in enumerate(names)}
+    assert found.upstream[order["head.1.0"], order["feature.1.3"]]
+    assert not found.upstream[order["feature.1.3"], order["feature.1.5"]]
+    assert found.upstream[order["feature.1.3"], order["resid_post.1"]]
 
 
 def test_globs_name_active_features_and_none_is_said() -> None:
