@@ -323,10 +323,11 @@ def _check_roles(number: int, pair: Pair) -> None:
     Raises:
         AlignmentError: naming what each side has.
     """
-    chats = [is_conversation(getattr(pair, side)) for side in SIDES]
     told = [
-        f"has messages of {', '.join(str(one.get('role')) for one in given)}" if chat else "is a text"
-        for chat, given in zip(chats, (pair.clean, pair.corrupt), strict=True)
+        "is a text"
+        if isinstance(given, str)
+        else f"has messages of {', '.join(str(one['role']) for one in given)}"
+        for given in (pair.clean, pair.corrupt)
     ]
     if told[0] != told[1]:
         raise AlignmentError(

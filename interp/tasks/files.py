@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from interp.conversations.messages import check, transcript, with_tools
 from interp.errors import DataError
@@ -62,7 +63,7 @@ def read_labelled(path: str | Path) -> Labelled:
 
 def _messages(path: Path, line: int, row: Mapping[str, object]) -> str:
     """The messages of a line as JSON; "" where it has a text instead."""
-    found = row.get("messages")
+    found: Any = row.get("messages")
     if found is None:
         return ""
     if row.get("text") not in (None, ""):

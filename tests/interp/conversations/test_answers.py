@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from interp.conversations import parse
@@ -154,3 +155,18 @@ def test_a_message_whose_thinking_was_cut_is_thinking_where_it_is_closed_too() -
     assert words.decode([tokens.token_ids[0][at] for at in found]) == "hm"
     with pytest.raises(DataError, match="selects no token"):
         parse("answer").resolve(tokens, words)
+
+
+def test_new_tokens_that_a_tokenizer_would_not_write_are_found_behind_a_beginning_of_sequence() -> None:
+    words = with_byte_fallback()
+    words.add_special_tokens({"bos_token": "<s>"})
+    begin = [("<s>", words.convert_tokens_to_ids("<s>"))]
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=begin)
+    tokens = tokenize(["ab"], words)
+    assert tokens.token_ids[0][0] == begin[0][1] and tokens.texts == ("ab",)
+    new = [words.get_vocab()["<0x61>"], *ids("b", words)[-1:]]  # "ab" in bytes, and as a letter
+    full = finished(tokens, [new], words, located=True)
+    length = full.lengths[0]
+    assert full.texts == ("abab",) and parse('text:"ab"#2').resolve(full, words) == (
+        (length - 2, length - 1),
+    )
