@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from interp.analyses.agreement import Beside, Narrowed, carried
 from interp.errors import ConfigError, DataError, counted
-from interp.mediation import Curve, Edge, Effects, Evaluation, Search, curve, evaluate
+from interp.mediation import SELECTIONS, Curve, Edge, Effects, Evaluation, Search, choose, curve, evaluate
 from interp.mediation.circuits.drawing import circuit_figure
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.searches import Attribution
@@ -78,6 +78,7 @@ class Trace:
         curve: faithfulness by size, nodes in the order of their effects, beside a random order.
         held_out: whether evaluation and curves are over pairs that the ranking has not seen.
         heads_per_group: how many heads share keys and values, for the drawing of edges.
+        select: how its members were chosen, a key of ``SELECTIONS``.
     """
 
     target: float
@@ -85,6 +86,7 @@ class Trace:
     curve: Curve
     held_out: bool
     heads_per_group: int = 1
+    select: str = "top"
 
     @property
     def random_curve(self) -> Curve:
@@ -98,8 +100,10 @@ class Trace:
         if found.no_share:
             return f"No share of the behaviour is given for a circuit: {found.no_share}."
         kept, ends = found.faithfulness.value, found.faithfulness.interval
+        size = f"{len(found.circuit):,}"
+        which = f"the {size} largest" if self.select == "top" else f"{size} ({self.select})"
         return (
-            f"The circuit of the {len(found.circuit):,} largest of {len(found.universe):,} keeps {kept:z.0%} "
+            f"The circuit of {which} of {len(found.universe):,} keeps {kept:z.0%} "
             f"[{ends.low:z.2f}, {ends.high:z.2f}] of the behaviour on "
             f"{'other pairs' if self.held_out else 'the same pairs'}, random circuits of that size "
             f"{found.random.value:z.0%}."
@@ -108,8 +112,11 @@ class Trace:
     def lead(self) -> str:
         """How its size was chosen, and what it was evaluated on."""
         where = "pairs of other groups" if self.held_out else "of the same pairs"
+        chosen = (
+            "that of the largest effects" if self.select == "top" else SELECTIONS[self.select].description
+        )
         return (
-            "The circuit is that of the largest effects. Its size was chosen on the ranking pairs: the "
+            f"The circuit is {chosen}. Its size was chosen on the ranking pairs: the "
             f"smallest that keeps {self.target:.0%} of the behaviour. All else about it is measured on "
             f"{len(self.evaluation.groups):,} {where}; all outside the circuit comes from the corrupt prompt."
         )
@@ -258,6 +265,7 @@ def patch(
     replacement: str = "interchange",
     directions: str = "both",
     positions: str | int = "auto",
+    select: str = "top",
     reference: Patching | None = None,
     k: int = 10,
     seed: int = 0,
@@ -279,6 +287,7 @@ def patch(
         replacement: a key of ``REPLACEMENTS``.
         directions: ``both``, ``denoising`` or ``noising``.
         positions: as for ``mediators_of``.
+        select: how the circuit is chosen at the size that the ranking needs, a key of ``SELECTIONS``.
         reference: what this function returned for another model, asked the same.
         k: size of the top lists that are compared with the reference's.
         seed: of everything random.
@@ -314,7 +323,7 @@ def patch(
     if reference is not None:
         note = "that of the reference was run instead"
         return replace(found, note=note, beside=_beside(model, parts, found, reference, k))
-    trace = no_circuit(effects) or _trace(model, parts, effects, metric, seed)
+    trace = no_circuit(effects) or _trace(model, parts, effects, metric, seed, select=select)
     if isinstance(trace, str):
         return replace(found, note=trace)
     notes = [text for text, holds in ((SAME, not trace.held_out), (EDGES, _edges(effects))) if holds]
@@ -380,7 +389,14 @@ def _edges(effects: Effects) -> bool:
 
 
 def _trace(
-    model: Model, parts: PairsFor, effects: Effects, metric: str, seed: int, *, only: bool = False
+    model: Model,
+    parts: PairsFor,
+    effects: Effects,
+    metric: str,
+    seed: int,
+    *,
+    only: bool = False,
+    select: str = "top",
 ) -> Trace | str:
     """Choose the size on the ranking pairs, evaluate on the others; or say why there is no size to choose.
 
@@ -395,13 +411,17 @@ def _trace(
     if ranked.no_share:
         return ranked.no_share
     size = ranked.smallest(TARGET) or ranked.sizes[-1]
+    circuit = list(choose(model, effects, size, select))
+    if not circuit:
+        return f"selection {select!r} leaves none of {counted(size, 'mediator')}"
     held = parts.held_out if parts.held_out is not None else parts.ranking
     return Trace(
         TARGET,
-        evaluate(model, held, list(order[:size]), **given, **controls),
+        evaluate(model, held, circuit, **given, **controls),
         curve(model, held, order, **given, **sizes, control=not only),
         parts.held_out is not None,
         model.n_heads // max(1, model.n_kv_heads),
+        select,
     )
 
 

@@ -89,6 +89,12 @@ class PatchSettings(PromptSettings):
     replacement: str = flag(
         "interchange", "What a value is replaced with (`interp ls replacements`).", metavar="NAME"
     )
+    select: str = flag(
+        "top",
+        "How the circuit is chosen: top, signed, stable, ratio; of edges greedy, ilp.",
+        metavar="NAME",
+        allowed=_table("SELECTIONS"),
+    )
     directions: str = flag("both", "both, denoising or noising.", metavar="WHICH", allowed=_directions)
     misaligned: Literal["refuse", "drop"] = flag(
         "refuse", "Pairs of --data that do not line up: refuse or drop.", metavar="WHICH"
@@ -158,7 +164,9 @@ def patch(work: Work, settings: PatchSettings) -> Made:
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
     work.session.note(f"pairs: {pairs.ranking!r}{held}, {counted(len(found), 'mediator')}")
     model, progress = work.certified(), work.session.progress
-    result = ranked(model, pairs, list(found), **settings.measured(), progress=progress)
+    result = ranked(
+        model, pairs, list(found), **settings.measured(), select=settings.select, progress=progress
+    )
     if result.note:
         work.session.note(f"no circuit: {result.note}")
     return Made(

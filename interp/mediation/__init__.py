@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
+    from interp.mediation.circuits import SELECTIONS as SELECTIONS
     from interp.mediation.circuits import CircuitTransfer as CircuitTransfer
     from interp.mediation.circuits import Curve as Curve
     from interp.mediation.circuits import Evaluation as Evaluation
+    from interp.mediation.circuits import choose as choose
     from interp.mediation.circuits import curve as curve
     from interp.mediation.circuits import evaluate as evaluate
     from interp.mediation.circuits import generality as generality
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from interp.mediation.pairwise import Interactions as Interactions
     from interp.mediation.pairwise import interactions as interactions
     from interp.mediation.parsing import experiment_of as experiment_of
+    from interp.mediation.rankings import ensemble as ensemble
     from interp.mediation.rankings import stability as stability
     from interp.mediation.replacements import REPLACEMENTS as REPLACEMENTS
     from interp.mediation.replacements import replacement_of as replacement_of

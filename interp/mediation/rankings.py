@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from interp.errors import ConfigError, counted
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from interp.mediation.effects import Effects
 
-__all__ = ["jaccard", "stability"]
+__all__ = ["ensemble", "jaccard", "sign_stability", "stability"]
 
 
 def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0) -> pandas.DataFrame:
@@ -58,6 +60,54 @@ def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0)
         found["top overlap by luck"].append(jaccard(*lucky))
     rows = [(what, np.median(drawn), *np.quantile(drawn, (0.025, 0.975))) for what, drawn in found.items()]
     return pandas.DataFrame(rows, columns=["what", "value", "low", "high"])
+
+
+def sign_stability(effects: Effects, *, draws: int = 500, seed: int = 0) -> Float[np.ndarray, " mediator"]:
+    """The share of bootstrap draws of groups in which each mean effect has the sign that was found.
+
+    0 where the mean is 0.
+
+    Args:
+        effects: what a search returned.
+        draws: how often groups are drawn.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: one group only.
+    """
+    names, code = np.unique(np.array(effects.groups), return_inverse=True)
+    if len(names) < 2:
+        raise ConfigError("all pairs are of one group, so that no sign can be drawn again; give more groups.")
+    values = effects.per_pair()
+    sums = np.stack([np.bincount(code, row, minlength=len(names)) for row in values])
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.ones(len(names)) / len(names), size=draws)
+    same = np.sign(sums @ drawn.T) == np.sign(values.mean(axis=1))[:, None]
+    return same.mean(axis=1) * (values.mean(axis=1) != 0)
+
+
+def ensemble(found: Sequence[Effects]) -> tuple[Any, ...]:
+    """The mediators of several searches in the order of their mean rank by absolute effect, largest first.
+
+    Ranks, and so the order, stay the same when the effects of a search are scaled, squared or otherwise
+    stretched in a way that keeps their order (2510.06811 averages normalised scores).
+
+    Args:
+        found: effects of the same mediators.
+
+    Raises:
+        ConfigError: no effects, or effects of other mediators.
+    """
+    if not found:
+        raise ConfigError("no effects were given; give those of two searches or more.")
+    first = found[0].mediators
+    for one in found[1:]:
+        if one.mediators != first:
+            raise ConfigError(
+                f"{found[0].search} and {one.search} were of other mediators, and ranks are averaged over "
+                "the same. Run both on one list."
+            )
+    ranks = np.mean([stats.rankdata(-np.abs(one.mean())) for one in found], axis=0)
+    return tuple(first[at] for at in np.argsort(ranks, kind="stable"))
 
 
 def _top(means: np.ndarray, k: int) -> set[int]:

@@ -140,6 +140,8 @@ MEDIATION: Calls = {
     "pca": lambda g: mediation.pca(g.model, g.pairs, "resid_post.1"),
     "replacement_of": lambda g: mediation.replacement_of("mean"),
     "selectivity": lambda g: mediation.selectivity(g.model, ["head.0.0"], g.pairs, {"same": g.pairs}),
+    "choose": lambda g: mediation.choose(g.model, effects(), 2),
+    "ensemble": lambda g: mediation.ensemble([effects()]),
     "stability": lambda g: mediation.stability(effects()),
 }
 ANALYSES: Calls = {

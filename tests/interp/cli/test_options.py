@@ -218,7 +218,7 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 NEW = {
     "adapter", "at", "budget", "concepts", "effects", "facts", "features", "full", "held_out",
     "items", "layers",
-    "pooling", "positions", "reader", "replace", "statements",
+    "pooling", "positions", "reader", "replace", "select", "statements",
 }  # fmt: skip
 """Flags that later versions brought."""
 CHANGED = {("probe", "kind"), ("probe", "controls"), ("patch", "search")}

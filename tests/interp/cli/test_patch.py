@@ -79,10 +79,11 @@ def test_edges_are_ranked_and_their_circuit_is_evaluated_on_other_pairs(call: Ca
     asked = ("patch", "--model", "TINY", "--data", file, "--mediators", "edge.*", "--out", "run")
     plan = call(*asked, "--search", "eap-ig", "--dry-run")
     assert plan.code == 0 and "eap-ig: 10 pairs, 190 mediators, about" in plan.out
-    answer = call(*asked, "--search", "attribution", "--json")
+    answer = call(*asked, "--search", "attribution", "--select", "ilp", "--json")
     assert answer.code == 0, answer.err
     result = load("run/result")
     assert isinstance(result, Patching) and result.effects.search == "attribution"
+    assert result.trace is not None and result.trace.select == "ilp" and "(ilp) of 190" in result.verdict()
     assert "->" in result.table()["mediator"][0]
     assert result.trace is not None and result.trace.held_out
     assert len(result.trace.evaluation.groups) == 10
@@ -90,7 +91,7 @@ def test_edges_are_ranked_and_their_circuit_is_evaluated_on_other_pairs(call: Ca
     page = Path("run/report.html").read_text()
     assert "share of the 190 edges" in page
     refused = call(*asked, "--search", "direct", "--overwrite")
-    assert refused.code != 0 and "exhaustive, attribution, eap-ig" in refused.err
+    assert refused.code != 0 and "exhaustive, attribution," in refused.err and "eap-ig" in refused.err
 
 
 def test_without_text_no_file_holds_a_word_of_the_prompts(call: Call) -> None:
