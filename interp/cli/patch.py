@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
+from interp.cli.frontier import check_goal, compare_types, job_of_types, wants_types
 from interp.cli.options import COUNT, PromptSettings, choose, features_flag, flag, position
 from interp.cli.session import Outcome
 from interp.errors import ConfigError, counted
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from interp.analyses.patching import PairsFor
     from interp.models import Model
+    from interp.results import Result
 
 __all__ = ["patch"]
 
@@ -27,6 +29,7 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
     "interp patch --task capitals --mediators 'resid_post.*' --positions '[-3:]'",
     "interp patch --task capitals --mediators 'edge.*' --search attribution",
+    "interp patch --task ioi --mediators all --goal explain",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
@@ -66,7 +69,18 @@ class PatchSettings(PromptSettings):
     """
 
     mediators: tuple[str, ...] = flag(
-        ("head.*",), "What is replaced (`interp ls mediators`).", metavar="SITES"
+        ("head.*",),
+        "What is replaced (`interp ls mediators`); all: every type, beside the others.",
+        metavar="SITES",
+    )
+    goal: Literal["explain", "edit", "predict"] | None = flag(
+        None,
+        "Which type of mediator does it at the least: explain, edit or predict.",
+        metavar="GOAL",
+        shown="none; with --mediators all explain",
+    )
+    passes: int = flag(
+        300, "With --goal, forward passes of every pair that each type's search may take.", **COUNT
     )
     features: tuple[str, ...] = features_flag()
     search: str | None = flag(
@@ -121,6 +135,8 @@ class PatchSettings(PromptSettings):
         choose("--replacement", self.replacement.partition(":")[0], REPLACEMENTS)
         replacement_of(self.replacement)
         self.positions()
+        if wants_types(self):
+            check_goal(self)
         if self.data is not None and self.counterfactual is not None:
             raise ConfigError(
                 f"--counterfactual {self.counterfactual!r} chooses among those of a task, and --data brings "
@@ -148,6 +164,12 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
 
     settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
+    if wants_types(settings):
+        passes = job_of_types(settings, work.model, pairs).passes(len(pairs.ranking))
+        said = f"types side by side: at most about {passes:,.0f} forward passes of one prompt"
+        return Outcome(
+            {"forwards": passes}, lambda: work.session.say(f"{said}; nothing was run"), status="planned"
+        )
     found = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())
     return Outcome(asdict(found), lambda: work.session.say(f"{found}; nothing was run"), status="planned")
 
@@ -160,6 +182,9 @@ def patch(work: Work, settings: PatchSettings) -> Made:
 
     settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
+    if wants_types(settings):
+        work.session.note(f"pairs: {pairs.ranking!r}, {len(pairs.held_out or ())} others held out")
+        return _made(compare_types(work, settings, pairs), pairs, settings)
     found = members_of(work.model, pairs.ranking, list(settings.mediators), positions=settings.positions())
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
     work.session.note(f"pairs: {pairs.ranking!r}{held}, {counted(len(found), 'mediator')}")
@@ -169,6 +194,10 @@ def patch(work: Work, settings: PatchSettings) -> Made:
     )
     if result.note:
         work.session.note(f"no circuit: {result.note}")
+    return _made(result, pairs, settings)
+
+
+def _made(result: Result, pairs: PairsFor, settings: PatchSettings) -> Made:
     return Made(
         result,
         tables={"data.parquet": _pair_table(pairs, keep_text=settings.text)},
@@ -193,6 +222,8 @@ def _job(work: Work, settings: PatchSettings) -> Job:
     from interp.mediation import plan as planned
     from interp.mediation.parsing import members_of
 
+    if wants_types(settings):
+        return job_of_types(settings, work.model, _pairs(settings, work.model))
     free = settings.search is None and METRICS[settings.metric].differentiable
     pairs = _pairs(settings, work.model)
     forecast = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())

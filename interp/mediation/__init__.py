@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from interp.mediation.estimand_table import estimands as estimands
     from interp.mediation.experiment import Experiment as Experiment
     from interp.mediation.experiment import Forecast as Forecast
+    from interp.mediation.frontiers import FRONTIER_TYPES as FRONTIER_TYPES
+    from interp.mediation.frontiers import GOALS as GOALS
+    from interp.mediation.frontiers import Frontier as Frontier
+    from interp.mediation.frontiers import frontier as frontier
     from interp.mediation.lens import Lens as Lens
     from interp.mediation.lens import logit_lens as logit_lens
     from interp.mediation.masks.gates import GATES as GATES

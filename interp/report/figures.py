@@ -107,6 +107,7 @@ class Drawing:
     reference_name: str = "chance"
     limits: tuple[float, float] | None = None
     band: tuple[float, float] | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a table without the form's columns."""
@@ -239,13 +240,19 @@ def _size(figure: Drawing) -> tuple[float, float]:
 
 def _curve(figure: Drawing, axes: Any, tips: Tips) -> None:
     for i, (name, part) in enumerate(figure.data.groupby("series", sort=False)):
-        colour, part = PALETTE[i % len(PALETTE)], part.sort_values("x")
+        at, part = int(part["colour"].iloc[0]) if "colour" in part else i, part.sort_values("x")
+        if at < 0:
+            shade: Any = {"color": FAINT, "alpha": 0.3, "linewidth": 0, "label": _label(name)}
+            axes.fill_between(part["x"], part["low"], part["high"], **shade)
+            continue
+        colour = PALETTE[at % len(PALETTE)]
         axes.fill_between(part["x"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
         (line,) = axes.plot(
             part["x"],
             part["value"],
             color=colour,
-            marker="o",
+            marker=MARKS[at // len(PALETTE) * 2],
+            linestyle="-" if at < len(PALETTE) else (0, (4, 2)),
             markersize=3.2,
             linewidth=1.6,
             label=_label(name),
@@ -258,7 +265,11 @@ def _curve(figure: Drawing, axes: Any, tips: Tips) -> None:
             figure.reference, color=FAINT, linestyle=(0, (4, 3)), linewidth=1, label=figure.reference_name
         )
     axes.set_ylim(figure.limits)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    if figure.log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(printable(figure.x))
     axes.set_ylabel(printable(figure.y))
     _legend(axes)

@@ -26,6 +26,7 @@ SCHEMAS: dict[str, str] = {
     "interp.feature-training/1": "interp.features.trained:DictionaryTraining",
     "interp.feature-views/1": "interp.features.views:FeatureViews",
     "interp.findings/1": "interp.results.measured:FindingsResult",
+    "interp.frontier/1": "interp.mediation.frontiers.result:Frontier",
     "interp.generation/2": "interp.analyses.concepts.generation:GenerationResult",
     "interp.integrity/1": "interp.quantization.integrity:Integrity",
     "interp.interactions/1": "interp.mediation.pairwise:Interactions",

@@ -164,8 +164,9 @@ class Figure:
 
     Attributes:
         name: in lower case with hyphens, unique in its result: the file's name.
-        form: ``curve`` (value over x, one line per series, a band for the interval), ``intervals`` (one dot
-            with its interval per row; a column ``colour`` gives indices of the palette, -1 for faint),
+        form: ``curve`` (value over x, one line per series, a band for the interval; a column ``colour`` gives
+            indices of the palette, -1 for a faint band without a line), ``intervals`` (one dot with its
+            interval per row; ``colour`` likewise, -1 for faint),
             ``counts`` (actual against predicted), ``map`` (value over x and y), ``graph`` (a node where
             ``to_x`` is missing, else an arrow), ``scatter`` (one mark per row, with the line x = y) or
             ``grid`` (a word over x and y, coloured by a share, framed where ``rank`` is 1; ``column`` names
@@ -179,6 +180,7 @@ class Figure:
         reference_name: what that is.
         limits: ends of the axis the values are on (of a map: of its scale); left to the data where not given.
         band: of intervals: ends of a shaded strip, such as what counts as no change.
+        log: of a curve: whether the horizontal axis is logarithmic.
     """
 
     name: str
@@ -192,6 +194,7 @@ class Figure:
     reference_name: str = "chance"
     limits: tuple[float, float] | None = None
     band: tuple[float, float] | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
         """Refuse data without the form's columns, or with columns of several lengths.

@@ -60,6 +60,12 @@ def mib() -> Result:
     return mediation.mib_score(found.model, found.pairs[:6], found.pairs[6:])[0]
 
 
+def frontier() -> Result:
+    """Three types on a planted circuit, one of which cannot carry it."""
+    found = PLANTED["copy"]()
+    return mediation.frontier(found.model, found.pairs, types=["heads", "groups", "subspaces"])
+
+
 def circuit_transfer() -> Result:
     """A planted circuit on its own pairs and on others."""
     found, other = PLANTED["copy"](), PLANTED["copy"](seed=1)
@@ -280,6 +286,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.feature-training/1": feature_training,
     "interp.feature-views/1": feature_views,
     "interp.findings/1": compared_results.measured,
+    "interp.frontier/1": frontier,
     "interp.generation/2": generated,
     "interp.integrity/1": compared_results.integrity,
     "interp.interactions/1": interactions,

@@ -66,6 +66,11 @@ def mib(result: Result) -> Shown:
     )
 
 
+def frontier(result: Result) -> Shown:
+    """The share of the set that is shown of each type."""
+    yield from column(result, "types", "type", "share", "explain by {}")
+
+
 def patching(result: Result) -> Shown:
     """Effects, and its circuit."""
     yield from effects(result)
@@ -157,6 +162,7 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,
     "interp.findings/1": lambda result: column(result, "findings", "finding", "value"),
+    "interp.frontier/1": frontier,
     "interp.interactions/1": interactions,
     "interp.lens-curves/1": lens_curves,
     "interp.lens/2": lens,

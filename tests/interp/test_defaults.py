@@ -130,6 +130,7 @@ MEDIATION: Calls = {
     "direct_logit_attribution": lambda g: mediation.direct_logit_attribution(g.model, g.pairs),
     "estimands": lambda g: mediation.estimands(effects(), "head.0.0"),
     "evaluate": lambda g: mediation.evaluate(g.model, g.pairs, ["head.0.0", "mlp_out.2"]),
+    "frontier": lambda g: mediation.frontier(g.model, g.pairs, types=["heads"]),
     "generality": lambda g: mediation.generality(g.model, ["head.0.0"], {"same": g.pairs}),
     "interactions": lambda g: mediation.interactions(g.model, g.pairs, ["head.0.0", "mlp_out.2"]),
     "interchange_accuracy": lambda g: mediation.interchange_accuracy(g.model, g.pairs, "resid_post.1"),

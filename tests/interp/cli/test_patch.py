@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from interp.analyses.patching import Patching
+from interp.mediation import Frontier
 from interp.results import load
 from tests.interp.cli.conftest import Call
 
@@ -126,3 +127,34 @@ def test_pairs_that_do_not_line_up_are_refused(
     answer = call("patch", "--model", "TINY", "--data", written(PAIR | change))
     assert answer.code == code
     assert all(word in answer.err for word in words)
+
+
+def test_types_of_mediators_are_compared_for_a_goal(call: Call) -> None:
+    flags = ("--goal", "edit", "--mediators", "layers,heads", "--limit", "8", "--passes", "40")
+    answer = call("patch", "--task", "ioi", *flags, "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    numbers = answer.envelope["data"]["numbers"]
+    assert numbers["heads-share"]["value"] > 0.5 and numbers["heads-side"]["value"] > 0
+    found = load("run/result")
+    assert isinstance(found, Frontier) and found.goal == "edit" and found.budget == 40
+    assert Path("run/figures/frontier.svg").exists()
+    assert "To edit ioi, demo: heads for the least side effect" in found.verdict()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--goal", "explane"), "--goal 'explane'"),
+        (("--goal", "explain", "--mediators", "haeds"), "Did you mean 'heads'?"),
+        (("--mediators", "all", "--search", "attribution"), "searched within --passes"),
+        (("--goal", "predict", "--where", "-1"), "--where '-1' is not taken"),
+    ],
+)
+def test_what_does_not_go_with_a_goal_is_refused(call: Call, flags: tuple[str, ...], reason: str) -> None:
+    answer = call("patch", *flags)
+    assert answer.code == 2 and reason in answer.err
+
+
+def test_a_plan_of_types_runs_nothing(call: Call) -> None:
+    answer = call("patch", "--mediators", "all", "--limit", "8", "--dry-run")
+    assert answer.code == 0 and "types side by side: at most about" in answer.out
