@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from interp.mediation.searches import SEARCHES as SEARCHES
     from interp.mediation.searches import AtPStar as AtPStar
     from interp.mediation.searches import Attribution as Attribution
+    from interp.mediation.searches import Contextual as Contextual
     from interp.mediation.searches import Direct as Direct
     from interp.mediation.searches import EdgeIntegratedGradients as EdgeIntegratedGradients
     from interp.mediation.searches import Exhaustive as Exhaustive

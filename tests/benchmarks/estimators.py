@@ -36,7 +36,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 RESULTS, REAL = HERE / "results" / "estimators-cpu.json", HERE / "results" / "estimators-smollm2-cpu.json"
 REFERENCE = HERE / "results" / "smollm2-effects.json"
 REAL_TASKS, REAL_NODES, REAL_PAIRS, SEED = ("indirect-object", "capitals"), ("head.*", "mlp_out.*"), 16, 0
-NONE, PART, LIMIT = 0.01, 0.05, 1000.0
+NONE, PART, LIMIT = 0.01, 0.05, 10_000.0
 BOTH = ("denoising", "noising")
 
 

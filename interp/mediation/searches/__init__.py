@@ -17,6 +17,7 @@ from interp.mediation.parsing import experiment_of
 from interp.mediation.searches.acdc import ACDC
 from interp.mediation.searches.atp_star import AtPStar
 from interp.mediation.searches.attribution import Attribution, EdgeIntegratedGradients
+from interp.mediation.searches.contextual import Contextual
 from interp.mediation.searches.direct import Direct
 from interp.mediation.searches.integrated import IntegratedGradients
 from interp.mediation.searches.masks import LearnedMask
@@ -33,6 +34,7 @@ __all__ = [
     "SEARCHES",
     "AtPStar",
     "Attribution",
+    "Contextual",
     "Direct",
     "EdgeIntegratedGradients",
     "Exhaustive",
@@ -61,6 +63,7 @@ SEARCHES: dict[str, Search] = {
     "ig-activations": IntegratedGradients(path="activations"),
     "eap-ig": EdgeIntegratedGradients(),
     "peap": PositionAttribution(),
+    "contextual": Contextual(),
     "direct": Direct(),
     "hard-concrete": LearnedMask(),
     "uniform-gates": LearnedMask(gate=Uniform(), training=MaskTraining(price=0.02)),

@@ -17,7 +17,7 @@ from interp.mediation.searches.search import Search
 from interp.mediation.writers import check_heads_add_up, written_by_heads
 from interp.sites import Site
 
-__all__ = ["Direct"]
+__all__ = ["Direct", "need_writers"]
 
 WRITERS = ("embed", "head", "attn_out", "mixer_out", "mlp_out")
 
@@ -44,7 +44,7 @@ class Direct(Search):
         Raises:
             SiteError: a mediator that adds nothing to the stream itself, or heads behind a norm.
         """
-        _need_writers(experiment)
+        need_writers(experiment)
         values = {direction: _effects(experiment, direction) for direction in experiment.directions}
         noise = rounding_error(experiment, values, _effects)
         cost = {"forwards": self.passes(experiment)}
@@ -60,7 +60,12 @@ def _effects(experiment: Experiment, direction: str) -> np.ndarray:
     return SIGNS[direction] * np.stack(found)
 
 
-def _need_writers(experiment: Experiment) -> None:
+def need_writers(experiment: Experiment) -> None:
+    """Refuse mediators that add nothing to the stream themselves.
+
+    Raises:
+        SiteError: names one, or heads behind a norm.
+    """
     for mediator in experiment.mediators:
         if mediator.site.kind not in WRITERS:
             raise SiteError(

@@ -59,6 +59,7 @@ MEASURED = {
     "ig-inputs": {"copy": (1.0, 1.0), "induction": (1.0, 1.0), "composition": (1.0, 1.0)},
     "ig-activations": {"copy": (1.0, 1.0), "induction": (1.0, 1.0), "composition": (1.0, 1.0)},
     "shapley": {"copy": (1.0, 1.0), "induction": (1.0, 1.0), "composition": (1.0, 1.0)},
+    "contextual": {"copy": (1.0, 1.0), "induction": (1.0, 0.5), "composition": (1.0, 1.0)},
     "direct": {"copy": (1.0, 1.0), "induction": (1.0, 0.5), "composition": (1.0, 0.5)},
 }
 """Precision and recall of what each search gives without verification, as measured.
