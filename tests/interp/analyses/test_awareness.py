@@ -10,6 +10,7 @@ import pytest
 from interp.analyses.awareness import AwarenessResult, across_sources, awareness, bundled
 from interp.analyses.awareness.asking import Purpose, asked
 from interp.analyses.awareness.folds import LeftOut
+from interp.analyses.awareness.folds import _area as area_alone
 from interp.analyses.monitoring import Talks
 from interp.errors import DataError
 from probes.evaluation import auroc
@@ -113,6 +114,12 @@ def test_a_group_that_is_tested_is_not_trained_on() -> None:
         probe = PROBES["ridge"].create(seed=0).fit(table[train], positive[train].astype(int))
         scores = np.asarray(probe.decision_function(table[test]))[:, 1]
         assert one.area == auroc(positive[test], scores).value < 1
+
+
+def test_the_area_that_chooses_is_the_auroc() -> None:
+    rng = np.random.default_rng(0)
+    positive, scores = np.arange(40) % 3 == 0, rng.integers(0, 9, 40).astype(float)  # with ties
+    assert area_alone(positive, scores) == pytest.approx(auroc(positive, scores).value, abs=1e-12)
 
 
 def test_intervals_are_over_groups() -> None:

@@ -97,6 +97,7 @@ def test_the_dose_response_is_the_product_at_every_dose(model: Model) -> None:
         assert table["opposite", dose] == pytest.approx(-dose * slope, abs=1e-5)
     drawn = found.at("random", 1.0).draws
     assert drawn is not None
+    assert table["random", 1.0] == pytest.approx(float((drawn - found.plain.score).mean()), abs=1e-9)
     for number, row in enumerate(drawn - found.plain.score):
         v = vector.random(number).direction.double().numpy()
         wanted = float((row_of_head(model, "w07") - row_of_head(model, "w08")) @ v)
