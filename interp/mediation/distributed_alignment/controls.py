@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.mediation.directions import principal, values_at
+from interp.mediation.distributed_alignment.bounded import bounded
 from interp.mediation.distributed_alignment.training import (
     Division,
     TrainingConfig,
@@ -65,7 +66,8 @@ def solved(problem: Problem, name: str) -> tuple[Directions, tuple[Mapping[str, 
         prepared(problem.model, *joined(problem.part(groups)), problem.mediator)
         for groups in (problem.division.train, problem.division.validation)
     )
-    blocks, curve = learned(train, held, problem.config)
+    train_by = learned if problem.config.method == "das" else bounded
+    blocks, curve = train_by(train, held, problem.config)
     named = zip(problem.variables, blocks, strict=True)
     return {variable: Subspace.of(block, f"{name}-{variable}") for variable, block in named}, curve
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, DataError, counted
 from interp.mediation.directions import mediator_at, values_at
+from interp.mediation.distributed_alignment.bounded import BOUNDED
 from interp.mediation.distributed_alignment.controls import CONTROLS, Directions, Problem, solved
 from interp.mediation.distributed_alignment.result import Alignment, Score
 from interp.mediation.distributed_alignment.training import TrainingConfig, divided, left_alone
@@ -43,6 +44,8 @@ def das(
     among: str = "answers",
     fractions: Sequence[float | int] = (0.6, 0.2, 0.2),
     controls: Sequence[str] = tuple(CONTROLS),
+    method: str = "das",
+    price: float = 0.05,
     seed: int = 0,
 ) -> Alignment:
     """Find orthonormal directions whose interchange makes the model give the source's answer.
@@ -68,6 +71,10 @@ def das(
             tokens.
         fractions: of the groups, for training, stopping and reporting.
         controls: keys of ``CONTROLS``.
+        method: ``"das"`` trains as many directions as ``dim`` says; ``"boundless"`` a rotation and how many
+            of its directions, ``"mask"`` which of the site's own axes (of one variable; ``dim`` is not read).
+        price: nats of loss that a direction must save to be kept, where their number is learned; a boundary
+            moves slowly, so give ``rate=0.1`` there.
         seed: of the division, the training, the controls and the intervals.
 
     Returns:
@@ -87,10 +94,14 @@ def das(
     dims = (dim,) * len(variables) if isinstance(dim, int) else tuple(dim)
     if len(dims) != len(variables):
         raise ConfigError(f"{len(dims)} numbers of directions given for {len(variables)} variables.")
-    config = TrainingConfig(dims, steps, batch, rate, patience, among, seed)
+    _check_method(method, len(variables))
+    config = TrainingConfig(dims, steps, batch, rate, patience, among, seed, method, price)
     config.check(values_at(model, next(iter(variables.values()))[:1].clean, mediator).shape[1])
     problem = Problem(model, variables, mediator, divided(variables, fractions, seed), config)
     found, curve = solved(problem, "das")
+    if method != "das":  # controls have as many directions as were found
+        kept = tuple(len(space.basis) for space in found.values() if space is not None)
+        problem = replace(problem, config=replace(config, dims=kept))
     own = _hits(problem, model, found)
     scores = _scores(problem, own, controls)
     division = problem.division
@@ -106,6 +117,17 @@ def das(
         seed=seed,
         warnings=tuple(dict.fromkeys(note for one in variables.values() for note in one.notes)),
     )
+
+
+def _check_method(method: str, variables: int) -> None:
+    """Refuse a method that there is not, or several variables where one boundary is learned."""
+    if method not in ("das", *BOUNDED):
+        raise ConfigError(f"method {method!r} asked; there are: das, {', '.join(BOUNDED)}.")
+    if method != "das" and variables > 1:
+        raise ConfigError(
+            f"method {method!r} asked of {variables} variables; it learns the directions of one. Search them "
+            "one by one, or by method 'das' with a number of directions each."
+        )
 
 
 def _check_controls(names: Sequence[str]) -> None:

@@ -208,6 +208,8 @@ class TrainingConfig:
         patience: checks on the validation part (one every 10 steps) without a better one before stopping.
         among: a key of ``LOSSES``.
         seed: of the first directions and of the order of cases.
+        method: ``das``, or a key of ``BOUNDED``, which learns how many directions.
+        price: nats that a direction costs where their number is learned.
     """
 
     dims: tuple[int, ...]
@@ -217,6 +219,8 @@ class TrainingConfig:
     patience: int
     among: str
     seed: int
+    method: str = "das"
+    price: float = 0.0
 
     def check(self, width: int) -> None:
         """Refuse a config that cannot be run.
