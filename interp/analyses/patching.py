@@ -411,7 +411,7 @@ def _trace(
     if ranked.no_share:
         return ranked.no_share
     size = ranked.smallest(TARGET) or ranked.sizes[-1]
-    circuit = list(choose(model, effects, size, select))
+    circuit: Any = list(choose(model, effects, size, select))
     if not circuit:
         return f"selection {select!r} leaves none of {counted(size, 'mediator')}"
     held = parts.held_out if parts.held_out is not None else parts.ranking

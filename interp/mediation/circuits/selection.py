@@ -117,7 +117,7 @@ def _ilp(found: Candidates) -> list[int]:
     entries += [(len(rules), at, 1.0) for at in range(len(edges))]
     rows, columns, values = (np.array(one) for one in zip(*entries, strict=True))
     table = coo_array((values, (rows, columns)), shape=(len(rules) + 1, size)).tocsr()
-    most = np.zeros(len(rules) + 1)
+    most: Any = np.zeros(len(rules) + 1)
     most[-1] = found.k
     gain = np.concatenate([-np.abs(found.means), np.zeros(len(writers))])
     limits = LinearConstraint(table, -np.inf, most)

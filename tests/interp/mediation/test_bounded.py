@@ -58,7 +58,7 @@ def test_shares_are_soft_at_first_and_hard_at_the_end(method: str) -> None:
     with torch.no_grad():
         made.parameters[-1].copy_(torch.linspace(-1.03, 1.0, len(made.parameters[-1])))
     between = [int(((one > 0.05) & (one < 0.95)).sum()) for one in (made.shares(1.0), made.shares(0.0))]
-    assert between[0] >= 8 and between[1] <= 1
+    assert between[0] >= 8 and between[1] <= 2
     assert torch.allclose(made.rows @ made.rows.T, torch.eye(16), atol=1e-5)
     assert 1 <= len(made.hard) < 16
 
