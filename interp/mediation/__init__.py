@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from interp.mediation.frontiers import GOALS as GOALS
     from interp.mediation.frontiers import Frontier as Frontier
     from interp.mediation.frontiers import frontier as frontier
+    from interp.mediation.graphs import AttributionGraph as AttributionGraph
+    from interp.mediation.graphs import attribution_graph as attribution_graph
     from interp.mediation.lens import Lens as Lens
     from interp.mediation.lens import logit_lens as logit_lens
     from interp.mediation.masks.gates import GATES as GATES

@@ -20,20 +20,24 @@ from interp.report.escape import printable
 from interp.report.figures import FAINT, INK, PALETTE, Drawing
 from interp.results import write_atomically
 
-__all__ = ["figure_page", "render", "write"]
+__all__ = ["environment", "figure_page", "policy", "render", "text_of", "write"]
 
 HERE = Path(__file__).resolve().parent / "templates"
 
 
 def render(document: Document) -> str:
     """The page as HTML text."""
-    script = _text("page.js")
-    return _template().render(
-        document=document,
-        style=_text("page.css"),
-        script=script,
-        policy=_policy(script),
-        figures=[_figure(figure, number) for number, figure in enumerate(document.figures, 1)],
+    script = text_of("page.js")
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            document=document,
+            style=text_of("page.css"),
+            script=script,
+            policy=policy(script),
+            figures=[_figure(figure, number) for number, figure in enumerate(document.figures, 1)],
+        )
     )
 
 
@@ -55,23 +59,34 @@ def figure_page(figure: Drawing) -> str:
 
 
 @lru_cache(maxsize=1)
-def _template() -> Any:
+def environment() -> Any:
+    """What fills the templates: it escapes all data."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(HERE)
-    environment = Environment(
+    made = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(shown=printable, cell=_cell)
-    return environment.get_template("page.html")
+    made.filters.update(shown=printable, cell=_cell)
+    return made
 
 
 @lru_cache(maxsize=8)
-def _text(name: str) -> str:
+def text_of(name: str) -> str:
+    """A file of the templates.
+
+    Args:
+        name: of the file.
+    """
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _policy(script: str) -> str:
+def policy(script: str) -> str:
+    """What the page may do: run this script, and nothing else.
+
+    Args:
+        script: of the page.
+    """
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "

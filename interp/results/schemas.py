@@ -28,6 +28,7 @@ SCHEMAS: dict[str, str] = {
     "interp.findings/1": "interp.results.measured:FindingsResult",
     "interp.frontier/1": "interp.mediation.frontiers.result:Frontier",
     "interp.generation/2": "interp.analyses.concepts.generation:GenerationResult",
+    "interp.graph/1": "interp.mediation.graphs.result:AttributionGraph",
     "interp.integrity/1": "interp.quantization.integrity:Integrity",
     "interp.interactions/1": "interp.mediation.pairwise:Interactions",
     "interp.lens-curves/1": "interp.lenses.many_prompts:LensCurves",

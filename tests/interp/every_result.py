@@ -288,6 +288,9 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.findings/1": compared_results.measured,
     "interp.frontier/1": frontier,
     "interp.generation/2": generated,
+    "interp.graph/1": lambda: mediation.attribution_graph(
+        circuit().model, circuit().pairs.clean.token_ids[0]
+    ),
     "interp.integrity/1": compared_results.integrity,
     "interp.interactions/1": interactions,
     "interp.lens-curves/1": lens_curves,

@@ -125,6 +125,7 @@ MEDIATION: Calls = {
             "plan",
         )
     },
+    "attribution_graph": lambda g: mediation.attribution_graph(g.model, "the capital of France is"),
     "curve": lambda g: mediation.curve(g.model, g.pairs, ["head.0.0", "head.1.1", "mlp_out.2"]),
     "das": lambda g: mediation.das(g.model, g.pairs, "resid_post.1"),
     "direct_logit_attribution": lambda g: mediation.direct_logit_attribution(g.model, g.pairs),

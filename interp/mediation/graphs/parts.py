@@ -1,0 +1,97 @@
+"""The nodes and edges of an attribution graph, as they are saved and drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from interp.errors import DataError
+
+__all__ = ["KINDS", "Edge", "Node"]
+
+KINDS: dict[str, str] = {
+    "embed": "the embedding of a token",
+    "head": "one attention head at one token",
+    "neuron": "one neuron of an MLP at one token",
+    "feature": "one feature of a dictionary at one token",
+    "rest": "all other neurons of an MLP at one token",
+    "error": "what the features of a layer leave out at one token",
+    "output": "the answer",
+}
+FOLLOWED = ("head", "neuron", "feature")
+"""Kinds whose own inputs are looked at; influence ends in the others."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node at one token.
+
+    Attributes:
+        name: such as ``head.5.3@4``: the site and the token, counted from 0.
+        kind: a key of ``KINDS``.
+        layer: its block; None of embeddings and outputs.
+        index: of the head, neuron or feature; the token's id of an embedding or output.
+        position: of the token.
+        value: of a neuron or feature its activation; of a head and an output what its edges add up to.
+        influence: the share of the output's influence that goes through it.
+        followed: whether its own inputs were looked at.
+        effect: the change of the output when it is taken out of the running model; of this one prompt.
+        promoted: tokens that what it writes raises most.
+        bias: what of its value comes from no node.
+    """
+
+    name: str
+    kind: str
+    layer: int | None
+    index: int | None
+    position: int
+    value: float
+    influence: float
+    followed: bool = False
+    effect: float | None = None
+    promoted: tuple[str, ...] = ()
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a kind that is none.
+
+        Raises:
+            DataError: names those there are.
+        """
+        if self.kind not in KINDS:
+            raise DataError(f"node {self.name!r} is of kind {self.kind!r}; kinds: {', '.join(KINDS)}.")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What one node adds to another's value, and what interventions made of it.
+
+    Attributes:
+        source: name of a node.
+        target: name of a node.
+        weight: what the source adds to the target's value, with attention and norms held.
+        share: of the output's influence that goes through it.
+        predicted: the change of the target when the source is taken out (or exchanged), by its weight.
+        held: that change where the source is missing in the target's own input alone.
+        live: that change where it is missing in the running model.
+    """
+
+    source: str
+    target: str
+    weight: float
+    share: float
+    predicted: float | None = None
+    held: float | None = None
+    live: float | None = None
+
+    def confirmed(self, of: str = "live") -> bool | None:
+        """Whether the change has the predicted sign and between half and twice its size.
+
+        None where nothing was tested, or the source is not changed by the other prompt.
+
+        Args:
+            of: ``live`` or ``held``.
+        """
+        found = self.live if of == "live" else self.held
+        if found is None or self.predicted is None or abs(self.predicted) <= 1e-6 * abs(self.weight):
+            return None  # the source is the same in both prompts
+        return found * self.predicted > 0 and 0.5 <= found / self.predicted <= 2.0

@@ -1,0 +1,184 @@
+"""Graphs: planted chains are found and confirmed, tests are real interventions, wrong graphs are noticed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp import mediation
+from interp.errors import ArtifactError, ConfigError, DataError
+from interp.mediation import AttributionGraph
+from interp.mediation.graphs.neuronpedia import from_neuronpedia, to_neuronpedia
+from interp.models.model import Model
+from interp.report.graph_page import render
+from interp.results import load
+from tests.planted import and_neuron
+from tests.tiny import tiny
+
+WORDS = "w05 w06 w07 w08 w09"
+
+
+@cache
+def model(family: str = "llama") -> Model:
+    hf, words = tiny(family)
+    return interp.load(hf, tokenizer=words)
+
+
+@cache
+def graph(family: str = "llama") -> AttributionGraph:
+    return mediation.attribution_graph(model(family), WORDS, neurons=8)
+
+
+@cache
+def planted() -> AttributionGraph:
+    found = and_neuron()
+    prompt = f"{found.both[0]} {found.both[1]} {found.query}"
+    return mediation.attribution_graph(found.model, prompt, answer=found.yes, foil=found.no, keep=0.99)
+
+
+def test_a_planted_chain_is_found_and_confirmed() -> None:
+    found = planted()
+    last = len(found.tokens) - 1
+    edges = {(one.source, one.target): one for one in found.edges}
+    into = [one for one in edges.values() if one.target == f"neuron.1.5@{last}" and "head.0" in one.source]
+    out = edges[f"neuron.1.5@{last}", found.outputs[0].name]
+    assert out.confirmed() and out.weight > 0
+    assert into and all(one.confirmed("held") for one in into)
+    tokens = {one.source for one in found.edges if one.target.startswith("head.0") and one.weight > 0}
+    assert {"embed@0", "embed@1"} <= tokens
+    effects = {one.name: one.effect for one in found.nodes}
+    assert effects[f"neuron.1.5@{last}"] == pytest.approx(
+        min(value for name, value in effects.items() if value is not None and name.startswith("neuron"))
+    )
+    decoys = [one for one in found.nodes if one.kind == "neuron" and one.index not in (5, 11, 17)]
+    assert not decoys  # the others are zero
+
+
+def test_the_live_test_is_the_model_without_the_node() -> None:
+    found = graph("gpt2")
+    node = next(one for one in found.nodes if one.kind == "neuron")
+    hf: Any = model("gpt2").hf
+    ids = torch.tensor([found.token_ids])
+
+    def without(module: Any, args: Any) -> Any:
+        new = args[0].clone()
+        new[0, node.position, node.index] = 0.0
+        return (new,)
+
+    def metric() -> float:
+        logits = hf(ids).logits[0, -1]
+        weights = np.array(found.probabilities) / sum(found.probabilities)
+        said = [float(logits[one.index] - logits.mean()) for one in found.outputs]
+        return float(weights @ np.array(said))
+
+    with torch.no_grad():
+        before = metric()
+        handle = hf.transformer.h[node.layer].mlp.c_proj.register_forward_pre_hook(without)
+        after = metric()
+        handle.remove()
+    assert node.effect == pytest.approx(after - before, rel=1e-3, abs=1e-4) and abs(after - before) > 1e-3
+
+
+def test_in_the_first_layer_held_and_live_are_one_test() -> None:
+    ends = [(one, one.source.partition("@")[0], one.target.partition("@")[0]) for one in graph().edges]
+    first = [one for one, source, target in ends if source == "embed" and target.startswith("head.0")]
+    assert first
+    for one in first:
+        assert one.held == pytest.approx(one.live, rel=1e-3, abs=1e-5)
+        assert one.predicted == pytest.approx(-one.weight)
+
+
+def test_edges_are_confirmed_more_often_than_others_in_their_place_and_shuffled_ones_are_not() -> None:
+    found = graph()
+    right, n = found.confirmed()
+    other, m = found.confirmed(edges=found.controls)
+    assert n == len(found.edges) and right / n > 2 * other / m
+    order = np.random.default_rng(0).permutation(n)
+    shuffled = tuple(
+        replace(one, predicted=found.edges[at].predicted) for one, at in zip(found.edges, order, strict=True)
+    )
+    wrong = replace(found, edges=shuffled)
+    assert wrong.confirmed()[0] / n < 0.5 * right / n
+    assert wrong.verdict().startswith("Not shown") and not found.verdict().startswith("Not shown")
+    assert found.trust == pytest.approx(right / n * found.ends["embed"])
+
+
+def test_a_source_that_the_other_prompt_leaves_as_it_is_is_not_tested() -> None:
+    found = mediation.attribution_graph(model(), WORDS, instead="w05 w06 w07 w10 w09", neurons=8)
+    kept = [one for one in found.edges if one.source in ("embed@0", "embed@1", "embed@2", "embed@4")]
+    moved = [one for one in found.edges if one.source == "embed@3"]
+    assert kept and all(one.confirmed() is None and one.live == pytest.approx(0, abs=1e-5) for one in kept)
+    assert moved and all(one.confirmed() is not None for one in moved)
+    same = mediation.attribution_graph(model(), WORDS, instead=WORDS, neurons=8)
+    assert same.trust is None and "none tested" in same.verdict()
+
+
+def test_wrong_calls_say_what_is_wrong() -> None:
+    with pytest.raises(DataError, match="has 5 tokens and the one instead of it 2"):
+        mediation.attribution_graph(model(), WORDS, instead="w05 w06")
+    with pytest.raises(ConfigError, match="give the answer too"):
+        mediation.attribution_graph(model(), WORDS, foil="w05")
+    with pytest.raises(ConfigError, match="one token to this model"):
+        mediation.attribution_graph(model(), WORDS, answer="w05", foil="w05")
+    with pytest.raises(ConfigError, match="edges=0"):
+        mediation.attribution_graph(model(), WORDS, edges=0)
+
+
+def test_a_graph_is_saved_and_without_text_says_nothing_of_the_prompt(tmp_path: Path) -> None:
+    found = graph()
+    found.save(tmp_path / "kept")
+    again = load(tmp_path / "kept")
+    assert isinstance(again, AttributionGraph)
+    assert again.nodes == found.nodes and again.edges == found.edges
+    found.save(tmp_path / "bare", text=False)
+    bare = load(tmp_path / "bare")
+    assert isinstance(bare, AttributionGraph) and bare.trust == found.trust and len(bare.figures()) == 1
+    held = b"".join(one.read_bytes() for one in (tmp_path / "bare").rglob("*") if one.is_file())
+    assert not [word for word in WORDS.split() if word.encode() in held]
+    assert not [word for word in WORDS.split() if word in render(bare)]
+
+
+def test_neuronpedia_json_goes_out_and_comes_back(tmp_path: Path) -> None:
+    found, file = graph(), tmp_path / "graph.json"
+    content = to_neuronpedia(found)
+    file.write_text(json.dumps(content))
+    again = from_neuronpedia(file, model())
+    assert again.nodes == found.nodes and again.edges == found.edges and again.verdict() == found.verdict()
+    ids = [one["node_id"] for one in content["nodes"]]
+    assert len(set(ids)) == len(ids)
+    assert all(link["source"] in ids and link["target"] in ids for link in content["links"])
+    with pytest.raises(DataError, match="Load the model that it was made of"):
+        from_neuronpedia(file, model("gpt2"))
+    del content["metadata"]["interp"]  # as another program writes it
+    file.write_text(json.dumps(content))
+    other = from_neuronpedia(file, model())
+    assert [one.name for one in other.nodes] == [one.name for one in found.nodes]
+    assert {(e.source, e.target, e.weight) for e in other.edges} == {
+        (e.source, e.target, e.weight) for e in found.edges
+    }
+    assert other.trust is None and "none tested" in other.verdict()
+    content["nodes"][0]["node_id"] = "E_63_0"
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="of another model"):
+        from_neuronpedia(file, model())
+    file.write_text("[]")
+    with pytest.raises(ArtifactError, match="is no attribution graph"):
+        from_neuronpedia(file, model())
+
+
+def test_the_page_stands_alone_and_escapes_what_it_shows() -> None:
+    found = graph()
+    evil = '</script><img src=x onerror="alert(1)">'
+    page = render(replace(found, prompt=evil, tokens=(evil, *found.tokens[1:])))
+    assert "<img" not in page and "&lt;img src=x" in page
+    assert page.count("<script>") == 1 and "default-src &#39;none&#39;" in page
+    assert "http://" not in page and "https://" not in page
+    assert page.count('class="card"') == len(found.nodes) and page.count('class="edge ') == len(found.edges)
