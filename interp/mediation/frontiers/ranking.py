@@ -76,7 +76,7 @@ def ranked(
     effects = np.array([float((sum(each[one] for one in unit) * weight).mean()) for unit in units])
     forwards = spent(first.cost, len(pairs))
     few = int(min(VERIFIED, max(0.0, budget - forwards) / max(whole / len(units), 1e-9)))
-    top = np.argsort(-effects, kind="stable")[:few].tolist()
+    top = [int(at) for at in np.argsort(-effects, kind="stable")[:few]]
     if top:
         exact, more = _exact(row, asked, [units[at] for at in top], direction)
         effects[top] = (exact * weight).mean(axis=1)
@@ -106,7 +106,7 @@ def _ordered(
         for places, effect in zip(homes.values(), (found * weight).mean(axis=1), strict=True):
             first[places] = effect
         forwards, search = forwards + more, f"{search}, places first"
-    order = np.lexsort((-effects, -first)).tolist()
+    order = [int(at) for at in np.lexsort((-effects, -first))]
     return Ranked(tuple(units[at] for at in order), effects[order], search, round(forwards, 1))
 
 

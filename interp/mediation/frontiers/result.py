@@ -136,7 +136,9 @@ class Frontier(Result):
     @cached_property
     def no_share(self) -> str:
         """Why there are no shares: the total effect is not told from zero. "" where there are."""
-        return no_total(self.metric, *self.ends, self.groups, self.seed)
+        start, end = self.ends
+        clean, corrupt = (end, start) if self._goal.direction == "denoising" else (start, end)
+        return no_total(self.metric, clean, corrupt, self.groups, self.seed)
 
     def share(self, line: Line, at: int) -> float:
         """What a set reaches on unseen pairs."""

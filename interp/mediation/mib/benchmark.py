@@ -168,7 +168,7 @@ class MIBScore(Result):
         for name in ORDERS.values():
             value, found, lucky = self._area(name)
             rows.append((name, value, *ends_of(found), lucky))
-        formats = dict.fromkeys(("value", "random_order", "signed", "absolute"), "z.3f")
+        formats = {name: "z.3f" for name in ("value", "random_order", "signed", "absolute")}
         areas = Table(
             "areas",
             "Areas",

@@ -68,7 +68,8 @@ class MIBCircuit:
         scores = dict(zip(effects.mediators, effects.mean().tolist(), strict=True))
         top = effects.top(k or 0, ranking="signed")
         if all(isinstance(one, Edge) for one in effects.mediators):
-            return cls.of_edges(model, [one for one in top if isinstance(one, Edge)], scores)
+            edges = {one: value for one, value in scores.items() if isinstance(one, Edge)}
+            return cls.of_edges(model, [one for one in top if isinstance(one, Edge)], edges)
         known = set(_writers(as_model(model)).values())
         named = {one: Site.parse(str(one)) for one in effects.mediators if one.position is None}
         strange = next((one for one in effects.mediators if named.get(one) not in known), None)
