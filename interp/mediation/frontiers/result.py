@@ -370,6 +370,8 @@ class Frontier(Result):
             "What a set does is measured while all else responds; other sets may do as much.",
             "The stream itself is left out: exchanged at every token of one block it carries everything.",
         ]
+        if self.goal == "predict":
+            said.append("A set of one unit is foretold wherever its own effect is the same on other pairs.")
         if self.goal == "edit":
             said.append("Side effects are on the tasks given as controls, not on all there is.")
         if not self.twin:
