@@ -348,7 +348,7 @@ class _Tempered(torch.autograd.Function):
         """Give ``p (g - <g, p>)``."""
         (scores,) = ctx.saved_tensors
         soft = torch.softmax(scores / ctx.temperature, dim=ctx.dim)
-        back = torch._softmax_backward_data(grads[0].to(soft.dtype), soft, ctx.dim, soft.dtype)
+        back = torch.ops.aten._softmax_backward_data(grads[0].to(soft.dtype), soft, ctx.dim, soft.dtype)
         return back, None, None, None
 
 

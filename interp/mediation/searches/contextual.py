@@ -58,8 +58,9 @@ class Contextual(GradientSearch):
     def passes(self, experiment: Experiment) -> float | int:
         """Per mediator a pass of attention with two gradients, and one of the block, from its layer on."""
         depth = experiment.model.n_layers
-        after = sum(depth - (m.layer or 0) for m in experiment.mediators) / depth
-        return 2 + len(experiment.directions) * (2 + 3 * after)
+        later = [depth if m.layer is None else depth - 1 - m.layer for m in experiment.mediators]
+        own = sum(m.site.kind in ("head", "attn_out") for m in experiment.mediators)
+        return 2 + len(experiment.directions) * (2 + (2.5 * sum(later) + own) / depth)
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
         """Split every mediator's part off, and read what it is in the end.

@@ -101,6 +101,7 @@ def test_both_parts_are_those_of_llama_written_out() -> None:
     assert wanted.abs().max() > 0.1 and thought.abs().max() > 0.1
 
 
+BARE = mediation.Contextual(verify=0)
 EXACT = ("saturated-activation", "large-stream", "backup", "or-gate", "cancelling", "v-composition")
 BLIND = {"k-composition": ("head.0.1", "head.1.2"), "through-the-norm": ("head.0.0",)}
 
@@ -108,7 +109,12 @@ BLIND = {"k-composition": ("head.0.1", "head.1.2"), "through-the-norm": ("head.0
 @pytest.mark.parametrize("name", EXACT)
 def test_it_is_exact_where_no_pattern_and_no_scale_responds(name: str) -> None:
     truth = stress(name)
-    told = effects(truth.model, truth.pairs, list(truth.nodes), search="contextual", positions="all")
+    told = effects(truth.model, truth.pairs, list(truth.nodes), search=BARE, positions="all")
+    asked = (truth.model, truth.pairs, list(truth.nodes))
+    plan = mediation.plan(*asked, search=BARE, positions="all")
+    assert (
+        told.cost["forwards"] <= plan.forwards / len(truth.pairs) + 1e-6
+    )  # parts that are zero cost nothing
     for direction in BOTH:
         shares = told.mean(direction) / float(told.total.mean())
         for mediator, share in zip(map(str, told.mediators), shares, strict=True):
