@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
-from interp.cli.options import RunSettings, SchemeSettings, flag
+from interp.cli.options import RunSettings, SchemeSettings, features_flag, flag
 from interp.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from interp.mediation import AttributionGraph
-    from interp.models import Model
 
 __all__ = ["graph"]
 
@@ -50,9 +49,7 @@ class GraphSettings(RunSettings, SchemeSettings):
         metavar="TEXT",
         shown="sources are taken out",
     )
-    features: str | None = flag(
-        None, "Dictionaries whose features are nodes: a folder, or a cached repository.", metavar="PLACE"
-    )
+    features: tuple[str, ...] = features_flag()
     neurons: int = flag(64, "Candidates of each MLP, over all tokens.", **COUNT)
     keep: float = flag(
         0.8,
@@ -82,7 +79,7 @@ class GraphSettings(RunSettings, SchemeSettings):
 
     def about(self) -> str:
         """What the nodes are."""
-        return "neurons" if self.features is None else "features"
+        return "features" if self.features else "neurons"
 
 
 @command(GraphSettings, examples=EXAMPLES)
@@ -92,8 +89,7 @@ def graph(work: Work, settings: GraphSettings) -> Made:
     from interp.report.graph_page import render
 
     settings = work.sized(settings, lambda: _job(work, settings))
-    work.certified()
-    model = _with_features(work, settings)
+    model = work.certified()
     result = attribution_graph(
         model,
         settings.prompt,
@@ -115,16 +111,6 @@ def graph(work: Work, settings: GraphSettings) -> Made:
     work.run.write_text("graph.html", render(shown))
     work.session.note(f"its nodes open in {work.run.path / 'graph.html'}")
     return Made(result)
-
-
-def _with_features(work: Work, settings: GraphSettings) -> Model:
-    if settings.features is None:
-        return work.model
-    from interp import features
-
-    found = features.load_all(settings.features)
-    work.session.note(f"features: {', '.join(map(repr, found))}")
-    return work.model.with_dictionaries(*found)
 
 
 def _export(result: AttributionGraph, place: str) -> None:

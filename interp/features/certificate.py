@@ -26,7 +26,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.measuring import Arm, explained, losses, moved_to, permuted, rotated, usage
 from interp.features.texts import FIRST, texts_of
 from interp.models.gguf import cache
-from interp.models.loading import ModelLike, as_model, load
+from interp.models.loading import ModelLike, as_model, untrained_model
 from interp.models.model import Model
 from interp.results import About, Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate, bootstrap
@@ -336,8 +336,7 @@ def check(
     arms = {OWN: own, EXCHANGED: permuted(own, seed), ROTATED: rotated(own, seed)}
     seen = {name: explained(model, [one], ids)[one.layer] for name, one in arms.items()}
     if model.weights != "random":
-        twin = load(model.hf, weights="random", tokenizer=model.tokenizer)
-        seen[UNTRAINED] = explained(twin, [own], ids)[own.layer]
+        seen[UNTRAINED] = explained(untrained_model(model), [own], ids)[own.layer]
     active, fired = usage(model, own, ids)
     lost = losses(model, own, ids)
     lost[EXCHANGED] = losses(model, arms[EXCHANGED], ids, ("spliced",))["spliced"]

@@ -103,7 +103,8 @@ def load(
             f"'{place}' holds {counted(len(found), 'dictionary', 'dictionaries')} ({names}, ...). Use "
             "load_all, or name one of its folders."
         )
-    return found[0]
+    (only,) = found
+    return only
 
 
 def _folder(place: str | Path) -> Path:

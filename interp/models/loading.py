@@ -149,8 +149,9 @@ def load(
 
 
 def untrained_model(model: Model) -> Model:
-    """The same architecture with random weights, under the name of the model whose twin it is."""
-    return replace(load(model.hf, weights="random", tokenizer=model.tokenizer), name=model.name)
+    """The same architecture with random weights, under the name and with the dictionaries of the model."""
+    twin = replace(load(model.hf, weights="random", tokenizer=model.tokenizer), name=model.name)
+    return twin.with_dictionaries(*model.dictionaries.values()) if model.dictionaries else twin
 
 
 def _origin(name: str) -> str:

@@ -229,7 +229,7 @@ def _untrained(model: Model, pairs: PairSet, seed: int) -> tuple[Model, PairSet]
 
     if model.weights == "random":
         return None
-    return untrained_model(model).with_dictionaries(*model.dictionaries.values()), pairs
+    return untrained_model(model), pairs
 
 
 def _arbitrary(model: Model, pairs: PairSet, seed: int) -> tuple[Model, PairSet] | None:

@@ -14,6 +14,7 @@ from scipy.special import gammaln
 from scipy.stats import spearmanr
 
 from interp.errors import ConfigError, DataError, counted
+from interp.features.certificate import notes_of
 from interp.mediation.circuits.controls import UNMATCHED
 from interp.mediation.experiment import SIGNS
 from interp.mediation.frontiers.goals import GOALS, Goal
@@ -167,6 +168,8 @@ class _Work:
                 left[name] = why
         if not lines:
             raise ConfigError(f"no type can be compared: {'; '.join(left.values())}")
+        features = any(line.type == "features" for line in lines)
+        known = notes_of(self.model, self.model.dictionaries) if features else ()
         side = None
         if self.goal.side and self.controls is not None:
             side = -self.measured(self.model, self.controls, "kl")["corrupt"]
@@ -182,7 +185,7 @@ class _Work:
             twin=other is not None,
             about=About(self.model.described, self.unseen.described),
             seed=self.seed,
-            warnings=tuple(dict.fromkeys((*self.pairs.notes, *self.unseen.notes))),
+            warnings=tuple(dict.fromkeys((*self.pairs.notes, *self.unseen.notes, *known))),
         )
 
     def measured(self, model: Model, pairs: PairSet, metric: str) -> dict[str, Float[np.ndarray, " pair"]]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, DataError, counted
+from interp.features.certificate import notes_of
 from interp.lenses.words import words_of
 from interp.mediation.frozen_norm import FrozenNorm
 from interp.mediation.graphs.frozen import FrozenRun
@@ -104,7 +105,7 @@ def attribution_graph(
         dictionaries={str(layer): one.name for layer, one in model.dictionaries.items()},
         about=About(model=model.described),
         seed=seed,
-        warnings=(*model.warnings, *tokens.warnings),
+        warnings=(*model.warnings, *tokens.warnings, *notes_of(model, model.dictionaries)),
     )
 
 

@@ -199,3 +199,12 @@ def test_features_of_the_last_layer_at_single_positions() -> None:
     after = model.with_dictionaries(random_dictionary(site="resid_post.2"))
     found = mediation.exhaustive(after, pairs, "feature.2", positions="each")
     assert not found.values["noising"][:-1].any() and np.abs(found.values["noising"][-1]).max() > 1e-4
+
+
+def test_other_results_over_features_say_what_the_dictionary_is_worth() -> None:
+    model, pairs = planted()
+    found = mediation.frontier(model, pairs, types=["features", "layers"])
+    assert any("explains" in text for text in found.warnings)
+    assert not any("explains" in text for text in mediation.frontier(model, pairs, types=["layers"]).warnings)
+    graph = mediation.attribution_graph(model, "w00 w09 w11", nodes=6, edges=6)
+    assert any("explains" in text for text in graph.warnings)
