@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from interp.cli.budget import Job
 from interp.cli.options import choose
@@ -25,6 +25,7 @@ SETS = 60
 NOT_TAKEN = ("search", "replacement", "select", "directions", "where")
 
 
+@runtime_checkable
 class TypesSettings(Protocol):
     """What is read of the settings of a command that compares types."""
 
