@@ -24,7 +24,7 @@ EXAMPLES = (
 )
 MOST, LEAST = 4000, 100
 """Parts that are followed back where time allows, and the fewest that say anything."""
-LOCAL = 0.07
+LOCAL = 0.05
 """What following one part back costs, in forward passes of the prompt: measured."""
 COUNT = {"allowed": "a whole number from 1", "check": lambda n: n >= 1, "metavar": "N"}
 
@@ -63,6 +63,7 @@ class GraphSettings(RunSettings, SchemeSettings):
     neuronpedia: str | None = flag(
         None, "Write the graph as JSON for Neuronpedia, too.", metavar="FILE", group="Output", part="call"
     )
+    read: str | None = flag(None, "Show such a file of this model, instead of a prompt.", metavar="FILE")
     text: bool = flag(
         True, "Keep the prompt's text in the run, or nothing of it.", "--text/--no-text", group="Run"
     )
@@ -70,7 +71,9 @@ class GraphSettings(RunSettings, SchemeSettings):
     def check(self) -> None:
         """Refuse a call without a prompt, and a foil without an answer."""
         super().check()
-        if not self.prompt.strip():
+        if self.read is not None and self.prompt.strip():
+            raise ConfigError("give a prompt, or a graph by --read, not both.")
+        if not self.prompt.strip() and self.read is None:
             raise ConfigError('no prompt; give one, such as "the capital of France is".')
         if self.foil is not None and self.answer is None:
             raise ConfigError("--foil is what --answer is compared with; give both.")
@@ -85,13 +88,28 @@ class GraphSettings(RunSettings, SchemeSettings):
 @command(GraphSettings, examples=EXAMPLES)
 def graph(work: Work, settings: GraphSettings) -> Made:
     """Trace one answer, test what is drawn, and write the page that opens its nodes."""
-    from interp.mediation import attribution_graph
     from interp.report.graph_page import render
 
+    result = _made(work, settings)
+    if settings.neuronpedia is not None:
+        _export(result, settings.neuronpedia)
+    shown = result if settings.text else result.redacted()
+    work.run.begin()
+    work.run.write_text("graph.html", render(shown))
+    work.session.note(f"its nodes open in {work.run.path / 'graph.html'}")
+    return Made(result)
+
+
+def _made(work: Work, settings: GraphSettings) -> AttributionGraph:
+    """The graph of the prompt, or of the file."""
+    from interp.mediation import attribution_graph
+    from interp.mediation.graphs import from_neuronpedia
+
+    if settings.read is not None:
+        return from_neuronpedia(settings.read, work.certified())
     settings = work.sized(settings, lambda: _job(work, settings))
-    model = work.certified()
-    result = attribution_graph(
-        model,
+    return attribution_graph(
+        work.certified(),
         settings.prompt,
         answer=settings.answer,
         foil=settings.foil,
@@ -104,13 +122,6 @@ def graph(work: Work, settings: GraphSettings) -> Made:
         seed=settings.seed,
         batch_size=settings.batch_size,
     )
-    if settings.neuronpedia is not None:
-        _export(result, settings.neuronpedia)
-    shown = result if settings.text else result.redacted()
-    work.run.begin()
-    work.run.write_text("graph.html", render(shown))
-    work.session.note(f"its nodes open in {work.run.path / 'graph.html'}")
-    return Made(result)
 
 
 def _export(result: AttributionGraph, place: str) -> None:

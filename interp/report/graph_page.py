@@ -55,7 +55,7 @@ class Ends:
     state: str
 
 
-STATES = {True: "confirmed", False: "not confirmed", None: "not tested"}
+STATES = {True: "yes", False: "no", None: "no test"}
 
 
 def render(graph: AttributionGraph) -> str:

@@ -84,7 +84,7 @@ def attribution_graph(
     found = flow(run, most=followed)
     drawn = pruned(run, found, keep=keep, nodes=nodes, edges=edges)
     there = None if instead is None else _written_there(run, model, instead)
-    tests = _tested(run, drawn, there, seed, batch_size)
+    tests = _tested(run, found, drawn, there, seed, batch_size)
     places = [*drawn.nodes, *(-1 - number for number in range(len(outputs.tokens)))]
     return AttributionGraph(
         prompt=tokens.texts[0],
@@ -160,7 +160,9 @@ class _Tests:
     effects: Mapping[int, float]
 
 
-def _tested(run: FrozenRun, drawn: Pruned, there: Tensor | None, seed: int, batch_size: int | str) -> _Tests:
+def _tested(
+    run: FrozenRun, found: Flow, drawn: Pruned, there: Tensor | None, seed: int, batch_size: int | str
+) -> _Tests:
     """Test what is drawn, and beside each edge another source at its place, with the same prediction."""
     pairs = [(source, target) for source, target, _ in drawn.edges]
     others = _others(run, drawn, np.random.default_rng(seed))
@@ -179,6 +181,7 @@ def _tested(run: FrozenRun, drawn: Pruned, there: Tensor | None, seed: int, batc
             name_of(run, target),
             float(reading.weights[source - reading.reach.start]),
             share,
+            part=float(found.shares[target][source - reading.reach.start]),
             predicted=float((changes.deltas[source] * reading.slope[position]).sum()),
             held=near[source, target],
             live=moved[source, target],

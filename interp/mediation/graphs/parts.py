@@ -17,6 +17,8 @@ KINDS: dict[str, str] = {
     "error": "what the features of a layer leave out at one token",
     "output": "the answer",
 }
+SOLE = 0.99
+"""The part of what a target reads from which on its source is all of it."""
 FOLLOWED = ("head", "neuron", "feature")
 """Kinds whose own inputs are looked at; influence ends in the others."""
 
@@ -70,6 +72,7 @@ class Edge:
         target: name of a node.
         weight: what the source adds to the target's value, with attention and norms held.
         share: of the output's influence that goes through it.
+        part: of all that the target reads, in absolute values, its bias included.
         predicted: the change of the target when the source is taken out (or exchanged), by its weight.
         held: that change where the source is missing in the target's own input alone.
         live: that change where it is missing in the running model.
@@ -79,6 +82,7 @@ class Edge:
     target: str
     weight: float
     share: float
+    part: float = 0.0
     predicted: float | None = None
     held: float | None = None
     live: float | None = None
@@ -86,12 +90,15 @@ class Edge:
     def confirmed(self, of: str = "live") -> bool | None:
         """Whether the change has the predicted sign and between half and twice its size.
 
-        None where nothing was tested, or the source is not changed by the other prompt.
+        None where nothing was tested, where the source is all that the target reads, so that taking it out
+        could not fail, and where the other prompt leaves the source as it is.
 
         Args:
             of: ``live`` or ``held``.
         """
         found = self.live if of == "live" else self.held
-        if found is None or self.predicted is None or abs(self.predicted) <= 1e-6 * abs(self.weight):
-            return None  # the source is the same in both prompts
+        if found is None or self.predicted is None or self.part > SOLE:
+            return None
+        if abs(self.predicted) <= 1e-6 * abs(self.weight):
+            return None
         return found * self.predicted > 0 and 0.5 <= found / self.predicted <= 2.0

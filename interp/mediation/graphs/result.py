@@ -134,7 +134,7 @@ class AttributionGraph(Result):
     def verdict(self) -> str:
         """How many edges hold, beside the control, what is not shown, and the trust score."""
         share = (
-            f"{self.unshown:.0%} of the influence ends in what is not shown as nodes of the prompt"
+            f"{self.unshown:.0%} of the influence ends not in tokens but in what is not explained"
             if self.ends
             else "how much it leaves out is not known"
         )
@@ -163,7 +163,8 @@ class AttributionGraph(Result):
             f"(Ameisen et al. 2025). Drawn are nodes with {self.kept:.0%} of the influence.{features}",
             f"Each drawn edge was tested: its source is {how}, everything after it responds, and the change "
             "of its target is compared with the edge's weight. It is confirmed where the sign is right and "
-            "the size between half and twice. The control puts another node in the source's place.",
+            "the size between half and twice. Where a source is all that its target reads, the test could "
+            "not fail and does not count. The control puts another node in the source's place.",
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -233,7 +234,7 @@ class AttributionGraph(Result):
                 e.predicted,
                 e.held,
                 e.live,
-                {True: "yes", False: "no", None: "not tested"}[e.confirmed()],
+                {True: "yes", False: "no", None: "no test"}[e.confirmed()],
             )
             for e in self.edges
         ]
@@ -297,7 +298,8 @@ class AttributionGraph(Result):
             "A head is read along the output's own gradient: an edge into it is about that part of what it "
             "writes.",
             "A confirmed edge says that its target depends on its source by about so much in this prompt, "
-            "not what either stands for; promoted words are a reading of what is written, not a meaning.",
+            "not what either stands for, nor that it was learned: graphs of untrained models are confirmed "
+            "as often. Promoted words are a reading of what is written, not a meaning.",
         )
 
 

@@ -22,6 +22,9 @@ def test_a_graph_becomes_a_run_with_a_page(call: Call) -> None:
     page = Path("run/graph.html").read_text()
     assert page.count('class="card"') == len(found.nodes) and "w06" in page
     assert Path("run/figures/graph.svg").is_file()
+    again = call("graph", "--read", "g.json", "--model", "TINY", "--out", "again", "-q")
+    read = load("again/result")
+    assert again.code == 0 and isinstance(read, AttributionGraph) and read.edges == found.edges
     content = json.loads(Path("g.json").read_text())
     assert len(content["nodes"]) == len(found.nodes) and len(content["links"]) == len(found.edges)
 
@@ -39,6 +42,8 @@ def test_without_text_the_run_holds_nothing_of_the_prompt(call: Call) -> None:
     [
         ((), "no prompt"),
         ((PROMPT, "--foil", "w08"), "give both"),
+        ((PROMPT, "--read", "g.json"), "not both"),
+        (("--read", "nowhere.json"), "is no attribution graph"),
         ((PROMPT, "--keep", "1.5"), "--keep"),
         ((PROMPT, "--no-text", "--neuronpedia", "g.json"), "Give one of them"),
         ((PROMPT, "--features", "nowhere"), "there is no folder 'nowhere'"),

@@ -96,12 +96,21 @@ def test_in_the_first_layer_held_and_live_are_one_test() -> None:
         assert one.predicted == pytest.approx(-one.weight)
 
 
+def test_a_source_that_is_all_that_its_target_reads_counts_neither_way() -> None:
+    found = mediation.attribution_graph(model(), [5], neurons=8, keep=0.99)
+    sole = [one for one in found.edges if one.part > 0.99 and one.target.startswith("head.0")]
+    assert sole and all(one.confirmed() is None for one in sole)
+    assert all(one.live == pytest.approx(one.predicted, rel=1e-3) for one in sole)  # it could not fail
+    assert all(replace(one, part=0.5).confirmed() for one in sole)
+
+
 def test_edges_are_confirmed_more_often_than_others_in_their_place_and_shuffled_ones_are_not() -> None:
     found = graph()
     right, n = found.confirmed()
     other, m = found.confirmed(edges=found.controls)
-    assert n == len(found.edges) and right / n > 2 * other / m
-    order = np.random.default_rng(0).permutation(n)
+    sole = [one for one in found.edges if one.part > 0.99]
+    assert n == len(found.edges) - len(sole) and right / n > 2 * other / m
+    order = np.random.default_rng(0).permutation(len(found.edges))
     shuffled = tuple(
         replace(one, predicted=found.edges[at].predicted) for one, at in zip(found.edges, order, strict=True)
     )
