@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import RunSettings, SchemeSettings, features_flag, flag
+from interp.cli.session import Outcome
 from interp.errors import ConfigError, counted
 
 if TYPE_CHECKING:
@@ -85,7 +86,20 @@ class GraphSettings(RunSettings, SchemeSettings):
         return "features" if self.features else "neurons"
 
 
-@command(GraphSettings, examples=EXAMPLES)
+def plan(work: Work, settings: GraphSettings) -> Outcome:
+    """How many forward passes of the prompt a graph would take."""
+    if settings.read is not None:
+        raise ConfigError("--dry-run: a graph that is read takes no passes. Leave it out.")
+    settings = work.sized(settings, lambda: _job(work, settings))
+    parts = settings.limit or MOST
+    passes = round(_job(work, settings).passes(parts))
+    took = counted(passes, "pass", "passes")
+    said = f"{took} of the prompt at most, {parts:,} parts followed; nothing was run"
+    data = {"passes": passes, "parts": parts}
+    return Outcome(data, lambda: work.session.say(said), status="planned")
+
+
+@command(GraphSettings, examples=EXAMPLES, plan=plan)
 def graph(work: Work, settings: GraphSettings) -> Made:
     """Trace one answer, test what is drawn, and write the page that opens its nodes."""
     from interp.report.graph_page import render

@@ -29,6 +29,12 @@ def test_a_graph_becomes_a_run_with_a_page(call: Call) -> None:
     assert len(content["nodes"]) == len(found.nodes) and len(content["links"]) == len(found.edges)
 
 
+def test_a_dry_run_says_what_a_graph_takes_and_writes_nothing(call: Call) -> None:
+    answer = call("graph", PROMPT, "--model", "TINY", "--limit", "200", "--dry-run", "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.envelope["data"]["parts"] == 200 and not Path("run").exists()
+
+
 def test_without_text_the_run_holds_nothing_of_the_prompt(call: Call) -> None:
     answer = call("graph", PROMPT, "--model", "TINY", "--no-text", "--out", "run", "-q")
     assert answer.code == 0, answer.err
