@@ -201,6 +201,7 @@ def test_features_of_the_last_layer_at_single_positions() -> None:
     assert not found.values["noising"][:-1].any() and np.abs(found.values["noising"][-1]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_other_results_over_features_say_what_the_dictionary_is_worth() -> None:
     model, pairs = planted()
     found = mediation.frontier(model, pairs, types=["features", "layers"])
