@@ -51,7 +51,7 @@ def flow(run: FrozenRun, *, least: float = 1e-5, most: int = 4000) -> Flow:
     influence = torch.zeros(len(parts), dtype=torch.float64)
     shares: dict[Key, Tensor] = {}
     reaches: dict[Key, slice] = {}
-    ends = dict.fromkeys(("embed", "rest", "error", "bias", "unfollowed"), 0.0)
+    ends: dict[str, float] = dict.fromkeys(("embed", "rest", "error", "bias", "unfollowed"), 0.0)
 
     def follow(key: Key, reading: Reading, amount: float) -> None:
         sizes = reading.weights.abs()

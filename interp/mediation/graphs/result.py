@@ -272,9 +272,7 @@ class AttributionGraph(Result):
         largest = sorted(self.nodes, key=lambda one: -one.influence)[:25]
         rows += [(one.name, *spots[one.name], None, None, one.influence) for one in largest]
         columns = ("name", "x", "y", "to_x", "to_y", "value")
-        data = (
-            dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(columns, ())
-        )
+        data = {name: tuple(row[at] for row in rows) for at, name in enumerate(columns)}
         return (
             Figure(
                 "graph",

@@ -20,6 +20,7 @@ from interp.mediation.graphs.neuronpedia import from_neuronpedia, to_neuronpedia
 from interp.models.model import Model
 from interp.report.graph_page import render
 from interp.results import load
+from tests.dictionaries import random_dictionary
 from tests.planted import and_neuron
 from tests.tiny import tiny
 
@@ -85,6 +86,24 @@ def test_the_live_test_is_the_model_without_the_node() -> None:
         after = metric()
         handle.remove()
     assert node.effect == pytest.approx(after - before, rel=1e-3, abs=1e-4) and abs(after - before) > 1e-3
+
+
+@pytest.mark.parametrize("site", ["mlp_out.1", "resid_post.1"])
+def test_a_feature_is_taken_out_as_its_site_would_be(site: str) -> None:
+    given = model().with_dictionaries(random_dictionary(site=site))
+    found = mediation.attribution_graph(given, WORDS, keep=0.95, neurons=8)
+    features = [one for one in found.nodes if one.kind == "feature"]
+    assert features and found.ends["error"] > 0 and found.dictionaries == {"1": "random-relu"}
+    weights = np.array(found.probabilities) / sum(found.probabilities)
+    for one in features[:3]:
+        edit = interp.Intervention(f"feature.1.{one.index}", 0.0, one.position)
+        ids = list(found.token_ids)
+        both = [given.logits([ids])[0], given.run([ids], interventions=[edit]).logits]
+        logits = [both[0], both[1][0].float()] if both[1] is not None else both
+        said = [weights @ [float(row[o.index] - row.mean()) for o in found.outputs] for row in logits]
+        assert one.effect == pytest.approx(said[1] - said[0], rel=1e-2, abs=1e-4) and one.effect != 0
+    into = [one for one in found.edges if one.target.startswith("feature") and one.confirmed("held")]
+    assert into  # what features read was tested too
 
 
 def test_in_the_first_layer_held_and_live_are_one_test() -> None:
