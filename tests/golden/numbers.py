@@ -25,7 +25,7 @@ HERE, ELSEWHERE = 1e-9, 1e-5
 BOUNDS = 1e-3
 """Bounds of intervals elsewhere: a draw whose variance is small moves a quantile by more than sums."""
 READ = {"similarity": 2e-4, "threshold": 2e-4}
-"""By kind, elsewhere: what a fitted encoder reads, where a solved system spreads the rounding of sums (7e-5 between
+"""By kind, elsewhere: what a fitted encoder reads; a solved system spreads the rounding of sums (7e-5 between
 two processors, with the same code)."""
 SCALE_OF = {"interaction": "effect"}
 """A difference of effects is held on their scale."""
