@@ -48,6 +48,7 @@ FEWER = {"random_circuits": 2, "knockouts": 1, "removals": 4}
 """What is run beside a circuit of edges, of which there are many."""
 ALONE = {"random_circuits": 2, "knockouts": 0, "removals": 0, "controls": ()}
 """What is run beside a circuit that is only carried over to other models."""
+OF_THE_LARGEST = "of the largest effects, not of this choice"
 SAME = "the circuit is evaluated on the pairs it was found on: expect less on other pairs"
 EDGES = (
     "a circuit of edges was held to 2 random circuits, 1 cut of each and 4 removals; more: "
@@ -79,6 +80,7 @@ class Trace:
         held_out: whether evaluation and curves are over pairs that the ranking has not seen.
         heads_per_group: how many heads share keys and values, for the drawing of edges.
         select: how its members were chosen, a key of ``SELECTIONS``.
+        kept: the share that this choice keeps on the ranking pairs; None where it is ``top``, which decided.
     """
 
     target: float
@@ -87,6 +89,7 @@ class Trace:
     held_out: bool
     heads_per_group: int = 1
     select: str = "top"
+    kept: float | None = None
 
     @property
     def random_curve(self) -> Curve:
@@ -115,10 +118,17 @@ class Trace:
         chosen = (
             "that of the largest effects" if self.select == "top" else SELECTIONS[self.select].description
         )
+        size = f"Its size was chosen on the ranking pairs: the smallest that keeps {self.target:.0%}"
+        other = ""
+        if self.kept is not None:
+            size = f"Its size is what the largest effects need on the ranking pairs for {self.target:.0%}"
+            other = (
+                f" On ranking pairs this choice keeps {self.kept:z.0%}. Curve, CPR, CMD: {OF_THE_LARGEST}."
+            )
         return (
-            f"The circuit is {chosen}. Its size was chosen on the ranking pairs: the "
-            f"smallest that keeps {self.target:.0%} of the behaviour. All else about it is measured on "
+            f"The circuit is {chosen}. {size} of the behaviour. All else about it is measured on "
             f"{len(self.evaluation.groups):,} {where}; all outside the circuit comes from the corrupt prompt."
+            f"{other}"
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -126,6 +136,10 @@ class Trace:
         found = {one.name: one for one in (*self.evaluation.numbers(), *self.curve.numbers())}
         if "faithfulness" in found:
             found["faithfulness"] = replace(found["faithfulness"], label="Faithfulness of the circuit")
+        for name in ("cpr", "cmd") if self.kept is not None else ():
+            if name in found:
+                meaning = f"{found[name].meaning}; {OF_THE_LARGEST}"
+                found[name] = replace(found[name], meaning=meaning.removeprefix("; "))
         wanted = ("faithfulness", "left-without-it", "completeness-gap", "cpr", "cmd")
         return tuple(found[name] for name in wanted if name in found)
 
@@ -377,6 +391,8 @@ def no_circuit(effects: Effects) -> str:
     """Why no circuit is evaluated; "" where one is."""
     if any(mediator.position is not None for mediator in effects.mediators):
         return "cells of single positions form no circuit of nodes"
+    if any(isinstance(mediator, Edge) and mediator.at for mediator in effects.mediators):
+        return "parts of edges by position are scored, not cut, and form no circuit"
     if not 2 <= len(effects.mediators) <= MOST_NODES and not _edges(effects):
         return f"a circuit is evaluated of 2 to {MOST_NODES} nodes, here are {len(effects.mediators)}"
     if not effects.differs:
@@ -415,6 +431,7 @@ def _trace(
     if not circuit:
         return f"selection {select!r} leaves none of {counted(size, 'mediator')}"
     held = parts.held_out if parts.held_out is not None else parts.ranking
+    own = None if select == "top" else evaluate(model, parts.ranking, circuit, **given, **ALONE)
     return Trace(
         TARGET,
         evaluate(model, held, circuit, **given, **controls),
@@ -422,6 +439,7 @@ def _trace(
         parts.held_out is not None,
         model.n_heads // max(1, model.n_kv_heads),
         select,
+        None if own is None else own.faithfulness.value,
     )
 
 

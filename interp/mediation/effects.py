@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,7 +12,10 @@ from jaxtyping import Bool, Float
 
 from interp.errors import ConfigError, DataError, counted
 from interp.mediation.edges.edge import Edge
+from interp.mediation.effect_words import cell, cost_words, curves, interval_words, mask_words, remark
 from interp.mediation.mediators import Mediator
+from interp.mediation.order_draws import OrderDraw
+from interp.mediation.verified import Verified
 from interp.results import Figure, Finding, Number, Result, Table
 from probes.statistics import (
     Estimate,
@@ -25,7 +27,7 @@ from probes.statistics import (
     mean_tests,
 )
 
-__all__ = ["DIRECTIONS", "MOST", "RANKINGS", "Effects", "Verified", "VerifiedEffect"]
+__all__ = ["DIRECTIONS", "MOST", "RANKINGS", "Effects"]
 
 DIRECTIONS: dict[str, str] = {
     "denoising": "corrupt prompt, mediator from the clean one: is it enough to bring the answer back?",
@@ -48,41 +50,6 @@ INTERACTION = (
     "backup). This holds of effects above zero; of a part whose effects are negative the signs mean the "
     "opposite."
 )
-
-
-@dataclass(frozen=True)
-class VerifiedEffect:
-    """One of the largest estimates beside the exact effect, with the interval of the exact one."""
-
-    mediator: str
-    estimate: float
-    exact: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What exact effects say of estimates.
-
-    Attributes:
-        top: the largest estimates, which were replaced exactly.
-        rank_correlation: of estimates and exact effects of a random sample; None where it is undetermined.
-        low: lower end of its interval (Bonett and Wright 2000).
-        high: upper end.
-        sample: how many mediators were drawn.
-    """
-
-    top: tuple[VerifiedEffect, ...]
-    rank_correlation: float | None = None
-    low: float | None = None
-    high: float | None = None
-    sample: int = 0
-
-    @property
-    def largest(self) -> VerifiedEffect:
-        """The largest exact effect among the largest estimates."""
-        return max(self.top, key=lambda one: abs(one.exact))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -181,20 +148,41 @@ class Effects(Result):
         """Whether both directions are told from zero, above the noise floor, with opposite signs."""
         if len(self.directions) < 2:
             return np.zeros(len(self.mediators), dtype=bool)
-        first, second = (self._intervals(values) for values in self.values.values())
+        first, second = (self._intervals(way) for way in self.directions)
         floor = FLOORS * self.noise
         up, down = (first.low > floor) & (second.high < -floor), (first.high < -floor) & (second.low > floor)
         return up | down
 
-    def _intervals(self, values: Float[np.ndarray, "mediator pair"]) -> MeanIntervals:
+    def _intervals(self, direction: str = "") -> MeanIntervals:
         limits = (-1.0, 1.0) if self.unit in BOUNDED else None
-        return mean_intervals(values, groups=self.groups, limits=limits)
+        values, draw = self.per_pair(direction), self.draw(direction)
+        found = mean_intervals(values, groups=self.groups, limits=limits)
+        return found if draw is None else draw.widened(found, limits)
+
+    @property
+    def masks(self) -> Mapping[str, Mapping[str, Any]]:
+        """Direction -> what the hard mask keeps; empty unless a mask was learned, whose gates are no effects.
+
+        A value is then a gate times the pair's total effect: its spread over pairs is that of the total.
+        """
+        parts = {way: self.cost.get(way) for way in self.values}
+        return {way: part["hard"] for way, part in parts.items() if part and "hard" in part}
+
+    def draw(self, direction: str = "") -> OrderDraw | None:
+        """What drawing orders adds to the uncertainty of each mean; None where no orders were drawn."""
+        parts = [self.cost.get(way) for way in ((direction,) if direction else self.directions)]
+        drawn = [OrderDraw.of(part, len(self.mediators)) for part in parts if isinstance(part, Mapping)]
+        known = [one for one in drawn if one is not None]
+        if len(known) < 2:
+            return known[0] if known else None
+        return known[0].beside(known[1], larger=self.opposite)
 
     @cached_property
     def tests(self) -> MeanTests:
         """Whether each mean effect is zero, by groups; see ``probes.statistics.mean_tests``."""
-        found = mean_tests(self.per_pair(), groups=self.groups, seed=self.seed)
-        return replace(found, p=np.minimum(1.0, found.p * np.where(self.opposite, 2.0, 1.0)))
+        found, draw = mean_tests(self.per_pair(), groups=self.groups, seed=self.seed), self.draw()
+        p = found.p if draw is None else draw.tested(found.p, self.mean())
+        return replace(found, p=np.minimum(1.0, p * np.where(self.opposite, 2.0, 1.0)))
 
     def normalised(self, direction: str = "") -> Float[np.ndarray, " mediator"]:
         """The mean effect over the mean total effect: a ratio of means, not a mean of ratios.
@@ -243,8 +231,19 @@ class Effects(Result):
         return names.index(str(mediator))
 
     def estimate(self, mediator: Mediator | Edge | str, direction: str = "") -> Estimate:
-        """One mediator's mean effect with its interval over groups."""
-        return self._interval(self.per_pair(direction)[self.place(mediator)])
+        """One mediator's mean effect with its interval over groups, and over drawn orders.
+
+        Raises:
+            ConfigError: no effect of it was measured, or a mask's gate, which has no interval.
+        """
+        at = self.place(mediator)
+        if self.masks:
+            raise ConfigError(
+                f"an interval of the effect of {str(mediator)!r} asked, and {self.search!r} learned a gate "
+                "of it. Search exhaustively, or evaluate the circuit that the mask keeps."
+            )
+        found, draw = self._interval(self.per_pair(direction)[at]), self.draw(direction)
+        return found if draw is None else draw.part(at).wider(found)
 
     def _interval(self, values: Float[np.ndarray, " pair"]) -> Estimate:
         """Estimate a mean over pairs; effects of exactly 0 or 1 logits are no shares."""
@@ -257,7 +256,7 @@ class Effects(Result):
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """One row per mediator, the largest effect first: the cells of the main table."""
         mean, total, usable = self.mean(), float(self.total.mean()), self.differs
-        q, intervals = benjamini_hochberg(self.tests.p), self._intervals(self.per_pair())
+        q, intervals = benjamini_hochberg(self.tests.p), self._intervals()
         parts = {direction: values.mean(axis=1) for direction, values in self.values.items()}
         found: list[Mapping[str, Any]] = []
         for at in np.argsort(-np.abs(mean), kind="stable").tolist():
@@ -272,17 +271,21 @@ class Effects(Result):
                 "share": value / total if usable else None,
             }
             row |= {direction: float(means[at]) for direction, means in parts.items()}
-            if len(parts) == 2:
+            if len(parts) == 2 and not self.masks:
                 row["interaction"] = row["noising"] - row["denoising"]
                 row["opposite"] = bool(self.opposite[at])
             row |= {"q": float(q[at]), "clear": abs(value) > FLOORS * self.noise}
-            found.append(row | {"remark": _remark(row)})
+            if self.masks:
+                kept = [way for way, hard in self.masks.items() if str(mediator) in hard.get("members", ())]
+                row |= {"low": None, "high": None, "q": None, "clear": bool(kept)}
+                row["remark"] = f"kept by {' and '.join(kept)}" if kept else "not kept"
+            found.append(row if self.masks else row | {"remark": remark(row)})
         return tuple(found)
 
     @cached_property
     def told(self) -> tuple[Mapping[str, Any], ...]:
-        """The rows of mediators above the noise floor and told from chance."""
-        return tuple(row for row in self.rows if row["clear"] and row["q"] <= 0.05)
+        """The rows of mediators above the noise floor and told from chance; none of a learned mask."""
+        return tuple(row for row in self.rows if row["clear"] and row["q"] is not None and row["q"] <= 0.05)
 
     def tables(self) -> tuple[Table, ...]:
         """``effects``, one row per mediator; ``verified``, the largest estimates beside exact effects.
@@ -292,14 +295,15 @@ class Effects(Result):
         direction, interaction and opposite (whether the directions have opposite signs, so that the effect is
         the larger of them), q (false discovery rate of :func:`probes.statistics.mean_tests`,
         Benjamini-Hochberg over all mediators), clear (whether the effect is above three times the noise
-        floor), remark (why a row is no finding).
+        floor), remark (why a row is no finding). Of a learned mask: no intervals and no q, share is the gate,
+        clear and remark say what is kept.
 
         An interval is of one mediator alone; whether a mediator is found among many is read off q.
         """
         columns = tuple(self.rows[0]) if self.rows else ("mediator", "effect")
         main = Table(
             "effects",
-            f"{'Effects' if self.exact else 'Estimated effects'} ({self.unit})",
+            f"{_noun(self)} ({self.unit})",
             columns,
             [tuple(row.values()) for row in self.rows],
             _note(self),
@@ -315,7 +319,8 @@ class Effects(Result):
             return (main,)
         again = [(one.mediator, one.estimate, one.exact, one.low, one.high) for one in self.verified.top]
         names = ("mediator", "estimate", "exact", "low", "high")
-        note = "The largest estimates, replaced exactly. Intervals: of the exact effects."
+        largest = "largest scores, no estimates of it, each" if self.masks else "largest estimates,"
+        note = f"The {largest} replaced exactly. Intervals: of the exact effects."
         return (main, Table("verified", "Estimate and exact effect", names, again, note))
 
     def question(self) -> str:
@@ -334,7 +339,7 @@ class Effects(Result):
             f"through {self.about.model_name}. Search: {self.search}, replacement: {self.replacement}, "
             f"metric: {self.metric} ({self.unit}): {self.clean.mean():.3f} on clean prompts, "
             f"{self.corrupt.mean():.3f} on corrupt ones. Positive effects work towards the clean answer.",
-            *_cost(self.cost),
+            *cost_words(self.cost),
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -346,8 +351,12 @@ class Effects(Result):
                 "total-effect", total.value, ends.low, ends.high, self.unit, "clean prompts less corrupt ones"
             )
         ]
+        for way, hard in self.masks.items():
+            kept = f"the {hard['kept']:,} that the mask keeps, on the pairs that it was trained on"
+            found.append(Number(f"mask-faithfulness-{way}", hard["faithfulness"], None, None, "", kept))
         if self.verified is not None:
             best = self.verified.largest
+            guess = "by gate" if self.masks else f"estimated {best.estimate:.3f}"
             found.append(
                 Number(
                     "largest-effect",
@@ -355,18 +364,19 @@ class Effects(Result):
                     best.low,
                     best.high,
                     self.unit,
-                    f"the largest of those verified exactly; estimated {best.estimate:.3f}",
+                    f"the largest of those verified exactly; {guess}",
                     f"Largest: {best.mediator}",
                 )
             )
-        elif self.rows:
+        elif self.rows and not self.masks:
             row = self.rows[0]
             share = "" if row["share"] is None else f"{row['share']:z.0%} of the total effect"
             name, ends = f"Largest: {row['mediator']}", (row["low"], row["high"])
             found.append(Number("largest-effect", row["effect"], *ends, self.unit, share, name))
         if self.verified is not None:
             rank = self.verified
-            meaning = f"estimates and exact effects of {counted(rank.sample, 'mediator')} drawn at random"
+            drawn = f"exact effects of {counted(rank.sample, 'mediator')} drawn at random"
+            meaning = f"{'scores' if self.masks else 'estimates'} and {drawn}"
             ends = (rank.low, rank.high)
             found.append(Number("rank-correlation", rank.rank_correlation, *ends, "", meaning, decimals=2))
         return tuple(found)
@@ -388,8 +398,8 @@ class Effects(Result):
         """The total effect, then the effect of every mediator in the order of execution.
 
         Each is over pairs, in units of the metric, against an effect of zero; over both directions it is the
-        effect that the table shows. Kinds of which every layer has one at most, such as ``mlp_out``, form a
-        curve over layers.
+        effect that the table shows; gates of a learned mask are none. Kinds of which every layer has one at
+        most, such as ``mlp_out``, form a curve over layers.
 
         Raises:
             DataError: more than ``MOST`` mediators.
@@ -401,29 +411,31 @@ class Effects(Result):
                 "interp.analyses.patch_agreement."
             )
         about = "the metric of the clean prompt less that of the corrupt one"
-        each = zip(self.mediators, self.per_pair(), _curves(self.mediators), strict=True)
+        each = zip(self.mediators, self.per_pair(), curves(self.mediators), strict=True)
         return (
             Finding("total effect", self.total, self.groups, unit=self.unit, about=about),
             *(
                 Finding(str(one), row, self.groups, unit=self.unit, curve=curve, layer=one.layer)
-                for one, row, curve in each
+                for one, row, curve in (() if self.masks else each)
             ),
         )
 
 
-def _remark(row: Mapping[str, Any]) -> str:
-    """Why a row is no finding; "" where it is one."""
-    if not row["clear"]:
-        return "below the noise floor"
-    if row["q"] > 0.05:
-        return "not told from chance"
-    return "opposite directions" if row.get("opposite") else ""
+def _noun(effects: Effects) -> str:
+    if effects.masks:
+        return "Gates times the total effect"
+    return "Effects" if effects.exact else "Estimated effects"
 
 
 def _note(effects: Effects) -> str:
+    if effects.masks:
+        return (
+            "Score: a gate, 0 to 1, times the total effect; share is the gate. It is no effect, and has no "
+            "interval and no q: what the hard mask keeps, in the last column, stands or falls as a whole."
+        )
     parts = [
-        f"Intervals: 95%, over {counted(len(set(effects.groups)), 'group')} of pairs, each of one mediator "
-        "alone; q tells which effects are found among all of them.",
+        f"Intervals: 95%, over {_over(effects)}, each of one mediator alone; "
+        " q tells which effects are found among all of them.",
         "Share: of the total effect." if effects.differs else "",
         f"Noise floor: {effects.noise:.1e} {effects.unit}; an effect under three times that counts as noise.",
         INTERACTION if len(effects.values) == 2 else "",
@@ -435,9 +447,10 @@ def _note(effects: Effects) -> str:
     return " ".join(filter(None, parts))
 
 
-def _interval_words(low: float, high: float) -> str:
-    """An interval as text; a few groups leave it undetermined."""
-    return f"[{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "[undetermined]"
+def _over(effects: Effects) -> str:
+    """What intervals are over."""
+    draw, groups = effects.draw(), f"{counted(len(set(effects.groups)), 'group')} of pairs"
+    return groups if draw is None else f"{groups} and {counted(draw.orders, 'drawn order')}"
 
 
 def _verdict(effects: Effects) -> str:
@@ -448,6 +461,8 @@ def _verdict(effects: Effects) -> str:
             f"{counted(groups, 'group')} of pairs, so no part can be said to carry it. Give more pairs, or "
             "pairs whose answers differ."
         )
+    if effects.masks:
+        return mask_words(effects.masks, n)
     notice = effects.tests.notice if n else ""
     if not effects.told:
         if n and effects.tests.smallest * n > 0.05:
@@ -457,10 +472,8 @@ def _verdict(effects: Effects) -> str:
                 "mediators."
             )
         notice = f" {notice.capitalize()}." if notice else ""
-        return (
-            f"No mediator of {n:,} is told from the noise floor and from chance over "
-            f"{counted(groups, 'group')} of pairs.{notice}"
-        )
+        told = f"No mediator of {n:,} is told from the noise floor and from chance"
+        return f"{told} over {_over(effects)}.{notice}"
     notice = f"; {notice}" if notice else ""
     of = counted(n, "mediator")
     many = f"{len(effects.told):,} of {of} are above the noise floor with q at most 0.05{notice}."
@@ -468,11 +481,13 @@ def _verdict(effects: Effects) -> str:
         best = effects.verified.largest
         return (
             f"{best.mediator} has the largest effect of the {len(effects.verified.top)} that were verified "
-            f"exactly: {best.exact:.2f} {_interval_words(best.low, best.high)} {unit} (estimated "
+            f"exactly: {best.exact:.2f} {interval_words(best.low, best.high)} {unit} (estimated "
             f"{best.estimate:.2f}). By estimates, {many}"
         )
     row = effects.told[0]
+    draw = effects.draw()
     how = "exact" if effects.exact else "estimated, not verified"
+    how = how if draw is None else f"sampled, {counted(draw.orders, 'drawn order')}"
     ways = (
         f", in opposite ways in the two prompts: denoising {row['denoising']:+.2f}, noising "
         f"{row['noising']:+.2f} {unit}"
@@ -481,39 +496,27 @@ def _verdict(effects: Effects) -> str:
     )
     return (
         f"{row['mediator']} has the largest effect: {row['effect']:.2f} "
-        f"{_interval_words(row['low'], row['high'])} {unit}, {row['share']:z.0%} of the total ({how}){ways}; "
+        f"{interval_words(row['low'], row['high'])} {unit}, {row['share']:z.0%} of the total ({how}){ways}; "
         f"{many}"
     )
-
-
-def _cost(cost: Mapping[str, Any]) -> tuple[str, ...]:
-    """What was run, in words; nothing where no copies were patched."""
-    parts = [value for value in cost.values() if isinstance(value, Mapping) and "rows" in value]
-    if not parts:
-        return ()
-    rows, forwards = sum(part["rows"] for part in parts), sum(part["forwards"] for part in parts)
-    checked, skipped = max(part["checked"] for part in parts), sum(part["skipped"] for part in parts)
-    words = (
-        f"{rows:,} patched copies cost {forwards:,.0f} forward passes; {skipped:,} more change nothing and "
-        f"were not run. Random copies, run again as whole forward passes, agree to {checked:.0e} of the "
-        "logits."
-    )
-    return (words,)
 
 
 def _largest(effects: Effects) -> Figure:
     rows = effects.rows[:DRAWN]
     data = {"name": [row["mediator"] for row in rows], "value": [row["effect"] for row in rows]}
     data |= {
-        end: [row[end] if np.isfinite(row[end]) else row["effect"] for row in rows] for end in ("low", "high")
+        end: [row[end] if row[end] is not None and np.isfinite(row[end]) else row["effect"] for row in rows]
+        for end in ("low", "high")
     }
+    masks = bool(effects.masks)
     return Figure(
         "effects",
         "intervals",
         data,
-        "The largest effects",
-        "Intervals: 95%, over groups of pairs. Dashed: no effect.",
-        x=f"effect on {effects.metric} ({effects.unit})",
+        "The largest gates" if masks else "The largest effects",
+        ("No intervals: a gate is learned once." if masks else f"Intervals: 95%, over {_over(effects)}.")
+        + " Dashed: no effect.",
+        x=f"{'gate times total effect' if masks else 'effect'} on {effects.metric} ({effects.unit})",
         reference=0.0,
         reference_name="no effect",
     )
@@ -523,8 +526,8 @@ def _map(effects: Effects) -> Figure | None:
     """Effects over layer and head, or layer and position; None where mediators form no grid."""
     rows = effects.rows[:MOST]
     known = {str(one): one for one in effects.mediators}
-    cells = [_cell(known[row["mediator"]]) for row in rows]
-    grid = [cell for cell in cells if cell is not None]
+    cells = [cell(known[row["mediator"]]) for row in rows]
+    grid = [one for one in cells if one is not None]
     if len(grid) != len(rows) or len({kind for *_, kind in grid}) != 1 or len({x for x, *_ in grid}) < 2:
         return None
     kind, at_tokens = grid[0][2]
@@ -548,31 +551,8 @@ def _map(effects: Effects) -> Figure | None:
     )
 
 
-def _cell(mediator: Mediator | Edge) -> tuple[int, int, tuple[str, bool]] | None:
-    """Where a mediator is on a map: its head or token, its layer, its kind and whether it is at a token."""
-    if isinstance(mediator, Edge) or mediator.units or mediator.subspace:
-        return None
-    layer, index, position = mediator.layer, mediator.site.index, mediator.position
-    across = index if position is None else position
-    if layer is None or across is None or (index is not None and position is not None):
-        return None
-    return across, layer, (str(mediator).split(".")[0], position is not None)
-
-
 def _whole(effects: Effects) -> tuple[float, float]:
     """A scale on which effects that are not told from chance stay pale: that of the metric itself."""
     ends = [effects.total.mean(), effects.clean.mean(), effects.corrupt.mean(), *effects.mean()]
     most = max(abs(float(end)) for end in ends)
     return -most, most
-
-
-def _curves(mediators: Sequence[Mediator | Edge]) -> list[str]:
-    """Name the curve of each mediator; "" where its kind has several in one layer, or one in all."""
-    kinds = [
-        str(one).split(".")[0] + ("" if one.position is None else f"@{one.position}") for one in mediators
-    ]
-    layers = [one.layer for one in mediators]
-    places = Counter(zip(kinds, layers, strict=True))
-    crowded = {kind for (kind, layer), count in places.items() if count > 1 or layer is None}
-    alone = {kind for kind, count in Counter(kinds).items() if count == 1}
-    return ["" if kind in crowded | alone else kind for kind in kinds]

@@ -34,9 +34,11 @@ def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0)
         median), low and high (2.5% and 97.5% of draws).
 
     Raises:
-        ConfigError: k below 1 or above the number of mediators, or one group only.
+        ConfigError: k below 1 or above the number of mediators, one group only, or gates of a mask.
     """
     import pandas
+
+    _refuse_gates(effects)
 
     values = effects.per_pair()
     if not 1 <= k <= len(values):
@@ -62,23 +64,27 @@ def stability(effects: Effects, k: int = 10, *, draws: int = 200, seed: int = 0)
     return pandas.DataFrame(rows, columns=["what", "value", "low", "high"])
 
 
-def sign_stability(effects: Effects, *, draws: int = 500, seed: int = 0) -> Float[np.ndarray, " mediator"]:
+def sign_stability(
+    effects: Effects, *, direction: str = "", draws: int = 500, seed: int = 0
+) -> Float[np.ndarray, " mediator"]:
     """The share of bootstrap draws of groups in which each mean effect has the sign that was found.
 
     0 where the mean is 0.
 
     Args:
         effects: what a search returned.
+        direction: one of them, or over both where left out.
         draws: how often groups are drawn.
         seed: of the draws.
 
     Raises:
-        ConfigError: one group only.
+        ConfigError: one group only, a direction that was not run, or gates of a mask.
     """
+    _refuse_gates(effects)
     names, code = np.unique(np.array(effects.groups), return_inverse=True)
     if len(names) < 2:
         raise ConfigError("all pairs are of one group, so that no sign can be drawn again; give more groups.")
-    values = effects.per_pair()
+    values = effects.per_pair(direction)
     sums = np.stack([np.bincount(code, row, minlength=len(names)) for row in values])
     drawn = np.random.default_rng(seed).multinomial(len(names), np.ones(len(names)) / len(names), size=draws)
     same = np.sign(sums @ drawn.T) == np.sign(values.mean(axis=1))[:, None]
@@ -108,6 +114,19 @@ def ensemble(found: Sequence[Effects]) -> tuple[Any, ...]:
             )
     ranks = np.mean([stats.rankdata(-np.abs(one.mean())) for one in found], axis=0)
     return tuple(first[at] for at in np.argsort(ranks, kind="stable"))
+
+
+def _refuse_gates(effects: Effects) -> None:
+    """Refuse gates: learned once for all pairs, they stay the same whichever pairs are drawn.
+
+    Raises:
+        ConfigError: names what to do instead.
+    """
+    if effects.masks:
+        raise ConfigError(
+            f"how stable the ranking by {effects.search!r} is was asked, and its gates are of all pairs at "
+            "once. Learn masks on halves of the pairs, or select by 'top'."
+        )
 
 
 def _top(means: np.ndarray, k: int) -> set[int]:

@@ -32,12 +32,14 @@ class Candidates:
         means: of each, over pairs and directions.
         k: how many to choose, at most.
         graph: of the model, where edges are chosen.
+        direction: of the effects; "" for both.
     """
 
     effects: Effects
     means: Float[np.ndarray, " member"]
     k: int
     graph: Graph | None
+    direction: str = ""
 
     @property
     def order(self) -> list[int]:
@@ -55,7 +57,7 @@ def _signed(found: Candidates) -> list[int]:
 
 def _stable(found: Candidates) -> list[int]:
     """The largest of those whose sign hardly depends on which groups were drawn."""
-    share = sign_stability(found.effects)
+    share = sign_stability(found.effects, direction=found.direction)
     return [at for at in found.order if share[at] >= STABLE][: found.k]
 
 
@@ -186,5 +188,5 @@ def choose(model: ModelLike, effects: Effects, k: int, by: str = "top", *, direc
             f"by one of: {others}."
         )
     graph = Graph.of(as_model(model)) if edges else None
-    numbers = row.numbers(Candidates(effects, effects.mean(direction), k, graph))
+    numbers = row.numbers(Candidates(effects, effects.mean(direction), k, graph, direction))
     return cast("Members", tuple(members[at] for at in numbers))

@@ -61,6 +61,10 @@ class Bounded(ABC):
     def rows(self) -> Float[Tensor, "dim width"]:
         """The directions, orthonormal."""
 
+    def largest(self, rank: int) -> Float[Tensor, "rank width"]:
+        """The directions with the largest shares, so many."""
+        return self.rows.detach()[self.shares(0.0).detach().topk(rank).indices.sort().values]
+
     @property
     def hard(self) -> Float[Tensor, "kept width"]:
         """The directions that are kept: at least one."""
@@ -118,7 +122,10 @@ BOUNDED: dict[str, type[Bounded]] = {"boundless": Boundless, "mask": BinaryMask}
 
 @gradients()
 def bounded(
-    train: Sequence[Interchanges], held: Sequence[Interchanges], config: TrainingConfig
+    train: Sequence[Interchanges],
+    held: Sequence[Interchanges],
+    config: TrainingConfig,
+    rank: int | None = None,
 ) -> tuple[list[Float[Tensor, "kept width"]], tuple[Mapping[str, int | float], ...]]:
     """Train directions and how many of them on some cases; all steps are taken.
 
@@ -126,6 +133,7 @@ def bounded(
         train: cases to learn from, by length.
         held: cases on which the hard directions are watched, in the curve.
         config: how; its method is a key of ``BOUNDED``.
+        rank: give so many, those with the largest shares; those above 1/2 where left out.
 
     Returns:
         One orthonormal block, and the losses by step (nats).
@@ -152,7 +160,8 @@ def bounded(
                 curve.append({"step": step, "train": float(mean.detach()), "validation": watched})
             step += 1
     curve.append({"step": step, "validation": _watched(held, found.hard, config)})
-    return [found.hard.cpu()], tuple(curve)
+    kept = found.hard if rank is None else found.largest(rank)
+    return [kept.cpu()], tuple(curve)
 
 
 def _loss(cases: Interchanges, rows: Tensor, basis: Tensor, shares: Tensor, among: str) -> Tensor:

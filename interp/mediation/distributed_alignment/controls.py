@@ -37,6 +37,7 @@ class Problem:
         mediator: the site and position.
         division: of the groups.
         config: of the training.
+        rank: how many directions a method that learns their number must give; None for what it finds.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Problem:
     mediator: Mediator
     division: Division
     config: TrainingConfig
+    rank: int | None = None
 
     def part(self, groups: frozenset[str]) -> dict[str, PairSet]:
         """Every variable's pairs of some groups."""
@@ -66,8 +68,10 @@ def solved(problem: Problem, name: str) -> tuple[Directions, tuple[Mapping[str, 
         prepared(problem.model, *joined(problem.part(groups)), problem.mediator)
         for groups in (problem.division.train, problem.division.validation)
     )
-    train_by = learned if problem.config.method == "das" else bounded
-    blocks, curve = train_by(train, held, problem.config)
+    if problem.config.method == "das":
+        blocks, curve = learned(train, held, problem.config)
+    else:
+        blocks, curve = bounded(train, held, problem.config, problem.rank)
     named = zip(problem.variables, blocks, strict=True)
     return {variable: Subspace.of(block, f"{name}-{variable}") for variable, block in named}, curve
 

@@ -101,7 +101,8 @@ def das(
     found, curve = solved(problem, "das")
     if method != "das":  # controls have as many directions as were found
         kept = tuple(len(space.basis) for space in found.values() if space is not None)
-        problem = replace(problem, config=replace(config, dims=kept))
+        again = "das" if method == "boundless" else method
+        problem = replace(problem, config=replace(config, dims=kept, method=again), rank=kept[0])
     own = _hits(problem, model, found)
     scores = _scores(problem, own, controls)
     division = problem.division

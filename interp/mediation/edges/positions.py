@@ -26,7 +26,7 @@ from interp.models.hooks import Writer
 from interp.models.positions import choose, located
 from interp.sites import Site
 
-__all__ = ["REST", "Spans", "position_scores"]
+__all__ = ["REST", "Spans", "attention_again", "position_scores"]
 
 REST, MOST_PARTS = "rest", 200_000
 """The span of tokens that no other span has; and how many parts of edges are scored at most."""
@@ -116,6 +116,17 @@ def position_scores(
     return replace(experiment, mediators=parts), found
 
 
+def attention_again(experiment: EdgeExperiment, length: float | int) -> float:
+    """What running attention once per query, with its gradient, costs: passes of a prompt, in one direction.
+
+    Args:
+        experiment: on edges; blocks with an edge into keys or values count, whole though only attention runs.
+        length: of the prompt.
+    """
+    blocks = {edge.reader.layer for edge in experiment.mediators if edge.reader.kind in FORWARD}
+    return 2 * length * len(blocks) / experiment.model.n_layers
+
+
 def _parts(experiment: EdgeExperiment, spans: Spans) -> tuple[Edge, ...]:
     """Every part that some pair can have, edge by edge."""
     count = len(spans.names)
@@ -163,6 +174,7 @@ def _direction(
         width = experiment.pairs.lengths[pair]
         here, there = ({s: one[[pair], :width] for s, one in side.items()} for side in (own, other))
         run = scores.run(direction, [pair], [], z)
+        scores.passes += attention_again(experiment, width)
         label = torch.nn.functional.one_hot(torch.tensor(spans.place[pair]), len(number)).double()
         changes: dict[Site, Tensor] = {}
         for numbers, slope in _slopes(experiment, run, wanted):
@@ -192,8 +204,10 @@ def _slopes(
     for numbers, slope in run.each(first):
         layer = graph.readers[numbers[0]].layer
         whole = {graph.readers[at]: slope[0, place].double() for place, at in enumerate(numbers)}
-        split = _by_query(run, layer) if any((kind, layer) in wanted for kind in FORWARD) else {}
-        for kind in {graph.readers[at].kind for at in numbers}:
+        kinds = {graph.readers[at].kind for at in numbers}
+        asked = any((kind, layer) in wanted for kind in FORWARD if kind in kinds)
+        split = _by_query(run, layer) if asked else {}
+        for kind in kinds:
             if (kind, layer) in wanted:
                 found.append((wanted[kind, layer], split if kind in FORWARD else whole))
     return found

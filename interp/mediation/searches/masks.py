@@ -18,8 +18,8 @@ __all__ = ["LearnedMask"]
 
 SCORES = (
     "learned mask: a score is the mediator's gate (0 shut, 1 kept) times the pair's total effect, so that "
-    "its share is the gate and its interval that of the total effect; it says what the mask keeps, not how "
-    "large an effect is"
+    "its share is the gate; it says what the mask keeps, not how large an effect is, and so has no interval "
+    "and no q"
 )
 NOISE = "bottleneck: noise is put in while the mask is learned, not the replacement, which the hard mask gets"
 
@@ -107,4 +107,11 @@ def _exact(experiment: Experiment, direction: str, inside: Sequence[int]) -> Map
     plain = float(ran.plain.mean())
     none, whole = (float(every), plain) if noising else (plain, float(every))
     share = (float(found) - none) / (whole - none) if abs(whole - none) > 1e-9 else None
-    return {"kept": len(kept), "metric": float(found), "faithfulness": share, "bill": ran.cost}
+    names = [str(one) for one in kept]
+    return {
+        "kept": len(kept),
+        "members": names,
+        "metric": float(found),
+        "faithfulness": share,
+        "bill": ran.cost,
+    }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy as np
+
 from interp.mediation.edges.experiment import EdgeExperiment
-from interp.mediation.edges.positions import position_scores
+from interp.mediation.edges.positions import attention_again, position_scores
 from interp.mediation.effects import Effects
 from interp.mediation.experiment import Estimates, Experiment
 from interp.mediation.gradients import need_gradient
@@ -44,8 +46,9 @@ class PositionAttribution(Search):
     over = ("edges",)
 
     def passes(self, experiment: Experiment) -> float | int:
-        """One gradient per direction; queries that are told apart run attention again, and come on top."""
-        return 2 + 2 * len(experiment.directions)
+        """One gradient per direction, and attention with its gradient once per query that is told apart."""
+        again = attention_again(cast("EdgeExperiment", experiment), float(np.mean(experiment.pairs.lengths)))
+        return 2 + len(experiment.directions) * (2 + again)
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
         """Take one gradient per run."""

@@ -11,9 +11,10 @@ import numpy as np
 from scipy import stats
 
 from interp.errors import ConfigError
-from interp.mediation.effects import Effects, Verified, VerifiedEffect
+from interp.mediation.effects import Effects
 from interp.mediation.experiment import Estimates, Experiment, Forecast
 from interp.mediation.gradients import need_gradient
+from interp.mediation.verified import Verified, VerifiedEffect
 
 __all__ = ["SAMPLE", "TOP", "Exhaustive", "GradientSearch", "Search", "by_direction"]
 

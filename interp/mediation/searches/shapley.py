@@ -12,6 +12,7 @@ import numpy as np
 
 from interp.errors import ConfigError, counted
 from interp.mediation.experiment import Estimates, Experiment, Forecast
+from interp.mediation.order_draws import OrderDraw
 from interp.mediation.searches.search import Search
 
 __all__ = ["Shapley"]
@@ -65,11 +66,13 @@ class Shapley(Search):
             measured = dict(zip(sets, ran.values, strict=True))
             n, facts = len(experiment.mediators), {"sets": len(sets)}
             if orders:
-                values[direction], error = _sampled(measured, orders, experiment)
-                facts |= {"orders": len(orders), "order_error": error}
+                values[direction], errors = _sampled(measured, orders, experiment)
+                draw = OrderDraw(errors, len(orders))
+                error = float(draw.half.max())
+                facts |= {"orders": len(orders), "order_error": error, "order_errors": errors.tolist()}
                 notes.append(
                     f"shapley, {direction}: {counted(len(orders), 'order')} drawn of {n}!; that moves mean "
-                    f"values by up to {error:.2g} (95%), which intervals over pairs do not hold"
+                    f"values by up to {error:.2g} (95%, Student's t), which intervals and q hold"
                 )
             else:
                 values[direction] = _exact(measured, n)
@@ -109,13 +112,14 @@ def _exact(measured: dict[Numbers, np.ndarray], n: int) -> np.ndarray:
 
 def _sampled(
     measured: dict[Numbers, np.ndarray], orders: Sequence[Numbers], experiment: Experiment
-) -> tuple[np.ndarray, float]:
-    """``[mediator pair]`` over drawn orders, and 1.96 standard errors of the least sure mean."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """``[mediator pair]`` over drawn orders, and the standard error of each mean over pairs of orders."""
     gains = np.zeros((len(orders), len(experiment.mediators), len(experiment.pairs)))
     for number, order in enumerate(orders):
         for size, at in enumerate(order):
             before, after = (measured[tuple(sorted(order[:end]))] for end in (size, size + 1))
             gains[number, at] = after - before
     halves = experiment.per_pair(gains).mean(axis=2).reshape(-1, 2, gains.shape[1]).mean(axis=1)
-    error = 1.96 * halves.std(axis=0, ddof=1) / np.sqrt(len(halves)) if len(halves) > 1 else np.inf
-    return gains.mean(axis=0), float(np.max(error))
+    none = np.full(gains.shape[1], np.inf)
+    errors = halves.std(axis=0, ddof=1) / np.sqrt(len(halves)) if len(halves) > 1 else none
+    return gains.mean(axis=0), errors

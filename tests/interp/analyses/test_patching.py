@@ -152,3 +152,19 @@ def test_pairs_whose_answers_the_model_does_not_give_are_said(door: str) -> None
     assert len([text for text in said if re.search(r"answer on 0 of [1-9]\d* clean prompts", text)]) == 1
     exchanged = [text for text in said if re.search(r"on ([1-9]\d*) of \1 pairs .* exchanged", text)]
     assert len(exchanged) == int(both)
+
+
+def test_a_choice_other_than_the_largest_says_what_it_keeps_on_the_ranking_pairs() -> None:
+    truth = planted("induction")
+    parts = pairs_for(truth.model, truth.pairs)
+    found = interp.patch(truth.model, parts, NODES, select="signed")
+    assert found.trace is not None and found.trace.kept is not None
+    circuit = list(found.trace.evaluation.circuit)
+    again = mediation.evaluate(truth.model, parts.ranking, circuit, universe=NODES)
+    assert found.trace.kept == pytest.approx(again.faithfulness.value, abs=1e-6)
+    assert f"On ranking pairs this choice keeps {found.trace.kept:z.0%}" in found.trace.lead()
+    assert "the smallest that keeps" not in found.trace.lead()
+    areas = [one.meaning for one in found.trace.numbers() if one.name in ("cpr", "cmd")]
+    assert len(areas) == 2 and all("of the largest effects, not of this choice" in one for one in areas)
+    top = interp.patch(truth.model, parts, NODES)
+    assert top.trace is not None and top.trace.kept is None and "the smallest that keeps" in top.trace.lead()

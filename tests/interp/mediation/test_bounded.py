@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from interp import mediation
 from interp.errors import ConfigError
+from interp.mediation.distributed_alignment import controls, search
 from interp.mediation.distributed_alignment.bounded import BOUNDED
+from interp.mediation.distributed_alignment.controls import Problem, solved
 from interp.pairs import Pair, PairSet
 from tests.interp.mediation.test_planted_subspaces import angle, balanced
 from tests.planted import and_neuron, planted_subspace
+
+TRAINED = ("arbitrary", "random-weights")
 
 
 def test_the_boundary_is_that_of_the_planted_plane_and_controls_have_as_many_directions() -> None:
@@ -70,3 +76,20 @@ def test_what_there_is_not_is_refused() -> None:
         mediation.das(planted.model, pairs, "resid_post.0", method="round")
     with pytest.raises(ConfigError, match="asked of 2 variables"):
         mediation.das(planted.model, {"a": pairs, "b": pairs}, "resid_post.0", method="mask")
+
+
+@pytest.mark.parametrize("method", BOUNDED)
+def test_trained_controls_have_the_rank_that_was_found(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = planted_subspace()
+    ranks: dict[str, int] = {}
+
+    def told(problem: Problem, name: str) -> Any:
+        found = solved(problem, name)
+        ranks[name] = len(next(iter(found[0].values())).basis)
+        return found
+
+    for module in (search, controls):
+        monkeypatch.setattr(module, "solved", told)
+    asked: Any = {"rate": 0.1, "batch": 64, "steps": 40, "price": 0.1, "method": method}
+    mediation.das(planted.model, balanced(planted), "resid_post.0", controls=TRAINED, **asked)
+    assert set(ranks) == {"das", *TRAINED} and len(set(ranks.values())) == 1 and ranks["das"] > 1

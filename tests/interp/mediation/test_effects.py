@@ -14,10 +14,10 @@ from interp import mediation
 from interp.analyses.agreement import Beside
 from interp.errors import ArtifactError, ConfigError
 from interp.mediation import Effects, Mediator, Subspace
-from interp.mediation.effects import Verified, VerifiedEffect
 from interp.mediation.engine import full_forward_logits
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.partial_forward import Patch, Row
+from interp.mediation.verified import Verified, VerifiedEffect
 from interp.results import load
 from interp.sites import Site
 from tests.interp.mediation.test_search import made, pairs_of

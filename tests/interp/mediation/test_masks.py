@@ -14,6 +14,7 @@ from interp.mediation.masks.gates import Bottleneck, HardConcrete, Uniform
 from interp.mediation.masks.passes import masked_pass
 from interp.mediation.masks.training import hard, schedule
 from interp.mediation.noise import in_double
+from interp.mediation.rankings import sign_stability
 from interp.mediation.searches import effects
 from tests.interp.mediation.edges.models import made, pairs_of
 from tests.planted_heads import planted
@@ -224,3 +225,29 @@ def test_what_cannot_be_masked_is_refused() -> None:
         effects(model, pairs, "edge.*->logits", search="bottleneck")
     assert hard(np.array([0.6, 0.4, 0.9]), MaskTraining()) == [0, 2]
     assert hard(np.array([0.6, 0.4, 0.9]), MaskTraining(density=0.4)) == [2]
+
+
+def test_closed_gates_are_no_effects_told_from_chance() -> None:
+    """The total effect is clear, and nothing may be told by it; the verdict counts what is kept."""
+    truth = planted("induction")
+    for price in (50.0, 0.0):
+        search = LearnedMask(training=MaskTraining(steps=40, price=price))
+        told = effects(truth.model, truth.pairs, ASKED["nodes"], search=search, directions="noising")
+        open_ = told.cost["noising"]["hard"]["kept"]
+        assert (open_ == 0) == (price == 50.0)
+        assert told.differs and not told.told
+        assert {row[end] for row in told.rows for end in ("low", "high", "q")} == {None}
+        assert sum(row["remark"] == "kept by noising" for row in told.rows) == open_
+        kept = told.cost["noising"]["hard"]["faithfulness"]
+        assert f"keeps {open_} of 10 mediators by noising (faithfulness {kept:z.2f})" in told.verdict()
+        assert "q at most" not in told.verdict() and "on other pairs" in told.verdict()
+        assert "estimated" not in " ".join(one.meaning for one in told.numbers())
+        assert [one.name for one in told.findings()] == ["total effect"]
+        assert told.figures() and "largest scores" in told.tables()[1].note
+    assert told.masks["noising"]["faithfulness"] > 0.9
+    with pytest.raises(ConfigError, match="learned a gate of it"):
+        told.estimate(told.mediators[0])
+    with pytest.raises(ConfigError, match="its gates are of all pairs at once"):
+        sign_stability(told)
+    exact = effects(truth.model, truth.pairs, ASKED["nodes"], directions="noising")
+    assert exact.told and not exact.masks and sign_stability(exact).max() == 1  # real effects are told

@@ -22,6 +22,9 @@ from tests.planted_heads import planted
 SHAPES = ((1, 1, 1, "sequential"), (1, 2, 1, "sequential"), (2, 1, 1, "sequential"), (1, 2, 2, "parallel"))
 
 
+EDGES = [Edge.parse(f"embed->mlp.{at}") for at in range(2)]
+
+
 def effects_of(edges: Any, values: np.ndarray, groups: tuple[str, ...] = ("a",)) -> Effects:
     """Effects of these numbers ``[mediator pair]``; a total effect of one."""
     n = values.shape[1]
@@ -174,3 +177,19 @@ def test_what_there_is_not_is_refused() -> None:
         choose(model, found, -1)
     with pytest.raises(ConfigError, match="all pairs are of one group"):
         sign_stability(replace(found, groups=("a",)))
+
+
+def test_signs_are_of_the_direction_asked() -> None:
+    """One holds by noising only, one by denoising only; over both directions neither does."""
+    rng = np.random.default_rng(0)
+    sure, unsure = np.full(12, 1.0), 0.1 + rng.normal(size=12) * 4
+    both = replace(
+        effects_of(EDGES[:2], np.array([sure, unsure])),
+        values={"noising": np.array([sure, unsure]), "denoising": np.array([unsure, sure])},
+    )
+    for direction, at in (("noising", 0), ("denoising", 1)):
+        alone = replace(both, values={direction: both.values[direction]})
+        assert np.array_equal(sign_stability(both, direction=direction), sign_stability(alone))
+        found = choose(made("gpt2"), both, 2, "stable", direction=direction)
+        assert found == choose(made("gpt2"), alone, 2, "stable") == (both.mediators[at],)
+    assert len(choose(made("gpt2"), both, 2, "stable")) == 0

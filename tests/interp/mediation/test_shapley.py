@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from interp import mediation
 from interp.errors import ConfigError
 from interp.mediation import Shapley, experiment_of, plan
+from interp.mediation.order_draws import OrderDraw
 from interp.mediation.searches import effects
 from tests.interp.mediation.edges.models import made, pairs_of
-from tests.planted_heads import gate
+from tests.planted_heads import gate, planted
 
 ASKED: dict[str, Any] = {
     "heads": ["head.0.*", "mlp_out.1"],
@@ -63,6 +66,12 @@ def test_drawn_orders_add_up_and_lie_within_what_they_say_of_all_orders() -> Non
     off = np.abs(told.mean() - exact.mean()).max()
     assert 1e-6 < off < 1.5 * told.cost["denoising"]["order_error"]
     assert any("orders drawn of 8!" in text for text in told.warnings)
+    truth = exact.mean()
+    rows = {row["mediator"]: row for row in told.rows}
+    names = list(map(str, told.mediators))
+    assert all(rows[one]["low"] <= truth[at] <= rows[one]["high"] for at, one in enumerate(names))
+    ends = told.estimate(names[0]).interval
+    assert (ends.low, ends.high) == pytest.approx((rows[names[0]]["low"], rows[names[0]]["high"]))
 
 
 def test_values_of_a_complete_cut_add_up_to_the_total_effect_within_its_interval() -> None:
@@ -101,3 +110,39 @@ def test_the_plan_is_what_is_run_and_odd_orders_are_refused() -> None:
     assert planned.search == "shapley" and planned.mediators == 12
     with pytest.raises(ConfigError, match="orders=3 asked"):
         Shapley(orders=3)
+
+
+def test_intervals_and_q_hold_the_draw_of_orders() -> None:
+    """Against plain arithmetic: pairs of orders are the sample; two orders bound nothing."""
+    truth = gate("or")
+    exact = effects(truth.model, truth.pairs, "head.0.*", search=Shapley(orders=200))
+    assert "(exact)" in exact.verdict() and exact.draw() is None
+    few = effects(truth.model, truth.pairs, ["head.*", "mlp_out.*"], search=Shapley(orders=2))
+    assert few.draw() is not None and not few.told and "2 drawn orders" in few.verdict()
+    assert {(row["low"], row["high"], row["q"]) for row in few.rows} == {(-np.inf, np.inf, 1.0)}
+    clear = planted("induction")
+    sure = effects(clear.model, clear.pairs, ["head.*", "mlp_out.*"], search=Shapley(orders=8))
+    assert "(sampled, 8 drawn orders)" in sure.verdict() and "(exact)" not in sure.verdict()
+    several = effects(truth.model, truth.pairs, ["head.*", "mlp_out.*"], search=Shapley(orders=20))
+    assert "20 drawn orders" in several.tables()[0].note
+    plain = replace(several, cost={})
+    narrow, wide = plain._intervals(), several._intervals()
+    half = stats.t.ppf(0.975, 9) * several.draw("noising").errors
+    one = several._intervals("noising")
+    before = plain._intervals("noising")
+    assert np.allclose((one.high - one.value) ** 2, (before.high - before.value) ** 2 + half**2)
+    assert (wide.high >= narrow.high).all() and (wide.high > narrow.high).any()
+    assert (several.tests.p >= plain.tests.p - 1e-12).all() and (several.tests.p > plain.tests.p).any()
+
+
+def test_a_mean_of_zero_over_pairs_and_orders_is_told_apart_one_time_in_twenty() -> None:
+    """Both spreads are as large: each alone would tell it far more often."""
+    rng = np.random.default_rng(0)
+    n, orders = 4000, 20
+    gains = rng.normal(size=(n, orders // 2))
+    errors = gains.std(axis=1, ddof=1) / np.sqrt(orders // 2)
+    by_pair = rng.normal(size=n) / np.sqrt(orders // 2)
+    means = gains.mean(axis=1) + by_pair
+    p = 2 * stats.norm.sf(np.abs(means) * np.sqrt(orders // 2))
+    assert (p < 0.05).mean() > 0.12
+    assert 0.02 < (OrderDraw(errors, orders).tested(p, means) < 0.05).mean() < 0.055

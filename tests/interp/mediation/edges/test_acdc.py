@@ -87,6 +87,18 @@ def test_the_planted_edges_are_what_is_left(name: str) -> None:
     assert told.cost["noising"]["forwards"] <= planned.forwards  # what feeds nothing any more is not run
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_plan_is_about_what_a_dense_model_takes(family: str) -> None:
+    """Of random weights much is kept, and what comes after a kept edge is tried again."""
+    model = made(family)
+    pairs = pairs_of(model)[[0, 1]]
+    told = effects(model, pairs, "edge.*", search="acdc")
+    planned = plan(model, pairs, "edge.*", search="acdc")
+    ran = sum(told.cost[way]["forwards"] for way in told.directions)
+    assert ran > 1.8 * planned.naive / model.n_layers  # far more than each edge once
+    assert ran == pytest.approx(planned.forwards, rel=0.2)
+
+
 def test_a_threshold_of_nothing_and_nodes_are_refused() -> None:
     model = made("gpt2")
     with pytest.raises(ConfigError, match=r"threshold=0\.0 asked"):

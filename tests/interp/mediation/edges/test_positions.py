@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from interp import mediation, results
+from interp import mediation, patch, results
 from interp.errors import ConfigError, DataError, SiteError
 from interp.mediation import Edge, Effects
+from interp.mediation.edges.blocks import Blocks
 from interp.mediation.edges.graph import Graph
+from interp.mediation.experiment import spent
 from interp.mediation.searches import effects
 from tests.interp.mediation.edges.models import made, pairs_of
+from tests.planted_heads import planted
 from tests.stress.table import stress
 
 EAP = mediation.Attribution(verify=0)
@@ -167,3 +170,30 @@ def test_parts_are_saved_and_opened(tmp_path: Any) -> None:
     assert isinstance(opened, Effects) and opened.mediators == told.mediators
     np.testing.assert_array_equal(opened.mean(), told.mean())
     assert not told.exact and any("peap: parts of edges" in one for one in told.warnings)
+
+
+def test_attention_that_runs_once_per_query_is_billed_and_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("llama")
+    pairs = pairs_of(model)[[0, 1]]
+    copies: list[int] = []
+    read = Blocks.read
+
+    def counting(self: Blocks, layer: int, stream: Any, kinds: Any, **asked: Any) -> Any:
+        copies.append(len(stream) if list(kinds) == ["z"] else 0)
+        return read(self, layer, stream, kinds, **asked)
+
+    monkeypatch.setattr(Blocks, "read", counting)
+    for mediators, split in (("edge.*", True), ("edge.*->mlp.*", False)):
+        copies.clear()
+        told = effects(model, pairs, mediators, search="peap", directions="noising")
+        again = 2 * sum(copies) / model.n_layers / len(pairs)
+        assert (again > 10) == split
+        assert spent(told.cost, len(pairs)) == pytest.approx(4 + again, abs=0.02)
+        planned = mediation.plan(model, pairs, mediators, search="peap", directions="noising")
+        assert planned.forwards / len(pairs) == pytest.approx(4 + again, abs=0.02)
+
+
+def test_parts_of_edges_form_no_circuit_and_that_is_said() -> None:
+    truth = planted("induction")
+    found = patch(truth.model, truth.pairs, "edge.embed->v.*", search="peap")
+    assert found.trace is None and "parts of edges by position are scored, not cut" in found.lead()[-1]
