@@ -136,10 +136,8 @@ class Trace:
         found = {one.name: one for one in (*self.evaluation.numbers(), *self.curve.numbers())}
         if "faithfulness" in found:
             found["faithfulness"] = replace(found["faithfulness"], label="Faithfulness of the circuit")
-        for name in ("cpr", "cmd") if self.kept is not None else ():
-            if name in found:
-                meaning = f"{found[name].meaning}; {OF_THE_LARGEST}"
-                found[name] = replace(found[name], meaning=meaning.removeprefix("; "))
+        for name in {"cpr", "cmd"} & found.keys() if self.kept is not None else ():
+            found[name] = replace(found[name], meaning=f"{found[name].meaning}; {OF_THE_LARGEST}")
         wanted = ("faithfulness", "left-without-it", "completeness-gap", "cpr", "cmd")
         return tuple(found[name] for name in wanted if name in found)
 
