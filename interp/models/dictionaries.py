@@ -57,6 +57,12 @@ def _check(architecture: Architecture, one: Dictionary) -> None:
             raise SiteError(
                 f"dictionary {one.name!r} is of '{site}'; those of {', '.join(WRITTEN)} can be used."
             )
+        if site.kind == "resid_mid" and architecture.parallel:
+            raise SiteError(
+                f"dictionary {one.name!r} is of '{site}', and {architecture.name!r} has none: its MLPs and "
+                "heads read one stream, the MLP 'resid_pre' through a norm of its own, which no feature can "
+                "read yet. Use dictionaries of 'mlp_out' or 'resid_post'."
+            )
         architecture.check([site.kind])
         if site.layer is not None and not 0 <= site.layer < architecture.n_layers:
             raise SiteError(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, DataError, counted
-from interp.features.certificate import notes_of
+from interp.features.certificate import certified
 from interp.lenses.words import words_of
 from interp.mediation.frozen_norm import FrozenNorm
 from interp.mediation.graphs.frozen import FrozenRun
@@ -70,8 +70,9 @@ def attribution_graph(
         batch_size: rows of one pass of the tests.
 
     Raises:
-        ConfigError: a number out of range, or a foil without an answer.
-        DataError: prompts of different lengths.
+        ConfigError: a number or a token out of range, a foil without an answer, or so few nodes and edges
+            that nothing is drawn.
+        DataError: prompts of different lengths, or twice the same.
         SiteError: the model lacks a site that a graph is made of.
         ModelError: a part of the model cannot be made linear.
     """
@@ -84,7 +85,13 @@ def attribution_graph(
     found = flow(run, most=followed)
     drawn = pruned(run, found, keep=keep, nodes=nodes, edges=edges)
     there = None if instead is None else _written_there(run, model, instead)
+    if not drawn.edges:
+        raise ConfigError(
+            f"keep={keep}, nodes={nodes}, edges={edges} leave no two nodes that an edge joins, so that "
+            "nothing is drawn. Give more of each, such as keep=0.8, nodes=60."
+        )
     tests = _tested(run, found, drawn, there, seed, batch_size)
+    judged = [certified(model.with_dictionaries(), one) for _, one in sorted(model.dictionaries.items())]
     places = [*drawn.nodes, *(-1 - number for number in range(len(outputs.tokens)))]
     return AttributionGraph(
         prompt=tokens.texts[0],
@@ -103,9 +110,10 @@ def attribution_graph(
         n_followed=len(found.shares) - len(outputs.tokens),
         n_layers=model.n_layers,
         dictionaries={str(layer): one.name for layer, one in model.dictionaries.items()},
+        suspect=tuple(str(one.dictionary["name"]) for one in judged if one.suspicions),
         about=About(model=model.described),
         seed=seed,
-        warnings=(*model.warnings, *tokens.warnings, *notes_of(model, model.dictionaries)),
+        warnings=(*model.warnings, *tokens.warnings, *(one.line() for one in judged)),
     )
 
 
@@ -132,6 +140,11 @@ def _outputs(
 def _token(model: Model, text: str, ids: list[int], word: str | int) -> int:
     """The first token of a word that follows the prompt."""
     if isinstance(word, int):
+        if not 0 <= word < model.vocab_size:
+            raise ConfigError(
+                f"token {word} asked; {model.name!r} has tokens 0..{model.vocab_size - 1}. Give one of "
+                "these, or a word."
+            )
         return word
     if model.tokenizer is None:
         raise DataError(f"{word!r} is a text, but {model.name!r} has no tokenizer; give a token's id.")
@@ -145,6 +158,11 @@ def _written_there(run: FrozenRun, model: Model, instead: str | Sequence[int]) -
         raise DataError(
             f"the prompt has {counted(len(run.ids), 'token')} and the one instead of it {len(ids)}; a node "
             "stands at one token, so that both need as many."
+        )
+    if ids == list(run.ids):
+        raise DataError(
+            "the prompt instead is the prompt itself, so that nothing is exchanged and nothing tested. Give "
+            "another of as many tokens, or none: sources are then taken out."
         )
     read = model.capture([ids], [str(site) for site in run.values], "all")
     values = {site: read[str(site)][0] for site in run.values}

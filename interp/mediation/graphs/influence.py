@@ -29,8 +29,8 @@ class Flow:
         influence: ``[source]``.
         shares: target -> ``[source]`` of its reach, the row of W.
         reaches: target -> the span of sources that it reads.
-        ends: where all of it ends, by kind: embed, rest, error, bias, and ``unfollowed`` for parts whose own
-            inputs were not looked at; 1 in all.
+        ends: where all of it ends, by kind: embed, rest, error, bias, skip where there is one, and
+            ``unfollowed`` for parts whose own inputs were not looked at; 1 in all.
     """
 
     influence: Float[Tensor, " source"]
@@ -75,7 +75,7 @@ def flow(run: FrozenRun, *, least: float = 1e-5, most: int = 4000) -> Flow:
         for at in inside:
             part, amount = parts[at], float(influence[at])
             if not part.followed:
-                ends[part.kind] += amount
+                ends[part.kind] = ends.get(part.kind, 0.0) + amount
             elif amount < least or room == 0:
                 ends["unfollowed"] += amount
             else:

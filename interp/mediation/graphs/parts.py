@@ -14,6 +14,7 @@ KINDS: dict[str, str] = {
     "neuron": "one neuron of an MLP at one token",
     "feature": "one feature of a dictionary at one token",
     "rest": "all other neurons of an MLP at one token",
+    "skip": "what the skip connection of a transcoder writes at one token",
     "error": "what the features of a layer leave out at one token",
     "output": "the answer",
 }

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import Any, ClassVar
 
 from interp.errors import counted
 from interp.mediation.graphs.parts import KINDS, Edge, Node
+from interp.mediation.graphs.told import cautions_of, lead_of, percent
 from interp.results import Figure, Number, Result, Table
 from probes.statistics import clopper_pearson
 
 __all__ = ["AttributionGraph", "places_of"]
 
 SHOWN = 80
+TOLD = {True: "yes", False: "no", None: "no test"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -37,7 +40,8 @@ class AttributionGraph(Result):
         n_followed: heads, neurons and features whose inputs were looked at.
         n_layers: blocks of the model.
         dictionaries: layer -> the dictionary whose features are nodes there.
-        tested: whether interventions were made; a graph that was read from a file has none.
+        tested: whether interventions were made; a graph of another program's file has none.
+        suspect: names of those dictionaries whose certificate says that they may not be of this model.
     """
 
     schema: ClassVar[str] = "interp.graph/1"
@@ -59,6 +63,7 @@ class AttributionGraph(Result):
     n_layers: int
     dictionaries: Mapping[str, str] = field(default_factory=dict)
     tested: bool = True
+    suspect: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[Node, ...]:
@@ -68,7 +73,19 @@ class AttributionGraph(Result):
     @property
     def unshown(self) -> float:
         """The share of influence that does not end in the prompt's tokens."""
-        return 1.0 - self.ends.get("embed", 0.0) if self.ends else 1.0
+        return max(0.0, 1.0 - self.ends.get("embed", 0.0)) if self.ends else 1.0
+
+    @property
+    def carried(self) -> float:
+        """The share of influence that drawn edges alone carry from the answer back to the prompt's tokens."""
+        amounts = {one.name: one.influence if one.kind == "output" else 0.0 for one in self.nodes}
+        into: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            into.setdefault(edge.target, []).append(edge)
+        for node in reversed(self.nodes):  # what reads stands after what it reads
+            for edge in into.get(node.name, []):
+                amounts[edge.source] += amounts[node.name] * edge.part
+        return sum(amounts[one.name] for one in self.nodes if one.kind == "embed")
 
     def confirmed(self, of: str = "live", edges: Sequence[Edge] | None = None) -> tuple[int, int]:
         """How many edges are confirmed, of how many that were tested.
@@ -82,9 +99,28 @@ class AttributionGraph(Result):
 
     @property
     def trust(self) -> float | None:
-        """Share of drawn edges confirmed times the share of influence that ends in the prompt's tokens."""
-        right, n = self.confirmed()
-        return right / n * (1 - self.unshown) if n else None
+        """Share of drawn edges confirmed, less the control's, times ``carried``.
+
+        None where nothing was tested, where there is no control, where edges are not confirmed clearly more
+        often than the control's, and where a dictionary is suspect.
+        """
+        if self._doubt():
+            return None
+        (right, n), (other, m) = self.confirmed(), self.confirmed(edges=self.controls)
+        return (right / n - other / m) * self.carried
+
+    def _doubt(self) -> str:
+        """Why there is no trust score; "" where there is one."""
+        (right, n), (other, m) = self.confirmed(), self.confirmed(edges=self.controls)
+        if not n:
+            return "No edge was tested that could fail."
+        if not m:
+            return "No other node could stand in an edge's place, so there is no control."
+        if clopper_pearson(right, n).low <= clopper_pearson(other, m).high:
+            return "Edges are not confirmed clearly more often than others in their place."
+        names = ", ".join(map(repr, self.suspect))
+        several = "dictionaries" if len(self.suspect) > 1 else "dictionary"
+        return f"The certificate of {several} {names} says SUSPECT: see the warnings." if names else ""
 
     def redacted(self) -> AttributionGraph:
         """The same without the prompt, and without words or ids that say what it was."""
@@ -133,39 +169,26 @@ class AttributionGraph(Result):
 
     def verdict(self) -> str:
         """How many edges hold, beside the control, what is not shown, and the trust score."""
+        if not self.tested:
+            return f"{counted(len(self.edges), 'edge')}, none tested; how much it leaves out is not known."
         share = (
-            f"{self.unshown:.0%} of the influence ends not in tokens but in what is not explained"
-            if self.ends
-            else "how much it leaves out is not known"
+            f"{percent(self.unshown)} of the influence ends not in tokens but in what is not explained, and "
+            f"drawn edges alone carry {percent(self.carried)} of all back to tokens"
         )
         right, n = self.confirmed()
         if not n:
-            return f"{counted(len(self.edges), 'edge')}, none tested; {share}."
+            why = "each source is all that its target reads"
+            why += ", or writes the same in the other prompt" if self.exchanged else ""
+            return f"Not shown: {counted(len(self.edges), 'edge')}, none tested ({why}); {share}."
         other, m = self.confirmed(edges=self.controls)
-        control = f" (another node in the source's place: {other / m:.0%})" if m else ""
+        control = f" (another node in the source's place: {percent(other / m)})" if m else ""
         said = f"{right} of {counted(n, 'drawn edge')} confirmed in the running model{control}; {share}."
-        if m and clopper_pearson(right, n).low <= clopper_pearson(other, m).high:
-            return f"Not shown: {said} Edges are not confirmed clearly more often than others in their place."
-        return f"{said} Trust {self.trust:.2f}."
+        doubt = self._doubt()
+        return f"Not shown: {said} {doubt}" if doubt else f"{said} Trust {self.trust:.2f}."
 
     def lead(self) -> tuple[str, ...]:
         """What was done."""
-        how = (
-            "exchanged for what it writes in the other prompt" if self.exchanged else "taken out of the model"
-        )
-        of = f"the logit less that of {self.foil!r}" if self.foil else "the logit less the mean of all logits"
-        features = f" Features stand in layers {', '.join(self.dictionaries)}." if self.dictionaries else ""
-        return (
-            f"{self.n_sources:,} parts of {self.about.model_name} write to the stream at "
-            f"{counted(len(self.tokens), 'token')}; {self.n_followed:,} heads, neurons and features were "
-            f"followed back from the output ({of}). Attention and norms are held, activations count as their "
-            "ratio to what they get, so that what a node reads is the exact sum of its edges and a bias "
-            f"(Ameisen et al. 2025). Drawn are nodes with {self.kept:.0%} of the influence.{features}",
-            f"Each drawn edge was tested: its source is {how}, everything after it responds, and the change "
-            "of its target is compared with the edge's weight. It is confirmed where the sign is right and "
-            "the size between half and twice. Where a source is all that its target reads, the test could "
-            "not fail and does not count. The control puts another node in the source's place.",
-        )
+        return lead_of(self)
 
     def numbers(self) -> tuple[Number, ...]:
         """Shares of edges, of influence, and the trust score."""
@@ -188,12 +211,21 @@ class AttributionGraph(Result):
                 meaning="influence that ends in rests of MLPs, errors, biases and parts not followed",
             ),
             Number(
+                "carried",
+                self.carried if self.ends else None,
+                meaning="influence that drawn edges alone carry from the answer back to the prompt's tokens",
+            ),
+            Number(
                 "trust",
                 self.trust,
-                meaning="edges confirmed times the influence that ends in the prompt's tokens",
+                meaning="edges confirmed, less the control's, times the influence that drawn edges carry",
                 label="Trust",
             ),
-            Number("kept", self.kept, meaning="share of all nodes' influence that is drawn"),
+            Number(
+                "kept",
+                None if isnan(self.kept) else self.kept,
+                meaning="share of all nodes' influence that is drawn",
+            ),
             Number("nodes", len(self.nodes), hidden=True),
             Number("edges", len(self.edges), hidden=True),
         )
@@ -207,15 +239,11 @@ class AttributionGraph(Result):
 
     def tables(self) -> tuple[Table, ...]:
         """Nodes by influence, edges, and where influence ends."""
+        promoted = {one.name: ", ".join(map(repr, one.promoted)) for one in self.nodes}
         nodes = [
             (
-                one.name,
-                KINDS[one.kind],
-                self.words(one),
-                one.value,
-                one.influence,
-                one.effect,
-                ", ".join(map(repr, one.promoted)),
+                *(one.name, KINDS[one.kind], self.words(one)),
+                *(one.value, one.influence, one.effect, promoted[one.name]),
             )
             for one in sorted(self.nodes, key=lambda one: -one.influence)
         ]
@@ -224,18 +252,11 @@ class AttributionGraph(Result):
         note = (
             f"influence: the share that goes through it; effect: the change of the output when it is {how}, "
             "of this one prompt, without an interval."
+            if self.tested
+            else "influence: at most this share of all nodes', as the file has it."
         )
         edges = [
-            (
-                e.source,
-                e.target,
-                e.weight,
-                e.share,
-                e.predicted,
-                e.held,
-                e.live,
-                {True: "yes", False: "no", None: "no test"}[e.confirmed()],
-            )
+            (e.source, e.target, e.weight, e.share, e.predicted, e.held, e.live, TOLD[e.confirmed()])
             for e in self.edges
         ]
         edge_columns = ("source", "target", "weight", "share", "predicted", "held", "live", "confirmed")
@@ -288,17 +309,7 @@ class AttributionGraph(Result):
 
     def cautions(self) -> tuple[str, ...]:
         """What a graph of one prompt does not show."""
-        return (
-            "This is one prompt: effects of nodes have no interval, and those of shares treat edges as "
-            "independent, which edges of one node are not.",
-            "Where heads look (their queries and keys) is held in the edges, so what decides it is not in "
-            "the graph; in the tests it responds.",
-            "A head is read along the output's own gradient: an edge into it is about that part of what it "
-            "writes.",
-            "A confirmed edge says that its target depends on its source by about so much in this prompt, "
-            "not what either stands for, nor that it was learned: graphs of untrained models are confirmed "
-            "as often. Promoted words are a reading of what is written, not a meaning.",
-        )
+        return cautions_of(self)
 
 
 def places_of(graph: AttributionGraph) -> dict[str, tuple[float, float]]:
@@ -308,7 +319,7 @@ def places_of(graph: AttributionGraph) -> dict[str, tuple[float, float]]:
         height = (
             -1.0 if one.kind == "embed" else graph.n_layers if one.kind == "output" else float(one.layer or 0)
         )
-        height += 0.45 if one.kind in ("neuron", "feature", "rest", "error") else 0.0
+        height += 0.45 if one.kind in ("neuron", "feature", "rest", "skip", "error") else 0.0
         cells.setdefault((one.position, height), []).append(one)
     found = {}
     for (position, height), group in cells.items():

@@ -72,7 +72,7 @@ class Source:
         if self.kind == "embed":
             return Site("embed")
         layer = self.layer or 0
-        dictionary = model.dictionaries.get(layer) if self.kind in ("feature", "error") else None
+        dictionary = model.dictionaries.get(layer) if self.kind in ("feature", "skip", "error") else None
         if dictionary is not None:
             return dictionary.site_out
         return Site("attn_out" if self.kind == "head" else "mlp_out", layer)
@@ -176,6 +176,12 @@ def check(model: Model) -> None:
             raise ConfigError(
                 f"dictionary {one.name!r} is of '{one.site_out}'; a graph takes features of 'mlp_out' and of "
                 "'resid_post', and transcoders of the MLP. Heads are nodes of their own."
+            )
+        own = Site("resid_pre" if model.architecture.parallel else "resid_mid", one.site_out.layer)
+        if not one.autoencodes and one.site_in != own:
+            raise ConfigError(
+                f"dictionary {one.name!r} reads '{one.site_in}' and writes '{one.site_out}'; a graph takes "
+                f"transcoders that read what the MLP of their own block reads, '{own}'. Leave it out."
             )
 
 
@@ -282,13 +288,17 @@ def _mlp(
 def _features(
     model: Model, layer: int, values: Values, chosen: Sequence[tuple[int, int]]
 ) -> tuple[list[Source], Tensor, Tensor]:
-    """The features of a layer, and as its error all that they and the decoder's bias do not write."""
+    """The features of a layer, its skip connection if it has one, and its error: the site of that name."""
     dictionary, features = model.dictionaries[layer], values[Site("feature", layer)]
     left = values[dictionary.site_out].double() - dictionary.decoder_bias.double()
     written = [features[at, index].double() * dictionary.decoder[index].double() for index, at in chosen]
     for (_, at), one in zip(chosen, written, strict=True):
         left[at] -= one
     names = [Source("feature", layer, index, at) for index, at in chosen]
+    if dictionary.skip is not None:
+        error = values[Site("error", layer)].double()
+        names += [Source("skip", layer, None, at) for at in range(len(features))]
+        written, left = [*written, *(left - error)], error
     names += [Source("error", layer, None, at) for at in range(len(features))]
     return names, torch.stack([*written, *left]), dictionary.decoder_bias.double()
 

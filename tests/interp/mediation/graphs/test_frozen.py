@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -186,6 +187,17 @@ def test_features_and_their_errors_are_nodes_of_the_same_law(dictionary: Any) ->
     kinds = {one.kind for one in run.sources.parts if one.layer == 1}
     assert {"feature", "error"} <= kinds
     assert off(run) < 1e-5
+    errors = run.values[Site("error", 1)][0].detach().double()
+    rows = {one: write for one, write in zip(run.sources.parts, run.sources.writes, strict=True)}
+    for at, error in enumerate(errors):
+        torch.testing.assert_close(rows[Source("error", 1, None, at)], error, rtol=1e-4, atol=1e-5)
+    if dictionary.skip is not None:  # by hand: the norm of the stream, through the map
+        hf: Any = run.model.hf
+        normed = hf.model.layers[1].post_attention_layernorm(run.values[Site("resid_mid", 1)][0])
+        for at, skip in enumerate((normed @ dictionary.skip.T).detach().double()):
+            torch.testing.assert_close(rows[Source("skip", 1, None, at)], skip, rtol=1e-4, atol=1e-5)
+        assert flow(run).ends["skip"] > 0
+    assert ("skip" in kinds) == (dictionary.skip is not None)
     features = [one for one in followed(run) if isinstance(one, Source) and one.kind == "feature"]
     assert any(run.reading(one).value > 0.1 for one in features)
     last = run.reading(0)
@@ -211,3 +223,8 @@ def test_what_cannot_be_made_linear_is_refused(family: str, message: str) -> Non
         run_of(model("llama").with_dictionaries(normed))
     with pytest.raises(InterpError, match="Heads are nodes of their own"):
         run_of(model("llama").with_dictionaries(random_dictionary(site="attn_out.1")))
+    for changed in ({"site_in": Site("resid_pre", 1)}, {"site_out": Site("mlp_out", 2)}):
+        with pytest.raises(InterpError, match="transcoders that read what the MLP of their own block reads"):
+            run_of(model("llama").with_dictionaries(replace(transcoder(), **changed)))
+    with pytest.raises(InterpError, match="read one stream, the MLP 'resid_pre' through a norm of its own"):
+        model("gpt_neox").with_dictionaries(transcoder())

@@ -14,13 +14,14 @@ import torch
 
 import interp
 from interp import mediation
-from interp.errors import ArtifactError, ConfigError, DataError
+from interp.errors import ArtifactError, ConfigError, DataError, InterpError
 from interp.mediation import AttributionGraph
 from interp.mediation.graphs.neuronpedia import from_neuronpedia, to_neuronpedia
+from interp.mediation.graphs.told import percent
 from interp.models.model import Model
 from interp.report.graph_page import render
 from interp.results import load
-from tests.dictionaries import random_dictionary
+from tests.dictionaries import random_dictionary, transcoder
 from tests.planted import and_neuron
 from tests.tiny import tiny
 
@@ -136,7 +137,53 @@ def test_edges_are_confirmed_more_often_than_others_in_their_place_and_shuffled_
     wrong = replace(found, edges=shuffled)
     assert wrong.confirmed()[0] / n < 0.5 * right / n
     assert wrong.verdict().startswith("Not shown") and not found.verdict().startswith("Not shown")
-    assert found.trust == pytest.approx(right / n * found.ends["embed"])
+    assert wrong.trust is None and wrong.number("trust").value is None
+    assert found.trust == pytest.approx((right / n - other / m) * walked(found))
+
+
+def walked(found: AttributionGraph) -> float:
+    """What arrives at tokens, path by drawn path."""
+    kinds = {one.name: one.kind for one in found.nodes}
+
+    def back(name: str) -> float:
+        if kinds[name] == "embed":
+            return 1.0
+        return sum(one.part * back(one.source) for one in found.edges if one.target == name)
+
+    return sum(one.influence * back(one.name) for one in found.outputs)
+
+
+def test_trust_is_of_the_graph_that_is_drawn() -> None:
+    whole = mediation.attribution_graph(model(), WORDS, neurons=8, keep=1.0, nodes=10**6, edges=300)
+    parts = [replace(whole, edges=whole.edges[:n]) for n in (20, 60, 300)]
+    shares = [one.carried for one in parts]
+    assert shares == sorted(shares) and 0 < shares[0] < shares[1] < shares[2] < whole.ends["embed"]
+    assert shares == pytest.approx([walked(one) for one in parts])
+    scores = [one.trust for one in parts]
+    assert all(one is not None and one < share for one, share in zip(scores, shares, strict=True))
+    assert "drawn edges alone carry" in parts[0].verdict()
+
+
+def test_there_is_no_trust_without_a_control_or_with_a_suspect_dictionary() -> None:
+    found = graph()
+    assert found.trust is not None
+    bare = replace(found, controls=())
+    assert bare.trust is None and "there is no control" in bare.verdict()
+    given = model().with_dictionaries(transcoder())
+    other = mediation.attribution_graph(given, WORDS, neurons=8, keep=0.95, edges=200)
+    assert other.suspect == ("transcoder",) and "SUSPECT" in other.warnings[-1]
+    assert other.trust is None and "says SUSPECT" in other.verdict()
+    assert replace(other, suspect=()).trust is not None  # nothing else speaks against it
+
+
+def test_shares_are_rounded_to_none_and_all_only_where_they_are_that() -> None:
+    assert [percent(one) for one in (0.0, 0.004, 0.3, 0.996, 1.0)] == [
+        "0%",
+        "under 1%",
+        "30%",
+        "over 99%",
+        "100%",
+    ]
 
 
 def test_a_source_that_the_other_prompt_leaves_as_it_is_is_not_tested() -> None:
@@ -145,8 +192,8 @@ def test_a_source_that_the_other_prompt_leaves_as_it_is_is_not_tested() -> None:
     moved = [one for one in found.edges if one.source == "embed@3"]
     assert kept and all(one.confirmed() is None and one.live == pytest.approx(0, abs=1e-5) for one in kept)
     assert moved and all(one.confirmed() is not None for one in moved)
-    same = mediation.attribution_graph(model(), WORDS, instead=WORDS, neurons=8)
-    assert same.trust is None and "none tested" in same.verdict()
+    same = replace(found, edges=tuple(kept))
+    assert same.trust is None and "writes the same in the other prompt" in same.verdict()
 
 
 def test_wrong_calls_say_what_is_wrong() -> None:
@@ -158,6 +205,15 @@ def test_wrong_calls_say_what_is_wrong() -> None:
         mediation.attribution_graph(model(), WORDS, answer="w05", foil="w05")
     with pytest.raises(ConfigError, match="edges=0"):
         mediation.attribution_graph(model(), WORDS, edges=0)
+    with pytest.raises(DataError, match="is the prompt itself"):
+        mediation.attribution_graph(model(), WORDS, instead=WORDS)
+    size = model().vocab_size
+    for asked in ({"answer": size}, {"answer": -1}, {"answer": 5, "foil": 10**6}):
+        with pytest.raises(ConfigError, match=f"has tokens 0..{size - 1}"):
+            mediation.attribution_graph(model(), WORDS, **asked)
+    for few in ({"nodes": 2}, {"keep": 0.2}):
+        with pytest.raises(ConfigError, match="nothing is drawn"):
+            mediation.attribution_graph(model(), "w01 w02 w03 w04 w05", neurons=8, **few)
 
 
 def test_a_graph_is_saved_and_without_text_says_nothing_of_the_prompt(tmp_path: Path) -> None:
@@ -193,6 +249,8 @@ def test_neuronpedia_json_goes_out_and_comes_back(tmp_path: Path) -> None:
         (e.source, e.target, e.weight) for e in found.edges
     }
     assert other.trust is None and "none tested" in other.verdict()
+    assert "kept" not in other.lead()[0] and len(other.lead()) == 1 and other.number("kept").value is None
+    assert "Nothing was run or tested here" in other.lead()[0] and other.warnings == ()
     content["nodes"][0]["node_id"] = "E_63_0"
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="of another model"):
@@ -200,6 +258,98 @@ def test_neuronpedia_json_goes_out_and_comes_back(tmp_path: Path) -> None:
     file.write_text("[]")
     with pytest.raises(ArtifactError, match="is no attribution graph"):
         from_neuronpedia(file, model())
+
+
+def circuit_tracer(tmp_path: Path, change: Any = None) -> Path:
+    """A file as circuit-tracer writes it: influence is a running sum, logits have none."""
+    sums = {"0_7_2": 0.5, "1_8_2": 0.7, "2_9_2": 0.79, "E_7_2": 0.8, "E_5_0": 0.99, "4_9_2": None}
+    kinds = ["cross layer transcoder"] * 3 + ["embedding"] * 2 + ["logit"]
+    nodes = [
+        {
+            "node_id": name,
+            "layer": name[0],
+            "ctx_idx": int(name[-1]),
+            "feature_type": kind,
+            "influence": total,
+        }
+        for (name, total), kind in zip(sums.items(), kinds, strict=True)
+    ]
+    links = [{"source": "0_7_2", "target": "4_9_2", "weight": 1.0}]
+    meta = {"scan": "tiny", "prompt": "w05 w06 w07", "prompt_tokens": ["a", "b", "c"], "node_threshold": 0.8}
+    content: dict[str, Any] = {"metadata": meta, "qParams": {}, "nodes": nodes, "links": links}
+    ids = model().tokenize(["w05 w06 w07"]).token_ids[0]
+    for node in nodes[3:5]:
+        node["node_id"] = f"E_{ids[node['ctx_idx']]}_{node['ctx_idx']}"
+    if change is not None:
+        change(content)
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_influence_of_another_programs_file_is_the_step_of_its_running_sum(tmp_path: Path) -> None:
+    found = from_neuronpedia(circuit_tracer(tmp_path), model())
+    shares = [one.influence for one in found.nodes]
+    assert shares == pytest.approx(
+        [0.5, 0.2, 0.09, 0.01, 0.01, 0.0]
+    )  # the last token: no more than before it
+    assert list(found.table("nodes")["node"])[:2] == ["feature.0.7@2", "feature.1.8@2"]
+    written = to_neuronpedia(graph())
+    sums = [one["influence"] for one in written["nodes"] if one["feature_type"] != "logit"]
+    first = max(graph().nodes, key=lambda one: one.influence if one.kind != "output" else 0)
+    by_id = dict(zip([one.name for one in graph().nodes], written["nodes"], strict=True))
+    assert by_id[first.name]["influence"] == min(sums) and max(sums) == pytest.approx(graph().kept)
+    assert all(one["influence"] is None for one in written["nodes"] if one["feature_type"] == "logit")
+
+
+def test_another_programs_graph_names_its_own_model(tmp_path: Path) -> None:
+    def named(content: dict[str, Any]) -> None:
+        content["metadata"]["scan"] = "gemma-2-2b"
+
+    found = from_neuronpedia(circuit_tracer(tmp_path, named), model())
+    assert found.about.model_name == "gemma-2-2b" and "'gemma-2-2b'" in found.lead()[0]
+    assert "names 'gemma-2-2b' as its model" in found.warnings[0]
+    assert "interp" not in to_neuronpedia(found)["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "message"),
+    [
+        ("nodes", {"ctx_idx": 99}, "stands at token 99"),
+        ("nodes", {"influence": float("nan")}, "has influence nan"),
+        ("nodes", {"influence": 7.0}, "a running sum between 0 and 1"),
+        ("nodes", {"activation": float("inf")}, "has activation inf"),
+        ("nodes", {"node_id": "1_8_2"}, "has the node '1_8_2' twice"),
+        ("nodes", {"node_id": "x"}, "is no attribution graph"),
+        ("links", {"weight": float("nan")}, "has weight nan"),
+    ],
+)
+def test_a_file_with_what_cannot_be_is_refused(
+    tmp_path: Path, key: str, row: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InterpError, match=message):
+        from_neuronpedia(circuit_tracer(tmp_path, lambda content: content[key][0].update(row)), model())
+
+
+def test_a_link_to_no_node_is_left_out_aloud(tmp_path: Path) -> None:
+    file = circuit_tracer(tmp_path, lambda content: content["links"][0].update(source="nope"))
+    found = from_neuronpedia(file, model())
+    assert found.edges == () and "1 link of" in found.warnings[0]
+
+
+def test_a_file_that_was_changed_beside_its_tests_is_refused(tmp_path: Path) -> None:
+    written, file = to_neuronpedia(graph()), tmp_path / "graph.json"
+    labelled = json.loads(json.dumps(written))
+    labelled["nodes"][0]["clerp"] = "my label"
+    file.write_text(json.dumps(labelled))
+    assert from_neuronpedia(file, model()).edges == graph().edges
+    for key in ("nodes", "links"):
+        for change in (lambda rows: rows.pop(), lambda rows: rows[0].update(weight=9.0, activation=9.0)):
+            changed = json.loads(json.dumps(written))
+            change(changed[key])
+            file.write_text(json.dumps(changed))
+            with pytest.raises(DataError, match="were changed"):
+                from_neuronpedia(file, model())
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows() -> None:
