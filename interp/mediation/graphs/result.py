@@ -102,7 +102,8 @@ class AttributionGraph(Result):
         """Share of drawn edges confirmed, less the control's, times ``carried``.
 
         None where nothing was tested, where there is no control, where edges are not confirmed clearly more
-        often than the control's, and where a dictionary is suspect.
+        often than the control's, where no drawn path leads back to a token, and where a dictionary is
+        suspect.
         """
         if self._doubt():
             return None
@@ -118,6 +119,8 @@ class AttributionGraph(Result):
             return "No other node could stand in an edge's place, so there is no control."
         if clopper_pearson(right, n).low <= clopper_pearson(other, m).high:
             return "Edges are not confirmed clearly more often than others in their place."
+        if not self.carried:
+            return "No drawn path leads from the answer back to a token: draw more nodes and edges."
         names = ", ".join(map(repr, self.suspect))
         several = "dictionaries" if len(self.suspect) > 1 else "dictionary"
         return f"The certificate of {several} {names} says SUSPECT: see the warnings." if names else ""

@@ -169,6 +169,9 @@ def test_there_is_no_trust_without_a_control_or_with_a_suspect_dictionary() -> N
     assert found.trust is not None
     bare = replace(found, controls=())
     assert bare.trust is None and "there is no control" in bare.verdict()
+    without = replace(found, edges=tuple(one for one in found.edges if "embed" not in one.source))
+    assert without.carried == 0.0 and without.trust is None
+    assert without.verdict().startswith("Not shown") and "No drawn path leads" in without.verdict()
     given = model().with_dictionaries(transcoder())
     other = mediation.attribution_graph(given, WORDS, neurons=8, keep=0.95, edges=200)
     assert other.suspect == ("transcoder",) and "SUSPECT" in other.warnings[-1]
