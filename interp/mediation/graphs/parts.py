@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.errors import DataError
 
-__all__ = ["KINDS", "Edge", "Node"]
+__all__ = ["KINDS", "Edge", "Node", "carried"]
 
 KINDS: dict[str, str] = {
     "embed": "the embedding of a token",
@@ -103,3 +104,20 @@ class Edge:
         if abs(self.predicted) <= 1e-6 * abs(self.weight):
             return None
         return found * self.predicted > 0 and 0.5 <= found / self.predicted <= 2.0
+
+
+def carried(nodes: Sequence[Node], edges: Sequence[Edge]) -> float:
+    """The share of influence that edges alone carry from the outputs back to embeddings.
+
+    Args:
+        nodes: in order of execution: what reads stands after what it reads.
+        edges: between them.
+    """
+    amounts = {one.name: one.influence if one.kind == "output" else 0.0 for one in nodes}
+    into: dict[str, list[Edge]] = {}
+    for edge in edges:
+        into.setdefault(edge.target, []).append(edge)
+    for node in reversed(nodes):
+        for edge in into.get(node.name, []):
+            amounts[edge.source] += amounts[node.name] * edge.part
+    return sum(amounts[one.name] for one in nodes if one.kind == "embed")

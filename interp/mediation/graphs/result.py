@@ -8,8 +8,8 @@ from math import isnan
 from typing import Any, ClassVar
 
 from interp.errors import counted
-from interp.mediation.graphs.parts import KINDS, Edge, Node
-from interp.mediation.graphs.told import cautions_of, lead_of, percent
+from interp.mediation.graphs.parts import KINDS, Edge, Node, carried
+from interp.mediation.graphs.told import CAUTIONS, READ, READ_CAUTION, TESTED, percent
 from interp.results import Figure, Number, Result, Table
 from probes.statistics import clopper_pearson
 
@@ -78,14 +78,7 @@ class AttributionGraph(Result):
     @property
     def carried(self) -> float:
         """The share of influence that drawn edges alone carry from the answer back to the prompt's tokens."""
-        amounts = {one.name: one.influence if one.kind == "output" else 0.0 for one in self.nodes}
-        into: dict[str, list[Edge]] = {}
-        for edge in self.edges:
-            into.setdefault(edge.target, []).append(edge)
-        for node in reversed(self.nodes):  # what reads stands after what it reads
-            for edge in into.get(node.name, []):
-                amounts[edge.source] += amounts[node.name] * edge.part
-        return sum(amounts[one.name] for one in self.nodes if one.kind == "embed")
+        return carried(self.nodes, self.edges)
 
     def confirmed(self, of: str = "live", edges: Sequence[Edge] | None = None) -> tuple[int, int]:
         """How many edges are confirmed, of how many that were tested.
@@ -142,17 +135,8 @@ class AttributionGraph(Result):
             for part in (self.edges, self.controls)
         )
         none = ("",) * len(self.tokens)
-        return replace(
-            self,
-            prompt="",
-            instead="",
-            foil="",
-            tokens=none,
-            token_ids=(),
-            nodes=nodes,
-            edges=edges,
-            controls=controls,
-        )
+        bare = replace(self, prompt="", instead="", foil="", tokens=none, token_ids=())
+        return replace(bare, nodes=nodes, edges=edges, controls=controls)
 
     def words(self, node: Node) -> str:
         """A node as a reader sees it: what it is, and the token it stands at."""
@@ -191,7 +175,23 @@ class AttributionGraph(Result):
 
     def lead(self) -> tuple[str, ...]:
         """What was done."""
-        return lead_of(self)
+        if not self.tested:
+            nodes, edges = counted(len(self.nodes), "node"), counted(len(self.edges), "edge")
+            return (READ.format(model=self.about.model_name, nodes=nodes, edges=edges),)
+        how = (
+            "exchanged for what it writes in the other prompt" if self.exchanged else "taken out of the model"
+        )
+        of = f"the logit less that of {self.foil!r}" if self.foil else "the logit less the mean of all logits"
+        features = f" Features stand in layers {', '.join(self.dictionaries)}." if self.dictionaries else ""
+        return (
+            f"{self.n_sources:,} parts of {self.about.model_name} write to the stream at "
+            f"{counted(len(self.tokens), 'token')}; {self.n_followed:,} heads, neurons and features were "
+            f"followed back from the output ({of}). Attention and norms are held, activations count as their "
+            "ratio to what they get, so that what a node reads is the exact sum of its edges and a bias "
+            f"(Ameisen et al. 2025). Drawn are nodes with {percent(self.kept)} of the influence of all."
+            f"{features}",
+            TESTED.format(how=how),
+        )
 
     def numbers(self) -> tuple[Number, ...]:
         """Shares of edges, of influence, and the trust score."""
@@ -312,7 +312,7 @@ class AttributionGraph(Result):
 
     def cautions(self) -> tuple[str, ...]:
         """What a graph of one prompt does not show."""
-        return cautions_of(self)
+        return CAUTIONS if self.tested else (READ_CAUTION,)
 
 
 def places_of(graph: AttributionGraph) -> dict[str, tuple[float, float]]:

@@ -1,71 +1,37 @@
-"""What a graph's report says in words: what was done, and what one prompt does not show."""
+"""What a graph's report says in words, whatever the graph."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+__all__ = ["CAUTIONS", "READ", "READ_CAUTION", "TESTED", "percent"]
 
-from interp.errors import counted
-
-if TYPE_CHECKING:
-    from interp.mediation.graphs.result import AttributionGraph
-
-__all__ = ["cautions_of", "lead_of", "percent"]
-
-
-def lead_of(graph: AttributionGraph) -> tuple[str, ...]:
-    """What was done.
-
-    Args:
-        graph: of what.
-    """
-    if not graph.tested:
-        return (
-            f"Read from another program's file, which names the model {graph.about.model_name!r}: "
-            f"{counted(len(graph.nodes), 'node')} and {counted(len(graph.edges), 'edge')}, as they stand "
-            "there. Nothing was run or tested here; only the prompt's tokens and the layers were compared "
-            "with the model that was given. The influence of a node is the step of the file's running "
-            "sum: at most that share of all nodes', since nodes that the file leaves out count with the "
-            "next.",
-        )
-    how = "exchanged for what it writes in the other prompt" if graph.exchanged else "taken out of the model"
-    of = f"the logit less that of {graph.foil!r}" if graph.foil else "the logit less the mean of all logits"
-    features = f" Features stand in layers {', '.join(graph.dictionaries)}." if graph.dictionaries else ""
-    return (
-        f"{graph.n_sources:,} parts of {graph.about.model_name} write to the stream at "
-        f"{counted(len(graph.tokens), 'token')}; {graph.n_followed:,} heads, neurons and features were "
-        f"followed back from the output ({of}). Attention and norms are held, activations count as their "
-        "ratio to what they get, so that what a node reads is the exact sum of its edges and a bias "
-        f"(Ameisen et al. 2025). Drawn are nodes with {percent(graph.kept)} of the influence of all."
-        f"{features}",
-        f"Each drawn edge was tested: its source is {how}, everything after it responds, and the change "
-        "of its target is compared with the edge's weight. It is confirmed where the sign is right and "
-        "the size between half and twice. Where a source is all that its target reads, the test could "
-        "not fail and does not count. The control puts another node in the source's place.",
-    )
-
-
-def cautions_of(graph: AttributionGraph) -> tuple[str, ...]:
-    """What a graph of one prompt does not show.
-
-    Args:
-        graph: of what.
-    """
-    if not graph.tested:
-        return (
-            "This is one prompt, and what another program made of it. Of its edges none was tested: make "
-            "the graph here (`interp graph PROMPT`) to have it tested.",
-        )
-    return (
-        "This is one prompt: effects of nodes have no interval, and those of shares treat edges as "
-        "independent, which edges of one node are not.",
-        "Where heads look (their queries and keys) is held in the edges, so what decides it is not in "
-        "the graph; in the tests it responds.",
-        "A head is read along the output's own gradient: an edge into it is about that part of what it "
-        "writes.",
-        "A confirmed edge says that its target depends on its source by about so much in this prompt, "
-        "not what either stands for, nor that it was learned: graphs of untrained models are confirmed "
-        "as often. Promoted words are a reading of what is written, not a meaning.",
-    )
+READ = (
+    "Read from another program's file, which names the model {model!r}: {nodes} and {edges}, as they "
+    "stand there. Nothing was run or tested here; only the prompt's tokens and the layers were compared "
+    "with the model that was given. The influence of a node is the step of the file's running sum: at "
+    "most that share of all nodes', since nodes that the file leaves out count with the next."
+)
+"""What was done where nothing was."""
+READ_CAUTION = (
+    "This is one prompt, and what another program made of it. Of its edges none was tested: make the "
+    "graph here (`interp graph PROMPT`) to have it tested."
+)
+TESTED = (
+    "Each drawn edge was tested: its source is {how}, everything after it responds, and the change of its"
+    " target is compared with the edge's weight. It is confirmed where the sign is right and the size "
+    "between half and twice. Where a source is all that its target reads, the test could not fail and "
+    "does not count. The control puts another node in the source's place."
+)
+CAUTIONS = (
+    "This is one prompt: effects of nodes have no interval, and those of shares treat edges as "
+    "independent, which edges of one node are not.",
+    "Where heads look (their queries and keys) is held in the edges, so what decides it is not in "
+    "the graph; in the tests it responds.",
+    "A head is read along the output's own gradient: an edge into it is about that part of what it writes.",
+    "A confirmed edge says that its target depends on its source by about so much in this prompt, "
+    "not what either stands for, nor that it was learned: graphs of untrained models are confirmed "
+    "as often. Promoted words are a reading of what is written, not a meaning.",
+)
+"""What a graph of one prompt does not show."""
 
 
 def percent(share: float) -> str:
