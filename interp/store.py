@@ -92,6 +92,12 @@ class ActivationStore:
         return tuple(Site.parse(name) for name in self._header.get("sites", ()))
 
     @property
+    def model(self) -> dict[str, str]:
+        """Whose states: ``fingerprint``, ``model_name`` and ``weights``; empty while the store is."""
+        names = ("fingerprint", "model_name", "weights")
+        return {name: str(self._header[name]) for name in names if name in self._header}
+
+    @property
     def cache_keys(self) -> dict[str, str]:
         """The keys the store was begun under, by site name."""
         return dict(self._header.get("cache_keys", {}))

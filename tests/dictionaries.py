@@ -32,6 +32,7 @@ def activations(n: int, generator: torch.Generator) -> dict[str, Activation]:
         "topk-signed": TopK(5, signed=True),
         "batch-topk": BatchTopK(torch.full((n,), 0.7)),
         "gated": Gated(drawn(), drawn().exp(), drawn()),
+        "topk-by-size": TopK(5, signed=True, by_size=True),
     }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, RunSettings, SchemeSettings, flag
 from interp.cli.session import Outcome
-from interp.errors import ConfigError, counted
+from interp.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from interp.features import Dictionary
@@ -28,6 +30,8 @@ EXAMPLES = (
 LENGTH = 64
 HELD_SEED = 1
 """Added to the seed for texts that a dictionary is judged on: others than it was trained on."""
+HELD_OUT, FEWEST = 0.2, 3
+"""The share of given texts that a dictionary is judged on, and not trained on; and how many at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,27 +111,74 @@ def features(work: Work, settings: FeatureSettings) -> Made:
 
 
 def _texts(settings: FeatureSettings) -> list[str] | None:
-    from interp.tasks import read_labelled
+    from interp.tasks.files import cell, read_labelled, rows_of
 
-    return None if settings.data is None else list(read_labelled(settings.data).texts)
+    if settings.data is None:
+        return None
+    path = Path(settings.data)
+    rows = rows_of(path, ())
+    if any("messages" in row for _, row in rows):
+        return list(read_labelled(path).texts)
+    return [cell(path, line, row, "text") for line, row in rows_of(path, ("text",))]
+
+
+def _divided(settings: FeatureSettings, model: Model) -> tuple[list[str] | None, list[str] | None]:
+    """The given texts to train on, and those to judge on; no text is in both, as far as it is read."""
+    from interp.features.texts import FIRST
+
+    given = _texts(settings)
+    if given is None:
+        return None, None
+    read = zip(model.tokenize(given).token_ids, given, strict=True)
+    texts = list({ids[:LENGTH]: text for ids, text in read if len(ids) > FIRST + 1}.values())
+    n = max(FEWEST, round(HELD_OUT * len(texts)))
+    if len(texts) < 2 * n:
+        raise DataError(
+            f"'{settings.data}' has {counted(len(texts), 'different text')} of 3 tokens or more, of which "
+            f"{n} would be held out for the certificate; give {2 * FEWEST} at least."
+        )
+    order = random.Random(settings.seed).sample(range(len(texts)), len(texts))
+    return [texts[at] for at in sorted(order[n:])], [texts[at] for at in sorted(order[:n])]
+
+
+def _held(
+    settings: FeatureSettings, model: Model, store: ActivationStore, texts: list[str] | None
+) -> tuple[tuple[int, ...], ...]:
+    """Token ids to judge on: none of them is in the store."""
+    from interp.features.certificate import TEXTS
+    from interp.features.texts import texts_of
+
+    found = texts_of(model, texts, TEXTS, length=LENGTH, seed=settings.seed + HELD_SEED)
+    seen = {tuple(ids[:LENGTH]) for acts in store.shards() for ids in acts.token_ids}
+    kept = tuple(ids for ids in found if ids not in seen)
+    if len(kept) < FEWEST:
+        raise DataError(
+            f"{len(found) - len(kept)} of the {counted(len(found), 'text')} to judge on are among those it "
+            "was trained on. Give another --seed."
+        )
+    return kept
 
 
 def _train(work: Work, settings: FeatureSettings) -> Made:
-    from interp.features import check, train
+    from interp.features import train
+    from interp.features.certificate import judged
     from interp.features.layouts.saelens import write
     from interp.features.trained import DictionaryTraining
     from interp.results import About
 
     model, run = work.certified(), work.run
     run.begin()
-    store, plan, kept = _states(work, settings, model)
+    texts, held = _divided(settings, model)
+    store, plan, kept = _states(work, settings, model, texts)
+    ids = _held(settings, model, store, held)
     work.session.note(f"training: {plan.n_features:,} features, {plan.k} active, of {plan.site}")
     made = train(
         store, plan, folder=run.path / "training", model_name=model.name, progress=work.session.progress
     )
     dictionary: Dictionary = replace(made.dictionary, name=f"{model.name}/{plan.site}")
     write(dictionary, run.path / "dictionary", notes={**asdict(plan), "fingerprint": model.fingerprint})
-    certificate = check(model, dictionary, texts=_texts(settings), seed=settings.seed + HELD_SEED)
+    fits = model.with_dictionaries(dictionary).dictionaries[dictionary.layer]
+    certificate = judged(model, fits, ids, given=held is not None, seed=settings.seed + HELD_SEED)
     result = DictionaryTraining(
         plan=asdict(plan),
         steps=made.steps,
@@ -142,7 +193,7 @@ def _train(work: Work, settings: FeatureSettings) -> Made:
 
 
 def _states(
-    work: Work, settings: FeatureSettings, model: Model
+    work: Work, settings: FeatureSettings, model: Model, given: list[str] | None
 ) -> tuple[ActivationStore, Plan, tuple[str, ...]]:
     """The states, captured as far as they are not there yet, and the plan."""
     from interp.features.texts import texts_of
@@ -152,8 +203,7 @@ def _states(
     asked: dict[str, Any] = {"k": settings.k, "epochs": settings.epochs, "seed": settings.seed}
     if settings.store is not None:
         store = ActivationStore(settings.store)
-        sites = [str(site) for site in store.sites]
-        site = settings.site or sites[0]
+        site = _stored_site(store, settings, model)
         kept: tuple[str, ...] = ()
     else:
         found = model.expand(settings.site or "resid_post.50%")
@@ -161,7 +211,7 @@ def _states(
             raise ConfigError(f"--site {settings.site!r} names {counted(len(found), 'site')}; give one.")
         site, kept = str(found[0]), ("activations",)
         n = settings.limit or max(3, settings.tokens // LENGTH)
-        texts = texts_of(model, _texts(settings), n, length=LENGTH, seed=settings.seed)
+        texts = texts_of(model, given, n, length=LENGTH, seed=settings.seed)
         work.session.note(f"texts: {len(texts):,}, {sum(map(len, texts)):,} tokens")
         with ActivationStore(work.run.path) as opened:
             gather(model, site, texts, opened)
@@ -170,3 +220,20 @@ def _states(
     width = store.read(site, [0]).flatten(2 if store.read(site, [0]).ndim > 3 else -1).shape[-1]
     plan = Plan(site, settings.width or 8 * width, **asked)
     return store, plan, kept
+
+
+def _stored_site(store: ActivationStore, settings: FeatureSettings, model: Model) -> str:
+    """The site of a store to train on; refused where it is not there, or of another model."""
+    sites = [str(site) for site in store.sites]
+    if not sites:
+        raise DataError(f"'{settings.store}' holds no states. Give the folder of a run of interp capture.")
+    if (whose := store.model)["fingerprint"] != model.fingerprint:
+        raise ConfigError(
+            f"'{settings.store}' holds states of {whose['model_name']!r} with {whose['weights']} weights, "
+            f"and {model.name!r} with {model.weights} weights was loaded: another model. Give --model and "
+            "--weights of the store."
+        )
+    site = settings.site or sites[0]
+    if site not in sites:
+        raise ConfigError(f"--site {site} asked, and '{settings.store}' holds: {', '.join(sites)}.")
+    return site

@@ -96,6 +96,7 @@ class TopK(Activation):
     Attributes:
         k: how many.
         signed: whether negative ones among them pass; they are 0 elsewhere.
+        by_size: whether the largest are those of the largest absolute value.
         weight: what the largest are chosen by, times the pre-activation; None for 1.
     """
 
@@ -103,11 +104,13 @@ class TopK(Activation):
 
     k: int
     signed: bool = False
+    by_size: bool = False
     weight: Float[Tensor, " feature"] | None = None
 
     def __call__(self, pre: Values) -> Values:
         """The features."""
         chosen = pre if self.weight is None else pre * self.weight
+        chosen = chosen.abs() if self.by_size else chosen
         index = chosen.topk(self.k, dim=-1, sorted=False).indices
         kept = pre.gather(-1, index)
         return torch.zeros_like(pre).scatter(-1, index, kept if self.signed else kept.relu())

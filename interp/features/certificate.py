@@ -31,13 +31,24 @@ from interp.models.model import Model
 from interp.results import About, Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate, bootstrap
 
-__all__ = ["TEXTS", "FeatureCertificate", "certified", "check", "described", "notes_of"]
+__all__ = [
+    "TEXTS",
+    "FeatureCertificate",
+    "certified",
+    "check",
+    "described",
+    "judged",
+    "named_otherwise",
+    "notes_of",
+]
 
 VERSION = 1
 """Of what is kept in the cache."""
 TEXTS, LAYER_TEXTS = 48, 16
 """Texts that a dictionary is judged on, and of them those that other layers are compared on."""
 OWN, EXCHANGED, ROTATED, UNTRAINED = "own", "rows exchanged", "rotated", "untrained model"
+CALLED = {"gpt2-small": "gpt2"}
+"""What TransformerLens calls a model -> its name on the Hub."""
 MARGIN = 0.01
 """By so much more must another layer be explained, beyond chance, before anything is said of it."""
 
@@ -150,7 +161,8 @@ class FeatureCertificate(Result):
     def line(self) -> str:
         """One line for whatever uses the dictionary."""
         own, recovered = self.variance[OWN], self.recovered.get("zero")
-        said = f"; SUSPECT: {'; '.join(self.suspicions)}" if self.suspicions else ""
+        said = "".join(f"; {text}" for text in self.warnings)
+        said += f"; SUSPECT: {'; '.join(self.suspicions)}" if self.suspicions else ""
         loss = "" if recovered is None else f", recovers {recovered} of the loss"
         exchanged = self.variance[EXCHANGED].value
         return (
@@ -333,6 +345,21 @@ def check(
     model = as_model(model)
     own = model.with_dictionaries(dictionary).dictionaries[dictionary.layer]
     ids = texts_of(model, texts, n_texts, seed=seed)
+    return judged(model, own, ids, given=texts is not None, seed=seed)
+
+
+def judged(
+    model: Model, own: Dictionary, ids: Sequence[Sequence[int]], *, given: bool, seed: int = 0
+) -> FeatureCertificate:
+    """The certificate of a dictionary on token ids.
+
+    Args:
+        model: whose states.
+        own: of one of its sites.
+        ids: of the texts.
+        given: whether these were given; else they are the model's own.
+        seed: of the exchanged and rotated dictionaries.
+    """
     arms = {OWN: own, EXCHANGED: permuted(own, seed), ROTATED: rotated(own, seed)}
     seen = {name: explained(model, [one], ids)[one.layer] for name, one in arms.items()}
     if model.weights != "random":
@@ -348,9 +375,9 @@ def check(
         active=active,
         fired=fired,
         losses=lost,
-        about=About(model=model.described, data={"name": "given texts" if texts else "texts of its own"}),
+        about=About(model=model.described, data={"name": "given texts" if given else "texts of its own"}),
         seed=seed,
-        warnings=_named_otherwise(model, own),
+        warnings=named_otherwise(model, own),
     )
 
 
@@ -361,7 +388,10 @@ def certified(model: Model, dictionary: Dictionary) -> FeatureCertificate:
     with suppress(ArtifactError):
         found = results.load(folder)
         if isinstance(found, FeatureCertificate):
-            return found
+            # the same weights may be called otherwise, and be said to be of another model
+            return replace(
+                found, dictionary=described(dictionary), warnings=named_otherwise(model, dictionary)
+            )
     made = check(model, dictionary)
     with suppress(ConfigError, OSError):
         made.save(folder)
@@ -395,9 +425,9 @@ def _every_layer(model: Model, own: Dictionary, ids: Sequence[Sequence[int]]) ->
     return {f"{own.site_out.kind}.{layer}": arm for layer, arm in found.items()}
 
 
-def _named_otherwise(model: Model, own: Dictionary) -> tuple[str, ...]:
-    """Where the dictionary names another model than the one it is used on."""
+def named_otherwise(model: Model, own: Dictionary) -> tuple[str, ...]:
+    """A warning where the dictionary names another model than the one it is used on."""
     trained, used = (name.rstrip("/").rpartition("/")[2].lower() for name in (own.model_name, model.name))
-    if not trained or trained in used or used in trained:
+    if not trained or CALLED.get(trained, trained) == CALLED.get(used, used):
         return ()
     return (f"the dictionary's configuration names the model {own.model_name!r}, and this is {model.name!r}",)

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.features.activations import Activation, ReLU
+from interp.features.activations import Activation, ReLU, TopK
 from interp.sites import Site
 
 __all__ = ["NORMS", "READS", "Dictionary"]
@@ -54,6 +54,8 @@ class Dictionary:
         read: a word of ``READS``.
         skip: a linear map from the input that is added to the output; None for none.
         later: of a cross-layer transcoder: what features write to ``site_out`` of the layers after it.
+        of_module: whether its ``mlp_out`` or ``attn_out`` is a module's own output: before the norm and the
+            factor that come between some modules and the stream.
         model_name: the model it was trained on, as its configuration says; "" where it does not.
         card: more of its configuration, as JSON types.
     """
@@ -72,6 +74,7 @@ class Dictionary:
     read: str = "site"
     skip: Float[Tensor, "width_out width_in"] | None = None
     later: tuple[Float[Tensor, "feature width_out"], ...] = ()
+    of_module: bool = False
     model_name: str = ""
     card: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -87,12 +90,35 @@ class Dictionary:
                 f"dictionary {self.name!r} undoes its norm {self.norm!r} after decoding, which means nothing "
                 f"where it reads {self.site_in} and writes {self.site_out}."
             )
-        sizes = {len(self.encoder), len(self.encoder_bias), len(self.decoder)}
-        if len(sizes) > 1 or self.decoder.shape[1] != len(self.decoder_bias):
+        if self.site_in == self.site_out and (self.norm == "rms" or self.read == "norm"):
             raise ConfigError(
-                f"dictionary {self.name!r}: encoder {tuple(self.encoder.shape)}, its bias "
-                f"{tuple(self.encoder_bias.shape)}, decoder {tuple(self.decoder.shape)} and its bias "
-                f"{tuple(self.decoder_bias.shape)} do not belong together."
+                f"dictionary {self.name!r} is an autoencoder of what a norm gives of {self.site_in}: no site "
+                "holds that, and what it writes is no value of the stream. Transcoders may read it."
+            )
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        n, width_in, width_out = (*self.encoder.shape, self.decoder.shape[1])
+        wanted = {
+            "encoder_bias": (n,),
+            "decoder": (n, width_out),
+            "decoder_bias": (width_out,),
+            "shift": (width_in,),
+            "skip": (width_out, width_in),
+            **dict.fromkeys(self.activation.tensors(), (n,)),
+        }
+        found = {
+            name: tuple(one.shape) for name, one in {**self._tensors(), **self.activation.tensors()}.items()
+        }
+        if bad := [name for name, shape in found.items() if shape != wanted.get(name, shape)]:
+            raise ConfigError(
+                f"dictionary {self.name!r}: encoder {tuple(self.encoder.shape)} and "
+                f"{', '.join(f'{name} {found[name]}' for name in bad)} do not belong together; wanted: "
+                f"{', '.join(str(wanted[name]) for name in bad)}."
+            )
+        if isinstance(self.activation, TopK) and not 1 <= self.activation.k <= n:
+            raise ConfigError(
+                f"dictionary {self.name!r} keeps k={self.activation.k} of {n} features; k is 1 to {n}."
             )
 
     def __repr__(self) -> str:
@@ -281,7 +307,9 @@ class Dictionary:
     def fingerprint(self) -> str:
         """The sha256 of its weights and of how they are used."""
         digest = hashlib.sha256(
-            repr((self.site_in, self.site_out, self.norm, self.read, self.activation.name)).encode()
+            repr(
+                (self.site_in, self.site_out, self.norm, self.read, self.of_module, self.activation.name)
+            ).encode()
         )
         extra = {
             name: repr(value) for name, value in vars(self.activation).items() if not torch.is_tensor(value)

@@ -19,6 +19,7 @@ _ROWS = (
         "SAELens, and what `interp features train` writes",
         saelens.matches,
         saelens.read,
+        ("site", "scale"),
     ),
     Layout(
         "gemma-scope",
@@ -47,6 +48,7 @@ _ROWS = (
         "circuit-tracer's transcoders, per layer or across layers",
         circuit_tracer.matches,
         circuit_tracer.read,
+        (),
     ),
 )
 
@@ -80,6 +82,13 @@ def load_all(
         known = "; ".join(f"{one.name} ({one.files})" for one in _ROWS)
         held = ", ".join(sorted(one.name for one in folder.iterdir())[:6]) or "nothing"
         raise DataError(f"'{place}' is of no layout that is known: it holds {held}. Known: {known}.")
+    for name, given in (("site", site), ("scale", scale)):
+        if given is not None and name not in row.takes:
+            raise ConfigError(
+                f"{name}={given} asked, which files of {row.name} say or do not need: leave it out."
+            )
+    if scale is not None and not 0 < scale < float("inf"):
+        raise ConfigError(f"scale={scale} asked; the factor on inputs is a number above 0.")
     options = Options(Site.parse(site) if isinstance(site, str) else site, scale, tuple(ignore))
     return tuple(sorted(row.read(folder, options), key=lambda one: (one.layer, str(one.site_in))))
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.features.certificate import described
+from interp.features.certificate import described, named_otherwise
 from interp.features.dictionary import Dictionary
 from interp.features.texts import counted_positions, parts, texts_of
 from interp.lenses.translator import TranslatorLens
@@ -244,6 +244,7 @@ def look(
         chosen="that were asked for" if features is not None else "spread evenly over the order of how often",
         about=About(model=model.described, data={"name": "given texts" if texts else "texts of its own"}),
         seed=seed,
+        warnings=named_otherwise(model, dictionary),
     )
 
 

@@ -74,6 +74,8 @@ def _check(architecture: Architecture, one: Dictionary) -> None:
                 f"dictionary {one.name!r} has width {width} at '{site}', where {architecture.name!r} has "
                 f"{own}: it is of another model."
             )
+    if one.of_module:
+        _check_module(architecture, one)
     if one.autoencodes:
         return
     if one.later:
@@ -91,10 +93,28 @@ def _check(architecture: Architecture, one: Dictionary) -> None:
             f"dictionary {one.name!r} divides its input by the root mean square, as norms of its model do; "
             f"{architecture.name!r} has no such norm: it is of another model."
         )
-    if str(one.card.get("hook_out", "")).endswith("mlp.hook_out") and "norm" in architecture.family.mlp_out:
+
+
+def _check_module(architecture: Architecture, one: Dictionary) -> None:
+    """Refuse one of a module's output where the model's site is not that output."""
+    site = one.site_out
+    layer = site.layer or 0
+    row = architecture.family.row(layer)
+    path = row.mlp_out if site.kind == "mlp_out" else row.attn_out
+    inner = architecture.part(layer, "down_projection" if site.kind == "mlp_out" else "out_projection")
+    module = architecture.part(layer, site.kind)
+    why = ""
+    if module is None or "." in path or all(part is not inner for part in module.modules()):
+        why = f"is read at {path!r}, another module"
+    elif architecture.multiplier != 1.0:
+        why = f"is that output times {architecture.multiplier:g}"
+    elif site.kind == "mlp_out" and row.beside:
+        why = f"is that output and the one of {row.beside!r}"
+    if why:
         raise ModelError(
-            f"dictionary {one.name!r} writes the MLP's output before the norm that follows in "
-            f"{architecture.name!r}, where no site stands."
+            f"dictionary {one.name!r} was trained on the output of the module that computes '{site}'; in "
+            f"{architecture.name!r} '{site}' {why}, so that features would be wrong. No site holds what it "
+            "was trained on: use a dictionary of the stream."
         )
 
 

@@ -15,7 +15,15 @@ from torch import Tensor
 from interp.errors import ArtifactError, ConfigError
 from interp.features.activations import Activation, JumpReLU, ReLU, TopK
 from interp.features.dictionary import Dictionary
-from interp.features.layouts.reading import Options, checked, chosen, place_of, safetensors_of
+from interp.features.layouts.reading import (
+    Options,
+    checked,
+    chosen,
+    is_module,
+    needed,
+    place_of,
+    safetensors_of,
+)
 
 __all__ = ["matches", "read"]
 
@@ -72,7 +80,7 @@ def _places(config: Mapping[str, Any], layer: int) -> dict[str, Any]:
         "norm": norm,
         "read": read_of,
         "model_name": str(config.get("model_name") or ""),
-        "card": {"hook_out": str(config.get("feature_output_hook"))},
+        "of_module": is_module(str(config.get("feature_output_hook"))),
     }
 
 
@@ -81,6 +89,7 @@ def _single(folder: Path, config: Mapping[str, Any], layer: int, n: int) -> Dict
     weights = safetensors_of(path)
     known = ("W_enc", "b_enc", "W_dec", "b_dec", "W_skip", "activation_function.threshold", "k")
     checked(weights, known, str(path))
+    needed(weights, known[:4], str(path))
     return Dictionary(
         name=f"{folder.name}/layer_{layer}",
         encoder=weights["W_enc"],
@@ -97,12 +106,20 @@ def _activation(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], threshold: Tensor | None
 ) -> Activation:
     asked = chosen(config.get("activation"), (None, "relu", "topk", "jump_relu", "jumprelu"), "activation")
-    if asked == "topk" or (asked is None and "k" in weights):
-        k = config.get("k") or weights.get("k")
-        if k is None:
+    given = [int(one["k"]) for one in (config, weights) if one.get("k") is not None]
+    topk = asked == "topk" or (asked is None and "k" in weights)
+    if (topk and threshold is not None) or (given and not topk) or len(set(given)) > 1:
+        raise ConfigError(
+            f"activation {asked!r}, k {given or None} and {'a' if threshold is not None else 'no'} "
+            "threshold do not belong together: one of them is wrong."
+        )
+    if topk:
+        if not given:
             raise ConfigError("activation 'topk' without a number k of features.")
-        return TopK(int(k), signed=True)
-    if threshold is not None and asked != "relu":
+        return TopK(given[0], signed=True)
+    if threshold is not None and asked == "relu":
+        raise ConfigError("activation 'relu', and the weights hold a threshold: one of them is wrong.")
+    if threshold is not None:
         return JumpReLU(threshold.flatten(), signed=True)
     if asked in ("jump_relu", "jumprelu"):
         raise ConfigError(f"activation {asked!r}, and the weights hold no threshold.")
@@ -112,8 +129,12 @@ def _activation(
 def _crossing(folder: Path, config: Mapping[str, Any], layer: int, n: int) -> Dictionary:
     path = folder / f"W_enc_{layer}.safetensors"
     weights = safetensors_of(path)
-    checked(weights, [f"{name}_{layer}" for name in ("W_enc", "b_enc", "b_dec", "threshold")], str(path))
-    written = safetensors_of(folder / f"W_dec_{layer}.safetensors")[f"W_dec_{layer}"]
+    names = [f"{name}_{layer}" for name in ("W_enc", "b_enc", "b_dec", "threshold")]
+    checked(weights, names, str(path))
+    needed(weights, names[:3], str(path))
+    held = safetensors_of(folder / f"W_dec_{layer}.safetensors")
+    needed(held, (f"W_dec_{layer}",), f"W_dec_{layer}.safetensors")
+    written = held[f"W_dec_{layer}"]
     if written.shape[1] != n - layer:
         raise ArtifactError(
             f"W_dec_{layer} writes to {written.shape[1]} layers, and {n - layer} of {n} are left there."
@@ -126,6 +147,6 @@ def _crossing(folder: Path, config: Mapping[str, Any], layer: int, n: int) -> Di
         decoder=decoders[0],
         decoder_bias=weights[f"b_dec_{layer}"],
         later=tuple(decoders[1:]),
-        activation=_activation({}, {}, weights.get(f"threshold_{layer}")),
+        activation=_activation(config, {}, weights.get(f"threshold_{layer}")),
         **_places(config, layer),
     )

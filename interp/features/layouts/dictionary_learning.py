@@ -16,7 +16,14 @@ from torch import Tensor
 from interp.errors import ArtifactError, ConfigError
 from interp.features.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from interp.features.dictionary import Dictionary
-from interp.features.layouts.reading import Options, as_tensor, checked, chosen, site_or_refuse
+from interp.features.layouts.reading import (
+    Options,
+    agreeing,
+    as_tensor,
+    checked,
+    chosen,
+    site_or_refuse,
+)
 from interp.results import read_json
 from interp.sites import Site
 
@@ -41,6 +48,29 @@ SUBMODULES = {
     "mlp_out": "mlp_out",
     "attention_out": "attn_out",
 }
+_TRAINING = """
+trainer_class wandb_name device seed steps lr l1_penalty warmup_steps sparsity_warmup_steps decay_start
+resample_steps auxk_alpha threshold_beta threshold_start_step top_k_aux bandwidth target_l0 sparsity_penalty
+sparsity_function initial_sparsity_penalty p_start p_end anneal_start anneal_end sparsity_queue_length
+n_sparsity_updates group_fractions group_weights group_sizes
+"""
+TRAINER = frozenset(
+    (
+        *_TRAINING.split(),
+        "dict_class",
+        "activation_dim",
+        "dict_size",
+        "k",
+        "layer",
+        "lm_name",
+        "submodule_name",
+    )
+)
+"""What its trainers write: how it was trained, then what it is."""
+BUFFER = (
+    *("d_submodule", "io", "n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size", "device"),
+    *("remove_bos", "dtype"),
+)
 SHIFTED = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "GatedAutoEncoder")
 """Classes that subtract the decoder's bias from their input."""
 
@@ -61,6 +91,10 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
     config = read_json(folder / CONFIG)
     checked(config, ("trainer", "buffer"), str(folder / CONFIG), options)
     trainer: Mapping[str, Any] = config.get("trainer") or {}
+    buffer: Mapping[str, Any] = config.get("buffer") or {}
+    checked(trainer, TRAINER, f"trainer of {folder / CONFIG}", options)
+    checked(buffer, BUFFER, f"buffer of {folder / CONFIG}", options)
+    chosen(buffer.get("io"), (None, "out"), "io of the buffer: what of the submodule was stored")
     kind = chosen(trainer.get("dict_class"), tuple(CLASSES), "dict_class")
     weights = _tensors(folder / WEIGHTS)
     checked(weights, CLASSES[kind], str(folder / WEIGHTS))
@@ -71,7 +105,10 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
     bias = next(
         weights[name] for name in ("b_dec", "decoder_bias", "decoder.bias", "bias") if name in weights
     )
-    zero = torch.zeros(len(encoder))
+    n, width = encoder.shape
+    agreeing(trainer, {"activation_dim": width, "dict_size": n}, f"trainer of {folder / CONFIG}")
+    agreeing(buffer, {"d_submodule": width}, f"buffer of {folder / CONFIG}")
+    zero = torch.zeros(n)
     own = next((weights[name] for name in ("b_enc", "encoder.bias") if name in weights), zero)
     site = site_or_refuse(_site(trainer), options, f"submodule_name {trainer.get('submodule_name')!r}")
     found = Dictionary(
@@ -83,8 +120,9 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
         encoder_bias=own,
         decoder=decoder,
         decoder_bias=bias,
-        activation=_activation(kind, trainer, weights, len(encoder)),
+        activation=_activation(kind, trainer, weights, n),
         shift=bias if kind in SHIFTED else None,
+        of_module=site.kind in ("mlp_out", "attn_out"),
         model_name=str(trainer.get("lm_name") or ""),
     )
     # That library itself measures features of its plain class by decoder rows of length 1.
@@ -131,6 +169,7 @@ def _site(trainer: Mapping[str, Any]) -> Site | None:
     match = re.fullmatch(
         r"(resid_post|resid_pre|mlp_out|attention_out)_layer_(\d+)", str(trainer.get("submodule_name"))
     )
-    if match is None or trainer.get("layer") not in (None, int(match[2])):
+    if match is None:
         return None
+    agreeing(trainer, {"layer": int(match[2])}, "the trainer's configuration")
     return Site(SUBMODULES[match[1]], int(match[2]))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from interp.errors import ArtifactError
+from interp.errors import ArtifactError, SiteError
 from interp.features.activations import JumpReLU
 from interp.features.dictionary import Dictionary
-from interp.features.layouts.reading import Options, as_tensor, checked, site_or_refuse
+from interp.features.layouts.reading import Options, as_tensor, checked, needed, site_or_refuse
 from interp.sites import Site
 
 __all__ = ["matches", "read"]
@@ -42,7 +42,9 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder / FILE} is no readable npz file: {error}. Fetch it again.") from None
     checked(weights, KEYS, str(folder / FILE))
+    needed(weights, KEYS, str(folder / FILE))
     kind, site = _place(folder)
+    _check(kind, options.site)
     out = site_or_refuse(site, options, f"the path of {folder.name!r}")
     transcodes = kind == "transcoders"
     return (
@@ -60,6 +62,21 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
             model_name=_model(folder),
         ),
     )
+
+
+def _check(kind: str, asked: Site | None) -> None:
+    """Refuse a site that the repository does not have, or where its name must say what was trained."""
+    may = {"": ("resid_post", "z"), "embedding": ("embed", "resid_pre")}.get(kind) or (SUBLAYERS[kind],)
+    if asked is not None and asked.kind not in may:
+        said = (
+            f"the path says {kind!r}, of {' or '.join(may)}"
+            if kind
+            else (
+                "an autoencoder and a transcoder of an MLP have the same files, and the path names no "
+                "repository (gemma-scope-2b-pt-mlp, gemma-scope-2b-pt-transcoders)"
+            )
+        )
+        raise SiteError(f"site='{asked}' asked, but {said}. Keep the repository's folders, or correct site=.")
 
 
 def _place(folder: Path) -> tuple[str, Site | None]:

@@ -21,8 +21,11 @@ __all__ = [
     "Layout",
     "Options",
     "Reading",
+    "agreeing",
     "checked",
     "chosen",
+    "is_module",
+    "needed",
     "place_of",
     "safetensors_of",
     "site_or_refuse",
@@ -57,6 +60,7 @@ class Layout:
         description: one line.
         matches: whether a folder is of it.
         read: the dictionaries of a folder.
+        takes: what a user may say where its files do not, of ``site`` and ``scale``.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Layout:
     description: str
     matches: Callable[[Path], bool]
     read: Reading
+    takes: tuple[str, ...] = ("site",)
 
 
 def safetensors_of(path: Path) -> dict[str, Tensor]:
@@ -101,6 +106,34 @@ def checked(
         raise ConfigError(f"{what} has keys that are not known: {', '.join(stray)}.{remedy}")
 
 
+def needed(weights: Mapping[str, Any], names: Collection[str], what: str) -> None:
+    """Refuse a file without the tensors, or a configuration without the keys, that its kind needs.
+
+    Raises:
+        ArtifactError: names those that are missing.
+    """
+    if missing := [name for name in names if weights.get(name) is None]:
+        raise ArtifactError(f"{what} lacks {', '.join(missing)}. Fetch it again, or correct it.")
+
+
+def agreeing(config: Mapping[str, Any], found: Mapping[str, Any], what: str) -> None:
+    """Refuse a configuration that says something else than the weights or another of its keys.
+
+    Args:
+        config: some of its keys may be missing.
+        found: key to what is known otherwise.
+        what: of what, for the message.
+
+    Raises:
+        ConfigError: names the key and both values.
+    """
+    for name, value in found.items():
+        if config.get(name) not in (None, value):
+            raise ConfigError(
+                f"{what} says {name} {config[name]!r}, and the rest of it {value!r}: one of them is wrong."
+            )
+
+
 def chosen(value: Any, allowed: Collection[Any], what: str) -> Any:
     """A value of a configuration, where it is one of those that are understood.
 
@@ -114,7 +147,17 @@ def chosen(value: Any, allowed: Collection[Any], what: str) -> Any:
 
 _NORMED = {"ln2.hook_normalized": ("rms", "site"), "mlp.hook_in": ("none", "norm")}
 """Hooks of a block that no site has -> what is done to ``resid_mid``, and where it is read."""
-_OTHERS = {"mlp.hook_out": "mlp_out", "hook_mlp_in": "resid_mid", "hook_attn_in": "resid_pre"}
+_OTHERS = {
+    "mlp.hook_out": "mlp_out",
+    "attn.hook_out": "attn_out",
+    "hook_mlp_in": "resid_mid",
+    "hook_attn_in": "resid_pre",
+}
+
+
+def is_module(hook: str) -> bool:
+    """Whether a hook has a module's own output, before what its model does to it."""
+    return hook.endswith(("mlp.hook_out", "attn.hook_out"))
 
 
 def place_of(hook: str, layer: int | None = None) -> tuple[Site, str, str]:
@@ -138,11 +181,16 @@ def place_of(hook: str, layer: int | None = None) -> tuple[Site, str, str]:
 
 
 def site_or_refuse(found: Site | None, options: Options, what: str) -> Site:
-    """The site that the user named, or the one that was found.
+    """The site that was found, or the one that the user named.
 
     Raises:
-        SiteError: neither.
+        SiteError: neither, or both and they differ.
     """
+    if found is not None and options.site not in (None, found):
+        raise SiteError(
+            f"site='{options.site}' asked, and {what} says '{found}'. Leave site= out: it is for files "
+            "that do not say."
+        )
     site = options.site or found
     if site is None:
         raise SiteError(

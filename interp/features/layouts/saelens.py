@@ -12,10 +12,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, SiteError
 from interp.features.activations import Activation, Gated, JumpReLU, ReLU, TopK
 from interp.features.dictionary import Dictionary
-from interp.features.layouts.reading import Options, checked, chosen, place_of, safetensors_of
+from interp.features.layouts.reading import (
+    Options,
+    agreeing,
+    checked,
+    chosen,
+    is_module,
+    needed,
+    place_of,
+    safetensors_of,
+    site_or_refuse,
+)
 from interp.results import read_json
 from interp.sites import Site, transformer_lens_name
 
@@ -70,6 +80,8 @@ ARCHITECTURES = (
     "jumprelu_transcoder",
 )
 SKIPPING = ("jumprelu_skip_transcoder",)
+TENSORS = {"gated": ("b_gate", "r_mag", "b_mag"), "skip": ("W_skip",)}
+"""What an architecture with that word in its name needs besides encoder, decoder and its bias."""
 
 
 def matches(folder: Path) -> bool:
@@ -93,13 +105,24 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
         raise ConfigError(
             "the weights hold a scaling_factor that is not 1 everywhere, which is not understood."
         )
-    activation = _activation(kind, config, weights)
     transcoder = "transcoder" in kind
-    site_in, own, read_of = _site(config, "hook_name", options)
+    _check(folder, kind, config, weights)
+    activation = _activation(kind, config, weights)
+    site_in, own, read_of = _site(config, transcoder, options)
     site_out = _out(config, site_in) if transcoder else site_in
-    shift = config.get("apply_b_dec_to_input", not transcoder) and not transcoder
+    agreeing(
+        config,
+        {"hook_layer": site_in.layer or 0, "hook_layer_out": site_out.layer or 0},
+        str(folder / CONFIG),
+    )
+    shift = config.get("apply_b_dec_to_input", not transcoder)
     norm, scale = _norm(folder, config, options)
-    skip = weights.pop("W_skip", None)
+    if transcoder and (norm != "none" or scale is not None or shift):
+        raise ConfigError(
+            f"{folder / CONFIG} is of a transcoder and changes its input (normalize_activations, or "
+            "apply_b_dec_to_input): what of that is undone in its output is not said, so it is not supported."
+        )
+    hooks = [str(config.get(name) or "") for name in ("hook_name", "hook_name_out")[: 1 + transcoder]]
     n = weights["W_enc"].shape[1]
     found = Dictionary(
         name=str((config.get("interp") or {}).get("name") or folder.name),
@@ -114,7 +137,8 @@ def read(folder: Path, options: Options) -> tuple[Dictionary, ...]:
         shift=weights["b_dec"] if shift else None,
         norm=own if own != "none" else norm,
         read=read_of,
-        skip=skip,
+        skip=weights.pop("W_skip") if "skip" in kind else None,
+        of_module=any(map(is_module, hooks)),
         model_name=str(config.get("model_name") or ""),
         card={key: value for key, value in config.items() if key in TRAINING and value is not None},
     )
@@ -130,7 +154,17 @@ def _configuration(folder: Path, options: Options) -> dict[str, Any]:
     given = {OLD.get(key, key): value for key, value in read_json(folder / CONFIG).items()}
     metadata = given.pop("metadata", None) or {}
     config = {**metadata, **given}
+    agreeing(
+        given,
+        {key: value for key, value in metadata.items() if key in MEANT and value is not None},
+        str(folder / CONFIG),
+    )
     if config.get("activation_fn") == "topk":
+        chosen(
+            config.get("architecture", "standard"),
+            ("standard", "topk"),
+            "architecture of activation_fn 'topk'",
+        )
         config["architecture"] = "topk"
         config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
     extra = {key: value for key, value in (config.get("activation_fn_kwargs") or {}).items() if key != "k"}
@@ -138,7 +172,30 @@ def _configuration(folder: Path, options: Options) -> dict[str, Any]:
     checked(config, MEANT | TRAINING | {"interp"}, str(folder / CONFIG), options)
     chosen(config.get("activation_fn", "relu"), ("relu", "topk"), "activation_fn")
     chosen(config.get("hook_head_index"), (None,), "hook_head_index")
+    chosen(config.get("hook_head_index_out"), (None,), "hook_head_index_out")
+    z = ("hook_z",) if str(config.get("hook_name")).endswith("hook_z") else ()
+    chosen(config.get("reshape_activations"), (None, "none", *z), "reshape_activations")
     return config
+
+
+def _check(folder: Path, kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights without what the architecture needs, and a configuration of others."""
+    names = [
+        "W_enc",
+        "W_dec",
+        "b_dec",
+        *(one for word, own in TENSORS.items() if word in kind for one in own),
+    ]
+    if "jumprelu" in kind and "log_threshold" not in weights:
+        names.append("threshold")
+    needed(weights, names, str(folder / WEIGHTS))
+    (d_in, n), d_out = weights["W_enc"].shape, weights["W_dec"].shape[1]
+    agreeing(config, {"d_in": d_in, "d_sae": n, "d_out": d_out}, str(folder / CONFIG))
+    if kind != "topk" and (config.get("k") or config.get("rescale_acts_by_decoder_norm")):
+        raise ConfigError(
+            f"{folder / CONFIG} says k or rescale_acts_by_decoder_norm, which are of the architecture "
+            f"'topk', and its architecture is {kind!r}: one of them is wrong."
+        )
 
 
 def _activation(kind: str, config: Mapping[str, Any], weights: dict[str, Tensor]) -> Activation:
@@ -155,12 +212,24 @@ def _activation(kind: str, config: Mapping[str, Any], weights: dict[str, Tensor]
     return ReLU()
 
 
-def _site(config: Mapping[str, Any], key: str, options: Options) -> tuple[Site, str, str]:
-    if options.site is not None:
+def _site(config: Mapping[str, Any], transcoder: bool, options: Options) -> tuple[Site, str, str]:
+    hook = str(config.get("hook_name") or "")
+    if transcoder and not hook:
+        raise ConfigError(
+            "a transcoder whose configuration has no hook_name: it does not say whether it reads a site or "
+            "what a norm gives of it."
+        )
+    try:
+        site, norm, read_of = place_of(hook)
+    except SiteError:
+        if transcoder or "hook_" in hook or options.site is None:
+            if hook:
+                raise
+            raise ConfigError(
+                "the configuration has no hook_name; give site='resid_post.8' or the like."
+            ) from None
         return options.site, "none", "site"
-    if not config.get(key):
-        raise ConfigError(f"the configuration has no {key}; give site='resid_post.8' or the like.")
-    return place_of(str(config[key]))
+    return site_or_refuse(site, options, f"hook_name {hook!r}"), norm, read_of
 
 
 def _out(config: Mapping[str, Any], site_in: Site) -> Site:
@@ -178,10 +247,18 @@ def _norm(folder: Path, config: Mapping[str, Any], options: Options) -> tuple[st
     asked = "expected_average_only_in" if asked is True else asked
     names = {"none": "none", "layer_norm": "layer-norm", "constant_norm_rescale": "constant-norm"}
     if asked != "expected_average_only_in":
+        if options.scale is not None or config.get("norm_scaling_factor") not in (None, 1.0):
+            raise ConfigError(
+                f"a factor on inputs (scale) is given, and normalize_activations is {asked!r}, which has "
+                "none: leave it out, or correct the configuration."
+            )
         return names[chosen(asked, (*names, "expected_average_only_in"), "normalize_activations")], None
-    scale = options.scale or config.get("norm_scaling_factor")
-    if scale is None and (folder / SCALER).is_file():
-        scale = read_json(folder / SCALER).get("scaling_factor")
+    held = config.get("norm_scaling_factor")
+    if held is None and (folder / SCALER).is_file():
+        held = read_json(folder / SCALER).get("scaling_factor")
+    if held and options.scale not in (None, held):
+        raise ConfigError(f"scale={options.scale} asked, and the folder says {held}. Leave scale= out.")
+    scale = held or options.scale
     if not scale:
         raise ConfigError(
             "normalize_activations 'expected_average_only_in' multiplies inputs by a factor that the folder "
@@ -203,6 +280,12 @@ def write(dictionary: Dictionary, folder: str | Path, *, notes: Mapping[str, Any
     """
     names = {"relu": "standard", "jumprelu": "jumprelu", "topk": "topk"}
     plain = dictionary.autoencodes and dictionary.norm == "none" and not dictionary.later
+    plain = plain and dictionary.skip is None and not dictionary.of_module
+    if dictionary.shift is not None and not torch.equal(dictionary.shift, dictionary.decoder_bias):
+        raise ConfigError(
+            f"{dictionary!r} does not fit the layout of SAELens: what it subtracts from its input is not its "
+            "decoder's bias. Fold it: encoder_bias - encoder @ shift, and no shift."
+        )
     weighted = getattr(dictionary.activation, "weight", None) is not None
     signed = getattr(dictionary.activation, "signed", False)
     if not plain or weighted or signed or dictionary.activation.name not in names:

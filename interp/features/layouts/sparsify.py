@@ -8,7 +8,15 @@ from pathlib import Path
 from interp.errors import ConfigError
 from interp.features.activations import TopK
 from interp.features.dictionary import Dictionary
-from interp.features.layouts.reading import Options, checked, chosen, safetensors_of, site_or_refuse
+from interp.features.layouts.reading import (
+    Options,
+    agreeing,
+    checked,
+    chosen,
+    needed,
+    safetensors_of,
+    site_or_refuse,
+)
 from interp.results import read_json
 from interp.sites import Site
 
@@ -57,12 +65,19 @@ def _one(folder: Path, options: Options) -> Dictionary:
     chosen(config.get("activation", "topk"), ("topk",), "activation")
     weights = safetensors_of(folder / WEIGHTS)
     checked(weights, TENSORS, str(folder / WEIGHTS))
+    needed(weights, TENSORS[:-1], str(folder / WEIGHTS))
+    needed(config, ("k",), str(folder / CONFIG))
+    n, width = weights["encoder.weight"].shape
+    # 0 features stand for expansion_factor times the width
+    said = {key: value or None for key, value in config.items()}
+    agreeing(said, {"num_latents": n, "d_in": width}, str(folder / CONFIG))
     transcodes = bool(config.get("transcode"))
     out = site_or_refuse(_site(folder.name), options, f"the folder's name {folder.name!r}")
     if transcodes and out.kind != "mlp_out":
         raise ConfigError(f"a transcoder of {folder.name!r}: those of MLPs are understood.")
     if bool(config.get("skip_connection")) != ("W_skip" in weights):
         raise ConfigError(f"skip_connection {config.get('skip_connection')!r} and the weights do not agree.")
+    signed = bool(config.get("signed"))  # the largest absolute values, with their signs
     return Dictionary(
         name=folder.name,
         layout="sparsify",
@@ -72,10 +87,11 @@ def _one(folder: Path, options: Options) -> Dictionary:
         encoder_bias=weights["encoder.bias"],
         decoder=weights["W_dec"],
         decoder_bias=weights["b_dec"],
-        activation=TopK(int(config["k"]), signed=bool(config.get("signed"))),
+        activation=TopK(int(config["k"]), signed=signed, by_size=signed),
         shift=None if transcodes else weights["b_dec"],
         read="norm" if transcodes else "site",
         skip=weights.get("W_skip"),
+        of_module=out.kind in MODULES.values() and out.kind != "resid_post",
     )
 
 

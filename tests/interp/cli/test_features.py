@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import interp
 from interp import features
+from interp.features import certificate
 from interp.features.certificate import FeatureCertificate
 from interp.features.layouts.saelens import write
+from interp.features.texts import texts_of
 from interp.features.trained import DictionaryTraining
+from interp.features.training import gather
 from interp.features.views import FeatureViews
 from interp.results import load
+from interp.store import ActivationStore
 from tests.dictionaries import random_dictionary
 from tests.interp.cli.conftest import Call
 
@@ -104,6 +110,54 @@ def test_a_dictionary_of_nothing_is_named_so(call: Call) -> None:
 def test_wrong_calls(line: tuple[str, ...], words: str, call: Call) -> None:
     answer = call("features", *line)
     assert answer.code in (2, 3) and words in answer.err
+
+
+def judged_texts(call: Call, monkeypatch: pytest.MonkeyPatch, *line: str) -> tuple[set[Any], set[Any], Any]:
+    """Token ids that were trained on and those that were judged on, and the answer."""
+    seen: list[Any] = []
+    real = certificate.judged
+
+    def spied(model: Any, own: Any, ids: Any, **rest: Any) -> Any:
+        seen.extend(ids)
+        return real(model, own, ids, **rest)
+
+    monkeypatch.setattr(certificate, "judged", spied)
+    answer = call(
+        "features", "train", *line, "--width", "16", "--k", "2", "--epochs", "1", "--out", "h", "--json"
+    )
+    place = line[line.index("--store") + 1] if "--store" in line else "h"
+    trained = {ids for acts in ActivationStore(place).shards() for ids in acts.token_ids}
+    return trained, set(seen), answer
+
+
+def test_no_given_text_is_trained_on_and_judged_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("plain.jsonl").write_text("".join(f"{json.dumps({'text': one})}\n" for one in [*TEXTS, *TEXTS]))
+    line = ("--data", "plain.jsonl", "--site", "mlp_out.3")
+    trained, judged, answer = judged_texts(call, monkeypatch, *line)
+    assert answer.code == 0, answer.err
+    assert (len(trained), len(judged)) == (13, 3) and not trained & judged
+    Path("few.jsonl").write_text("".join(f"{json.dumps({'text': one})}\n" for one in TEXTS[:5]))
+    few = call("features", "train", "--data", "few.jsonl", "--site", "mlp_out.3", "--out", "few")
+    assert few.code != 0 and "5 different texts" in few.err and "give 6 at least" in few.err
+
+
+def test_a_store_of_another_model_or_of_the_judged_texts_is_refused(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, own = interp.load("demo", weights="random"), interp.load("demo")
+    held = texts_of(own, None, certificate.TEXTS, seed=1)
+    for name, model, ids in (("other", other, held), ("held", own, held), ("partly", own, held[:40])):
+        with ActivationStore(name) as store:
+            gather(model, "mlp_out.3", ids, store)
+    refused = call("features", "train", "--store", "other", "--out", "o")
+    assert refused.code != 0 and "with random weights" in refused.err and "another model" in refused.err
+    absent = call("features", "train", "--store", "held", "--site", "mlp_out.4", "--out", "a")
+    assert absent.code != 0 and "holds: mlp_out.3" in absent.err
+    same = call("features", "train", "--store", "held", "--width", "16", "--k", "2", "--out", "s")
+    assert same.code != 0 and "Give another --seed" in same.err
+    trained, judged, answer = judged_texts(call, monkeypatch, "--store", "partly")
+    assert answer.code == 0, answer.err
+    assert judged == set(held[40:]) and not judged & trained
 
 
 def test_layouts_are_listed(call: Call) -> None:

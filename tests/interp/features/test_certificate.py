@@ -12,7 +12,7 @@ import torch
 
 import interp
 from interp import Intervention, features, mediation
-from interp.features.certificate import FeatureCertificate, certified
+from interp.features.certificate import FeatureCertificate, certified, named_otherwise, notes_of
 from interp.features.measuring import moved_to
 from interp.features.training import Plan, gather, train
 from interp.models.model import Model
@@ -119,3 +119,38 @@ def test_it_comes_with_every_use_and_is_made_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("interp.features.certificate.check", None)  # a second one would fail
     second = certified(planted.model, planted.dictionary)
     assert np.array_equal(first.fired, second.fired) and first.line() == second.line()
+
+
+def test_a_dictionary_of_another_model_is_named_wherever_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    planted = planted_dictionary()
+    plain = planted.dictionary
+    other = replace(plain, model_name="google/gemma-2-2b", name="other")
+    said = {
+        one.name: notes_of(planted.model.with_dictionaries(one), [0])[0] for one in (plain, other)
+    }  # the same weights: the second certificate is the kept one
+    assert "gemma" not in said["planted"] and "names the model 'google/gemma-2-2b'" in said["other"]
+    assert "dictionary 'other'" in said["other"]
+    views = features.look(planted.model, other, [1], texts=TEXTS, translator=False)
+    assert "gemma-2-2b" in views.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("trained", "used", "same"),
+    [
+        ("google/gemma-2-2b", "google/gemma-2-2b-it", False),
+        ("EleutherAI/pythia-70m", "EleutherAI/pythia-70m-deduped", False),
+        ("gpt2", "gpt2-medium", False),
+        ("google/gemma-2-2b", "somewhere/Gemma-2-2b", True),
+        ("gpt2-small", "openai-community/gpt2", True),
+        ("", "gpt2", True),
+    ],
+)
+def test_models_are_told_apart_by_their_whole_names(trained: str, used: str, same: bool) -> None:
+    hf, words = tiny("llama")
+    loaded = interp.load(hf, tokenizer=words)
+    loaded = replace(loaded, name=used)
+    found = named_otherwise(loaded, replace(random_dictionary(), model_name=trained))
+    assert (not found) == same
