@@ -31,7 +31,8 @@ def one_by_one(dictionary: Dictionary, x: Tensor) -> Tensor:
             case BatchTopK():
                 found.append(value if value > max(0.0, float(rule.threshold[at])) else 0.0)
             case TopK():
-                chosen = at in sorted(range(len(pre)), key=lambda i: -pre[i])[: rule.k]
+                sizes = [abs(one) if rule.by_size else one for one in pre]
+                chosen = at in sorted(range(len(pre)), key=lambda i: -sizes[i])[: rule.k]
                 found.append(value if chosen and (rule.signed or value > 0) else 0.0)
             case Gated():
                 size = value * float(rule.scale[at]) + float(rule.magnitude_bias[at])
