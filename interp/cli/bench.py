@@ -26,8 +26,8 @@ EXAMPLES = (
 )
 SUITES = {"mib": "the circuit track of the Mechanistic Interpretability Benchmark"}
 DEFAULT_PAIRS, LEAST = 32, 8
-CIRCUITS = 40
-"""Passes of each pair for the circuits of three orders, the unpatched prompts and checks."""
+ENDS = 20
+"""Passes of each pair for the unpatched prompts and checks."""
 
 
 def _searches() -> Collection[str]:
@@ -61,6 +61,10 @@ class BenchSettings(RunSettings, SchemeSettings):
         """Refuse a task that is not here, and say why."""
         super().check()
         self.pairs_name()
+        if self.scores is None:
+            from interp.mediation.mib.benchmark import refuse_parts
+
+            refuse_parts(self.search)
 
     def pairs_name(self) -> str:
         """The task here, whose pairs are used."""
@@ -85,8 +89,15 @@ class BenchSettings(RunSettings, SchemeSettings):
 def plan(work: Work, settings: BenchSettings) -> Outcome:
     """How many forward passes the search would take."""
     settings = _sized(work, settings)
-    found = _forecast(work.model, _pairs(work.model, settings), settings)
-    return Outcome(asdict(found), lambda: work.session.say(f"{found}; nothing was run"), status="planned")
+    pairs = _pairs(work.model, settings)
+    held = pairs.ranking if pairs.held_out is None else pairs.held_out
+    circuits = _circuits(work.model, pairs, settings) * len(held)
+    said = f"about {circuits:,.0f} forward passes of one prompt for the circuits"
+    data: dict[str, float | int | str] = {"circuits": circuits}
+    if settings.scores is None:
+        found = _forecast(work.model, pairs, settings)
+        said, data = f"{found}; {said}", asdict(found) | data
+    return Outcome(data, lambda: work.session.say(f"{said}; nothing was run"), status="planned")
 
 
 @command(BenchSettings, examples=EXAMPLES, plan=plan)
@@ -126,17 +137,29 @@ def _forecast(model: Model, pairs: PairsFor, settings: BenchSettings) -> Any:
     return planned(model, pairs.ranking, list(LEVELS[settings.level]), **given)
 
 
+def _circuits(model: Model, pairs: PairsFor, settings: BenchSettings) -> float:
+    """Passes of each pair for the circuits of both orders and of the random ones."""
+    from interp.mediation.circuits.curve import FRACTIONS
+    from interp.mediation.mib.benchmark import LEVELS, RANDOM
+    from interp.mediation.parsing import members_of
+
+    n = len(members_of(model, pairs.ranking, list(LEVELS[settings.level]), positions="all"))
+    sizes = {int(fraction * n + 1e-9) for fraction in FRACTIONS} | {0, n}
+    return float((2 + RANDOM) * (len(sizes) - 2) + ENDS)
+
+
 def _sized(work: Work, settings: BenchSettings) -> BenchSettings:
     def job() -> Job:
         pairs = _pairs(work.model, settings)
         n = len(pairs.ranking)
         search = 0.0 if settings.scores is not None else _forecast(work.model, pairs, settings).forwards / n
+        circuits = _circuits(work.model, pairs, settings)
         held = n if pairs.held_out is None else len(pairs.held_out)
         return Job(
             whole=n,
             least=min(LEAST, n),
             texts=pairs.ranking.clean.texts,
-            passes=lambda count: (search + CIRCUITS * held / n) * count,
+            passes=lambda count: (search + circuits * held / n) * count,
             shown=lambda count: f"{count} pairs",
         )
 

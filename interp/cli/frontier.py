@@ -20,8 +20,6 @@ __all__ = ["ALL", "check_goal", "compare_types", "job_of_types", "wants_types"]
 ALL = "all"
 CONTROLS = 4
 """Pairs of each other task that an edit should leave alone."""
-SETS = 60
-"""Passes of every pair in which one type's sets, those of chance and those of the twin are measured."""
 NOT_TAKEN = ("search", "replacement", "select", "directions", "where")
 
 
@@ -147,14 +145,21 @@ def controls_for(model: Model, settings: TypesSettings) -> PairSet:
 
 
 def job_of_types(settings: TypesSettings, model: Model, pairs: PairsFor) -> Job:
-    """What comparing types takes: each search, the same in the twin, and all sets."""
-    n = len(pairs.ranking)
-    heads = model.n_layers * model.n_heads
-    each = (2 * min(float(settings.passes), heads / 2) + SETS) * len(types_of(settings))
+    """What comparing types takes: each search, the same in the twin, and all sets, those of chance too."""
+    from interp.mediation import GOALS
+    from interp.mediation.frontiers.forecast import forecast_types
+    from interp.tasks import PAIR_TASKS
+
+    goal, n = settings.goal or next(iter(GOALS)), len(pairs.ranking)
+    asked: Any = {"goal": goal, "types": types_of(settings), "budget": settings.passes}
+    others = CONTROLS * (len(PAIR_TASKS) - 1)
+    held = 0 if pairs.held_out is None else len(pairs.held_out)
+    plain = forecast_types(model, pairs.ranking, held, **asked)
+    besides = forecast_types(model, pairs.ranking, held, controls=others, **asked) - plain
     return Job(
         whole=n,
         least=min(8, n),
         texts=pairs.ranking.clean.texts,
-        passes=lambda count: each * count,
+        passes=lambda count: plain * count / n + besides,
         shown=lambda count: f"{counted(count, 'pair')}",
     )

@@ -166,7 +166,7 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
     pairs = _pairs(settings, work.model)
     if wants_types(settings):
         passes = job_of_types(settings, work.model, pairs).passes(len(pairs.ranking))
-        said = f"types side by side: at most about {passes:,.0f} forward passes of one prompt"
+        said = f"types side by side: about {passes:,.0f} forward passes of one prompt"
         return Outcome(
             {"forwards": passes}, lambda: work.session.say(f"{said}; nothing was run"), status="planned"
         )

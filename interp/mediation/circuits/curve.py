@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -45,6 +45,8 @@ COMPAT: dict[str, str] = {
 ENOUGH = 0.8
 """The share of the behaviour that a small circuit keeps."""
 FORMATS = {"faithfulness": "z.3f", "random_order": "z.3f", "value": "z.3f"}
+AT_ONCE = 1_000_000
+"""Members of random circuits that are held at once."""
 SMALL = 0.05
 """The share of all nodes or edges that a small circuit may have."""
 
@@ -65,7 +67,8 @@ class Curve(Result):
         runs: the metric of each pair at each size; None where it was not kept.
         ends: the metric of each pair with everything replaced, and with nothing.
         groups: of the pairs.
-        control: the same in a random order; None where it was not run.
+        control: the same in a random order, or the mean of several; None where it was not run.
+        draws: faithfulness in each of several random orders; None where one at most was run.
     """
 
     schema: ClassVar[str] = "interp.curve/2"
@@ -80,6 +83,7 @@ class Curve(Result):
     ends: Float[np.ndarray, "end pair"] | None = None
     groups: tuple[str, ...] = ()
     control: Curve | None = None
+    draws: Float[np.ndarray, "order size"] | None = None
 
     @cached_property
     def no_share(self) -> str:
@@ -313,7 +317,7 @@ def curve(
     sizes: Sequence[int] | None = None,
     compat: str = "",
     metric: str = "logit-diff",
-    control: bool = False,
+    control: bool | int = False,
     seed: int = 0,
 ) -> Curve:
     """Faithfulness by size, nodes or edges added from the front of a ranking.
@@ -327,7 +331,7 @@ def curve(
         sizes: numbers of nodes or edges; as ``compat`` says where left out.
         compat: a key of ``COMPAT``: which sizes, and over which axis the areas are.
         metric: a key of ``METRICS``.
-        control: run the same in a random order too.
+        control: run the same in a random order too, or in so many.
         seed: of the rows that are checked, the random order and the intervals.
 
     Raises:
@@ -348,14 +352,7 @@ def curve(
     found = np.array([(by_size[size].mean() - none) / (whole - none) for size in steps])
     if no_total(metric, runs[-1], runs[0], pairs.groups, seed):
         found = np.full(len(steps), np.nan)
-    lucky = None
-    if control:
-        shuffled = list(ranked)
-        random.Random(f"order:{seed}").shuffle(shuffled)
-        lucky = curve(
-            model, pairs, shuffled, universe=universe, sizes=sizes, compat=compat, metric=metric, seed=seed
-        )
-    return Curve(
+    made = Curve(
         sizes=tuple(steps),
         faithfulness=found,
         total=len(every),
@@ -366,11 +363,43 @@ def curve(
         runs=np.stack([by_size[size] for size in steps]),
         ends=np.stack([runs[0], runs[-1]]),
         groups=tuple(pairs.groups),
-        control=lucky,
         about=About(model.described, pairs.described),
         seed=seed,
         warnings=of_dictionaries(model, every),
     )
+    return _beside_random(made, model, pairs, every, int(control)) if control else made
+
+
+def _beside_random(made: Curve, model: Model, pairs: PairSet, every: Members, count: int) -> Curve:
+    """A curve beside the mean of some random orders."""
+    assert made.runs is not None and made.ends is not None
+    rng, shuffled, orders = random.Random(f"order:{made.seed}"), list(made.order), []
+    for _ in range(count):
+        rng.shuffle(shuffled)
+        orders.append(tuple(shuffled))
+    inner = sorted({size for size in made.sizes if 0 < size < made.total})
+    at_once = max(1, AT_ONCE // max(1, len(inner) * made.total))
+    table = np.repeat(made.runs[None], count, axis=0)
+    for first in range(0, count, at_once) if inner else ():
+        some = orders[first : first + at_once]
+        sets = [set(order[:size]) for order in some for size in inner]
+        rows = np.stack(run_all(model, pairs, every, sets, made.metric, made.seed))
+        rows = rows.reshape(len(some), len(inner), -1)
+        for at, size in enumerate(made.sizes):
+            if size in inner:
+                table[first : first + len(some), at] = rows[:, inner.index(size)]
+    none, whole = made.ends.mean(axis=1)
+    shares = (
+        np.full(table.shape[:2], np.nan) if made.no_share else (table.mean(axis=2) - none) / (whole - none)
+    )
+    lucky = replace(
+        made,
+        order=orders[0],
+        kept=_kept(model, orders[0], made.sizes),
+        faithfulness=shares.mean(axis=0),
+        runs=table.mean(axis=0),
+    )
+    return replace(made, control=lucky, draws=shares if count > 1 else None)
 
 
 def _steps(

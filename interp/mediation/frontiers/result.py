@@ -12,15 +12,15 @@ from jaxtyping import Float
 
 from interp.errors import counted
 from interp.mediation.circuits.runs import no_total, share_kept
+from interp.mediation.frontiers.chance import LEVEL, chosen_of, folded, luck_of, shown_of
 from interp.mediation.frontiers.drawing import figure_of
 from interp.mediation.frontiers.goals import ENOUGH, GOALS, Goal
 from interp.mediation.frontiers.types import FRONTIER_TYPES
 from interp.results import Cell, Figure, Finding, Number, Result, Table
-from probes.statistics import Estimate, bootstrap
+from probes.statistics import Estimate, bootstrap, holm
 
 __all__ = ["Frontier", "Line"]
 
-NEARLY = 0.9
 WORDS = {
     "scalars": "fewest real numbers a token",
     "units": "fewest units",
@@ -31,7 +31,7 @@ WORDS = {
 FORMATS: dict[str, str] = {
     **dict.fromkeys(("share", "random", "untrained", "low", "high"), "z.2f"),
     **dict.fromkeys(("scalars", "bits", "forwards"), ",.0f"),
-    **dict.fromkeys(("side", "random_side"), ".3g"),
+    **dict.fromkeys(("side", "random_side", "p"), ".3g"),
 }
 
 
@@ -51,6 +51,9 @@ class Line:
         ranking: share that each set reaches on the ranking pairs, where sizes are chosen.
         values: the metric of each set on unseen pairs.
         chance: the same of random sets, a mean over draws.
+        lucky: of each random set of the shown size, the mean metric on unseen pairs; of a prediction, what is
+            foretold as a share where effects are dealt to units by chance.
+        every: whether these are all sets of that size that there are.
         untrained: the share that an untrained twin's sets reach; None without a twin.
         side: on the pairs of other tasks, divergence of the next word from the untouched run (nats).
         chance_side: the same of random sets.
@@ -70,6 +73,8 @@ class Line:
     ranking: Float[np.ndarray, " size"]
     values: Float[np.ndarray, "size pair"]
     chance: Float[np.ndarray, "size pair"]
+    lucky: Float[np.ndarray, " draw"]
+    every: bool = False
     untrained: Float[np.ndarray, " size"] | None = None
     side: Float[np.ndarray, "size control"] | None = None
     chance_side: Float[np.ndarray, "size control"] | None = None
@@ -80,16 +85,12 @@ class Line:
     @property
     def chosen(self) -> int | None:
         """The place of the first size that reaches 80% on the ranking pairs; None where none does."""
-        enough = np.flatnonzero(self.ranking >= ENOUGH)
-        return int(enough[0]) if len(enough) else None
+        return chosen_of(self.ranking)
 
     @property
     def shown(self) -> int:
         """The chosen size; else the first that reaches nearly (90% of) the best on the ranking pairs."""
-        if self.chosen is not None:
-            return self.chosen
-        best = float(self.ranking.max())
-        return int(np.flatnonzero(self.ranking >= best - (1 - NEARLY) * abs(best))[0])
+        return shown_of(self.ranking)
 
     def cost(self, name: str) -> float:
         """What the shown set takes: ``scalars``, ``units``, ``bits``, ``forwards`` or ``side``."""
@@ -153,6 +154,10 @@ class Frontier(Result):
     def _means(self, values: Float[np.ndarray, " pair"]) -> tuple[float, float, float]:
         return float(values.mean()), float(self.ends[0].mean()), float(self.ends[1].mean())
 
+    @staticmethod
+    def _part(value: float, start: float, end: float) -> float:
+        return (value - start) / (end - start) if abs(end - start) > 1e-12 else 0.0
+
     def _score(
         self, line: Line, at: int, foretold: Float[np.ndarray, " size"] | None = None
     ) -> Callable[[float, float, float], float]:
@@ -160,7 +165,7 @@ class Frontier(Result):
         said = line.foretold if foretold is None else foretold
 
         def score(value: float, start: float, end: float) -> float:
-            part = (value - start) / (end - start) if abs(end - start) > 1e-12 else 0.0
+            part = self._part(value, start, end)
             return part if said is None else 1 - abs(float(said[at]) - part)
 
         return score
@@ -182,7 +187,7 @@ class Frontier(Result):
 
                 def above(rows: np.ndarray, score: Any = score, other: Any = by_chance) -> float:
                     value, chance, *ends = rows.mean(axis=0)
-                    return score(value, *ends) - other(chance, *ends)
+                    return float(folded(score(value, *ends)) - folded(other(chance, *ends)))
 
                 given: Any = {"groups": self.groups, "seed": self.seed, "n_resamples": 500}
                 found[line.type, at] = (
@@ -191,23 +196,45 @@ class Frontier(Result):
                 )
         return found
 
+    def luck(self, line: Line) -> float:
+        """How often random units do as well as the shown set: its p-value, of this type alone."""
+        value, start, end = self._means(line.values[line.shown])
+        if line.shuffled is not None:
+            parts = 1 - abs(line.lucky - self._part(value, start, end))
+        else:
+            parts = np.array([self._part(float(one), start, end) for one in line.lucky])
+        return luck_of(self._near(line), folded(parts), line.every)
+
+    @cached_property
+    def p_values(self) -> Mapping[str, float]:
+        """The same of every type, corrected (Holm 1979) for how many could be told at all (Tarone 1990)."""
+        able = [line for line in self.lines if not self._too_few(line)]
+        found = holm([self.luck(line) for line in able]) if able else []
+        told = dict(zip([line.type for line in able], map(float, found), strict=True))
+        return {line.type: told.get(line.type, 1.0) for line in self.lines}
+
+    def _near(self, line: Line) -> float:
+        return float(folded(self.share(line, line.shown)))
+
     def beats(self, line: Line) -> bool:
         """Whether the shown set is told from random units, and nearer to 100% than the untrained twin's.
 
-        What overshoots by as much is as far off. An untrained twin is nearly linear, so that its single
-        effects foretell well: it is no bar for that.
+        Told: the interval over pairs lies above their mean, and few of them do as well, the number of types
+        being reckoned with. What overshoots by as much is as far off. A twin without a share is not beaten.
+        An untrained twin is nearly linear, so that its single effects foretell well: it is no bar for that.
         """
         at = line.shown
         if self.no_share or self._estimates[line.type, at][1].interval.low <= 0:
             return False
+        if self.p_values[line.type] > LEVEL:
+            return False
         if line.untrained is None or self._goal.foretold:
             return True
-        return not 1 - abs(1 - float(line.untrained[at])) >= self.share(line, at)
+        return bool(folded(float(line.untrained[at])) < self._near(line))
 
     def reaches(self, line: Line) -> bool:
-        """Whether the shown set reaches 80% on the ranking pairs, and may do so on unseen ones."""
-        held = not self.no_share and self._estimates[line.type, line.shown][0].interval.high >= ENOUGH
-        return held and line.chosen is not None
+        """Whether the shown set reaches 80%, and at most 120%, on ranking pairs and on unseen ones."""
+        return not self.no_share and line.chosen is not None and self._near(line) >= ENOUGH
 
     @property
     def winners(self) -> Mapping[str, Line]:
@@ -253,21 +280,32 @@ class Frontier(Result):
         return (
             f"{counted(line.sizes[at], row.one)}, {counted(line.scalars[at], 'number')}, "
             f"{counted(round(line.bits[at]), 'bit')}{side}: {found.value:z.0%} {self._goal.short} "
-            f"[{found.interval.low:z.2f}, {found.interval.high:z.2f}], {lucky:z.0%} by chance"
+            f"[{found.interval.low:z.2f}, {found.interval.high:z.2f}], {lucky:z.0%} by chance "
+            f"(p {self.luck(line):.2g})"
         )
 
     def _rest(self) -> str:
         """The types that no claim is made for."""
-        chance = [line.type for line in self.lines if not self.beats(line)]
-        told = [line for line in self.lines if line.type not in chance and not self.reaches(line)]
+        few = [line for line in self.lines if self._too_few(line)]
+        chance = [line.type for line in self.lines if line not in few and not self.beats(line)]
+        told = [line for line in self.lines if self.beats(line) and not self.reaches(line)]
         said = []
         if chance:
             than = " or from an untrained model" if self.twin and not self._goal.foretold else ""
             said.append(f"Not told from chance{than}: {_listed(chance)}.")
-        if told:
-            best = [f"{o.type} ({self.share(o, o.shown):z.0%} by {o.sizes[o.shown]:,})" for o in told]
-            said.append(f"Short of {ENOUGH:.0%} on unseen pairs: {_listed(best)}.")
+        if few:
+            sets = [f"{o.type} ({counted(len(o.lucky), 'set')} of that size)" for o in few]
+            said.append(f"Too few to be told from chance: {_listed(sets)}.")
+        may = [line for line in told if self._estimates[line.type, line.shown][0].interval.high >= ENOUGH]
+        parts = (("May reach", may), ("Short of", [line for line in told if line not in may]))
+        for words, lines in parts:
+            best = [f"{o.type} ({self.share(o, o.shown):z.0%} by {o.sizes[o.shown]:,})" for o in lines]
+            said += [f"{words} {ENOUGH:.0%} on unseen pairs: {_listed(best)}."] if best else []
         return " ".join(said)
+
+    def _too_few(self, line: Line) -> bool:
+        """Whether even the best of all sets of the shown size would be told from none."""
+        return line.every and len(line.lucky) * LEVEL < 1
 
     def lead(self) -> tuple[str, ...]:
         """How it was measured."""
@@ -299,9 +337,12 @@ class Frontier(Result):
 
     def tables(self) -> tuple[Table, ...]:
         """One row for each type, of its shown set; then every set of every type; then the first units."""
-        types = [self._row(line, line.shown) | {"search": line.search} for line in self.lines]
+        types = [self._row(line, line.shown) | self._test(line) for line in self.lines]
         every = [self._row(line, at) for line in self.lines for at in range(len(line.sizes))]
-        note = f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of unseen pairs."
+        note = (
+            f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of unseen pairs. p: how often "
+        )
+        note += "random units of that number do as well."
         if self.left_out:
             note += " Left out: " + "; ".join(f"{name} ({why})" for name, why in self.left_out.items())
         main = Table.of(
@@ -337,6 +378,10 @@ class Frontier(Result):
         if self._goal.foretold:
             row["rank_correlation"] = line.agreement
         return row
+
+    def _test(self, line: Line) -> dict[str, Cell]:
+        """How often random units do as well as the shown set, and how it was found."""
+        return {"p": None if self.no_share else self.luck(line), "search": line.search}
 
     def figures(self) -> tuple[Figure, ...]:
         """What sets reach against what they move (or, of an edit, disturb); nothing without shares."""

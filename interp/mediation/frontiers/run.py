@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from interp.errors import ConfigError, DataError, counted
 from interp.features.certificate import notes_of
 from interp.mediation.circuits.controls import UNMATCHED
 from interp.mediation.experiment import SIGNS
+from interp.mediation.frontiers.chance import draws_for, folded, shown_of
 from interp.mediation.frontiers.goals import GOALS, Goal
 from interp.mediation.frontiers.ranking import Ranked, ranked, replaced
 from interp.mediation.frontiers.result import Frontier, Line
@@ -27,12 +29,14 @@ from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import About
 
-__all__ = ["BITS", "description_length", "frontier"]
+__all__ = ["BITS", "description_length", "frontier", "sizes_of"]
 
 BUDGET = 300.0
 """Forward passes of every pair that the search of one type may take."""
 DRAWS = 4
-"""Sets of chance at each size."""
+"""Sets of chance at each size; of the size that is shown, ``draws_for`` says how many."""
+DEALT = 999
+"""How often effects are dealt to units by chance."""
 BITS = 16.0
 """Bits of a real number that is moved: half precision."""
 FULL = 0.95
@@ -163,7 +167,7 @@ class _Work:
             row = FRONTIER_TYPES[name]
             units, why = units_of(row, Asked(self.model, self.pairs, self.seed))
             if units:
-                lines.append(self.line(row, units, other))
+                lines.append(self.line(row, units, other, draws_for(len(names))))
             else:
                 left[name] = why
         if not lines:
@@ -202,20 +206,22 @@ class _Work:
         order = ("corrupt", "clean") if self.goal.direction == "denoising" else ("clean", "corrupt")
         return np.stack([found[side] for side in order])
 
-    def line(self, row: FrontierType, units: list[Unit], twin: Model | None) -> Line:
+    def line(self, row: FrontierType, units: list[Unit], twin: Model | None, draws: int) -> Line:
         """Everything about one type."""
         goal, given = self.goal, (self.goal.direction, self.metric)
         order = ranked(row, self.model, self.pairs, units, *given, self.budget)
         start, end = self.ends(self.model, self.pairs)
-        sizes = _sizes(len(units))
+        sizes = sizes_of(len(units))
         sets = [order.units[:size] for size in sizes]
         here = replaced(row, self.model, self.pairs, sets, *given)
         shares = (here - start).mean(axis=1) / _total(start, end)
-        enough = np.flatnonzero(shares >= FULL)
+        enough = np.flatnonzero(folded(shares) >= FULL)
         kept = len(sizes) if not len(enough) else int(enough[0]) + 1
         sizes, sets, shares = sizes[:kept], sets[:kept], shares[:kept]
         values = replaced(row, self.model, self.unseen, sets, *given)
-        lucky, besides = self.by_chance(row, units, sizes)
+        chance, lucky, every, besides = self.by_chance(row, units, sizes, shown_of(shares), draws)
+        if goal.foretold:
+            lucky, every = self.dealt(order, start, end, sizes[shown_of(shares)]), False
         scalars = [sum(row.scalars(self.model, one) for unit in some for one in unit) for some in sets]
         fitted = row.fitted(self.model)
         return Line(
@@ -232,7 +238,9 @@ class _Work:
             first=tuple("+".join(map(str, unit)) for unit in order.units[:10]),
             ranking=shares,
             values=values,
-            chance=lucky,
+            chance=chance,
+            lucky=lucky,
+            every=every,
             chance_side=besides,
             untrained=None if twin is None else self.untrained(row, twin, sizes),
             side=self.side(row, sets),
@@ -242,21 +250,45 @@ class _Work:
         )
 
     def by_chance(
-        self, row: FrontierType, units: Sequence[Unit], sizes: Sequence[int]
-    ) -> tuple[Float[np.ndarray, "size pair"], Float[np.ndarray, "size control"] | None]:
-        """The mean over random sets of each size, on unseen pairs; and the side effects of one of each."""
+        self, row: FrontierType, units: Sequence[Unit], sizes: Sequence[int], shown: int, draws: int
+    ) -> tuple[
+        Float[np.ndarray, "size pair"],
+        Float[np.ndarray, " draw"],
+        bool,
+        Float[np.ndarray, "size control"] | None,
+    ]:
+        """What random sets do on unseen pairs: the mean of each size, then each of the size that is shown.
+
+        Then whether these are all there are, and the side effects of one of each size. What is foretold needs
+        no more than the means.
+        """
         pool = list(units) if row.lucky is None else row.lucky(Asked(self.model, self.pairs, self.seed))
-        rng = random.Random(f"chance:{self.seed}")
-        draws: list[list[list[Unit]]] = []
-        for _ in range(DRAWS):
+        rng, size = random.Random(f"chance:{self.seed}"), sizes[shown]
+        orders: list[list[Unit]] = []
+        for _ in range(DRAWS if self.goal.foretold else draws):
             rng.shuffle(pool)
             if row.home is not None:  # place by place, as the ranking takes them
                 places = list(dict.fromkeys(map(row.home, pool)))
                 pool.sort(key=lambda unit: places.index(row.home(unit)) if row.home else 0)
-            draws.append([pool[:size] for size in sizes])
-        sets = [some for draw in draws for some in draw]
+            orders.append(list(pool))
+        some = [[order[:n] for n in sizes] for order in orders[:DRAWS]]
+        every = row.lucky is None and math.comb(len(pool), size) <= draws and not self.goal.foretold
+        more = [list(one) for one in itertools.combinations(pool, size)] if every else []
+        more = more or [order[:size] for order in orders]
+        sets = [one for draw in some for one in draw] + more
         found = replaced(row, self.model, self.unseen, sets, self.goal.direction, self.metric)
-        return found.reshape(DRAWS, len(sizes), -1).mean(axis=0), self.side(row, draws[0])
+        chance = found[: len(sets) - len(more)].reshape(DRAWS, len(sizes), -1).mean(axis=0)
+        lucky = found[len(sets) - len(more) :]
+        chance[shown] = lucky.mean(axis=0)
+        return chance, lucky.mean(axis=1), every, self.side(row, some[0])
+
+    def dealt(
+        self, order: Ranked, start: np.ndarray, end: np.ndarray, size: int
+    ) -> Float[np.ndarray, " draw"]:
+        """What is foretold of a set of a size, as a share, where effects are dealt to units by chance."""
+        rng = np.random.default_rng(self.seed)
+        sums = np.array([rng.permutation(order.effects)[:size].sum() for _ in range(DEALT)])
+        return sums / _total(start, end)
 
     def untrained(self, row: FrontierType, twin: Model, sizes: Sequence[int]) -> Float[np.ndarray, " size"]:
         """The share that an untrained twin's units reach, ranked and measured likewise.
@@ -324,7 +356,11 @@ def _total(start: np.ndarray, end: np.ndarray) -> float:
     return found if abs(found) > 1e-12 else math.copysign(1e-12, found)
 
 
-def _sizes(n: int) -> list[int]:
-    """1, 2, 4, ... 256, 1024, ... and all."""
+def sizes_of(n: int) -> list[int]:
+    """1, 2, 4, ... 256, 1024, ... and all.
+
+    Args:
+        n: units that there are.
+    """
     found = [2**at if at <= 8 else 4 ** (at - 4) for at in range(n.bit_length() + 1)]
     return sorted({size for size in found if size < n} | {n})

@@ -13,23 +13,28 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from interp.errors import ConfigError, DataError
+from interp.errors import ConfigError, DataError, counted
 from interp.mediation.circuits.curve import Curve, curve
 from interp.mediation.circuits.runs import ends_of
 from interp.mediation.experiment import spent
 from interp.mediation.mib.circuit_file import MIBCircuit
-from interp.mediation.searches import effects
+from interp.mediation.searches import SEARCHES, PositionAttribution, effects
 from interp.mediation.searches.search import Search
 from interp.models.loading import ModelLike, as_model
 from interp.pairs import PairSet
 from interp.results import About, Cell, Figure, Finding, Number, Result, Table
 from interp.results.shapes import FORMS
-from probes.statistics import Estimate
+from probes.statistics import Estimate, holm
 
 __all__ = ["LEVELS", "MIB_TASKS", "MIBScore", "MIBTask", "mib_score"]
 
 LEVELS: dict[str, tuple[str, ...]] = {"edges": ("edge.*",), "nodes": ("embed", "head.*", "mlp_out.*")}
 """What is ranked: MIB's levels, but for that of neurons."""
+LEVEL = 0.05
+"""How often at most random scores are called better than a random order, in either of two areas."""
+RANDOM = 40
+"""Random orders, of which none may do as well where two areas are looked at."""
+SAME = 1e-9
 ORDERS = {"signed": "CPR", "absolute": "CMD"}
 """How MIB ranks for each of its two areas."""
 
@@ -77,7 +82,7 @@ class MIBScore(Result):
     """CPR and CMD of a ranking, as MIB measures them.
 
     Attributes:
-        signed: faithfulness by size, the highest scores first; its control is a random order.
+        signed: faithfulness by size, the highest scores first; its control is the mean of random orders.
         absolute: likewise, the largest scores first, of either sign.
         search: what ranked, or the name of a file.
         level: a key of ``LEVELS``.
@@ -95,15 +100,35 @@ class MIBScore(Result):
 
     @property
     def random(self) -> Curve:
-        """The curve of a random order."""
+        """The mean curve of random orders."""
         assert self.signed.control is not None
         return self.signed.control
 
     def _area(self, name: str) -> tuple[float, Estimate | None, float]:
-        """An area, with its interval, and that of the random order."""
+        """An area, with its interval, and the mean of those of random orders."""
         found, measure = (self.signed, under) if name == "CPR" else (self.absolute, away)
         of = measure(found.axis.tolist())
-        return of(found.faithfulness), found.estimate(of), of(self.random.faithfulness)
+        return of(found.faithfulness), found.estimate(of), float(np.mean(self._lucky(name)))
+
+    def _lucky(self, name: str) -> list[float]:
+        """An area of every random order."""
+        of = (under if name == "CPR" else away)(self.signed.axis.tolist())
+        draws = self.random.faithfulness[None] if self.signed.draws is None else self.signed.draws
+        return [of(one) for one in draws]
+
+    def p_value(self, area: str) -> float:
+        """How often a random order does as well in an area: (b + 1) / (n + 1) of n orders.
+
+        Args:
+            area: ``CPR`` or ``CMD``.
+        """
+        sign = 1 if area == "CPR" else -1
+        found, measure = (self.signed, under) if area == "CPR" else (self.absolute, away)
+        value, lucky = (
+            sign * measure(found.axis.tolist())(found.faithfulness),
+            sign * np.array(self._lucky(area)),
+        )
+        return float((np.sum(lucky >= value - SAME) + 1) / (len(lucky) + 1))
 
     def question(self) -> str:
         """The question that was asked."""
@@ -121,16 +146,36 @@ class MIBScore(Result):
             said.append(f"{name} {value:z.3f}{interval} ({lucky:z.3f} in a random order)")
         return f"{self.search} on {self.level}: {', '.join(said)}; {self._beats()}."
 
+    @property
+    def better(self) -> tuple[str, ...]:
+        """The areas in which few random orders do as well (Holm 1979), their mean outside of the interval."""
+        names = tuple(ORDERS.values())
+        p_values = holm([self.p_value(name) for name in names])
+        return tuple(
+            name for name, p in zip(names, p_values, strict=True) if p <= LEVEL and self._beyond(name)
+        )
+
+    def _beyond(self, name: str) -> bool:
+        _, found, lucky = self._area(name)
+        if found is None:
+            return False
+        return found.interval.low > lucky if name == "CPR" else found.interval.high < lucky
+
     def _beats(self) -> str:
-        (_, cpr, low), (_, cmd, high) = self._area("CPR"), self._area("CMD")
-        better = {
-            "CPR": cpr is not None and cpr.interval.low > low,
-            "CMD": cmd is not None and cmd.interval.high < high,
-        }
-        told = [name for name, yes in better.items() if yes]
+        told = self.better
         if not told:
             return "not told from a random order"
-        return f"{' and '.join(told)} better than a random order"
+        p = max(self.p_value(name) for name in told)
+        return f"{' and '.join(told)} better than a random order (p {p:.2g})"
+
+    @property
+    def _orders(self) -> str:
+        """How many random orders there are, and what an area has to do to be told from them."""
+        n = len(self._lucky("CPR"))
+        return (
+            f"{counted(n, 'random order')}, of which all but few must do worse (p = (b + 1) / (n + 1), "
+            "corrected for two areas)"
+        )
 
     def lead(self) -> tuple[str, ...]:
         """How it was measured."""
@@ -138,8 +183,9 @@ class MIBScore(Result):
         return (
             f"{self.search} scored all {self.signed.total:,} {self.level}; circuits of the largest 0.1% to "
             "100% were run with everything outside taken from the corrupt prompt, on "
-            f"{len(self.signed.groups):,} {where}. CPR is the area under faithfulness, the highest scores "
-            "first; CMD the area to 1, the largest scores of either sign first (Mueller et al. 2025, "
+            f"{len(self.signed.groups):,} {where}; so were {self._orders}. "
+            "CPR is the area under faithfulness, the highest scores first; CMD the area to 1, "
+            "the largest scores of either sign first (Mueller et al. 2025, "
             "2504.13151). The axis is linear from 0.001: a perfect order has CPR 0.999 and CMD 0, one that "
             "finds nothing before all is in about 0.25 and 0.75.",
         )
@@ -254,6 +300,7 @@ def mib_score(
     level: str = "edges",
     scores: MIBCircuit | None = None,
     metric: str = "logit-diff",
+    random_orders: int = RANDOM,
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[MIBScore, MIBCircuit]:
@@ -268,18 +315,24 @@ def mib_score(
         level: a key of ``LEVELS``.
         scores: of a file.
         metric: a key of ``METRICS``; MIB's is ``logit-diff``.
-        seed: of the random order and of intervals.
+        random_orders: how many random orders are run beside it; fewer than 39 tell nothing.
+        seed: of the random orders and of intervals.
         progress: show a progress bar.
 
     Returns:
         The score, and all scores as what ``MIBCircuit.save`` writes.
 
     Raises:
-        ConfigError: an unknown level or search, or one that does not take edges.
+        ConfigError: an unknown level or search, one that does not take edges, or that scores their parts by
+            position, or no random order.
         DataError: the model behaves the same with everything replaced, or scores without any value.
     """
     if level not in LEVELS:
         raise ConfigError(f"level {level!r} asked; there are: {', '.join(LEVELS)}.")
+    if random_orders < 1:
+        raise ConfigError(f"random_orders={random_orders} asked; at least 1 (39 or more tell anything).")
+    if scores is None:
+        refuse_parts(search)
     model, universe, forwards = as_model(model), list(LEVELS[level]), None
     if scores is None:
         asked: Any = {
@@ -301,7 +354,7 @@ def mib_score(
             raise DataError(f"the file scores no {level}; ask for the other level ({', '.join(LEVELS)}).")
     held = pairs if unseen is None else unseen
     given: Any = {"universe": universe, "compat": "mib", "metric": metric, "seed": seed}
-    signed = curve(model, held, orders["signed"], **given, control=True)
+    signed = curve(model, held, orders["signed"], **given, control=random_orders)
     score = MIBScore(
         signed=signed,
         absolute=curve(model, held, orders["absolute"], **given),
@@ -314,6 +367,26 @@ def mib_score(
         warnings=notes if unseen is not None else (*notes, "scored on the pairs that were searched"),
     )
     return score, scores
+
+
+def refuse_parts(search: str | Search) -> None:
+    """Refuse a search that scores parts of edges by position, of which no circuit can be made.
+
+    Args:
+        search: a key of ``SEARCHES``, or a search.
+
+    Raises:
+        ConfigError: it does.
+    """
+    found = SEARCHES.get(search) if isinstance(search, str) else search
+    if isinstance(found, PositionAttribution):
+        whole = [
+            name for name, one in SEARCHES.items() if "edges" in one.over and type(one) is not type(found)
+        ]
+        raise ConfigError(
+            f"search {found.name!r} scores edges by position, and MIB's circuits are of whole edges. Use one "
+            f"of: {', '.join(whole)}."
+        )
 
 
 def _absolute(scores: MIBCircuit) -> list[Any]:

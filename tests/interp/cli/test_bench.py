@@ -35,6 +35,7 @@ def test_a_search_is_scored_and_its_file_scores_the_same(call: Call) -> None:
         (("--task", "ioy"), "--task 'ioy'"),
         (("--search", "exhaustif"), "Did you mean 'exhaustive'?"),
         (("--level", "neurons"), "--level 'neurons'"),
+        (("--search", "peap"), "MIB's circuits are of whole edges"),
     ],
 )
 def test_what_is_not_here_is_refused_with_the_reason(call: Call, flags: tuple[str, ...], reason: str) -> None:
@@ -45,6 +46,14 @@ def test_what_is_not_here_is_refused_with_the_reason(call: Call, flags: tuple[st
 def test_another_suite_is_refused(call: Call) -> None:
     answer = call("bench", "glue")
     assert answer.code == 2 and "mib" in answer.err
+
+
+def test_a_plan_of_scores_forecasts_circuits_and_no_search(call: Call) -> None:
+    plain = ("bench", "mib", "--level", "nodes", "--limit", "4", "--dry-run")
+    scored = call(*plain, "--scores", "none.json")
+    assert scored.code == 0 and scored.out.startswith("about ") and "for the circuits" in scored.out
+    searched = call(*plain)
+    assert "attribution" in searched.out and "for the circuits" in searched.out
 
 
 def test_a_plan_runs_nothing(call: Call) -> None:

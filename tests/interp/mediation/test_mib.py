@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from interp.mediation import Graph, MIBCircuit
 from interp.mediation.circuits import FRACTIONS
 from interp.mediation.edges.engine import carriers_of
 from interp.mediation.edges.graph import on_a_path
+from interp.mediation.searches import PositionAttribution
 from interp.sites import Site
 from tests.interp.mediation.test_circuits import made, pairs_of
 from tests.planted_heads import PLANTED
@@ -200,13 +202,46 @@ def _difference(logits: Any, pairs: Any) -> Any:
 def test_a_planted_circuit_beats_a_random_order_and_chance_does_not() -> None:
     found = PLANTED["induction"]()
     score, _ = mediation.mib_score(found.model, found.pairs[:6], found.pairs[6:], search="exhaustive")
-    assert score.verdict().endswith("CPR and CMD better than a random order.")
+    assert score.verdict().endswith("CPR and CMD better than a random order (p 0.024).")
     edges = list(Graph.of(found.model).edges)
     rng = np.random.default_rng(2)
     noise = MIBCircuit.of_edges(found.model, [], {edge: float(rng.normal()) for edge in edges})
     chance, _ = mediation.mib_score(found.model, found.pairs[6:], scores=noise)
-    assert "better" not in chance.verdict() or chance.number("cpr").value < 0.6
+    assert "not told from a random order" in chance.verdict()
     assert chance.warnings == ("scored on the pairs that were searched",)
+
+
+def test_random_scores_are_called_better_than_random_as_rarely_as_is_said() -> None:
+    """On arrays: the areas of 300 random orders, each held to 40 others; and a perfect one."""
+    found = PLANTED["copy"]()
+    score, _ = mediation.mib_score(found.model, found.pairs, random_orders=2)
+    rng = np.random.default_rng(0)
+    shape, x = (len(score.signed.sizes), len(score.signed.groups)), score.signed.axis
+    start, end = score.signed.ends
+
+    def drawn(height: float) -> tuple[np.ndarray, np.ndarray]:
+        """Faithfulness by size, whose rise is where chance says, and that of pairs, nearly the same."""
+        shares = np.where(x >= 1, 1.0, np.clip(height * np.arange(1, shape[0] + 1) / shape[0], 0, 1))
+        return shares, start + (end - start) * (shares[:, None] + 0.01 * rng.normal(size=shape))
+
+    def told(height: float) -> bool:
+        shares, runs = drawn(height)
+        draws = np.stack([drawn(rng.random())[0] for _ in range(40)])
+        lucky = replace(score.signed, faithfulness=draws.mean(axis=0))
+        one = replace(score.signed, faithfulness=shares, runs=runs, control=lucky, draws=draws)
+        return bool(replace(score, signed=one, absolute=one).better)
+
+    false = np.mean([told(rng.random()) for _ in range(100)])
+    assert false <= 0.1  # one order in 41 is best
+    assert told(1.5)
+
+
+@pytest.mark.parametrize("search", ["peap", PositionAttribution(spans=(("end", "last"),))])
+def test_a_search_of_parts_by_position_is_refused_before_it_runs(search: Any) -> None:
+    with pytest.raises(ConfigError, match=r"'peap' scores edges by position.*Use one of: exhaustive"):
+        mediation.mib_score(made("gpt2"), pairs_of(made("gpt2")), search=search)
+    with pytest.raises(ConfigError, match="random_orders=0 asked"):
+        mediation.mib_score(made("gpt2"), pairs_of(made("gpt2")), random_orders=0)
 
 
 def test_what_the_score_refuses() -> None:
