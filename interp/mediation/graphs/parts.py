@@ -120,4 +120,4 @@ def carried(nodes: Sequence[Node], edges: Sequence[Edge]) -> float:
     for node in reversed(nodes):
         for edge in into.get(node.name, []):
             amounts[edge.source] += amounts[node.name] * edge.part
-    return sum(amounts[one.name] for one in nodes if one.kind == "embed")
+    return sum((amounts[one.name] for one in nodes if one.kind == "embed"), 0.0)

@@ -17,6 +17,7 @@ from interp import mediation
 from interp.errors import ArtifactError, ConfigError, DataError, InterpError
 from interp.mediation import AttributionGraph
 from interp.mediation.graphs.neuronpedia import from_neuronpedia, to_neuronpedia
+from interp.mediation.graphs.parts import carried
 from interp.mediation.graphs.told import percent
 from interp.models.model import Model
 from interp.report.graph_page import render
@@ -172,6 +173,7 @@ def test_there_is_no_trust_without_a_control_or_with_a_suspect_dictionary() -> N
     without = replace(found, edges=tuple(one for one in found.edges if "embed" not in one.source))
     assert without.carried == 0.0 and without.trust is None
     assert without.verdict().startswith("Not shown") and "No drawn path leads" in without.verdict()
+    assert isinstance(carried([one for one in found.nodes if one.kind == "output"], ()), float)
     given = model().with_dictionaries(transcoder())
     other = mediation.attribution_graph(given, WORDS, neurons=8, keep=0.95, edges=200)
     assert other.suspect == ("transcoder",) and "SUSPECT" in other.warnings[-1]
@@ -211,9 +213,11 @@ def test_wrong_calls_say_what_is_wrong() -> None:
     with pytest.raises(DataError, match="is the prompt itself"):
         mediation.attribution_graph(model(), WORDS, instead=WORDS)
     size = model().vocab_size
+    asked: dict[str, Any]
     for asked in ({"answer": size}, {"answer": -1}, {"answer": 5, "foil": 10**6}):
         with pytest.raises(ConfigError, match=f"has tokens 0..{size - 1}"):
             mediation.attribution_graph(model(), WORDS, **asked)
+    few: dict[str, Any]
     for few in ({"nodes": 2}, {"keep": 0.2}):
         with pytest.raises(ConfigError, match="nothing is drawn"):
             mediation.attribution_graph(model(), "w01 w02 w03 w04 w05", neurons=8, **few)
