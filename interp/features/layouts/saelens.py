@@ -49,6 +49,8 @@ MEANT = frozenset(
     }
 )
 """Keys that say how features are computed, and where."""
+HARMLESS = frozenset({"dtype", "device"})
+"""Of them those that change no feature: everything is read in float32."""
 _TRAINING = """
 context_size prepend_bos dataset_path dataset_trust_remote_code sae_lens_version neuronpedia_id
 sae_lens_training_version model_from_pretrained_kwargs seqpos_slice model_class_name streaming
@@ -156,7 +158,7 @@ def _configuration(folder: Path, options: Options) -> dict[str, Any]:
     config = {**metadata, **given}
     agreeing(
         given,
-        {key: value for key, value in metadata.items() if key in MEANT and value is not None},
+        {key: value for key, value in metadata.items() if key in MEANT - HARMLESS and value is not None},
         str(folder / CONFIG),
     )
     if config.get("activation_fn") == "topk":

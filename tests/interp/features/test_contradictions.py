@@ -104,6 +104,7 @@ def test_dictionaries_of_a_modules_output_are_used_only_where_the_site_is_that_o
             model(family).with_dictionaries(found)
         # the same weights for the site itself are no contradiction
         assert model(family).with_dictionaries(replace(found, of_module=False)).dictionaries
+    assert model("mixtral").with_dictionaries(found).dictionaries  # no one projection, and yet the module
     own = model("llama").with_dictionaries(found)
     module = own.hf.model.layers[1].self_attn if kind == "attention" else own.hf.model.layers[1].mlp
     held: list[Tensor] = []
@@ -148,7 +149,8 @@ def test_an_autoencoder_of_what_a_norm_gives_has_no_site(tmp_path: Path) -> None
 def scope(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     held = {"W_enc": W_ENC, "W_dec": W_DEC, "b_enc": B_ENC, "b_dec": B_DEC, "threshold": EXTRA}
-    np.savez(folder / "params.npz", **{name: value.numpy() for name, value in held.items()})
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in held.items()}
+    np.savez(folder / "params.npz", **arrays)
     return folder
 
 
