@@ -286,7 +286,7 @@ class Frontier(Result):
 
     def _rest(self) -> str:
         """The types that no claim is made for."""
-        few = [line for line in self.lines if self._too_few(line)]
+        few = [line for line in self.lines if self._best_of_few(line)]
         chance = [line.type for line in self.lines if line not in few and not self.beats(line)]
         told = [line for line in self.lines if self.beats(line) and not self.reaches(line)]
         said = []
@@ -294,14 +294,21 @@ class Frontier(Result):
             than = " or from an untrained model" if self.twin and not self._goal.foretold else ""
             said.append(f"Not told from chance{than}: {_listed(chance)}.")
         if few:
-            sets = [f"{o.type} ({counted(len(o.lucky), 'set')} of that size)" for o in few]
-            said.append(f"Too few to be told from chance: {_listed(sets)}.")
+            sets = [f"{o.type} ({counted(len(o.lucky), 'set')})" for o in few]
+            said.append(
+                f"Best of all sets of that size, which are too few to be told from chance: {_listed(sets)}."
+            )
         may = [line for line in told if self._estimates[line.type, line.shown][0].interval.high >= ENOUGH]
         parts = (("May reach", may), ("Short of", [line for line in told if line not in may]))
         for words, lines in parts:
             best = [f"{o.type} ({self.share(o, o.shown):z.0%} by {o.sizes[o.shown]:,})" for o in lines]
             said += [f"{words} {ENOUGH:.0%} on unseen pairs: {_listed(best)}."] if best else []
         return " ".join(said)
+
+    def _best_of_few(self, line: Line) -> bool:
+        """Whether no other set of the shown size does as well, and that is not enough."""
+        alone = line.every and self.luck(line) * len(line.lucky) < 1.5
+        return alone and self.p_values[line.type] > LEVEL
 
     def _too_few(self, line: Line) -> bool:
         """Whether even the best of all sets of the shown size would be told from none."""
