@@ -121,7 +121,7 @@ class Trace:
         size = f"Its size was chosen on the ranking pairs: the smallest that keeps {self.target:.0%}"
         other = ""
         if self.kept is not None:
-            size = f"Its size is what the largest effects need on the ranking pairs for {self.target:.0%}"
+            size = f"Its size: at most what the largest effects need on ranking pairs for {self.target:.0%}"
             other = (
                 f" On ranking pairs this choice keeps {self.kept:z.0%}. Curve, CPR, CMD: {OF_THE_LARGEST}."
             )

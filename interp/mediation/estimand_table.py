@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.errors import ConfigError
 from probes.statistics import bootstrap
 
 if TYPE_CHECKING:
@@ -162,10 +163,15 @@ def estimands(effects: Effects, mediator: Any) -> pandas.DataFrame:
         Columns: estimand, formula, value (in units of the metric), low, high, question.
 
     Raises:
-        ConfigError: no effect of that mediator was measured.
+        ConfigError: no effect of that mediator was measured, or none by itself: a gate, a Shapley value.
     """
     import pandas
 
+    if effects.masks or effects.search == "shapley":
+        raise ConfigError(
+            f"estimands of {str(mediator)!r} asked, and {effects.search!r} is no effect of replacing it by "
+            "itself. Search exhaustively."
+        )
     at = effects.place(mediator)
     parts = {"clean": effects.clean, "corrupt": effects.corrupt}
     parts |= {direction: values[at] for direction, values in effects.values.items()}

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from interp.errors import ConfigError
-from interp.mediation import GATES, SEARCHES, LearnedMask, MaskTraining, evaluate, experiment_of
+from interp.mediation import (
+    GATES,
+    SEARCHES,
+    LearnedMask,
+    MaskTraining,
+    estimands,
+    evaluate,
+    experiment_of,
+)
 from interp.mediation.masks.gates import Bottleneck, HardConcrete, Uniform
 from interp.mediation.masks.passes import masked_pass
 from interp.mediation.masks.training import hard, schedule
@@ -247,6 +255,8 @@ def test_closed_gates_are_no_effects_told_from_chance() -> None:
     assert told.masks["noising"]["faithfulness"] > 0.9
     with pytest.raises(ConfigError, match="learned a gate of it"):
         told.estimate(told.mediators[0])
+    with pytest.raises(ConfigError, match="no effect of replacing it by itself"):
+        estimands(told, told.mediators[0])
     with pytest.raises(ConfigError, match="its gates are of all pairs at once"):
         sign_stability(told)
     exact = effects(truth.model, truth.pairs, ASKED["nodes"], directions="noising")
