@@ -203,7 +203,7 @@ class Frontier(Result):
             parts = 1 - abs(line.lucky - self._part(value, start, end))
         else:
             parts = np.array([self._part(float(one), start, end) for one in line.lucky])
-        return luck_of(self._near(line), folded(parts), line.every)
+        return luck_of(self._near(line), np.asarray(folded(parts)), line.every)
 
     @cached_property
     def p_values(self) -> Mapping[str, float]:
