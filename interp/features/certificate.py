@@ -227,6 +227,11 @@ class FeatureCertificate(Result):
             for name, one in self.recovered.items()
             if name in meanings
         ]
+        (loss,) = self.findings()
+        rise = bootstrap(loss.values)
+        meaning = "the mean over texts"
+        ends = (rise.interval.low, rise.interval.high)
+        found.append(Number("loss-of-decoding", rise.value, *ends, "nats per token", meaning))
         return tuple(found)
 
     def tables(self) -> tuple[Table, ...]:

@@ -112,8 +112,7 @@ def load(
             f"'{place}' holds {counted(len(found), 'dictionary', 'dictionaries')} ({names}, ...). Use "
             "load_all, or name one of its folders."
         )
-    (only,) = found
-    return only
+    return found[0]
 
 
 def _folder(place: str | Path) -> Path:

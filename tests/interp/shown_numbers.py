@@ -161,6 +161,9 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.curve/2": curve,
     "interp.effects/2": effects,
     "interp.evaluation/2": evaluation,
+    "interp.feature-certificate/1": lambda result: iter(
+        [("loss of decoding", result.number("loss-of-decoding").value)]
+    ),
     "interp.findings/1": lambda result: column(result, "findings", "finding", "value"),
     "interp.frontier/1": frontier,
     "interp.interactions/1": interactions,
