@@ -112,7 +112,7 @@ def load(
             f"'{place}' holds {counted(len(found), 'dictionary', 'dictionaries')} ({names}, ...). Use "
             "load_all, or name one of its folders."
         )
-    return found[0]
+    return next(iter(found))
 
 
 def _folder(place: str | Path) -> Path:
