@@ -122,8 +122,14 @@ def test_a_file_comes_back_as_it_was(model: Model, tmp_path: Path) -> None:
             '{"clean": "a", "clean": "b", "corrupt": "b", "answer": "c", "foil": "d"}',
             "'clean' is there twice",
         ),
-        ('{"clean": 7, "corrupt": 8, "answer": "c", "foil": "d"}', "clean 7 is no text; put it in quotes"),
-        ('{"clean": ["a"], "corrupt": "b", "answer": "c", "foil": "d"}', "clean .*is no text"),
+        (
+            '{"clean": 7, "corrupt": 8, "answer": "c", "foil": "d"}',
+            "clean 7 is neither a text in quotes nor a list of messages",
+        ),
+        (
+            '{"clean": ["a"], "corrupt": "b", "answer": "c", "foil": "d"}',
+            "clean .*is neither a text in quotes nor a list",
+        ),
         ('{"clean": "a", "corrupt": "b", "answer": 0, "foil": "d"}', "answer 0 is neither a text nor"),
         (
             '{"clean": "a", "corrupt": "b", "answer": "c", "foil": "d", "group": "\\ud800"}',

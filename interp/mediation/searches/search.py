@@ -116,8 +116,11 @@ class GradientSearch(Search):
 
         Raises:
             ConfigError: a metric without a gradient.
+            ModelError: kernels whose gradients are wrong or were not measured.
         """
         need_gradient(experiment)
+        if experiment.model.quantization is not None:
+            experiment.model.quantization.check_gradients(experiment.model.name)
         found = super().__call__(experiment, progress=progress)
         return _verified(found, experiment, self.verify, progress) if self.verify else found
 

@@ -119,7 +119,7 @@ def _noise(base: Reference | None, asked: Sequence[str]) -> str:
 
 
 def _label(model: Model) -> str:
-    return f"{model.name} ({model.weights})"
+    return f"{model.called} ({model.weights})"
 
 
 def _schemes(given: Sequence[str | Scheme]) -> tuple[Scheme, ...]:

@@ -143,7 +143,7 @@ CALLS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], int, tuple[st
         ("reads numbers", "one label", "logistic", "RidgeRegressionProbe"),
     ),
     "unknown mediator": (NOTHING, ("patch", "--mediators", "haed.*"), 2, ("unknown site 'haed.*'", "head")),
-    "unknown search": (NOTHING, ("patch", "--search", "acdc"), 2, ("--search", "exhaustive, attribution")),
+    "unknown search": (NOTHING, ("patch", "--search", "acdcc"), 2, ("--search", "exhaustive, attribution")),
     "unknown metric": (NOTHING, ("patch", "--metric", "logit-dif"), 2, ("Did you mean 'logit-diff'?",)),
     "unknown counterfactual": (
         NOTHING,

@@ -104,11 +104,15 @@ def test_every_search_treats_each_pair_on_its_own(search: str) -> None:
     """What the command line passes; prompts of several lengths give what each gives alone."""
     model = made()
     pairs = joined(model)
-    names = ["head.1.*", "mlp_out.2"] + ([] if search == "direct" else ["q.2.1", "k.1.0", "resid_pre.1"])
+    writers, metric = (
+        search in ("direct", "contextual"),
+        "logit-diff" if search == "contextual" else "log-prob",
+    )
+    names = ["head.1.*", "mlp_out.2"] + ([] if writers else ["q.2.1", "k.1.0", "resid_pre.1"])
 
     def run(some: PairSet) -> mediation.Effects:
         at = -1 if search == "direct" else -2
-        return effects(model, some, names, search=search, metric="log-prob", positions=at)
+        return effects(model, some, names, search=search, metric=metric, positions=at)
 
     together = run(pairs)
     assert together.search == search
