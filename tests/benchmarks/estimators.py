@@ -7,7 +7,7 @@
 
 Every row of mediation.SEARCHES is run without verification over what it takes: heads and MLPs, and on stress
 models whose circuit is known edge by edge all edges. On SmolLM2 one that would cost more than --limit passes
-per pair is left out and says so (trained masks need 155, about ten CPU-minutes each). A cell is a mediator in
+per pair is left out and says so (trained masks need 155 and 204). A cell is a mediator in
 one direction (denoising, noising), all positions together (of parts of an edge the largest), mean over pairs.
 Effects below 1% of the total effect count as none.
 
@@ -55,16 +55,21 @@ def main() -> None:
         _write(REFERENCE, {"schema": "interp.benchmarks.effects/1", "tasks": reference()})
         return
     target = options.json or (None if options.quick else REAL if options.real else RESULTS)
-    cases = real_rows(options.limit, target) if options.real else stress_rows(quick=options.quick)
-    found: list[dict[str, Any]] = []
+    stored = options.real and target is not None and target.is_file()
+    before = json.loads(target.read_text())["rows"] if stored else []
+    known = {(row["case"], row["search"]): row for row in before if "cost" in row}
+    cases = real_rows(options.limit, known) if options.real else stress_rows(quick=options.quick)
+    new: dict[tuple[str, str], dict[str, Any]] = {}
     for row in cases:
-        found.append(row)
+        new[row["case"], row["search"]] = row
+        found = list({**new, **known, **new}.values())  # what was measured before stays if this is stopped
         minutes = round((time.perf_counter() - started) / 60, 1)
         result = {"schema": "interp.benchmarks.estimators/1", "machine": machine()}
         if target is not None:  # after every row: a run that is stopped goes on
-            _write(target, {**result, "minutes": minutes, "rows": found})
+            timed = {} if known else {"minutes": minutes}
+            _write(target, {**result, **timed, "rows": found})
             target.with_suffix(".txt").write_text(shown(found) + "\n")
-    print(shown(found))
+    print(shown(list(new.values())))
 
 
 def _options() -> argparse.Namespace:
@@ -109,6 +114,7 @@ Exact = dict[str, Any]
 
 
 Rows = Iterator[dict[str, Any]]
+Known = Mapping[tuple[str, str], dict[str, Any]]
 
 
 def stress_rows(*, quick: bool) -> Rows:
@@ -133,7 +139,7 @@ def stress_rows(*, quick: bool) -> Rows:
             yield from estimators(case, truth.model, pairs, nodes, exact, LIMIT, {})
 
 
-def real_rows(limit: float, target: Path | None) -> Rows:
+def real_rows(limit: float, known: Known) -> Rows:
     """The rows of SmolLM2 against the stored reference; those that were measured before as they are.
 
     Raises:
@@ -145,8 +151,6 @@ def real_rows(limit: float, target: Path | None) -> Rows:
     if not REFERENCE.is_file():
         raise SystemExit(f"{REFERENCE.name} is not there: run with --reference first.")
     stored, model = json.loads(REFERENCE.read_text())["tasks"], interp.load("smollm2")
-    before = json.loads(target.read_text())["rows"] if target is not None and target.is_file() else []
-    known = {(row["case"], row["search"]): row for row in before if "cost" in row}
     for task in REAL_TASKS:
         pairs = tasks.sample(model, task, REAL_PAIRS, seed=SEED)
         if stored[task]["data"] != pairs.described["fingerprint"]:
@@ -161,7 +165,7 @@ def estimators(
     nodes: Sequence[str],
     exact: Exact,
     limit: float,
-    known: Mapping[tuple[str, str], dict[str, Any]],
+    known: Known,
 ) -> Rows:
     """One row per search that takes these mediators, without verification and within a limit of cost."""
     from interp import mediation
