@@ -34,7 +34,7 @@ from interp.results import About, Cell, Figure, Finding, Number, Result, Table
 from interp.results.shapes import FORMS
 from probes.statistics import Estimate, bootstrap
 
-__all__ = ["COMPAT", "FRACTIONS", "Curve", "curve"]
+__all__ = ["COMPAT", "FRACTIONS", "Area", "Curve", "Measure", "away", "curve", "under"]
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Of all nodes or edges: the sizes at which MIB measures (Mueller et al. 2025, 2504.13151)."""
@@ -49,6 +49,20 @@ AT_ONCE = 1_000_000
 """Members of random circuits that are held at once."""
 SMALL = 0.05
 """The share of all nodes or edges that a small circuit may have."""
+
+
+Area = Callable[[Float[np.ndarray, " size"]], float]
+Measure = Callable[[Float[np.ndarray, " size"]], Area]
+
+
+def under(axis: Float[np.ndarray, " size"]) -> Area:
+    """CPR: the area under faithfulness over an axis, by trapezoids."""
+    return lambda shares: float(np.trapezoid(shares, axis))
+
+
+def away(axis: Float[np.ndarray, " size"]) -> Area:
+    """CMD: the area between faithfulness and 1, likewise."""
+    return lambda shares: float(np.trapezoid(np.abs(1 - shares), axis))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -116,12 +130,12 @@ class Curve(Result):
 
         NaN where faithfulness is: the total effect is not told from zero.
         """
-        return float(np.trapezoid(self.faithfulness, self.axis))
+        return under(self.axis)(self.faithfulness)
 
     @property
     def cmd(self) -> float:
         """The area between faithfulness and 1 (MIB's CMD; 0 is best)."""
-        return float(np.trapezoid(np.abs(1 - self.faithfulness), self.axis))
+        return away(self.axis)(self.faithfulness)
 
     def smallest(self, share: float) -> int | None:
         """The smallest measured size that keeps a share of the behaviour; None where none does."""
@@ -143,7 +157,7 @@ class Curve(Result):
 
     @cached_property
     def _area(self) -> Estimate | None:
-        return self.estimate(lambda shares: float(np.trapezoid(shares, self.axis)))
+        return self.estimate(under(self.axis))
 
     def estimate(self, of: Callable[[np.ndarray], float]) -> Estimate | None:
         """A number made of the shares of all sizes, with its interval over groups of pairs."""
@@ -286,7 +300,7 @@ class Curve(Result):
             self.groups,
             control=0.0 if lucky is None else lucky.cpr,
             unit="share",
-            statistic=lambda weights: float(np.trapezoid([share(weights) for share in shares], self.axis)),
+            statistic=lambda weights: under(self.axis)(np.array([share(weights) for share in shares])),
             about=f"over the {self.axis_words}",
         )
         sizes = (

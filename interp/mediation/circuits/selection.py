@@ -64,8 +64,7 @@ def _stable(found: Candidates) -> list[int]:
 def _ratio(found: Candidates) -> list[int]:
     """First the largest that work towards the answer, up to their share; then the largest of the rest."""
     first = [at for at in found.order if found.means[at] > 0][: round(POSITIVE * found.k)]
-    rest = [at for at in found.order if at not in set(first)]
-    return (first + rest)[: found.k]
+    return list(dict.fromkeys([*first, *found.order]))[: found.k]
 
 
 def _greedy(found: Candidates) -> list[int]:

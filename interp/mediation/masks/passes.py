@@ -204,8 +204,6 @@ class EdgePass(MaskedPass):
     def __post_init__(self) -> None:
         """Read what edges carry."""
         asked = self.experiment
-        if asked.model.quantization is not None:
-            asked.model.quantization.check_gradients(asked.model.name)
         base = asked.base(self.direction)[0]
         names = [str(site) for site in (Site("resid_pre", 0), Site("embed"))]
         self._first = by_site(asked.model.capture(base, names, "all"), [Site("resid_pre", 0), Site("embed")])

@@ -6,15 +6,13 @@ says how a search does on this model and these pairs, and stands beside no row o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 
 from interp.errors import ConfigError, DataError, counted
-from interp.mediation.circuits.curve import Curve, curve
+from interp.mediation.circuits.curve import Area, Curve, Measure, away, curve, under
 from interp.mediation.circuits.runs import ends_of
 from interp.mediation.experiment import spent
 from interp.mediation.mib.circuit_file import MIBCircuit
@@ -35,8 +33,8 @@ LEVEL = 0.05
 RANDOM = 40
 """Random orders, of which none may do as well where two areas are looked at."""
 SAME = 1e-9
-ORDERS = {"signed": "CPR", "absolute": "CMD"}
-"""How MIB ranks for each of its two areas."""
+AREAS: dict[str, tuple[str, Measure, int]] = {"CPR": ("signed", under, 1), "CMD": ("absolute", away, -1)}
+"""MIB's two areas: how it ranks for each, how each is measured, and whether more is better."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,6 @@ _ROWS = (
     MIBTask("arc_challenge", "", "its questions are those of ARC, whose data are not shipped"),
 )
 MIB_TASKS: dict[str, MIBTask] = {row.name: row for row in _ROWS}
-
-
-def under(axis: Sequence[float]) -> Callable[[Float[np.ndarray, " size"]], float]:
-    """CPR: the area under faithfulness over an axis, by trapezoids."""
-    return lambda shares: float(np.trapezoid(shares, axis))
-
-
-def away(axis: Sequence[float]) -> Callable[[Float[np.ndarray, " size"]], float]:
-    """CMD: the area between faithfulness and 1, likewise."""
-    return lambda shares: float(np.trapezoid(np.abs(1 - shares), axis))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -106,13 +94,18 @@ class MIBScore(Result):
 
     def _area(self, name: str) -> tuple[float, Estimate | None, float]:
         """An area, with its interval, and the mean of those of random orders."""
-        found, measure = (self.signed, under) if name == "CPR" else (self.absolute, away)
-        of = measure(found.axis.tolist())
+        found, of = self._measured(name)
         return of(found.faithfulness), found.estimate(of), float(np.mean(self._lucky(name)))
+
+    def _measured(self, name: str) -> tuple[Curve, Area]:
+        """The curve of an area, and what measures it."""
+        order, measure, _ = AREAS[name]
+        found = self.signed if order == "signed" else self.absolute
+        return found, measure(found.axis)
 
     def _lucky(self, name: str) -> list[float]:
         """An area of every random order."""
-        of = (under if name == "CPR" else away)(self.signed.axis.tolist())
+        of = AREAS[name][1](self.signed.axis)
         draws = self.random.faithfulness[None] if self.signed.draws is None else self.signed.draws
         return [of(one) for one in draws]
 
@@ -122,12 +115,8 @@ class MIBScore(Result):
         Args:
             area: ``CPR`` or ``CMD``.
         """
-        sign = 1 if area == "CPR" else -1
-        found, measure = (self.signed, under) if area == "CPR" else (self.absolute, away)
-        value, lucky = (
-            sign * measure(found.axis.tolist())(found.faithfulness),
-            sign * np.array(self._lucky(area)),
-        )
+        (found, of), sign = self._measured(area), AREAS[area][2]
+        value, lucky = sign * of(found.faithfulness), sign * np.array(self._lucky(area))
         return float((np.sum(lucky >= value - SAME) + 1) / (len(lucky) + 1))
 
     def question(self) -> str:
@@ -139,7 +128,7 @@ class MIBScore(Result):
         if self.signed.no_share:
             return f"No score is given: {self.signed.no_share}."
         said: list[str] = []
-        for name in ORDERS.values():
+        for name in AREAS:
             value, found, lucky = self._area(name)
             low, high = ends_of(found)
             interval = "" if low is None or high is None else f" [{low:z.3f}, {high:z.3f}]"
@@ -149,7 +138,7 @@ class MIBScore(Result):
     @property
     def better(self) -> tuple[str, ...]:
         """The areas in which few random orders do as well (Holm 1979), their mean outside of the interval."""
-        names = tuple(ORDERS.values())
+        names = tuple(AREAS)
         p_values = holm([self.p_value(name) for name in names])
         return tuple(
             name for name, p in zip(names, p_values, strict=True) if p <= LEVEL and self._beyond(name)
@@ -159,7 +148,7 @@ class MIBScore(Result):
         _, found, lucky = self._area(name)
         if found is None:
             return False
-        return found.interval.low > lucky if name == "CPR" else found.interval.high < lucky
+        return found.interval.low > lucky if AREAS[name][2] > 0 else found.interval.high < lucky
 
     def _beats(self) -> str:
         told = self.better
@@ -211,7 +200,7 @@ class MIBScore(Result):
     def tables(self) -> tuple[Table, ...]:
         """The areas; then faithfulness by size in the three orders; then MIB's tasks and which are here."""
         rows: list[tuple[Cell, ...]] = []
-        for name in ORDERS.values():
+        for name in AREAS:
             value, found, lucky = self._area(name)
             rows.append((name, value, *ends_of(found), lucky))
         formats = {name: "z.3f" for name in ("value", "random_order", "signed", "absolute")}
@@ -345,7 +334,7 @@ def mib_score(
         found = effects(model, pairs, universe, search=search, **asked)
         name = found.search
         forwards = spent(found.cost, len(pairs))
-        orders = {one: found.top(len(found.mediators), ranking=one) for one in ORDERS}
+        orders = {one: found.top(len(found.mediators), ranking=one) for one, _, _ in AREAS.values()}
         scores, notes = MIBCircuit.of_effects(found, model), found.warnings
     else:
         name, notes = "the file", ()

@@ -99,9 +99,9 @@ class LearnedMask(GradientSearch):
 
 def _exact(experiment: Experiment, direction: str, inside: Sequence[int]) -> Mapping[str, Any]:
     """What the hard mask does, by exact runs: its size, its metric and its faithfulness."""
-    members, noising = experiment.mediators, direction == "noising"
+    members, noising, chosen = experiment.mediators, direction == "noising", set(inside)
     kept = [members[at] for at in inside]
-    rest = [one for at, one in enumerate(members) if at not in set(inside)]
+    rest = [one for at, one in enumerate(members) if at not in chosen]
     ran = experiment.replaced([rest, members] if noising else [kept, members], direction)
     found, every = ran.values.mean(axis=1)
     plain = float(ran.plain.mean())

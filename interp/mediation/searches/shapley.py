@@ -96,7 +96,7 @@ def _members(experiment: Experiment, sets: Sequence[Numbers], direction: str) ->
     every = experiment.mediators
     if direction == "denoising":
         return [[every[at] for at in one] for one in sets]
-    return [[one for at, one in enumerate(every) if at not in set(some)] for some in sets]
+    return [[one for at, one in enumerate(every) if at not in some] for some in map(frozenset, sets)]
 
 
 def _exact(measured: dict[Numbers, np.ndarray], n: int) -> np.ndarray:

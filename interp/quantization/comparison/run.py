@@ -18,7 +18,7 @@ from interp.quantization.comparison.reference import (
     by_name,
     findings_of,
 )
-from interp.quantization.comparison.value import Comparison
+from interp.quantization.comparison.value import Comparison, checkpoint_label
 from interp.quantization.comparison.verdicts import Cell, judge
 from interp.quantization.integrity import Integrity, verify_quantization
 from interp.quantization.quantizing import quantize, refuse
@@ -76,7 +76,9 @@ def compare(
     _check(model, found, second, noise)
     for scheme in found:
         refuse(model, scheme, mode=mode, calibration=calibration if scheme.needs_calibration else None)
-    labels = [str(one) for one in found] + ([_label(second)] if second is not None else [])
+    labels = [str(one) for one in found] + (
+        [checkpoint_label(second.described)] if second is not None else []
+    )
     cells = {(one.analysis, one.scheme): one for one in done}
     _check_done(model, cells.values())
     open_ = {name: run for name, run in analyses.items() if any((name, at) not in cells for at in labels)}
@@ -116,10 +118,6 @@ def compare(
 def _noise(base: Reference | None, asked: Sequence[str]) -> str:
     """Which noise floors there are; of an analysis that was not run again, those that were asked."""
     return "; ".join(NOISE[kind] for kind in asked) if base is None else base.measured
-
-
-def _label(model: Model) -> str:
-    return f"{model.called} ({model.weights})"
 
 
 def _schemes(given: Sequence[str | Scheme]) -> tuple[Scheme, ...]:
@@ -163,7 +161,7 @@ def _others(
             lambda scheme=scheme, given=given: quantize(model, scheme, mode=mode, calibration=given),
         )
     if other is not None:
-        yield _label(other), lambda: other
+        yield checkpoint_label(other.described), lambda: other
 
 
 def _empty(label: str, made: Model | None, model: Model) -> Cell:
@@ -242,8 +240,9 @@ def _warnings(
 ) -> tuple[str, ...]:
     said = list(model.warnings)
     if other is not None:
+        own, others = (checkpoint_label(one.described) for one in (model, other))
         said.append(
-            f"two checkpoints are compared, {_label(model)} and {_label(other)}: their weights differ, and "
+            f"two checkpoints are compared, {own} and {others}: their weights differ, and "
             "what changes is not an effect of precision alone"
         )
     if missing := [kind for kind in NOISE if kind not in noise]:

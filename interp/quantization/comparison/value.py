@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from interp.errors import ConfigError, counted
 from interp.quantization.comparison import figures, tables
@@ -16,7 +16,7 @@ from interp.results.measured import slug
 from interp.results.result import Result
 from interp.results.shapes import About, Figure, Number, Table
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "checkpoint_label"]
 
 NAMED = 3
 NAMING = ("weakened", "lost")
@@ -217,7 +217,7 @@ class Comparison(Result):
     @property
     def _other(self) -> str:
         """The name under which the other checkpoint stands among the schemes, or ""."""
-        return f"{self.other.model['name']} ({self.other.model['weights']})" if self.other else ""
+        return checkpoint_label(self.other.model) if self.other else ""
 
     def _ran(self, scheme: str) -> bool:
         return any(not cell.refused for cell in self.cells if cell.scheme == scheme)
@@ -248,6 +248,15 @@ class Comparison(Result):
             if rows:
                 parts.append(f"{len(rows)} {'is' if len(rows) == 1 else 'are'} {verdict}{named}")
         return ", ".join(parts)
+
+
+def checkpoint_label(model: Mapping[str, Any]) -> str:
+    """The name under which another checkpoint stands among the schemes.
+
+    Args:
+        model: as ``Model.described`` says it.
+    """
+    return f"{model['name']} ({model['weights']})"
 
 
 def _named(rows: Sequence[Judged]) -> str:
