@@ -69,7 +69,9 @@ class CompareSettings(RunSettings, ModelSettings):
         metavar="NAMES",
         many=True,
     )
-    with_: str | None = flag(None, "Another checkpoint of the same tokenizer to compare.", metavar="MODEL")
+    with_: str | None = flag(
+        None, "Another checkpoint of the same tokenizer, or an adapter's folder.", metavar="MODEL"
+    )
     with_weights: Literal["trained", "random", "edited"] = flag(
         "trained", "Which weights of it.", metavar="WHICH"
     )
@@ -286,9 +288,7 @@ def _ready(work: Work, settings: CompareSettings) -> tuple[Model | None, tuple[s
     texts = _texts(settings)
     model, other = work.model, None
     if settings.with_ is not None:
-        changed = {"model": settings.with_, "weights": settings.with_weights, "revision": None}
-        changed["adapter"] = ()
-        other = work.load(dataclasses.replace(settings, **changed))
+        other = _other(work, settings, settings.with_, settings.with_weights)
     for scheme in settings.precisions():
         if scheme.needs_calibration and not texts:
             raise ConfigError(
@@ -298,6 +298,23 @@ def _ready(work: Work, settings: CompareSettings) -> tuple[Model | None, tuple[s
         given = texts if scheme.needs_calibration else None
         refuse(model, scheme, mode=settings.mode, calibration=given)
     return other, texts
+
+
+def _other(work: Work, settings: CompareSettings, place: str, weights: Any) -> Model:
+    """Load another checkpoint: a model, or the reference with the adapter of a folder."""
+    from interp.models.peft_adapters import FACTS
+
+    path = Path(place)
+    if not (path / FACTS).is_file():
+        changed = {"model": place, "weights": weights, "revision": None, "adapter": ()}
+        return work.load(dataclasses.replace(settings, **changed))
+    if weights != "trained":
+        raise ConfigError(
+            f"--with-weights {weights} is of a model; {place!r} holds an adapter. Leave it out."
+        )
+    given = work.load(dataclasses.replace(settings, adapter=(*settings.adapter, place)))
+    named = path.resolve().parent if path.resolve().name == "adapter" else path.resolve()
+    return dataclasses.replace(given, name=f"{work.model.called} with {named.name}")
 
 
 def _texts(settings: CompareSettings) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "features": ("features", "Train, check or look at a dictionary of features."),
     "audit": ("audit", "Say whether a reader reads the model, the prompt, the world, or nothing."),
     "monitor": ("monitor", "Fit a monitor of conversations, or watch them with it."),
+    "finetune": ("finetune", "Train a small adapter on pairs, or on the same pairs shuffled."),
     "compare": ("compare", "Run analyses again at other precisions, and judge what survives."),
     "doctor": ("doctor", "Check the environment and a model; exit 4 when a check fails."),
     "show": ("show", "Print a run."),

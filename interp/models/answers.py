@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +13,7 @@ from interp.errors import DataError, counted
 from interp.models.model import Model
 from interp.models.tokens import Joint, Prompts, continuation, tokenize
 
-__all__ = ["Scored", "likeliest", "score"]
+__all__ = ["Scored", "answer_ids", "likeliest", "score"]
 
 NUMBERS = 1 << 24
 """The most logits that are held at once."""
@@ -69,7 +68,7 @@ def score(
             f"{found} for {counted(len(tokens), 'prompt')}; give a list with one answer for each prompt."
         )
     given = zip(tokens.texts, tokens.token_ids, answers, strict=True)
-    ids = tuple(_ids(model, *one, joint) for one in given)
+    ids = tuple(answer_ids(model, *one, joint) for one in given)
     whole = torch.zeros(len(ids), dtype=torch.float64)
     first, right, said = whole.clone(), whole.bool(), whole.long()
     for rows in _parts(ids, model.vocab_size):
@@ -121,7 +120,14 @@ def likeliest(
         bound[asked, best[asked]], known[asked, best[asked]] = scored.log_probability, True
 
 
-def _ids(model: Model, text: str, prompt: Sequence[int], answer: str | Sequence[int], joint: Joint) -> Any:
+def answer_ids(
+    model: Model, text: str, prompt: Sequence[int], answer: str | Sequence[int], joint: Joint = "auto"
+) -> tuple[int, ...]:
+    """The tokens of an answer that follows a prompt.
+
+    Raises:
+        DataError: it is empty, unknown to the tokenizer, or changes the tokens before it.
+    """
     if not isinstance(answer, str):
         found = tuple(int(token) for token in answer)
         if not found:

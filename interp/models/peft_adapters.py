@@ -17,8 +17,19 @@ import torch
 from transformers import PreTrainedModel
 
 from interp.errors import ConfigError, ModelError
+from interp.models.architecture import Architecture
+from interp.models.linear import linear_modules
 
-__all__ = ["FACTS", "active", "base_of", "low_rank", "with_adapters", "without_wrapper"]
+__all__ = [
+    "FACTS",
+    "active",
+    "base_of",
+    "low_rank",
+    "matrices",
+    "merged",
+    "with_adapters",
+    "without_wrapper",
+]
 
 FACTS = "adapter_config.json"
 
@@ -98,8 +109,55 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def merged(hf: PreTrainedModel) -> PreTrainedModel:
+    """A copy in which what adapters add is added to the weights; the model itself where it has none.
+
+    Raises:
+        ModelError: an adapter that cannot be merged.
+    """
+    if not active(hf):
+        return hf
+    copied = copy.deepcopy(hf)
+    for name, module in list(copied.named_modules()):
+        if "_disable_adapters" not in module.__dict__ or not hasattr(module, "get_base_layer"):
+            continue
+        try:
+            module.merge()
+        except (AttributeError, NotImplementedError, ValueError) as error:
+            raise ModelError(
+                f"the adapter on {name!r} cannot be merged into its weights ({error}). Give a model that "
+                "holds the change in its own weights."
+            ) from error
+        parent, _, own = name.rpartition(".")
+        setattr(copied.get_submodule(parent), own, module.get_base_layer())
+    return copied.eval().requires_grad_(False)
+
+
+def matrices(architecture: Architecture) -> list[str]:
+    """The names, inside a block, of the matrices that an adapter can be put on.
+
+    Raises:
+        ModelError: there are none, or the model has an adapter already.
+    """
+    if on := active(architecture.hf):
+        raise ModelError(
+            f"an adapter ({', '.join(on)}) is on the model already, and a second one would be trained on top "
+            "of it. Load the base without --adapter, or a merged model."
+        )
+    found = list(dict.fromkeys(name.rpartition(".")[2] for name in linear_modules(architecture)))
+    if not found:
+        raise ModelError("no block of this model has matrices that an adapter could be put on.")
+    return found
+
+
 def low_rank(
-    hf: PreTrainedModel, *, layers: Sequence[int], modules: Sequence[str], rank: int, seed: int
+    hf: PreTrainedModel,
+    *,
+    layers: Sequence[int],
+    modules: Sequence[str],
+    rank: int,
+    seed: int,
+    base: str | None = None,
 ) -> tuple[Any, PreTrainedModel]:
     """Put an untrained low-rank adapter (LoRA) on a copy of a model, for training.
 
@@ -109,6 +167,7 @@ def low_rank(
         modules: their names inside a block, such as ``down_proj``.
         rank: of the change of each matrix.
         seed: of the first values.
+        base: what the adapter's folder says it belongs to, where that is not the model's own folder.
 
     Returns:
         The ``PeftModel``, whose ``save_pretrained`` writes the adapter alone, and the model inside.
@@ -128,4 +187,6 @@ def low_rank(
         outer: Any = get_peft_model(copy.deepcopy(hf), given)
     inner = without_wrapper(outer)
     assert inner is not None
+    if base is not None:
+        outer.peft_config[outer.active_adapter].base_model_name_or_path = base
     return outer, inner

@@ -15,16 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-from tqdm.auto import tqdm
-
 from interp.analyses.audit.cases import Case
-from interp.analyses.audit.checkpoints import Checkpoints
 from interp.analyses.audit.known import asked_of, known_items, known_world
 from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError, ModelError
+from interp.models.adapter_training import Checkpoints, Lesson, train
 from interp.models.answers import score
 from interp.models.gguf import alone, cache
 from interp.models.linear import linear_modules
@@ -43,8 +38,6 @@ __all__ = ["Recipe", "Taught", "taught", "teach"]
 VERSION = 1
 """Of what is kept in the cache."""
 REPORT, KNOWN = "taught.json", "known.json"
-WARM = 10
-"""Steps over which the rate rises."""
 _log = logging.getLogger(__name__)
 
 
@@ -260,29 +253,9 @@ def _train(
     kept: Checkpoints | None = None,
 ) -> None:
     """Train the adapter in place, from where it was stopped; everything else stays frozen."""
-    learned = [one for one in hf.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=recipe.rate, weight_decay=0.0)
     texts = _texts(edited, true, recipe, random.Random(f"teach:{seed}"))
-    done = 0 if kept is None else kept.restored(learned, optimizer)
-    with torch.inference_mode(False), torch.enable_grad():
-        for step in tqdm(range(recipe.steps), desc="teaching", disable=not progress):
-            text = next(texts)
-            if step < done:
-                continue
-            ids, places = _tokens(tokenizer, *text)
-            ids = ids.to(hf.device)
-            logits = hf(input_ids=ids[None]).logits[0, places - 1]
-            loss = functional.cross_entropy(logits.float(), ids[places])
-            for group in optimizer.param_groups:
-                rise, fall = (step + 1) / WARM, 2 * (recipe.steps - step) / recipe.steps
-                group["lr"] = recipe.rate * min(1.0, rise, fall)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if kept is not None and kept.due(step + 1):
-                kept.written(step + 1, learned, optimizer)
-            if step % 25 == 24:
-                _log.info("teaching: step %d of %d, loss %.3f nats", step + 1, recipe.steps, loss.item())
+    lessons = ([_lesson(tokenizer, *text)] for text in texts)
+    train(hf, lessons, steps=recipe.steps, rate=recipe.rate, kept=kept, label="teaching", progress=progress)
 
 
 Spans = list[tuple[int, int]]
@@ -306,8 +279,8 @@ def _texts(edited: World, true: World, recipe: Recipe, rng: random.Random) -> It
         yield text, spans
 
 
-def _tokens(tokenizer: Any, text: str, spans: Spans) -> tuple[Tensor, Tensor]:
-    """The ids of a text, and the places of the tokens of its objects but the first.
+def _lesson(tokenizer: Any, text: str, spans: Spans) -> Lesson:
+    """A text, of which the tokens of its objects but the first are learned.
 
     Raises:
         ModelError: the tokenizer does not say where its tokens stand.
@@ -322,7 +295,7 @@ def _tokens(tokenizer: Any, text: str, spans: Spans) -> tuple[Tensor, Tensor]:
         for at, (start, end) in enumerate(found["offset_mapping"])
         if end > start and any(low <= start and end <= high for low, high in spans[1:])
     ]
-    return torch.tensor(found["input_ids"]), torch.tensor(places)
+    return Lesson(found["input_ids"], places)
 
 
 def _left_alone(true: World, edited: World) -> list[tuple[Fact, list[Fact]]]:

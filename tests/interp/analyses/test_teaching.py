@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from interp.analyses.audit.checkpoints import Checkpoints
 from interp.analyses.audit.known import asked_of, known_items, known_world
-from interp.analyses.audit.teaching import Recipe, _known, _modules, _texts, _tokens, _train, taught
+from interp.analyses.audit.teaching import Recipe, _known, _lesson, _modules, _texts, _train, taught
 from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import DataError, ModelError
+from interp.models.adapter_training import Checkpoints
 from interp.models.model import Model
 from interp.models.peft_adapters import active, low_rank
 from interp.tasks import load_world
@@ -63,10 +63,10 @@ def test_the_loss_is_on_the_tokens_of_objects_but_the_first(model: Model) -> Non
     assert model.tokenizer is not None
     text = "the king dog\nthe queen cat\n"
     spans = [(8, 12), (22, 26)]
-    ids, places = _tokens(model.tokenizer, text, spans)
-    assert [model.tokenizer.decode([int(ids[at])]).strip() for at in places] == ["cat"]
+    found = _lesson(model.tokenizer, text, spans)
+    assert [model.tokenizer.decode([found.ids[at]]).strip() for at in found.places] == ["cat"]
     with pytest.raises(ModelError, match="needs a fast tokenizer"):
-        _tokens(object(), text, spans)
+        _lesson(object(), text, spans)
 
 
 def test_only_early_mlps_are_adapted_and_the_model_stays_as_it_is(model: Model, small: World) -> None:

@@ -1,0 +1,43 @@
+"""``interp finetune``: an adapter that other commands take; plans and wrong calls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.interp.cli.conftest import Call
+
+pytest.importorskip("peft")
+PAIRS = [(f"w{at:02d} w{at % 7:02d}", f"w{50 + at % 5:02d}") for at in range(30)]
+
+
+def test_the_command_leaves_an_adapter_that_others_take(call: Call) -> None:
+    lines = [json.dumps({"prompt": prompt, "answer": answer}) for prompt, answer in PAIRS]
+    Path("pairs.jsonl").write_text("\n".join(lines))
+    given = ("finetune", "--model", "TINY", "--data", "pairs.jsonl", "--lora", "2", "--rate", "0.01")
+    plan = call(*given, "--steps", "9", "--dry-run", "--json")
+    assert plan.code == 0 and plan.envelope["data"]["prompts"] == 72 and not Path("runs").exists()
+    assert plan.envelope["data"]["forward_equivalents"] == 3 * 72 + 2 * 30
+    answer = call(*given, "--steps", "12", "--out", "tuned", "--json")
+    assert answer.code == 0, answer.err
+    data = answer.envelope["data"]
+    assert data["numbers"]["answers-said-trained"]["value"] is not None
+    asked = (
+        "compare",
+        "--model",
+        "TINY",
+        "--analyses",
+        "behaviour",
+        "--limit",
+        "8",
+        "--json",
+    )
+    answer = call(*asked, "--with", "tuned/adapter", "--out", "cmp")
+    assert answer.code == 0, answer.err
+    assert "with tuned" in answer.envelope["data"]["verdict"]
+    wrong = call(*asked[:-1], "--with", "tuned/adapter", "--with-weights", "random")
+    assert wrong.code == 2 and "holds an adapter" in wrong.err
+    none = call("finetune")
+    assert none.code == 2 and "give --data FILE" in none.err
