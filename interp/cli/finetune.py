@@ -22,7 +22,6 @@ EXAMPLES = (
     "interp finetune --data pairs.jsonl --lora 8 --out tuned",
     "interp finetune --data pairs.jsonl --model smollm2 --out tuned",
     "interp finetune --data pairs.jsonl --shuffle --out twin",
-    "interp compare --with tuned/adapter --twin twin/adapter --analyses difference",
 )
 STEPS, FEWEST = 100, 10
 PASSES = 3.0
