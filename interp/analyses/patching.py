@@ -376,8 +376,7 @@ def _check_total(model: Model, pairs: PairSet, metric: str) -> None:
         if pairs.clean.token_ids == pairs.corrupt.token_ids:
             raise DataError(
                 "the total effect is zero: clean and corrupt prompt are the same in all "
-                f"{counted(len(pairs), 'pair')}. "
-                "Give corrupt prompts that differ in what should change the answer."
+                f"{counted(len(pairs), 'pair')}. Give corrupt prompts that differ in what should change it."
             )
         raise DataError(
             f"the total effect is zero: {metric} is the same on the clean and the corrupt prompt of all "
@@ -389,6 +388,8 @@ def no_circuit(effects: Effects) -> str:
     """Why no circuit is evaluated; "" where one is."""
     if any(mediator.position is not None for mediator in effects.mediators):
         return "cells of single positions form no circuit of nodes"
+    if any(not isinstance(mediator, Edge) and mediator.window > 1 for mediator in effects.mediators):
+        return "windows of layers overlap, and form no circuit"
     if any(isinstance(mediator, Edge) and mediator.at for mediator in effects.mediators):
         return "parts of edges by position are scored, not cut, and form no circuit"
     if not 2 <= len(effects.mediators) <= MOST_NODES and not _edges(effects):

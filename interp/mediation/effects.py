@@ -177,6 +177,12 @@ class Effects(Result):
             return known[0] if known else None
         return known[0].beside(known[1], larger=self.opposite)
 
+    @property
+    def beside(self) -> Float[np.ndarray, " pair"] | None:
+        """Of causal tracing what the same noise on other tokens takes; None elsewhere."""
+        part = self.cost.get("noise on other tokens")
+        return self.clean - np.asarray(part["values"]) if part else None
+
     @cached_property
     def tests(self) -> MeanTests:
         """Whether each mean effect is zero, by groups; see ``probes.statistics.mean_tests``."""
@@ -351,6 +357,10 @@ class Effects(Result):
                 "total-effect", total.value, ends.low, ends.high, self.unit, "clean prompts less corrupt ones"
             )
         ]
+        if (other := self.beside) is not None:
+            value, ends = float(other.mean()), self._interval(other).interval
+            meaning = "control: the same noise on as many random other tokens"
+            found.append(Number("other-noise", value, ends.low, ends.high, self.unit, meaning))
         for way, hard in self.masks.items():
             kept = f"the {hard['kept']:,} that the mask keeps, on the pairs that it was trained on"
             found.append(Number(f"mask-faithfulness-{way}", hard["faithfulness"], None, None, "", kept))
@@ -412,8 +422,16 @@ class Effects(Result):
             )
         about = "the metric of the clean prompt less that of the corrupt one"
         each = zip(self.mediators, self.per_pair(), curves(self.mediators), strict=True)
+        other = "what the same noise on other tokens takes"
         return (
             Finding("total effect", self.total, self.groups, unit=self.unit, about=about),
+            *(
+                ()
+                if self.beside is None
+                else (
+                    Finding("noise on other tokens", self.beside, self.groups, unit=self.unit, about=other),
+                )
+            ),
             *(
                 Finding(str(one), row, self.groups, unit=self.unit, curve=curve, layer=one.layer)
                 for one, row, curve in (() if self.masks else each)

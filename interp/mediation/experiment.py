@@ -153,6 +153,11 @@ class Experiment(ABC):
     """What the mediators are, a word of ``Search.over``."""
 
     @property
+    def asks(self) -> tuple[str, ...]:
+        """What a search has to take, words of ``Search.over``."""
+        return (self.over,)
+
+    @property
     @abstractmethod
     def carriers(self) -> list[Site]:
         """The sites whose values are put in, in the order of execution."""

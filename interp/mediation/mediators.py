@@ -51,6 +51,7 @@ class Mediator:
         units: several neurons of ``mlp_act.l``, or features, that are replaced together.
         subspace: directions of the site whose coordinates are replaced.
         with_values: True for a key-value group: its keys and its values are replaced together.
+        window: of how many layers, from that of ``site`` on, the site is replaced together.
     """
 
     site: Site
@@ -58,17 +59,20 @@ class Mediator:
     units: tuple[int, ...] = ()
     subspace: Subspace | None = None
     with_values: bool = False
+    window: int = 1
 
     @property
     def layer(self) -> int | None:
-        """The block it is in; None for the embedding."""
+        """The block it is in, the first one of a window; None for the embedding."""
         return self.site.layer
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        """What is written: one place, or two for a key-value group."""
+        """What is written: one place, two for a key-value group, one for each layer of a window."""
         index = None if self.site.kind in _ALONE else self.units or self.site.index
         first = Place(_carrier(self.site), index, self.subspace)
+        if self.window > 1:
+            return tuple(Place(site) for site in _layers(self.site, self.window))
         if not self.with_values:
             return (first,)
         return (first, Place(Site("v", self.site.layer), index))
@@ -79,7 +83,10 @@ class Mediator:
         return tuple(place.carrier for place in self.places)
 
     def __str__(self) -> str:
-        """Write ``head.5.3``, ``resid_post.5@7``, ``kv.5.1``, ``neuron.5.1+8`` or ``subspace:NAME@SITE``."""
+        """Write ``head.5.3``, ``resid_post.5@7``, ``kv.5.1``, ``neuron.5.1+8``, ``subspace:NAME@SITE``...
+
+        A window of 10 layers from 5 on is ``window:10@mlp_out.5``.
+        """
         name = str(self.site)
         if self.units:
             name = f"{_UNITS[self.site.kind]}.{self.site.layer}.{'+'.join(map(str, self.units))}"
@@ -87,6 +94,8 @@ class Mediator:
             name = f"kv{name.removeprefix('k')}"
         if self.subspace is not None:
             name = f"subspace:{self.subspace.name}@{name}"
+        if self.window > 1:
+            name = f"window:{self.window}@{name}"
         return name if self.position is None else f"{name}@{self.position}"
 
     @classmethod
@@ -97,7 +106,10 @@ class Mediator:
             SiteError: no such site.
             KeyError: a subspace that was not given.
         """
-        subspace = None
+        subspace, window = None, 1
+        if text.startswith("window:"):
+            width, _, text = text.removeprefix("window:").partition("@")
+            window = int(width)
         if text.startswith("subspace:"):
             name, _, text = text.removeprefix("subspace:").partition("@")
             subspace = (subspaces or {})[name]
@@ -109,7 +121,7 @@ class Mediator:
             if units
             else Site.parse(f"k.{'.'.join(rest)}" if kind == "kv" else text)
         )
-        return cls(site, int(position) if position else None, units, subspace, kind == "kv")
+        return cls(site, int(position) if position else None, units, subspace, kind == "kv", window)
 
     def __lt__(self, other: Mediator) -> bool:
         """Order mediators as a pass meets them."""
@@ -137,6 +149,11 @@ def _carrier(site: Site) -> Site:
     if site.kind in _ALONE:
         return site
     return Site(_WHOLE.get(site.kind, site.kind), site.layer)
+
+
+def _layers(site: Site, width: int) -> list[Site]:
+    """The same site of so many layers, from its own on."""
+    return [Site(site.kind, (site.layer or 0) + further) for further in range(width)]
 
 
 def _by_site(model: Model, text: str) -> list[Mediator]:
@@ -177,6 +194,30 @@ def _subspaces(model: Model, text: str) -> list[Mediator]:
         )
     subspace = Subspace.load(file)
     return [Mediator(found, subspace=subspace) for found in model.expand(site)]
+
+
+def _windows(model: Model, text: str) -> list[Mediator]:
+    """Read ``window:W@SITES``: from each layer on that is named, W layers together, as far as there are W."""
+    match = re.fullmatch(r"window:(\d+)@([^@]+)", text)
+    if match is None or not 1 <= (width := int(match[1])) <= model.n_layers:
+        raise SiteError(
+            f"cannot read mediator {text!r}: write window:W@SITES with W from 1 to {model.n_layers} layers, "
+            "for example window:5@mlp_out.*."
+        )
+    found = model.expand(match[2])
+    for site in found:
+        if site.kind not in WINDOWED:
+            raise SiteError(
+                f"a window of '{site}' was asked for; layers are replaced together of: {', '.join(WINDOWED)}."
+            )
+    every = {site for kind in {site.kind for site in found} for site in model.expand(f"{kind}.*")}
+    whole = [site for site in found if every.issuperset(_layers(site, width))]
+    if not whole:
+        raise SiteError(
+            f"{text!r} names no {counted(width, 'layer')} in a row that all have the site; begin earlier, or "
+            "ask for a narrower window."
+        )
+    return [Mediator(site, window=width) for site in whole]
 
 
 @dataclass(frozen=True)
@@ -261,6 +302,14 @@ _ROWS = (
         _subspaces,
     ),
     MediatorType(
+        "window",
+        "window:5@mlp_out.*",
+        "a site of several layers in a row together; window:5@mlp_out.3 is that of layers 3 to 7",
+        "what single layers do too little of to be seen; windows overlap, so they say no layer and add up to "
+        "nothing",
+        _windows,
+    ),
+    MediatorType(
         "feature",
         "feature.* or feature.20.3+17",
         "one feature of a sparse dictionary that the model was given (--features), or several together",
@@ -282,6 +331,7 @@ _ROWS = (
 )
 
 MEDIATORS: dict[str, MediatorType] = {row.kind: row for row in _ROWS}
+WINDOWED = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mixer_out")
 GRID = ("resid_pre", "resid_mid", "resid_post", "embed")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from interp.errors import ConfigError, DataError
 from interp.mediation.edges.edge import Edge, are_edges
@@ -10,12 +10,14 @@ from interp.mediation.edges.experiment import EdgeExperiment
 from interp.mediation.edges.graph import Graph
 from interp.mediation.effects import DIRECTIONS
 from interp.mediation.experiment import Experiment
-from interp.mediation.mediators import Mediators, Members, mediators_of
-from interp.mediation.metrics import METRICS
-from interp.mediation.replacements import replacement_of
+from interp.mediation.mediators import Mediator, Mediators, Members, mediators_of
+from interp.mediation.metrics import METRICS, Metric
+from interp.mediation.noised_experiment import NoisedExperiment, TokenNoise
+from interp.mediation.replacements import Replacement, replacement_of
 from interp.mediation.site_experiment import SiteExperiment
 from interp.mediation.steps import from_the_start, steps_of
 from interp.models.loading import ModelLike, as_model
+from interp.models.model import Model
 from interp.pairs import PairSet
 
 __all__ = ["experiment_of", "members_of"]
@@ -76,6 +78,8 @@ def experiment_of(
     measure, steps = METRICS[metric], None
     members: Any = members_of(model, pairs, mediators, positions=positions)
     edges = any(isinstance(one, Edge) for one in members)
+    if rule.noised:
+        return _noised(model, pairs, members, measure, rule, ways, seed)
     if measure.whole:
         steps = steps_of(model, pairs, measure)
         members, pairs = members if edges else from_the_start(members, pairs), steps.pairs
@@ -83,3 +87,33 @@ def experiment_of(
     return (
         EdgeExperiment(*asked, Graph.of(model), steps=steps) if edges else SiteExperiment(*asked, steps=steps)
     )
+
+
+def _noised(
+    model: Model,
+    pairs: PairSet,
+    members: Members,
+    metric: Metric,
+    rule: Replacement,
+    directions: tuple[str, ...],
+    seed: int,
+) -> NoisedExperiment:
+    """Causal tracing.
+
+    Raises:
+        ConfigError: edges, embeddings or whole answers.
+    """
+    for one in members:
+        if isinstance(one, Edge) or one.site.kind == "embed":
+            raise ConfigError(
+                f"replacement {rule.name!r} asked of {one}: the noise is at the embeddings, and a site "
+                "behind them is restored. Ask for sites such as resid_pre.0 (the same values), mlp_out.* or "
+                "head.*."
+            )
+    if metric.whole:
+        raise ConfigError(
+            f"replacement {rule.name!r} measures first tokens of answers, and metric {metric.name!r} scores "
+            "them whole. Use prob, log-prob or logit-diff."
+        )
+    noise, found = TokenNoise.of(model, pairs, rule, seed), cast("tuple[Mediator, ...]", members)
+    return NoisedExperiment(model, pairs, found, metric, rule, directions, seed, noise=noise)

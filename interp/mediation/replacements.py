@@ -209,6 +209,8 @@ class Replacement:
         ruled: gives the rule of an amount; None where the rule does not depend on it.
         reads_current: whether the source also needs the values on the patched prompts.
         directed: whether the source depends on the subspace that is replaced.
+        noised: tokens of the clean prompt, "subject" or "other", whose noise makes the corrupt run; "" where
+            that is the pair's other prompt.
     """
 
     name: str
@@ -221,6 +223,7 @@ class Replacement:
     ruled: Callable[[float], Rule] | None = None
     reads_current: bool = False
     directed: bool = False
+    noised: str = ""
 
     @property
     def kind(self) -> str:
@@ -293,6 +296,22 @@ _ROWS = (
         amount=0.5,
         ruled=Towards,
     ),
+    Replacement(
+        "subject-noise",
+        "causal tracing: subject-noise:3 takes the clean prompt itself as the corrupt run, with noise of 3 "
+        "times the standard deviation of the embeddings on the tokens that differ between the two prompts",
+        _same,
+        paired=True,
+        amount=3.0,
+        noised="subject",
+    ),
+    Replacement(
+        "other-noise",
+        "the control of subject-noise: the same noise on as many random other tokens",
+        _same,
+        amount=3.0,
+        noised="other",
+    ),
 )
 
 REPLACEMENTS: dict[str, Replacement] = {row.name: row for row in _ROWS}
@@ -329,6 +348,8 @@ def _amount(name: str, row: Replacement, text: str) -> float:
         raise ConfigError(
             f"replacement {name!r} asked; write a number behind the colon, such as {row.kind}:{row.amount:g}."
         )
-    if row.kind == "noise" and amount <= 0:
-        raise ConfigError(f"replacement {name!r} asked; noise needs a number above 0, such as noise:3.")
+    if row.kind.endswith("noise") and amount <= 0:
+        raise ConfigError(
+            f"replacement {name!r} asked; {row.kind} needs a number above 0, such as {row.kind}:3."
+        )
     return amount

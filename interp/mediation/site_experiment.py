@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -36,41 +36,66 @@ class SiteExperiment(Experiment):
         """The sites that carry the mediators."""
         return sorted({site for mediator in self.mediators for site in mediator.carriers})
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """What a search has to take: ``windows`` too, where layers are replaced together."""
+        return ("sites", "windows") if any(one.window > 1 for one in self.mediators) else ("sites",)
+
+    @property
+    def draws(self) -> int:
+        """How often each cell is run, with other values; effects are means over these."""
+        return 1
+
+    @property
+    def since(self) -> Sequence[int] | None:
+        """Per pair the position before which what is put in is the prompt's own; None: nowhere."""
+        return self.pairs.first_difference if self.replacement.paired else None
+
+    def always(self, direction: str, example: int) -> tuple[Mediator, ...]:
+        """What is replaced in every copy of a prompt, the plain one too."""
+        return ()
+
+    def drawn(self, direction: str) -> Iterator[dict[Site, Tensor]]:
+        """What is put in, draw by draw: carrier -> ``[pair pos ...]``."""
+        yield self.sources(direction)
+
     def replaced(
         self, sets: Sequence[Sequence[Mediator]], direction: str, *, progress: bool = False
     ) -> Replaced:
         """Replace each set of mediators together, in every pair; what provably changes nothing is not run."""
         n = len(self.pairs)
         engine, rows, cells = self._rows(sets, direction)
-        engine.bill.skipped = len(sets) * n - len(cells)
+        engine.bill.skipped = self.draws * (len(sets) * n - len(cells))
         measured = np.zeros(len(rows))
         targets = self.targets
 
         def measure(numbers: Sequence[int], logits: Tensor) -> None:
             index = torch.tensor([rows[at].example for at in numbers], device=targets.answers.device)
-            measured[list(numbers)] = self.values(logits.to(index.device), targets.rows(index))
+            measured[list(numbers)] += self.values(logits.to(index.device), targets.rows(index)) / self.draws
 
-        engine.each(rows, self.sources(direction), measure, rule=self.replacement.rule, progress=progress)
+        for values in self.drawn(direction):
+            engine.each(rows, values, measure, rule=self.replacement.rule, progress=progress)
         plain = measured[:n]
-        values = np.tile(plain, (len(sets), 1))
+        found = np.tile(plain, (len(sets), 1))
         for (at, example), value in zip(cells, measured[n:], strict=True):
-            values[at, example] = value
-        return Replaced(values, plain, engine.bill.facts())
+            found[at, example] = value
+        return Replaced(found, plain, engine.bill.facts())
 
     def _rows(
         self, sets: Sequence[Sequence[Mediator]], direction: str
     ) -> tuple[Engine, list[Row], list[tuple[int, int]]]:
         """The engine; a plain copy of each prompt and the patched ones; the set and pair of each of these."""
-        since = self.pairs.first_difference if self.replacement.paired else None
+        since, examples = self.since, range(len(self.pairs))
         engine = Engine(self.model, self.base(direction)[0], self.seed, since=since)
-        examples = range(len(self.pairs))
+        always = [self.always(direction, example) for example in examples]
         cells = [
             (at, example)
             for at, members in enumerate(sets)
             for example in examples
             if not all(self._nothing(one, example, since) for one in members)
         ]
-        return engine, [*map(Row, examples), *(Row(e, tuple(sets[at])) for at, e in cells)], cells
+        rows = [*map(Row, examples, always), *(Row(e, (*always[e], *sets[at])) for at, e in cells)]
+        return engine, rows, cells
 
     def _nothing(self, mediator: Mediator, example: int, since: Sequence[int] | None) -> bool:
         """Whether a replacement provably changes nothing: equal tokens so far, or nobody reads it."""
@@ -98,12 +123,12 @@ class SiteExperiment(Experiment):
             m = len(asked)
             engine, rows, cells = self._rows(asked, direction)
             plan = engine.plan(rows)
-            forwards += plan.forwards
-            walks += len(plan.walks)
-            skipped += m * n - len(cells)
+            forwards += self.draws * plan.forwards
+            walks += self.draws * len(plan.walks)
+            skipped += self.draws * (m * n - len(cells))
             largest = max((len(walk.rows) for walk in plan.walks), default=0)
             held = max(held, min(len(rows), unembedded(self.model) + largest))
-        whole = n * m * len(self.directions)
+        whole = n * m * len(self.directions) * self.draws
         members = len(self.mediators)
         return Forecast("exhaustive", n, members, forwards, whole, walks, skipped, memory=self._memory(held))
 

@@ -180,8 +180,13 @@ def run_all(
         seed: of the rows that are checked.
 
     Raises:
-        ConfigError: an unknown metric; names those there are.
+        ConfigError: an unknown metric, which names those there are, or windows of layers, which overlap.
     """
+    if wide := [str(one) for one in every if isinstance(one, Mediator) and one.window > 1]:
+        raise ConfigError(
+            f"{wide[0]} is a window of layers; windows overlap, so that none can be inside a circuit while "
+            "others are outside. Give its layers, such as mlp_out.*."
+        )
     asked = experiment_of(model, pairs, every, metric=metric, directions="noising", seed=seed)
     outside = [[one for one in asked.mediators if one not in circuit] for circuit in circuits]
     return list(asked.per_pair(asked.replaced(outside, "noising").values))

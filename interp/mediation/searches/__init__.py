@@ -244,9 +244,15 @@ def _check_over(search: Search, asked: Experiment) -> None:
     Raises:
         ConfigError: names the searches that take them.
     """
-    if asked.over in search.over:
+    lacking = [word for word in asked.asks if word not in search.over]
+    if not lacking:
         return
-    others = ", ".join(name for name, row in SEARCHES.items() if asked.over in row.over)
+    others = ", ".join(name for name, row in SEARCHES.items() if set(asked.asks) <= set(row.over))
+    if asked.over in search.over:
+        raise ConfigError(
+            f"{lacking[0]} were asked for ({asked.mediators[0]}, {asked.replacement.name}), which search "
+            f"{search.name!r} does not take. Those that do: {others}."
+        )
     one = f"{asked.over} were asked for ({asked.mediators[0]})"
     if asked.over == "edges":
         raise ConfigError(

@@ -36,7 +36,7 @@ class Attribution(GradientSearch):
 
     rule: str = "plain"
 
-    over = ("sites", "edges")
+    over = ("sites", "edges", "windows")
 
     def __post_init__(self) -> None:
         """Check the options."""

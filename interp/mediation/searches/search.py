@@ -31,7 +31,8 @@ class Search(ABC):
         name: what users type (``--search``), and what the effects say.
         description: one line.
         exact: whether its effects are those of real replacements.
-        over: what it takes: ``sites`` (and parts of them), ``edges``, or both.
+        over: what it takes: ``sites`` (and parts of them), ``edges``; of sites also ``windows`` of layers,
+            and ``noised tokens`` for corrupt runs.
     """
 
     name: ClassVar[str]
@@ -79,7 +80,7 @@ class Exhaustive(Search):
 
     name = "exhaustive"
     description = "replace each mediator on its own"
-    over = ("sites", "edges")
+    over = ("sites", "edges", "windows", "noised tokens")
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
         """Replace each mediator, and measure the noise floor."""

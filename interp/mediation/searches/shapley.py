@@ -42,7 +42,7 @@ class Shapley(Search):
 
     name = "shapley"
     description = "the mean effect over orders of replacing all: shares out what is done together"
-    over = ("sites", "edges")
+    over = ("sites", "edges", "noised tokens")
 
     def __post_init__(self) -> None:
         """Refuse orders that make no pairs."""

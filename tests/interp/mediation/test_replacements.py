@@ -210,7 +210,7 @@ def test_names_with_amounts() -> None:
     assert replacement_of("interpolate:0.123456789").name == "interpolate:0.123456789"
     for name, message in (
         ("nose:3", "replacement 'nose:3' asked; there are: interchange, zero, mean"),
-        ("zero:3", r"zero takes no number \(these do: noise, steering, interpolate\)"),
+        ("zero:3", r"zero takes no number \(these do: noise, steering, interpolate, "),
         ("noise:much", "write a number behind the colon, such as noise:3"),
         ("noise:", "write a number behind the colon, such as noise:3"),
         ("noise:0", "noise needs a number above 0"),

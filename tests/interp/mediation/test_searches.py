@@ -20,8 +20,8 @@ from tests.interp.mediation.edges.models import made, pairs_of
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_row_of_the_table_is_called_what_its_effects_say(name: str) -> None:
-    row = SEARCHES[name]
-    assert row.name == name and row.description and set(row.over) <= {"sites", "edges"}
+    row, words = SEARCHES[name], {"sites", "edges", "windows", "noised tokens"}
+    assert row.name == name and row.description and set(row.over) <= words
     assert replace(row) == row and hash(replace(row)) == hash(row)
 
 
