@@ -126,7 +126,7 @@ def surgery(work: Work, settings: SurgerySettings) -> Made:
 def _job(work: Work, settings: SurgerySettings) -> Job:
     """What it takes: the prompts are asked and read, and some of them edited."""
     from interp.analyses.concepts.decoding import one_layer
-    from interp.analyses.surgery.protocol import protocol_of
+    from interp.analyses.concepts.known import protocol_of
     from interp.results.shapes import counted
     from interp.tasks.protocols import PROTOCOLS
 

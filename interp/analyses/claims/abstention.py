@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from interp.analyses.claims.evidence import Evidence, Right, Setting
-from interp.analyses.concepts.trial import Trial, codebook_of, concept_tokens, encoder_of
-from interp.tasks.protocols import PROTOCOLS
+from interp.analyses.concepts.trial import Trial, concept_tokens, finals_of, trial_of
+from interp.models.readout import Readout
 from probes.hyperdimensional import HyperdimensionalProbe
 from probes.hyperdimensional.encoders import Linear
 from probes.hyperdimensional.risk import Claims, claim_threshold
@@ -29,18 +31,17 @@ def abstention(setting: Setting) -> Evidence:
     What is counted is a claim that is right. Readers are compared at one stated risk: each gets the lowest
     threshold of its own at which it keeps that risk.
     """
-    row = PROTOCOLS["concept-disjoint"]
-    drawn = row.items(seed=setting.seed, sizes=setting.sizes)
+    facts = setting.facts(setting.sizes)
+    drawn, states = facts.drawn, facts.states
     texts = [item.text for item in drawn.items]
-    book = codebook_of(
-        setting.model, drawn.concepts, row.codebook, dimension=setting.dimension, seed=setting.seed
-    )
     tokens = setting.model.tokenize(texts).token_ids
-    trial = Trial(setting.model, drawn, book, tokens, encoder_of(book), setting.seed)
-    states = setting.states(texts)
+    given: Any = {"dimension": setting.dimension, "seed": setting.seed}
+    trial = trial_of(setting.model, drawn, facts.row.codebook, tokens, facts.row.encoder, **given)
+    if facts.seen is not None:
+        trial = replace(trial, seen=facts.seen, finals=facts.seen.finals)
     probe, trial = trial.settled(states)
     untrained = setting.untrained.states(texts)
-    exchanged = book.permuted(setting.seed)
+    exchanged = trial.codebook.permuted(setting.seed)
     own = _through(trial, probe, states)
     readers = {
         "random weights": _through(trial, trial.fit(untrained), untrained),
@@ -48,11 +49,17 @@ def abstention(setting: Setting) -> Evidence:
     }
     plain = {
         "the same map without the algebra": _among(trial, probe, states),
-        "the logit lens": _lens(trial, states),
+        "the logit lens": _by_head(trial, finals_of(setting.model, states)),
     }
+    if trial.finals is not None:  # the map is to final states, which the head reads
+        final = trial.finals[trial.learned("train")].mean(dim=0) + _inner(probe, states)
+        plain["the same map and the model's head"] = _by_head(trial, final)
     test, held = trial.rows("test"), trial.rows("validation")
     risk, found = _claimed(trial, own)
     said = [row for row in test if own[0][row] >= risk.threshold]
+    missed = trial.rows("unanswered")
+    lost = sum(own[0][row] >= risk.threshold for row in missed)
+    unknown = f"; of {len(missed)} that the model answers wrong {lost} were claimed" if missed else ""
     wrong = sum(1 - int(own[1][row]) for row in said)
     share = f"{wrong / len(said):.3f}" if said else "none"
     return Evidence(
@@ -61,8 +68,9 @@ def abstention(setting: Setting) -> Evidence:
         {name: _claimed(trial, one)[1] for name, one in readers.items()},
         {name: _claimed(trial, one)[1] for name, one in plain.items()},
         trial.facts,
-        note=f"stated: at most {RISK:.0%} of claims wrong, with a confidence of {CONFIDENCE:.0%}; on new "
-        f"prompts {len(said)} of {len(test)} were claimed, and of these {wrong} were wrong ({share})",
+        note=f"{facts.note}stated: at most {RISK:.0%} of claims wrong, with a confidence of "
+        f"{CONFIDENCE:.0%}; on new prompts {len(said)} of {len(test)} were claimed, and of these {wrong} "
+        f"were wrong ({share}){unknown}",
         validation={name: float(_claimed(trial, one, held)[1].mean()) for name, one in plain.items()},
     )
 
@@ -96,15 +104,28 @@ def _through(trial: Trial, probe: HyperdimensionalProbe, X: Float[torch.Tensor, 
     return _judged(trial, probe.codebook_.similarities(probe.encode(X)), probe.codebook_.names)
 
 
+def _inner(
+    probe: HyperdimensionalProbe, X: Float[torch.Tensor, "example dim"]
+) -> Float[torch.Tensor, "example axis"]:
+    """What the probe's map predicts before it is projected into the algebra."""
+    encoder, fitted = probe.fitted_.encoder, probe.fitted_
+    assert isinstance(encoder, Linear)
+    return (X - fitted.mean) / fitted.scale @ encoder.weight + encoder.offset
+
+
 def _among(trial: Trial, probe: HyperdimensionalProbe, X: Float[torch.Tensor, "example dim"]) -> Read:
-    encoder, fitted, rows = probe.fitted_.encoder, probe.fitted_, trial.codebook.embeddings
-    assert isinstance(encoder, Linear) and rows is not None
-    inner = (X - fitted.mean) / fitted.scale @ encoder.weight + encoder.offset
-    return _judged(trial, unit(inner) @ rows.T, trial.codebook.names)
+    rows = trial.codebook.embeddings
+    assert rows is not None
+    return _judged(trial, unit(_inner(probe, X)) @ rows.T, trial.codebook.names)
 
 
-def _lens(trial: Trial, states: Float[torch.Tensor, "example d_model"]) -> Read:
-    """The logit lens: the probability of the likeliest concept by its first token."""
-    tokens = [ids[0] for ids in concept_tokens(trial.model, trial.codebook.names)]
-    logits = trial.model.unembed(states.to(trial.model.dtype)).float()
-    return _judged(trial, logits.softmax(dim=1)[:, tokens], trial.codebook.names)
+@torch.no_grad()
+def _by_head(trial: Trial, final: Float[torch.Tensor, "example d_model"]) -> Read:
+    """The probability of the likeliest concept by its first token, where the head reads final states."""
+    readout, names = Readout.precise(trial.model.architecture), trial.codebook.names
+    tokens, home = [ids[0] for ids in concept_tokens(trial.model, names)], readout.architecture.device
+    shares = [
+        readout.of_normed(final[part].to(home, readout.dtype)).softmax(dim=1)[:, tokens].float().cpu()
+        for part in readout.parts(len(final))
+    ]
+    return _judged(trial, torch.cat(shares), names)

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from interp.analyses.concepts.known import LEAST, ask, protocol_of
+from interp.analyses.concepts.one_pass import OnePass
 from interp.models.model import Model
+from interp.tasks.protocols import PROTOCOLS, Protocol, ProtocolItems
 from probes.statistics import Estimate, bootstrap, paired_difference
 
-__all__ = ["Arm", "Claim", "Counts", "Evidence", "Held", "Part", "Setting", "judged"]
+__all__ = ["Arm", "Claim", "Counts", "Evidence", "Facts", "Held", "Part", "Setting", "judged"]
 
 Right = Int[np.ndarray, " example"]
 Counts = Int[np.ndarray, " _"] | Float[np.ndarray, " _"]
@@ -163,6 +166,26 @@ def judged(name: str, found: Evidence, seed: int) -> Claim:
 
 
 @dataclass(frozen=True, eq=False)
+class Facts:
+    """Prompts that ask a model for facts, by the protocol that suits it, and the states after them.
+
+    Attributes:
+        row: the protocol.
+        drawn: its prompts; the parts for training, validation and test are those that the model answers
+            right, where the protocol asks it first.
+        states: ``[prompt d_model]``: of the layer, at the last token.
+        seen: the pass that asked; None where the model was not asked.
+        note: what it was asked, with "; " behind it; "" where it was not.
+    """
+
+    row: Protocol
+    drawn: ProtocolItems
+    states: Float[torch.Tensor, "prompt d_model"]
+    seen: OnePass | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Setting:
     """What all claims are measured on.
 
@@ -189,6 +212,24 @@ class Setting:
 
         twin = self.given or untrained_model(self.model)
         return replace(self, model=twin)
+
+    def facts(self, sizes: tuple[int, int, int], least: Mapping[str, int] = LEAST) -> Facts:
+        """Ask for facts; of a model that is not bundled only those count that it answers right.
+
+        Args:
+            sizes: prompts for training, validation and test, at most.
+            least: how many answered right each part needs.
+
+        Raises:
+            DataError: it answers too few right.
+        """
+        row = PROTOCOLS[protocol_of(self.model)]
+        drawn = row.items(seed=self.seed, sizes=sizes)
+        if row.asked == "all":
+            return Facts(row, drawn, self.states([item.text for item in drawn.items]))
+        drawn, known, seen = ask(self.model, drawn, [self.layer], seed=self.seed, least=least)
+        note = f"the model was asked {known.overall.n} prompts first and answers {known.overall.value:.2f} "
+        return Facts(row, drawn, seen.states[self.layer], seen, f"{note}of them right: only those are read; ")
 
     def states(self, texts: Sequence[str]) -> Float[torch.Tensor, "example d_model"]:
         """The states at the last token of texts."""

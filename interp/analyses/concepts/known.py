@@ -17,7 +17,7 @@ from interp.results.shapes import counted
 from interp.tasks.items import Item, Part, ProtocolItems
 from probes.statistics import Estimate, bootstrap
 
-__all__ = ["LEAST", "Known", "ask"]
+__all__ = ["LEAST", "Known", "ask", "protocol_of"]
 
 WRONG: Mapping[str, Part] = {
     "train": "train-unanswered",
@@ -60,6 +60,11 @@ class Known:
         return Table("known", "Which relations the model knows", columns, rows, note, shown=30)
 
 
+def protocol_of(model: Model) -> str:
+    """The protocol that suits a model: prompts ``a -> b`` that it answers right, unless it is bundled."""
+    return "concept-disjoint" if model.name == "demo" else "known-relations"
+
+
 def ask(
     model: Model,
     drawn: ProtocolItems,
@@ -67,6 +72,7 @@ def ask(
     *,
     seed: int = 0,
     batch_size: str | int = "auto",
+    least: Mapping[str, int] = LEAST,
 ) -> tuple[ProtocolItems, Known, OnePass]:
     """Ask the model every prompt, and keep for training and testing those that it answers right.
 
@@ -76,6 +82,7 @@ def ask(
         layers: whose states are kept from the same pass.
         seed: of the intervals.
         batch_size: prompts per pass; "auto" chooses.
+        least: how many prompts answered right each part needs.
 
     Returns:
         The prompts answered right, and the others as parts of their own: ``unanswered`` for the test,
@@ -95,8 +102,8 @@ def ask(
     found = replace(
         drawn, items=tuple(one if ok else replace(one, part=WRONG[one.part]) for one, ok in pairs)
     )
-    if any(len(found.part(part)) < n for part, n in LEAST.items()):  # type: ignore[arg-type]
-        raise DataError(_too_few(model, found, known))
+    if any(len(found.part(part)) < n for part, n in least.items()):  # type: ignore[arg-type]
+        raise DataError(_too_few(model, found, known, least))
     return found, known, seen
 
 
@@ -144,10 +151,11 @@ def _known(items: Sequence[Item], right: Sequence[bool], seed: int) -> Known:
     return Known(share(range(len(items))), {name: share(at) for name, at in sorted(rows.items())})
 
 
-def _too_few(model: Model, found: ProtocolItems, known: Known) -> str:
+def _too_few(model: Model, found: ProtocolItems, known: Known, least: Mapping[str, int]) -> str:
+    words = {"train": "training", "validation": "validation", "test": "the test"}
     counts = ", ".join(
-        f"{len(found.part(part))} of the {n} needed for {words}"  # type: ignore[arg-type]
-        for (part, n), words in zip(LEAST.items(), ("training", "validation", "the test"), strict=True)
+        f"{len(found.part(part))} of the {n} needed for {words[part]}"  # type: ignore[arg-type]
+        for part, n in least.items()
     )
     return (
         f"{model.name!r} answers {known.overall.value:.0%} of {counted(known.overall.n, 'prompt')} 'a -> b' "

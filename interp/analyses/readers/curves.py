@@ -14,7 +14,7 @@ from interp.analyses.readers.table import READERS
 from interp.results import Figure, Finding, Number, Result, Table
 from interp.results.shapes import Cell, counted
 from interp.tasks.protocols import PROTOCOLS
-from probes.statistics import Estimate
+from probes.statistics import Estimate, paired_difference
 
 __all__ = ["LENS", "ReaderCurves", "ReaderScore"]
 
@@ -111,8 +111,21 @@ class ReaderCurves(Result):
             said += f" Furthest ahead of the logit lens: {where}."
         else:
             said += " No reader is shown to be ahead of the logit lens."
-        controls = [one.top1.value for one in self.scores if READERS[one.reader].kind == "control"]
-        return said + (f" Controls read at most {max(controls):.2f}." if controls else "")
+        return said + self._over_controls(best)
+
+    def _over_controls(self, best: ReaderScore) -> str:
+        """What the best reader has over the control that reads most; "" without controls."""
+        controls = [one for one in self.scores if READERS[one.reader].kind == "control"]
+        if not controls:
+            return ""
+        hard = max(controls, key=lambda one: one.top1.value)
+        rights = [np.array(one.right, dtype=np.int64) for one in (best, hard)]
+        more = paired_difference(*rights, groups=list(self.facts), seed=self.seed, support="share")
+        if more.interval.low > 0:
+            return f" Controls read at most {hard.top1.value:.2f} ({hard.reader}; {more} less)."
+        return (
+            f" It is not shown to read more than {hard.reader}, a control ({hard.top1}; difference {more})."
+        )
 
     def cautions(self) -> tuple[str, ...]:
         """What the table does not show."""

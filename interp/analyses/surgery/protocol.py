@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from interp.analyses.concepts.known import ask
+from interp.analyses.concepts.known import ask, protocol_of
 from interp.analyses.concepts.records import record_codebook, record_of
 from interp.analyses.concepts.trial import Trial, codebook_of, encoder_of
 from interp.analyses.surgery.result import Surgery
@@ -24,7 +24,7 @@ from interp.tasks.protocols import PROTOCOLS, Protocol
 from interp.tasks.world import World
 from probes import HyperdimensionalProbe
 
-__all__ = ["WRITERS", "WRITTEN", "protocol_of", "surgery_under"]
+__all__ = ["WRITERS", "WRITTEN", "surgery_under"]
 
 WRITTEN: tuple[Role, ...] = ("answer", "subject")
 """The roles of a record that are words, so that they can be exchanged."""
@@ -89,11 +89,6 @@ WRITERS: dict[str, WriterRow] = {
         "a Hyperdimensional Probe, trained on the protocol's training prompts", _probe, ("test",)
     ),
 }
-
-
-def protocol_of(model: Model) -> str:
-    """The protocol that suits a model: for one that is not bundled, prompts in the form ``a -> b``."""
-    return "concept-disjoint" if model.name == "demo" else "known-relations"
 
 
 def surgery_under(

@@ -12,12 +12,16 @@ import torch
 
 import interp
 from interp.analyses.claims import CLAIMS, ClaimsResult, claims
+from interp.analyses.claims.abstention import abstention
 from interp.analyses.claims.bindings import bindings
 from interp.analyses.claims.entities import QUESTION, ROLES, SENTENCE, entities
 from interp.analyses.claims.evidence import Evidence, Setting, judged
 from interp.analyses.claims.run import over_bundles
+from interp.analyses.concepts.trial import concept_tokens
 from interp.errors import ConfigError
+from interp.models.answers import score
 from interp.results import load
+from interp.tasks.protocols import PROTOCOLS
 from probes.statistics import bootstrap
 from probes.vsa import MAP, Codebook, measured_accuracy
 from probes.vsa.capacity import Capacity
@@ -164,6 +168,36 @@ def test_the_stated_risk_is_kept_on_new_prompts(result):
     assert found.shown and found.controls[0].estimate.value < 0.1
 
 
+def test_a_model_that_is_not_bundled_is_asked_first_and_only_what_it_knows_is_read(monkeypatch):
+    """With the prompts of the bundled model, three answers made wrong; by whole-answer scoring."""
+    asked = replace(PROTOCOLS["concept-disjoint"], asked="answers", encoder="translator")
+    drawn = asked.items(sizes=(400, 120, 100))
+    test = [item for item in drawn.items if item.part == "test"]
+    names = sorted(set(drawn.concepts))
+    false = {item.text: names[names.index(item.answer) - 1] for item in test[:3]}
+    wrong = tuple(
+        replace(item, answer=false[item.text], output=false[item.text]) if item.text in false else item
+        for item in drawn.items
+    )
+    told = replace(asked, draw=lambda *_: replace(drawn, items=wrong))
+    monkeypatch.setitem(PROTOCOLS, "concept-disjoint", told)
+    twin = interp.load(demo().hf, weights="random", tokenizer=demo().tokenizer)
+    setting = Setting(demo(), 20, (400, 120, 100), 1024, 0, twin)
+    facts = setting.facts(setting.sizes)
+    texts, answers = [item.text for item in wrong], [item.answer for item in wrong]
+    right = score(demo(), texts, concept_tokens(demo(), answers)).likeliest.tolist()
+    assert [not item.part.endswith("unanswered") for item in facts.drawn.items] == right
+    assert sum(right) >= 600 - 60 and not any(right[row] for row, text in enumerate(texts) if text in false)
+    assert torch.allclose(facts.states, setting.states(texts), atol=1e-4)
+    known = [item.fact for item in facts.drawn.part("test")]
+    found = abstention(setting)
+    assert len(found.right) == len(known) == 100 - len(facts.drawn.part("unanswered"))
+    assert list(found.groups) == known and "the model was asked 620 prompts first" in found.note
+    assert f"of {100 - len(known)} that the model answers wrong" in found.note
+    assert "the same map and the model's head" in found.alternatives and found.right.mean() > 0.3
+    assert max(right.mean() for right in found.controls.values()) < 0.1
+
+
 def test_the_result_says_all_of_it_and_comes_back(result, tmp_path):
     table = result.table("claims")
     assert list(table["claim"]) == ["parts", "bindings", "abstention"]
@@ -203,5 +237,5 @@ def test_wrong_choices_are_named():
 
 @pytest.mark.slow
 def test_concepts_that_no_label_covered_are_read():
-    found = claims(demo(), ["alphabet"], layer=20, sizes=(1, 1, 200)).claims[0]
+    found = claims(demo(), ["alphabet"], layer=20, sizes=(1, 100, 200)).claims[0]
     assert found.shown and found.found.value > 0.9 and set(CLAIMS) > {"alphabet"}

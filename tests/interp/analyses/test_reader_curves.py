@@ -115,6 +115,21 @@ def test_the_translator_is_ahead_of_the_lens_and_controls_read_little(
     assert "Controls read at most" in said
 
 
+def test_a_control_that_reads_as_much_is_said(found: ReaderCurves) -> None:
+    """Planted: the subject alone reads what the best reader does, or all of that but a few prompts."""
+    own = [one for one in found.scores if READERS[one.reader].kind != "control"]
+    best = max(own, key=lambda one: one.validation)
+    for lost, shown in ((0, False), (1, False), (40, True)):
+        right = tuple(ok and at >= lost for at, ok in enumerate(best.right))
+        top1 = replace(best.top1, value=sum(right) / len(right))
+        planted = [
+            replace(one, right=right, top1=top1) if one.reader == "subject" else one for one in found.scores
+        ]
+        said = replace(found, scores=tuple(planted)).verdict()
+        assert ("It is not shown to read more than subject, a control" in said) != shown
+        assert ("Controls read at most" in said) == shown
+
+
 def test_the_table_holds_every_reader_with_its_interval(found: ReaderCurves, tmp_path: Path) -> None:
     rows = found.table("readers").set_index("layer")
     for one in found.scores:
