@@ -45,13 +45,10 @@ def alphabet(setting: Setting) -> Evidence:
         rows.mean(dim=0),
     )
 
-    def right(read: Sequence[str], gold: Sequence[str]) -> Int[np.ndarray, " example"]:
-        return np.array([int(one == name) for one, name in zip(read, gold, strict=True)])
-
     def named(
         scores: Float[torch.Tensor, "example concept"], gold: Sequence[str]
     ) -> Int[np.ndarray, " example"]:
-        return right([names[at] for at in scores.argmax(dim=1).tolist()], gold)
+        return _right([names[at] for at in scores.argmax(dim=1).tolist()], gold)
 
     def vectors(
         where: Setting, held: Float[torch.Tensor, "held d_model"], asked: Float[torch.Tensor, "test d_model"]
@@ -64,10 +61,10 @@ def alphabet(setting: Setting) -> Evidence:
         final, lens = setting.final_states(states[part]), by_lens(setting.model, states[part], names)
         said = preferred(readout, lambda some: some, final, first)
         return {
-            "the translator and the model's head": right([names[at] for at in said], gold),
+            "the translator and the model's head": _right([names[at] for at in said], gold),
             "the translator without the algebra": named(final @ embedded.T, gold),
             "the translator, centred": named(unit(final - centre) @ embedded.T, gold),
-            "the logit lens": right(lens, gold),
+            "the logit lens": _right(lens, gold),
         }
 
     own = vectors(setting, states["validation"], states["test"])
@@ -90,3 +87,8 @@ def alphabet(setting: Setting) -> Evidence:
         "mostly its first one",
         validation={name: float(one.mean()) for name, one in known.items()},
     )
+
+
+def _right(read: Sequence[str], gold: Sequence[str]) -> Int[np.ndarray, " example"]:
+    """1 where the name read is the right one."""
+    return np.array([int(one == name) for one, name in zip(read, gold, strict=True)])
