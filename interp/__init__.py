@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interp._lazy import exports
+from interp._lazy import exports, quiet_imports
 from interp._version import __version__
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from interp.report import plot as plot
     from interp.sites import Site as Site
 
+quiet_imports()
 __getattr__, _, _names = exports(__name__)
 __all__ = ["__version__", *_names]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -6,8 +6,8 @@ import ast
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import getsource
@@ -16,7 +16,12 @@ from typing import Any
 
 __all__ = ["exports", "quiet_imports"]
 
-NOISY = ("torchao", "torchao.kernel.intmm", "torch.utils._pytree")
+NOISE = {
+    "torchao": ("Failed to load ", "Skipping import of cpp extensions "),
+    "torchao.kernel.intmm": ("Warning: Detected no triton",),
+    "torch.utils._pytree": ("%s is an Enum subclass ",),
+}
+"""Logger -> how the lines begin in which a library says, on any import, which of its parts is not here."""
 
 
 def exports(
@@ -49,27 +54,22 @@ def exports(
                 )  # a module that is no public name, asked for in full
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}.")
         module, original = homes[name]
-        with quiet_imports():
-            # `from interp import tasks` names a module, `from interp.sites import Site` what is in one.
-            value = import_module(f"{module}.{original}") if module == package else _in(module, original)
+        # `from interp import tasks` names a module, `from interp.sites import Site` what is in one.
+        value = import_module(f"{module}.{original}") if module == package else _in(module, original)
         setattr(sys.modules[package], name, value)
         return value
 
     return load, lambda: list(names), names
 
 
-@contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Keep libraries from logging while they are imported, of parts that this machine lacks."""
-    loggers = [logging.getLogger(name) for name in NOISY]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+def quiet_imports() -> None:
+    """Drop the lines of NOISE, whoever imports these libraries; what else their loggers say is printed."""
+    for name, starts in NOISE.items():
+        logging.getLogger(name).addFilter(partial(_worth_saying, starts))
+
+
+def _worth_saying(starts: tuple[str, ...], record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(starts)
 
 
 def _in(module: str, name: str) -> Any:

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from interp._lazy import quiet_imports
 from interp.errors import ArtifactError, DataError, InterpError
 from interp.results.files import encode, write_atomically
 from interp.results.schemas import SCHEMAS
@@ -122,8 +121,7 @@ def _class_of(content: Any) -> type:
             )
         raise ArtifactError(f"schema {schema!r} is not known here; known: {', '.join(SCHEMAS) or 'none'}.")
     module, _, name = SCHEMAS[schema].partition(":")
-    with quiet_imports():
-        return getattr(import_module(module), name)
+    return getattr(import_module(module), name)
 
 
 class _Writer:

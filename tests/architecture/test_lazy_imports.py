@@ -72,9 +72,35 @@ SEEN = "print(*[name for name in ('torch', 'transformer_lens', 'nnsight') if nam
 
 def test_a_heavy_import_is_seen_and_prints_nothing() -> None:
     """Nothing is printed by the libraries that are loaded, and the user's levels are as they were."""
-    opened = "interp.results.codec._class_of({'schema': 'interp.comparison/3'})"
-    program = f"import interp\ninterp.load, interp.models.as_model\n{SEEN}\n{opened}\ninterp.load('demo')"
+    program = f"import interp.models.model\nimport torchao\n{SEEN}\ninterp.load('demo')"
     assert said(program) == (["torch"], "0")
+
+
+SPOKEN = """
+import logging, interp
+logging.lastResort.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+for name, line in {lines!r}:
+    logging.getLogger(name).warning(line, *["<enum 'A'>"] * line.count("%s"))
+"""
+
+
+def test_only_the_lines_about_missing_parts_are_dropped() -> None:
+    """The same loggers say anything else, and other loggers say those very lines."""
+    lines = [
+        ("torchao", "Failed to load _C.so: no such library"),
+        ("torchao.kernel.intmm", "Warning: Detected no triton, on systems without"),
+        ("torch.utils._pytree", "%s is an Enum subclass and is now natively supported"),
+        ("torchao", "the weights are wrong"),
+        ("torch.utils._pytree", "%s is registered twice"),
+        ("torch", "Failed to load the weights"),
+    ]
+    _, printed = said(SPOKEN.format(lines=lines))
+    assert printed.splitlines() == [
+        "torchao: the weights are wrong",
+        "torch.utils._pytree: <enum 'A'> is registered twice",
+        "torch: Failed to load the weights",
+        "0",
+    ]
 
 
 def test_modules_that_are_no_public_names_are_found_when_they_are_asked_for() -> None:
