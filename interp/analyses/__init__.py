@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interp.analyses.probing import ProbeResult as ProbeResult
     from interp.analyses.probing import probe as probe
     from interp.analyses.representation_similarity import geometry as geometry
+    from interp.analyses.small_edits import sensitivity as sensitivity
     from interp.analyses.table import ANALYSES as ANALYSES
     from interp.analyses.transfer import probe_transfer as probe_transfer
 

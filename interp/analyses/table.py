@@ -151,6 +151,15 @@ _ROWS = (
         cost=Cost(each=1.0, words=1.4e-4),
     ),
     Analysis(
+        "sensitivity",
+        "do small edits that change the right answer change the model's, and are those it ignores noticed?",
+        "interp.analyses.small_edits:sensitivity",
+        "prompts of four bundled tasks, each with edits of both kinds",
+        120,
+        least=40,
+        cost=Cost(each=9.0),
+    ),
+    Analysis(
         "cost",
         "bytes of weights, peak memory, and time of prefill and decoding, against full precision in one run",
         "interp.analyses.costs:cost",

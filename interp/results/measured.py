@@ -32,6 +32,7 @@ class FindingsResult(Result):
         found: the findings, in the order in which a reader wants them.
         asked: the question, for the title of a report.
         how: what was done, one paragraph each.
+        conclusion: what the findings come to, in words, where the analysis has a rule for it; "" for none.
         more: tables beside that of the findings.
         state: what the same analysis of another model is measured against: tensors, probes, effects. It is
             not saved.
@@ -42,6 +43,7 @@ class FindingsResult(Result):
     found: tuple[Finding, ...]
     asked: str = ""
     how: tuple[str, ...] = ()
+    conclusion: str = ""
     more: tuple[Table, ...] = ()
     state: Mapping[str, Any] = field(default_factory=dict, metadata=UNSAVED)
 
@@ -62,7 +64,9 @@ class FindingsResult(Result):
         return self.how
 
     def verdict(self) -> str:
-        """The first findings beside their controls."""
+        """The conclusion; without one the first findings beside their controls."""
+        if self.conclusion:
+            return self.conclusion
         said = [
             f"{one.name}: {one.value:.3g} {one.unit}".strip() + f" against {one.floor:.3g}"
             for one in self._headline[:NAMED]
@@ -81,7 +85,12 @@ class FindingsResult(Result):
             for one in self.found
         ]
         note = "Control: what the number would be with nothing there. Intervals: 95%, over groups of items."
-        return (Table("findings", "Findings", COLUMNS, rows, note), *self.more)
+        said = [Table("conclusion", "What it comes to", ("conclusion",), [(self.conclusion,)])]
+        return (
+            Table("findings", "Findings", COLUMNS, rows, note),
+            *self.more,
+            *said[: bool(self.conclusion)],
+        )
 
     def numbers(self) -> tuple[Number, ...]:
         """The findings of no curve, and of each curve its last layer."""

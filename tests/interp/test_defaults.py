@@ -167,6 +167,7 @@ ANALYSES: Calls = {
             "patch_agreement",
             "probe_transfer",
             "recall",
+            "sensitivity",
             "two_hop",
         )
     },

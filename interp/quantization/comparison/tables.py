@@ -12,7 +12,18 @@ from interp.results.measured import slug
 from interp.results.shapes import Cell as Value
 from interp.results.shapes import Table
 
-__all__ = ["counts", "every", "grouped", "heads", "number", "refused", "side_by_side", "stacked", "weights"]
+__all__ = [
+    "concluded",
+    "counts",
+    "every",
+    "grouped",
+    "heads",
+    "number",
+    "refused",
+    "side_by_side",
+    "stacked",
+    "weights",
+]
 
 SIGNS = {
     "survives": "\u2713",
@@ -198,6 +209,18 @@ def refused(cells: Sequence[Cell]) -> Table:
     """What could not be run, and why."""
     rows = [(cell.analysis, cell.scheme, cell.refused) for cell in cells if cell.refused]
     return Table("refused", "Not run", ("analysis", "scheme", "reason"), rows)
+
+
+def concluded(references: Sequence[Cell], cells: Sequence[Cell]) -> Table:
+    """What the findings of each analysis come to by its own rule, in every model."""
+    rows = [
+        (cell.analysis, cell.scheme or "reference", table.rows[0][0])
+        for cell in (*references, *cells)
+        for table in cell.tables
+        if table.name == "conclusion"
+    ]
+    columns = ("analysis", "scheme", "conclusion")
+    return Table("conclusions", "What each analysis comes to, by its own rule", columns, rows)
 
 
 def stacked(references: Sequence[Cell], cells: Sequence[Cell]) -> list[Table]:

@@ -185,6 +185,7 @@ class Comparison(Result):
         at = self.schemes
         first = tables.side_by_side("verdicts", "Verdicts", tables.heads(findings), at)
         others = (
+            tables.concluded(self.references, self.cells),
             tables.counts([cell for cell in self.cells if cell.judgements or cell.refused]),
             tables.weights(reports),
             *tables.stacked(self.references, self.cells),

@@ -16,7 +16,15 @@ from tests.noisy import demo
 pytestmark = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
 )
-ITEMS = {"recall": 20, "two-hop": 16, "probe": 120, "patch": 8, "geometry": 14, "behaviour": 30}
+ITEMS = {
+    "recall": 20,
+    "two-hop": 16,
+    "probe": 120,
+    "patch": 8,
+    "geometry": 14,
+    "behaviour": 30,
+    "sensitivity": 24,
+}
 QUICK: dict[str, dict[str, Any]] = {"patch": {"search": "attribution"}, "recall": {"prompts": 6}}
 HEADLINE = {
     "recall": "accuracy",
@@ -25,6 +33,7 @@ HEADLINE = {
     "patch": "kept by the reference's circuit",
     "geometry": "centred cosine at layer 23",
     "behaviour": "KL",
+    "sensitivity": "answer kept by benign edits",
 }
 
 
