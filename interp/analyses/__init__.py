@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from interp.analyses.representation_similarity import geometry as geometry
     from interp.analyses.small_edits import sensitivity as sensitivity
     from interp.analyses.table import ANALYSES as ANALYSES
+    from interp.analyses.token_trajectories import trajectory as trajectory
     from interp.analyses.transfer import probe_transfer as probe_transfer
 
 __getattr__, __dir__, __all__ = exports(__name__)

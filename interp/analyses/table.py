@@ -160,6 +160,15 @@ _ROWS = (
         cost=Cost(each=9.0),
     ),
     Analysis(
+        "trajectory",
+        "how fast a text's states fill their space: effective rank by token, its velocity and acceleration",
+        "interp.analyses.token_trajectories:trajectory",
+        "sentences of every bundled task, 48 tokens of each text",
+        32,
+        least=12,
+        cost=Cost(each=6.0, first=6.0, fits=4e-4),
+    ),
+    Analysis(
         "cost",
         "bytes of weights, peak memory, and time of prefill and decoding, against full precision in one run",
         "interp.analyses.costs:cost",

@@ -168,6 +168,7 @@ ANALYSES: Calls = {
             "probe_transfer",
             "recall",
             "sensitivity",
+            "trajectory",
             "two_hop",
         )
     },

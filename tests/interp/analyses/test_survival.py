@@ -24,6 +24,7 @@ ITEMS = {
     "geometry": 14,
     "behaviour": 30,
     "sensitivity": 24,
+    "trajectory": 8,
 }
 QUICK: dict[str, dict[str, Any]] = {"patch": {"search": "attribution"}, "recall": {"prompts": 6}}
 HEADLINE = {
@@ -34,6 +35,7 @@ HEADLINE = {
     "geometry": "centred cosine at layer 23",
     "behaviour": "KL",
     "sensitivity": "answer kept by benign edits",
+    "trajectory": "effective rank at layer 23",
 }
 
 
