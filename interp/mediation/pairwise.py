@@ -221,6 +221,11 @@ def interactions(
             f"{counted(len(found), 'mediator')} asked; interactions are measured of 2 to {MOST}, "
             "such as effects.top(12)."
         )
+    if wide := [str(one) for one in found if one.window > 1]:
+        raise ConfigError(
+            f"{wide[0]} is a window of layers; windows overlap, so that what two do together says nothing of "
+            "each. Ask for their layers, such as mlp_out.*."
+        )
     asked = experiment_of(model, pairs, found, metric=metric, directions=direction, seed=seed)
     places = range(len(found))
     sets: list[tuple[int, ...]] = [(), *((at,) for at in places), *combinations(places, 2)]

@@ -13,6 +13,7 @@ from interp.mediation.experiment import Experiment
 from interp.mediation.mediators import Mediator, Mediators, Members, mediators_of
 from interp.mediation.metrics import METRICS, Metric
 from interp.mediation.noised_experiment import NoisedExperiment, TokenNoise
+from interp.mediation.optimal_experiment import OptimalExperiment
 from interp.mediation.replacements import Replacement, replacement_of
 from interp.mediation.site_experiment import SiteExperiment
 from interp.mediation.steps import from_the_start, steps_of
@@ -84,9 +85,26 @@ def experiment_of(
         steps = steps_of(model, pairs, measure)
         members, pairs = members if edges else from_the_start(members, pairs), steps.pairs
     asked = (model, pairs, members, measure, rule, ways, seed)
+    if rule.fitted:
+        _check_fitted(members, rule)
+        return OptimalExperiment(*asked, steps=steps)
     return (
         EdgeExperiment(*asked, Graph.of(model), steps=steps) if edges else SiteExperiment(*asked, steps=steps)
     )
+
+
+def _check_fitted(members: Members, rule: Replacement) -> None:
+    """Refuse what has no constant of its own.
+
+    Raises:
+        ConfigError: edges or subspaces.
+    """
+    for one in members:
+        if isinstance(one, Edge) or one.subspace is not None:
+            raise ConfigError(
+                f"replacement {rule.name!r} asked of {one}, but constants are fitted to whole sites and "
+                "units of them. Ask for sites such as head.* or mlp_out.*, or use mean."
+            )
 
 
 def _noised(

@@ -211,6 +211,7 @@ class Replacement:
         directed: whether the source depends on the subspace that is replaced.
         noised: tokens of the clean prompt, "subject" or "other", whose noise makes the corrupt run; "" where
             that is the pair's other prompt.
+        fitted: whether the value is a constant fitted to each mediator; ``amount`` is then steps.
     """
 
     name: str
@@ -224,6 +225,7 @@ class Replacement:
     reads_current: bool = False
     directed: bool = False
     noised: str = ""
+    fitted: bool = False
 
     @property
     def kind(self) -> str:
@@ -297,6 +299,14 @@ _ROWS = (
         ruled=Towards,
     ),
     Replacement(
+        "optimal",
+        "optimal:30 puts in the constant with which the next token changes least (KL), fitted to each "
+        "mediator by 30 steps on pairs of other groups",
+        _same,
+        amount=30.0,
+        fitted=True,
+    ),
+    Replacement(
         "subject-noise",
         "causal tracing: subject-noise:3 takes the clean prompt itself as the corrupt run, with noise of 3 "
         "times the standard deviation of the embeddings on the tokens that differ between the two prompts",
@@ -347,6 +357,11 @@ def _amount(name: str, row: Replacement, text: str) -> float:
     if not math.isfinite(amount):
         raise ConfigError(
             f"replacement {name!r} asked; write a number behind the colon, such as {row.kind}:{row.amount:g}."
+        )
+    if row.fitted and not (amount >= 0 and amount == int(amount)):
+        raise ConfigError(
+            f"replacement {name!r} asked; {row.kind} needs a whole number of steps from 0 (the mean) on, "
+            f"such as {row.kind}:30."
         )
     if row.kind.endswith("noise") and amount <= 0:
         raise ConfigError(

@@ -32,7 +32,7 @@ class Search(ABC):
         description: one line.
         exact: whether its effects are those of real replacements.
         over: what it takes: ``sites`` (and parts of them), ``edges``; of sites also ``windows`` of layers,
-            and ``noised tokens`` for corrupt runs.
+            ``noised tokens`` for corrupt runs, and ``fitted constants`` for values.
     """
 
     name: ClassVar[str]
@@ -80,7 +80,7 @@ class Exhaustive(Search):
 
     name = "exhaustive"
     description = "replace each mediator on its own"
-    over = ("sites", "edges", "windows", "noised tokens")
+    over = ("sites", "edges", "windows", "noised tokens", "fitted constants")
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
         """Replace each mediator, and measure the noise floor."""

@@ -20,7 +20,7 @@ from tests.interp.mediation.edges.models import made, pairs_of
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_row_of_the_table_is_called_what_its_effects_say(name: str) -> None:
-    row, words = SEARCHES[name], {"sites", "edges", "windows", "noised tokens"}
+    row, words = SEARCHES[name], {"sites", "edges", "windows", "noised tokens", "fitted constants"}
     assert row.name == name and row.description and set(row.over) <= words
     assert replace(row) == row and hash(replace(row)) == hash(row)
 
