@@ -9,6 +9,7 @@ from interp._lazy import exports
 if TYPE_CHECKING:
     from interp.analyses.causal import CausalUse as CausalUse
     from interp.analyses.causal import causal_use as causal_use
+    from interp.analyses.concept_scores import interpretability as interpretability
     from interp.analyses.concepts import ConceptResult as ConceptResult
     from interp.analyses.concepts import probe_concepts as probe_concepts
     from interp.analyses.costs import cost as cost

@@ -169,6 +169,15 @@ _ROWS = (
         cost=Cost(each=6.0, first=6.0, fits=4e-4),
     ),
     Analysis(
+        "interpretability",
+        "accuracy kept with only the strongest concepts kept, less that of random libraries of equal size",
+        "interp.analyses.concept_scores:interpretability",
+        "prompts of the task analogy-relation",
+        800,
+        least=200,
+        cost=Cost(each=1.5, first=1.5, fits=2e-5),
+    ),
+    Analysis(
         "cost",
         "bytes of weights, peak memory, and time of prefill and decoding, against full precision in one run",
         "interp.analyses.costs:cost",

@@ -164,6 +164,7 @@ ANALYSES: Calls = {
             "behaviour",
             "cost",
             "geometry",
+            "interpretability",
             "patch_agreement",
             "probe_transfer",
             "recall",

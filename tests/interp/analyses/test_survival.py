@@ -25,6 +25,7 @@ ITEMS = {
     "behaviour": 30,
     "sensitivity": 24,
     "trajectory": 8,
+    "interpretability": 200,
 }
 QUICK: dict[str, dict[str, Any]] = {"patch": {"search": "attribution"}, "recall": {"prompts": 6}}
 HEADLINE = {
@@ -36,6 +37,7 @@ HEADLINE = {
     "behaviour": "KL",
     "sensitivity": "answer kept by benign edits",
     "trajectory": "effective rank at layer 23",
+    "interpretability": "accuracy from the states at layer 23",
 }
 
 
