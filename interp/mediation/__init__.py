@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from interp.mediation.estimand_table import estimands as estimands
     from interp.mediation.experiment import Experiment as Experiment
     from interp.mediation.experiment import Forecast as Forecast
+    from interp.mediation.feature_circuits import FeatureCircuit as FeatureCircuit
+    from interp.mediation.feature_circuits import feature_circuit as feature_circuit
     from interp.mediation.frontiers import FRONTIER_TYPES as FRONTIER_TYPES
     from interp.mediation.frontiers import GOALS as GOALS
     from interp.mediation.frontiers import Frontier as Frontier

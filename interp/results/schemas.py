@@ -23,6 +23,7 @@ SCHEMAS: dict[str, str] = {
     "interp.effects/2": "interp.mediation.effects:Effects",
     "interp.evaluation/2": "interp.mediation.circuits.evaluation:Evaluation",
     "interp.feature-certificate/1": "interp.features.certificate:FeatureCertificate",
+    "interp.feature-circuit/1": "interp.mediation.feature_circuits:FeatureCircuit",
     "interp.feature-training/1": "interp.features.trained:DictionaryTraining",
     "interp.feature-views/1": "interp.features.views:FeatureViews",
     "interp.findings/1": "interp.results.measured:FindingsResult",

@@ -14,7 +14,7 @@ from interp.features.trained import DictionaryTraining
 from interp.results import Result
 from interp.store import ActivationStore
 from interp.tasks import Labelled
-from tests.dictionaries import planted_dictionary
+from tests.dictionaries import planted_dictionary, random_dictionary
 from tests.interp import compared_results
 from tests.interp.mediation.test_planted_subspaces import balanced
 from tests.noisy import demo
@@ -81,6 +81,13 @@ def circuit() -> Planted:
 def effects() -> Result:
     """Estimates with their verification, whose intervals and tests are all there."""
     return mediation.attribution(circuit().model, circuit().pairs, "head.*", verify=3)
+
+
+def feature_circuit() -> Result:
+    """Random dictionaries of two layers."""
+    found = circuit()
+    dictionaries = [random_dictionary(found.model.d_model, 8, site=f"resid_post.{layer}") for layer in (0, 1)]
+    return mediation.feature_circuit(found.model.with_dictionaries(*dictionaries), found.pairs, steps=2)
 
 
 def interactions() -> Result:
@@ -292,6 +299,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
         circuit().model, circuit().pairs.clean.token_ids[0]
     ),
     "interp.integrity/1": compared_results.integrity,
+    "interp.feature-circuit/1": feature_circuit,
     "interp.interactions/1": interactions,
     "interp.lens-curves/1": lens_curves,
     "interp.lens-view/1": lambda: lenses.view(demo(), "the capital of France is"),

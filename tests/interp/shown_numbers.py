@@ -85,6 +85,16 @@ def transfer(result: Result) -> Shown:
         yield f"{row['pairs']}: lost without the circuit", row["lost"]
 
 
+def feature_circuit(result: Result) -> Shown:
+    """The total, every node that is kept, and every edge."""
+    yield from total(result)
+    kept = {one.name for one in result.findings()}
+    nodes = column(result, "effects", "mediator", "effect")
+    yield from ((name, value) for name, value in nodes if name in kept)
+    for _, row in result.table("edges").iterrows():
+        yield f"{row['source']} -> {row['target']}", row["weight"]
+
+
 def interactions(result: Result) -> Shown:
     """Every two mediators, in the order of execution."""
     for _, row in result.table("interactions").iterrows():
@@ -164,6 +174,7 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.feature-certificate/1": lambda result: iter(
         [("loss of decoding", result.number("loss-of-decoding").value)]
     ),
+    "interp.feature-circuit/1": feature_circuit,
     "interp.findings/1": lambda result: column(result, "findings", "finding", "value"),
     "interp.frontier/1": frontier,
     "interp.interactions/1": interactions,

@@ -131,6 +131,9 @@ MEDIATION: Calls = {
     "direct_logit_attribution": lambda g: mediation.direct_logit_attribution(g.model, g.pairs),
     "estimands": lambda g: mediation.estimands(effects(), "head.0.0"),
     "evaluate": lambda g: mediation.evaluate(g.model, g.pairs, ["head.0.0", "mlp_out.2"]),
+    "feature_circuit": lambda g: mediation.feature_circuit(
+        g.model.with_dictionaries(random_dictionary(g.model.d_model)), g.pairs
+    ),
     "frontier": lambda g: mediation.frontier(g.model, g.pairs, types=["heads"]),
     "generality": lambda g: mediation.generality(g.model, ["head.0.0"], {"same": g.pairs}),
     "interactions": lambda g: mediation.interactions(g.model, g.pairs, ["head.0.0", "mlp_out.2"]),

@@ -18,7 +18,7 @@ from interp.mediation.searches.search import GradientSearch, by_direction
 from interp.models.interventions import Intervention
 from interp.sites import Site
 
-__all__ = ["IntegratedGradients"]
+__all__ = ["IntegratedGradients", "mean_gradients"]
 
 PATHS = {
     "inputs": "gradients averaged while the embeddings move from one prompt to the other",
@@ -119,10 +119,32 @@ def _by_activations(
         mean: dict[Site, Tensor] = {}
         for site, node in nodes.items():
             change = experiment.replacement.rule(node, sources[site][rows, :width].to(node)) - node
-            edits = [_moved(site, node, change, steps)]
-            mean |= _mean_gradients(experiment, direction, rows, [site], steps, edits)
+            mean |= mean_gradients(experiment, direction, rows, site, node, change, steps)
         found[:, rows] = first_order(experiment, rows, nodes, mean, sources).numpy()
     return SIGNS[direction] * found, {"forwards": 2 + 2 * steps * len(sources)}
+
+
+def mean_gradients(
+    experiment: Experiment,
+    direction: str,
+    rows: Sequence[int],
+    site: Site,
+    start: Tensor,
+    change: Tensor,
+    steps: int,
+) -> dict[Site, Tensor]:
+    """The metric's gradient at a site, averaged while that site alone moves: ``[row pos ...]``.
+
+    Args:
+        experiment: the model, the pairs and the metric.
+        direction: whose base prompts are run.
+        rows: which pairs.
+        site: what moves.
+        start: its values ``[row pos ...]``.
+        change: by how much it moves in all.
+        steps: points of the path.
+    """
+    return _mean_gradients(experiment, direction, rows, [site], steps, [_moved(site, start, change, steps)])
 
 
 def _moved(site: Site, start: Tensor, change: Tensor, steps: int) -> Intervention:

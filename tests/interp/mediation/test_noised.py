@@ -185,7 +185,7 @@ def test_names_costs_and_what_is_refused() -> None:
     ):
         with pytest.raises(SiteError, match=message):
             effects(model, pairs, names)
-    noise = {"replacement": "subject-noise"}
+    noise: dict[str, Any] = {"replacement": "subject-noise"}
     refused: tuple[tuple[Any, dict[str, Any], str], ...] = (
         ("embed", noise, "resid_pre.0"),
         ("edge.*->logits", noise, "the noise is at the embeddings"),

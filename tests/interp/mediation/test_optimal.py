@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
 
 from interp import mediation
 from interp.errors import ConfigError
@@ -36,7 +35,6 @@ def squared(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 def linear() -> Model:
     """A Llama whose last MLP the logits read linearly."""
     hf: Any = build("llama")
-    assert isinstance(hf, LlamaForCausalLM)
     hf.model.norm = torch.nn.Identity()
     return load(hf, tokenizer=tokenizer())
 
@@ -109,9 +107,10 @@ def test_effects_are_judged_with_the_constants_of_the_other_half() -> None:
     told = effects(model, pairs, names, replacement="optimal:12", directions="noising", seed=2)
     zero = effects(model, pairs, names, replacement="optimal:0", directions="noising", seed=2)
     place = told.place("mlp_out.1")
+    hf: Any = model.hf
     for pair in range(len(pairs)):
         value = put[site][pair, : pairs.lengths[pair]]
-        handle = model.hf.transformer.h[1].mlp.register_forward_hook(lambda *_, v=value: v[None])
+        handle = hf.transformer.h[1].mlp.register_forward_hook(lambda *_, v=value: v[None])
         with torch.no_grad():
             logits = model.hf(torch.tensor([list(pairs.clean.token_ids[pair])])).logits[0, -1]
         handle.remove()
