@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interp.analyses.representation_similarity import geometry as geometry
     from interp.analyses.small_edits import sensitivity as sensitivity
     from interp.analyses.table import ANALYSES as ANALYSES
+    from interp.analyses.text_compression import compression as compression
     from interp.analyses.token_trajectories import trajectory as trajectory
     from interp.analyses.transfer import probe_transfer as probe_transfer
 

@@ -31,7 +31,7 @@ from interp.results.codec import UNSAVED
 from interp.results.result import Result
 from interp.results.shapes import Figure, Number, Table
 
-__all__ = ["Cost", "cost", "most_bytes", "peak_memory", "ratio_of_medians"]
+__all__ = ["Cost", "cost", "most_bytes", "peak_memory", "ratio_of_medians", "weight_bytes"]
 
 ROUNDS, PROMPTS, WIDTH, TOKENS = 9, 8, 64, 8
 COLUMNS = ("measure", "unit", "value", "reference", "ratio", "low", "high", "n")
@@ -179,11 +179,11 @@ def cost(
     beside = _reference(reference) or model
     given = model
     model, notes = _packed(given, beside)
-    ids = _ids(model, prompts, width, seed)
+    ids = _ids((model, beside), prompts, width, seed)
     rounds = n or ROUNDS
     own, ref = run_in_turns([model, beside], ids, rounds=rounds, tokens=TOKENS, seed=seed)
     measured = [
-        _bytes("weights at the scheme", _needed(given), _needed(beside)),
+        _bytes("weights at the scheme", weight_bytes(given), weight_bytes(beside)),
         _bytes("weights in memory", _held(model), _held(beside)),
         _bytes("peak memory of a pass", peak_memory(model, ids), peak_memory(beside, ids)),
         _timed("prefill", "ms", own.prefill, ref.prefill, seed),
@@ -220,14 +220,16 @@ def _reference(reference: Cost | None) -> Model | None:
     return reference.state["model"]
 
 
-def _ids(model: Model, prompts: int, width: int, seed: int) -> list[list[int]]:
-    """Draw random tokens; the time of a pass does not depend on what it reads."""
-    most = width if model.max_length is None else max(2, min(width, model.max_length - TOKENS))
+def _ids(models: Sequence[Model], prompts: int, width: int, seed: int) -> list[list[int]]:
+    """Draw random tokens that all models have; the time of a pass does not depend on what it reads."""
+    limits = [one.max_length for one in models if one.max_length is not None]
+    most = max(2, min([width, *(limit - TOKENS for limit in limits)]))
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(model.vocab_size, (prompts, most), generator=generator).tolist()
+    return torch.randint(min(one.vocab_size for one in models), (prompts, most), generator=generator).tolist()
 
 
-def _needed(model: Model) -> int:
+def weight_bytes(model: Model) -> int:
+    """The bytes that the weights take at the model's scheme, counted for a dense copy."""
     return _held(model) if model.quantization is None else model.quantization.bytes_after
 
 

@@ -60,6 +60,7 @@ class Analysis:
         quicker: what it takes where less of it is measured, with ``less``; None where it has no such way.
         less: the arguments that measure less.
         words: what is then measured.
+        tokenizers: "same" where two models must read the same tokens, "any" where it compares texts.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Analysis:
     quicker: Cost | None = None
     less: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
+    tokenizers: str = "same"
 
     @property
     def function(self) -> Callable[..., Result]:
@@ -178,11 +180,22 @@ _ROWS = (
         cost=Cost(each=1.5, first=1.5, fits=2e-5),
     ),
     Analysis(
+        "compression",
+        "bits per byte of a text, beside the bytes of the weights and the operations of decoding",
+        "interp.analyses.text_compression:compression",
+        "sentences of every bundled task",
+        48,
+        least=12,
+        cost=Cost(each=6.0),
+        tokenizers="any",
+    ),
+    Analysis(
         "cost",
         "bytes of weights, peak memory, and time of prefill and decoding, against full precision in one run",
         "interp.analyses.costs:cost",
         "random tokens",
         0,
+        tokenizers="any",
     ),
 )
 

@@ -140,6 +140,12 @@ class CompareSettings(RunSettings, ModelSettings):
         asked = [choose("--analyses", name, ("all", *ANALYSES)) for name in dict.fromkeys(self.analyses)]
         return tuple(ANALYSES) if "all" in asked else tuple(asked)
 
+    def tokenizers(self) -> Literal["same", "any"]:
+        """Whether both models must read the same tokens."""
+        from interp.analyses.table import ANALYSES
+
+        return "any" if all(ANALYSES[name].tokenizers == "any" for name in self.names()) else "same"
+
     def precisions(self) -> tuple[Scheme, ...]:
         """The schemes, each once; without --schemes the default ones, or none beside another checkpoint."""
         from interp.quantization import Scheme
@@ -194,6 +200,7 @@ def compare(work: Work, settings: CompareSettings) -> Made:
             model,
             schemes,
             other=other,
+            tokenizers=settings.tokenizers(),
             mode=settings.mode,
             calibration=texts or None,
             seed=settings.seed,

@@ -165,6 +165,7 @@ ANALYSES: Calls = {
         f"interp.analyses.{name}": lambda g, name=name: getattr(interp.analyses, name)(g.model)
         for name in (
             "behaviour",
+            "compression",
             "cost",
             "geometry",
             "interpretability",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from interp.errors import ConfigError, DataError
 from interp.models.loading import ModelLike, as_model
@@ -35,6 +35,7 @@ def compare(
     schemes: Sequence[str | Scheme] = ("int8", "int4"),
     *,
     other: ModelLike | None = None,
+    tokenizers: Literal["same", "any"] = "same",
     mode: str = "dense",
     calibration: Any = None,
     noise: Sequence[str] = tuple(NOISE),
@@ -57,6 +58,7 @@ def compare(
         schemes: keys of ``interp.quantization.SCHEMES``.
         other: another checkpoint with the same tokenizer, compared as it is: then differences come from its
             weights, not from precision.
+        tokenizers: "any" where all of the analyses compare texts and not tokens (``compression``, ``cost``).
         mode: ``dense`` (the scheme's numbers in the model's own modules) or ``packed`` (the library's).
         calibration: for schemes that need it; see :func:`quantize`.
         noise: which noise floors to measure, keys of ``NOISE``.
@@ -73,7 +75,7 @@ def compare(
     started, analyses = time.perf_counter(), by_name(analysis)
     model, found = as_model(model), _schemes(schemes)
     second = None if other is None else as_model(other)
-    _check(model, found, second, noise)
+    _check(model, found, second if tokenizers == "same" else None, noise, others=second is not None)
     for scheme in found:
         refuse(model, scheme, mode=mode, calibration=calibration if scheme.needs_calibration else None)
     labels = [str(one) for one in found] + (
@@ -126,8 +128,10 @@ def _schemes(given: Sequence[str | Scheme]) -> tuple[Scheme, ...]:
     return tuple(Scheme.parse(str(one)) for one in given)
 
 
-def _check(model: Model, schemes: Sequence[Scheme], other: Model | None, noise: Sequence[str]) -> None:
-    if not schemes and other is None:
+def _check(
+    model: Model, schemes: Sequence[Scheme], other: Model | None, noise: Sequence[str], *, others: bool
+) -> None:
+    if not schemes and not others:
         raise ConfigError("nothing to compare with: give schemes such as ['int8', 'int4'], or other=model.")
     if unknown := [kind for kind in noise if kind not in NOISE]:
         raise ConfigError(f"noise {unknown[0]!r} asked; there are: {', '.join(NOISE)}.")
@@ -136,7 +140,8 @@ def _check(model: Model, schemes: Sequence[Scheme], other: Model | None, noise: 
     if other is not None and other.tokenizer_fingerprint != model.tokenizer_fingerprint:
         raise DataError(
             f"{model.name!r} and {other.name!r} have different tokenizers, so that they do not read the same "
-            "items. Compare checkpoints that share one, such as a fine-tuned model and its base."
+            "items. Compare checkpoints that share one, such as a fine-tuned model and its base; of analyses "
+            "that compare texts (compression, cost) say tokenizers='any'."
         )
 
 
