@@ -218,13 +218,14 @@ def _quicker(work: Work, settings: PatchSettings) -> tuple[str, Mapping[str, Any
 def _job(work: Work, settings: PatchSettings) -> Job:
     """What a search takes, by its own plan, and the circuit of its best on other pairs."""
     from interp.analyses.patching import MOST_NODES
-    from interp.mediation import METRICS, Edge
+    from interp.mediation import METRICS, Edge, replacement_of
     from interp.mediation import plan as planned
     from interp.mediation.parsing import members_of
 
     if wants_types(settings):
         return job_of_types(settings, work.model, _pairs(settings, work.model))
-    free = settings.search is None and METRICS[settings.metric].differentiable
+    rule, by_gradient = replacement_of(settings.replacement), METRICS[settings.metric].differentiable
+    free = settings.search is None and by_gradient and not (rule.noised or rule.fitted)
     pairs = _pairs(settings, work.model)
     forecast = planned(work.model, pairs.ranking, list(settings.mediators), **settings.measured())
     every = len(pairs.ranking) + (0 if pairs.held_out is None else len(pairs.held_out))

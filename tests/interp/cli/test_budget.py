@@ -322,5 +322,8 @@ def test_only_a_search_that_nobody_named_is_exchanged() -> None:
     assert other.seconds(8, 0.1) < free.seconds(8, 0.1) / 50
     assert made(search="exhaustive").otherwise is None
     heads = made(mediators=("head.20.*",))
+    assert heads.otherwise is not None
+    for replacement in ("subject-noise", "optimal"):  # no search by gradients takes these
+        assert made(mediators=("head.20.*",), replacement=replacement).otherwise is None
     cells = made(mediators=("head.20.*",), where="each")
     assert heads.passes(8) > 8 * (patch.CIRCUIT + patch.HELD) > cells.passes(8), "cells form no circuit"
