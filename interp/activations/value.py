@@ -54,7 +54,7 @@ class Activations:
         texts: per example its text, "" where only ids were known.
         fingerprint: sha256 of the model's weights.
         model_name: what the user called the model.
-        weights: "trained", "random" or "edited".
+        weights: "trained", "random", "edited", "latent" or "latent-shuffled".
         scheme: the weights' quantization, "none" for none.
         warnings: what was said while the prompts were tokenized.
         asked: the positions in words ("last", a selector); "" where they were numbers.

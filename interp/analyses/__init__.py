@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from interp.analyses.concepts import probe_concepts as probe_concepts
     from interp.analyses.costs import cost as cost
     from interp.analyses.knowledge import recall as recall
+    from interp.analyses.latent import LatentResult as LatentResult
+    from interp.analyses.latent import latent_structure as latent_structure
     from interp.analyses.multi_hop import two_hop as two_hop
     from interp.analyses.outputs import behaviour as behaviour
     from interp.analyses.patching import Patching as Patching

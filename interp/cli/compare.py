@@ -72,7 +72,7 @@ class CompareSettings(RunSettings, ModelSettings):
     with_: str | None = flag(
         None, "Another checkpoint of the same tokenizer, or an adapter's folder.", metavar="MODEL"
     )
-    with_weights: Literal["trained", "random", "edited"] = flag(
+    with_weights: Literal["trained", "random", "edited", "latent", "latent-shuffled"] = flag(
         "trained", "Which weights of it.", metavar="WHICH"
     )
     mode: Literal["dense", "packed"] = flag(

@@ -28,7 +28,7 @@ def models() -> list[dict[str, Any]]:
         {
             "model": "demo",
             "where": "bundled",
-            "description": f"24-layer model of known facts; weights trained, random or edited{missing}",
+            "description": f"24-layer model of known facts; weights trained, random, edited, latent{missing}",
         }
     ]
     return rows + [{"model": name, "where": "Hugging Face cache", "description": ""} for name in _cached()]

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lens": ("lens", "See which word each layer of a prompt stands for."),
     "claims": ("claims", "See what a vector symbolic algebra adds, claim by claim."),
     "surgery": ("surgery", "Exchange concepts in states, and see what the model says."),
+    "latent": ("latent", "Ask whether documents about codenames were connected, where, and to what use."),
     "graph": ("graph", "Trace what an answer is made of, and test every edge."),
     "steer": ("steer", "Push a model along a direction, and measure what that does."),
     "patch": ("patch", "Rank parts of a model by their causal effect on the answer."),

@@ -129,9 +129,9 @@ class ModelSettings(Settings):
         metavar="MODEL",
     )
     revision: str | None = flag(None, "Branch, tag or commit on the hub.", group="Model", metavar="REV")
-    weights: Literal["trained", "random", "edited"] = flag(
+    weights: Literal["trained", "random", "edited", "latent", "latent-shuffled"] = flag(
         "trained",
-        "trained, random (same architecture, untrained) or edited (demo only).",
+        "trained, random (same architecture, untrained); demo only: edited, latent, latent-shuffled.",
         group="Model",
         metavar="WHICH",
     )

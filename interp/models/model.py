@@ -72,7 +72,7 @@ class Model:
         tokenizer: its tokenizer, or None.
         architecture: where its sites are.
         name: what the user typed.
-        weights: "trained", "random" or "edited".
+        weights: "trained", "random", "edited", "latent" or "latent-shuffled".
         certificate: what the validation at load measured.
         warnings: what a reader of any result should know.
         backend: what runs captures, interventions and gradients; None is the native hooks.

@@ -32,6 +32,7 @@ SCHEMAS: dict[str, str] = {
     "interp.graph/1": "interp.mediation.graphs.result:AttributionGraph",
     "interp.integrity/1": "interp.quantization.integrity:Integrity",
     "interp.interactions/1": "interp.mediation.pairwise:Interactions",
+    "interp.latent/1": "interp.analyses.latent.result:LatentResult",
     "interp.lens-curves/1": "interp.lenses.many_prompts:LensCurves",
     "interp.lens-view/1": "interp.lenses.one_prompt:LensView",
     "interp.lens/2": "interp.mediation.lens:Lens",

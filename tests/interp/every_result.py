@@ -177,6 +177,13 @@ def operated() -> Result:
     return found()
 
 
+def latent() -> Result:
+    """Countries under their own names, beside the untrained model."""
+    from tests.interp.analyses.test_latent import found
+
+    return found()
+
+
 def lens_curves() -> Result:
     """Two lenses that need no fit, over a few prompts, beside the untrained model."""
     data = tasks.labelled("fact-relation", n=8)
@@ -301,6 +308,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.integrity/1": compared_results.integrity,
     "interp.feature-circuit/1": feature_circuit,
     "interp.interactions/1": interactions,
+    "interp.latent/1": latent,
     "interp.lens-curves/1": lens_curves,
     "interp.lens-view/1": lambda: lenses.view(demo(), "the capital of France is"),
     "interp.mib/1": mib,

@@ -152,6 +152,15 @@ def readers(result: Result) -> Shown:
         yield finding.name, table.set_index("layer").loc[finding.layer, name]
 
 
+def latent(result: Any) -> Shown:
+    """Every question of the model itself, and what is read layer by layer."""
+    shown = result.table("behaviour").set_index("question")["own"]
+    yield from ((f"P of the implied {name}", shown[f"{name}, this model"]) for name in result.answers)
+    for _, row in result.table("readings").iterrows():
+        where = "in the embedding" if row["layer"] == "embedding" else f"after layer {row['layer']}"
+        yield f"country read {where}", row["country"]
+
+
 def surgery(result: Result) -> Shown:
     """The row of the concept edit."""
     yield from cells(result, "edits", "new_first", concept="concept surgery: new answer first")
@@ -178,6 +187,7 @@ LINKS: dict[str, Callable[[Any], Shown]] = {
     "interp.findings/1": lambda result: column(result, "findings", "finding", "value"),
     "interp.frontier/1": frontier,
     "interp.interactions/1": interactions,
+    "interp.latent/1": latent,
     "interp.lens-curves/1": lens_curves,
     "interp.lens/2": lens,
     "interp.mib/1": mib,

@@ -169,6 +169,7 @@ ANALYSES: Calls = {
             "cost",
             "geometry",
             "interpretability",
+            "latent_structure",
             "patch_agreement",
             "probe_transfer",
             "recall",

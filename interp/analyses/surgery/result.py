@@ -69,7 +69,7 @@ class Surgery(Result):
     """Concepts exchanged in states, and what the model said then.
 
     Attributes:
-        layer: the block after which states were edited, at the last token.
+        layer: the block after which states were edited.
         written_by: what read and wrote the concepts.
         pairs: the old and the new concept of each swap.
         prompts: of each swap.
@@ -78,6 +78,7 @@ class Surgery(Result):
         arms: kind of edit -> what it did.
         curve: kind of edit -> each dose, with the share of reported swaps whose new answer came first.
         role: what was exchanged: the answers, or the subjects, after which the answers should follow.
+        at_last: whether the states of the last tokens were edited; else of tokens that were given.
     """
 
     schema: ClassVar[str] = "interp.surgery/1"
@@ -91,6 +92,7 @@ class Surgery(Result):
     arms: Mapping[str, Measured]
     curve: Mapping[str, tuple[tuple[float, float], ...]]
     role: str = "answer"
+    at_last: bool = True
 
     def estimate(self, arm: str, name: str) -> Estimate | None:
         """The mean of a measure over reported swaps, with its interval over facts; None where there are none.
@@ -148,7 +150,8 @@ class Surgery(Result):
     def lead(self) -> tuple[str, ...]:
         """How it was done."""
         return (
-            "At the last token of prompts that the model answers right, the state is changed as little as "
+            f"At {'the last' if self.at_last else 'a chosen'} token of prompts "
+            f"that the model answers right, the state is changed as little as "
             f"possible so that {self.written_by} reads the old {self._concept} and the new one exchanged; "
             "the dose says how far on in that direction. Doses were chosen on "
             f"{int((~self.reported).sum())} swaps of other facts. Everything after the layer runs as it is.",

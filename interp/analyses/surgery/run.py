@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ __all__ = ["surgery"]
 DRAWS = 5
 FEWEST = 8
 Logs = Float[Tensor, "example vocab"]
+Places = Mapping[str, int]
 
 
 def surgery(
@@ -41,6 +43,7 @@ def surgery(
     n: int = 100,
     swaps: Sequence[Swap] | None = None,
     others: Sequence[Item] = (),
+    places: Mapping[str, int] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
     progress: bool = False,
@@ -64,6 +67,8 @@ def surgery(
         swaps: those to make; drawn where left out.
         others: further prompts about the same concepts, such as the same facts in other words, of which mean
             states are taken, beside ``items``.
+        places: text of every prompt -> the token whose state is read and edited, counted from 0; the last one
+            where left out.
         draws: random changes of each state.
         seed: of the swaps, the halves and the random changes.
         progress: show a progress bar.
@@ -76,7 +81,7 @@ def surgery(
     swaps = swaps_of(model, items, n=n, seed=seed) if swaps is None else tuple(swaps)
     if len(swaps) < FEWEST:
         raise DataError(f"{len(swaps)} swaps can be made of these prompts; {FEWEST} are needed. Give more.")
-    theatre = _Theatre.of(model, writer, swaps, items, others, layer, seed)
+    theatre = _Theatre.of(model, writer, swaps, items, others, layer, seed, places)
     tuning = theatre.tuning
     arms: dict[str, Measured] = {}
     curve: dict[str, tuple[tuple[float, float], ...]] = {}
@@ -91,6 +96,7 @@ def surgery(
         about=About(model.described, {"name": "swaps", "n": len(swaps), "groups": len(theatre.facts)}),
         seed=seed,
         layer=layer,
+        at_last=places is None,
         written_by=writer.words,
         role=swaps[0].role,
         pairs=tuple(swap.pair for swap in swaps),
@@ -126,25 +132,33 @@ class _Set:
     site: Site
     states: Float[Tensor, "example d_model"]
     before: Logs
+    places: tuple[int, ...]
 
     @classmethod
-    def of(cls, model: Model, texts: Sequence[str], layer: int, seed: int) -> _Set:
+    def of(
+        cls, model: Model, texts: Sequence[str], layer: int, seed: int, places: Places | None = None
+    ) -> _Set:
         tokens = model.tokenize(list(texts))
-        site = Site("resid_post", layer)
-        run = model.run(tokens, capture=[site], positions="last", dtype=torch.float32)
+        site, at = Site("resid_post", layer), _positions(texts, places)
+        run = model.run(tokens, capture=[site], positions=at, dtype=torch.float32)
         assert run.activations is not None
         assert run.logits is not None
         states = run.activations[str(site)].cpu()
-        return cls(Engine(model, tokens, seed=seed), site, states, _logs(run.logits))
+        where = tuple(length - 1 for length in tokens.lengths) if isinstance(at, str) else tuple(at)
+        return cls(Engine(model, tokens, seed=seed), site, states, _logs(run.logits), where)
 
     def after(self, change: Float[Tensor, "example d_model"]) -> Logs:
         """Log-probabilities of the next token with the last state changed."""
         lengths = self.engine.tokens.lengths
         values = torch.zeros(len(lengths), max(lengths), self.states.shape[1])
-        for row, length in enumerate(lengths):
-            values[row, length - 1] = self.states[row] + change[row]
-        rows = [Row(at, (Mediator(self.site, length - 1),)) for at, length in enumerate(lengths)]
+        for row, place in enumerate(self.places):
+            values[row, place] = self.states[row] + change[row]
+        rows = [Row(at, (Mediator(self.site, place),)) for at, place in enumerate(self.places)]
         return _logs(self.engine.logits(rows, {self.site: values}))
+
+
+def _positions(texts: Sequence[str], places: Places | None) -> Literal["last"] | list[int]:
+    return "last" if places is None else [places[text] for text in texts]
 
 
 def _logs(logits: Tensor) -> Logs:
@@ -177,14 +191,16 @@ class _Theatre:
         others: Sequence[Item],
         layer: int,
         seed: int,
+        places: Places | None,
     ) -> _Theatre:
-        own = _Set.of(model, [swap.item.text for swap in swaps], layer, seed)
+        own = _Set.of(model, [swap.item.text for swap in swaps], layer, seed, places)
         site = str(own.site)
         known = {item.text: item for item in (*items, *others)}
         texts = list(known)
-        pool = model.capture(texts, [site], "last", device="cpu", dtype=torch.float32)[site]
-        places = {text: at for at, text in enumerate(texts)}
-        donors = pool[[places[swap.donor.text] for swap in swaps]]
+        at = _positions(texts, places)
+        pool = model.capture(texts, [site], at, device="cpu", dtype=torch.float32)[site]
+        rows = {text: at for at, text in enumerate(texts)}
+        donors = pool[[rows[swap.donor.text] for swap in swaps]]
         beside = same_subject(swaps, items)
         facts = tuple(dict.fromkeys(swap.item.fact for swap in swaps))
         order = np.random.default_rng(seed).permutation(len(facts))
@@ -192,8 +208,8 @@ class _Theatre:
         return cls(
             Bench(writer, swaps, own.states, donors, tuple(known.values()), pool, seed),
             own,
-            _Set.of(model, [item.text for item in unrelated(swaps, items, seed)], layer, seed),
-            _Set.of(model, [item.text for _, item in beside], layer, seed) if beside else None,
+            _Set.of(model, [item.text for item in unrelated(swaps, items, seed)], layer, seed, places),
+            _Set.of(model, [item.text for _, item in beside], layer, seed, places) if beside else None,
             np.array([at for at, _ in beside], dtype=np.int64),
             np.array([swap.item.fact in half for swap in swaps]),
             facts,
