@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -61,6 +61,11 @@ class Analysis:
         less: the arguments that measure less.
         words: what is then measured.
         tokenizers: "same" where two models must read the same tokens, "any" where it compares texts.
+    ),
+    Analysis(
+        beside: it lays the model beside the reference's itself and gives its own verdict: the reference is
+            not analysed, and has no noise floor.
+        twins: it takes ``twin=``.
     """
 
     name: str
@@ -74,6 +79,10 @@ class Analysis:
     less: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
     tokenizers: str = "same"
+    ),
+    Analysis(
+    beside: bool = False
+    twins: bool = False
 
     @property
     def function(self) -> Callable[..., Result]:
@@ -82,15 +91,19 @@ class Analysis:
         found: Any = getattr(import_module(module), name)
         return found
 
-    def bound(self, *, n: int | None = None, seed: int = 0, less: bool = False) -> Callable[..., Result]:
+    def bound(
+        self, *, n: int | None = None, seed: int = 0, less: bool = False, twins: Sequence[Any] = ()
+    ) -> Callable[..., Result]:
         """The analysis as ``(model, *, reference=None) -> Result``.
 
         Args:
             n: how many items; its own number where left out.
             seed: of draws.
             less: measure less of each, where there is a way.
+            twins: further models made of the reference, for what lays models beside each other; others have
+                no use for them.
         """
-        more = self.less if less else {}
+        more = {**(self.less if less else {}), **({"twin": tuple(twins)} if self.twins and twins else {})}
         return partial(self.function, n=self.n if n is None else n, seed=seed, **more)
 
 
@@ -188,6 +201,17 @@ _ROWS = (
         least=12,
         cost=Cost(each=6.0),
         tokenizers="any",
+    ),
+    Analysis(
+        "difference",
+        "what a training changed in weights, states and outputs, beside a twin trained on shuffled data",
+        "interp.analyses.difference:difference",
+        "the bundled facts, and text that the reference draws",
+        300,
+        least=100,
+        cost=Cost(each=1.0, fixed=60.0, start=600.0),
+        beside=True,
+        twins=True,
     ),
     Analysis(
         "cost",

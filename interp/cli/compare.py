@@ -75,6 +75,12 @@ class CompareSettings(RunSettings, ModelSettings):
     with_weights: Literal["trained", "random", "edited", "latent", "latent-shuffled"] = flag(
         "trained", "Which weights of it.", metavar="WHICH"
     )
+    twin: tuple[str, ...] = flag(
+        (),
+        "With --with: models or adapters trained as long on shuffled data (`interp finetune --shuffle`).",
+        metavar="MODELS",
+        many=True,
+    )
     mode: Literal["dense", "packed"] = flag(
         "dense",
         "dense (the scheme's numbers in the model's own modules) or packed (the library's modules).",
@@ -102,9 +108,18 @@ class CompareSettings(RunSettings, ModelSettings):
     )
 
     def check(self) -> None:
-        """Refuse unknown analyses and schemes, and nothing to compare with."""
+        """Refuse unknown analyses and schemes, a twin of nothing, and nothing to compare with."""
+        from interp.analyses.table import ANALYSES
+
         super().check()
         self.about()  # reads both
+        beside = [name for name in self.names() if ANALYSES[name].twins]
+        if self.twin and (self.with_ is None or not beside):
+            known = ", ".join(name for name, row in ANALYSES.items() if row.twins)
+            raise ConfigError(
+                f"--twin {','.join(self.twin)} stands beside --with MODEL in the analyses {known}: "
+                "give --with, and one of them."
+            )
         self.sizes()
 
     @property
@@ -188,7 +203,8 @@ def compare(work: Work, settings: CompareSettings) -> Made:
     session, run = work.session, work.run
     other, texts = _ready(work, settings)
     settings = _sized(work, settings)
-    of = _identity(work.model, other, texts)
+    twins = [_other(work, settings, place, "trained") for place in settings.twin]
+    of = _identity(work.model, other, texts, twins)
     done, faults = read_cells(run, of)
     model, schemes = work.certified(), settings.precisions()
     for text in faults:
@@ -196,7 +212,7 @@ def compare(work: Work, settings: CompareSettings) -> Made:
     labels = [*map(str, schemes), *([""] if other is not None else [])]
     with _Progress(session, settings.names(), labels, done) as progress:
         found = quantization.compare(
-            _analyses(settings),
+            _analyses(settings, twins),
             model,
             schemes,
             other=other,
@@ -223,14 +239,15 @@ def compare(work: Work, settings: CompareSettings) -> Made:
     )
 
 
-def _analyses(settings: CompareSettings) -> dict[str, Callable[..., Any]]:
+def _analyses(settings: CompareSettings, twins: Sequence[Model]) -> dict[str, Callable[..., Any]]:
     """The analyses by name, each bound to its items and the seed."""
     from interp.analyses.table import ANALYSES
 
     sizes = settings.sizes()
     less = settings.effects == "largest"
     return {
-        name: ANALYSES[name].bound(n=n or None, seed=settings.seed, less=less) for name, n in sizes.items()
+        name: ANALYSES[name].bound(n=n or None, seed=settings.seed, less=less, twins=twins)
+        for name, n in sizes.items()
     }
 
 
@@ -247,7 +264,8 @@ def _job(model: Model, settings: CompareSettings) -> Job:
     less = settings.effects == "largest"
     costs = {row.name: row.quicker if less and row.quicker else row.cost for row in rows}
     others = len(settings.precisions())
-    models, made = FLOORS + others + (settings.with_ is not None), others + 1
+    asked, made = others + (settings.with_ is not None), others + 1
+    models = {row.name: asked + (1 if row.beside else FLOORS) for row in rows}
     cells = model.n_layers * (model.n_heads + 1)
 
     def items(share: int) -> dict[str, int]:
@@ -259,12 +277,12 @@ def _job(model: Model, settings: CompareSettings) -> Job:
         )
 
     def passes(share: int) -> float:
-        found = sum(costs[name].passes(n, cells, models) for name, n in items(share).items())
+        found = sum(costs[name].passes(n, cells, models[name]) for name, n in items(share).items())
         return found + MADE * made
 
     def besides(share: int) -> float:
-        sizes = (model.d_model, model.vocab_size, models)
-        return sum(costs[name].besides(n, *sizes) for name, n in items(share).items())
+        sizes = (model.d_model, model.vocab_size)
+        return sum(costs[name].besides(n, *sizes, models[name]) for name, n in items(share).items())
 
     free = settings.effects is None and any(row.quicker for row in rows)
     return Job(
@@ -349,13 +367,16 @@ def _texts(settings: CompareSettings) -> tuple[str, ...]:
     return texts
 
 
-def _identity(model: Model, other: Model | None, texts: Sequence[str]) -> dict[str, Any]:
+def _identity(
+    model: Model, other: Model | None, texts: Sequence[str], twins: Sequence[Model] = ()
+) -> dict[str, Any]:
     """What a finished cell must have been measured with to be used again, beside the settings."""
     from interp._version import __version__
 
     return {
         "model": model.fingerprint,
         "other": None if other is None else other.fingerprint,
+        "twins": [one.fingerprint for one in twins],
         "calibration": hashlib.sha256("\n".join(texts).encode()).hexdigest() if texts else None,
         "version": __version__,
     }

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -125,6 +125,7 @@ def train(
     *,
     steps: int,
     rate: float,
+    rates: Literal["rise and fall", "fixed"] = "rise and fall",
     kept: Checkpoints | None = None,
     after: Callable[[int], object] = lambda step: None,
     label: str = "training",
@@ -132,15 +133,15 @@ def train(
 ) -> None:
     """Train in place what is not frozen, by AdamW.
 
-    The rate rises over ten steps and falls to zero over the last half. The loss is the mean cross-entropy, in
-    nats, of the tokens that are learned in a step. Texts of a step are padded behind, where causal attention
-    does not see it.
+    The loss is the mean cross-entropy, in nats, of the tokens that are learned in a step. Texts of a step are
+    padded behind, where causal attention does not see it.
 
     Args:
         hf: a Hugging Face model.
         lessons: the texts of each step.
         steps: how many.
         rate: the largest learning rate.
+        rates: rising over ten steps and falling to zero over the last half, or always the same.
         kept: where the training is kept while it runs; it goes on from there.
         after: is called with the steps made after each of them.
         label: what it is called in a log.
@@ -157,7 +158,7 @@ def train(
             loss = _loss(hf, given)
             for group in optimizer.param_groups:
                 rise, fall = (step + 1) / WARM, 2 * (steps - step) / steps
-                group["lr"] = rate * min(1.0, rise, fall)
+                group["lr"] = rate * (1.0 if rates == "fixed" else min(1.0, rise, fall))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -130,6 +130,8 @@ def merged(hf: PreTrainedModel) -> PreTrainedModel:
             ) from error
         parent, _, own = name.rpartition(".")
         setattr(copied.get_submodule(parent), own, module.get_base_layer())
+    if hasattr(copied, "peft_config"):
+        del copied.peft_config  # else PEFT takes a later adapter for a second one
     return copied.eval().requires_grad_(False)
 
 

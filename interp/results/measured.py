@@ -34,6 +34,8 @@ class FindingsResult(Result):
         how: what was done, one paragraph each.
         conclusion: what the findings come to, in words, where the analysis has a rule for it; "" for none.
         more: tables beside that of the findings.
+        judged: the verdict, where the analysis laid two models beside each other itself and says what it
+            found; a comparison shows it as it is.
         state: what the same analysis of another model is measured against: tensors, probes, effects. It is
             not saved.
     """
@@ -45,6 +47,7 @@ class FindingsResult(Result):
     how: tuple[str, ...] = ()
     conclusion: str = ""
     more: tuple[Table, ...] = ()
+    judged: str = ""
     state: Mapping[str, Any] = field(default_factory=dict, metadata=UNSAVED)
 
     def __post_init__(self) -> None:
@@ -64,7 +67,9 @@ class FindingsResult(Result):
         return self.how
 
     def verdict(self) -> str:
-        """The conclusion; without one the first findings beside their controls."""
+        """What the analysis concludes; without that the first findings beside their controls."""
+        if self.judged:
+            return f"{self.judged[:1].upper()}{self.judged[1:]}."
         if self.conclusion:
             return self.conclusion
         said = [

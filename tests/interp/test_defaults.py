@@ -167,6 +167,7 @@ ANALYSES: Calls = {
             "behaviour",
             "compression",
             "cost",
+            "difference",
             "geometry",
             "interpretability",
             "latent_structure",

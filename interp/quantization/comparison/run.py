@@ -207,9 +207,13 @@ def _cell(base: Reference, empty: Cell, made: Model | None, model: Model, seed: 
         for name, one in base.findings.items()
         if name in theirs
     )
+    judged = getattr(result, "judged", "")
     cell = replace(
         empty,
         judgements=judgements,
+        judged=judged,
+        numbers=result.numbers() if judged else (),
+        figures=result.figures() if judged else (),
         tables=result.tables(),
         missing=tuple(name for name in base.findings if name not in theirs),
         seconds=time.perf_counter() - started,

@@ -13,6 +13,7 @@ from interp.results.shapes import Cell as Value
 from interp.results.shapes import Table
 
 __all__ = [
+    "apart",
     "concluded",
     "counts",
     "every",
@@ -211,6 +212,25 @@ def refused(cells: Sequence[Cell]) -> Table:
     return Table("refused", "Not run", ("analysis", "scheme", "reason"), rows)
 
 
+def apart(cells: Sequence[Cell]) -> list[Table]:
+    """Every table of analyses that lay two models beside each other themselves, under a name of its own."""
+    schemes = {cell.scheme for cell in cells}
+    found = []
+    for cell in cells:
+        if cell.judged:
+            own = f"-{slug(cell.scheme)}" if len(schemes) > 1 else ""
+            title = f", {cell.scheme}" if own else ""
+            found += [
+                replace(
+                    one,
+                    name=f"{slug(cell.analysis)}-{one.name}{own}",
+                    title=f"{cell.analysis}: {one.title}{title}",
+                )
+                for one in cell.tables
+            ]
+    return found
+
+
 def concluded(references: Sequence[Cell], cells: Sequence[Cell]) -> Table:
     """What the findings of each analysis come to by its own rule, in every model."""
     rows = [
@@ -228,7 +248,7 @@ def stacked(references: Sequence[Cell], cells: Sequence[Cell]) -> list[Table]:
 
     What no other model could be asked has nothing to stand under the reference's.
     """
-    judged = {cell.analysis for cell in cells if cell.judgements}
+    judged = {cell.analysis for cell in cells if cell.judgements or cell.judged}
     answered = {cell.analysis for cell in cells if cell.tables}
     found: dict[str, list[Cell]] = {}
     for cell in (*references, *cells):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -123,7 +123,9 @@ class Comparison(Result):
 
     def verdict(self) -> str:
         """What becomes of the findings that the reference shows, scheme by scheme."""
-        said = "; ".join(self._said(scheme) for scheme in self.schemes)
+        at = [one for one in self.schemes if self._judged_here(one)]
+        own = [f"{one.analysis}, {one.scheme}: {one.judged}" for one in self.cells if one.judged]
+        said = "; ".join([*(self._said(scheme) for scheme in at), *own])
         refused = len({cell.analysis for cell in self.cells if cell.refused})
         more = f" {counted(refused, 'analysis', 'analyses')} could not be run everywhere: see below."
         return f"{said[:1].upper()}{said[1:]}." + (more if refused else "")
@@ -153,7 +155,7 @@ class Comparison(Result):
     def numbers(self) -> tuple[Number, ...]:
         """How many findings survive at each scheme."""
         found = []
-        for scheme in self.schemes:
+        for scheme in filter(self._judged_here, self.schemes):
             shown = [row.one.verdict for row in self._shown if row.scheme == scheme]
             rest = ", ".join(f"{n} {name}" for name in list(VERDICTS)[1:] if (n := shown.count(name)))
             without = "none shown by the reference" if self._ran(scheme) else "nothing was run"
@@ -166,6 +168,17 @@ class Comparison(Result):
                     label=scheme,
                 )
             )
+        for cell in self.cells:
+            own = f"-{slug(cell.scheme)}" if len(self.schemes) > 1 else ""
+            title = f"{cell.analysis}, {cell.scheme}" if own else cell.analysis
+            found += [
+                replace(
+                    one,
+                    name=f"{slug(cell.analysis)}-{one.name}{own}",
+                    label=f"{title}: {one.label or one.name}",
+                )
+                for one in cell.numbers
+            ]
         return tuple(found)
 
     def tables(self) -> tuple[Table, ...]:
@@ -188,17 +201,23 @@ class Comparison(Result):
             tables.concluded(self.references, self.cells),
             tables.counts([cell for cell in self.cells if cell.judgements or cell.refused]),
             tables.weights(reports),
+            *tables.apart(self.cells),
             *tables.stacked(self.references, self.cells),
             tables.refused(self.cells),
             tables.side_by_side("layers", "Verdicts layer by layer", layers, at, folded=True),
             tables.side_by_side("unclear", "Not judged", hidden, at, note=UNCLEAR, folded=True),
             tables.every(self.rows),
         )
-        return (first, *(one for one in others if one.rows or one.name == "findings"))
+        rest = (one for one in others if one.rows or one.name == "findings")
+        return tuple(rest) if self._apart and not first.rows else (first, *rest)
 
     def figures(self) -> tuple[Figure, ...]:
         """Changes in units of delta, effects against effects, curves over layers."""
-        return tuple(figures.figures(self.rows, self.references, self.cells))
+        found = list(figures.figures(self.rows, self.references, self.cells))
+        for cell in self.cells:
+            own = f"-{slug(cell.scheme)}" if len(self.schemes) > 1 else ""
+            found += [replace(one, name=f"{slug(cell.analysis)}-{one.name}{own}") for one in cell.figures]
+        return tuple(found)
 
     def cautions(self) -> tuple[str, ...]:
         """What verdicts do not say, and what the analyses warn of, each text once with where it was said."""
@@ -219,6 +238,15 @@ class Comparison(Result):
     def _other(self) -> str:
         """The name under which the other checkpoint stands among the schemes, or ""."""
         return checkpoint_label(self.other.model) if self.other else ""
+
+    @property
+    def _apart(self) -> bool:
+        """Whether every analysis laid two models beside each other itself."""
+        return any(cell.judged for cell in self.cells) and not self.rows
+
+    def _judged_here(self, scheme: str) -> bool:
+        """Whether there is more at a scheme than what analyses said themselves."""
+        return any(not cell.judged for cell in self.cells if cell.scheme == scheme)
 
     def _ran(self, scheme: str) -> bool:
         return any(not cell.refused for cell in self.cells if cell.scheme == scheme)

@@ -45,7 +45,7 @@ from interp.errors import DataError, counted
 from interp.models.quantized import Quantization
 from interp.quantization.integrity import Integrity
 from interp.results.findings import Finding
-from interp.results.shapes import Table
+from interp.results.shapes import Figure, Number, Table
 from probes.statistics import Interval, bootstrap, clopper_pearson, paired_difference
 
 __all__ = ["SHARE", "VERDICTS", "Cell", "Excess", "Judged", "Judgement", "judge"]
@@ -448,6 +448,10 @@ class Cell:
         missing: findings of the reference that the other model's result lacks.
         seconds: how long the analysis took.
         warnings: what a reader should know.
+        judged: the analysis's own verdict on both models, where it lays them beside each other itself; its
+            findings are not judged then.
+        numbers: of such an analysis.
+        figures: of such an analysis.
     """
 
     analysis: str
@@ -462,6 +466,9 @@ class Cell:
     missing: tuple[str, ...] = ()
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    judged: str = ""
+    numbers: tuple[Number, ...] = ()
+    figures: tuple[Figure, ...] = ()
 
 
 class Judged(NamedTuple):

@@ -37,6 +37,27 @@ def test_the_command_leaves_an_adapter_that_others_take(call: Call) -> None:
     answer = call(*asked, "--with", "tuned/adapter", "--out", "cmp")
     assert answer.code == 0, answer.err
     assert "with tuned" in answer.envelope["data"]["verdict"]
+    twin = call(*given, "--steps", "12", "--shuffle", "--out", "twin", "--json")
+    assert twin.code == 0 and any("control of what training" in text for text in twin.envelope["warnings"])
+    beside = call(
+        "compare",
+        "--model",
+        "TINY",
+        "--with",
+        "tuned/adapter",
+        "--twin",
+        "twin/adapter",
+        "--analyses",
+        "difference",
+        "--limit",
+        "12",
+        "--json",
+    )
+    assert beside.code == 0, beside.err
+    assert "with tuned: on the prompts" in beside.envelope["data"]["verdict"]
+    assert "no twin" not in beside.envelope["data"]["verdict"]
+    lonely = call(*asked, "--twin", "twin/adapter", "--with", "tuned/adapter")
+    assert lonely.code == 2 and "stands beside --with MODEL in the analyses difference" in lonely.err
     wrong = call(*asked[:-1], "--with", "tuned/adapter", "--with-weights", "random")
     assert wrong.code == 2 and "holds an adapter" in wrong.err
     none = call("finetune")

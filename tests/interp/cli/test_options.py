@@ -218,7 +218,7 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 NEW = {
     "adapter", "at", "budget", "concepts", "effects", "facts", "features", "full", "goal", "held_out",
     "items", "layers",
-    "passes", "pooling", "positions", "reader", "replace", "select", "statements",
+    "passes", "pooling", "positions", "reader", "replace", "select", "statements", "twin",
 }  # fmt: skip
 """Flags that later versions brought."""
 CHANGED = {("probe", "kind"), ("probe", "controls"), ("patch", "search")}

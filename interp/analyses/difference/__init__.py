@@ -1,0 +1,7 @@
+"""What differs between a model and one that was made of it by training."""
+
+from __future__ import annotations
+
+from interp.analyses.difference.run import difference
+
+__all__ = ["difference"]
