@@ -157,9 +157,7 @@ def test_a_comparison_shows_it_as_it_is_and_measures_no_floor(tmp_path: Path) ->
     assert calls == [small().fingerprint, other.fingerprint]
     assert "Difference, LlamaForCausalLM (trained): on the prompts changed" in found.verdict()
     names = [one.name for one in found.tables()]
-    assert names[0] == "difference-outputs" and {"difference-weights-by-layer", "difference-states"} <= set(
-        names
-    )
+    assert names[0] == "difference-findings" and {"difference-outputs", "difference-states"} <= set(names)
     assert any(one.name.startswith("difference-kl-on-the-prompts") for one in found.numbers())
     found.save(tmp_path)
     again = load_result(tmp_path)
