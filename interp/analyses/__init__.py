@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from interp.analyses.concepts import ConceptResult as ConceptResult
     from interp.analyses.concepts import probe_concepts as probe_concepts
     from interp.analyses.costs import cost as cost
-    from interp.analyses.difference import difference as difference
     from interp.analyses.knowledge import recall as recall
     from interp.analyses.latent import LatentResult as LatentResult
     from interp.analyses.latent import latent_structure as latent_structure
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from interp.analyses.table import ANALYSES as ANALYSES
     from interp.analyses.text_compression import compression as compression
     from interp.analyses.token_trajectories import trajectory as trajectory
+    from interp.analyses.training_changes import difference as difference
     from interp.analyses.transfer import probe_transfer as probe_transfer
 
 __getattr__, __dir__, __all__ = exports(__name__)

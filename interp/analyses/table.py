@@ -205,7 +205,7 @@ _ROWS = (
     Analysis(
         "difference",
         "what a training changed in weights, states and outputs, beside a twin trained on shuffled data",
-        "interp.analyses.difference:difference",
+        "interp.analyses.training_changes:difference",
         "the bundled facts, and text that the reference draws",
         300,
         least=100,

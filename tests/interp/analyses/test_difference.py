@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from interp.analyses.difference import difference
-from interp.analyses.difference.reading import Read
-from interp.analyses.difference.run import _Seen, beyond
-from interp.analyses.difference.weights import change_of, weight_changes
+from interp.analyses.training_changes import difference
+from interp.analyses.training_changes.reading import Read
+from interp.analyses.training_changes.run import _Seen, beyond
+from interp.analyses.training_changes.weights import change_of, weight_changes
 from interp.errors import ConfigError
 from interp.models.loading import load
 from interp.models.model import Model

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.analyses.difference.weights import WeightChange, weight_changes
 from interp.analyses.layer_profiles import Layers, depths
 from interp.analyses.predictions import Predictions, divergence, predictions
 from interp.analyses.prompts import Own, PromptSet, prompt_set
+from interp.analyses.training_changes.weights import WeightChange, weight_changes
 from interp.lenses.texts import drawn
 from interp.models.model import Model
 from interp.tasks import load_world, one_hop

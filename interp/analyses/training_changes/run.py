@@ -20,12 +20,12 @@ from jaxtyping import Bool, Float
 from scipy import special
 
 from interp.analyses.audit.twins import bundled_twin
-from interp.analyses.difference.reading import Against, Read
-from interp.analyses.difference.weights import by_part, every_matrix
 from interp.analyses.layer_profiles import Layers
 from interp.analyses.prompts import Own
 from interp.analyses.provenance import about, earlier
 from interp.analyses.representation_similarity import Alignment
+from interp.analyses.training_changes.reading import Against, Read
+from interp.analyses.training_changes.weights import by_part, every_matrix
 from interp.errors import counted
 from interp.lenses import TranslatorLens
 from interp.lenses.words import words_of

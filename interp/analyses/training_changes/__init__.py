@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from interp.analyses.difference.run import difference
+from interp.analyses.training_changes.run import difference
 
 __all__ = ["difference"]
