@@ -61,8 +61,6 @@ class Analysis:
         less: the arguments that measure less.
         words: what is then measured.
         tokenizers: "same" where two models must read the same tokens, "any" where it compares texts.
-    ),
-    Analysis(
         beside: it lays the model beside the reference's itself and gives its own verdict: the reference is
             not analysed, and has no noise floor.
         twins: it takes ``twin=``.
@@ -79,8 +77,6 @@ class Analysis:
     less: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
     tokenizers: str = "same"
-    ),
-    Analysis(
     beside: bool = False
     twins: bool = False
 
