@@ -108,10 +108,10 @@ def decode_flops(model: Model, context: int = CONTEXT) -> int:
     head, weights = hf.get_output_embeddings(), dict[int, int]()
     for module in hf.modules():
         looked_up = isinstance(module, torch.nn.Embedding) and module is not head
-        shape = [getattr(module, name, None) for name in ("in_features", "out_features")]
+        wide, high = (int(getattr(module, name, 0)) for name in ("in_features", "out_features"))
         for one in module.parameters(recurse=False):
             if one.ndim >= 2 and not looked_up:  # a packed weight holds fewer numbers than its shape
-                weights[id(one)] = shape[0] * shape[1] if None not in shape else one.numel()
+                weights[id(one)] = wide * high or one.numel()
     attention = 4 * context * model.n_layers * model.n_heads * model.d_head
     return 2 * sum(weights.values()) + attention
 

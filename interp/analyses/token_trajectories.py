@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,7 +277,7 @@ def _findings(
     own: Mapping[int, Course], blank: Mapping[int, Course], groups: tuple[str, ...]
 ) -> tuple[Finding, ...]:
     unit = "dimensions"
-    columns = [
+    columns: list[tuple[str, str, Callable[[Course], tuple[Any, Any]]]] = [
         (f"ERV beyond {name}", CONTROLS[name], lambda c, name=name: (c.velocity, c.controls[name][0]))
         for name in ("order", "gaussian")
     ]

@@ -11,6 +11,8 @@ GLOSSARY: dict[str, str] = {
     "accuracy": "The share of test prompts whose label is read correctly; 1 is all of them.",
     "belief": "What the model itself says, true or not.",
     "bag of words": "A probe that reads the words of the prompt and never the model.",
+    "benign edit": "A change of the prompt after which the same answer is right: another template, a typo.",
+    "bits per byte": "-log2 of a text's probability, over its bytes in UTF-8; lower is shorter.",
     "chance": "What luck gives: of labels, guessing all equally often; of effects, signs that agree by luck.",
     "circuit": "A few parts of a model that are claimed to carry a behaviour together.",
     "claimed": "Of prompts: the best similarity is above what 95% of states with exchanged coordinates reach "
@@ -31,6 +33,9 @@ GLOSSARY: dict[str, str] = {
         "length that the vector's card gives."
     ),
     "divergence": "How far the distribution of the next token is from another (Kullback-Leibler), in nats.",
+    "effective rank": "How many dimensions states fill: exp of the entropy of their singular values' shares.",
+    "era": "ERA: the mean step of the velocity of the effective rank, from prefix to prefix.",
+    "erv": "ERV, the velocity of the effective rank: how far a prefix lies above the mean of those before.",
     "excess": "The value less its own model's control. A verdict is on its change, item by item.",
     "fact": "What a prompt asks, such as the capital of France. Prompts of one fact are not independent.",
     "faithfulness": "The share of the behaviour kept when only the circuit is as in the clean run.",
@@ -63,6 +68,7 @@ GLOSSARY: dict[str, str] = {
     "packed": "A quantized model with the library's own modules: their memory and speed.",
     "permuted codebook": "The same vectors under exchanged names: what can be read is then not the concept.",
     "perplexity": "How surprised a model is by a text: as if it chose among so many tokens at every step.",
+    "pivotal edit": "A small change of the prompt after which another answer is right.",
     "probe": (
         "A small classifier that is trained to read a label off vectors. The model itself is not trained."
     ),

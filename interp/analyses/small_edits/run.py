@@ -424,26 +424,27 @@ def conclusion(
     n = len(groups)
     found = paired_difference(benign.share_kept(n), pivotal.kept.astype(float), groups=groups)
     used = (
-        "pivotal edits change it more often than benign ones"
+        "Pivotal edits change the answer more often than benign ones"
         if found.interval.low > 0
-        else "benign edits change it more often than pivotal ones"
+        else "Benign edits change the answer more often than pivotal ones"
         if found.interval.high < 0
-        else "that pivotal edits change it more often than benign ones is not shown"
+        else "That pivotal edits change the answer more often than benign ones do is not shown"
     )
-    said = f"The answer: {used} (DS {found})."
+    said = f"{used} (DS {found})."
     left = int(pivotal.kept.sum())
     if left < ENOUGH:
-        return f"{said} {left} of {n} pivotal edits leave it as it was: too few to ask if they were noticed."
+        few = "too few to ask if they were noticed"
+        return f"{said} {left} of {n} pivotal edits leave the answer as it was: {few}."
     first = next((row for row in table if _over(row)), None)
     if first is None:
         noticed = "not told from benign ones by the states of any layer read: noticing is not shown"
     else:
         noticed = (
-            f"noticed but not used: from layer {first['layer']} on the list the states tell them from benign "
+            f"noticed but not used: first at layer {first['layer']} the states tell them from benign "
             f"edits (AUROC {first['ignored']:.2f} [{first['ignored_low']:.2f}, {first['ignored_high']:.2f}] "
             f"there, against {first['ignored_control']:.2f})"
         )
-    return f"{said} {left} of {n} pivotal edits leave it as it was; these are {noticed}."
+    return f"{said} {left} of {n} pivotal edits leave the answer as it was; these are {noticed}."
 
 
 def _over(row: dict[str, float | int | None]) -> bool:

@@ -64,7 +64,7 @@ def test_a_toy_that_ignores_a_word_is_not_said_to_notice_it() -> None:
     found = of_toy("ignored")
     assert finding(found, "answer kept by benign edits").excess == 0
     assert "is not shown (DS 0.00" in found.verdict()
-    assert "12 of 12 pivotal edits leave it" in found.verdict()
+    assert "12 of 12 pivotal edits leave the answer" in found.verdict()
     assert found.verdict().endswith("noticing is not shown.")
     assert set(found.table("noticed")["ignored"]) == {0.5}
 
@@ -72,7 +72,7 @@ def test_a_toy_that_ignores_a_word_is_not_said_to_notice_it() -> None:
 def test_a_toy_that_moves_but_answers_alike_notices_and_does_not_use() -> None:
     found = of_toy("noticed")
     assert finding(found, "answer kept by benign edits").excess == 0
-    assert "noticed but not used: from layer 0" in found.verdict()
+    assert "noticed but not used: first at layer 0" in found.verdict()
     assert set(found.table("noticed")["ignored"]) == {1.0}
 
 
