@@ -33,9 +33,8 @@ GLOSSARY: dict[str, str] = {
         "length that the vector's card gives."
     ),
     "divergence": "How far the distribution of the next token is from another (Kullback-Leibler), in nats.",
-    "effective rank": "How many dimensions states fill: exp of the entropy of their singular values' shares.",
-    "era": "ERA: the mean step of the velocity of the effective rank, from prefix to prefix.",
-    "erv": "ERV, the velocity of the effective rank: how far a prefix lies above the mean of those before.",
+    "effective rank": "How many dimensions states fill: exp of the entropy of their singular values' shares. "
+    "ERV and ERA are its velocity and acceleration over the tokens of a text.",
     "excess": "The value less its own model's control. A verdict is on its change, item by item.",
     "fact": "What a prompt asks, such as the capital of France. Prompts of one fact are not independent.",
     "faithfulness": "The share of the behaviour kept when only the circuit is as in the clean run.",
