@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.budget import Job, fit_passes
+from interp.cli.budget import Job, fit_passes, in_words, pass_seconds
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, ModelSettings, RunSettings, flag, layers_flag
 from interp.cli.session import Outcome
@@ -211,6 +211,10 @@ def _given(work: Work, settings: AuditSettings) -> Given:
         raise ConfigError(
             f"{model.name!r} has no copy that was taught false facts. --edit makes one (some minutes, once)."
         )
+    if not _taught(work, settings):
+        texts, more = _teaching(work, settings)
+        lasts = in_words((len(texts) + more) * pass_seconds(model, texts, settings.batch_size))
+        work.session.note(f"teaching a copy, kept in the cache: about {lasts} that a second run is spared")
     progress = work.session.progress
     found = teach(model, recipe=recipe, seed=settings.seed, batch_size=settings.batch_size, progress=progress)
     note = f"{found.sentence} ({', '.join(found.true.facts)})."

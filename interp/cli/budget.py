@@ -27,6 +27,7 @@ __all__ = [
     "in_words",
     "pass_seconds",
     "read_time",
+    "twin_fit_passes",
 ]
 
 DEFAULT = "2m"
@@ -96,6 +97,13 @@ def fit_passes(model: Model, layers: Sequence[int], texts: Sequence[str], seed: 
         return 0.0
     lengths = model.tokenize(list(texts[:MEASURED])).lengths
     return (1 + DRAWN) * TOKENS * len(lengths) / sum(lengths)
+
+
+def twin_fit_passes(model: Model, layers: Sequence[int], texts: Sequence[str], seed: int = 0) -> float:
+    """The passes of :func:`fit_passes` for a model and for its untrained twin, which may be kept or not."""
+    from interp.models.loading import untrained_model
+
+    return sum(fit_passes(one, layers, texts, seed) for one in (model, untrained_model(model)))
 
 
 def fit_note(model: Model, layers: Sequence[int], texts: Sequence[str], seed: int = 0) -> str:

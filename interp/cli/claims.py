@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from interp.cli.budget import Job, fit_passes
+from interp.cli.budget import Job, fit_passes, twin_fit_passes
 from interp.cli.dry_run import planned
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import RunSettings, SchemeSettings, choose, flag
@@ -103,7 +103,7 @@ def _job(work: Work, settings: ClaimsSettings) -> Job:
     each = sum(share * n for row in rows for share, n in zip(SHARES, row.passes, strict=True))
     first = 0.0
     if fitted := max(row.translators for row in rows):  # the model's own serves all claims
-        first = fitted * fit_passes(model, layers, texts, settings.seed)
+        first = (twin_fit_passes if fitted > 1 else fit_passes)(model, layers, texts, settings.seed)
     fits = FIT * model.d_model * len(rows)
     return Job(
         whole=sum(SIZES),

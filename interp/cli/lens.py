@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from interp.cli.budget import Job, fit_passes
+from interp.cli.budget import Job, twin_fit_passes
 from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
 from interp.cli.options import PromptSettings, choose, flag, layers_flag
 from interp.errors import ConfigError
@@ -146,5 +146,5 @@ def _job(work: Work, settings: LensSettings) -> Job:
     found = prompt_job(settings, 2.0 * (1 + each + 0.1 * len(layers) * len(settings.kinds)), LEAST)
     first = 0.0
     if "translator" in settings.kinds:  # the twin's, too
-        first = 2 * fit_passes(model, layers, found.texts, settings.seed)
+        first = twin_fit_passes(model, layers, found.texts, settings.seed)
     return replace(found, passes=lambda n: found.passes(n) + first)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.cli.budget import DRAWN, Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.options import COUNT, RunSettings, SchemeSettings, flag
-from interp.errors import ConfigError
+from interp.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from interp.analyses.steering.scores import Score
@@ -25,6 +26,10 @@ EXAMPLES = (
     "interp steer --model smollm2 --fit pairs.jsonl --score lexicon --words sea,ship,wave --out v",
     "interp steer --fit pairs.jsonl --method whitened --gguf v.gguf",
 )
+QUESTION, EXAMPLES_SHOWN, SAMPLED = 12, 3, 5
+"""Tokens of a prompt of the task kept aside; examples put before a prompt by prompting; arms that write."""
+DIVERGENCE = 1e-8
+"""Seconds of comparing two distributions over the vocabulary, for each of its tokens: measured."""
 
 
 def _methods() -> Collection[str]:
@@ -69,7 +74,14 @@ class SteerSettings(RunSettings, SchemeSettings):
         allowed="a number above 0",
         check=lambda x: x > 0,
     )
-    draws: int = flag(8, "Random directions.", metavar="N", allowed="a number from 3", check=lambda n: n > 2)
+    draws: int | None = flag(
+        None,
+        "Random directions.",
+        metavar="N",
+        allowed="a number from 3",
+        check=lambda n: n is None or n > 2,
+        shown="8, or as many as fit --budget",
+    )
     instruction: str | None = flag(
         None, "What 'simply prompting' puts before a prompt.", metavar="TEXT", shown="fitted examples"
     )
@@ -97,6 +109,11 @@ class SteerSettings(RunSettings, SchemeSettings):
         if self.fit is not None and self.score != "texts" and not self.words and self.score != "probe":
             raise ConfigError(f"--score {self.score} needs --words, such as --words sea,ship,wave.")
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The flags that say how much is measured."""
+        return tuple(name for name in ("full", "draws") if getattr(self, name))
+
     def about(self) -> str:
         """The data, or the vector."""
         return Path(self.fit or self.with_ or "").stem
@@ -105,8 +122,43 @@ class SteerSettings(RunSettings, SchemeSettings):
 @command(SteerSettings, examples=EXAMPLES)
 def steer(work: Work, settings: SteerSettings) -> Made:
     """Fit and evaluate, or add."""
-    model = work.certified()
-    return _added(work, settings, model) if settings.with_ is not None else _fitted(work, settings, model)
+    if settings.with_ is not None:
+        return _added(work, settings, work.certified())
+    settings = work.sized(settings, lambda: _job(work.model, settings))
+    return _fitted(work, settings, work.certified())
+
+
+def _job(model: Model, settings: SteerSettings) -> Job:
+    """What a fit takes: at every dose of every arm the prompts kept aside, neutral texts and a task."""
+    from interp.analyses.steering.run import DRAWS, LOOKED_AT, WRITTEN
+    from interp.analyses.steering.side_effects import ASKED, KEPT, LENGTH, TEXTS
+    from interp.steering.pairs import read_pairs
+
+    fitted, held = read_pairs(settings.fit or "").divided(settings.seed)
+    texts = [*held.positive, *held.negative]
+    mean = sum(model.tokenize(texts).lengths) / len(texts)
+    scored = len(texts) if settings.score == "texts" else len(held)
+    bystanders = TEXTS * LENGTH + KEPT * QUESTION
+    each = scored * mean + bystanders
+    if settings.score == "lexicon":
+        each += len(held) * WRITTEN * (1 + DRAWN)
+    instructed = EXAMPLES_SHOWN * mean * (scored + TEXTS + KEPT)
+    written = TEXTS * LENGTH + SAMPLED * LOOKED_AT * WRITTEN
+    once = 2 * len(fitted) * mean + ASKED * QUESTION + written * (1 + DRAWN) + instructed
+    doses = len(settings.doses)
+
+    def arms(draws: int) -> int:
+        return 2 + doses * (2 + draws)
+
+    return Job(
+        whole=DRAWS,
+        least=3,
+        texts=texts,
+        passes=lambda n: (once + arms(n) * each) / mean,
+        besides=lambda n: DIVERGENCE * model.vocab_size * TEXTS * LENGTH * arms(n),
+        shown=lambda n: counted(n, "random direction"),
+        settings=lambda n: {"draws": n},
+    )
 
 
 def _added(work: Work, settings: SteerSettings, model: Model) -> Made:
@@ -139,6 +191,7 @@ def _vector(path: str, model: Model) -> Vector:
 def _fitted(work: Work, settings: SteerSettings, model: Model) -> Made:
     from interp.analyses.concepts.decoding import one_layer
     from interp.analyses.steering import evaluate, with_evaluation
+    from interp.analyses.steering.run import DRAWS
     from interp.steering import fit
     from interp.steering.pairs import read_pairs
     from interp.tasks.files import read_names
@@ -162,7 +215,7 @@ def _fitted(work: Work, settings: SteerSettings, model: Model) -> Made:
         _score(settings, model, to_fit, to_evaluate),
         doses=_doses(settings.doses),
         bound=settings.bound,
-        draws=settings.draws,
+        draws=settings.draws or DRAWS,
         instruction=settings.instruction or "",
         neutral=None if settings.neutral is None else read_names(settings.neutral),
         seed=settings.seed,
