@@ -26,7 +26,7 @@ EXAMPLES = (
     "interp steer --model smollm2 --fit pairs.jsonl --score lexicon --words sea,ship,wave --out v",
     "interp steer --fit pairs.jsonl --method whitened --gguf v.gguf",
 )
-QUESTION, EXAMPLES_SHOWN, SAMPLED = 12, 3, 5
+QUESTION, EXAMPLES_SHOWN, SAMPLED = 6, 3, 5
 """Tokens of a prompt of the task kept aside; examples put before a prompt by prompting; arms that write."""
 DIVERGENCE = 1e-8
 """Seconds of comparing two distributions over the vocabulary, for each of its tokens: measured."""

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from interp.analyses.steering import Steered, SteeringResult
+from interp.cli.steer import SteerSettings, _job
 from interp.results import load
 from interp.steering import Vector, read_control_vector
 from tests.interp.cli.conftest import Call
@@ -75,3 +77,43 @@ def test_wrong_calls_say_what_to_do(call: Call, line: tuple[str, ...], code: int
     assert answer.code == code, answer.out + answer.err
     assert words in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("score", ["texts", "lexicon"])
+def test_what_a_fit_takes_is_the_tokens_that_the_model_reads(
+    call: Call, monkeypatch: pytest.MonkeyPatch, score: str
+) -> None:
+    """The announcement counts passes of one prompt; the oracle counts every token that enters the model.
+
+    A token that is drawn costs more than one that is read, by ``DRAWN``; here it enters alone, as one.
+    """
+    read: list[int] = []
+    hook = demo().hf.register_forward_pre_hook(
+        lambda _, args, given: read.append(_tokens(args, given)), with_kwargs=True
+    )
+    line = ("--doses", "0.5,1", "--score", score, "--words", "Lima,Rome", "--layer", "20")
+    monkeypatch.setattr("interp.cli.steer.DRAWN", 0.0)
+    monkeypatch.setattr("interp.models.load", lambda *_, **__: demo())
+    found = {}
+    try:
+        for draws in (3, 6):
+            read.clear()
+            answer = call("steer", "--fit", pairs(), *line, "--draws", f"{draws}", "--out", f"v{draws}")
+            assert answer.code == 0, answer.err
+            found[draws] = sum(read)
+    finally:
+        hook.remove()
+    settings = SteerSettings(fit=pairs(), doses=("0.5", "1"), score=score, words=("Lima", "Rome"), layer="20")
+    job, mean = _job(demo(), settings), sum(demo().tokenize(_job(demo(), settings).texts).lengths) / 8
+    assert len(job.texts) == 8 and (job.least, job.whole) == (3, 8)
+    for draws, tokens in found.items():
+        assert job.passes(draws) * mean == pytest.approx(tokens, rel=0.4)
+    more = (job.passes(6) - job.passes(3)) * mean
+    assert more == pytest.approx(found[6] - found[3], rel=0.4)
+    assert job.settings(3) == {"draws": 3} and job.shown(3) == "3 random directions"
+
+
+def _tokens(args: tuple[object, ...], given: dict[str, object]) -> int:
+    """Positions of all rows of one forward pass, padding among them."""
+    ids = given.get("input_ids", args[0] if args else None)
+    return ids.numel() if isinstance(ids, torch.Tensor) else 0
