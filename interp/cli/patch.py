@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from interp.cli.baselines import check_baselines, choose_baseline, job_of_baselines
 from interp.cli.budget import Job
 from interp.cli.frame import Made, Work, command
 from interp.cli.frontier import check_goal, compare_types, job_of_types, wants_types
@@ -30,6 +31,7 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'resid_post.*' --positions '[-3:]'",
     "interp patch --task capitals --mediators 'edge.*' --search attribution",
     "interp patch --task ioi --mediators all --goal explain",
+    "interp patch --task capitals --baselines 40",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
@@ -81,6 +83,12 @@ class PatchSettings(PromptSettings):
     )
     passes: int = flag(
         300, "With --goal, forward passes of every pair that each type's search may take.", **COUNT
+    )
+    baselines: int | None = flag(
+        None,
+        "Which baseline suits path attribution, by so many rounds of a bandit; --replacement then stands "
+        "outside circuits.",
+        **COUNT,
     )
     features: tuple[str, ...] = features_flag()
     search: str | None = flag(
@@ -135,7 +143,9 @@ class PatchSettings(PromptSettings):
         choose("--replacement", self.replacement.partition(":")[0], REPLACEMENTS)
         replacement_of(self.replacement)
         self.positions()
-        if wants_types(self):
+        if self.baselines is not None:
+            check_baselines(self)
+        elif wants_types(self):
             check_goal(self)
         if self.data is not None and self.counterfactual is not None:
             raise ConfigError(
@@ -164,6 +174,12 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
 
     settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
+    if settings.baselines is not None:
+        passes = job_of_baselines(settings, work.model, pairs).passes(len(pairs.ranking))
+        said = f"baselines by a bandit: about {passes:,.0f} forward passes of one prompt"
+        return Outcome(
+            {"forwards": passes}, lambda: work.session.say(f"{said}; nothing was run"), status="planned"
+        )
     if wants_types(settings):
         passes = job_of_types(settings, work.model, pairs).passes(len(pairs.ranking))
         said = f"types side by side: about {passes:,.0f} forward passes of one prompt"
@@ -182,6 +198,8 @@ def patch(work: Work, settings: PatchSettings) -> Made:
 
     settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
+    if settings.baselines is not None:
+        return _made(choose_baseline(work, settings, pairs), pairs, settings)
     if wants_types(settings):
         work.session.note(f"pairs: {pairs.ranking!r}, {len(pairs.held_out or ())} others held out")
         return _made(compare_types(work, settings, pairs), pairs, settings)
@@ -222,6 +240,8 @@ def _job(work: Work, settings: PatchSettings) -> Job:
     from interp.mediation import plan as planned
     from interp.mediation.parsing import members_of
 
+    if settings.baselines is not None:
+        return job_of_baselines(settings, work.model, _pairs(settings, work.model))
     if wants_types(settings):
         return job_of_types(settings, work.model, _pairs(settings, work.model))
     rule, by_gradient = replacement_of(settings.replacement), METRICS[settings.metric].differentiable

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
+    from interp.mediation.bandits import Baselines as Baselines
+    from interp.mediation.bandits import baselines as baselines
     from interp.mediation.circuits import SELECTIONS as SELECTIONS
     from interp.mediation.circuits import CircuitTransfer as CircuitTransfer
     from interp.mediation.circuits import Curve as Curve

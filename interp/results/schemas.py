@@ -8,6 +8,7 @@ SCHEMAS: dict[str, str] = {
     "interp.alignment/2": "interp.mediation.distributed_alignment.result:Alignment",
     "interp.audit/1": "interp.analyses.audit.result:AuditResult",
     "interp.awareness/1": "interp.analyses.awareness.result:AwarenessResult",
+    "interp.baselines/1": "interp.mediation.bandits.result:Baselines",
     "interp.capture/2": "interp.store:Stored",
     "interp.causal/2": "interp.analyses.causal.result:CausalUse",
     "interp.certificate/2": "interp.models.certificate:Certificate",

@@ -60,6 +60,13 @@ def mib() -> Result:
     return mediation.mib_score(found.model, found.pairs[:6], found.pairs[6:])[0]
 
 
+def of_baselines() -> Result:
+    """Three baselines on a model in which only the mean is right."""
+    from tests.interp.mediation.test_baselines import found
+
+    return found()
+
+
 def frontier() -> Result:
     """Three types on a planted circuit, one of which cannot carry it."""
     found = PLANTED["copy"]()
@@ -282,6 +289,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
     "interp.audit/1": audited,
     "interp.awareness/1": aware,
+    "interp.baselines/1": of_baselines,
     "interp.capture/2": stored,
     "interp.causal/2": lambda: labels().causal,
     "interp.certificate/2": compared_results.certificate,

@@ -173,6 +173,9 @@ def steered(result: Any) -> Shown:
 
 
 LINKS: dict[str, Callable[[Any], Shown]] = {
+    "interp.baselines/1": lambda result: (
+        one for one in column(result, "rankings", "ranking", "cmd", "CMD: {}") if "uniform" not in one[0]
+    ),
     "interp.causal/2": causal,
     "interp.circuit-transfer/1": transfer,
     "interp.concepts/2": concepts,

@@ -129,6 +129,7 @@ MEDIATION: Calls = {
     "curve": lambda g: mediation.curve(g.model, g.pairs, ["head.0.0", "head.1.1", "mlp_out.2"]),
     "das": lambda g: mediation.das(g.model, g.pairs, "resid_post.1"),
     "direct_logit_attribution": lambda g: mediation.direct_logit_attribution(g.model, g.pairs),
+    "baselines": lambda g: mediation.baselines(g.model, g.pairs[:4], g.pairs[4:]),
     "estimands": lambda g: mediation.estimands(effects(), "head.0.0"),
     "evaluate": lambda g: mediation.evaluate(g.model, g.pairs, ["head.0.0", "mlp_out.2"]),
     "feature_circuit": lambda g: mediation.feature_circuit(
