@@ -35,7 +35,7 @@ def test_one_prompt_is_edited(call: Call) -> None:
     [
         (("claims", "--claims", "parts", "--limit", "600"), 2 * 600),
         (("claims", "--claims", "parts,entities", "--limit", "600"), (2 + 2.2) * 600),
-        (("claims", "--claims", "parts,alphabet", "--limit", "600"), (2 + 0.25 + 0.4) * 600 + 2 * 1000),
+        (("claims", "--claims", "parts,alphabet", "--limit", "600"), (2 + 0.5 + 0.4) * 600 + 2 * 1000),
         (("surgery", "--writer", "probe", "--limit", "300"), 3 * 300),
         (("surgery", "--limit", "300"), 3 * 300 + 1000),
     ],
@@ -46,6 +46,7 @@ def test_a_plan_counts_passes_and_first_fits_and_runs_nothing(
     """As if fitting one translator took 1,000 passes."""
     for command in ("claims", "surgery"):
         monkeypatch.setattr(f"interp.cli.{command}.fit_passes", lambda *_: 1000.0)
+    monkeypatch.setattr("interp.cli.claims.twin_fit_passes", lambda *_: 2000.0)
     answer = call(*line, "--layer", "20", "--dry-run", "--json")
     assert answer.code == 0 and answer.envelope["status"] == "planned"
     assert answer.envelope["data"]["prompts"] == int(line[line.index("--limit") + 1])
