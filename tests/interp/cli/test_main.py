@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from interp.cli.main import COMMANDS, EXAMPLES, program
+from interp.cli.main import COMMANDS, EXAMPLES, main, program
 from interp.cli.session import Session, quiet
 from interp.errors import (
     ArtifactError,
@@ -264,3 +264,17 @@ def test_an_interrupted_run_prints_the_command_that_does_it_again(
     answer = call("doctor", "--seed", "3", "--set", "device=cpu")
     assert answer.code == 130
     assert answer.err.strip().endswith("run again: interp doctor --device cpu --seed 3")
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_as_a_program_its_threads_sleep_while_they_wait(
+    asked: str | None, found: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["interp", "--version"])
+    monkeypatch.setenv("OMP_WAIT_POLICY", asked or "")
+    if asked is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["--version"]) == 0
+    assert os.environ.get("OMP_WAIT_POLICY") == asked  # called from Python it leaves the environment alone
+    assert main() == 0
+    assert os.environ["OMP_WAIT_POLICY"] == found
