@@ -28,7 +28,8 @@ __all__ = ["CONTEXT", "Coded", "coded", "compression", "decode_flops", "frequenc
 
 CONTEXT = 1024
 """Tokens that are read while one more is decoded, where its arithmetic is counted."""
-SENTENCES = 5
+WORDS = 32
+"""Of a bundled text at most."""
 SPLIT = ("greater-than",)
 """Tasks whose years the bundled tokenizer cuts in two, and does not put together again."""
 
@@ -206,13 +207,18 @@ def _starts(model: Model) -> bool:
 
 
 def _texts(n: int, seed: int) -> list[str]:
-    """Draw sentences of every bundled task, five to a text, the tasks mixed."""
+    """Draw sentences of every bundled task, the tasks mixed, as many as stay within a number of words."""
     world, names = load_world(), [name for name in TASKS if name not in SPLIT]
     rng = random.Random(f"compression:{seed}")
-    return [
-        " ".join(TASKS[rng.choice(names)].generate(world, rng, "held-out").text for _ in range(SENTENCES))
-        for _ in range(n)
-    ]
+    found: list[str] = []
+    while len(found) < n:
+        words: list[str] = []
+        while len(more := TASKS[rng.choice(names)].generate(world, rng, "held-out").text.split()):
+            if len(words) + len(more) > WORDS:
+                break
+            words += more
+        found += [" ".join(words)] if words else []
+    return found
 
 
 def _efficiency(model: Model, rate: float, density: float, texts: Sequence[str]) -> dict[str, float]:

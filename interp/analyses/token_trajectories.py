@@ -28,8 +28,8 @@ __all__ = ["CONTROLS", "Course", "conclusion", "courses", "prefix_ranks", "traje
 MOST_LAYERS = 7
 DRAWS = 5
 LEVEL = 0.05
-SPARE = 8
-"""Words of a bundled text beyond the tokens asked for."""
+TOKENS, SPARE = 48, 8
+"""Tokens of each response, and words of a bundled text beyond them."""
 TINY = 1e-12
 """Of the largest squared length of a state: less variance than that is rounding."""
 CONTROLS: dict[str, str] = {
@@ -149,7 +149,7 @@ def trajectory(
     n: int = 32,
     seed: int = 0,
     layers: Layers | None = None,
-    tokens: int = 48,
+    tokens: int | None = None,
     stride: int = 8,
     texts: Sequence[tuple[str, str]] | None = None,
 ) -> FindingsResult:
@@ -172,7 +172,8 @@ def trajectory(
         n: how many texts, at most.
         seed: of the texts and of the controls.
         layers: which blocks' ``resid_post``; seven evenly spaced ones where left out.
-        tokens: of each response that are read; shorter responses are left out.
+        tokens: of each response that are read; shorter responses are left out. 48 where left out, or half of
+            what the model reads where that is fewer.
         stride: tokens between two prefixes; at least three prefixes are needed.
         texts: your own prompts with their responses.
 
@@ -182,6 +183,9 @@ def trajectory(
         DataError: too few texts that are long enough, or a reference that read others.
     """
     model = as_model(model)
+    if tokens is None:
+        half = TOKENS if model.max_length is None else model.max_length // 2
+        tokens = min(TOKENS, half // stride * stride) if stride > 0 else TOKENS
     if n < 2 or stride < 2 or tokens < 3 * stride:
         raise ConfigError(
             f"n={n} texts of {tokens} tokens in steps of {stride} asked; use at least 2 texts, steps of 2 or "
