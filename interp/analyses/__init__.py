@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interp.analyses.concepts import ConceptResult as ConceptResult
     from interp.analyses.concepts import probe_concepts as probe_concepts
     from interp.analyses.costs import cost as cost
+    from interp.analyses.fine_tuning_wrapper import wrapper as wrapper
     from interp.analyses.knowledge import recall as recall
     from interp.analyses.latent import LatentResult as LatentResult
     from interp.analyses.latent import latent_structure as latent_structure

@@ -210,6 +210,16 @@ _ROWS = (
         twins=True,
     ),
     Analysis(
+        "wrapper",
+        "is what the model lacks of the reference's answers still there behind a wrapper, or deleted?",
+        "interp.analyses.fine_tuning_wrapper:wrapper",
+        "the bundled facts that the reference answers and the model does not",
+        100,
+        least=40,
+        cost=Cost(each=60.0, start=10_000.0),
+        beside=True,
+    ),
+    Analysis(
         "cost",
         "bytes of weights, peak memory, and time of prefill and decoding, against full precision in one run",
         "interp.analyses.costs:cost",

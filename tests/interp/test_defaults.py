@@ -178,6 +178,7 @@ ANALYSES: Calls = {
             "sensitivity",
             "trajectory",
             "two_hop",
+            "wrapper",
         )
     },
     "interp.analyses.causal_use": lambda g: interp.analyses.causal_use(
