@@ -17,8 +17,8 @@ KEPT, GONE = 0.7, 0.3
 """Accuracy of the reader over that in the base: still there, and not there."""
 BACK, NOT_BACK, BEYOND, HARM = 0.5, 0.2, 0.25, 0.8
 """R(k): brought back, and not; how far beyond random units; and how much else must still be answered."""
-QUICK, SLOW = 0.2, 0.5
-"""Steps to 90% over those from the re-drawn copy."""
+QUICK, SLOW, APART = 0.2, 0.5, 0.1
+"""Steps to 90% over those from the re-drawn copy; and mean accuracies over the steps that are alike."""
 PARTS = {
     "hidden": "is it still there?",
     "back": "do few units bring it back?",
@@ -31,8 +31,8 @@ RULE = (
     f"up to 16 that is best on seen facts and leaves {HARM:.0%} of the other answers (not back: "
     f"{NOT_BACK:g} or less). "
     f"Quicker: {QUICK:g} or less of the steps to 90% that the re-drawn copy takes (not quicker: {SLOW:g} or "
-    "more, or not within the steps, as from there). Wrapped: all three in every seed. Deleted: none of the "
-    "three in every seed."
+    f"more, and a mean accuracy over the steps at most {APART:g} above that copy's). Wrapped: all three in "
+    "every seed. Deleted: none of the three in every seed."
 )
 
 
@@ -105,9 +105,10 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
     A start that does not get there within the steps took more than them: the ratio is then at most that over
     the steps, or unknown where both do not.
     """
-    ratios, words = [], []
+    ratios, alike, words = [], [], []
     for own, other in zip(curves["tuned"], curves["re-drawn"], strict=True):
         last = own.steps[-1]
+        alike.append(own.area - other.area <= APART)
         if own.t90 is None:
             ratios.append(1.0)
         else:
@@ -115,7 +116,7 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
         words.append(f"{own.t90 if own.t90 is not None else f'over {last}'}")
     others = [f"{one.t90 if one.t90 is not None else f'over {one.steps[-1]}'}" for one in curves["re-drawn"]]
     yes = [value <= QUICK for value in ratios]
-    no = [value >= SLOW for value in ratios]
+    no = [value >= SLOW and ok for value, ok in zip(ratios, alike, strict=True)]
     said = f"back to 90% in {', '.join(words)} steps, from the re-drawn copy in {', '.join(others)}"
     return _says("quick", ratios, yes, no, said)
 

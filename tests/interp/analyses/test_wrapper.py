@@ -140,7 +140,8 @@ def test_the_verdict_needs_every_part_in_every_seed() -> None:
     assert rule.back([[pruned(0.9, 0.9, kept=0.1)]]).says == "unclear"
     both = [pruned(0.2, 0.9, count=1), pruned(0.9, 0.5, count=2)]
     assert rule.chosen(both).count == 1  # seen facts choose, never unseen ones
-    assert rule.quick({"tuned": [curve(30)], "re-drawn": [curve(None)]}).says == "no"
+    assert rule.quick({"tuned": [curve(39)], "re-drawn": [curve(None)]}).says == "no"
+    assert rule.quick({"tuned": [curve(30)], "re-drawn": [curve(None)]}).says == "unclear"  # it learns more
 
 
 def test_wrong_calls_are_refused() -> None:
