@@ -118,7 +118,8 @@ def merged(hf: PreTrainedModel) -> PreTrainedModel:
     if not active(hf):
         return hf
     copied = copy.deepcopy(hf)
-    for name, module in list(copied.named_modules()):
+    modules: list[tuple[str, Any]] = list(copied.named_modules())
+    for name, module in modules:
         if "_disable_adapters" not in module.__dict__ or not hasattr(module, "get_base_layer"):
             continue
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -69,7 +70,8 @@ def read_inside(model: Model, found: Capability, layers: Sequence[int], seed: in
     others = [one for one in (*found.kept, *found.spare) if one.group not in held]
     questions = [*others, *found.lacking]
     states = last_states(model, questions, layers)
-    head = model.hf.get_output_embeddings().weight.detach().float().cpu().double().numpy()
+    output: Any = model.hf.get_output_embeddings()
+    head = output.weight.detach().cpu().double().numpy()
     tokens = np.array([one.token for one in questions])
     among = np.unique(tokens)
     train, test = (len(others) + np.array(rows, dtype=np.int64) for rows in found.divided(seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -266,7 +266,7 @@ class LatentResult(Result):
             shares = reading.hits.mean(axis=1).tolist()
             rows += [(layer, name, s, s, s) for layer, s in zip(reading.layers, shares, strict=True)]
         columns = ("x", "series", "value", "low", "high")
-        data = dict(zip(columns, zip(*rows, strict=True), strict=True))
+        data: dict[str, Any] = dict(zip(columns, zip(*rows, strict=True), strict=True))
         caption = "Share of codenames for which the right name is the first of all; -1 is the embedding."
         return (
             Figure("readings", "curve", data, "What is read of a codename", caption, x="layer", y="share"),

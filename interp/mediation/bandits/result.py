@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -183,7 +183,8 @@ class Baselines(Result):
                 (size / self.sizes[-1], name, float(s), float(s), float(s))
                 for size, s in zip(self.sizes, shares, strict=True)
             ]
-        data = dict(zip(("x", "series", "value", "low", "high"), zip(*rows, strict=True), strict=True))
+        columns = ("x", "series", "value", "low", "high")
+        data: dict[str, Any] = dict(zip(columns, zip(*rows, strict=True), strict=True))
         caption = f"On unseen pairs, with the rest replaced by {self.ablation}. 1 is the whole model."
         title = "Faithfulness of circuits by baseline"
         return (
