@@ -34,6 +34,9 @@ FORMATS: dict[str, str] = {
     **dict.fromkeys(("side", "random_side", "p"), ".3g"),
 }
 
+CLEARLY = 0.1
+"""Of the behaviour: so much nearer to all of it than an untrained twin's set a set has to come."""
+
 
 @dataclass(frozen=True, eq=False)
 class Line:
@@ -217,7 +220,7 @@ class Frontier(Result):
         return float(folded(self.share(line, line.shown)))
 
     def beats(self, line: Line) -> bool:
-        """Whether the shown set is told from random units, and nearer to 100% than the untrained twin's.
+        """Whether the shown set is told from random units, and ten points nearer to 100% than the twin's.
 
         Told: the interval over pairs lies above their mean, and few of them do as well, the number of types
         being reckoned with. What overshoots by as much is as far off. A twin without a share is not beaten.
@@ -230,7 +233,7 @@ class Frontier(Result):
             return False
         if line.untrained is None or self._goal.foretold:
             return True
-        return bool(folded(float(line.untrained[at])) < self._near(line))
+        return bool(folded(float(line.untrained[at])) <= self._near(line) - CLEARLY)
 
     def reaches(self, line: Line) -> bool:
         """Whether the shown set reaches 80%, and at most 120%, on ranking pairs and on unseen ones."""
@@ -277,11 +280,12 @@ class Frontier(Result):
         found, lucky = self._estimates[line.type, at][0], self.random(line, at)
         row = FRONTIER_TYPES[line.type]
         side = "" if line.side is None else f", side effect {line.cost('side'):.2g} nats"
+        twin = "" if line.untrained is None else f", {line.untrained[at]:z.0%} in an untrained model"
         return (
             f"{counted(line.sizes[at], row.one)}, {counted(line.scalars[at], 'number')}, "
             f"{counted(round(line.bits[at]), 'bit')}{side}: {found.value:z.0%} {self._goal.short} "
             f"[{found.interval.low:z.2f}, {found.interval.high:z.2f}], {lucky:z.0%} by chance "
-            f"(p {self.luck(line):.2g})"
+            f"(p {self.luck(line):.2g}){twin}"
         )
 
     def _rest(self) -> str:

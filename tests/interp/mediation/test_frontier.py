@@ -81,6 +81,7 @@ def test_where_the_truth_is_one_direction_across_heads_the_subspace_wins() -> No
     for axis in ("scalars", "units", "bits"):
         assert found.winners[axis].type == "subspaces"
     assert line(found, "subspaces").sizes[0] == 1
+    assert f"{line(found, 'subspaces').untrained[0]:.0%} in an untrained model" in found.verdict()
     assert found.number("subspaces-share").value > 0.95
     assert line(found, "heads").cost("units") > 1
     basis = planted_subspace().basis[0]
@@ -253,6 +254,8 @@ def test_a_share_below_80_percent_on_unseen_pairs_names_no_winner_however_wide_i
         (0.9, 0.5, True, True),
         (0.9, 0.95, False, False),
         (0.9, 1.5, True, True),
+        (1.0, 0.95, False, False),  # an untrained model does it too
+        (1.0, 0.85, True, True),
         (0.9, None, True, True),
         (0.9, math.nan, False, False),
         (1.9, 0.95, False, False),
