@@ -272,24 +272,31 @@ def _about(settings: dict[str, Any]) -> str:
 
 
 def remove_run(path: Path) -> None:
-    """Remove a run's own files from its folder, and nothing else; folders that end up empty go too."""
+    """Remove a run's own files from its folder, and nothing else; folders that end up empty go too.
+
+    First goes the manifest, so that the run is not finished, and last what says that it was a run: whoever
+    comes after an end at any moment in between finds an unfinished run, not somebody else's files.
+    """
     listed: dict[str, Any] = {}
     if state(path) == "finished":
         with contextlib.suppress(ArtifactError):
             listed = manifest(path)
     (path / MANIFEST).unlink(missing_ok=True)  # first: from here on the run is not finished
     for name in listed:
-        member(path, name).unlink(missing_ok=True)
+        if name != RUN:
+            member(path, name).unlink(missing_ok=True)
     if not listed:
         _remove_layout(path)
     for top in (path / name for name in FOLDERS if not (path / name).is_symlink()):
         for folder in (*sorted(top.rglob("*"), reverse=True), top):
             _remove_if_empty(folder)
+    (path / RUN).unlink(missing_ok=True)
 
 
 def _remove_layout(path: Path) -> None:
     for name in FILES:
-        (path / name).unlink(missing_ok=True)
+        if name != RUN:
+            (path / name).unlink(missing_ok=True)
     for name in FOLDERS:
         if (path / name).is_dir() and not (path / name).is_symlink():
             shutil.rmtree(path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from interp import runs
 from interp.errors import ArtifactError, ConfigError
 from interp.runs import RunFolder
+from interp.runs.integrity import remove_run, state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -314,6 +316,35 @@ def test_of_many_racing_writers_exactly_one_wins(tmp_path: Path) -> None:
     codes = [racer.wait() for racer in racers]
     assert sorted(codes) == [0, 2, 2, 2, 2, 2]
     runs.verify(tmp_path / "x")
+
+
+def test_cut_off_at_any_removal_a_run_is_still_known_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, seen = Path.unlink, []
+    for allowed in range(9):
+        path = tmp_path / str(allowed)
+        with make(path) as run:
+            run.write_text("metrics.json", "{}")
+            run.write_text("figures/a.svg", "x")
+            run.finish()
+        left = [allowed]
+
+        def counted(file: Path, missing_ok: bool = False, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            unlink(file, missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", counted)
+            with contextlib.suppress(KeyboardInterrupt):
+                remove_run(path)
+        seen.append(state(path))
+        finished(path, overwrite=True)
+        runs.verify(path)
+    assert seen[0] == "finished" and seen[1] == "unfinished" and seen[-1] == "absent"
+    assert set(seen) == {"finished", "unfinished", "absent"}
 
 
 KILLED = """

@@ -240,7 +240,7 @@ def test_what_every_command_takes_grows_with_its_size() -> None:
     words, changed, fewer = other()
     assert changed == {"effects": "largest"} and "--effects all" in words
     assert fewer.seconds(1, 0.01) < jobs["compare"].seconds(1, 0.01) and fewer.otherwise is None
-    bound = compare._analyses(replace(compared, effects="largest"))
+    bound = compare._analyses(replace(compared, effects="largest"), [])
     assert [one.keywords.get("largest") for one in bound.values()] == [None, 16]  # type: ignore[attr-defined]
     assert jobs["compare"].settings(50) == {"items": ("behaviour=100", "patch=16")}
     assert jobs["compare"].settings(1) == {"items": ("behaviour=60", "patch=8")}

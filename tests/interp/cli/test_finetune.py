@@ -54,7 +54,7 @@ def test_the_command_leaves_an_adapter_that_others_take(call: Call) -> None:
         "--json",
     )
     assert beside.code == 0, beside.err
-    assert "with tuned: on the prompts" in beside.envelope["data"]["verdict"]
+    assert "with tuned (trained): on the prompts changed" in beside.envelope["data"]["verdict"]
     assert "no twin" not in beside.envelope["data"]["verdict"]
     lonely = call(*asked, "--twin", "twin/adapter", "--with", "tuned/adapter")
     assert lonely.code == 2 and "stands beside --with MODEL in the analyses difference" in lonely.err
