@@ -106,7 +106,7 @@ def execute(page: Path) -> list[dict[str, Any]]:
 def keep(page: Path) -> int:
     """Run a page in a process of its own and keep what it gave; the process's exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        fixed = {**ENVIRONMENT, "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+        fixed = {**ENVIRONMENT, "COLUMNS": "90", "PYTHONPATH": str(ROOT)}
         code = subprocess.run(
             [sys.executable, str(Path(__file__)), "--in-place", str(page)],
             cwd=folder,
