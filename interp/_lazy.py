@@ -63,9 +63,16 @@ def exports(
 
 
 def quiet_imports() -> None:
-    """Drop the lines of NOISE, whoever imports these libraries; what else their loggers say is printed."""
+    """Drop the lines of NOISE, whoever imports these libraries; what else their loggers say is printed.
+
+    In a notebook tqdm is imported without its warning that ipywidgets are missing: its bars are text then.
+    """
     for name, starts in NOISE.items():
         logging.getLogger(name).addFilter(partial(_worth_saying, starts))
+    if "ipykernel" in sys.modules and "tqdm.auto" not in sys.modules:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")
+            import_module("tqdm.auto")
 
 
 def _worth_saying(starts: tuple[str, ...], record: logging.LogRecord) -> bool:

@@ -130,3 +130,17 @@ def test_import_interp_writes_nothing() -> None:
         check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(("first", "warned"), [("import interp", False), ("pass", True)])
+def test_in_a_notebook_nothing_is_said_of_missing_widgets(first: str, warned: bool) -> None:
+    """tqdm itself says it, where the widgets are missing; a stand-in makes them so."""
+    program = (
+        "import sys\nsys.modules['ipywidgets'] = None\nimport IPython, ipykernel.zmqshell\n"
+        f"{first}\nimport tqdm.auto\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert ("IProgress not found" in run.stderr) is warned
