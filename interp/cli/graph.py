@@ -51,10 +51,18 @@ class GraphSettings(RunSettings, SchemeSettings):
         shown="sources are taken out",
     )
     features: tuple[str, ...] = features_flag()
-    neurons: int = flag(64, "Candidates of each MLP, over all tokens.", **COUNT)
+    neurons: int = flag(64, "Neurons of each MLP that are nodes of their own, at most.", **COUNT)
+    alone: float = flag(
+        0.05,
+        "Effect on the output (a share of it) from which on a head or neuron is a node of its own; others of "
+        "a block at a token are one. 0: each.",
+        metavar="SHARE",
+        allowed="a share of 0 or above",
+        check=lambda share: 0 <= share < float("inf"),
+    )
     keep: float = flag(
         0.8,
-        "The share of influence that is drawn.",
+        "The share of the influence of tokens at which no more paths are drawn.",
         metavar="SHARE",
         allowed="a share above 0 and at most 1",
         check=lambda share: 0 < share <= 1,
@@ -129,6 +137,7 @@ def _made(work: Work, settings: GraphSettings) -> AttributionGraph:
         foil=settings.foil,
         instead=settings.instead,
         neurons=settings.neurons,
+        alone=settings.alone,
         followed=settings.limit or MOST,
         keep=settings.keep,
         nodes=settings.nodes,
@@ -148,8 +157,10 @@ def _export(result: AttributionGraph, place: str) -> None:
 
 
 def _job(work: Work, settings: GraphSettings) -> Job:
-    """What a graph takes: passes for its tests, and one step back for each part that is followed."""
-    tests = settings.nodes + 2 * settings.edges + 10
+    """What a graph takes: passes for tests, of random graphs too, and a step back for each part followed."""
+    from interp.mediation.graphs.build import RANDOM
+
+    tests = settings.nodes * (1 + RANDOM / 2) + 2 * settings.edges + 10
     return Job(
         whole=MOST,
         least=LEAST,

@@ -100,7 +100,7 @@ def _height(node: Node, n_layers: int) -> tuple[int, str]:
         return -1, "tokens"
     if node.kind == "output":
         return 2 * n_layers + 2, "says"
-    layer, late = node.layer or 0, node.kind != "head"
+    layer, late = node.layer or 0, node.kind not in ("head", "heads")
     return 2 * layer + late, f"{'MLP' if late else 'heads'} {layer}"
 
 

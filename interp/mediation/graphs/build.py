@@ -16,9 +16,11 @@ from interp.features.certificate import certified
 from interp.lenses.words import words_of
 from interp.mediation.frozen_norm import FrozenNorm
 from interp.mediation.graphs.frozen import FrozenRun
-from interp.mediation.graphs.influence import Flow, Pruned, flow, pruned
+from interp.mediation.graphs.influence import Flow, flow
+from interp.mediation.graphs.joint import along_paths, altogether
 from interp.mediation.graphs.outputs import Outputs
-from interp.mediation.graphs.parts import Edge, Node
+from interp.mediation.graphs.parts import Edge, Joint, Node
+from interp.mediation.graphs.paths import Pruned, pruned, random_paths
 from interp.mediation.graphs.result import AttributionGraph
 from interp.mediation.graphs.sources import read_sources
 from interp.mediation.graphs.tested import changes_of, held, live
@@ -31,6 +33,8 @@ from interp.sites import Site
 __all__ = ["attribution_graph"]
 
 PROMOTED = 5
+RANDOM = 20
+"""Random graphs that drawn paths together are held to: the best of 21 is one in p = 0.048."""
 
 
 def attribution_graph(
@@ -41,6 +45,7 @@ def attribution_graph(
     foil: str | int | None = None,
     instead: str | Sequence[int] | None = None,
     neurons: int = 64,
+    alone: float | int = 0.05,
     followed: int = 4000,
     keep: float = 0.8,
     nodes: int = 60,
@@ -61,12 +66,14 @@ def attribution_graph(
         foil: whose logit is taken off; the mean of all logits where left out.
         instead: a prompt of as many tokens: edges are tested by what their source writes there. Left out, the
             source is taken out.
-        neurons: candidates of each MLP, over all tokens; the others of an MLP are one node, its rest.
+        neurons: of each MLP, over all tokens, that are nodes of their own at most.
+        alone: first-order effect, as a share of the output, from which on a head or neuron is a node of its
+            own. The others of its block at one token are one node. 0: each head, and ``neurons`` neurons.
         followed: how many heads, neurons and features are followed back at most.
-        keep: the share of influence that is drawn.
+        keep: the share of the influence that reaches tokens, from which on no more paths are drawn.
         nodes: how many are drawn at most.
         edges: how many are drawn, and tested, at most.
-        seed: of the control's draws.
+        seed: of the control's draws and of random graphs.
         batch_size: rows of one pass of the tests.
 
     Raises:
@@ -77,20 +84,26 @@ def attribution_graph(
         ModelError: a part of the model cannot be made linear.
     """
     model = as_model(model)
-    _check(answer, foil, keep, {"neurons": neurons, "followed": followed, "nodes": nodes, "edges": edges})
+    _check(
+        answer,
+        foil,
+        (keep, alone),
+        {"neurons": neurons, "followed": followed, "nodes": nodes, "edges": edges},
+    )
     tokens = model.tokenize([prompt])
     ids = list(tokens.token_ids[0])
     outputs = _outputs(model, tokens.texts[0], ids, answer, foil)
-    run = FrozenRun.of(model, ids, outputs, neurons=neurons)
+    run = FrozenRun.of(model, ids, outputs, neurons=neurons, alone=alone)
     found = flow(run, most=followed)
     drawn = pruned(run, found, keep=keep, nodes=nodes, edges=edges)
     there = None if instead is None else _written_there(run, model, instead)
     if not drawn.edges:
         raise ConfigError(
-            f"keep={keep}, nodes={nodes}, edges={edges} leave no two nodes that an edge joins, so that "
-            "nothing is drawn. Give more of each, such as keep=0.8, nodes=60."
+            f"followed={followed}, nodes={nodes}, edges={edges} leave no path from the answer back to a "
+            "token, so that nothing is drawn. Give more of each, such as followed=4000, nodes=60, edges=100."
         )
     tests = _tested(run, found, drawn, there, seed, batch_size)
+    joint = _joint(run, found, drawn, there, seed, batch_size)
     judged = [certified(model.with_dictionaries(), one) for _, one in sorted(model.dictionaries.items())]
     places = [*drawn.nodes, *(-1 - number for number in range(len(outputs.tokens)))]
     return AttributionGraph(
@@ -104,6 +117,7 @@ def attribution_graph(
         nodes=_nodes(run, found, places, tests.effects),
         edges=tests.drawn,
         controls=tests.controls,
+        joint=joint,
         ends=dict(found.ends),
         kept=drawn.kept,
         n_sources=len(run.sources.parts),
@@ -117,12 +131,20 @@ def attribution_graph(
     )
 
 
-def _check(answer: str | int | None, foil: str | int | None, keep: float, numbers: Mapping[str, int]) -> None:
+def _check(
+    answer: str | int | None,
+    foil: str | int | None,
+    shares: tuple[float, float | int],
+    numbers: Mapping[str, int],
+) -> None:
+    keep, alone = shares
     for name, value in numbers.items():
         if value < 1:
             raise ConfigError(f"{name}={value} asked; a graph needs 1 or more.")
     if not 0 < keep <= 1:
         raise ConfigError(f"keep={keep} asked; it is a share of the influence, above 0 and at most 1.")
+    if not 0 <= alone < float("inf"):
+        raise ConfigError(f"alone={alone} asked; it is a share of the output, 0 or above.")
     if foil is not None and answer is None:
         raise ConfigError("a foil is what an answer is compared with; give the answer too.")
 
@@ -167,6 +189,18 @@ def _written_there(run: FrozenRun, model: Model, instead: str | Sequence[int]) -
     read = model.capture([ids], [str(site) for site in run.values], "all")
     values = {site: read[str(site)][0] for site in run.values}
     return read_sources(model, ids, values, {}, 0, like=run.sources).writes
+
+
+def _joint(
+    run: FrozenRun, found: Flow, drawn: Pruned, there: Tensor | None, seed: int, batch_size: int | str
+) -> Joint:
+    """Change tokens along all drawn paths at once, and along random ones of as many edges."""
+    tokens = [at for at, part in enumerate(run.sources.parts) if part.kind == "embed"]
+    deltas = changes_of(run, tokens, None if there is None else dict(enumerate(there))).deltas
+    edges = [(source, target) for source, target, _ in drawn.edges]
+    others = [random_paths(run, found, len(edges), seed + at) for at in range(RANDOM)]
+    moved = along_paths(run, [edges, *others], deltas, batch_size=batch_size)
+    return Joint(altogether(run, deltas), moved[0], tuple(moved[1:]))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ the stream once the patterns of attention and the scales of norms count as const
     head.l.h     ``c . W_O[h] z.h``, what the head writes along c, the gradient of the output with respect to
                  what attention adds there, under the same rule. It reads through its values alone (OV): that
                  queries and keys decide where it looks is held
+    heads.l, rest.l
+                 several heads, or neurons, of a block at one token: ``c . `` what they write together
     output       a token's logit less the mean of all logits, or less a foil's
 
 The weight of an edge is ``A[s -> t] = write(s) . gradient(t)`` (Ameisen et al. 2025, "Circuit Tracing", with
@@ -29,9 +31,8 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.mediation.backward_rules import BackwardRule, following
-from interp.mediation.edges.blocks import contribution
 from interp.mediation.graphs.outputs import Outputs
-from interp.mediation.graphs.sources import Source, Sources, check, read_sources
+from interp.mediation.graphs.sources import SEVERAL, Source, Sources, check, effect_of, read_sources
 from interp.models.forward import gradients
 from interp.models.model import Model
 from interp.sites import Site
@@ -61,7 +62,7 @@ class Reading:
         value: of the part.
         bias: what of it comes from no source.
         weights: ``[source]`` of that span.
-        along: of a head ``[d_head]``: what its ``z`` is multiplied by.
+        along: of a head or a group: what ``z`` or ``mlp_act`` at its token is multiplied by.
     """
 
     source: Source | None
@@ -72,7 +73,7 @@ class Reading:
     value: float
     bias: float
     weights: Float[Tensor, " source"]
-    along: Float[Tensor, " d_head"] | None = None
+    along: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class FrozenRun:
         outputs: what is explained.
         values: site -> its value, a node of the graph.
         sources: all that is written.
-        along: layer -> ``[pos d_model]``, the gradient of the output with respect to what attention adds.
+        along: ``attn_out.l`` and ``mlp_out.l`` -> ``[pos d_model]``, the gradient of the output there.
         measured: ``[output]``, their values.
     """
 
@@ -94,13 +95,20 @@ class FrozenRun:
     outputs: Outputs
     values: Mapping[Site, Tensor]
     sources: Sources
-    along: Mapping[int, Tensor]
+    along: Mapping[Site, Tensor]
     measured: Tensor
     known: dict[Source | int, Reading] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, model: Model, ids: Sequence[int], outputs: Outputs, *, neurons: int = 64, frozen: bool = True
+        cls,
+        model: Model,
+        ids: Sequence[int],
+        outputs: Outputs,
+        *,
+        neurons: int = 64,
+        alone: float = 0.0,
+        frozen: bool = True,
     ) -> FrozenRun:
         """Run a prompt.
 
@@ -108,7 +116,10 @@ class FrozenRun:
             model: what is run.
             ids: the prompt.
             outputs: what is explained.
-            neurons: of each MLP without dictionary, over all tokens: those that matter most to first order.
+            neurons: of each MLP without dictionary, over all tokens: at most so many that matter most to
+                first order are sources of their own.
+            alone: first-order effect from which on a head or neuron is a source of its own, as a share of
+                the output; the others of its block at a token are one source.
             frozen: False for the model's own gradient, with nothing held: a control.
 
         Raises:
@@ -127,9 +138,9 @@ class FrozenRun:
             wanted = [s for s in sites if s.kind in ("attn_out", "mlp_out")]
             slopes = torch.autograd.grad(total, [values[s] for s in wanted], retain_graph=True)
         by_site = {site: one[0].detach() for site, one in zip(wanted, slopes, strict=True)}
-        sources = read_sources(model, ids, {s: v[0].detach() for s, v in values.items()}, by_site, neurons)
-        along = {site.layer or 0: one for site, one in by_site.items() if site.kind == "attn_out"}
-        return cls(model, tuple(ids), outputs, values, sources, along, measured)
+        read = {site: one[0].detach() for site, one in values.items()}
+        sources = read_sources(model, ids, read, by_site, neurons, alone * abs(float(total.detach())))
+        return cls(model, tuple(ids), outputs, values, sources, by_site, measured)
 
     def reading(self, part: Source | int, *, kept: bool = True) -> Reading:
         """What a head, neuron or feature reads, or the output of that number.
@@ -152,13 +163,13 @@ class FrozenRun:
 
     def _part(self, part: Source) -> Reading:
         site, layer = part.reads(self.model), part.layer or 0
-        if part.kind == "head":
-            z = self.values[Site("z", layer)]
+        if part.kind in SEVERAL:
+            values = self.values[Site(SEVERAL[part.kind], layer)]
             along = self._through(part)
-            seed = torch.zeros_like(z)
-            seed[0, part.position, part.index] = along
-            value = float((z[0, part.position, part.index].detach() * along).sum())
-            return self._made(part, None, site, self._slope(z, seed, site), value, along)
+            seed = torch.zeros_like(values)
+            seed[0, part.position] = along
+            value = float((values[0, part.position].detach() * along).sum())
+            return self._made(part, None, site, self._slope(values, seed, site), value, along)
         kind = "mlp_act" if part.kind == "neuron" else "feature"
         values = self.values[Site(kind, layer)]
         seed = torch.zeros_like(values)
@@ -166,15 +177,13 @@ class FrozenRun:
         value = float(values[0, part.position, part.index].detach())
         return self._made(part, None, site, self._slope(values, seed, site), value)
 
-    def _through(self, head: Source) -> Tensor:
-        """What ``z`` of a head is multiplied by: the output projection along the output's gradient."""
-        layer = head.layer or 0
-        z = self.values[Site("z", layer)].detach()[:1, :1]
-        unit = torch.zeros(z.shape[-1], 1, *z.shape[2:], dtype=z.dtype, device=z.device)
-        unit[range(z.shape[-1]), 0, head.index] = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-        with torch.no_grad():
-            written = contribution(self.model, Site("head", layer, head.index), {Site("z", layer): unit})
-        return written[:, 0] @ self.along[layer][head.position]
+    def _through(self, part: Source) -> Tensor:
+        """What ``z`` or ``mlp_act`` at its token is multiplied by: the output's gradient, of this part."""
+        layer, site = part.layer or 0, part.adds_to(self.model)
+        values = self.values[Site(SEVERAL[part.kind], layer)][0]
+        slope = self.along[site]
+        along = effect_of(self.model, layer, site.kind, values, slope)[part.position]
+        return along * self.sources.members(part, along)
 
     def _slope(self, value: Tensor, seed: Tensor | None, site: Site) -> Tensor:
         with gradients():

@@ -43,6 +43,7 @@ KINDS = {name: kind for kind, name in TYPES.items()} | {
     "lorsa error": "error",
     "head": "head",
     "neuron": "neuron",
+    "heads": "heads",
     "rest": "rest",
     "skip": "skip",
 }
@@ -123,9 +124,13 @@ def _id(node: Node, n_layers: int) -> str:
         return f"E_{node.index}_{node.position}"
     if node.kind == "output":
         return f"{n_layers + 1}_{node.index}_{node.position}"
-    middle = {"feature": f"{node.index}", "error": "-1", "rest": "rest", "skip": "skip"}.get(
-        node.kind, f"{node.kind}.{node.index}"
-    )
+    middle = {
+        "feature": f"{node.index}",
+        "error": "-1",
+        "rest": "rest",
+        "heads": "heads",
+        "skip": "skip",
+    }.get(node.kind, f"{node.kind}.{node.index}")
     return f"{node.layer}_{middle}_{node.position}"
 
 
@@ -319,7 +324,7 @@ def _read(path: Path, one: Mapping[str, Any], model: Model, n_tokens: int, influ
             f"0..{model.n_layers - 1}: it is of another model."
         )
     own = OWN.fullmatch(stem[1])
-    index = int(own[2]) if own else None if kind in ("rest", "skip", "error") else int(stem[1])
+    index = int(own[2]) if own else None if kind in ("heads", "rest", "skip", "error") else int(stem[1])
     position = int(one["ctx_idx"])
     if not 0 <= position < n_tokens:
         raise DataError(

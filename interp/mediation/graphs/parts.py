@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from interp.errors import DataError
 
-__all__ = ["KINDS", "Edge", "Node", "carried"]
+__all__ = ["KINDS", "Edge", "Joint", "Node", "carried"]
 
 KINDS: dict[str, str] = {
     "embed": "the embedding of a token",
     "head": "one attention head at one token",
+    "heads": "all other heads of a block at one token",
     "neuron": "one neuron of an MLP at one token",
     "feature": "one feature of a dictionary at one token",
     "rest": "all other neurons of an MLP at one token",
@@ -21,7 +23,7 @@ KINDS: dict[str, str] = {
 }
 SOLE = 0.99
 """The part of what a target reads from which on its source is all of it."""
-FOLLOWED = ("head", "neuron", "feature")
+FOLLOWED = ("head", "heads", "neuron", "feature", "rest")
 """Kinds whose own inputs are looked at; influence ends in the others."""
 
 
@@ -35,7 +37,7 @@ class Node:
         layer: its block; None of embeddings and outputs.
         index: of the head, neuron or feature; the token's id of an embedding or output.
         position: of the token.
-        value: of a neuron or feature its activation; of a head and an output what its edges add up to.
+        value: of a neuron or feature its activation; of others and an output what edges and bias add up to.
         influence: the share of the output's influence that goes through it.
         followed: whether its own inputs were looked at.
         effect: the change of the output when it is taken out of the running model; of this one prompt.
@@ -104,6 +106,47 @@ class Edge:
         if abs(self.predicted) <= 1e-6 * abs(self.weight):
             return None
         return found * self.predicted > 0 and 0.5 <= found / self.predicted <= 2.0
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What tokens do to the output along all drawn paths at once, by a real intervention.
+
+    Attributes:
+        whole: the change of the output where they are taken out (or exchanged) for all that reads them.
+        drawn: where they are for drawn edges alone, and every node on the way responds.
+        random: the same of random graphs of whole paths, of as many edges.
+    """
+
+    whole: float
+    drawn: float
+    random: tuple[float, ...]
+
+    @property
+    def share(self) -> float:
+        """The part of the whole change that drawn paths bring about."""
+        return self._share(self.drawn)
+
+    @property
+    def chance(self) -> float:
+        """The mean of how near random graphs come, as ``reached`` has it."""
+        return fmean(self._near(one) for one in self.random) if self.random else 0.0
+
+    @property
+    def reached(self) -> float:
+        """The share, what overshoots as what falls short by as much: 130% as 70%; never below 0."""
+        return self._near(self.drawn)
+
+    @property
+    def p(self) -> float:
+        """How often random graphs come as near: (b + 1) / (n + 1)."""
+        return (sum(self._near(one) >= self.reached for one in self.random) + 1) / (len(self.random) + 1)
+
+    def _share(self, change: float) -> float:
+        return change / self.whole if self.whole else 0.0
+
+    def _near(self, change: float) -> float:
+        return max(0.0, 1 - abs(1 - self._share(change)))
 
 
 def carried(nodes: Sequence[Node], edges: Sequence[Edge]) -> float:

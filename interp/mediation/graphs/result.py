@@ -8,7 +8,7 @@ from math import isnan
 from typing import Any, ClassVar
 
 from interp.errors import counted
-from interp.mediation.graphs.parts import KINDS, Edge, Node, carried
+from interp.mediation.graphs.parts import KINDS, Edge, Joint, Node, carried
 from interp.mediation.graphs.told import CAUTIONS, READ, READ_CAUTION, TESTED, percent
 from interp.results import Figure, Number, Result, Table
 from probes.statistics import clopper_pearson
@@ -16,6 +16,8 @@ from probes.statistics import clopper_pearson
 __all__ = ["AttributionGraph", "places_of"]
 
 SHOWN = 80
+LEVEL = 0.05
+"""How often at most random graphs may come as near."""
 TOLD = {True: "yes", False: "no", None: "no test"}
 
 
@@ -34,6 +36,7 @@ class AttributionGraph(Result):
         nodes: in order of execution, the outputs last.
         edges: the largest first.
         controls: for each edge another source in its place, with the edge's own prediction.
+        joint: what all drawn paths do together, by a real intervention; None where nothing was run.
         ends: where influence ends, by kind; 1 in all.
         kept: share of all nodes' influence that is drawn.
         n_sources: all parts that write to the stream.
@@ -56,6 +59,7 @@ class AttributionGraph(Result):
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     controls: tuple[Edge, ...]
+    joint: Joint | None = None
     ends: Mapping[str, float]
     kept: float
     n_sources: int
@@ -92,16 +96,16 @@ class AttributionGraph(Result):
 
     @property
     def trust(self) -> float | None:
-        """Share of drawn edges confirmed, less the control's, times ``carried``.
+        """The part of what tokens really do to the answer that drawn paths alone bring about, less chance.
 
-        None where nothing was tested, where there is no control, where edges are not confirmed clearly more
-        often than the control's, where no drawn path leads back to a token, and where a dictionary is
-        suspect.
+        What overshoots counts as what falls short by as much; chance is the mean of random graphs of whole
+        paths, of as many edges. None where nothing was tested, where there is no control, where random graphs
+        come as near (p above 0.05), where single edges are not confirmed clearly more often than the
+        control's, where no drawn path leads back to a token, and where a dictionary is suspect.
         """
-        if self._doubt():
+        if self.joint is None or self._doubt():
             return None
-        (right, n), (other, m) = self.confirmed(), self.confirmed(edges=self.controls)
-        return (right / n - other / m) * self.carried
+        return self.joint.reached - self.joint.chance
 
     def _doubt(self) -> str:
         """Why there is no trust score; "" where there is one."""
@@ -110,10 +114,14 @@ class AttributionGraph(Result):
             return "No edge was tested that could fail."
         if not m:
             return "No other node could stand in an edge's place, so there is no control."
-        if clopper_pearson(right, n).low <= clopper_pearson(other, m).high:
-            return "Edges are not confirmed clearly more often than others in their place."
         if not self.carried:
             return "No drawn path leads from the answer back to a token: draw more nodes and edges."
+        if self.joint is None:
+            return "What drawn paths do together was not tested."
+        if self.joint.p > LEVEL:
+            return "Random graphs of as many edges do as well together."
+        if clopper_pearson(right, n).low <= clopper_pearson(other, m).high:
+            return "Single edges are not confirmed clearly more often than others in their place."
         names = ", ".join(map(repr, self.suspect))
         several = "dictionaries" if len(self.suspect) > 1 else "dictionary"
         return f"The certificate of {several} {names} says SUSPECT: see the warnings." if names else ""
@@ -170,6 +178,11 @@ class AttributionGraph(Result):
         other, m = self.confirmed(edges=self.controls)
         control = f" (another node in the source's place: {percent(other / m)})" if m else ""
         said = f"{right} of {counted(n, 'drawn edge')} confirmed in the running model{control}; {share}."
+        if (joint := self.joint) is not None:
+            said += (
+                f" Along them alone, in the running model, tokens do {percent(joint.share)} of what they do "
+                f"to the answer (random graphs: {percent(joint.chance)}, p = {joint.p:.2g})."
+            )
         doubt = self._doubt()
         return f"Not shown: {said} {doubt}" if doubt else f"{said} Trust {self.trust:.2f}."
 
@@ -190,7 +203,7 @@ class AttributionGraph(Result):
             "ratio to what they get, so that what a node reads is the exact sum of its edges and a bias "
             f"(Ameisen et al. 2025). Drawn are nodes with {percent(self.kept)} of the influence of all."
             f"{features}",
-            TESTED.format(how=how),
+            TESTED.format(how=how, all="exchanged" if self.exchanged else "taken out"),
         )
 
     def numbers(self) -> tuple[Number, ...]:
@@ -211,7 +224,7 @@ class AttributionGraph(Result):
             Number(
                 "unshown",
                 self.unshown if self.ends else None,
-                meaning="influence that ends in rests of MLPs, errors, biases and parts not followed",
+                meaning="influence that ends in errors of dictionaries, biases and parts not followed",
             ),
             Number(
                 "carried",
@@ -219,9 +232,20 @@ class AttributionGraph(Result):
                 meaning="influence that drawn edges alone carry from the answer back to the prompt's tokens",
             ),
             Number(
+                "through-paths",
+                None if self.joint is None else self.joint.share,
+                meaning="of what tokens do to the answer, what they do along drawn paths alone, measured",
+            ),
+            Number(
+                "random-paths",
+                None if self.joint is None else self.joint.chance,
+                meaning="how near random graphs of whole paths come, of as many edges: the control",
+            ),
+            Number("paths-p", None if self.joint is None else self.joint.p, meaning="how often as near"),
+            Number(
                 "trust",
                 self.trust,
-                meaning="edges confirmed, less the control's, times the influence that drawn edges carry",
+                meaning="through-paths, an excess counted as a lack (130% as 70%), less random-paths",
                 label="Trust",
             ),
             Number(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,14 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, ModelError, SiteError
-from interp.mediation.edges.blocks import contribution
 from interp.mediation.graphs.parts import FOLLOWED
 from interp.models.forward import gradients
 from interp.models.model import Model
 from interp.sites import Site
 
-__all__ = ["Source", "Sources", "check", "read_sources"]
+__all__ = ["SEVERAL", "Source", "Sources", "check", "effect_of", "projected", "read_sources"]
 
+SEVERAL = {"head": "z", "heads": "z", "rest": "mlp_act"}
+"""Kinds of source that are several numbers of a site, which are read along the output's gradient."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 Values = Mapping[Site, Tensor]
 
@@ -60,7 +62,7 @@ class Source:
         dictionary = model.dictionaries.get(layer) if self.kind == "feature" else None
         if dictionary is not None and dictionary.site_in.kind == "resid_post":
             return Site("resid_post", layer)
-        early = self.kind == "head" or model.architecture.parallel
+        early = self.kind in ("head", "heads") or model.architecture.parallel
         return Site("resid_pre" if early else "resid_mid", layer)
 
     def adds_to(self, model: Model) -> Site:
@@ -75,7 +77,7 @@ class Source:
         dictionary = model.dictionaries.get(layer) if self.kind in ("feature", "skip", "error") else None
         if dictionary is not None:
             return dictionary.site_out
-        return Site("attn_out" if self.kind == "head" else "mlp_out", layer)
+        return Site("attn_out" if self.kind in ("head", "heads") else "mlp_out", layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,31 @@ class Sources:
     orders: tuple[int, ...]
     biases: Mapping[int, Tensor]
     cuts: tuple[int, ...]
+
+    @cached_property
+    def _alone(self) -> Mapping[tuple[str, int | None, int], list[int]]:
+        """(kind, layer, position) -> the heads or neurons that are sources of their own."""
+        found: dict[tuple[str, int | None, int], list[int]] = {}
+        for one in self.parts:
+            if one.kind in ("head", "neuron") and one.index is not None:
+                found.setdefault((one.kind, one.layer, one.position), []).append(one.index)
+        return found
+
+    def members(self, part: Source, like: Float[Tensor, "unit ..."]) -> Float[Tensor, "unit ..."]:
+        """1 for the heads or neurons of a part, 0 for the others of its block: to multiply with.
+
+        Args:
+            part: a head, or a group.
+            like: of that shape.
+        """
+        single = {"heads": "head", "rest": "neuron"}
+        if part.kind not in single:
+            kept = torch.zeros_like(like)
+            kept[part.index] = 1.0
+            return kept
+        kept = torch.ones_like(like)
+        kept[self._alone.get((single[part.kind], part.layer, part.position), [])] = 0.0
+        return kept
 
     def reach(self, site: Site, reader: Source | None = None) -> slice:
         """The sources that make up a stream: those before it, from the last features of the stream on.
@@ -191,6 +218,7 @@ def read_sources(
     values: Values,
     slopes: Values,
     neurons: int,
+    least: float = 0.0,
     like: Sources | None = None,
 ) -> Sources:
     """Take the stream apart.
@@ -199,8 +227,9 @@ def read_sources(
         model: what ran.
         ids: the prompt.
         values: site -> ``[pos ...]``.
-        slopes: ``mlp_out.l`` -> ``[pos d_model]``, of the output.
-        neurons: of each MLP, over all tokens.
+        slopes: ``attn_out.l`` and ``mlp_out.l`` -> ``[pos d_model]``, of the output.
+        neurons: of each MLP, over all tokens, that are sources of their own at most.
+        least: first-order effect on the output from which on a head or neuron is a source of its own.
         like: sources of another prompt, whose parts these shall be.
 
     Raises:
@@ -210,9 +239,10 @@ def read_sources(
     writes: list[Tensor] = [values[Site("resid_pre", 0)].double()]
     orders, biases, cuts = [0] * len(ids), {}, []
     for layer in range(model.n_layers):
-        chosen = _chosen(model, layer, values, slopes, neurons, like)
+        chosen = _chosen(model, layer, values, slopes, neurons, least, like)
+        own = _own_heads(model, layer, values, slopes, least, like)
         found = [
-            (4 * layer + 2, *_heads(model, layer, values)),
+            (4 * layer + 2, *_heads(model, layer, values, own)),
             (4 * layer + 4, *_mlp(model, layer, values, chosen)),
         ]
         if layer in model.dictionaries and model.dictionaries[layer].site_in.kind == "resid_post":
@@ -229,20 +259,82 @@ def read_sources(
     return made
 
 
-def _heads(model: Model, layer: int, values: Values) -> tuple[list[Source], Tensor, Tensor]:
+def _heads(
+    model: Model, layer: int, values: Values, own: Sequence[tuple[int, int]]
+) -> tuple[list[Source], Tensor, Tensor]:
+    """Heads that are sources of their own, and at each token the others together, where there are any."""
     z = values[Site("z", layer)]
-    projection: Any = model.architecture.module(layer, "out_projection", "z")
-    names, written = [], []
+    taken = set(own)
+    places = [(at, [h for h in range(z.shape[1]) if (h, at) not in taken]) for at in range(len(z))]
+    rest = [(at, heads) for at, heads in places if heads]
+    alone = z.new_zeros(len(own) + len(rest), *z.shape[1:])
+    for row, (head, at) in enumerate(own):
+        alone[row, head] = z[at, head]
+    for row, (at, heads) in enumerate(rest, start=len(own)):
+        alone[row, heads] = z[at, heads]
+    names = [Source("head", layer, head, at) for head, at in own]
+    names += [Source("heads", layer, None, at) for at, _ in rest]
+    zero = projected(model, layer, "attn_out", torch.zeros_like(z[:1]))
+    return names, projected(model, layer, "attn_out", alone) - zero, zero[0]
+
+
+INTO = {"attn_out": ("out_projection", "z"), "mlp_out": ("down_projection", "mlp_act")}
+
+
+def projected(model: Model, layer: int, kind: str, given: Float[Tensor, "row ..."]) -> Tensor:
+    """What a sublayer adds to the stream, its bias included: ``[row d_model]``, in double precision.
+
+    Args:
+        model: whose.
+        layer: of the block.
+        kind: ``attn_out``, given ``z``, or ``mlp_out``, given ``mlp_act``.
+        given: to its last projection.
+    """
+    name, site = INTO[kind]
+    module: Any = model.architecture.module(layer, name, site)
     with torch.no_grad():
-        for head in range(z.shape[1]):
-            names += [Source("head", layer, head, at) for at in range(len(z))]
-            written.append(contribution(model, Site("head", layer, head), {Site("z", layer): z[None]})[0])
-        bias = projection.forward(torch.zeros_like(z[:1].flatten(1)))[0] * model.architecture.multiplier
-    return names, torch.cat(written).double(), bias.double()
+        return (module.forward(given.flatten(1)) * model.architecture.multiplier).double()
+
+
+def effect_of(model: Model, layer: int, kind: str, given: Tensor, slope: Tensor) -> Tensor:
+    """The gradient of the output with respect to what a sublayer's last projection gets, of its shape.
+
+    Args:
+        model: whose.
+        layer: of the block.
+        kind: ``attn_out`` or ``mlp_out``.
+        given: ``z`` or ``mlp_act``, ``[pos ...]``.
+        slope: ``[pos d_model]``, with respect to what the sublayer adds.
+    """
+    name, site = INTO[kind]
+    module: Any = model.architecture.module(layer, name, site)
+    with gradients():
+        at = given.detach().clone().requires_grad_()
+        out = module.forward(at.flatten(1)) * model.architecture.multiplier
+        (found,) = torch.autograd.grad(out, at, slope)
+    return found
+
+
+def _own_heads(
+    model: Model, layer: int, values: Values, slopes: Values, least: float, like: Sources | None
+) -> list[tuple[int, int]]:
+    """The (head, token) pairs of a block that are sources of their own."""
+    if like is not None:
+        parts = [one for one in like.parts if one.layer == layer and one.kind == "head"]
+        return [(one.index or 0, one.position) for one in parts]
+    z, site = values[Site("z", layer)], Site("attn_out", layer)
+    sizes = (z * effect_of(model, layer, "attn_out", z, slopes[site])).sum(dim=-1).abs()
+    return sorted((head, at) for at, head in (sizes >= least).nonzero().tolist())
 
 
 def _chosen(
-    model: Model, layer: int, values: Values, slopes: Values, neurons: int, like: Sources | None
+    model: Model,
+    layer: int,
+    values: Values,
+    slopes: Values,
+    neurons: int,
+    least: float,
+    like: Sources | None,
 ) -> list[tuple[int, int]]:
     """The (neuron or feature, token) pairs of a block that are sources of their own."""
     if like is not None:
@@ -250,13 +342,9 @@ def _chosen(
         return [(one.index or 0, one.position) for one in parts]
     if layer in model.dictionaries:
         return sorted((index, at) for at, index in values[Site("feature", layer)].nonzero().tolist())
-    act = values[Site("mlp_act", layer)]
-    projection: Any = model.architecture.module(layer, "down_projection", "mlp_act")
-    with gradients():
-        given = act.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(projection.forward(given), given, slopes[Site("mlp_out", layer)])
-    size = (act * slope).abs().flatten()
-    top = size.topk(min(neurons, int((size > 0).sum()))).indices.tolist()
+    act, site = values[Site("mlp_act", layer)], Site("mlp_out", layer)
+    size = (act * effect_of(model, layer, "mlp_out", act, slopes[site])).abs().flatten()
+    top = size.topk(min(neurons, int(((size > 0) & (size >= least)).sum()))).indices.tolist()
     return sorted((at % act.shape[1], at // act.shape[1]) for at in top)
 
 
@@ -269,20 +357,16 @@ def _mlp(
         return _features(model, layer, values, chosen)
     chosen = chosen if dictionary is None else ()
     act, out = values[Site("mlp_act", layer)], values[Site("mlp_out", layer)]
-    projection: Any = model.architecture.module(layer, "down_projection", "mlp_act")
-    factor = model.architecture.multiplier
     alone = act.new_zeros(len(chosen), act.shape[1])
     for row, (index, at) in enumerate(chosen):
         alone[row, index] = act[at, index]
-    with torch.no_grad():
-        zero = projection.forward(torch.zeros_like(act[:1]))
-        written = ((projection.forward(alone) - zero) * factor).double()
-    left = out.double() - (zero * factor).double()
+    zero = projected(model, layer, "mlp_out", torch.zeros_like(act[:1]))
+    written, left = projected(model, layer, "mlp_out", alone) - zero, out.double() - zero
     for row, (_, at) in enumerate(chosen):
         left[at] -= written[row]
     names = [Source("neuron", layer, index, at) for index, at in chosen]
     names += [Source("rest", layer, None, at) for at in range(len(act))]
-    return names, torch.cat([written, left]), (zero[0] * factor).double()
+    return names, torch.cat([written, left]), zero[0]
 
 
 def _features(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.activations import Activations
 from interp.mediation.graphs.frozen import FrozenRun, Reading
-from interp.mediation.graphs.sources import Source
+from interp.mediation.graphs.sources import SEVERAL, Source
 from interp.models.interventions import Intervention
 from interp.sites import Site
 
@@ -136,8 +136,8 @@ def _run(
 
 
 def _read_at(part: Source) -> Site:
-    layer = part.layer or 0
-    return Site("z", layer, part.index) if part.kind == "head" else Site(part.kind, layer, part.index)
+    kind = SEVERAL.get(part.kind)
+    return Site(part.kind, part.layer, part.index) if kind is None else Site(kind, part.layer)
 
 
 def _values(run: FrozenRun, target: int, read: Activations | None, logits: Tensor) -> Tensor:
@@ -148,4 +148,4 @@ def _values(run: FrozenRun, target: int, read: Activations | None, logits: Tenso
     part = run.sources.parts[target]
     value = read[str(_read_at(part))][:, part.position].double()
     along = run.reading(part).along
-    return value[:, 0] if along is None else value @ along.double()
+    return value[:, 0] if along is None else value.flatten(1) @ along.double().flatten()

@@ -19,7 +19,10 @@ TESTED = (
     "Each drawn edge was tested: its source is {how}, everything after it responds, and the change of its"
     " target is compared with the edge's weight. It is confirmed where the sign is right and the size "
     "between half and twice. Where a source is all that its target reads, the test could not fail and "
-    "does not count. The control puts another node in the source's place."
+    "does not count. The control puts another node in the source's place. Then all tokens are {all} along "
+    "drawn edges alone, every node on the way works out anew what it writes, and the rest of the model stays "
+    "as it was: that change of the answer beside the one where everything reads the tokens so is what drawn "
+    "paths carry. Its control are random graphs of whole paths, of as many edges."
 )
 CAUTIONS = (
     "This is one prompt: effects of nodes have no interval, and those of shares treat edges as "

@@ -114,7 +114,7 @@ def test_heads_read_their_values_through_the_held_pattern() -> None:
     scale = (stream.square().mean(dim=-1) + block.input_layernorm.variance_epsilon).sqrt()
     into = block.self_attn.v_proj.weight.detach().double().unflatten(0, (2, 8))[head // 2]
     out = block.self_attn.o_proj.weight.detach().double()[:, 8 * head : 8 * head + 8]
-    along = run.along[layer][at].double()
+    along = run.along[Site("attn_out", layer)][at].double()
     reading = run.reading(Source("head", layer, head, at))
     for place, part in enumerate(run.sources.parts[reading.reach]):
         write = run.sources.writes[reading.reach.start + place]

@@ -93,7 +93,7 @@ def test_the_live_test_is_the_model_without_the_node() -> None:
 @pytest.mark.parametrize("site", ["mlp_out.1", "resid_post.1"])
 def test_a_feature_is_taken_out_as_its_site_would_be(site: str) -> None:
     given = model().with_dictionaries(random_dictionary(site=site))
-    found = mediation.attribution_graph(given, WORDS, keep=0.95, neurons=8)
+    found = mediation.attribution_graph(given, WORDS, keep=0.95, neurons=8, nodes=200, edges=300)
     features = [one for one in found.nodes if one.kind == "feature"]
     assert features and found.ends["error"] > 0 and found.dictionaries == {"1": "random-relu"}
     weights = np.array(found.probabilities) / sum(found.probabilities)
@@ -139,7 +139,8 @@ def test_edges_are_confirmed_more_often_than_others_in_their_place_and_shuffled_
     assert wrong.confirmed()[0] / n < 0.5 * right / n
     assert wrong.verdict().startswith("Not shown") and not found.verdict().startswith("Not shown")
     assert wrong.trust is None and wrong.number("trust").value is None
-    assert found.trust == pytest.approx((right / n - other / m) * walked(found))
+    assert found.joint is not None and 0 <= found.joint.chance < found.joint.reached
+    assert found.trust == pytest.approx(found.joint.reached - found.joint.chance)
 
 
 def walked(found: AttributionGraph) -> float:
@@ -154,15 +155,25 @@ def walked(found: AttributionGraph) -> float:
     return sum(one.influence * back(one.name) for one in found.outputs)
 
 
-def test_trust_is_of_the_graph_that_is_drawn() -> None:
-    whole = mediation.attribution_graph(model(), WORDS, neurons=8, keep=1.0, nodes=10**6, edges=300)
-    parts = [replace(whole, edges=whole.edges[:n]) for n in (20, 60, 300)]
+def test_what_is_drawn_are_whole_paths_and_more_of_them_carry_more() -> None:
+    parts = [mediation.attribution_graph(model(), WORDS, neurons=8, edges=n) for n in (10, 40, 100)]
+    for one in parts:
+        kinds = {node.name: node.kind for node in one.nodes}
+        read, written = {e.target for e in one.edges}, {e.source for e in one.edges}
+        assert all(kind in ("embed", "output") or {name} <= read & written for name, kind in kinds.items())
     shares = [one.carried for one in parts]
-    assert shares == sorted(shares) and 0 < shares[0] < shares[1] < shares[2] < whole.ends["embed"]
+    assert shares == sorted(shares) and 0 < shares[0] < shares[1] < shares[2] < parts[2].ends["embed"]
     assert shares == pytest.approx([walked(one) for one in parts])
-    scores = [one.trust for one in parts]
-    assert all(one is not None and one < share for one, share in zip(scores, shares, strict=True))
     assert "drawn edges alone carry" in parts[0].verdict()
+
+
+def test_heads_and_neurons_that_do_little_are_one_node() -> None:
+    fine, coarse = graph(), mediation.attribution_graph(model(), WORDS, neurons=8, alone=10.0)
+    assert {one.kind for one in coarse.nodes} <= {"embed", "heads", "rest", "output"}
+    assert coarse.carried > fine.carried
+    each = mediation.attribution_graph(model(), WORDS, neurons=8, alone=0.0, edges=300, nodes=200)
+    assert {"head", "neuron"} <= {one.kind for one in each.nodes}
+    assert not [one.name for one in each.nodes if one.kind == "heads"]
 
 
 def test_there_is_no_trust_without_a_control_or_with_a_suspect_dictionary() -> None:
@@ -217,10 +228,17 @@ def test_wrong_calls_say_what_is_wrong() -> None:
     for asked in ({"answer": size}, {"answer": -1}, {"answer": 5, "foil": 10**6}):
         with pytest.raises(ConfigError, match=f"has tokens 0..{size - 1}"):
             mediation.attribution_graph(model(), WORDS, **asked)
+    with pytest.raises(ConfigError, match="alone=-1"):
+        mediation.attribution_graph(model(), WORDS, alone=-1.0)
+
+
+def test_the_fewest_nodes_and_edges_still_make_a_whole_path() -> None:
     few: dict[str, Any]
-    for few in ({"nodes": 2}, {"keep": 0.2}):
-        with pytest.raises(ConfigError, match="nothing is drawn"):
-            mediation.attribution_graph(model(), "w01 w02 w03 w04 w05", neurons=8, **few)
+    for few in ({"followed": 1, "nodes": 1}, {"nodes": 1, "edges": 1, "followed": 2}):
+        found = mediation.attribution_graph(model(), WORDS, neurons=8, **few)
+        assert 0 < len(found.edges) <= few.get("edges", 99)
+        assert all(one.source.startswith("embed@") for one in found.edges)
+        assert all(one.target.startswith("output.") for one in found.edges)
 
 
 def test_a_graph_is_saved_and_without_text_says_nothing_of_the_prompt(tmp_path: Path) -> None:
