@@ -84,12 +84,8 @@ def attribution_graph(
         ModelError: a part of the model cannot be made linear.
     """
     model = as_model(model)
-    _check(
-        answer,
-        foil,
-        (keep, alone),
-        {"neurons": neurons, "followed": followed, "nodes": nodes, "edges": edges},
-    )
+    most = {"followed": followed, "nodes": nodes, "edges": edges}
+    _check(answer, foil, (keep, alone), {"neurons": neurons, **most})
     tokens = model.tokenize([prompt])
     ids = list(tokens.token_ids[0])
     outputs = _outputs(model, tokens.texts[0], ids, answer, foil)
