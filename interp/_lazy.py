@@ -20,6 +20,7 @@ NOISE = {
     "torchao": ("Failed to load ", "Skipping import of cpp extensions "),
     "torchao.kernel.intmm": ("Warning: Detected no triton",),
     "torch.utils._pytree": ("%s is an Enum subclass ",),
+    "bitsandbytes.backends.cpu.ops": ("Failed to load CPU gemm_4bit_forward ",),
 }
 """Logger -> how the lines begin in which a library says, on any import, which of its parts is not here."""
 

@@ -90,6 +90,7 @@ def test_only_the_lines_about_missing_parts_are_dropped() -> None:
         ("torchao", "Failed to load _C.so: no such library"),
         ("torchao.kernel.intmm", "Warning: Detected no triton, on systems without"),
         ("torch.utils._pytree", "%s is an Enum subclass and is now natively supported"),
+        ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward from somewhere: %s."),
         ("torchao", "the weights are wrong"),
         ("torch.utils._pytree", "%s is registered twice"),
         ("torch", "Failed to load the weights"),
