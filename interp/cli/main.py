@@ -124,8 +124,8 @@ program = Commands(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    As a program it asks OpenMP's threads to sleep while they wait, unless the environment says otherwise:
-    threads that spin beside another busy process make both many times slower.
+    As a program it lets OpenMP's threads wait awake for a short time only, then asleep, unless the
+    environment says otherwise: threads that spin beside another busy process make both many times slower.
 
     Args:
         argv: the arguments without the program's name; ``None`` takes the process's own.
@@ -134,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 ok, 1 internal, 2 usage or configuration, 3 data, 4 model, 5 out of memory, 6
         corrupt artefact, 7 a requested gate failed, 130 interrupted.
     """
-    if argv is None:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if argv is None and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     arguments = list(sys.argv[1:] if argv is None else argv)
     session = Session(arguments, settings_of_commands)
     try:

@@ -266,15 +266,20 @@ def test_an_interrupted_run_prints_the_command_that_does_it_again(
     assert answer.err.strip().endswith("run again: interp doctor --device cpu --seed 3")
 
 
-@pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_as_a_program_its_threads_sleep_while_they_wait(
-    asked: str | None, found: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_as_a_program_its_threads_wait_asleep(
+    asked: dict[str, str], found: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["interp", "--version"])
-    monkeypatch.setenv("OMP_WAIT_POLICY", asked or "")
-    if asked is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
     assert main(["--version"]) == 0
-    assert os.environ.get("OMP_WAIT_POLICY") == asked  # called from Python it leaves the environment alone
+    assert os.environ.get("GOMP_SPINCOUNT") == asked.get("GOMP_SPINCOUNT")  # from Python nothing is set
     assert main() == 0
-    assert os.environ["OMP_WAIT_POLICY"] == found
+    assert os.environ.get("GOMP_SPINCOUNT") == found
