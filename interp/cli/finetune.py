@@ -50,7 +50,7 @@ class FinetuneSettings(RunSettings, ModelSettings):
         2e-3,
         "The largest learning rate.",
         metavar="X",
-        allowed="a number above 0",
+        allowed="a number above 0 and below 1",
         check=lambda x: 0 < x < 1,
     )
     shuffle: bool = flag(False, "Give each prompt another's answer: the twin of a comparison.")

@@ -77,7 +77,7 @@ class FindingsResult(Result):
             for one in self._headline[:NAMED]
         ]
         left = len(self.found) - len(said)
-        return "; ".join(said) + (f"; and {left} more findings." if left else ".")
+        return "; ".join(said) + (f"; and {counted(left, 'more finding')}." if left else ".")
 
     def cautions(self) -> tuple[str, ...]:
         """What a finding is worth."""

@@ -9,6 +9,7 @@ import pytest
 
 from interp.errors import ConfigError, DataError
 from interp.results import Finding, FindingsResult, load
+from interp.results.measured import NAMED
 
 VALUES = np.array([0.5, 1.5, -0.25, 2.0])
 GROUPS = ("a", "a", "b", "c")
@@ -59,6 +60,12 @@ def test_a_result_of_findings_names_them_beside_their_controls() -> None:
         result.finding("three")
     with pytest.raises(DataError, match="two findings are called 'one'"):
         FindingsResult(analysis="behaviour", found=(one, one))
+
+
+def test_findings_that_are_left_out_are_counted() -> None:
+    for more, words in ((1, "1 more finding."), (2, "2 more findings.")):
+        found = tuple(Finding(f"f{at}", VALUES, GROUPS) for at in range(NAMED + more))
+        assert FindingsResult(analysis="toy", found=found).verdict().endswith(words)
 
 
 def test_of_a_curve_the_last_layer_is_the_headline_and_all_are_drawn() -> None:

@@ -250,8 +250,11 @@ def _warnings(
     said = list(model.warnings)
     if other is not None:
         own, others = (checkpoint_label(one.described) for one in (model, other))
+        same = model.fingerprint == other.fingerprint
         said.append(
-            f"two checkpoints are compared, {own} and {others}: their weights differ, and "
+            f"{own} is compared with itself: nothing can differ but precision"
+            if same
+            else f"two checkpoints are compared, {own} and {others}: their weights differ, and "
             "what changes is not an effect of precision alone"
         )
     if missing := [kind for kind in NOISE if kind not in noise]:

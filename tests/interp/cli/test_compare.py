@@ -184,6 +184,10 @@ def test_another_checkpoint_is_compared_and_said_to_be_one(call: Call) -> None:
     }
     assert data["certificate"]["passed"] and other["weights"] == "random"
     assert any("not an effect of precision alone" in text for text in data["warnings"])
+    asked = (*MODEL, "--with", "TINY", "--analyses", "margins", "--json")
+    itself = call(*asked, "--out", "same").envelope["data"]["warnings"]
+    assert any("compared with itself" in text for text in itself)
+    assert not any("their weights differ" in text for text in itself)
     page = Path("run/report.html").read_text()
     assert "is another checkpoint" in page and "survives in " in page
 

@@ -62,3 +62,5 @@ def test_the_command_leaves_an_adapter_that_others_take(call: Call) -> None:
     assert wrong.code == 2 and "holds an adapter" in wrong.err
     none = call("finetune")
     assert none.code == 2 and "give --data FILE" in none.err
+    fast = call(*given[:-1], "5")
+    assert fast.code == 2 and "a number above 0 and below 1" in fast.err
