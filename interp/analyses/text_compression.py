@@ -162,9 +162,9 @@ def compression(
     values = np.array([one.bits / one.size for one in rows])
     control = frequency_bits(given)
     size, tokens = sum(one.size for one in rows), sum(one.tokens for one in rows)
-    rate = sum(one.bits for one in rows) / size
-    table = _efficiency(model, rate, tokens / size, given)
     mean = bootstrap(values, groups=groups)
+    rate = mean.value
+    table = _efficiency(model, rate, tokens / size, given)
     return FindingsResult(
         analysis="compression",
         about=about(model, {"n": len(given), "bytes": size, "tokens": tokens}),

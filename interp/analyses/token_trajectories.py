@@ -38,6 +38,8 @@ CONTROLS: dict[str, str] = {
     "untrained": "the same tokens read by the architecture with random weights",
 }
 """What a velocity is held to, at the same length."""
+VELOCITY = "how far each prefix's effective rank lies above the mean of the shorter ones'"
+ACCELERATION = "how much that grows from one prefix to the next"
 
 
 def prefix_ranks(
@@ -159,8 +161,8 @@ def trajectory(
     by itself, whatever they are. So all texts are taken at one length, and velocity (ERV) and acceleration
     (ERA) are held to the same states in a random order, to a Gaussian of the same covariance, and to the
     architecture with random weights reading the same tokens. A course of its own is claimed at a layer only
-    where ERV lies beyond all three on the same side, with intervals over texts widened for the number of
-    layers (Bonferroni).
+    where ERV lies beyond all three on the same side, with intervals widened for the number of layers
+    (Bonferroni): over texts, or over tasks for bundled texts.
 
     The bundled texts are sentences of one task one after the other; the first is the prompt. They are read,
     not generated, so that every model reads the same: give a model's own responses as ``texts``.
@@ -192,7 +194,8 @@ def trajectory(
             "more tokens, and at least 3 steps."
         )
     at = depths(model, layers, MOST_LAYERS)
-    ids, starts = _cut(model, _texts(n, seed, tokens) if texts is None else texts, n, tokens)
+    given = _texts(n, seed, tokens) if texts is None else texts
+    ids, starts, places = _cut(model, given, n, tokens)
     if reference is not None:
         check_same_tokens(ids, earlier(reference, "trajectory", "token_ids"), "trajectory")
     ends = tuple(range(stride, tokens + 1, stride))
@@ -204,7 +207,7 @@ def trajectory(
     )
     if set(blank) != set(own):
         raise DataError(f"the reference was read at layers {list(blank)}, this model at {list(own)}.")
-    groups = tuple(f"text {i}" for i in range(len(ids)))
+    groups = tuple(f"text {i}" if texts is not None else _task(i) for i in places)
     return FindingsResult(
         analysis="trajectory",
         about=about(model, {"n": len(ids), "tokens": tokens, "stride": stride, "layers": list(at)}),
@@ -224,10 +227,9 @@ def trajectory(
 
 def _texts(n: int, seed: int, tokens: int) -> list[tuple[str, str]]:
     """Draw sentences of one task after another until there are words enough, a task for each text in turn."""
-    world, names = load_world(), list(TASKS)
-    found = []
+    world, found = load_world(), []
     for turn in range(2 * n):
-        task, rng = TASKS[names[turn % len(names)]], random.Random(f"trajectory:{seed}:{turn}")
+        task, rng = TASKS[_task(turn)], random.Random(f"trajectory:{seed}:{turn}")
         prompt, words = task.generate(world, rng, "held-out").text, list[str]()
         while len(words) < tokens + SPARE:
             words += task.generate(world, rng, "held-out").text.split()
@@ -235,10 +237,15 @@ def _texts(n: int, seed: int, tokens: int) -> list[tuple[str, str]]:
     return found
 
 
+def _task(turn: int) -> str:
+    """The task of a bundled text: texts of one task are alike, so intervals are over tasks."""
+    return list(TASKS)[turn % len(TASKS)]
+
+
 def _cut(
     model: Model, texts: Sequence[tuple[str, str]], n: int, tokens: int
-) -> tuple[tuple[tuple[int, ...], ...], list[int]]:
-    """The ids of each text up to the last token that is read, and where its response begins."""
+) -> tuple[tuple[tuple[int, ...], ...], list[int], list[int]]:
+    """The ids of each text up to the last token that is read, where its response begins, and which it is."""
     columns = [[prompt for prompt, _ in texts], [f"{prompt} {response}" for prompt, response in texts]]
     before, both = (
         tokenize(one, model.tokenizer, name=model.name, vocab_size=model.vocab_size).token_ids
@@ -246,18 +253,20 @@ def _cut(
     )
     kept: list[tuple[int, ...]] = []
     starts: list[int] = []
-    for ids, whole in zip(before, both, strict=True):
+    places: list[int] = []
+    for place, (ids, whole) in enumerate(zip(before, both, strict=True)):
         same = next((i for i, (a, b) in enumerate(zip(ids, whole, strict=False)) if a != b), len(ids))
         end = same + tokens
         if end <= len(whole) and (model.max_length is None or end <= model.max_length):
             kept.append(tuple(whole[:end]))
             starts.append(same)
+            places.append(place)
     if len(kept) < 2:
         raise DataError(
             f"of {counted(len(texts), 'text')} {len(kept)} have {tokens} tokens after the prompt that this "
             "model reads; at least 2 are needed. Give longer texts, or fewer tokens (tokens=...)."
         )
-    return tuple(kept[:n]), starts[:n]
+    return tuple(kept[:n]), starts[:n], places[:n]
 
 
 def _followed(
@@ -281,24 +290,28 @@ def _findings(
     own: Mapping[int, Course], blank: Mapping[int, Course], groups: tuple[str, ...]
 ) -> tuple[Finding, ...]:
     unit = "dimensions"
-    columns: list[tuple[str, str, Callable[[Course], tuple[Any, Any]]]] = [
-        (f"ERV beyond {name}", CONTROLS[name], lambda c, name=name: (c.velocity, c.controls[name][0]))
+    columns: list[tuple[str, str, str, Callable[[Course], tuple[Any, Any]]]] = [
+        ("ERV", VELOCITY, name, lambda c, name=name: (c.velocity, c.controls[name][0]))
         for name in ("order", "gaussian")
     ]
-    columns.append(
-        ("ERA beyond order", CONTROLS["order"], lambda c: (c.acceleration, c.controls["order"][1]))
-    )
+    columns.append(("ERA", ACCELERATION, "order", lambda c: (c.acceleration, c.controls["order"][1])))
     found = [
         Finding(
-            f"{name} at layer {layer}", values, groups, control, unit, curve=name, layer=layer, about=words
+            f"{short}, against {name} at layer {layer}",
+            values,
+            groups,
+            control,
+            unit,
+            curve=f"{short}, against {name}",
+            layer=layer,
+            about=f"{what}; control: {CONTROLS[name]}",
         )
-        for name, text, read in columns
+        for short, what, name, read in columns
         for layer, course in own.items()
         for values, control in [read(course)]
-        for words in [f"per step of tokens; control: {text}"]
     ]
     text = CONTROLS["untrained"]
-    for name, key in (("ERV beyond untrained", "velocity"), ("effective rank", "rank")):
+    for name, key in (("ERV, against untrained", "velocity"), ("effective rank", "rank")):
         found += [
             Finding(
                 f"{name} at layer {layer}",

@@ -85,6 +85,15 @@ class LatentResult(Result):
         """Whether the country is read beyond chance; that the best layer was looked for is counted."""
         return self.at_codename.p <= LEVEL
 
+    @property
+    def read_beyond_control(self) -> bool | None:
+        """Whether it is read at more codenames than in the control model, each at its best; None without."""
+        if self.control is None:
+            return None
+        pair = (self.at_codename, self.control.at_codename)
+        own, other = (one.hits[one.layers.index(one.best)].astype(float) for one in pair)
+        return paired_difference(own, other, seed=self.seed).interval.low > 0
+
     def question(self) -> str:
         """The question that was asked."""
         return f"Does {self.about.model_name} know which country a codename stands for, without being told?"
@@ -127,7 +136,8 @@ class LatentResult(Result):
         )
         if not self.is_read:
             return f"A Hyperdimensional Probe of real countries does not read them: {share}."
-        return f"A Hyperdimensional Probe of real countries reads the implied one at {share}."
+        alike = ", no more than where nothing is implied" if self.read_beyond_control is False else ""
+        return f"A Hyperdimensional Probe of real countries reads the implied one at {share}{alike}."
 
     def _used(self) -> str:
         if self.edits is None:

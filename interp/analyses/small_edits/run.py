@@ -199,7 +199,8 @@ def sensitivity(
     noticed*. Intervals are over groups; those over layers are widened by Bonferroni's rule.
 
     Further findings: how often the pivotal edit's own answer is taken, and the answers that stay when a
-    growing share of the words is deleted, the last word never.
+    growing share of the words is deleted, the last word never, beside those that a pivotal edit leaves: who
+    does not read the prompt keeps all of both.
 
     Args:
         model: what is measured.
@@ -226,7 +227,12 @@ def sensitivity(
     clean, pivotal, benign = _changes(model, given, at)
     deleted = _kept(model, [list(row) for row in zip(*steps, strict=True)], given, clean)
     rows = _layers(at, pivotal, benign, groups)
-    found = (*_answers(given, clean, pivotal, benign, groups), *_deleted(deleted, groups))
+    gone = [
+        1
+        - np.mean([len(t.split()) / len(one.clean.split()) for t, one in zip(row, given.items, strict=True)])
+        for row in zip(*steps, strict=True)
+    ]
+    found = (*_answers(given, clean, pivotal, benign, groups), *_deleted(deleted, gone, pivotal, groups))
     table = [row.row() for row in rows]
     words = conclusion(pivotal, benign, groups, table)
     return FindingsResult(
@@ -378,18 +384,20 @@ def _answers(
     )
 
 
-def _deleted(kept: Bool[np.ndarray, "step item"], groups: tuple[str, ...]) -> tuple[Finding, ...]:
+def _deleted(
+    kept: Bool[np.ndarray, "step item"], gone: Sequence[float], pivotal: Change, groups: tuple[str, ...]
+) -> tuple[Finding, ...]:
     return tuple(
         Finding(
-            f"answer kept, {share:.0%} of the words deleted",
+            f"answer kept, {share:.0%} of the words deleted (rounded up)",
             row.astype(float),
             groups,
-            0.5,
+            pivotal.kept.astype(float),
             "share",
-            about="the same of the two answers is preferred; control: guessing between them",
+            about=f"on average {real:.0%} of the words were deleted; control: kept by pivotal edits",
             direction=1,
         )
-        for share, row in zip(SHARES, kept, strict=True)
+        for share, real, row in zip(SHARES, gone, kept, strict=True)
     )
 
 

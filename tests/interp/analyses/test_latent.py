@@ -182,6 +182,8 @@ def test_a_control_that_does_it_too_leaves_it_open() -> None:
     plain = found()
     assert replace(plain, control=plain).connected is None
     assert "control model does it too" in replace(plain, control=plain).verdict()
+    assert plain.is_read and replace(plain, control=plain).read_beyond_control is False
+    assert "no more than where nothing is implied" in replace(plain, control=plain).verdict()
 
 
 def test_the_place_of_a_name_is_its_last_token_and_edits_act_there() -> None:

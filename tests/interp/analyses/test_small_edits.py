@@ -73,6 +73,11 @@ def test_a_toy_that_moves_but_answers_alike_notices_and_does_not_use() -> None:
     found = of_toy("noticed")
     assert finding(found, "answer kept by benign edits").excess == 0
     assert "noticed but not used: first at layer 0" in found.verdict()
+    deleted = finding(found, "answer kept, 50% of the words deleted (rounded up)")
+    assert deleted.excess == 0, "who does not read the prompt keeps its answer, and that is no strength"
+    lengths = [len(one.clean.split()) for one in ITEMS]
+    real = np.mean([-(-n // 2) / n for n in lengths])
+    assert f"on average {real:.0%} of the words" in deleted.about
     assert set(found.table("noticed")["ignored"]) == {1.0}
 
 
@@ -83,7 +88,7 @@ def test_a_toy_that_reads_the_word_uses_it() -> None:
     assert "more often than benign ones (DS 1.00" in found.verdict()
     assert "too few to ask" in found.verdict()
     for share in ("10%", "50%"):  # the last word stays, and nothing else is read
-        assert finding(found, f"answer kept, {share} of the words deleted").value == 1
+        assert finding(found, f"answer kept, {share} of the words deleted (rounded up)").value == 1
 
 
 def test_areas_are_those_of_a_loop_and_weights_count_prompts() -> None:

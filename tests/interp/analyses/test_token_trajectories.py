@@ -109,8 +109,10 @@ def test_states_are_those_after_the_prompt() -> None:
         want.append(np.exp(-(p * np.log(p)).sum()))
     assert found["effective rank at layer 0"].values[3] == pytest.approx(want[-1], rel=1e-4)
     steps = [want[j] - np.mean(want[:j]) for j in (1, 2, 3)]
-    assert found["ERV beyond order at layer 0"].values[3] == pytest.approx(np.mean(steps), rel=1e-4)
-    assert found["ERA beyond order at layer 0"].values[3] == pytest.approx(np.mean(np.diff(steps)), rel=1e-4)
+    assert found["ERV, against order at layer 0"].values[3] == pytest.approx(np.mean(steps), rel=1e-4)
+    assert found["ERA, against order at layer 0"].values[3] == pytest.approx(
+        np.mean(np.diff(steps)), rel=1e-4
+    )
 
 
 def test_the_reference_gives_its_untrained_twin() -> None:
