@@ -32,13 +32,14 @@ PASSES = 3.0
 class FinetuneSettings(RunSettings, ModelSettings):
     """Train a low-rank adapter (LoRA) on the answers of pairs, and say what it learned.
 
-    A fifth of the prompts is held out. The run's folder `adapter` goes where models go: --adapter of every
-    command, and --with and --twin of `interp compare`. A run that was stopped goes on with --resume.
+    A fifth of the prompts, or of the groups, is held out. The run's folder `adapter` goes where models go:
+    --adapter of every command, and --with and --twin of `interp compare`. A run that was stopped goes on
+    with --resume.
     """
 
     data: str = flag(
         "",
-        "Pairs: a JSONL, CSV or TSV file of prompt,answer.",
+        "Pairs: a JSONL, CSV or TSV file of prompt,answer[,group].",
         metavar="FILE",
         shown="none: it must be given",
     )
@@ -94,6 +95,7 @@ def finetune(work: Work, settings: FinetuneSettings) -> Made:
         model,
         pairs,
         folder,
+        groups=_groups(settings),
         how=settings.how(),
         seed=settings.seed,
         progress=work.session.progress,
@@ -103,14 +105,23 @@ def finetune(work: Work, settings: FinetuneSettings) -> Made:
 
 
 def _pairs(settings: FinetuneSettings) -> list[tuple[str, str]]:
-    from interp.demo.finetune import read_training_pairs
+    from interp.demo.finetune import divided, read_training_pairs
 
     if not settings.data:
         raise ConfigError(
             'no pairs; give --data FILE, with lines such as {"prompt": "the capital of Peru is", '
             '"answer": "Lima"}.'
         )
-    return read_training_pairs(settings.data)[: settings.limit]
+    pairs = read_training_pairs(settings.data)[: settings.limit]
+    divided(pairs, settings.how().held_out, settings.seed, _groups(settings))  # too few are refused at once
+    return pairs
+
+
+def _groups(settings: FinetuneSettings) -> list[str] | None:
+    from interp.demo.finetune import read_training_groups
+
+    groups = read_training_groups(settings.data)
+    return None if groups is None else groups[: settings.limit]
 
 
 def _job(settings: FinetuneSettings) -> Job:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,15 @@ from interp.results import About, FindingsResult, read_json, write_json
 from interp.results.findings import Finding
 from interp.tasks.files import cell, rows_of
 
-__all__ = ["ADAPTER", "FineTuning", "divided", "exchanged", "finetune", "read_training_pairs"]
+__all__ = [
+    "ADAPTER",
+    "FineTuning",
+    "divided",
+    "exchanged",
+    "finetune",
+    "read_training_groups",
+    "read_training_pairs",
+]
 
 Pairs = Sequence[tuple[str, str]]
 ADAPTER, REPORT, FEWEST = "adapter", "finetuned.json", 8
@@ -61,11 +69,25 @@ def read_training_pairs(path: str | Path) -> list[tuple[str, str]]:
     return [(cell(path, line, row, "prompt"), cell(path, line, row, "answer")) for line, row in rows]
 
 
+def read_training_groups(path: str | Path) -> list[str] | None:
+    """Read what must not stand on both sides, from a column ``group``; None where the file has none.
+
+    Raises:
+        DataError: no such file, or an empty cell; the message names the line.
+    """
+    path = Path(path)
+    rows = rows_of(path, ("prompt", "answer"))
+    if all(row.get("group") in (None, "") for _, row in rows):
+        return None
+    return [cell(path, line, row, "group") for line, row in rows]
+
+
 def finetune(
     model: Model,
     pairs: Pairs,
     folder: str | Path,
     *,
+    groups: Sequence[str] | None = None,
     how: FineTuning | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -82,20 +104,24 @@ def finetune(
         pairs: prompts, each with its answer; an answer follows its prompt after a blank, unless it begins
             with one.
         folder: where the adapter is put.
+        groups: what each pair is about: pairs of one group are trained on together or not at all, and
+            intervals are over groups. Each prompt is its own where left out, so that a fact in other words
+            may stand on both sides.
         how: rank, steps, rate, and whether answers are shuffled.
         seed: of the parts, the draws and the first values.
         progress: show a progress bar.
 
     Returns:
-        Log-probability (nats) and correctness of the true answers of trained and of unseen prompts, each
-        beside the base, which is the control.
+        Correctness and log-probability (nats) of the true answers of trained and of unseen prompts, each
+        beside the base; and the log-probability beside that of other prompts' answers in the tuned model: an
+        adapter that learns which words are answers raises both.
 
     Raises:
         DataError: fewer than 8 prompts, answers all alike with ``shuffle``, or answers that are no tokens.
         ModelError: PEFT is missing, the model has an adapter already, or no matrices to put one on.
     """
     how, folder = how or FineTuning(), Path(folder)
-    learned, held = divided(pairs, how.held_out, seed)
+    learned, held = divided(pairs, how.held_out, seed, groups)
     taught = exchanged(learned, seed) if how.shuffle else learned
     asked = [asdict(how), seed, model.fingerprint, model.tokenizer_fingerprint, taught]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
@@ -114,31 +140,49 @@ def finetune(
             f"{counted(how.steps, 'step')} of {how.batch} pairs on the {kind} of "
             f"{counted(len(learned), 'prompt')}; {len(held)} were held out. Control: the base model.",
         ),
-        found=tuple(one for name, part in parts for one in _findings(name, part, model, tuned)),
+        found=tuple(
+            one
+            for name, part in parts
+            for one in _findings(name, part, model, tuned, _group_of(pairs, groups), seed)
+        ),
         seed=seed,
-        warnings=(SHUFFLED,) if how.shuffle else (),
+        warnings=(*((SHUFFLED,) if how.shuffle else ()), *((BY_TEXT,) if groups is None else ())),
     )
 
 
+BY_TEXT = (
+    "prompts are held out by their text: where one fact stands in several wordings, some may be trained on "
+    "and others called unseen. A column group in the file keeps them together."
+)
 SHUFFLED = "each prompt was given another's answer: this adapter is a control of what training as such does."
 
 
-def divided(pairs: Pairs, held_out: float, seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Pairs to train on and others to judge on, each once; no prompt is on both sides.
+def divided(
+    pairs: Pairs, held_out: float, seed: int, groups: Sequence[str] | None = None
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs to train on and others to judge on, each once; no prompt and no group is on both sides.
 
     Raises:
-        DataError: fewer than 8 different prompts.
+        DataError: fewer than 8 different prompts, or groups.
     """
     once = list(dict.fromkeys((prompt, answer) for prompt, answer in pairs))
-    prompts = list(dict.fromkeys(prompt for prompt, _ in once))
-    if len(prompts) < FEWEST:
-        raise DataError(
-            f"{counted(len(prompts), 'different prompt')} given; {FEWEST} are the fewest to train and judge "
-            "on. Give more pairs."
-        )
-    random.Random(f"finetune:{seed}").shuffle(prompts)
-    kept = set(prompts[: max(2, round(held_out * len(prompts)))])
-    return [one for one in once if one[0] not in kept], [one for one in once if one[0] in kept]
+    of = _group_of(pairs, groups)
+    names = list(dict.fromkeys(of[prompt] for prompt, _ in once))
+    if len(names) < FEWEST:
+        what = counted(len(names), "different prompt" if groups is None else "group")
+        raise DataError(f"{what} given; {FEWEST} are the fewest to train and judge on. Give more pairs.")
+    random.Random(f"finetune:{seed}").shuffle(names)
+    kept = set(names[: max(2, round(held_out * len(names)))])
+    return [one for one in once if of[one[0]] not in kept], [one for one in once if of[one[0]] in kept]
+
+
+def _group_of(pairs: Pairs, groups: Sequence[str] | None) -> dict[str, str]:
+    """Prompt -> its group: itself where none are given, the first where it has several."""
+    prompts = [prompt for prompt, _ in pairs]
+    found: dict[str, str] = {}
+    for prompt, group in zip(prompts, prompts if groups is None else groups, strict=True):
+        found.setdefault(prompt, group)
+    return found
 
 
 def exchanged(pairs: Pairs, seed: int) -> list[tuple[str, str]]:
@@ -203,16 +247,35 @@ def _batches(lessons: Sequence[Lesson], batch: int, seed: int) -> Iterator[list[
         yield given
 
 
-def _findings(name: str, pairs: Pairs, base: Model, tuned: Model) -> tuple[Finding, Finding]:
-    """How likely the true answers are, and whether they are said, beside the base."""
+def _findings(
+    name: str, pairs: Pairs, base: Model, tuned: Model, group_of: Mapping[str, str], seed: int
+) -> tuple[Finding, ...]:
+    """How likely the true answers are, and whether they are said, beside the base and other answers."""
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
+    groups = tuple(group_of[prompt] for prompt in prompts)
     before, now = (score(model, prompts, answers) for model in (base, tuned))
     said, was = (one.likeliest.double().numpy() for one in (now, before))
+    others: tuple[Finding, ...] = ()
+    different = sorted(set(answers))
+    if len(different) > 1:
+        rng = random.Random(f"others:{seed}")
+        other = score(tuned, prompts, [rng.choice([a for a in different if a != own]) for own in answers])
+        others = (
+            Finding(
+                f"log-probability of the own answer: {name}",
+                now.log_probability.numpy(),
+                groups,
+                other.log_probability.numpy(),
+                "nats",
+                about=f"of {name} prompts; control: another answer drawn from theirs, in the tuned model",
+                direction=1,
+            ),
+        )
     return (
         Finding(
             f"answers said: {name}",
             said,
-            tuple(prompts),
+            groups,
             was,
             "share",
             about=f"share of {name} prompts whose whole answer greedy decoding writes; control: the base",
@@ -221,10 +284,11 @@ def _findings(name: str, pairs: Pairs, base: Model, tuned: Model) -> tuple[Findi
         Finding(
             f"log-probability of the answer: {name}",
             now.log_probability.numpy(),
-            tuple(prompts),
+            groups,
             before.log_probability.numpy(),
             "nats",
             about=f"of the whole answer to {name} prompts; control: the base",
             direction=1,
         ),
+        *others,
     )

@@ -103,11 +103,16 @@ def _subjects(pairs: PairSet) -> tuple[tuple[int, ...], ...]:
 def _others(
     model: Model, pairs: PairSet, subject: Sequence[Sequence[int]], seed: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Per pair as many random tokens that are neither the subject's nor special, or all where fewer are."""
+    """Per pair as many random tokens that are neither the subject's nor special, or all where fewer are.
+
+    The last token, where the answer is read, is taken only where no other is left: noise there is no longer
+    noise on what the model is told.
+    """
     special = set() if model.tokenizer is None else set(model.tokenizer.all_special_ids)
     found: list[tuple[int, ...]] = []
     for at, (ids, own) in enumerate(zip(pairs.clean.token_ids, subject, strict=True)):
         free = [place for place, token in enumerate(ids) if place not in own and token not in special]
+        free = [place for place in free if place < len(ids) - 1] or free
         if not free:
             raise ConfigError(
                 f"replacement 'other-noise': pair {at} has no tokens but those of its subject, so that no "

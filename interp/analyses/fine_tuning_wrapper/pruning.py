@@ -7,6 +7,7 @@ of arXiv 2311.12786, whose exact estimator was not at hand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,8 +55,8 @@ class Pruned:
         back: on unseen facts: 1 where the old answer is said again.
         fitted: share of the facts that chose the units.
         random: share for as many random units of like size, mean over draws.
-        heaviest: share for as many neurons whose weights moved most.
-        kept: share of what both models answered that is still answered.
+        heaviest: share for as many neurons whose weights moved most; NaN where it is not known which.
+        kept: share of what both models answered that is still answered; NaN where that is nothing.
         names: the units.
     """
 
@@ -166,8 +167,8 @@ def prune(
                 back=tuple(_asked(tuned, units, chosen, unseen).astype(float).tolist()),
                 fitted=float(np.mean(_asked(tuned, units, chosen, fitted))),
                 random=float(np.mean([share[str(at)] for at in range(DRAWS)])),
-                heaviest=share["heavy"],
-                kept=float(np.mean(_asked(tuned, units, chosen, found.kept))) if found.kept else 1.0,
+                heaviest=share["heavy"] if units.moved.any() else math.nan,
+                kept=float(np.mean(_asked(tuned, units, chosen, found.kept))) if found.kept else math.nan,
                 names=tuple(units.names[at] for at in chosen[:8]),
             )
         )

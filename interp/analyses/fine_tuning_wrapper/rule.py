@@ -103,7 +103,8 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
     """Whether the answers return quicker than from the re-drawn copy, seed by seed.
 
     A start that does not get there within the steps took more than them: the ratio is then at most that over
-    the steps, or unknown where both do not.
+    the steps. Where both do not, it did not return quicker within these steps, and the words say that more
+    of them may tell.
     """
     ratios, alike, words = [], [], []
     for own, other in zip(curves["tuned"], curves["re-drawn"], strict=True):
@@ -118,6 +119,8 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
     yes = [value <= QUICK for value in ratios]
     no = [value >= SLOW and ok for value, ok in zip(ratios, alike, strict=True)]
     said = f"back to 90% in {', '.join(words)} steps, from the re-drawn copy in {', '.join(others)}"
+    if all(one.t90 is None for name in ("tuned", "re-drawn") for one in curves[name]):
+        said += "; neither got there, so more steps may tell"
     return _says("quick", ratios, yes, no, said)
 
 

@@ -390,7 +390,8 @@ class _Seen:
         if weights is not None:
             most = max(weights, key=lambda one: one.relative)
             place = most.part if most.layer is None else f"{most.part} of layer {most.layer}"
-            said.append(f"weights moved most in {place} ({most.relative:.2g} of its norm, rank {most.rank})")
+            rank = f", rank {most.rank}" if most.full else ""  # a vector has none
+            said.append(f"weights moved most in {place} ({most.relative:.2g} of its norm{rank})")
         for name, area in self.aurocs().items():
             of = "the changed facts are found with" if name == "model" else "by the twin with"
             said.append(f"{of} AUROC {area.value:.3f} {area.interval}")

@@ -69,6 +69,7 @@ def test_one_neuron_is_a_wrapper_and_layers_that_were_re_drawn_are_deleted() -> 
     assert {one.name for one in found.tables()} >= {"parts", "lacking", "inside", "pruning", "revival"}
     gone = wrapper(re_drawn(demo(), 1), reference=base(), n=30, seeds=1, steps=6)
     assert gone.verdict().startswith("Deleted"), gone.verdict()
+    assert "neither got there, so more steps may tell" in gone.verdict()
 
 
 def test_noise_that_takes_little_away_is_never_explained() -> None:

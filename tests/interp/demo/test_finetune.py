@@ -16,6 +16,7 @@ from interp.demo.finetune import (
     divided,
     exchanged,
     finetune,
+    read_training_groups,
     read_training_pairs,
 )
 from interp.errors import DataError, ModelError
@@ -50,6 +51,19 @@ def test_it_learns_the_answers_and_a_shuffled_twin_does_not(model: Model, tmp_pa
     other = {one.name: one for one in twin.found}["answers said: trained"]
     assert said.value > 0.9 and said.floor < 0.5 and other.value < 0.3
     assert any("control of what training as such does" in text for text in twin.warnings)
+    own, not_own = (
+        next(one for one in found.found if one.name == "log-probability of the own answer: trained")
+        for found in (real, twin)
+    )
+    assert own.excess > 1 and not_own.excess < 0, "the twin learned which words are answers, no more"
+    asked = [prompt for prompt, _ in pairs if prompt in set(own.groups)]
+    tuned = load(
+        with_adapters(copy.deepcopy(model.hf), [tmp_path / "False" / ADAPTER]), tokenizer=model.tokenizer
+    )
+    swapped = {"w50": "w51", "w51": "w50"}  # of two answers another is the other one
+    other_words = [swapped[dict(pairs)[prompt]] for prompt in own.groups]
+    control = score(tuned, list(own.groups), other_words).log_probability.mean()
+    assert asked and own.floor == pytest.approx(float(control), rel=0.05)
 
 
 def test_a_step_is_the_gradient_of_the_answers_alone(model: Model) -> None:
@@ -139,6 +153,27 @@ def test_merged_weights_say_what_the_adapter_says_and_it_refuses_a_second(
     assert torch.equal(hf(input_ids=ids).logits, plain)
     with pytest.raises(ModelError, match="is on the model already"):
         finetune(load(hf, tokenizer=model.tokenizer), PAIRS, tmp_path / "second", how=SMALL)
+
+
+def test_groups_stay_together_and_intervals_are_over_them(model: Model, tmp_path: Path) -> None:
+    pairs = [(f"w{at:02d} w{turn}", f"w{50 + at % 3}") for at in range(12) for turn in (20, 21)]
+    groups = [f"fact {at}" for at in range(12) for _ in range(2)]
+    of = dict(zip((prompt for prompt, _ in pairs), groups, strict=True))
+    for seed in range(6):
+        learned, held = divided(pairs, 0.25, seed, groups)
+        assert not {of[prompt] for prompt, _ in learned} & {of[prompt] for prompt, _ in held}
+        assert len(held) == 6 and len(learned) == 18
+    alone = [divided(pairs, 0.25, seed) for seed in range(6)]  # by text wordings are parted
+    assert any({of[p] for p, _ in learned} & {of[p] for p, _ in held} for learned, held in alone)
+    found = finetune(model, pairs, tmp_path / "x", groups=groups, how=replace(SMALL, steps=1))
+    assert {len(set(one.groups)) for one in found.found} == {10, 2}
+    assert not any("column group" in text for text in found.warnings)
+    with pytest.raises(DataError, match="3 groups given"):
+        divided(pairs[:6], 0.25, 0, groups[:6])
+    (tmp_path / "g.csv").write_text("prompt,answer,group\na,b,one\nc,d,two\n")
+    assert read_training_groups(tmp_path / "g.csv") == ["one", "two"]
+    (tmp_path / "n.csv").write_text("prompt,answer\na,b\n")
+    assert read_training_groups(tmp_path / "n.csv") is None
 
 
 def test_files_are_read_and_refused_by_line(tmp_path: Path) -> None:
