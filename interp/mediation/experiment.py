@@ -18,7 +18,7 @@ from interp.errors import ConfigError, counted
 from interp.features.certificate import notes_of
 from interp.mediation.doubts import doubts
 from interp.mediation.effects import Effects
-from interp.mediation.mediators import counted_from_the_end
+from interp.mediation.mediators import counted_from_the_end, overlapping
 from interp.mediation.metrics import Metric, Targets
 from interp.mediation.noise import rounding_error, smallest
 from interp.mediation.replacements import Material, Replacement
@@ -304,9 +304,9 @@ class Experiment(ABC):
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of these pairs, this metric and this replacement."""
         metric = (KL,) if self.metric.name == "kl" else ()
-        positions = counted_from_the_end(self.pairs, self.mediators)
         cautions = self.replacement.cautions(self.pairs.lengths)
-        return (*metric, *cautions, *((positions,) if positions else ()), *self.dictionaries())
+        said = (overlapping(self.mediators), counted_from_the_end(self.pairs, self.mediators))
+        return (*metric, *cautions, *filter(None, said), *self.dictionaries())
 
     def dictionaries(self) -> tuple[str, ...]:
         """What is known of the dictionaries whose features are replaced."""

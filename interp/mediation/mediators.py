@@ -463,6 +463,18 @@ def counted_from_the_end(pairs: PairSet, mediators: Sequence[Mediator | Edge]) -
     )
 
 
+def overlapping(mediators: Sequence[Mediator | Edge]) -> str:
+    """What a reader should know of windows of layers; "" where there are none."""
+    for one in mediators:
+        if isinstance(one, Mediator) and one.window > 1 and one.layer is not None:
+            last = one.layer + one.window - 1
+            return (
+                f"{one} is layers {one.layer} to {last} together; neighbouring windows share layers, so "
+                "that their effects do not add up"
+            )
+    return ""
+
+
 def _check(model: Model, mediator: Mediator) -> None:
     site = mediator.site
     if site.kind == "pattern":

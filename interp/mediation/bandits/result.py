@@ -133,7 +133,8 @@ class Baselines(Result):
         return (
             f"{told} (CMD, 0 is best: {areas}; {self.best} is the best in training). The bandit "
             f"({self.area(BANDIT):.3f}) is {word} as many uniform draws ({self.area(UNIFORM):.3f}): "
-            f"difference {beside.value:+.3f} {beside.interval}."
+            f"difference {beside.value:+.3f} [{beside.interval.low:+.3f}, {beside.interval.high:+.3f}] "
+            "over pairs, of these draws."
         )
 
     def cautions(self) -> tuple[str, ...]:
@@ -141,6 +142,8 @@ class Baselines(Result):
         return (
             f"'Right' means faithful where the rest is replaced by {self.ablation}; another replacement may "
             "ask for another baseline.",
+            "Intervals are over pairs and take the draws as they fell: a bandit or uniform draws of another "
+            "seed may come out the other way, the more so with few rounds.",
             *(f"Left out: {name} ({why})" for name, why in self.left_out.items()),
         )
 

@@ -120,6 +120,7 @@ def test_equal_baselines_have_no_winner() -> None:
     assert equal.winner is None
     assert equal.verdict().startswith("No baseline is told")
     assert "not told from as many uniform draws" in equal.verdict()
+    assert "over pairs, of these draws" in equal.verdict()
 
 
 def test_a_winner_among_equals_is_named_in_at_most_five_percent() -> None:

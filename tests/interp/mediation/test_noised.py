@@ -132,6 +132,10 @@ def test_restoring_the_embeddings_brings_everything_back_and_tokens_before_nothi
     before = [at for at, one in enumerate(each.mediators) if one.position == -7]
     assert not each.per_pair()[before].any() and each.per_pair().any()
     assert each.beside is not None and each.number("other-noise").value == pytest.approx(each.beside.mean())
+    for seed in range(8):
+        beside = tracing(model, pairs, ["resid_pre.0"], replacement="other-noise", seed=seed).noise
+        lengths = map(len, pairs.clean.token_ids)
+        assert all(places[-1] < n - 1 for places, n in zip(beside.tokens, lengths, strict=True))
     assert np.abs(each.beside - each.total).max() > 1e-2
     assert any("noise of" in text and "10 draws" in text for text in each.warnings)
 
@@ -175,6 +179,7 @@ def test_names_costs_and_what_is_refused() -> None:
     assert told.replacement == "subject-noise:3" and told.exact
     assert [Mediator.parse(str(one)) for one in told.mediators] == list(told.mediators)
     assert str(told.mediators[0]) == "window:2@resid_post.0@-1" and told.mediators[0].layer == 0
+    assert any("window:2@resid_post.0@-1 is layers 0 to 1 together" in text for text in told.warnings)
     planned = plan(model, pairs, "window:2@resid_post.*", replacement="subject-noise", positions=-1)
     ran = sum(told.cost[way]["forwards"] for way in told.directions)
     assert planned.exact and planned.forwards == pytest.approx(ran, rel=0.01)
