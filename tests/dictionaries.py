@@ -11,6 +11,7 @@ from interp.features import Dictionary
 from interp.features.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from interp.models.loading import load
 from interp.models.model import Model
+from interp.pairs import Pair
 from interp.sites import Site
 from tests.planted import FIRST, _llama
 from tests.tiny import WORDS, tokenizer
@@ -105,6 +106,23 @@ class PlantedDictionary:
     dictionary: Dictionary
     words: tuple[str, ...]
     query: str
+
+
+def planted_pairs(found: PlantedDictionary) -> list[Pair]:
+    """Prompts ``w_a w_b query`` in which a decides the answer, beside those of another answer."""
+    return [
+        Pair(
+            f"{found.words[a]} {found.words[9]} {found.query}",
+            f"{found.words[b]} {found.words[9]} {found.query}",
+            (WORDS[36 + a // 3],),
+            (WORDS[36 + b // 3],),
+            "word",
+            f"{a}:{b}",
+        )
+        for a in range(9)
+        for b in range(9)
+        if a // 3 != b // 3
+    ]
 
 
 def planted_dictionary(seed: int = 0) -> PlantedDictionary:

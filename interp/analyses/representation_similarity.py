@@ -20,7 +20,7 @@ from interp.results.findings import Finding
 from interp.results.measured import FindingsResult
 from interp.results.shapes import Cell, Table
 
-__all__ = ["Alignment", "effective_rank", "geometry", "neighbours", "overlap", "row_cosine"]
+__all__ = ["Alignment", "effective_rank", "geometry", "neighbours", "overlap", "rank_of", "row_cosine"]
 
 
 def row_cosine(
@@ -105,11 +105,18 @@ def effective_rank(rows: Float[np.ndarray, "item dim"], weights: Float[np.ndarra
     w, values = weights[kept], rows[kept].astype(np.float64)
     values = (values - w @ values / w.sum()) * np.sqrt(w)[:, None]
     square = values @ values.T if len(values) < values.shape[1] else values.T @ values
-    singular = np.sqrt(np.clip(np.linalg.eigvalsh(square), 0, None))
-    if not singular.sum():
-        return 1.0
-    shares = singular[singular > 0] / singular.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))
+    return float(rank_of(np.sqrt(np.clip(np.linalg.eigvalsh(square), 0, None))))
+
+
+def rank_of(singular: Float[np.ndarray, "*batch value"]) -> Float[np.ndarray, "*batch"]:
+    """Effective ranks by singular values, none of them negative; 1 where all are 0.
+
+    Args:
+        singular: of one matrix, or of several.
+    """
+    total = singular.sum(axis=-1, keepdims=True)
+    shares = np.divide(singular, total, out=np.zeros_like(singular), where=total > 0)
+    return np.asarray(np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1.0)), axis=-1)))
 
 
 MOST_LAYERS = 7

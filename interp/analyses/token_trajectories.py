@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from interp.analyses.layer_profiles import Layers, depths
 from interp.analyses.provenance import about, check_same_tokens, earlier
+from interp.analyses.representation_similarity import rank_of
 from interp.errors import ConfigError, DataError, counted
 from interp.models.loading import ModelLike, as_model, untrained_model
 from interp.models.model import Model
@@ -61,10 +62,7 @@ def prefix_ranks(
         part = part - part.mean(axis=-1, keepdims=True)
         part = part - part.mean(axis=-2, keepdims=True)
         values = np.linalg.eigvalsh((part + np.swapaxes(part, -1, -2)) / 2)
-        singular = np.sqrt(np.where(values > tiny, values, 0.0))
-        total = singular.sum(axis=-1, keepdims=True)
-        shares = np.divide(singular, total, out=np.zeros_like(singular), where=total > 0)
-        found.append(np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1.0)), axis=-1)))
+        found.append(rank_of(np.sqrt(np.where(values > tiny, values, 0.0))))
     return np.stack(found, axis=-1)
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.analyses.representation_similarity import rank_of
 from interp.models.model import Model
 from interp.models.peft_adapters import merged
 from interp.results.shapes import Cell, Table
@@ -52,7 +53,8 @@ class WeightChange:
 
 def change_of(before: Float[Tensor, ...], after: Float[Tensor, ...]) -> tuple[float, float, float, int]:
     """Norm, norm of the change, effective rank and rank of the change."""
-    base, moved = before.detach().double(), after.detach().double() - before.detach().double()
+    base = before.detach().double()
+    moved = after.detach().double() - base
     norm, size = float(base.norm()), float(moved.norm())
     if not size or moved.ndim < 2:
         return norm, size, 0.0, 0
@@ -61,8 +63,7 @@ def change_of(before: Float[Tensor, ...], after: Float[Tensor, ...]) -> tuple[fl
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     rounding = torch.finfo(before.dtype).eps * norm
     kept = singular[singular > max(SMALL * float(singular.max()), rounding)]
-    shares = kept / kept.sum()
-    return norm, size, float(torch.exp(-(shares * shares.log()).sum())) if len(kept) else 0.0, len(kept)
+    return norm, size, float(rank_of(kept.cpu().numpy())) if len(kept) else 0.0, len(kept)
 
 
 def weight_changes(base: Model, model: Model) -> tuple[WeightChange, ...] | None:

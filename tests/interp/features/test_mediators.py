@@ -15,8 +15,8 @@ from interp.mediation.mediators import Mediator, mediators_of
 from interp.mediation.searches import effects as effects_of
 from interp.models.model import Model
 from interp.pairs import Pair, PairSet
-from tests.dictionaries import planted_dictionary, random_dictionary, transcoder
-from tests.tiny import WORDS, tiny
+from tests.dictionaries import planted_dictionary, planted_pairs, random_dictionary, transcoder
+from tests.tiny import tiny
 
 
 @cache
@@ -24,20 +24,7 @@ def planted() -> tuple[Model, PairSet]:
     """Prompts ``w_a w_b query``: a decides the answer, b is the same in both."""
     found = planted_dictionary()
     model = found.model.with_dictionaries(found.dictionary)
-    pairs = [
-        Pair(
-            f"{found.words[a]} {found.words[9]} {found.query}",
-            f"{found.words[b]} {found.words[9]} {found.query}",
-            (WORDS[36 + a // 3],),
-            (WORDS[36 + b // 3],),
-            "word",
-            f"{a}:{b}",
-        )
-        for a in range(9)
-        for b in range(9)
-        if a // 3 != b // 3
-    ]
-    return model, PairSet.build(model, pairs[::4])
+    return model, PairSet.build(model, planted_pairs(found)[::4])
 
 
 @cache

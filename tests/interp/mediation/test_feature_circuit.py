@@ -14,11 +14,10 @@ from interp.errors import ConfigError
 from interp.features.activations import JumpReLU
 from interp.mediation.feature_circuits import METRIC, FeatureCircuit, feature_circuit
 from interp.models.model import Model
-from interp.pairs import Pair, PairSet
+from interp.pairs import PairSet
 from interp.sites import Site
-from tests.dictionaries import planted_dictionary, random_dictionary, transcoder
+from tests.dictionaries import planted_dictionary, planted_pairs, random_dictionary, transcoder
 from tests.interp.mediation.edges.models import made, pairs_of
-from tests.tiny import WORDS
 
 
 @cache
@@ -34,20 +33,7 @@ def planted() -> tuple[Model, PairSet]:
         activation=JumpReLU(torch.full((12,), -9.0), signed=True),
     )
     model = found.model.with_dictionaries(found.dictionary, later)
-    pairs = [
-        Pair(
-            f"{found.words[a]} {found.words[9]} {found.query}",
-            f"{found.words[b]} {found.words[9]} {found.query}",
-            (WORDS[36 + a // 3],),
-            (WORDS[36 + b // 3],),
-            "word",
-            f"{a}:{b}",
-        )
-        for a in range(9)
-        for b in range(9)
-        if a // 3 != b // 3
-    ]
-    return model, PairSet.build(model, pairs)
+    return model, PairSet.build(model, planted_pairs(found))
 
 
 @cache
