@@ -65,7 +65,7 @@ class CompareSettings(RunSettings, ModelSettings):
     )
     analyses: tuple[str, ...] = flag(
         ("probe", "patch", "recall", "two-hop"),
-        "What is run again (`interp ls analyses`), or all.",
+        "What is run again (`interp ls analyses`), or all; of a training only --with.",
         metavar="NAMES",
         many=True,
     )
@@ -147,13 +147,15 @@ class CompareSettings(RunSettings, ModelSettings):
         return found
 
     def names(self) -> tuple[str, ...]:
-        """The analyses, each once."""
+        """The analyses, each once; ``all`` asks what a training did only where there is another model."""
         from interp.analyses.table import ANALYSES
 
         if not self.analyses:
             raise ConfigError(f"--analyses is empty; allowed: all, {', '.join(ANALYSES)}.")
         asked = [choose("--analyses", name, ("all", *ANALYSES)) for name in dict.fromkeys(self.analyses)]
-        return tuple(ANALYSES) if "all" in asked else tuple(asked)
+        if "all" not in asked:
+            return tuple(asked)
+        return tuple(name for name, row in ANALYSES.items() if self.with_ or not row.beside or name in asked)
 
     def tokenizers(self) -> Literal["same", "any"]:
         """Whether both models must read the same tokens."""

@@ -8,6 +8,7 @@ import pytest
 
 from interp import analyses
 from interp.analyses import ANALYSES
+from interp.cli.compare import CompareSettings
 
 
 @pytest.mark.parametrize("name", ANALYSES)
@@ -29,3 +30,12 @@ def test_public_names_of_the_room_load() -> None:
         assert getattr(analyses, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'; it has: ANALYSES"):
         _ = analyses.nonsense
+
+
+def test_all_analyses_ask_what_a_training_did_only_of_another_model() -> None:
+    trained = {name for name, row in ANALYSES.items() if row.beside}
+    alone = CompareSettings(analyses=("all",), schemes=("int8",)).names()
+    assert trained and set(alone) == set(ANALYSES) - trained
+    assert set(CompareSettings(analyses=("all",), with_="demo").names()) == set(ANALYSES)
+    asked = CompareSettings(analyses=("all", "wrapper"), schemes=("int8",)).names()
+    assert set(asked) == {*alone, "wrapper"}
