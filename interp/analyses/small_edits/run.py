@@ -227,11 +227,9 @@ def sensitivity(
     clean, pivotal, benign = _changes(model, given, at)
     deleted = _kept(model, [list(row) for row in zip(*steps, strict=True)], given, clean)
     rows = _layers(at, pivotal, benign, groups)
-    gone = [
-        1
-        - np.mean([len(t.split()) / len(one.clean.split()) for t, one in zip(row, given.items, strict=True)])
-        for row in zip(*steps, strict=True)
-    ]
+    lengths = [len(one.clean.split()) for one in given.items]
+    left = np.array([[len(text.split()) for text in texts] for texts in steps])
+    gone = (1 - left / np.array(lengths)[:, None]).mean(axis=0).tolist()
     found = (*_answers(given, clean, pivotal, benign, groups), *_deleted(deleted, gone, pivotal, groups))
     table = [row.row() for row in rows]
     words = conclusion(pivotal, benign, groups, table)
