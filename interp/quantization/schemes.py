@@ -83,6 +83,9 @@ _ROWS = (
     Scheme("rtn2", 2, "builtin", "round to nearest, with offset: four levels, little survives", 64, True),
     Scheme("int8", 8, "torchao", "torchao Int8WeightOnly, symmetric, one scale per row"),
     Scheme("int4", 4, "torchao", "torchao IntxWeightOnly, kept one value a byte", group=64, regroups=True),
+    Scheme("fp8", 8, "torchao", "torchao Float8WeightOnly: e4m3 numbers, one scale per row"),
+    Scheme("hqq8", 8, "hqq", "built in: half-quadratic offsets, at 8 bits", group=64, regroups=True),
+    Scheme("hqq4", 4, "hqq", "built in: half-quadratic offsets (HQQ)", group=64, regroups=True),
     Scheme(
         "bnb8",
         8,

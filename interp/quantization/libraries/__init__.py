@@ -11,6 +11,7 @@ __all__ = ["LIBRARIES", "Job", "Library", "Packed", "library_of"]
 
 LIBRARIES: dict[str, str] = {
     "builtin": "interp.quantization.libraries.rounding",
+    "hqq": "interp.quantization.libraries.half_quadratic",
     "torchao": "interp.quantization.libraries.torchao",
     "bitsandbytes": "interp.quantization.libraries.bitsandbytes",
     "gguf": "interp.quantization.libraries.gguf",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,16 +20,18 @@ SMALLEST = 1e-8
 class Rounded(nn.Module):
     """A linear layer's weights as whole numbers with a scale (and an offset) per group.
 
-    At 8 bits a weight is ``scale * code`` with codes from -127 to 127; below, ``scale * (code - zero)`` with
-    codes from 0 to ``2**bits - 1`` and a range that includes 0.
+    Rounded to nearest, a weight at 8 bits is ``scale * code`` with codes from -127 to 127; below,
+    ``scale * (code - zero)`` with codes from 0 to ``2**bits - 1`` and a range that includes 0.
     """
 
-    def __init__(self, layer: nn.Linear, bits: int, group: int) -> None:
+    def __init__(
+        self, layer: nn.Linear, bits: int, group: int, rule: Callable[..., tuple[Tensor, ...]] | None = None
+    ) -> None:
         super().__init__()
         weight = rows(layer, group)
         self.out_features, self.in_features = layer.out_features, layer.in_features
         self.dtype = layer.weight.dtype
-        codes, scale, zero = _symmetric(weight) if bits >= 8 else _with_offset(weight, 2**bits - 1)
+        codes, scale, zero = (rule or _nearest)(weight, bits)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
         self.register_buffer("zero", zero)
@@ -44,6 +48,10 @@ class Rounded(nn.Module):
     def forward(self, states: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Multiply with the dequantized weights."""
         return functional.linear(states, self.dequantized().to(self.dtype), self.bias)
+
+
+def _nearest(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    return _symmetric(weight) if bits >= 8 else _with_offset(weight, 2**bits - 1)
 
 
 def _symmetric(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

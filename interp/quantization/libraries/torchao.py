@@ -1,4 +1,4 @@
-"""torchao: weight-only int8 per row, and int4 in groups."""
+"""torchao: weight-only int8 and fp8 per row, and int4 in groups."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Torchao(Library):
                     f"{', '.join(map(str, TYPES))}. Load it in float32, or use rtn{job.scheme.bits}."
                 )
             holder = nn.ModuleList([layer])
-            quantize_(holder, _config(job.scheme.bits, job.group(name)))
+            quantize_(holder, _config(job.scheme.name, job.group(name)))
             modules[name] = holder[0]
         return Packed(modules)
 
@@ -47,11 +47,13 @@ class Torchao(Library):
         return weight.dequantize().float()
 
 
-def _config(bits: int, group: int) -> Any:
-    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig
+def _config(name: str, group: int) -> Any:
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, IntxWeightOnlyConfig
     from torchao.quantization.granularity import PerAxis, PerGroup
 
-    if bits == 8:
+    if name == "fp8":
+        return Float8WeightOnlyConfig(weight_dtype=torch.float8_e4m3fn)
+    if name == "int8":
         return Int8WeightOnlyConfig()
     four: Any = getattr(torch, "int4")  # noqa: B009  (missing from torch's own type stubs)
     return IntxWeightOnlyConfig(weight_dtype=four, granularity=PerGroup(group) if group else PerAxis(0))

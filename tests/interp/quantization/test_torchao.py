@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from interp.quantization.libraries import Job, library_of
 from tests.tiny import FAMILIES, build, tokenizer
 
 IDS = [[5, 9, 33, 21, 7], [4, 44, 12]]
-PACKED = ("rtn4", "int8", "int4")
+PACKED = ("rtn4", "int8", "int4", "fp8")
 
 
 def made(family: str, **changes: Any) -> Model:
@@ -61,7 +62,32 @@ def test_weights_are_those_of_a_loop(name: str, width: int, group: int) -> None:
     assert (other > 1e-4).mean() > 0.3, "with scales of other groups it would not fit"
 
 
-CASES = [*((family, "int4") for family in FAMILIES), ("gpt2", "int8"), ("llama", "int8"), ("gemma2", "rtn4")]
+def eighths(value: float) -> float:
+    """The nearest number of four binary exponent bits and three of fraction, ties to even, at most 448."""
+    size = min(abs(value), 448.0)
+    step = 2.0 ** (max(math.floor(math.log2(size)), -6) - 3) if size else 1.0
+    return math.copysign(round(size / step) * step, value)
+
+
+@pytest.mark.parametrize("width", [64, 100])
+def test_fp8_weights_are_those_of_a_loop(width: int) -> None:
+    scheme, plain = Scheme.parse("fp8"), layer(width, 3)
+    plain.weight[0, 0] = 400.0  # small beside it, weights of this row have no full fraction left
+    before, library = plain.weight.clone(), library_of(scheme)
+    weight = library.weight(library.packed(Job(None, {"one": plain}, scheme)).modules["one"])
+    scales = (before.abs().amax(1) / 448).tolist()
+    expected = torch.tensor(
+        [[eighths(w / s) * s for w in row] for row, s in zip(before.tolist(), scales, strict=True)]
+    )
+    assert ((weight - expected).abs() > 1e-5 * expected.abs().clamp_min(1e-3)).float().mean() < 0.01
+    one = [[eighths(w / max(scales)) * max(scales) for w in row] for row in before.tolist()]
+    assert (weight - torch.tensor(one))[1:].abs().max() > 0.01, "with one scale for all rows it would not fit"
+
+
+CASES = [
+    *((family, "int4") for family in FAMILIES),
+    *(("gpt2", "int8"), ("llama", "int8"), ("gemma2", "rtn4"), ("gpt2", "fp8"), ("llama", "fp8")),
+]
 
 
 @pytest.mark.parametrize(("family", "scheme"), CASES)
