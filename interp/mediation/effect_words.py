@@ -11,8 +11,19 @@ import numpy as np
 from interp.errors import counted
 from interp.mediation.edges.edge import Edge
 from interp.mediation.mediators import Mediator
+from interp.results import Number
+from probes.statistics import Estimate
 
-__all__ = ["cell", "cost_words", "curves", "interval_words", "mask_words", "remark"]
+__all__ = [
+    "cell",
+    "cost_words",
+    "curves",
+    "interval_words",
+    "mask_words",
+    "remark",
+    "untrained_numbers",
+    "untrained_words",
+]
 
 
 def remark(row: Mapping[str, Any]) -> str:
@@ -79,4 +90,27 @@ def mask_words(masks: Mapping[str, Mapping[str, Any]], mediators: int) -> str:
         f"The learned mask keeps {' and '.join(kept)}, on the very pairs it was trained on. Its gates are no "
         "effects, so none is told from chance: evaluate what it keeps on other pairs "
         "(interp.mediation.evaluate)."
+    )
+
+
+def untrained_numbers(total: Estimate, largest: Estimate, name: str, unit: str) -> list[Number]:
+    """Of causal tracing in the model with random weights: what the noise takes, and the largest effect."""
+    where = "in the same model with random weights, by the same noise relative to its own embeddings"
+    said = {
+        "untrained-total": (total, f"control: what the noise takes {where}"),
+        "untrained-largest": (largest, f"control: the largest effect ({name}) {where}"),
+    }
+    return [
+        Number(key, one.value, one.interval.low, one.interval.high, unit, words)
+        for key, (one, words) in said.items()
+    ]
+
+
+def untrained_words(numbers: Sequence[Number]) -> str:
+    """The two numbers of the model with random weights in a sentence; nothing where there are none."""
+    if not numbers:
+        return ""
+    total, largest = numbers
+    return (
+        f" Untrained: {largest.value:.2g} {largest.unit} at most, of {total.value:.2g} that the noise takes."
     )

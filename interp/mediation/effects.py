@@ -12,7 +12,16 @@ from jaxtyping import Bool, Float
 
 from interp.errors import ConfigError, DataError, counted
 from interp.mediation.edges.edge import Edge
-from interp.mediation.effect_words import cell, cost_words, curves, interval_words, mask_words, remark
+from interp.mediation.effect_words import (
+    cell,
+    cost_words,
+    curves,
+    interval_words,
+    mask_words,
+    remark,
+    untrained_numbers,
+    untrained_words,
+)
 from interp.mediation.mediators import Mediator
 from interp.mediation.order_draws import OrderDraw
 from interp.mediation.verified import Verified
@@ -79,6 +88,7 @@ class Effects(Result):
         cost: forward-equivalents and what was skipped, checked or fallen back to.
         exact: whether these are effects of real replacements; otherwise they are estimates from gradients.
         verified: of estimates, what exact effects say of them.
+        untrained: of causal tracing the same of the model with random weights; None elsewhere.
     """
 
     schema: ClassVar[str] = "interp.effects/2"
@@ -96,6 +106,7 @@ class Effects(Result):
     cost: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
     verified: Verified | None = None
+    untrained: Effects | None = None
 
     # Numbers ----------------------------------------------------------------------------------------------
 
@@ -277,6 +288,7 @@ class Effects(Result):
                 "share": value / total if usable else None,
             }
             row |= {direction: float(means[at]) for direction, means in parts.items()}
+            row |= {} if self.untrained is None else {"untrained": float(self.untrained.mean()[at])}
             if len(parts) == 2 and not self.masks:
                 row["interaction"] = row["noising"] - row["denoising"]
                 row["opposite"] = bool(self.opposite[at])
@@ -298,11 +310,11 @@ class Effects(Result):
 
         Columns of the first: mediator, layer, position, effect (over pairs and directions), low, high
         (interval), share (of the total effect; missing where that is not told from zero), one column per
-        direction, interaction and opposite (whether the directions have opposite signs, so that the effect is
-        the larger of them), q (false discovery rate of :func:`probes.statistics.mean_tests`,
-        Benjamini-Hochberg over all mediators), clear (whether the effect is above three times the noise
-        floor), remark (why a row is no finding). Of a learned mask: no intervals and no q, share is the gate,
-        clear and remark say what is kept.
+        direction, untrained (causal tracing: the effect in the twin), interaction and opposite (whether the
+        directions have opposite signs, so that the effect is the larger of them), q (false discovery rate of
+        :func:`probes.statistics.mean_tests`, Benjamini-Hochberg over all mediators), clear (whether the
+        effect is above three times the noise floor), remark (why a row is no finding). Of a learned mask: no
+        intervals and no q, share is the gate, clear and remark say what is kept.
 
         An interval is of one mediator alone; whether a mediator is found among many is read off q.
         """
@@ -361,6 +373,7 @@ class Effects(Result):
             value, ends = float(other.mean()), self._interval(other).interval
             meaning = "control: the same noise on as many random other tokens"
             found.append(Number("other-noise", value, ends.low, ends.high, self.unit, meaning))
+        found += _untrained(self)
         for way, hard in self.masks.items():
             kept = f"the {hard['kept']:,} that the mask keeps, on the pairs that it was trained on"
             found.append(Number(f"mask-faithfulness-{way}", hard["faithfulness"], None, None, "", kept))
@@ -457,6 +470,7 @@ def _note(effects: Effects) -> str:
         "Share: of the total effect." if effects.differs else "",
         f"Noise floor: {effects.noise:.1e} {effects.unit}; an effect under three times that counts as noise.",
         INTERACTION if len(effects.values) == 2 else "",
+        "" if effects.untrained is None else "Untrained: the effect in the same model with random weights.",
     ]
     if not effects.exact:
         exact = "the exact effect may lie outside"
@@ -515,8 +529,16 @@ def _verdict(effects: Effects) -> str:
     return (
         f"{row['mediator']} has the largest effect: {row['effect']:.2f} "
         f"{interval_words(row['low'], row['high'])} {unit}, {row['share']:z.0%} of the total ({how}){ways}; "
-        f"{many}"
+        f"{many}{untrained_words(_untrained(effects))}"
     )
+
+
+def _untrained(effects: Effects) -> list[Number]:
+    """What the noise takes from the model with random weights, and its largest effect; nothing elsewhere."""
+    if (twin := effects.untrained) is None:
+        return []
+    name = str(twin.top(1)[0])
+    return untrained_numbers(twin._interval(twin.total), twin.estimate(name), name, twin.unit)
 
 
 def _largest(effects: Effects) -> Figure:

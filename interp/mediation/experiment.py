@@ -191,6 +191,10 @@ class Experiment(ABC):
             sets: from a direction to the sets; each mediator on its own where left out.
         """
 
+    def untrained(self: E) -> E | None:
+        """The same asked of the model with random weights, to stand beside; None where nothing does."""
+        return None
+
     def floor(self) -> float:
         """The noise floor of a few mediators replaced alone, for searches that replace others besides."""
         some = self.part(range(min(FEW, len(self.mediators))), range(len(self.pairs)))

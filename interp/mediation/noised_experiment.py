@@ -21,11 +21,12 @@ from torch import Tensor
 from interp.errors import ConfigError, counted
 from interp.mediation.doubts import doubts
 from interp.mediation.effects import Effects
-from interp.mediation.experiment import Estimates, Replaced, by_site
+from interp.mediation.experiment import Estimates, Forecast, Replaced, Sets, by_site
 from interp.mediation.mediators import Mediator
 from interp.mediation.replacements import Replacement, replacement_of
 from interp.mediation.site_experiment import SiteExperiment
 from interp.models.interventions import Intervention
+from interp.models.loading import untrained_model
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.pairs import PairSet
@@ -153,6 +154,32 @@ class NoisedExperiment(SiteExperiment):
         """The same with some mediators and some pairs, which keep their draws."""
         return replace(super().part(rows, columns), noise=self.noise.rows(columns))
 
+    def untrained(self) -> NoisedExperiment | None:
+        """The same on random weights: the same draws, as many times the spread of that model's embeddings.
+
+        None where the noise is a control itself, and of a model that is untrained.
+        """
+        if self.replacement.noised != "subject" or self.model.weights == "random":
+            return None
+        twin = untrained_model(self.model)
+        return replace(self, model=twin, noise=TokenNoise.of(twin, self.pairs, self.replacement, self.seed))
+
+    def forecast(self, sets: Sets | None = None) -> Forecast:
+        """What replacing sets of mediators costs, with noise on other tokens and the twin beside."""
+        own = super().forecast(sets)
+        if self.replacement.noised != "subject":
+            return own
+        control, models = self._on_others(), 1 if self.model.weights == "random" else 2
+        beside = [] if isinstance(control, str) else [control._rows((), "denoising")]
+        plans = [engine.plan(rows) for engine, rows, _ in beside]
+        return replace(
+            own,
+            forwards=models * (own.forwards + self.draws * sum(plan.forwards for plan in plans)),
+            walks=models * (own.walks + self.draws * sum(len(plan.walks) for plan in plans)),
+            naive=models * own.naive,
+            skipped=models * own.skipped,
+        )
+
     def base(self, direction: str) -> tuple[Tokens, Tokens]:
         """The clean prompts, whichever way."""
         return self.pairs.clean, self.pairs.clean
@@ -226,17 +253,25 @@ class NoisedExperiment(SiteExperiment):
         result = super().effects(found, search=search, exact=exact)
         if self.replacement.noised != "subject":
             return result
-        other = replacement_of(f"other-noise:{self.replacement.amount!r}")
-        try:
-            noise = TokenNoise.of(self.model, self.pairs, other, self.seed)
-        except ConfigError as error:
-            return replace(result, warnings=(*result.warnings, f"no control: {error}"))
-        control = replace(self, replacement=other, noise=noise).replaced((), "denoising")
+        others = self._on_others()
+        if isinstance(others, str):
+            return replace(result, warnings=(*result.warnings, f"no control: {others}"))
+        control = others.replaced((), "denoising")
         beside = {**control.cost, "values": control.plain.tolist()}
         taken = (result.total.mean(), (result.clean - control.plain).mean())
         said = (
             f"the same noise on as many random other tokens takes {taken[1]:.3g} {result.unit}, on the "
-            f"subject {taken[0]:.3g}; --replacement {other.name} gives every effect under it"
+            f"subject {taken[0]:.3g}; --replacement {others.replacement.name} gives every effect under it"
         )
         cost = {**result.cost, "noise on other tokens": beside}
         return replace(result, cost=cost, warnings=(*result.warnings, said))
+
+    def _on_others(self) -> NoisedExperiment | str:
+        """The same with the noise on as many other tokens, or why there are none."""
+        other = replacement_of(f"other-noise:{self.replacement.amount!r}")
+        try:
+            return replace(
+                self, replacement=other, noise=TokenNoise.of(self.model, self.pairs, other, self.seed)
+            )
+        except ConfigError as error:
+            return str(error)

@@ -57,7 +57,7 @@ class Search(ABC):
         return None
 
     def forecast(self, experiment: Experiment) -> Forecast:
-        """What the search would cost; runs nothing."""
+        """What the search would cost, its control with it; runs nothing."""
         each, passes = experiment.forecast(), self.passes(experiment)
         if passes is None:
             return replace(each, search=self.name)
@@ -69,9 +69,15 @@ class Search(ABC):
         return 0.0
 
     def __call__(self, experiment: Experiment, *, progress: bool = False) -> Effects:
-        """Find the effects of an experiment's mediators."""
-        found = self.estimates(experiment, progress=progress)
-        return experiment.effects(found, search=self.name, exact=self.exact)
+        """Find the effects of an experiment's mediators, and of its untrained twin where it has one."""
+        asked: Any = {"search": self.name, "exact": self.exact}
+        found = experiment.effects(self.estimates(experiment, progress=progress), **asked)
+        twin = experiment.untrained()
+        if twin is None:
+            return found
+        beside = twin.effects(self.estimates(twin, progress=progress), **asked)
+        bill = {f"untrained, {name}": part for name, part in beside.cost.items()}
+        return replace(found, untrained=beside, cost={**found.cost, **bill})
 
 
 @dataclass(frozen=True, kw_only=True)

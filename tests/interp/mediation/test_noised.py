@@ -14,6 +14,7 @@ from interp.mediation import Mediator, experiment_of, plan
 from interp.mediation.metrics import METRICS, Targets
 from interp.mediation.noised_experiment import NoisedExperiment
 from interp.mediation.searches import SEARCHES, effects
+from interp.models.loading import untrained_model
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -149,6 +150,9 @@ def test_planted_head_brings_the_subject_back() -> None:
     assert {name for name, part in share.items() if part > 0.9} == truth.heads
     assert max(abs(part) for name, part in share.items() if name not in truth.heads) < 0.2
     assert told.beside is not None and told.beside.mean() < 0.7 * told.total.mean()
+    assert told.untrained is not None
+    largest = told.untrained.mean()[np.abs(told.untrained.mean()).argmax()]
+    assert f"Untrained: {largest:.2g} logits at most" in told.verdict() and abs(largest) < 0.1
     moved = effects(truth.model, truth.pairs, "head.*", replacement="other-noise:0.03", **asked)
     assert np.allclose(moved.total, told.beside, atol=1e-5) and moved.beside is None
 
@@ -172,6 +176,33 @@ def test_a_window_is_its_layers_together_with_every_replacement() -> None:
     assert wide_row == pytest.approx(first + second, rel=1e-5)
 
 
+def test_the_untrained_twin_gets_the_same_noise_relative_to_its_own_embeddings() -> None:
+    model = made("llama")
+    pairs, twin = pairs_of(model), untrained_model(model)
+    asked: dict[str, Any] = {"replacement": "subject-noise:2", "directions": "denoising"}
+    told = effects(model, pairs, "resid_mid.*", **asked)
+    alone = effects(twin, pairs, "resid_mid.*", **asked)
+    assert told.untrained is not None and alone.untrained is None  # which is untrained itself
+    assert np.array_equal(told.untrained.per_pair(), alone.per_pair())
+    assert np.array_equal(told.untrained.total, alone.total) and np.abs(alone.total).min() > 0
+    assert np.abs(told.per_pair() - alone.per_pair()).max() > 1e-2
+    beside = tracing(model, pairs, "resid_mid.*").untrained()
+    assert beside is not None
+    read = twin.capture(pairs.clean, "embed", "all")["embed"]
+    there = torch.cat([read[at, list(own)] for at, own in enumerate(beside.noise.tokens)])
+    assert beside.noise.size == pytest.approx(2 * float(there.std(correction=0)), rel=1e-5)
+    assert beside.noise.size != pytest.approx(tracing(model, pairs, "resid_mid.*").noise.size, rel=0.1)
+    largest = alone.estimate(alone.top(1)[0]).value
+    assert told.number("untrained-largest").value == largest
+    assert told.number("untrained-total").value == pytest.approx(alone.total.mean())
+    assert {row["mediator"]: row["untrained"] for row in told.rows} == pytest.approx(
+        dict(zip(map(str, alone.mediators), alone.mean(), strict=True))
+    )
+    for options in ({"replacement": "other-noise:2"}, {"replacement": "zero"}, {}):
+        plain = effects(model, pairs, "resid_mid.0", **options)
+        assert plain.untrained is None and "untrained" not in plain.rows[0]
+
+
 def test_names_costs_and_what_is_refused() -> None:
     model = made("llama")
     pairs = pairs_of(model)
@@ -181,7 +212,8 @@ def test_names_costs_and_what_is_refused() -> None:
     assert str(told.mediators[0]) == "window:2@resid_post.0@-1" and told.mediators[0].layer == 0
     assert any("window:2@resid_post.0@-1 is layers 0 to 1 together" in text for text in told.warnings)
     planned = plan(model, pairs, "window:2@resid_post.*", replacement="subject-noise", positions=-1)
-    ran = sum(told.cost[way]["forwards"] for way in told.directions)
+    ran = sum(part["forwards"] for part in told.cost.values())
+    assert {"untrained, denoising", "untrained, noising", "noise on other tokens"} < set(told.cost)
     assert planned.exact and planned.forwards == pytest.approx(ran, rel=0.01)
     for names, message in (
         ("window:9@mlp_out.*", "with W from 1 to 3 layers"),
