@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from interp.models.rounded_cache import cache_bits
+
 __all__ = ["of_tokenizer", "of_weights", "parts", "version"]
 
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[int, str]] = WeakKeyDictionary()
@@ -41,7 +43,8 @@ _FUNCTION = (
 def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter], modules: Sequence[nn.Module]) -> str:
     """The sha256 over every tensor's name, type, shape and bytes, and over what steers their use.
 
-    That is the configuration's settings of rotation, norms, scales and the like, and which adapters are on.
+    That is the configuration's settings of rotation, norms, scales and the like, which adapters are on, and
+    whether keys and values are rounded.
     The hash is kept until one of them changes.
 
     Args:
@@ -51,7 +54,8 @@ def of_weights(model: nn.Module, parameters: Sequence[nn.Parameter], modules: Se
         modules: all of its modules.
     """
     ends = [parameters[0].data_ptr(), parameters[-1].data_ptr()]
-    steered = json.dumps([_settings(model), _adapters(modules)], default=str, sort_keys=True)
+    cache = [bits] if (bits := cache_bits(modules)) else []
+    steered = json.dumps([_settings(model), _adapters(modules), *cache], default=str, sort_keys=True)
     state = hash((*map(id, parameters), *map(version, parameters), *ends, steered))
     known = _KNOWN.get(model)
     if known is not None and known[0] == state:

@@ -12,16 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import ModelError, counted
+from interp.models.rounded_cache import GRADIENTS, cache_bits
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["ARRIVED", "REQUESTED", "Quantization", "QuantizedModule", "arrived"]
+__all__ = ["ARRIVED", "CACHE", "REQUESTED", "Quantization", "QuantizedModule", "arrived"]
 
 REQUESTED = "left out on request"
 """Why a module was skipped that the caller named."""
 ARRIVED = "arrived"
 """The mode of a model whose weights were quantized before it came here."""
+CACHE = "cache"
+"""The mode of a model whose weights are as they were, and whose keys and values are rounded."""
 ALIKE, DIRECTIONS = 0.99, 64
 PLAIN = (Tensor, nn.Parameter)
 PACKED = ("qweight", "weight_packed", "weight_scale", "weight_scale_inv", "gate_up_proj_blocks")
@@ -51,8 +54,9 @@ class Quantization:
 
     Attributes:
         scheme: its name.
-        mode: ``dense`` (the scheme's numbers in the model's own modules), ``packed`` (the library's), or
-            ``arrived`` (quantized by somebody else; what the weights were before is not known).
+        mode: ``dense`` (the scheme's numbers in the model's own modules), ``packed`` (the library's),
+            ``cache`` (keys and values are rounded, weights are not), or ``arrived`` (quantized by somebody
+            else; what the weights were before is not known).
         modules: what was quantized, in the model's order.
         skipped: linear modules of the blocks that were not -> why.
         expected: linear modules in the blocks, and other matrices there, such as stacked experts.
@@ -154,7 +158,8 @@ class Quantization:
             ModelError: they would; the message says why, and what to do instead.
         """
         if self.gradients:
-            other = "the model without quantization" if self.mode == ARRIVED else "mode='dense'"
+            bare = self.mode in (ARRIVED, CACHE)
+            other = "the model without quantization" if bare else "mode='dense'"
             raise ModelError(
                 f"gradients of {name!r} at {self.scheme} ({self.mode}) asked, but {self.gradients}. Use "
                 f"{other}, whose gradients are exact, or a search without them, such as 'exhaustive'."
@@ -162,6 +167,8 @@ class Quantization:
 
     def __repr__(self) -> str:
         """What was done, in one line."""
+        if self.mode == CACHE:
+            return f"Quantization({self.scheme}: keys and values of every layer; weights are untouched)"
         if self.mode == ARRIVED:
             return f"Quantization({self.scheme}, quantized before it was loaded: {self.expected} modules)"
         ratio = self.bytes_after / max(1, self.bytes_before)
@@ -178,12 +185,14 @@ def arrived(hf: nn.Module) -> Quantization | None:
     Its weights are no plain floating-point parameters. Their gradients are measured, not believed, on one
     module of every class and shape.
     """
+    size = sum(t.numel() * t.element_size() for t in [*hf.parameters(), *hf.buffers()])
+    if bits := cache_bits([*hf.modules()]):
+        return Quantization(f"kv{bits}", CACHE, (), {}, 0, size, size, 0.0, gradients=GRADIENTS)
     found = {name: module for name, module in hf.named_modules() if _holds_codes(module)}
     if not found:
         return None
     kinds = {(type(m), type(m._parameters.get("weight")), _width(m)): name for name, m in found.items()}
     faults = (_gradient_fault(name, found[name]) for name in sorted(kinds.values()))
-    size = sum(t.numel() * t.element_size() for t in [*hf.parameters(), *hf.buffers()])
     return Quantization(
         _scheme(hf, next(iter(found.values()))),
         ARRIVED,

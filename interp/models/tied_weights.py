@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError
+from interp.models.rounded_cache import cache_bits
 
 __all__ = ["twin"]
 
@@ -36,6 +37,8 @@ def twin(
     Raises:
         ModelError: the modules of ``hf`` are not those that its configuration describes.
     """
+    if bits := cache_bits([*hf.modules()]):
+        raise _unlike(type(hf).__name__, f"its keys and values are rounded to {bits} bits")
     config = copy.deepcopy(hf.config)
     if not attention:
         config._attn_implementation = None

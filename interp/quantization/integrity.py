@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,9 +15,11 @@ from torch import Tensor
 from interp.errors import ConfigError, counted
 from interp.models.certificate import Check, Examination
 from interp.models.fingerprints import parts
-from interp.models.forward import gradients
+from interp.models.forward import cache_of, gradients
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
+from interp.models.quantized import CACHE
+from interp.models.rounded_cache import rounded
 from interp.models.tokens import Prompts
 from interp.quantization.libraries import library_of
 from interp.quantization.quantizing import ALIKE, cosine, quantize
@@ -28,6 +30,8 @@ __all__ = ["Integrity", "verify_quantization"]
 
 LOGITS = 2e-2
 """By how much packed and dense logits may differ, of the largest: kernels that multiply in half precision."""
+AGAIN = 1e-4
+"""By how much keys and values may change, of the largest, that are rounded once more."""
 ROUNDED = 0.15
 """The same where the library's modules round activations too."""
 
@@ -85,7 +89,8 @@ def verify_quantization(
         dense = quantize(base, report.scheme, skip=report.requested)
     rounds = report.mode == "packed" and not Scheme.parse(report.scheme).weight_only
     same = _one_by_one(model) if rounds else [_logits(model, dense, ids), _gradients(model, dense, ids)]
-    checks = [_modules(model), *same, _saved(model, base, ids)]
+    first = _cached(model, base, ids) if report.mode == CACHE else _modules(model)
+    checks = [first, *same, _saved(model, base, ids)]
     return Integrity(
         about=About(model.described), scheme=report.scheme, mode=report.mode, checks=tuple(checks), seed=seed
     )
@@ -115,6 +120,25 @@ def _modules(model: Model) -> Check:
     missing = report.expected - done - left
     detail = f"{done} of {report.expected} quantized, {left} left out with a reason"
     return _check("every module is accounted for", missing == 0, float(missing), 0.0, detail)
+
+
+@torch.no_grad()
+def _cached(model: Model, base: Model, ids: Sequence[Sequence[int]]) -> Check:
+    """Read the cache after a pass: rounded again it must be the same, and at block 0 the base's rounded."""
+    bits = Scheme.parse(model.scheme).bits
+    given = torch.tensor(ids, device=model.device)
+    hfs: list[Any] = [model.hf, base.hf]
+    ours, theirs = (cache_of(hf(input_ids=given, use_cache=True)).layers for hf in hfs)
+    off, plain = 0.0, 0.0
+    for own, other in zip(ours, theirs, strict=True):
+        for name in ("keys", "values"):
+            kept, full = getattr(own, name), getattr(other, name)
+            expected = rounded(full if own is ours[0] else kept, bits)
+            off = max(off, float((expected - kept).abs().max() / kept.abs().max()))
+            plain = max(plain, float((rounded(full, bits) - full).abs().max() / full.abs().max()))
+    detail = f"furthest off a second rounding, of the largest; those of the base are {plain:.1g} off"
+    name = "keys and values that are kept are rounded"
+    return _check(name, off <= AGAIN < plain, off, AGAIN, detail)
 
 
 def _one_by_one(model: Model, *, seed: int = 0) -> list[Check]:

@@ -29,7 +29,8 @@ from interp.models.linear import (
 )
 from interp.models.loading import ModelLike, as_model, load
 from interp.models.model import Model
-from interp.models.quantized import REQUESTED, Quantization, QuantizedModule
+from interp.models.quantized import CACHE, REQUESTED, Quantization, QuantizedModule
+from interp.models.rounded_cache import GRADIENTS, attach
 from interp.models.tied_weights import twin
 from interp.quantization.libraries import Job, Library, Packed, library_of
 from interp.quantization.libraries.library import stored
@@ -54,8 +55,11 @@ def quantize(
 ) -> Model:
     """A model whose linear layers in the blocks are held at a scheme's precision.
 
-    Embeddings and the head keep theirs. The model given is left as it is, and whatever is not quantized is
-    shared with it. ``.quantization`` of the new model reports what was done.
+    Embeddings and the head keep theirs. Schemes that hold the cache (``kv8``, ``kv4``) leave all weights as
+    they are, and round keys and values as a cache keeps them: after projection, norm and rotation, of every
+    token, of the prompt too, in whole passes as in steps; the sites ``k`` and ``v`` are read before that. The
+    model given is left as it is, and whatever is not quantized is shared with it. ``.quantization`` of the
+    new model reports what was done.
 
     Args:
         model: at full precision.
@@ -81,8 +85,11 @@ def quantize(
     if not scheme.library:
         if skip:
             raise ConfigError(f"skip={list(skip)!r} asked, but {scheme} is of whole models. Leave it out.")
-        hf = twin(model.hf) if scheme.name == "fp32" else _converted(model.hf)
-        return _wrapped(model, hf, replace(report, bytes_after=_bytes(hf)), started)
+        hf = _converted(model.hf) if scheme.name == "bf16" else twin(model.hf)
+        report = replace(report, bytes_after=_bytes(hf))
+        if scheme.holds == "cache":
+            return _with_cache(model, hf, report, scheme.bits, started)
+        return _wrapped(model, hf, report, started)
     hf, library = twin(model.hf), library_of(scheme)
     copied = replace(model.architecture, hf=hf)
     modules = linear_modules(copied)
@@ -106,6 +113,16 @@ def quantize(
     notes = _coverage(model, sum(sizes[one.name] for one in done), report, stacked)
     after = sum(one.bytes for one in done) + _bytes_left(hf, {one.name for one in done})
     return _wrapped(model, hf, replace(report, bytes_after=after), started, notes)
+
+
+def _with_cache(model: Model, hf: Any, report: Quantization, bits: int, started: float) -> Model:
+    """Attach the rounding after the sites were validated: ``v`` is read before it, and ``z`` comes after."""
+    report = replace(report, mode=CACHE, gradients=GRADIENTS)
+    note = f"weights are untouched: keys and values are rounded to {bits} bits, of every token in every pass"
+    made = _wrapped(model, hf, report, started, (note,))
+    at = made.architecture
+    attach(made.hf, [at.part(layer, "attention") for layer in range(made.n_layers)], bits)
+    return made
 
 
 def _matrix(weight: nn.Parameter) -> str:
@@ -162,6 +179,11 @@ def refuse(model: Model, scheme: Scheme, *, mode: str = "dense", calibration: An
         raise ConfigError(f"calibration given, but {scheme} uses none. Leave it out.")
     if mode == "packed" and not scheme.packs:
         raise ConfigError(f"mode 'packed' asked, but {scheme} is offered as mode='dense' only.")
+    if scheme.holds == "cache" and model.backend is not None:
+        raise ModelError(
+            f"{scheme} of a model of the backend {model.backend.name!r} asked; keys and values are rounded "
+            "by native hooks. Use backend='native'."
+        )
     if scheme.library:
         library_of(scheme).check(scheme)
 

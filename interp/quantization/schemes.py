@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from interp.errors import ConfigError
 
@@ -13,11 +14,11 @@ __all__ = ["SCHEMES", "Scheme"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """A precision of the weights, and the library that gives it.
+    """A precision of the weights, or of keys and values, and the library that gives it.
 
     Attributes:
         name: what users type; with ``-g32`` behind it another group size, such as ``int4-g32``.
-        bits: of a weight.
+        bits: of a weight, or of a key's or value's number.
         library: a key of ``LIBRARIES``; "" for schemes that are a type of number and no quantization.
         description: one line.
         group: weights along the input that share a scale; 0 for a whole row.
@@ -28,6 +29,7 @@ class Scheme:
         weight_only: whether activations keep their precision.
         devices: where it runs.
         packs: whether there is a mode "packed".
+        holds: what is held at that precision: ``weights``, or the ``cache`` of keys and values.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Scheme:
     weight_only: bool = True
     devices: tuple[str, ...] = ("cpu", "cuda")
     packs: bool = True
+    holds: Literal["weights", "cache"] = "weights"
 
     @classmethod
     def parse(cls, text: str | Scheme) -> Scheme:
@@ -104,6 +107,19 @@ _ROWS = (
     Scheme("gptq4", 4, "gptqmodel", "GPTQ: rounding that makes up for itself", 64, True, True, packs=False),
     Scheme("gptq8", 8, "gptqmodel", "GPTQ at 8 bits", 64, True, True, packs=False),
     Scheme("awq4", 4, "gptqmodel", "AWQ: large channels scaled before rounding", 64, True, True, packs=False),
+    *(
+        Scheme(
+            f"kv{bits}",
+            bits,
+            "",
+            "keys and values of each token and head rounded to nearest; weights are untouched",
+            gradient_safe=False,
+            weight_only=False,
+            packs=False,
+            holds="cache",
+        )
+        for bits in (8, 4)
+    ),
 )
 
 SCHEMES: dict[str, Scheme] = {row.name: row for row in _ROWS}

@@ -1,4 +1,4 @@
-"""Half-quadratic offsets: never further off than rounding in their own norm, and the package's where it is."""
+"""Half-quadratic offsets: never further off than rounding in their own norm; the package as an oracle."""
 
 from __future__ import annotations
 
