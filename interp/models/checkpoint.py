@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from interp.errors import ConfigError, ModelError
 
-__all__ = ["checkpoint", "first_line", "placement", "reason", "silent"]
+__all__ = ["checkpoint", "first_line", "placement", "reason", "silent", "unreachable"]
 
 
 def placement(
@@ -66,6 +66,29 @@ def checkpoint(
             f"{_some(unexpected)}."
         )
     return hf
+
+
+def unreachable(origin: str, revision: str | None) -> Exception | None:
+    """Why the hub cannot be asked for a model that its cache does not hold; None where it answers.
+
+    It is asked once: transformers asks six times, with pauses, before it says so.
+
+    Args:
+        origin: a name on the hub.
+        revision: branch, tag or commit.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        if isinstance(try_to_load_from_cache(origin, "config.json", revision=revision), str):
+            return None
+        get_hf_file_metadata(hf_hub_url(origin, "config.json", revision=revision))
+    except (HfHubHTTPError, HFValidationError):  # an answer, or no name that is asked for
+        return None
+    except Exception as error:  # no network, no such host, a time-out: each with a class of its own
+        return error
+    return None
 
 
 _WRAPPED = {

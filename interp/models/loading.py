@@ -31,7 +31,7 @@ from interp.models.architecture import Architecture
 from interp.models.backend_parity import disagreements
 from interp.models.backends import BACKENDS, foreign, held, stamp
 from interp.models.backends.base import Backend
-from interp.models.checkpoint import checkpoint, first_line, placement, reason, silent
+from interp.models.checkpoint import checkpoint, first_line, placement, reason, silent, unreachable
 from interp.models.discovery import discover, holds_decoder, placed
 from interp.models.equations import validated
 from interp.models.families import Family, family_of, overridden
@@ -280,6 +280,8 @@ def _config(origin: str, name: str, hub: dict[str, Any]) -> PretrainedConfig:
     if folder.is_file():
         raise ModelError(f"{name!r} is a file. Give the folder that holds config.json and the weights.")
     try:
+        if not folder.is_dir() and (error := unreachable(origin, hub["revision"])) is not None:
+            raise error
         config = AutoConfig.from_pretrained(origin, **hub)
     except MemoryError:
         raise

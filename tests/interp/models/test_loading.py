@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,22 @@ def test_an_unknown_name_offline() -> None:
     message = str(caught.value)
     assert message.startswith("'nobody/no-such-model' is neither 'demo', nor a folder here, nor a model that")
     assert "\n" not in message and caught.value.exit_code == 4
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # closed again below: a connection is refused
+    waits: list[float] = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("transformers.utils.hub.is_offline_mode", lambda: False)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        f"http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+    )
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waits.append)
+    with pytest.raises(ModelError, match="'nowhere' is neither 'demo', nor a folder here"):
+        load("nowhere")
+    assert waits == []
 
 
 def test_encoders_are_refused(tmp_path: Path) -> None:
