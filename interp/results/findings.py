@@ -56,6 +56,8 @@ class Finding:
         about: one sentence for the reader.
         direction: +1 where only a value above its control is a finding (accuracy), -1 where only one below it
             is (surprise), 0 where either may be (the effect of a head).
+        matters: the smallest change that matters, item by item, of a mean; a tenth of the excess where left
+            out.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Finding:
     layer: int | None = None
     about: str = ""
     direction: int = 0
+    matters: Float[np.ndarray, " item"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be averaged.
@@ -86,6 +89,12 @@ class Finding:
             raise DataError(
                 f"finding {self.name!r}: {counted(n, 'value')}, {counted(len(self.groups), 'group')} and "
                 f"{np.size(self.control)} controls; give at least one value, and one group for each."
+            )
+        least = self.matters
+        if least is not None and (self.statistic is not None or len(least) != n or not (least > 0).all()):
+            raise DataError(
+                f"finding {self.name!r}: 'matters' is of a mean; give a number above 0 for each of its "
+                f"{counted(n, 'item')}."
             )
 
     @property

@@ -48,6 +48,15 @@ def test_what_cannot_be_averaged_is_refused(
         Finding("x", values, groups, control=control)  # type: ignore[arg-type]
 
 
+def test_what_matters_is_a_number_above_zero_for_each_item_of_a_mean() -> None:
+    assert Finding("x", VALUES, GROUPS, matters=np.full(4, 0.1)).matters is not None
+    for wrong in (np.zeros(4), np.full(3, 0.1), np.full(4, np.nan)):
+        with pytest.raises(DataError, match="finding 'x': 'matters'"):
+            Finding("x", VALUES, GROUPS, matters=wrong)
+    with pytest.raises(DataError, match="'matters' is of a mean"):
+        Finding("x", VALUES, GROUPS, statistic=lambda w: 1.0, matters=np.full(4, 0.1))
+
+
 def test_a_result_of_findings_names_them_beside_their_controls() -> None:
     one, two = Finding("one", VALUES, GROUPS), Finding("two", VALUES + 1, GROUPS, control=0.25, unit="nats")
     result = FindingsResult(analysis="behaviour", found=(one, two))

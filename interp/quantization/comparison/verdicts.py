@@ -9,7 +9,9 @@ more of the finding is more: by the finding's own direction, or else so that the
     larger. The 10% are as uncertain as the excess they are taken of, and are taken item by item: "smaller by
     less than 10%" is tested as ``change + 10% of the reference's excess > 0``, with one interval for that sum
     (two one-sided tests of 2.5% each). With a delta held for exact, true losses of 1.1 delta would be called
-    "survives" in up to a quarter of cases.
+    "survives" in up to a quarter of cases. A finding may say itself what matters, item by item
+    (``Finding.matters``), where the control is so far away that a tenth of the excess would hide much: bits
+    per byte have to beat the frequencies of bytes, and a twentieth of the bits themselves matters.
 ``survives``
     The change of the excess is within delta on both sides. What the reference does not show survives only
     where the interval of the change lies within one noise floor: else "survives" would say nothing.
@@ -180,8 +182,9 @@ class _Evidence:
         difference: of the values, other less reference.
         change: of the excesses.
         other: of the other's excess.
-        loss: of the change plus 10% of the reference's excess; below zero the loss is more than 10%.
-        gain: of the change less 10% of the reference's excess; above zero the gain is more than 10%.
+        loss: of the change plus what matters, or else 10% of the reference's excess; below zero the loss is
+            more than that.
+        gain: of the change less the same; above zero the gain is more than that.
         rest: of the other's excess less 10% of the reference's; below zero less than 10% is left.
     """
 
@@ -226,7 +229,7 @@ def judge(
         found = _of_means(reference, other, before, same, seed)
     else:
         found = _of_statistics(reference, other, before, seed)
-    sign = float(reference.direction) or (-1.0 if reference.excess < 0 else 1.0)
+    sign, least = _sign(reference), reference.matters
     shown = _times(before.interval, sign).low > 0.0 and abs(reference.excess) > 2 * FLOORS * noise
     verdict = _verdict(found, sign, noise, shown=shown)
     return Judgement(
@@ -247,7 +250,7 @@ def judge(
         change_low=found.change.low,
         change_high=found.change.high,
         noise=noise,
-        delta=max(FLOORS * noise, SHARE * abs(reference.excess)),
+        delta=max(FLOORS * noise, SHARE * abs(reference.excess) if least is None else float(least.mean())),
         shown=shown,
         unit=reference.unit,
         n=len(reference.values),
@@ -258,6 +261,11 @@ def judge(
         about=reference.about,
         note=_alike(reference, other, noise) if shown and verdict == "inconclusive" else "",
     )
+
+
+def _sign(finding: Finding) -> float:
+    """1 where more of the finding is more, -1 where it lies below its control."""
+    return float(finding.direction) or (-1.0 if finding.excess < 0 else 1.0)
 
 
 def _verdict(found: _Evidence, sign: float, noise: float, *, shown: bool) -> str:
@@ -298,16 +306,18 @@ def _of_means(reference: Finding, other: Finding, before: Excess, same: bool, se
     )
     left, gone = Excess.of(other, seed).interval, theirs - moved - ours
 
-    def plus(first: Interval, items: Float[np.ndarray, " item"], share: float) -> Interval:
-        return _sum((first, items), (before.interval, ours_over), share, reference.groups)
-
+    over, share, least = (before.interval, ours_over), SHARE, reference.matters
+    matters = over
+    if least is not None:
+        ends = bootstrap(least, groups=reference.groups, seed=seed, support="real").interval
+        share, matters = _sign(reference), (ends, least)
     return _Evidence(
         difference=difference,
         change=change,
         other=left,
-        loss=plus(change, gone, SHARE),
-        gain=plus(change, gone, -SHARE),
-        rest=plus(left, gone + ours_over, -SHARE),
+        loss=_sum((change, gone), matters, share, reference.groups),
+        gain=_sum((change, gone), matters, -share, reference.groups),
+        rest=_sum((left, gone + ours_over), over, -SHARE, reference.groups),
     )
 
 

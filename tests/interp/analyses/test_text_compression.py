@@ -129,6 +129,34 @@ def test_models_with_different_tokenizers_are_compared_on_texts() -> None:
     assert second["mflop_per_token"] == first["mflop_per_token"]
 
 
+def worse(share: float) -> interp.Model:
+    """The tiny model with its head scaled until its bits are so much more."""
+    hf: Any = copy.deepcopy(tiny().hf)
+    model, plain = interp.load(hf, tokenizer=tokenizer()), tiny().hf.lm_head.weight
+    aim = (1 + share) * sum(one.bits for one in coded(tiny(), TEXTS))
+    low, high = 1.0, 20.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        with torch.no_grad():
+            hf.lm_head.weight.copy_(middle * plain)
+        more = sum(one.bits for one in coded(model, TEXTS)) > aim
+        low, high = (low, middle) if more else (middle, high)
+    return interp.load(hf, tokenizer=tokenizer())
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.1, "weakened"), (0.01, "survives")])
+def test_a_tenth_more_bits_is_weaker_and_a_hundredth_is_not(share: float, verdict: str) -> None:
+    def run(model: Any, *, reference: Any = None) -> FindingsResult:
+        return compression(model, reference=reference, texts=TEXTS)
+
+    found = quantization.compare({"c": run}, tiny(), [], other=worse(share), noise=("layout",))
+    one = found.judgement(found.schemes[0], "bits per byte")
+    assert one.value / one.reference == pytest.approx(1 + share, abs=0.01) and one.shown
+    assert one.verdict == verdict
+    assert one.delta == pytest.approx(0.05 * one.reference)
+    assert one.delta < 0.1 * abs(one.reference_excess)  # what it would be without its own measure
+
+
 def test_luck_is_rarely_shown() -> None:
     rng, shown, groups = np.random.default_rng(0), 0, tuple(f"g{i}" for i in range(24))
     for _ in range(200):
