@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from interp.analyses.concepts.known import protocol_of
 from interp.analyses.knowledge.questions import OwnFacts, Question, ask
+from interp.analyses.prompts import answer_ids
 from interp.errors import DataError
 from interp.models.interventions import Intervention
 from interp.models.model import Model
+from interp.tasks import few_shot
 from interp.tasks.relations import RELATIONS
+from interp.tasks.world import load_world
 
-__all__ = ["FEWEST", "Capability", "found_lacking", "right", "said"]
+__all__ = ["FEWEST", "KNOWN", "Capability", "found_lacking", "right", "said"]
 
 FEWEST = 12
 """Lacking answers of other facts that there must be."""
@@ -25,6 +30,8 @@ TRIED, LOST = 12, 0.5
 """So many questions of each relation are asked first; the others of those in which half is lost."""
 TRAINED = 0.6
 """The part of the facts that is fitted, chosen and trained on."""
+EXAMPLES, KNOWN = 8, "known-relations"
+"""Facts of each relation that are shown and not asked; and the protocol of models that are asked so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +87,8 @@ def found_lacking(
     """Ask both models, and find where the base answers right and the tuned model does not.
 
     Of the bundled facts a few of each relation are asked first, then all of those relations in which the
-    tuned model lacks at least half of what the base knows.
+    tuned model lacks at least half of what the base knows. The bundled model is asked in sentences, others by
+    three examples ``a -> b``: a sentence goes on in many ways, of which the answer is one.
 
     Args:
         base: before training.
@@ -94,11 +102,11 @@ def found_lacking(
     """
     first = _asked(base, tuned, ask(base, data, None, n=10**6, seed=seed).asked) if data is not None else None
     if first is None:
-        tried = ask(base, None, tuple(RELATIONS), n=TRIED * len(RELATIONS), seed=seed).asked
+        tried = _bundled(base, tuple(RELATIONS), TRIED * len(RELATIONS), seed)
         first = _asked(base, tuned, tried)
         lost = [name for name, (known, gone) in _counts(*first).items() if known > 2 and gone >= LOST * known]
         if lost:
-            more = ask(base, None, tuple(lost), n=2 * n, seed=seed).asked
+            more = _bundled(base, tuple(lost), 2 * n, seed)
             known = {one.prompt for one in tried}
             again = _asked(base, tuned, [one for one in more if one.prompt not in known])
             first = ([*first[0], *again[0]], [*first[1], *again[1]])
@@ -107,6 +115,30 @@ def found_lacking(
         raise DataError(f"{base.called!r} answers none of the questions, so nothing can be lacking.")
     counts = _counts(lacking, kept)
     return Capability(tuple(lacking[:n]), tuple(kept[:n]), (*kept[n:], *lacking[n:]), counts)
+
+
+def _bundled(model: Model, names: Sequence[str], n: int, seed: int) -> Sequence[Question]:
+    """Bundled facts of some relations in turn, in sentences or by examples."""
+    if protocol_of(model) != KNOWN:
+        return ask(model, None, names, n=n, seed=seed).asked
+    columns = [list(_by_examples(model, name, seed)) for name in names]
+    return [one for row in zip_longest(*columns) for one in row if one is not None][:n]
+
+
+def _by_examples(model: Model, relation: str, seed: int) -> Iterator[Question]:
+    """Every fact of a relation, asked by three others that are never asked themselves.
+
+    So no answer that is held out stands in a prompt that is trained on.
+    """
+    rng = random.Random(f"wrapper:{relation}:{seed}")
+    facts = list(load_world().facts[relation])
+    rng.shuffle(facts)
+    for fact in facts[EXAMPLES:]:
+        shown = few_shot.shots(fact, facts[:EXAMPLES], rng)
+        prompt = "" if shown is None else few_shot.prompt(shown, fact.subject)
+        ids = answer_ids(model, prompt, fact.object) if prompt else None
+        if ids is not None:
+            yield Question(prompt, fact.object, relation, fact.key, ids)
 
 
 def _asked(base: Model, tuned: Model, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:

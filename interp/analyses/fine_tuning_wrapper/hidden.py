@@ -3,6 +3,10 @@
 The reader is a ridge regression from the state at a question's last token to the output embedding of the
 answer, fitted in the model that it reads; it names the answer, among all answers, whose embedding is most
 like what it gives. So it can name answers that it was never shown, also where each fact has its own.
+
+On a real model few hundred facts teach no reader that: it fails in the base already. There the base's
+translator reads both models: a linear map to the base's own final states that was fitted on text which the
+base drew, without any answer (``TranslatorLens``). It reads no layer after which nothing is computed.
 """
 
 from __future__ import annotations
@@ -12,13 +16,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
-from interp.analyses.fine_tuning_wrapper.capability import Capability, last_states
+from interp.analyses.concepts.known import protocol_of
+from interp.analyses.fine_tuning_wrapper.capability import KNOWN, Capability, last_states
+from interp.lenses.base import Lens
 from interp.models.model import Model
 
-__all__ = ["Hidden", "Layer", "read_inside"]
+__all__ = ["Hidden", "Layer", "late", "needed", "read_inside", "translated"]
 
+LATE = (0.6, 0.7, 0.8, 0.9, 1.0)
+"""Depths at which a translator reads."""
 PENALTIES = tuple(10.0**at for at in range(-3, 5))
 """Of the ridge regression, over the mean square of the states; chosen by leaving one out."""
 
@@ -31,7 +40,8 @@ class Layer:
         layer: which.
         fitted: accuracy on the lacking facts that it learned from, each left out in turn.
         unseen: right or wrong on each unseen fact.
-        shuffled: accuracy on them of the same reader fitted on exchanged answers.
+        shuffled: accuracy on them of the same reader fitted on exchanged answers; of a translator, which is
+            fitted on none, how often it names an exchanged answer.
     """
 
     layer: int
@@ -88,6 +98,48 @@ def read_inside(model: Model, found: Capability, layers: Sequence[int], seed: in
                 float(np.mean((left_out == tokens[fit])[len(others) :])),
                 tuple((unseen == tokens[test]).astype(float).tolist()),
                 float(np.mean(luck == tokens[test])),
+            )
+        )
+    return Hidden(tuple(made))
+
+
+def late(model: Model) -> tuple[int, ...]:
+    """The layers that a translator reads: five of the last 40%, and not the last one of all."""
+    last = model.n_layers - 1
+    return tuple(sorted({min(round(last * part), last - 1) for part in LATE} - {-1}))
+
+
+def needed(model: Model) -> tuple[int, ...]:
+    """The layers whose translators are likely to be needed: a linear reader reads the bundled model."""
+    return late(model) if protocol_of(model) == KNOWN else ()
+
+
+def translated(model: Model, found: Capability, lens: Lens, seed: int, layers: Sequence[int]) -> Hidden:
+    """Read the lacking answers with a lens that learned from no answer, such as a translator.
+
+    Args:
+        model: which is read.
+        found: the questions.
+        lens: of the base.
+        seed: of the division, and of the exchange of answers that its luck is measured on.
+        layers: which are read.
+    """
+    states = last_states(model, found.lacking, layers)
+    tokens = np.array([one.token for one in found.lacking])
+    among = np.unique([one.token for one in (*found.lacking, *found.kept, *found.spare)])
+    train, test = (np.array(rows, dtype=np.int64) for rows in found.divided(seed))
+    exchanged = np.random.default_rng(seed).permutation(tokens[test])
+    made = []
+    for layer in layers:
+        logits = lens.logits(torch.from_numpy(states[layer]).float(), layer)[:, torch.from_numpy(among)]
+        said = among[logits.argmax(dim=-1).cpu().numpy()]
+        right = said == tokens
+        made.append(
+            Layer(
+                layer,
+                float(right[train].mean()),
+                tuple(right[test].astype(float).tolist()),
+                float(np.mean(said[test] == exchanged)),
             )
         )
     return Hidden(tuple(made))

@@ -39,12 +39,14 @@ class Curve:
         seed: of the division and the training.
         steps: at which it was asked, from 0 on.
         accuracy: there.
+        learned: accuracy, after the last step, on the facts that were trained on.
     """
 
     start: str
     seed: int
     steps: tuple[int, ...]
     accuracy: tuple[float, ...]
+    learned: float
 
     @property
     def t90(self) -> int | None:
@@ -114,7 +116,7 @@ def relearn(start: Model, found: Capability, *, name: str, steps: int, seed: int
             seen[step] = float(right(model, unseen).mean())
 
     train(hf, _batches(lessons, seed), steps=steps, rate=RATE, rates="fixed", after=after, label=name)
-    return Curve(name, seed, tuple(seen), tuple(seen.values()))
+    return Curve(name, seed, tuple(seen), tuple(seen.values()), float(right(model, learned).mean()))
 
 
 def _batches(lessons: Sequence[Lesson], seed: int) -> Iterator[list[Lesson]]:

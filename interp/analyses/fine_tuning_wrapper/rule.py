@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,14 @@ __all__ = ["PARTS", "RULE", "Part", "back", "hidden", "quick", "verdict"]
 
 KEPT, GONE = 0.7, 0.3
 """Accuracy of the reader over that in the base: still there, and not there."""
+READS = 0.1
+"""What it must name in the base, beyond twice what exchanged answers give."""
 BACK, NOT_BACK, BEYOND, HARM = 0.5, 0.2, 0.25, 0.8
 """R(k): brought back, and not; how far beyond random units; and how much else must still be answered."""
 QUICK, SLOW, APART = 0.2, 0.5, 0.1
 """Steps to 90% over those from the re-drawn copy; and mean accuracies over the steps that are alike."""
+LEARNED = 0.25
+"""Of the facts that were trained on: a start that answers fewer at the end learned nothing."""
 PARTS = {
     "hidden": "is it still there?",
     "back": "do few units bring it back?",
@@ -31,8 +36,9 @@ RULE = (
     f"up to 16 that is best on seen facts and leaves {HARM:.0%} of the other answers (not back: "
     f"{NOT_BACK:g} or less). "
     f"Quicker: {QUICK:g} or less of the steps to 90% that the re-drawn copy takes (not quicker: {SLOW:g} or "
-    f"more, and a mean accuracy over the steps at most {APART:g} above that copy's). Wrapped: all three in "
-    "every seed. Deleted: none of the three in every seed."
+    f"more, and a mean accuracy over the steps at most {APART:g} above that copy's; not told where no start "
+    f"answers {LEARNED:.0%} of what it was trained on). Wrapped: all three in every seed. Deleted: none of "
+    "the three in every seed."
 )
 
 
@@ -63,7 +69,12 @@ def _ends(values: Sequence[float]) -> str:
     return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
 
 
-def hidden(base: Sequence[Hidden], tuned: Sequence[Hidden]) -> Part:
+def works(base: Sequence[Hidden]) -> bool:
+    """Whether a reader reads the base itself, in every seed."""
+    return all(one.best.accuracy > 2 * one.best.shuffled + READS for one in base)
+
+
+def hidden(base: Sequence[Hidden], tuned: Sequence[Hidden], reader: str = "linear reader") -> Part:
     """Whether the answers are read inside the tuned model as they are in the base, seed by seed."""
     own, before = ([one.best.accuracy for one in part] for part in (tuned, base))
     luck = [one.best.shuffled for one in tuned]
@@ -71,9 +82,8 @@ def hidden(base: Sequence[Hidden], tuned: Sequence[Hidden]) -> Part:
     told = [a > c for a, c in zip(own, luck, strict=True)]
     yes = [value >= KEPT and ok for value, ok in zip(share, told, strict=True)]
     no = [value <= GONE for value in share]
-    readable = all(value > 2 * c + 0.1 for value, c in zip(before, luck, strict=True))
-    words = f"read inside {_ends(own)} of unseen answers, in the base {_ends(before)}"
-    if not readable:  # a reader that fails in the base says nothing
+    words = f"read inside by a {reader} {_ends(own)} of unseen answers, in the base {_ends(before)}"
+    if not works(base):  # a reader that fails in the base says nothing
         return Part("hidden", tuple(share), "unclear", f"{words}: the reader does not work in the base")
     return _says("hidden", share, yes, no, words)
 
@@ -96,6 +106,8 @@ def back(rows: Sequence[Sequence[Pruned]]) -> Part:
     units = "unit" if few == "1" else "units"
     luck = _ends([one.random for one in best])
     words = f"removing {few} {units} brings {_ends(values)} back, random ones {luck}"
+    if any(math.isnan(one.kept) for one in best):
+        words += "; there are no other answers that show what else it takes away"
     return _says("back", values, yes, no, words)
 
 
@@ -104,7 +116,8 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
 
     A start that does not get there within the steps took more than them: the ratio is then at most that over
     the steps. Where both do not, it did not return quicker within these steps, and the words say that more
-    of them may tell.
+    of them may tell. Where in some seed no start answers even the facts that it was trained on, the training
+    was too short, or cannot learn such facts: nothing is told.
     """
     ratios, alike, words = [], [], []
     for own, other in zip(curves["tuned"], curves["re-drawn"], strict=True):
@@ -119,6 +132,14 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
     yes = [value <= QUICK for value in ratios]
     no = [value >= SLOW and ok for value, ok in zip(ratios, alike, strict=True)]
     said = f"back to 90% in {', '.join(words)} steps, from the re-drawn copy in {', '.join(others)}"
+    best: dict[int, float] = {}
+    for one in (one for part in curves.values() for one in part):
+        best[one.seed] = max(best.get(one.seed, 0.0), one.learned, *one.accuracy)
+    if min(best.values()) < LEARNED:
+        n = curves["tuned"][0].steps[-1]
+        return Part(
+            "quick", tuple(ratios), "unclear", f"nothing was learned within {n} steps, from any start"
+        )
     if all(one.t90 is None for name in ("tuned", "re-drawn") for one in curves[name]):
         said += "; neither got there, so more steps may tell"
     return _says("quick", ratios, yes, no, said)

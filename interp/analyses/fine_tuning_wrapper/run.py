@@ -13,13 +13,14 @@ import numpy as np
 
 from interp.analyses.fine_tuning_wrapper import rule
 from interp.analyses.fine_tuning_wrapper.capability import FEWEST, Capability, found_lacking
-from interp.analyses.fine_tuning_wrapper.hidden import Hidden, read_inside
+from interp.analyses.fine_tuning_wrapper.hidden import Hidden, late, read_inside, translated
 from interp.analyses.fine_tuning_wrapper.pruning import Pruned, Units, prune, units_of
 from interp.analyses.fine_tuning_wrapper.revival import STARTS, Curve, relearn, start_of
 from interp.analyses.knowledge.questions import OwnFacts
 from interp.analyses.layer_profiles import depths
 from interp.analyses.provenance import about, earlier
 from interp.errors import ConfigError, counted
+from interp.lenses import TranslatorLens
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results.findings import Finding
@@ -28,7 +29,7 @@ from interp.results.shapes import Cell, Table
 
 __all__ = ["wrapper"]
 
-MOST_LAYERS = 6
+MOST_LAYERS, READER = 6, "linear reader"
 
 
 def wrapper(
@@ -44,7 +45,8 @@ def wrapper(
     """Say whether what the base answers and the tuned model does not is wrapped or deleted.
 
     Three parts, each for several divisions of the facts into seen and unseen ones: *hidden*, can a linear
-    reader of some layer, fitted in each model, still name unseen answers? *pruning*, how many answers come
+    reader of some layer, fitted in each model, still name unseen answers (or, where that fails in the base,
+    the base's translator, fitted without answers)? *pruning*, how many answers come
     back when the k units (heads, neurons) that hold them down most are set to zero,
     ``R(k) = (A(tuned less k) - A(tuned)) / (A(base) - A(tuned))``, beside random units of like size and the
     neurons whose weights moved most? *Revival*, how many steps of a short training on seen facts bring 90% of
@@ -103,6 +105,11 @@ def wrapper(
     )
 
 
+def _known(values: Sequence[float]) -> float | None:
+    """The mean; nothing where one is not a number, as it is where there was nothing to measure."""
+    return None if np.isnan(values).any() else float(np.mean(values))
+
+
 def _lost(found: Capability) -> Table:
     rows: list[dict[str, Cell]] = [
         {
@@ -126,6 +133,7 @@ class _Seen:
     pruned: Sequence[Sequence[Pruned]]
     curves: Mapping[str, Sequence[Curve]]
     seeds: Sequence[int]
+    reader: str
 
     @classmethod
     def of(
@@ -136,6 +144,14 @@ class _Seen:
         drawn = start_of("re-drawn", base, tuned, seeds[0])
         models = {"base": base, "tuned": tuned, "re-drawn": drawn}
         inside = {name: [read_inside(one, found, at, seed) for seed in seeds] for name, one in models.items()}
+        reader = READER
+        if not rule.works(inside["base"]):
+            at, reader = late(base), "translator of the base"
+            lens = TranslatorLens.of(base, at)
+            inside = {
+                name: [translated(one, found, lens, seed, at) for seed in seeds]
+                for name, one in models.items()
+            }
         pruned = [prune(tuned, found, units, seed) for seed in seeds]
         curves = {
             name: [
@@ -144,13 +160,13 @@ class _Seen:
             ]
             for name in STARTS
         }
-        return cls(found, at, inside, pruned, curves, list(seeds))
+        return cls(found, at, inside, pruned, curves, list(seeds), reader)
 
     @property
     def parts(self) -> tuple[rule.Part, ...]:
         """What each part says."""
         return (
-            rule.hidden(self.inside["base"], self.inside["tuned"]),
+            rule.hidden(self.inside["base"], self.inside["tuned"], self.reader),
             rule.back(self.pruned),
             rule.quick(self.curves),
         )
@@ -167,7 +183,7 @@ class _Seen:
                 groups,
                 own.shuffled,
                 "share",
-                about=f"at layer {own.layer}, first seed; control: a reader fitted on exchanged answers",
+                about=f"{self.reader}, layer {own.layer}, first seed; control: the same on exchanged answers",
                 direction=1,
             ),
             Finding(
@@ -207,7 +223,10 @@ class _Seen:
                 np.mean([one.layers[at].shuffled for one in self.inside["tuned"]])
             )
             rows.append(row)
-        note = "Share of unseen answers that a linear reader names, fitted in the model that it reads."
+        fitted = (
+            "fitted on text that it drew" if self.reader != READER else "fitted in the model that it reads"
+        )
+        note = f"Share of unseen answers that a {self.reader} names, {fitted}."
         return Table.of("inside", "Still there?", rows, note)
 
     def removed(self) -> Table:
@@ -223,8 +242,8 @@ class _Seen:
                     "least": low,
                     "most": high,
                     "random units": float(np.mean([each.random for each in every])),
-                    "neurons that moved most": float(np.mean([each.heaviest for each in every])),
-                    "other answers kept": float(np.mean([each.kept for each in every])),
+                    "neurons that moved most": _known([each.heaviest for each in every]),
+                    "other answers kept": _known([each.kept for each in every]),
                     "first units": ", ".join(one.names[:3]),
                 }
             )

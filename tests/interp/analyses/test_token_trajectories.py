@@ -14,6 +14,7 @@ from interp.analyses import trajectory
 from interp.analyses.token_trajectories import Course, conclusion, courses, prefix_ranks, velocities
 from interp.errors import ConfigError, DataError
 from interp.results import FindingsResult
+from interp.tasks import TASKS
 from tests.noisy import demo
 from tests.tiny import build, tokenizer
 
@@ -128,6 +129,19 @@ def test_the_bundled_model_is_told_from_its_untrained_twin() -> None:
     one = own["effective rank at layer 0"]
     assert (np.asarray(one.values) < np.asarray(one.control)).all()
     assert found.conclusion and len(one.values) == 8
+
+
+def test_bundled_texts_are_grouped_by_task_and_own_texts_by_themselves() -> None:
+    n = len(TASKS) + 2
+    found = trajectory(demo(), n=n, layers="0", tokens=12, stride=4).findings()[0]
+    assert found.groups == tuple(list(TASKS)[at % len(TASKS)] for at in range(n))
+    assert found.n_groups == len(TASKS) < len(found.values)
+    short = [TEXTS[0], ("w01", "w02"), *TEXTS[2:]]  # one that is left out moves no other
+    own = trajectory(model(), texts=short, tokens=16, stride=4, layers="0").findings()[0]
+    assert own.groups == ("text 0", "text 2", "text 3", "text 4", "text 5")
+    whole = of_tiny().findings()[0]
+    assert own.values[1] == pytest.approx(whole.values[2])
+    assert own.values[1] != pytest.approx(whole.values[1], rel=1e-3)
 
 
 def test_what_cannot_be_followed_is_refused() -> None:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from interp.analyses.fine_tuning_wrapper import rule, wrapper
-from interp.analyses.fine_tuning_wrapper.capability import Capability, found_lacking
-from interp.analyses.fine_tuning_wrapper.hidden import Hidden, Layer, _named, _readings
+from interp.analyses.fine_tuning_wrapper.capability import (
+    EXAMPLES,
+    Capability,
+    _bundled,
+    _by_examples,
+    found_lacking,
+)
+from interp.analyses.fine_tuning_wrapper.hidden import (
+    Hidden,
+    Layer,
+    _named,
+    _readings,
+    late,
+    translated,
+)
 from interp.analyses.fine_tuning_wrapper.pruning import Pruned, prune, units_of
 from interp.analyses.fine_tuning_wrapper.revival import Curve, re_drawn
+from interp.analyses.fine_tuning_wrapper.run import _Seen
 from interp.errors import ConfigError
+from interp.lenses.base import Lens
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 from interp.results import FindingsResult
@@ -20,6 +37,7 @@ from tests.noisy import demo, noisy
 from tests.planted_wrapper import NEURON, one_neuron
 
 pytest.importorskip("peft")
+HIDDEN = "interp.analyses.fine_tuning_wrapper.hidden"
 
 
 @cache
@@ -67,9 +85,16 @@ def test_one_neuron_is_a_wrapper_and_layers_that_were_re_drawn_are_deleted() -> 
     found = wrapper(planted(), reference=base(), n=50, seeds=1, steps=32)
     assert found.verdict().startswith("Wrapped"), found.verdict()
     assert {one.name for one in found.tables()} >= {"parts", "lacking", "inside", "pruning", "revival"}
-    gone = wrapper(re_drawn(demo(), 1), reference=base(), n=30, seeds=1, steps=6)
+    gone = wrapper(re_drawn(demo(), 1), reference=base(), n=24, seeds=1, steps=14)
     assert gone.verdict().startswith("Deleted"), gone.verdict()
     assert "neither got there, so more steps may tell" in gone.verdict()
+
+
+def test_where_no_start_learns_anything_nothing_is_called_deleted() -> None:
+    short = wrapper(re_drawn(demo(), 1), reference=base(), n=24, seeds=1, steps=2)
+    assert short.verdict().startswith("Inconclusive"), short.verdict()
+    assert "unclear (nothing was learned within 2 steps, from any start)" in short.verdict()
+    assert "do few units bring it back? no" in short.verdict()
 
 
 def test_noise_that_takes_little_away_is_never_explained() -> None:
@@ -119,9 +144,10 @@ def pruned(share: float, fitted: float, random: float = 0.0, kept: float = 1.0, 
     return Pruned(count, back, fitted, random, 0.0, kept, ("neuron.0.0",))
 
 
-def curve(t90: int | None, steps: int = 40) -> Curve:
+def curve(t90: int | None, steps: int = 40, learned: float = 1.0) -> Curve:
     at = tuple(range(steps + 1))
-    return Curve("tuned", 0, at, tuple(1.0 if t90 is not None and step >= t90 else 0.0 for step in at))
+    seen = tuple(1.0 if t90 is not None and step >= t90 else 0.0 for step in at)
+    return Curve("tuned", 0, at, seen, learned)
 
 
 def test_the_verdict_needs_every_part_in_every_seed() -> None:
@@ -143,6 +169,71 @@ def test_the_verdict_needs_every_part_in_every_seed() -> None:
     assert rule.chosen(both).count == 1  # seen facts choose, never unseen ones
     assert rule.quick({"tuned": [curve(39)], "re-drawn": [curve(None)]}).says == "no"
     assert rule.quick({"tuned": [curve(30)], "re-drawn": [curve(None)]}).says == "unclear"  # it learns more
+
+
+def test_what_is_not_known_of_other_answers_is_no_proof_and_breaks_no_table() -> None:
+    """Without other answers, and with weights that did not move, two columns are not numbers."""
+    found = replace(lacking(), lacking=lacking().lacking[:14], kept=())
+    units = units_of(planted(), planted(), found.lacking[:2])
+    assert not units.moved.any()  # the model beside itself
+    ranked = replace(units, slopes=np.eye(1, len(units.names), units.names.index(NEURON)).repeat(14, axis=0))
+    (one,) = prune(planted(), found, ranked, 0, counts=(1,))
+    assert one.names == (NEURON,) and one.share == 1.0
+    assert np.isnan(one.kept) and np.isnan(one.heaviest)
+    part = rule.back([[one]])
+    assert part.says == "unclear" and "no other answers" in part.words
+    assert rule.back([[replace(one, kept=1.0)]]).says == "yes"
+    assert "no other answers" not in rule.back([[replace(one, kept=1.0)]]).words
+    curves = {name: [curve(4)] for name in ("tuned", "re-drawn", "scratch")}
+    inside = {name: [hidden(0.9)] for name in ("base", "tuned", "re-drawn")}
+    table = _Seen(found, (3,), inside, [[one]], curves, [0], "linear reader").removed()
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["R(k)"] == 1.0 and row["other answers kept"] is None and row["neurons that moved most"] is None
+    assert rule.quick(curves | {"tuned": [curve(None)]}).says == "no"
+    idle = {name: [curve(None, learned=0.1)] for name in curves}
+    assert (
+        rule.quick(idle).says == "unclear" and "nothing was learned within 40 steps" in rule.quick(idle).words
+    )
+
+
+def test_where_no_linear_reader_works_the_translator_of_the_base_reads() -> None:
+    """Planted: states that hold the final state, turned, and a lens that turns them back; exchanged ones."""
+    found = lacking()
+    tokens = np.array([one.token for one in found.lacking])
+    head = torch.nn.functional.normalize(demo().hf.get_output_embeddings().weight.detach().double())
+
+    class Turned(Lens):
+        layers, vocab_size, card = (3,), len(head), dict  # type: ignore[assignment]
+
+        def logits(self, states: torch.Tensor, layer: int) -> torch.Tensor:
+            return (states.double() @ turn.T @ head.T).float()
+
+    drawn = np.random.default_rng(0).standard_normal((head.shape[1], head.shape[1]))
+    turn = torch.from_numpy(np.linalg.qr(drawn)[0])
+    states = (head[torch.from_numpy(tokens)] @ turn).numpy()
+    for rows, low, high in ((states, 0.95, 1.0), (np.roll(states, 7, axis=0), 0.0, 0.3)):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(f"{HIDDEN}.last_states", lambda *_, rows=rows: {3: rows})
+            read = translated(demo(), found, Turned(), 0, (3,))
+        assert low <= read.best.accuracy <= high and read.best.shuffled < 0.3
+    assert late(demo()) == (14, 16, 18, 21, 22)
+    assert rule.works([hidden(0.9)]) and not rule.works([hidden(0.9), hidden(0.25, 0.1)])
+    words = rule.hidden([hidden(0.9)], [hidden(0.8)], "translator of the base").words
+    assert words.startswith("read inside by a translator of the base 0.80")
+
+
+def test_other_models_are_asked_by_examples_that_give_no_answer_away() -> None:
+    asked = list(_by_examples(demo(), "capital", 0))
+    shown = {line for one in asked for line in one.prompt.splitlines()[:-1]}
+    assert len(asked) > 100 and len(shown) <= EXAMPLES
+    assert not {line.split(" -> ")[0] for line in shown} & {one.group.split(":")[1] for one in asked}
+    for one in asked:
+        assert one.prompt.endswith(f"{one.group.split(':')[1]} ->") and one.answer not in one.prompt
+    assert [one.prompt for one in _by_examples(demo(), "capital", 1)] != [one.prompt for one in asked]
+    assert " ->" not in _bundled(demo(), ("capital",), 4, 0)[0].prompt  # it is asked in sentences
+    other = _bundled(replace(demo(), name="other"), ("capital", "currency"), 5, 0)
+    assert [one.relation for one in other] == ["capital", "currency", "capital", "currency", "capital"]
+    assert all(one.prompt.endswith(" ->") for one in other)
 
 
 def test_wrong_calls_are_refused() -> None:
