@@ -22,6 +22,7 @@ EXAMPLES = (
     "interp finetune --data pairs.jsonl --lora 8 --out tuned",
     "interp finetune --data pairs.jsonl --model smollm2 --out tuned",
     "interp finetune --data pairs.jsonl --shuffle --out twin",
+    "interp finetune --data pairs.jsonl --seed 1 --out again",
 )
 STEPS, FEWEST = 100, 10
 PASSES = 3.0
@@ -39,7 +40,7 @@ class FinetuneSettings(RunSettings, ModelSettings):
 
     data: str = flag(
         "",
-        "Pairs: a JSONL, CSV or TSV file of prompt,answer[,group].",
+        "Pairs: a JSONL, CSV or TSV file of prompt,answer[,group][,relation].",
         metavar="FILE",
         shown="none: it must be given",
     )
@@ -54,7 +55,10 @@ class FinetuneSettings(RunSettings, ModelSettings):
         allowed="a number above 0 and below 1",
         check=lambda x: 0 < x < 1,
     )
-    shuffle: bool = flag(False, "Give each prompt another's answer: the twin of a comparison.")
+    shuffle: bool = flag(
+        False,
+        "Give each prompt another's answer, of its relation where there is one: the twin of a comparison.",
+    )
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -96,6 +100,7 @@ def finetune(work: Work, settings: FinetuneSettings) -> Made:
         pairs,
         folder,
         groups=_groups(settings),
+        relations=_relations(settings),
         how=settings.how(),
         seed=settings.seed,
         progress=work.session.progress,
@@ -122,6 +127,13 @@ def _groups(settings: FinetuneSettings) -> list[str] | None:
 
     groups = read_training_groups(settings.data)
     return None if groups is None else groups[: settings.limit]
+
+
+def _relations(settings: FinetuneSettings) -> list[str] | None:
+    from interp.demo.finetune import read_training_relations
+
+    relations = read_training_relations(settings.data)
+    return None if relations is None else relations[: settings.limit]
 
 
 def _job(settings: FinetuneSettings) -> Job:

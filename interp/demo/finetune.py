@@ -7,11 +7,13 @@ import hashlib
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from interp.errors import DataError, counted
+from interp.errors import ConfigError, DataError, counted
 from interp.models.adapter_training import Checkpoints, Lesson, lessons_of, train
 from interp.models.answers import score
 from interp.models.loading import load
@@ -29,11 +31,15 @@ __all__ = [
     "finetune",
     "read_training_groups",
     "read_training_pairs",
+    "read_training_relations",
+    "refuse_unlike",
 ]
 
 Pairs = Sequence[tuple[str, str]]
 ADAPTER, REPORT, FEWEST = "adapter", "finetuned.json", 8
 """Names of what is written, and the fewest pairs."""
+APART = 1.25
+"""Times as many tokens of answers as a twin learned that are still alike."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class FineTuning:
         batch: pairs of a step, drawn anew each time all were seen.
         rate: the largest learning rate (AdamW); it rises over ten steps and falls over the last half.
         held_out: the share of the prompts that nothing is trained on.
-        shuffle: give each prompt the answer of another: what training as such does, with nothing to learn
-            but which answers there are.
+        shuffle: give each prompt the answer of another one of its relation: what training as such does, with
+            nothing to learn but which answers each relation has.
     """
 
     rank: int = 8
@@ -75,11 +81,23 @@ def read_training_groups(path: str | Path) -> list[str] | None:
     Raises:
         DataError: no such file, or an empty cell; the message names the line.
     """
-    path = Path(path)
+    return _column(Path(path), "group")
+
+
+def read_training_relations(path: str | Path) -> list[str] | None:
+    """Read what kind of answer each prompt asks for, from a column ``relation``; None where there is none.
+
+    Raises:
+        DataError: no such file, or an empty cell; the message names the line.
+    """
+    return _column(Path(path), "relation")
+
+
+def _column(path: Path, name: str) -> list[str] | None:
     rows = rows_of(path, ("prompt", "answer"))
-    if all(row.get("group") in (None, "") for _, row in rows):
+    if all(row.get(name) in (None, "") for _, row in rows):
         return None
-    return [cell(path, line, row, "group") for line, row in rows]
+    return [cell(path, line, row, name) for line, row in rows]
 
 
 def finetune(
@@ -88,6 +106,7 @@ def finetune(
     folder: str | Path,
     *,
     groups: Sequence[str] | None = None,
+    relations: Sequence[str] | None = None,
     how: FineTuning | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -107,6 +126,7 @@ def finetune(
         groups: what each pair is about: pairs of one group are trained on together or not at all, and
             intervals are over groups. Each prompt is its own where left out, so that a fact in other words
             may stand on both sides.
+        relations: what kind of answer each pair has: shuffled answers stay within one.
         how: rank, steps, rate, and whether answers are shuffled.
         seed: of the parts, the draws and the first values.
         progress: show a progress bar.
@@ -122,7 +142,8 @@ def finetune(
     """
     how, folder = how or FineTuning(), Path(folder)
     learned, held = divided(pairs, how.held_out, seed, groups)
-    taught = exchanged(learned, seed) if how.shuffle else learned
+    kinds = None if relations is None else dict(zip((prompt for prompt, _ in pairs), relations, strict=True))
+    taught = exchanged(learned, seed, kinds) if how.shuffle else learned
     asked = [asdict(how), seed, model.fingerprint, model.tokenizer_fingerprint, taught]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     if not (folder / REPORT).is_file() or read_json(folder / REPORT)["key"] != key:
@@ -146,7 +167,11 @@ def finetune(
             for one in _findings(name, part, model, tuned, _group_of(pairs, groups), seed)
         ),
         seed=seed,
-        warnings=(*((SHUFFLED,) if how.shuffle else ()), *((BY_TEXT,) if groups is None else ())),
+        warnings=(
+            *((SHUFFLED,) if how.shuffle else ()),
+            *((TOGETHER,) if how.shuffle and "" in _parts(learned, kinds) else ()),
+            *((BY_TEXT,) if groups is None else ()),
+        ),
     )
 
 
@@ -155,6 +180,54 @@ BY_TEXT = (
     "and others called unseen. A column group in the file keeps them together."
 )
 SHUFFLED = "each prompt was given another's answer: this adapter is a control of what training as such does."
+TOGETHER = (
+    "answers were exchanged over all prompts, of whatever kind: a column relation in the file keeps them "
+    "among answers to the same."
+)
+
+
+def refuse_unlike(adapter: str | Path, twins: Sequence[str | Path]) -> tuple[str, ...]:
+    """Refuse twins that were not trained as long, and say of which nobody knows.
+
+    Args:
+        adapter: the folder of an adapter that ``finetune`` wrote, or of something else.
+        twins: those that it is held to.
+
+    Returns:
+        What a reader should know: whose training has no card, and answers of another length.
+
+    Raises:
+        ConfigError: other steps, pairs of a step, rank or rate; it says which.
+    """
+    own, said = _card(adapter), []
+    for place in twins:
+        card = _card(place)
+        if own is None or card is None:
+            which = adapter if own is None else place
+            said.append(f"it is not known how long {str(which)!r} was trained, so the twin may be none")
+            continue
+        for name in ("steps", "batch", "rank", "rate"):
+            ours, theirs = own["how"].get(name), card["how"].get(name)
+            if ours != theirs:
+                raise ConfigError(
+                    f"{str(adapter)!r} was trained with {name} {ours}, its twin {str(place)!r} with "
+                    f"{theirs}: what that one changed is not what training as such does here. Train the "
+                    "twin as long (the same --steps, --lora and --rate), or compare each alone."
+                )
+        ours, theirs = own.get("tokens", 0), card.get("tokens", 0)
+        if not 1 / APART <= (ours + 1) / (theirs + 1) <= APART:
+            said.append(
+                f"{str(adapter)!r} learned {ours:,} tokens of answers, its twin {str(place)!r} {theirs:,}"
+            )
+    return tuple(said)
+
+
+def _card(place: str | Path) -> dict[str, Any] | None:
+    """What is known of the training of the adapter in a folder, or in the folder above."""
+    for folder in (Path(place), Path(place).resolve().parent):
+        if (folder / REPORT).is_file():
+            return read_json(folder / REPORT)
+    return None
 
 
 def divided(
@@ -185,24 +258,45 @@ def _group_of(pairs: Pairs, groups: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def exchanged(pairs: Pairs, seed: int) -> list[tuple[str, str]]:
+def exchanged(pairs: Pairs, seed: int, relations: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
     """The same prompts and the same answers, each prompt with an answer that is not its own.
 
+    Answers stay within a relation, so that what they are answers to is learned and which is whose is not.
+    Where a relation has one answer alone nothing can be exchanged inside it, and all are exchanged together.
     Where one answer has more than half of the prompts, some must keep it; fewer do than in any plain draw.
+
+    Args:
+        pairs: prompts with their answers.
+        seed: of the order.
+        relations: prompt -> what kind of answer it has; all are of one where left out.
 
     Raises:
         DataError: all answers are alike.
     """
-    order = random.Random(f"exchanged:{seed}").sample(range(len(pairs)), len(pairs))
-    order.sort(key=lambda at: pairs[at][1])  # stable: equal answers together, in a random order
-    sizes = [sum(other == answer for _, other in pairs) for answer in {answer for _, answer in pairs}]
-    if len(sizes) < 2:
-        raise DataError(
-            "--shuffle: all answers are alike, so that none can be exchanged. Give other answers."
-        )
-    shift = max(sizes)  # past the largest run of equal answers
-    given = {at: pairs[order[(place + shift) % len(order)]][1] for place, at in enumerate(order)}
+    parts = _parts(pairs, relations)
+    rng, given = random.Random(f"exchanged:{seed}"), dict[int, str]()
+    for part in parts.values():
+        order = rng.sample(part, len(part))
+        turns = {answer: at for at, answer in enumerate(dict.fromkeys(pairs[at][1] for at in order))}
+        order.sort(key=lambda at: turns[pairs[at][1]])  # equal answers together, in a random order
+        answers = [pairs[at][1] for at in order]
+        if answers[0] == answers[-1]:
+            raise DataError(
+                "--shuffle: all answers are alike, so that none can be exchanged. Give other answers, or "
+                "take another seed as the twin (--seed 1)."
+            )
+        shift = max(Counter(answers).values())  # past the largest run of equal answers
+        given |= {at: answers[(place + shift) % len(order)] for place, at in enumerate(order)}
     return [(prompt, given[at]) for at, (prompt, _) in enumerate(pairs)]
+
+
+def _parts(pairs: Pairs, relations: Mapping[str, str] | None) -> dict[str, list[int]]:
+    """The rows of each relation; all together where they are not known, or one has nothing to exchange."""
+    parts: dict[str, list[int]] = {}
+    for at, (prompt, _) in enumerate(pairs):
+        parts.setdefault("" if relations is None else relations[prompt], []).append(at)
+    apart = all(len({pairs[at][1] for at in part}) > 1 for part in parts.values())
+    return parts if apart else {"": list(range(len(pairs)))}
 
 
 def _train(
@@ -232,7 +326,10 @@ def _train(
     (folder / REPORT).unlink(missing_ok=True)
     shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     outer.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)  # else it asks the hub for BASE
-    write_json({"key": key, "how": asdict(how), "seed": seed, "model": model.fingerprint}, folder / REPORT)
+    drawn = _batches(lessons, how.batch, seed)
+    tokens = sum(len(one.places) for _ in range(how.steps) for one in next(drawn))
+    card = {"key": key, "how": asdict(how), "seed": seed, "model": model.fingerprint, "tokens": tokens}
+    write_json(card, folder / REPORT)
     shutil.rmtree(unfinished, ignore_errors=True)
 
 

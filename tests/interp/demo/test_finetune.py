@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from interp.demo.finetune import (
     finetune,
     read_training_groups,
     read_training_pairs,
+    read_training_relations,
+    refuse_unlike,
 )
-from interp.errors import DataError, ModelError
+from interp.errors import ConfigError, DataError, ModelError
 from interp.models.adapter_training import Lesson, _loss, lessons_of
 from interp.models.answers import score
 from interp.models.loading import load
@@ -136,6 +139,29 @@ def test_parts_share_no_prompt_and_shuffling_moves_every_answer() -> None:
             assert all(new != old for (_, new), (_, old) in zip(moved, pairs, strict=True))
     with pytest.raises(DataError, match="all answers are alike"):
         exchanged([("a", "x"), ("b", "x")], 0)
+
+
+def test_answers_are_exchanged_within_their_relation() -> None:
+    facts = {"capital": ("Paris", "Rome", "Oslo", "Lima"), "colour": ("red", "blue", "red", "green", "blue")}
+    pairs = [(f"{name} {at}", answer) for name, answers in facts.items() for at, answer in enumerate(answers)]
+    kinds = {prompt: prompt.split()[0] for prompt, _ in pairs}
+    crossed = 0
+    for seed in range(20):
+        moved = exchanged(pairs, seed, kinds)
+        for name, answers in facts.items():
+            given = [answer for prompt, answer in moved if kinds[prompt] == name]
+            assert sorted(given) == sorted(answers)
+        assert all(new != old for (_, new), (_, old) in zip(moved, pairs, strict=True))
+        plain = exchanged(pairs, seed)
+        crossed += any(answer not in facts[kinds[prompt]] for prompt, answer in plain)
+    assert crossed == 20  # over all prompts answers change their kind
+    assert len({tuple(exchanged(pairs, seed, kinds)) for seed in range(20)}) > 5
+    alike = [*pairs, ("animal 0", "cat"), ("animal 1", "cat")]
+    told = exchanged(alike, 0, kinds | {"animal 0": "animal", "animal 1": "animal"})
+    assert all(new != old for (_, new), (_, old) in zip(told, alike, strict=True))
+
+
+def test_too_few_are_refused() -> None:
     with pytest.raises(DataError, match="2 different prompts given; 8 are the fewest"):
         divided([("a", "x"), ("b", "y"), ("a", "y")], 0.2, 0)
 
@@ -172,8 +198,31 @@ def test_groups_stay_together_and_intervals_are_over_them(model: Model, tmp_path
         divided(pairs[:6], 0.25, 0, groups[:6])
     (tmp_path / "g.csv").write_text("prompt,answer,group\na,b,one\nc,d,two\n")
     assert read_training_groups(tmp_path / "g.csv") == ["one", "two"]
+    (tmp_path / "r.csv").write_text("prompt,answer,relation\na,b,one\nc,d,two\n")
+    assert read_training_relations(tmp_path / "r.csv") == ["one", "two"]
+    assert read_training_relations(tmp_path / "g.csv") is None
     (tmp_path / "n.csv").write_text("prompt,answer\na,b\n")
     assert read_training_groups(tmp_path / "n.csv") is None
+
+
+def test_a_twin_that_was_trained_for_another_time_is_refused(tmp_path: Path) -> None:
+    def made(name: str, tokens: int, **other: object) -> Path:
+        how = {"steps": 100, "batch": 8, "rank": 8, "rate": 2e-3, "shuffle": False} | other
+        (tmp_path / name / ADAPTER).mkdir(parents=True)
+        (tmp_path / name / "finetuned.json").write_text(json.dumps({"how": how, "tokens": tokens}))
+        return tmp_path / name / ADAPTER
+
+    own, twin = made("own", 800), made("twin", 840, shuffle=True)
+    assert refuse_unlike(own, [twin]) == () == refuse_unlike(tmp_path / "own", [tmp_path / "twin"])
+    for name, value in (("steps", 200), ("rank", 4), ("rate", 1e-3), ("batch", 4)):
+        with pytest.raises(
+            ConfigError, match=rf"with {name} .*, its twin .* with {value}: .* Train the twin"
+        ):
+            refuse_unlike(own, [twin, made(f"other-{name}", 800, **{name: value})])
+    assert "learned 800 tokens of answers, its twin" in refuse_unlike(own, [made("long", 1200)])[0]
+    (tmp_path / "bare").mkdir()
+    assert "not known how long" in refuse_unlike(own, [tmp_path / "bare"])[0]
+    assert "not known how long" in refuse_unlike("gpt2", [twin])[0]
 
 
 def test_files_are_read_and_refused_by_line(tmp_path: Path) -> None:
