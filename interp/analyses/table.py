@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.models.model import Model
     from interp.results import Result
 
 __all__ = ["ANALYSES", "Analysis", "Cost"]
@@ -26,6 +27,8 @@ class Cost:
         start: in the reference alone, however few items.
         fits: seconds of all else for each item and unit of the model's width, in every model.
         words: seconds of all else for each word of the vocabulary, in every model.
+        cubes: seconds of all else for each block and cubed thousand of the width, in the other model and in
+            the first twin.
     """
 
     each: float = 0.0
@@ -35,6 +38,7 @@ class Cost:
     start: float = 0.0
     fits: float = 0.0
     words: float = 0.0
+    cubes: float = 0.0
 
     def passes(self, n: int, cells: int, models: float) -> float:
         """Whole passes of so many items, heads and MLPs, in so many models."""
@@ -63,7 +67,9 @@ class Analysis:
         tokenizers: "same" where two models must read the same tokens, "any" where it compares texts.
         beside: it lays the model beside the reference's itself and gives its own verdict: the reference is
             not analysed, and has no noise floor.
-        twins: it takes ``twin=``.
+        twins: it takes ``twin=``, reads each, and the reference in bfloat16 too.
+        translated: ``module:function`` of a model, which gives the layers whose translators it needs: they
+            are fitted once. "" where it needs none.
     """
 
     name: str
@@ -79,13 +85,16 @@ class Analysis:
     tokenizers: str = "same"
     beside: bool = False
     twins: bool = False
+    translated: str = ""
 
     @property
     def function(self) -> Callable[..., Result]:
         """The function."""
-        module, _, name = self.run.partition(":")
-        found: Any = getattr(import_module(module), name)
-        return found
+        return _named(self.run)
+
+    def translators(self, model: Model) -> tuple[int, ...]:
+        """The layers whose translators it needs."""
+        return tuple(_named(self.translated)(model)) if self.translated else ()
 
     def bound(
         self, *, n: int | None = None, seed: int = 0, less: bool = False, twins: Sequence[Any] = ()
@@ -101,6 +110,12 @@ class Analysis:
         """
         more = {**(self.less if less else {}), **({"twin": tuple(twins)} if self.twins and twins else {})}
         return partial(self.function, n=self.n if n is None else n, seed=seed, **more)
+
+
+def _named(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    found: Any = getattr(import_module(module), name)
+    return found
 
 
 _ROWS = (
@@ -205,9 +220,10 @@ _ROWS = (
         "the bundled facts, and text that the reference draws",
         300,
         least=100,
-        cost=Cost(each=1.0, fixed=60.0, start=600.0),
+        cost=Cost(each=1.0, fixed=130.0, start=150.0, words=4e-5, cubes=1.6),
         beside=True,
         twins=True,
+        translated="interp.analyses.training_changes.reading:decoded",
     ),
     Analysis(
         "wrapper",
@@ -216,8 +232,12 @@ _ROWS = (
         "the bundled facts that the reference answers and the model does not",
         100,
         least=40,
-        cost=Cost(each=60.0, start=10_000.0),
+        cost=Cost(each=90.0, start=13_000.0),
+        quicker=Cost(each=55.0, start=5_000.0),
+        less={"seeds": 2, "steps": 24},
+        words="2 divisions of the facts into seen and unseen ones, and 24 steps of each training",
         beside=True,
+        translated="interp.analyses.fine_tuning_wrapper.hidden:needed",
     ),
     Analysis(
         "cost",

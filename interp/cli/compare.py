@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp import results
-from interp.cli.budget import Job
+from interp.cli.budget import Job, fit_passes
 from interp.cli.dry_run import of_compare, show_compare
 from interp.cli.frame import Made, Work, about_model, command
 from interp.cli.options import COUNT, ModelSettings, RunSettings, choose, flag
@@ -96,7 +96,8 @@ class CompareSettings(RunSettings, ModelSettings):
     limit: int | None = flag(None, "Use so many items in every analysis.", **COUNT)
     effects: str | None = flag(
         None,
-        "What patch replaces: all heads and MLPs, or the largest of the reference and a random sample.",
+        "What patch replaces: all heads and MLPs, or the largest of the reference and a random sample; then "
+        "wrapper takes fewer divisions and steps too.",
         metavar="WHICH",
         allowed=lambda: EFFECTS,
         shown="all, or largest where that fits --budget and the first does not",
@@ -204,6 +205,7 @@ def compare(work: Work, settings: CompareSettings) -> Made:
 
     session, run = work.session, work.run
     other, texts = _ready(work, settings)
+    _twins_alike(work, settings)
     settings = _sized(work, settings)
     twins = [_other(work, settings, place, "trained") for place in settings.twin]
     of = _identity(work.model, other, texts, twins)
@@ -267,7 +269,8 @@ def _job(model: Model, settings: CompareSettings) -> Job:
     costs = {row.name: row.quicker if less and row.quicker else row.cost for row in rows}
     others = len(settings.precisions())
     asked, made = others + (settings.with_ is not None), others + 1
-    models = {row.name: asked + (1 if row.beside else FLOORS) for row in rows}
+    twins = len(settings.twin)
+    models = {row.name: asked + (1.0 if row.beside else FLOORS) + row.twins * (1 + twins) for row in rows}
     cells = model.n_layers * (model.n_heads + 1)
 
     def items(share: int) -> dict[str, int]:
@@ -280,17 +283,24 @@ def _job(model: Model, settings: CompareSettings) -> Job:
 
     def passes(share: int) -> float:
         found = sum(costs[name].passes(n, cells, models[name]) for name, n in items(share).items())
-        return found + MADE * made
+        return found + MADE * made + fits
 
     def besides(share: int) -> float:
         sizes = (model.d_model, model.vocab_size)
-        return sum(costs[name].besides(n, *sizes, models[name]) for name, n in items(share).items())
+        cubed = model.n_layers * (model.d_model / 1000) ** 3 * (1 + bool(twins))
+        return sum(
+            costs[name].besides(n, *sizes, models[name]) + costs[name].cubes * cubed
+            for name, n in items(share).items()
+        )
 
+    texts = tasks.labelled("analogy-relation", n=64, seed=settings.seed).texts
+    layers = sorted({layer for row in rows for layer in row.translators(model)})
+    fits = fit_passes(model, layers, texts) if layers else 0.0
     free = settings.effects is None and any(row.quicker for row in rows)
     return Job(
         whole=WHOLE,
         least=1,
-        texts=tasks.labelled("analogy-relation", n=64, seed=settings.seed).texts,
+        texts=texts,
         passes=passes,
         besides=besides,
         shown=shown,
@@ -342,6 +352,15 @@ def _other(work: Work, settings: CompareSettings, place: str, weights: Any) -> M
     given = work.load(dataclasses.replace(settings, adapter=(*settings.adapter, place)))
     named = path.resolve().parent if path.resolve().name == "adapter" else path.resolve()
     return dataclasses.replace(given, name=f"{work.model.called} with {named.name}")
+
+
+def _twins_alike(work: Work, settings: CompareSettings) -> None:
+    """Refuse twins that were not trained as long as what is compared."""
+    from interp.demo.finetune import refuse_unlike
+
+    if settings.with_ is not None:
+        for text in refuse_unlike(settings.with_, settings.twin):
+            work.session.warn(text)
 
 
 def _texts(settings: CompareSettings) -> tuple[str, ...]:

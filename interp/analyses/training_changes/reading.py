@@ -20,13 +20,19 @@ from interp.tasks import load_world, one_hop
 from interp.tasks.prompts import Example
 from interp.tasks.relations import RELATIONS
 
-__all__ = ["FIRST", "Against", "Read"]
+__all__ = ["FIRST", "Against", "Read", "decoded"]
 
 MOST_LAYERS = 6
 TEXTS, LENGTH = 32, 20
 """Unrelated texts that the base draws, and their tokens."""
 FIRST = 1
 """Tokens of a text whose states are left out: every text begins alike."""
+
+
+def decoded(model: Model, layers: Sequence[int] | None = None) -> tuple[int]:
+    """The layer at which the mean difference is put into words: the middle one of those that are read."""
+    at = depths(model, None, MOST_LAYERS) if layers is None else layers
+    return (at[len(at) // 2],)
 
 
 @dataclass(frozen=True, eq=False)

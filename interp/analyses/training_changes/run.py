@@ -24,7 +24,7 @@ from interp.analyses.layer_profiles import Layers
 from interp.analyses.prompts import Own
 from interp.analyses.provenance import about, earlier
 from interp.analyses.representation_similarity import Alignment
-from interp.analyses.training_changes.reading import Against, Read
+from interp.analyses.training_changes.reading import Against, Read, decoded
 from interp.analyses.training_changes.weights import by_part, every_matrix
 from interp.errors import counted
 from interp.lenses import TranslatorLens
@@ -317,7 +317,7 @@ class _Seen:
 
     def _decoded(self) -> tuple[Table, ...]:
         """The words that the mean difference raises, beside the twin's and a random direction's."""
-        layer = self.read.at[len(self.read.at) // 2]
+        (layer,) = decoded(self.base, self.read.at)
         lens = TranslatorLens.of(self.base, [layer])
         home = torch.from_numpy(self.read.states[layer]).float()
         rng = np.random.default_rng(self.seed)

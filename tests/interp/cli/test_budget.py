@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.analyses import ANALYSES
 from interp.cli import budget
 from interp.cli.budget import Job, choose_size, in_words, pass_seconds, read_time
 from tests.interp.cli.conftest import Call
@@ -272,6 +273,27 @@ def test_translators_that_are_fitted_first_are_counted(
     assert passes(claims, replace(asked, claims=("parts", "bindings"))) == 0
     said = budget.fit_note(demo(), [20], ["w01"])
     assert ("fitting translators of 1 layer " in said) == missing == bool(said)
+
+
+def test_the_forecast_of_a_difference_counts_twins_translators_and_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from interp.cli.compare import CompareSettings, _job
+
+    gone: list[int] = []
+    monkeypatch.setattr("interp.lenses.translator.missing", lambda *_, **__: gone)
+    settings = CompareSettings(with_="x", analyses=("difference",))
+    alone, twice = (_job(demo(), replace(settings, twin=names)) for names in ((), ("a", "b")))
+    one = ANALYSES["difference"].cost
+    each = 100 * one.each + one.fixed  # of the third of 300 facts, the fewest, in every model
+    assert twice.passes(1) - alone.passes(1) == pytest.approx(2 * each)
+    assert alone.passes(1) > 3 * each  # the base, the model, the base in bfloat16
+    wide = replace(settings, analyses=("geometry",))
+    assert twice.besides(1) > alone.besides(1) > _job(demo(), wide).besides(1)
+    known = alone.passes(1)
+    gone.append(12)
+    assert _job(demo(), settings).passes(1) > known + 1000
+    assert _job(demo(), wide).passes(1) == _job(demo(), replace(wide, twin=("a",))).passes(1)
 
 
 @pytest.mark.parametrize("fits", [True, False])
