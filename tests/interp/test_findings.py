@@ -50,7 +50,7 @@ def test_what_cannot_be_averaged_is_refused(
 
 def test_what_matters_is_a_number_above_zero_for_each_item_of_a_mean() -> None:
     assert Finding("x", VALUES, GROUPS, matters=np.full(4, 0.1)).matters is not None
-    for wrong in (np.zeros(4), np.full(3, 0.1), np.full(4, np.nan)):
+    for wrong in (np.zeros(4), np.array([0.1, 0.1, 0.1, -0.1]), np.full(4, np.nan)):
         with pytest.raises(DataError, match="finding 'x': 'matters'"):
             Finding("x", VALUES, GROUPS, matters=wrong)
     with pytest.raises(DataError, match="'matters' is of a mean"):

@@ -37,6 +37,7 @@ from tests.noisy import demo, noisy
 from tests.planted_wrapper import NEURON, one_neuron
 
 pytest.importorskip("peft")
+CAPABILITY = "interp.analyses.fine_tuning_wrapper.capability"
 HIDDEN = "interp.analyses.fine_tuning_wrapper.hidden"
 
 
@@ -222,7 +223,10 @@ def test_where_no_linear_reader_works_the_translator_of_the_base_reads() -> None
     assert words.startswith("read inside by a translator of the base 0.80")
 
 
-def test_other_models_are_asked_by_examples_that_give_no_answer_away() -> None:
+def test_other_models_are_asked_by_examples_that_give_no_answer_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(f"{CAPABILITY}.answer_ids", lambda *_: (1,))  # the bundled model knows no arrow
     asked = list(_by_examples(demo(), "capital", 0))
     shown = {line for one in asked for line in one.prompt.splitlines()[:-1]}
     assert len(asked) > 100 and len(shown) <= EXAMPLES
