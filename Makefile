@@ -1,7 +1,7 @@
 # Two commands are all a newcomer needs:
 #   make demo    environment, install, then the main job on the bundled model
 #   make test    environment, install with the development tools, then what CI runs
-# make docs builds the site.
+# make docs builds the site. make canary tests the newest versions that the pins allow.
 # And one more for a real language model, offline: make smollm2
 
 # The first of these that is 3.11 or newer; or name one: make PYTHON=/path/to/python test
@@ -17,7 +17,7 @@ PINS := pyproject.toml constraints.txt
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo smollm2 docs test lint types suite clean
+.PHONY: demo smollm2 docs test lint types suite canary clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -45,8 +45,21 @@ types: $(VENV)/.installed-dev
 suite: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --quiet --durations 10
 
+# The newest version of everything that pyproject.toml allows, but torch (its pin keeps CUDA out), in an
+# environment of its own; the files of the suite that touch the most of other packages.
+CANARY := .venv-canary
+CANARY_TESTS := tests/interp/models/test_loading.py tests/interp/models/test_hooks.py \
+	tests/interp/models/test_generation.py tests/interp/test_hub.py tests/probes/test_saving.py
+
+canary:
+	$(PYTHON) -m venv --clear $(CANARY)
+	$(CANARY)/bin/python -m pip install --quiet --constraint constraints.txt torch hatchling editables
+	$(CANARY)/bin/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	$(CANARY)/bin/python -m pip list | grep -E '^(torch|transformers|transformer-lens|nnsight|huggingface_hub|numpy) '
+	$(ONE_THREAD) $(CANARY)/bin/python -m pytest --quiet $(CANARY_TESTS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CANARY) .pytest_cache .ruff_cache .hypothesis
 
 # The stamps make a second run skip the installation; changing a pin or the project file installs again.
 # torch comes first, under its pin, so that no other package can decide which torch is taken.

@@ -26,7 +26,8 @@ from safetensors.numpy import load as arrays_from_bytes
 from safetensors.numpy import save as bytes_from_arrays
 
 from probes.arrays import Inputs, Labels
-from probes.cards import ProbeCard, ProbeFileError, mismatches, readme
+from probes.cards import HubCard, ProbeCard, ProbeFileError, hub_card, mismatches, readme
+from probes.hub import Shared, local
 from probes.table import PROBES
 
 __all__ = [
@@ -63,7 +64,7 @@ class NotFittedError(ValueError, AttributeError):
     """Report that a probe was asked for predictions before it was fitted."""
 
 
-class Probe(ABC):
+class Probe(Shared, ABC):
     """Read labels off activations.
 
     Subclasses are final. Their constructor stores its keyword arguments under the same names; everything that
@@ -187,6 +188,15 @@ class Probe(ABC):
         )
         return _require(found, cls, Path(folder))
 
+    def hub_card(self) -> HubCard:
+        """The probe's card, for the Hub.
+
+        Raises:
+            NotFittedError: nothing was learned yet.
+        """
+        card, facts = getattr(self, "card_", None) or ProbeCard(), self.facts()
+        return hub_card(self.kind, PROBES[self.kind].description, facts.get("classes", []), self.width, card)
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name (scikit-learn's protocol; ``deep`` changes nothing)."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
@@ -299,7 +309,7 @@ def load(
     """Read a saved probe, checked against what it will be used on.
 
     Args:
-        folder: what :meth:`Probe.save` wrote.
+        folder: what :meth:`Probe.save` wrote, or ``hf://user/name[@revision]``.
         fingerprint: sha256 of the weights of the model it will read (``model.fingerprint``).
         site: where the activations come from, for example ``"resid_post.20"``.
         scheme: the quantization they were captured under, ``"none"`` for full precision.
@@ -313,9 +323,10 @@ def load(
     Raises:
         ProbeFileError: the files are missing or corrupt, or the probe was made for something else.
     """
-    folder = Path(folder)
+    fetched = local(folder, "probe")
+    folder = fetched.folder
     record = _read(folder)
-    card = ProbeCard.from_dict(record["card"])
+    card = ProbeCard.from_dict({**record["card"], "hub": fetched.source})
     found = {
         "fingerprint": card.fingerprint,
         "site": card.site,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-__all__ = ["ProbeCard", "ProbeFileError", "mismatches", "readme"]
+__all__ = ["HubCard", "ProbeCard", "ProbeFileError", "hub_card", "hub_readme", "mismatches", "readme"]
 
 
 class ProbeFileError(ValueError):
@@ -36,6 +36,7 @@ class ProbeCard:
         threshold: how a decision is made, and how that was chosen.
         intended_use: what the probe is for.
         known_failures: where it is known to be wrong.
+        hub: ``user/name@commit`` of the Hub where it was fetched there.
     """
 
     model: str = ""
@@ -55,16 +56,114 @@ class ProbeCard:
     threshold: str = "the highest score wins; no threshold"
     intended_use: str = "reading the labels it was trained on, in prompts like those it was trained on"
     known_failures: tuple[str, ...] = ()
+    hub: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON types."""
-        return {**asdict(self), "known_failures": list(self.known_failures)}
+        known = {**asdict(self), "known_failures": list(self.known_failures)}
+        return known if self.hub else {name: value for name, value in known.items() if name != "hub"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ProbeCard:
         """Read a card back; fields that a later version added are ignored."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         return cls(**{**known, "known_failures": tuple(known.get("known_failures", ()))})
+
+
+@dataclass(frozen=True)
+class HubCard:
+    """What the page of a shared thing says.
+
+    Attributes:
+        kind: what it is, such as ``probe``; of a result its schema.
+        title: the heading.
+        model: what it was made on, as the Hub calls it where it is from there.
+        says: what was found, in a paragraph.
+        facts: more about it, by name.
+        scores: numbers by name, each a number or a mapping of value, low and high.
+        controls: of what these must beat; None where they stand among the scores and tables.
+        tables: more in rows: title -> names of the columns, and the rows.
+        failures: where it is known to be wrong, and what is not shown.
+        load: Python that loads it; ``REPO`` stands for the repository.
+    """
+
+    kind: str
+    title: str
+    model: str = ""
+    says: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    controls: Mapping[str, Any] | None = field(default_factory=dict)
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+    load: str = ""
+
+
+NO_CONTROLS = ["", "## Controls", "", "None are recorded."]
+
+
+def hub_readme(card: HubCard, repo: str, front: str) -> str:
+    """Write a card as Markdown under the Hub's front matter, with text from data kept inert.
+
+    Args:
+        card: what it says.
+        repo: ``user/name``.
+        front: the front matter, without its lines of strokes.
+    """
+    facts = {"model": card.model, **card.facts}
+    return "\n".join(
+        [
+            "---",
+            front.strip(),
+            "---",
+            "",
+            f"# {_plain(card.title)}",
+            "",
+            *([_plain(card.says), ""] if card.says else []),
+            "| field | value |",
+            "|---|---|",
+            *(f"| {_plain(name)} | {_plain(value)} |" for name, value in facts.items()),
+            *_scores("Scores", card.scores),
+            *([] if card.controls is None else _scores("Controls", card.controls) or NO_CONTROLS),
+            *(line for title, (columns, rows) in card.tables.items() for line in _rows(title, columns, rows)),
+            "",
+            "## Known failures",
+            "",
+            *(f"- {_plain(failure)}" for failure in card.failures or ("none recorded",)),
+            "",
+            "## Load it",
+            "",
+            "```python",
+            card.load.replace("REPO", repo),
+            "```",
+            "",
+            "`revision=` takes a branch, a tag or a commit; the commit is kept in what is loaded. Every",
+            "file is compared with its sha256 in `interp.json`. Tensors and JSON are read, nothing is run.",
+            "",
+        ]
+    )
+
+
+def hub_card(kind: str, description: str, classes: list[Any], width: int, card: ProbeCard) -> HubCard:
+    """A probe's card for the Hub; the parameters are those of :func:`readme`."""
+    apart = ("model", "metrics", "controls", "known_failures", "hub")
+    facts = {"kind": f"{kind}: {description}", "width": width, "classes": ", ".join(map(str, classes))}
+    facts |= {k.replace("_", " "): v for k, v in card.to_dict().items() if k not in apart}
+    return HubCard(
+        "probe",
+        f"Probe: {card.data or kind} at {card.site or 'an unrecorded site'}",
+        card.model,
+        facts=facts,
+        scores=card.metrics,
+        controls=card.controls,
+        failures=card.known_failures,
+        load='from probes import Probe\n\nprobe = Probe.from_pretrained("REPO")\nprobe.card_',
+    )
+
+
+def _rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(_plain(_score(one)) for one in row) + " |" for row in (columns, *rows)]
+    return ["", f"## {_plain(title)}", "", lines[0], "|" + "---|" * len(columns), *lines[1:]]
 
 
 def mismatches(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

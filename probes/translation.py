@@ -23,7 +23,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 from torch import Tensor
 
-from probes.cards import ProbeFileError
+from probes.cards import HubCard, ProbeFileError
+from probes.hub import Shared, local
 from probes.statistics.groups import counted
 
 __all__ = ["PENALTIES", "Moments", "Translator", "fit_translator"]
@@ -165,7 +166,7 @@ def _require_finite(states: Tensor, targets: Tensor) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Translator:
+class Translator(Shared):
     """A linear map from states to targets, with the way back.
 
     Attributes:
@@ -283,14 +284,36 @@ class Translator:
         (folder / CARD).write_text(text, encoding="utf-8")
         return folder
 
+    def hub_card(self) -> HubCard:
+        """How it was fitted, and how well it does, for the Hub."""
+        facts = {name: value for name, value in self.card.items() if isinstance(value, str | int | float)}
+        agreement = dict(self.card.get("agreement", {}))
+        own = {"explained variance of held-out final states": self.score}
+        own |= {"names the model's own next token": agreement.pop("translator")} if agreement else {}
+        return HubCard(
+            "translator",
+            "Translator: states of a layer to final states",
+            facts={"penalty": self.penalty, "rank": self.rank, "width": self.weight.shape[-1], **facts},
+            scores=own,
+            controls=agreement,
+            failures=(
+                "It was fitted: what it reads usually follows such states, which later blocks need not use.",
+            ),
+            load='from probes.translation import Translator\n\nTranslator.from_pretrained("REPO")',
+        )
+
     @classmethod
     def load(cls, folder: str | Path) -> Translator:
         """Read a translator back.
 
+        Args:
+            folder: what :meth:`save` wrote, or ``hf://user/name[@revision]``.
+
         Raises:
             ProbeFileError: files that are missing, corrupt or changed.
         """
-        folder = Path(folder)
+        fetched = local(folder, "translator")
+        folder = fetched.folder
         try:
             record = json.loads((folder / CARD).read_text(encoding="utf-8"))
             content = (folder / TENSORS).read_bytes()
@@ -309,6 +332,7 @@ class Translator:
             if record["schema"] == 1:  # it kept the covariance along each axis
                 learned["reached"] = learned["back"] @ learned["axes"].T
             facts = {name: record[name] for name in ("penalty", "rank", "score", "card")}
+            facts["card"] = {**facts["card"], "hub": fetched.source} if fetched.source else facts["card"]
             steps = tuple((float(penalty), float(score)) for penalty, score in record["path"])
             return cls(**{name: learned[name] for name in LEARNED}, **facts, path=steps)
         except (KeyError, TypeError, ValueError, SafetensorError) as error:

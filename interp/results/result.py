@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from interp.errors import ConfigError
+from interp.errors import ArtifactError, ConfigError
+from interp.hub import HubCard, Shared, local
 from interp.results import codec
 from interp.results.files import jsonable, table_html
 from interp.results.findings import Finding, named
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "load"]
 
-LISTED = 200
-"""Rows of each table that the JSON document holds."""
+LISTED, CARD_ROWS = 200, 20
+"""Rows of each table that the JSON document holds; of the main one that a card on the Hub shows."""
 Named = TypeVar("Named", Number, Table, Figure)
+This = TypeVar("This", bound="Result")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Result:
+class Result(Shared):
     """Base of every result.
 
     Attributes:
@@ -157,6 +159,42 @@ class Result:
         """
         return codec.write(self, Path(folder), text=text, kept=kept)
 
+    @classmethod
+    def load(cls: type[This], folder: str | Path) -> This:
+        """Read what :meth:`save` wrote, of this class or one below it; see :func:`load`.
+
+        Raises:
+            ArtifactError: nothing is there, it is damaged, or another result.
+        """
+        found = load(folder)
+        if not isinstance(found, cls):
+            raise ArtifactError(
+                f"'{folder}' holds a {type(found).__name__}, asked for a {cls.__name__}. Use "
+                f"{type(found).__name__}.load, or interp.results.load for any result."
+            )
+        return found
+
+    def hub_card(self) -> HubCard:
+        """Verdict, headline numbers, the first rows of the main table and cautions, for the Hub."""
+        table = self.tables()[0]
+        shown = table.frame().drop(columns=list(table.hidden)).head(CARD_ROWS)
+        rows = [[None if one != one else one for one in row] for row in shown.values.tolist()]
+        numbers = [one for one in self.numbers() if not one.hidden]
+        about = {name: value for name, value in self.about.model.items() if isinstance(value, str)}
+        data = {f"data: {k}": v for k, v in self.about.data.items() if isinstance(v, str | int)}
+        return HubCard(
+            f"result/{self.schema}",
+            self.question(),
+            str(self.about.model.get("name", "")),
+            says=self.verdict(),
+            facts={"schema": self.schema, "seed": self.seed, **about, **data},
+            scores={one.title: {"value": one.value, "low": one.low, "high": one.high} for one in numbers},
+            controls=None,
+            tables={table.title or table.name: (list(map(str, shown.columns)), rows)},
+            failures=(*self.cautions(), *self.warnings),
+            load='from interp import results\n\nresults.Result.from_pretrained("REPO").table()',
+        )
+
     def __repr__(self) -> str:
         """The verdict in one line."""
         return f"{type(self).__name__}({self.verdict()})"
@@ -173,12 +211,18 @@ def load(folder: str | Path) -> Result:
 
     The file names a row of ``SCHEMAS``; nothing that it names is imported or run.
 
+    Args:
+        folder: with ``result.json``, or ``hf://user/name[@revision]``.
+
     Raises:
         ArtifactError: nothing is there, it is damaged, or of a schema that this version does not know.
     """
-    found = codec.read(Path(folder))
+    fetched = local(folder, "result/")
+    found = codec.read(fetched.folder)
     assert isinstance(found, Result)
-    return found
+    if not fetched.source:
+        return found
+    return dataclasses.replace(found, about=dataclasses.replace(found.about, hub=fetched.source))
 
 
 def pick(things: Sequence[Named], name: str) -> Named:

@@ -37,11 +37,13 @@ class About:
         model: name, weights, fingerprint, tokenizer_fingerprint, scheme.
         data: name, n, groups, fingerprint.
         versions: of the packages that computed it.
+        hub: ``user/name@commit`` of the Hub where it was fetched there.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    hub: str = ""
 
     @property
     def model_name(self) -> str:

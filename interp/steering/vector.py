@@ -21,6 +21,7 @@ from torch import Tensor
 
 from interp.activations.files import read_facts, read_tensors, write_facts, write_tensors
 from interp.errors import ArtifactError, ConfigError, DataError, ModelError
+from interp.hub import HubCard, Shared, local
 from interp.models.interventions import Intervention
 from interp.models.model import Model
 from interp.models.positions import Positions
@@ -64,6 +65,7 @@ class Origin:
             under the curve, with its interval.
         seed: of what was drawn.
         evaluated: what an evaluation found, or nothing.
+        hub: ``user/name@commit`` of the Hub where it was fetched there.
     """
 
     method: str
@@ -78,10 +80,11 @@ class Origin:
     separation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 0
     evaluated: Mapping[str, Any] = field(default_factory=dict)
+    hub: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Vector:
+class Vector(Shared):
     """A direction at one site, or one at each of several.
 
     A dose is counted in units: dose 1 adds a vector of the length ``units[site]`` along ``directions[site]``.
@@ -298,6 +301,10 @@ class Vector:
 
     # Files -----------------------------------------------------------------------------------------------
 
+    def hub_card(self) -> HubCard:
+        """Where it comes from and what was found, for the Hub."""
+        return _hub_card(self)
+
     def save(self, folder: str | Path, *, text: bool = True) -> Path:
         """Write ``vector.safetensors`` and the card ``vector.json`` into a folder.
 
@@ -317,12 +324,16 @@ class Vector:
 
     @classmethod
     def load(cls, folder: str | Path) -> Vector:
-        """Read what :meth:`save` wrote: a folder, or a run that holds one as ``vector``.
+        """Read what :meth:`save` wrote: a folder, a run that holds one as ``vector``, or one of the Hub.
+
+        Args:
+            folder: of these, or ``hf://user/name[@revision]``.
 
         Raises:
             ArtifactError: nothing is there, it is damaged, or the card lacks something.
         """
-        folder = Path(folder)
+        fetched = local(folder, "steering-vector")
+        folder = fetched.folder
         place = folder if (folder / CARD).is_file() else folder / "vector"
         if not (place / CARD).is_file():
             raise ArtifactError(
@@ -333,8 +344,34 @@ class Vector:
         _check_whole(place / CARD, card)
         found = read_tensors(place / TENSORS, card["tensors"], card["sites"])
         origin = dict(card["origin"])
-        origin |= {name: tuple(origin[name]) for name in ("prompts", "examples")}
+        origin |= {name: tuple(origin[name]) for name in ("prompts", "examples")} | {"hub": fetched.source}
         return cls(card["name"], found, card["units"], Origin(**origin))
+
+
+def _hub_card(vector: Vector) -> HubCard:
+    origin = vector.origin
+    facts = {name: value for name, value in origin.model.items() if isinstance(value, str | int)}
+    named = ("method", "positions", "positive", "negative", "seed")
+    facts |= {"sites": ", ".join(vector.sites), "dose": vector.dose_words()}
+    facts |= {name: getattr(origin, name) for name in named}
+    found = origin.evaluated
+    apart = {f"held-out prompts told apart at {site} (AUROC)": one for site, one in origin.separation.items()}
+    doubts = ["A direction means nothing in another model, and need not mean the same in other weights."]
+    if not found:
+        doubts.append("What it does to what the model says was not evaluated, nor what it costs: not shown.")
+    if not apart:
+        doubts.append("Whether it tells held-out prompts apart is not recorded.")
+    return HubCard(
+        "steering-vector",
+        f"Steering vector: {vector.name}",
+        str(origin.model.get("name", "")),
+        says=str(found.get("verdict", "")),
+        facts=facts,
+        scores=apart,
+        controls={one.get("label") or name: one for name, one in found.get("numbers", {}).items()},
+        failures=tuple(doubts),
+        load='from interp.steering import Vector\n\nvector = Vector.from_pretrained("REPO")',
+    )
 
 
 def _check_whole(path: Path, card: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ FLOORS: dict[str, int] = {
     "interp._lazy": 0,
     "interp.conversations": 0,
     "interp.errors": 0,
+    "interp.hub": 1,
     "interp.paths": 0,
     "interp.sites": 0,
     "interp": FRONT_DOOR,
@@ -53,6 +54,7 @@ SEES_BOTH = (
     "interp.steering.methods",
     "interp.steering.fitting",
     "interp.__main__",
+    "interp.hub",
 )
 
 EVERYWHERE = ("interp", "probes")
@@ -76,7 +78,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sklearn": ("probes",),
     "scipy": ("probes", "interp.mediation", "interp.analyses", "interp.quantization.comparison"),
     "pyarrow": ("interp.runs", "interp.store", "interp.tasks", "interp.results"),
-    "huggingface_hub": ("interp.models", "interp.cli", "interp.features"),
+    "huggingface_hub": ("interp.models", "interp.cli", "interp.features", "probes.hub"),
     "torch": EVERYWHERE,
     "numpy": EVERYWHERE,
     "pandas": EVERYWHERE,
@@ -93,7 +95,7 @@ BARE: dict[str, tuple[str, ...]] = {  # rooms that may use these third-party pac
     "probes.vsa": ("torch", "numpy", "einops", "jaxtyping", "safetensors"),
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-INDIRECT = ("accelerate", "bitsandbytes", "gguf", "gptqmodel", "huggingface_hub", "markupsafe", "peft")
+INDIRECT = ("accelerate", "bitsandbytes", "gguf", "gptqmodel", "markupsafe", "peft")
 """Extras, and parts of others."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ import numpy as np
 from scipy import special
 
 from interp.errors import ArtifactError, ModelError
+from interp.hub import HubCard, Shared, local
 from interp.models.model import Model
 from interp.results.files import write_atomically
 from probes.base import load as load_probe
 from probes.cards import ProbeCard, ProbeFileError
+from probes.cards import hub_card as probe_hub_card
 from probes.evaluation import Threshold
 from probes.pooling import Sequences, read_pooling, running
 from probes.sequences import SequenceProbe
+from probes.table import PROBES
 
 __all__ = ["Monitor"]
 
@@ -27,7 +30,7 @@ SCHEMA, RECORD, PROBE = "interp.monitor-file/1", "monitor.json", "probe"
 
 
 @dataclass(frozen=True, eq=False)
-class Monitor:
+class Monitor(Shared):
     """What watches conversations.
 
     Attributes:
@@ -40,6 +43,7 @@ class Monitor:
         negatives: name of the data whose negatives the threshold stands on.
         model: what it was fitted on: name, fingerprint, tokenizer_fingerprint, scheme.
         measured: scores on data that was not used, by name.
+        hub: ``user/name@commit`` of the Hub where it was fetched there.
     """
 
     probe: SequenceProbe
@@ -51,6 +55,7 @@ class Monitor:
     negatives: str
     model: Mapping[str, Any]
     measured: Mapping[str, Any] = field(default_factory=dict)
+    hub: str = ""
 
     @property
     def alarm(self) -> str:
@@ -102,6 +107,16 @@ class Monitor:
             known_failures=("other sources than those of its data, unless the transfer matrix shows them",),
         )
 
+    def hub_card(self) -> HubCard:
+        """The card of its probe, for the Hub."""
+        kind, classes = PROBES[self.probe.kind], list(map(str, self.probe.facts().get("classes", [])))
+        return replace(
+            probe_hub_card(kind.name, kind.description, classes, self.probe.width, self.card()),
+            kind="monitor",
+            title=f"Monitor: an alarm for {self.alarm}",
+            load='from interp.analyses.monitoring import Monitor\n\nMonitor.from_pretrained("REPO")',
+        )
+
     def save(self, folder: str | Path) -> Path:
         """Write ``probe/`` (safetensors, JSON and a card) and ``monitor.json``."""
         folder = Path(folder)
@@ -125,10 +140,14 @@ class Monitor:
     def load(cls, folder: str | Path) -> Monitor:
         """Read what :meth:`save` wrote.
 
+        Args:
+            folder: that, or ``hf://user/name[@revision]``.
+
         Raises:
             ArtifactError: nothing is there, or it is damaged.
         """
-        folder = Path(folder)
+        fetched = local(folder, "monitor")
+        folder = fetched.folder
         if not (folder / RECORD).is_file():
             inside = folder / "monitor"
             place = f"{inside.as_posix()!r}" if (inside / RECORD).is_file() else "what monitor.save wrote"
@@ -141,7 +160,8 @@ class Monitor:
             assert isinstance(probe, SequenceProbe)
             threshold = Threshold(**facts["threshold"])
             names = ("site", "positions", "slope", "offset", "negatives", "model", "measured")
-            return cls(probe=probe, threshold=threshold, **{name: facts[name] for name in names})
+            found = {name: facts[name] for name in names}
+            return cls(probe=probe, threshold=threshold, hub=fetched.source, **found)
         except (KeyError, TypeError, ValueError, AssertionError, OSError, ProbeFileError) as error:
             raise ArtifactError(
                 f"'{folder}' holds no monitor that this version can read ({error}). Fit and save it again."
