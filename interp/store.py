@@ -5,6 +5,8 @@
   store.json                the model, the sites with their dtypes and widths, the cache keys
   <site>/00000.safetensors  one file per site and shard
   index/00000.json          the shard's rows and its files' sha256; written last: it makes the shard count
+  .waiting/00004.json       a shard that another process wrote (:func:`write_shard`), its files in
+  .waiting/00004/           beside it, until all shards before it are there and it is moved to its place
 ```
 
 A shard is the unit: after a crash those in ``index`` are whole, and at most one has to be made again. The
@@ -13,8 +15,10 @@ same parts appended in the same order give the same bytes, however often the wor
 
 from __future__ import annotations
 
+import shutil
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -31,13 +35,36 @@ from interp.results import About, Number, Result, Table
 from interp.runs.lock import Lock
 from interp.sites import Site
 
-__all__ = ["ActivationStore", "Stored"]
+__all__ = ["ActivationStore", "Part", "Stored", "discard", "write_shard"]
 
 STORE_SCHEMA = "interp.store/1"
 SHARD_SCHEMA = "interp.store.shard/1"
+WAITING_SCHEMA = "interp.store.waiting/1"
+WAITING = ".waiting"
+"""A folder that is no part of a finished run: another process may still write there when the run ends."""
 SHARD = 256
 """Prompts of a shard."""
 BINDING = ("fingerprint", "weights", "scheme", "sites", "single", "axes")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shard's place in a store.
+
+    Attributes:
+        number: of the shard.
+        start: its first row.
+        stop: the row after its last.
+    """
+
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> range:
+        """Its rows."""
+        return range(self.start, self.stop)
 
 
 class ActivationStore:
@@ -115,6 +142,15 @@ class ActivationStore:
             )
         return (range(start, min(start + size, total)) for start in range(len(self), total, size))
 
+    def to_do(self, total: int, *, size: int = SHARD) -> list[Part]:
+        """The shards that nobody has made yet, those that wait to be adopted left out.
+
+        Raises: as :meth:`missing`.
+        """
+        ahead = enumerate(self.missing(total, size=size), start=self.n_shards)
+        waiting = _waiting(self._root)
+        return [Part(n, rows.start, rows.stop) for n, rows in ahead if n not in waiting]
+
     def append(self, acts: Activations) -> int:
         """Write one shard and return its number; when this returns, a crash cannot lose it.
 
@@ -122,25 +158,57 @@ class ActivationStore:
             DataError: the activations come from another model or have other sites, widths or dtypes.
             ConfigError: not inside a ``with`` block, or the place cannot be written.
         """
+        self._writable()
+        number = self.n_shards
+        self._accept(_header(acts))
+        files = {site: write_tensors(_file(self._root, site, number), {site: t}) for site, t in acts.items()}
+        self._add(number, _record_of(number, acts, files))
+        return number
+
+    def adopt(self) -> int:
+        """Let the shards count that other processes wrote, in order, up to the first that is not there yet.
+
+        Returns:
+            How many.
+
+        Raises:
+            DataError, ConfigError: a shard of another model or another request, or one of other rows.
+        """
+        self._writable()
+        before = self.n_shards
+        while (path := _waiting_file(self._root, self.n_shards)).is_file():
+            found = read_facts(path, WAITING_SCHEMA)
+            _refuse_other_rows(path, found["start"], len(self))
+            asked = self._header.get("cache_keys", self._asked_keys or {})
+            _refuse_other_request(self._root, found["cache_keys"], asked)
+            self._accept(found["header"])
+            _move_tensors(self._root, self.n_shards, found["record"]["files"])
+            self._add(self.n_shards, found["record"])
+            path.unlink()
+        return self.n_shards - before
+
+    def tidy(self) -> None:
+        """Remove what other processes left, once all that was asked is there."""
+        self._writable()
+        shutil.rmtree(self._root / WAITING, ignore_errors=True)
+
+    def _writable(self) -> None:
         if self._lock is None:
             raise ConfigError(
                 f"{self._root} is not open for writing. Use `with ActivationStore(...) as store:`."
             )
-        self._accept(acts)
-        number = self.n_shards
-        files = {site: write_tensors(_file(self._root, site, number), {site: t}) for site, t in acts.items()}
-        record = {"schema": SHARD_SCHEMA, "number": number, "files": files, **facts_of(acts)}
-        write_facts(_index(self._root, number), record)
-        self._lengths.append(len(acts))
-        return number
 
-    def _accept(self, acts: Activations) -> None:
+    def _accept(self, header: Mapping[str, Any]) -> None:
         """Write the header with the first part; refuse a later part that does not fit it."""
-        header = _header(acts)
         if not self._header:
             self._header = {**header, "cache_keys": self._asked_keys or {}}
             write_facts(self._root / "store.json", self._header)
         _refuse_mixture(self._root, self._header, header)
+
+    def _add(self, number: int, record: Mapping[str, Any]) -> None:
+        """Make a shard count whose tensors are written."""
+        write_facts(_index(self._root, number), record)
+        self._lengths.append(len(record["token_ids"]))
 
     def __enter__(self) -> ActivationStore:
         """Lock the folder, look again at what is there, and remove what a crash left unfinished.
@@ -151,6 +219,7 @@ class ActivationStore:
         self._lock = Lock.acquire(self._root)
         try:
             self._reopen()
+            self.adopt()
             _remove_unfinished(self._root, self.n_shards)
         except BaseException:
             self.__exit__(None, None, None)
@@ -335,6 +404,86 @@ class Stored(Result):
         return (Table("sites", "What is stored", ("site", "shape", "dtype"), rows),)
 
 
+def write_shard(
+    folder: str | Path, part: Part, acts: Activations, *, cache_keys: Mapping[str, str] | None = None
+) -> None:
+    """Write one shard into a store that another process holds; it counts once that one has adopted it.
+
+    Args:
+        folder: of the store, as for :class:`ActivationStore`.
+        part: which shard it is.
+        acts: its rows.
+        cache_keys: of the request, as for :class:`ActivationStore`.
+
+    Raises:
+        DataError: not the part's number of rows.
+        ConfigError: the place cannot be written.
+    """
+    root = Path(folder) / "activations"
+    if len(acts) != len(part.rows):
+        raise DataError(
+            f"shard {part.number} has {counted(len(part.rows), 'row')}, but {len(acts)} were given. Give the "
+            "states of its rows."
+        )
+    beside = _waiting_file(root, part.number).with_suffix("")
+    files = {site: write_tensors(_tensors(beside, site), {site: t}) for site, t in acts.items()}
+    facts = {
+        "schema": WAITING_SCHEMA,
+        "start": part.start,
+        "cache_keys": dict(cache_keys or {}),
+        "header": _header(acts),
+        "record": _record_of(part.number, acts, files),
+    }
+    write_facts(_waiting_file(root, part.number), facts)
+
+
+def discard(folder: str | Path, part: Part) -> None:
+    """Remove a shard that waits, because another process has made it meanwhile."""
+    path = _waiting_file(Path(folder) / "activations", part.number)
+    path.unlink(missing_ok=True)
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+    with suppress(OSError):  # others wait there, or it is gone
+        path.parent.rmdir()
+
+
+def _record_of(number: int, acts: Activations, files: Mapping[str, Any]) -> dict[str, Any]:
+    return {"schema": SHARD_SCHEMA, "number": number, "files": dict(files), **facts_of(acts)}
+
+
+def _tensors(folder: Path, site: str) -> Path:
+    return folder / f"{Site.parse(site)}.safetensors"
+
+
+def _move_tensors(root: Path, number: int, sites: Collection[str]) -> None:
+    """Move a waiting shard's files to their place; those that a crash found there already stay."""
+    beside = _waiting_file(root, number).with_suffix("")
+    for site in sites:
+        place = _file(root, site, number)
+        if (waits := _tensors(beside, site)).is_file():
+            place.parent.mkdir(exist_ok=True)
+            waits.replace(place)
+        elif not place.is_file():
+            raise ArtifactError(f"{waits} is missing. Remove {beside.parent} and capture again.")
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _waiting_file(root: Path, number: int) -> Path:
+    return root / WAITING / f"{number:05d}.json"
+
+
+def _waiting(root: Path) -> set[int]:
+    """The numbers of the shards that wait to be adopted."""
+    return {int(path.stem) for path in (root / WAITING).glob("*.json") if path.stem.isdecimal()}
+
+
+def _refuse_other_rows(path: Path, start: int, expected: int) -> None:
+    if start != expected:
+        raise DataError(
+            f"{path} begins with row {start}, but {expected:,} rows are before it: it was made with another "
+            "size of shards. Remove that folder and capture again."
+        )
+
+
 def _file(root: Path, site: str, number: int) -> Path:
     return root / str(Site.parse(site)) / f"{number:05d}.safetensors"
 
@@ -398,7 +547,8 @@ def _count(root: Path) -> int:
 def _remove_unfinished(root: Path, count: int) -> None:
     """Remove temporary files, and tensor files of shards that never came to count."""
     for path in [*root.glob(".*tmp*"), *root.glob("*/.*tmp*")]:  # ours, and those of safetensors
-        path.unlink()
+        if path.parent.name != WAITING:  # another process may be writing there
+            path.unlink()
     for path in root.glob("*/*.safetensors"):
         if path.stem.isdecimal() and int(path.stem) >= count:
             path.unlink()

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from interp.cli.dry_run import of_capture, show_plan
-from interp.cli.frame import Made, Work, about_data, command, prompt_job, prompt_table, read_prompts
+from interp.cli.frame import (
+    Made,
+    Work,
+    about_data,
+    command,
+    load_model,
+    prompt_job,
+    prompt_table,
+    read_prompts,
+)
 from interp.cli.options import PromptSettings, features_flag, flag, position
 from interp.cli.session import Outcome
 from interp.errors import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from interp.models import Model, Tokens
+    from interp.scaling import CaptureJob
     from interp.store import ActivationStore
 
-__all__ = ["capture"]
+__all__ = ["CaptureSettings", "capture", "job_of"]
 
 EXAMPLES = (
     "interp capture --task analogy-relation --sites 'resid_post.*' --out runs/x",
     "interp capture --data prompts.jsonl --sites resid_post.20,head.20.3 --positions all",
     "interp capture --data chats.jsonl --positions 'role:assistant & content' --out runs/x",
     "interp capture --data prompts.jsonl --out runs/x --resume",
+    "interp capture --data prompts.jsonl --full --workers 4 --out runs/x",
 )
+
+
+def _engines() -> Collection[str]:
+    from interp.scaling import ENGINES
+
+    return ENGINES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +58,24 @@ class CaptureSettings(PromptSettings):
         "last",
         "Tokens to save of each prompt: last, all, an index, or a selector (`interp ls selectors`).",
         metavar="WHICH",
+    )
+
+    workers: int = flag(
+        1,
+        "Processes that make shards, each with a model of its own.",
+        metavar="N",
+        group="Run",
+        check=lambda n: n >= 1,
+        allowed="at least 1",
+        part="speed",
+    )
+    engine: str = flag(
+        "processes",
+        "Who runs the workers: processes of this machine, or a Ray cluster.",
+        metavar="NAME",
+        group="Run",
+        allowed=_engines,
+        part="speed",
     )
 
     def check(self) -> None:
@@ -65,14 +103,13 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
 
     settings = work.sized(settings, lambda: prompt_job(settings, 1.0), own=settings.data is not None)
     data = read_prompts(work, settings)
-    sites = [str(site) for site in work.model.expand(settings.sites.split(","))]
     tokens = work.model.tokenize(list(data.prompts))
     for warning in tokens.warnings if data.messages else ():
         work.session.warn(warning)
-    keys = _keys(work.certified(), tokens, sites, settings.where())
+    job = job_of(work.certified(), tokens, settings, work.run.path)
     work.run.begin()
-    with ActivationStore(work.run.path, cache_keys=keys) as store:
-        _fill(work, settings, tokens, store, sites)
+    with ActivationStore(work.run.path, cache_keys=job.keys) as store:
+        _fill(work, settings, job, tokens, store)
         found = store.summary()
     return Made(
         found,
@@ -85,36 +122,39 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
     )
 
 
-def _keys(model: Model, tokens: Tokens, sites: list[str], where: str | int) -> dict[str, str]:
-    from interp.runs import cache_key
-    from interp.sites import OF_DICTIONARIES
+def job_of(model: Model, tokens: Tokens, settings: CaptureSettings, folder: Path) -> CaptureJob:
+    """What any process needs to make shards of a capture."""
+    from interp import scaling
 
-    dtype = str(model.dtype).removeprefix("torch.")
-    parts = (model.fingerprint, model.tokenizer_fingerprint, tokens.token_ids)
-    own = {
-        f"{kind}.{n}": one.fingerprint for n, one in model.dictionaries.items() for kind in OF_DICTIONARIES
-    }
-    names = {site: f"{site} {own.get('.'.join(site.split('.')[:2]), '')}".strip() for site in sites}
-    return {site: cache_key(*parts, site=names[site], positions=str(where), dtype=dtype) for site in sites}
+    sites = tuple(str(site) for site in model.expand(settings.sites.split(",")))
+    return scaling.CaptureJob(
+        make=partial(load_model, settings, settings.scheme),
+        fingerprint=model.fingerprint,
+        folder=folder,
+        sites=sites,
+        positions=settings.where(),
+        keys=scaling.cache_keys(model, tokens, sites, settings.where()),
+        batch_size=settings.batch_size,
+        text=settings.text,
+    )
 
 
 def _fill(
-    work: Work, settings: CaptureSettings, tokens: Tokens, store: ActivationStore, sites: list[str]
+    work: Work, settings: CaptureSettings, job: CaptureJob, tokens: Tokens, store: ActivationStore
 ) -> None:
     """Capture the shards that are missing; each one that is on disk is there to stay."""
     from tqdm.auto import tqdm
 
+    from interp import scaling
+
     if len(store):
         work.session.note(f"resuming: {len(store):,} of {counted(len(tokens), 'prompt')} are there already")
         work.run.keep_partial()
-    for rows in tqdm(list(store.missing(len(tokens))), unit="shard", disable=not work.session.progress):
-        part = work.model.capture(
-            tokens.select(rows),
-            sites,
-            settings.where(),
-            batch_size=settings.batch_size,
-            device="cpu",
-        )
-        part = dataclasses.replace(part, texts=[tokens.texts[i] for i in rows])
-        store.append(part if settings.text else part.redacted())
-        work.run.keep_partial()
+    if settings.workers == 1 and settings.engine == "processes":
+        counts = scaling.alone(store, job, work.model, tokens)
+    else:
+        counts = scaling.fill(store, job, tokens, workers=settings.workers, engine=settings.engine)
+    with tqdm(total=len(tokens), initial=len(store), unit="prompt", disable=not work.session.progress) as bar:
+        for count in counts:
+            work.run.keep_partial()
+            bar.update(count - bar.n)

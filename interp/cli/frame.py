@@ -47,6 +47,7 @@ __all__ = [
     "about_model",
     "command",
     "failed_gate",
+    "load_model",
     "prompt_job",
     "prompt_table",
     "read_gates",
@@ -157,33 +158,40 @@ class Work:
 
     def load(self, settings: ModelSettings, scheme: str = "none") -> Model:
         """Load the model that settings name, quantize it if asked, and say what it is."""
-        import interp.models
-
-        model = interp.models.load(
-            settings.model,
-            weights=settings.weights,
-            device=settings.device,
-            dtype=settings.dtype,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-            adapter=settings.adapter or None,
-            backend=settings.backend,
-        )
-        if places := getattr(settings, "features", ()):
-            from interp.features import load_all
-
-            found = [one for place in places for one in load_all(place)]
-            model = model.with_dictionaries(*found)
-            self.session.note(f"features: {', '.join(map(repr, found))}")
+        model = load_model(settings, scheme)
+        if model.dictionaries:
+            self.session.note(f"features: {', '.join(map(repr, model.dictionaries.values()))}")
         if scheme != "none":
-            from interp.quantization import quantize
-
-            model = quantize(model, scheme)
             self.session.note(f"quantized: {model.quantization!r}")
         self.session.note(f"model: {model!r}")
         for warning in model.warnings:
             self.session.warn(warning)
         return model
+
+
+def load_model(settings: ModelSettings, scheme: str = "none") -> Model:
+    """The model that settings name, with their dictionaries, quantized if asked."""
+    import interp.models
+
+    model = interp.models.load(
+        settings.model,
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
+        adapter=settings.adapter or None,
+        backend=settings.backend,
+    )
+    if places := getattr(settings, "features", ()):
+        from interp.features import load_all
+
+        model = model.with_dictionaries(*(one for place in places for one in load_all(place)))
+    if scheme != "none":
+        from interp.quantization import quantize
+
+        model = quantize(model, scheme)
+    return model
 
 
 class ExamplesFirst:

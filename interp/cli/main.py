@@ -22,6 +22,7 @@ INTERRUPTED = 130
 COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("probe", "Read concepts or a label from a layer, and measure it against controls."),
     "capture": ("capture", "Save a model's activations, sharded and resumable."),
+    "join": ("join", "Help a capture that is running, from this machine or another."),
     "generate": ("generate", "Continue prompts, greedily or by drawing, and keep the states of the tokens."),
     "decode": ("decode", "Read concepts out of a prompt."),
     "lens": ("lens", "See which word each layer of a prompt stands for."),

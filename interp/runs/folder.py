@@ -162,7 +162,7 @@ class RunFolder:
         self.begin()
         found = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()]
         for file in found:
-            if not file.name.startswith("."):
+            if not any(part.startswith(".") for part in file.relative_to(self.path).parts):
                 self._files[file.relative_to(self.path).as_posix()] = digest(file)
         return path
 

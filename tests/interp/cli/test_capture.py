@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import torch
 
 import interp
 from interp import runs
-from interp.store import ActivationStore
+from interp.scaling.jobs import CaptureJob, Handed
+from interp.store import ActivationStore, Part
 from tests.interp.cli.conftest import Call
 
 ARGUMENTS = ("capture", "--model", "TINY", "--data", "DATA", "--out", "x")
@@ -65,8 +68,8 @@ def interrupted(call: Call, monkeypatch: pytest.MonkeyPatch) -> Any:
             patch.setattr(ActivationStore, "append", interrupting)
             return call(*ARGUMENTS, "--sites", "resid_post.1")
 
-    missing = ActivationStore.missing
-    monkeypatch.setattr(ActivationStore, "missing", lambda self, total: missing(self, total, size=40))
+    to_do = ActivationStore.to_do
+    monkeypatch.setattr(ActivationStore, "to_do", lambda self, total, size: to_do(self, total, size=40))
     return run
 
 
@@ -92,6 +95,46 @@ def test_a_capture_interrupted_before_its_first_shard_leaves_nothing(interrupted
     answer = interrupted(0)
     assert answer.code == 130 and "run again: interp capture" in answer.err
     assert list(Path().iterdir()) == []
+
+
+def test_workers_get_a_job_that_can_be_sent_and_a_run_that_is_joined_stays_the_same(
+    call: Call, monkeypatch: pytest.MonkeyPatch, interrupted: Any
+) -> None:
+    def here(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterator[Part]:
+        sent = pickle.loads(pickle.dumps(job))
+        model = sent.model()
+        yield from (sent.write(model, one) for one in reversed(handed))
+
+    monkeypatch.setattr("interp.scaling.engines.ENGINES", {"processes": here})
+    given = ("--sites", "resid_post.1", "--scheme", "rtn4")
+    assert call(*ARGUMENTS, *given, "--workers", "2").code == 0
+    assert call(*ARGUMENTS[:-1], "y", *given).code == 0
+    assert runs.verify("x") and states_of("x") == states_of("y")
+    assert interrupted(1).code == 2, "x is taken"
+    shutil.rmtree("x")
+    assert interrupted(1).code == 130 and len(ActivationStore("x")) == 40
+    helped = call("join", "x")
+    assert helped.code == 0 and "80 prompts of x were read here" in helped.out
+    assert len(ActivationStore("x")) == 40, "they count when the capture goes on"
+    assert call(*ARGUMENTS, "--sites", "resid_post.1", "--resume").code == 0
+    runs.verify("x")
+    assert call("join", "x").out.startswith("0 prompts of x were read here")
+    assert call(*ARGUMENTS[:-1], "z", "--sites", "resid_post.1").code == 0
+    assert states_of("x") == states_of("z")
+
+
+def states_of(run: str) -> dict[str, bytes]:
+    """Read every file of a run's states."""
+    root = Path(run, "activations")
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def test_only_a_capture_is_joined(call: Call) -> None:
+    absent = call("join", "nowhere", "--wait", "0")
+    assert absent.code == 2 and "interp capture ... --out nowhere" in absent.err
+    assert call("generate", "--model", "TINY", "w01 w02", "--max-new-tokens", "1", "--out", "g").code == 0
+    other = call("join", "g")
+    assert other.code == 6 and "'g' is a run of `interp generate`" in other.err
 
 
 def test_a_dry_run_foretells_the_bytes(call: Call) -> None:

@@ -216,9 +216,9 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 """Command -> setting -> spellings, group, form and default, as version 0.1 had them."""
 
 NEW = {
-    "adapter", "at", "baselines", "budget", "concepts", "effects", "facts", "features", "full", "goal",
-    "held_out", "items", "layers",
-    "passes", "pooling", "positions", "reader", "replace", "select", "statements", "twin",
+    "adapter", "at", "baselines", "budget", "concepts", "effects", "engine", "facts", "features", "full",
+    "goal", "held_out", "items", "layers",
+    "passes", "pooling", "positions", "reader", "replace", "select", "statements", "twin", "workers",
 }  # fmt: skip
 """Flags that later versions brought."""
 CHANGED = {("probe", "kind"), ("probe", "controls"), ("patch", "search")}
