@@ -165,7 +165,7 @@ def _require_finite(states: Tensor, targets: Tensor) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Translator(Shared):
     """A linear map from states to targets, with the way back.
 
@@ -189,6 +189,12 @@ class Translator(Shared):
     reached: Float64[Tensor, "dim out"]
     path: tuple[tuple[float, float], ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Write what it is, in one line."""
+        rank = "" if self.rank is None else f", rank {self.rank}"
+        widths = " -> ".join(map(str, self.weight.shape))
+        return f"Translator({widths}, penalty {self.penalty:.2g}{rank}, held-out score {self.score:.3f})"
 
     def __call__(self, states: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch out"]:
         """Translate, in the states' precision, at least float32."""

@@ -356,3 +356,8 @@ def test_files_that_are_missing_changed_or_of_another_kind_are_refused(tmp_path:
         (folder / "translator.json").write_text(text)
         with pytest.raises(ProbeFileError, match=reason):
             Translator.load(folder)
+
+
+def test_a_translator_prints_as_one_line() -> None:
+    told = repr(fit_translator(gathered(*examples(40, 0)), gathered(*examples(20, 1)), [0.01]))
+    assert told.startswith("Translator(7 -> 5, penalty 0.01, held-out score 0.9") and "\n" not in told
