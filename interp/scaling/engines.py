@@ -145,7 +145,7 @@ def ray(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterator[Par
         from ray import data
     except ImportError as error:
         raise ConfigError(
-            "--engine ray needs Ray, which is not installed: pip install 'ray[data]'."
+            "--engine ray needs Ray, which is not installed: pip install 'interp-toolkit[ray]'."
         ) from error
     if not cluster.is_initialized():
         cluster.init(log_to_driver=False, include_dashboard=False)

@@ -97,7 +97,7 @@ BARE: dict[str, tuple[str, ...]] = {  # rooms that may use these third-party pac
     "probes.vsa": ("torch", "numpy", "einops", "jaxtyping", "safetensors"),
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-INDIRECT = ("accelerate", "bitsandbytes", "gguf", "gptqmodel", "markupsafe", "peft")
+INDIRECT = ("accelerate", "bitsandbytes", "gguf", "gptqmodel", "markupsafe", "peft", "ray")
 """Extras, and parts of others."""
 
 

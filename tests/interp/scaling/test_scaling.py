@@ -169,7 +169,7 @@ def test_wrong_calls_say_what_there_is(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="0 workers cannot work"):
             list(fill(store, job(tmp_path), tokens, workers=0, engine="processes"))
     if find_spec("ray") is None:
-        with pytest.raises(ConfigError, match=r"pip install 'ray\[data\]'"):
+        with pytest.raises(ConfigError, match=r"pip install .interp-toolkit\[ray\]'"):
             scaling.capture(model, PROMPTS, ["embed"], tmp_path / "x", engine="ray")
 
 
