@@ -13,11 +13,11 @@ from interp._lazy import exports
 
 if TYPE_CHECKING:
     from interp.scaling.capturing import capture as capture
+    from interp.scaling.capturing import fill as fill
     from interp.scaling.engines import ENGINES as ENGINES
     from interp.scaling.jobs import CaptureJob as CaptureJob
     from interp.scaling.jobs import alone as alone
     from interp.scaling.jobs import cache_keys as cache_keys
-    from interp.scaling.jobs import fill as fill
     from interp.scaling.jobs import help_out as help_out
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp.errors import ConfigError, counted
 from interp.models.model import Model
-from interp.scaling.jobs import CaptureJob, cache_keys, fill
+from interp.models.tokens import Tokens
+from interp.scaling.engines import ENGINES
+from interp.scaling.jobs import CaptureJob, cache_keys
 from interp.store import SHARD, ActivationStore
 
-__all__ = ["capture"]
+__all__ = ["capture", "fill"]
 
 
 def capture(
@@ -52,3 +55,35 @@ def capture(
         for _ in fill(store, job, tokens, workers=workers, engine=engine, size=size):
             pass
     return ActivationStore(folder)
+
+
+def fill(
+    store: ActivationStore, job: CaptureJob, tokens: Tokens, *, workers: int, engine: str, size: int = SHARD
+) -> Iterator[int]:
+    """Make the shards that a store lacks, and count each one.
+
+    Args:
+        store: open for writing, in the job's folder.
+        job: what to make.
+        tokens: all prompts.
+        workers: how many processes make shards.
+        engine: a key of ``ENGINES``.
+        size: prompts per shard.
+
+    Yields:
+        How many prompts the store holds, after each shard.
+
+    Raises:
+        ConfigError: no such engine, or fewer than one worker.
+        ModelError: a shard ended several processes.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"no engine {engine!r}. Engines: {', '.join(ENGINES)}.")
+    if workers < 1:
+        raise ConfigError(f"{counted(workers, 'worker')} cannot work. Take at least one.")
+    handed = [(part, tokens.select(part.rows)) for part in store.to_do(len(tokens), size=size)]
+    if handed:
+        for _ in ENGINES[engine](job, handed, min(workers, len(handed))):
+            store.adopt()
+            yield len(store)
+    store.tidy()

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp.activations import Activations
-from interp.errors import ConfigError, ModelError, counted
+from interp.errors import ModelError
 from interp.models.model import Model
 from interp.models.tokens import Tokens
 from interp.runs import cache_key
 from interp.sites import OF_DICTIONARIES
 from interp.store import SHARD, ActivationStore, Part, discard, write_shard
 
-__all__ = ["CaptureJob", "Handed", "alone", "cache_keys", "fill", "help_out"]
+__all__ = ["CaptureJob", "Handed", "alone", "cache_keys", "help_out"]
 
 Handed = tuple[Part, Tokens]
 """A shard that is still to be made: its place, and its prompts."""
@@ -141,37 +141,3 @@ def help_out(
             discard(job.folder, part)
         else:
             yield part
-
-
-def fill(
-    store: ActivationStore, job: CaptureJob, tokens: Tokens, *, workers: int, engine: str, size: int = SHARD
-) -> Iterator[int]:
-    """Make the shards that a store lacks, and count each one.
-
-    Args:
-        store: open for writing, in the job's folder.
-        job: what to make.
-        tokens: all prompts.
-        workers: how many processes make shards.
-        engine: a key of ``ENGINES``.
-        size: prompts per shard.
-
-    Yields:
-        How many prompts the store holds, after each shard.
-
-    Raises:
-        ConfigError: no such engine, or fewer than one worker.
-        ModelError: a shard ended several processes.
-    """
-    from interp.scaling.engines import ENGINES
-
-    if engine not in ENGINES:
-        raise ConfigError(f"no engine {engine!r}. Engines: {', '.join(ENGINES)}.")
-    if workers < 1:
-        raise ConfigError(f"{counted(workers, 'worker')} cannot work. Take at least one.")
-    handed = [(part, tokens.select(part.rows)) for part in store.to_do(len(tokens), size=size)]
-    if handed:
-        for _ in ENGINES[engine](job, handed, min(workers, len(handed))):
-            store.adopt()
-            yield len(store)
-    store.tidy()

@@ -15,8 +15,9 @@ import pytest
 from interp import scaling
 from interp.errors import ConfigError, DataError, ModelError
 from interp.models import Model, load
+from interp.scaling.capturing import fill
 from interp.scaling.engines import _refuse_deadly, gpu_of
-from interp.scaling.jobs import CaptureJob, Handed, cache_keys, fill, help_out
+from interp.scaling.jobs import CaptureJob, Handed, cache_keys, help_out
 from interp.store import ActivationStore, Part, discard, write_shard
 from tests.interp.test_store import SITES, part, tree
 
