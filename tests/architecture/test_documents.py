@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib.metadata import distributions
 from pathlib import Path
 
+import click
 import pytest
 
 from interp.paths import assets
@@ -71,6 +73,38 @@ def test_the_readme_names_commands_that_exist() -> None:
     named = set(re.findall(r"`interp ([a-z]+)[ `]", text.split("## Limits")[0]))
     assert named <= set(COMMANDS)
     assert len(named) >= 6
+
+
+def shell_lines() -> dict[str, str]:
+    """Every complete `interp` line of the documents, run or only shown: line -> document."""
+    found: dict[str, str] = {}
+    for name in ("README.md", *(f"docs/{page.name}" for page in DOCS if page.name != "changelog.md")):
+        text = re.sub(r"\\\n +", "", (ROOT / name).read_text())
+        lines = re.findall(r"`(interp [^`\n]+)`|^ *(interp [^`\n]+)$", text, re.MULTILINE)
+        found |= {one.partition("  #")[0].strip(): name for pair in lines for one in pair if one}
+    return {line: name for line, name in found.items() if not re.search(r"\.\.\.|\[|COMMAND", line)}
+
+
+def unknown(line: str) -> str:
+    """Why the command line would refuse a line before running it; "" where it would not."""
+    from interp.cli.main import program
+
+    words = shlex.split(line.partition("; ")[0])[1:]
+    command = program.get_command(click.Context(program), words[0])
+    if command is None:
+        return f"no command {words[0]}"
+    try:
+        command.make_parser(click.Context(command)).parse_args(words[1:])
+    except click.ClickException as error:
+        return error.format_message()
+    return ""
+
+
+def test_lines_that_are_only_shown_name_commands_and_flags_that_exist() -> None:
+    lines = shell_lines()
+    assert len(lines) > 60
+    assert {line: why for line in lines if (why := unknown(line))} == {}
+    assert "no command" in unknown("interp prob --layer 2") and "--lauer" in unknown("interp probe --lauer 2")
 
 
 def test_links_lead_to_files() -> None:
