@@ -243,8 +243,9 @@ def _check_file(path: Path, name: str) -> None:
         raise HubError(f"{name} is no {', '.join(SAFE)} file, and nothing else is pushed.")
     if path.suffix == ".safetensors":
         return
-    text = path.read_text(encoding="utf-8")
-    if found := PRIVATE.search(text.replace("\\\\", "\\")) or re.search(re.escape(str(Path.home())), text):
+    text, home = path.read_text(encoding="utf-8").replace("\\\\", "\\"), Path.home()
+    own = re.search(re.escape(str(home)), text) if len(home.parts) > 1 else None
+    if found := PRIVATE.search(text) or own:
         raise HubError(
             f"{name} names {found.group()!r}, a folder of this machine, which would be public. Give the data "
             "and the model another name where it was made, or save it without texts and push that."

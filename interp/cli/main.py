@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Check the environment and a model; exit 4 when a check fails."),
     "show": ("show", "Print a run."),
     "report": ("show", "Write a run as one self-contained HTML page."),
+    "push": ("push", "Push a saved thing to the Hugging Face Hub, with a card."),
+    "export": ("push", "Write a run's tables as CSV or parquet."),
     "ls": ("ls", "List models, tasks, pairs, mediators, sites, probes, runs and more."),
 }
 """Command -> its file in this folder, and what it does. The file's function has the command's name."""

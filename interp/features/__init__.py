@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from interp.features.loading import LAYOUTS as LAYOUTS
     from interp.features.loading import load as load
     from interp.features.loading import load_all as load_all
+    from interp.features.loading import push_to_hub as push_to_hub
     from interp.features.training import Plan as Plan
     from interp.features.training import gather as gather
     from interp.features.training import train as train

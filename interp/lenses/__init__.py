@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from interp.lenses.base import Lens as Lens
     from interp.lenses.files import TunedLens as TunedLens
     from interp.lenses.files import opened as opened
+    from interp.lenses.files import push_to_hub as push_to_hub
     from interp.lenses.files import saved as saved
     from interp.lenses.jacobian import JacobianLens as JacobianLens
     from interp.lenses.logit import LogitLens as LogitLens

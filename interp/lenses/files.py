@@ -17,9 +17,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,13 +27,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ArtifactError
+from interp.hub import HubCard, local, push
+from interp.lenses import translator
 from interp.lenses.base import Lens
 from interp.lenses.jacobian import JacobianLens
+from interp.lenses.translator import TranslatorLens
 from interp.models.model import Model
 from interp.models.readout import Readout
 from interp.results import write_atomically
 
-__all__ = ["SUFFIXES", "TunedLens", "opened", "saved"]
+__all__ = ["SUFFIXES", "TunedLens", "opened", "push_to_hub", "saved"]
 
 CONFIG, PARAMS = "config.json", ("params.safetensors", "params.pt")
 SUFFIXES = (".safetensors", ".pt")
@@ -93,7 +96,8 @@ def opened(path: str | Path, model: Model, layers: Sequence[int] | None = None) 
     """Open a published lens, or one of ours, for a model.
 
     Args:
-        path: a folder or a file of one of the layouts above.
+        path: a folder or a file of one of the layouts above, or ``hf://user/name[@revision]`` of what
+            :func:`push_to_hub` pushed, whose commit is kept in the card.
         model: whose states it will read.
         layers: the blocks to read; None for all that it has.
 
@@ -101,8 +105,14 @@ def opened(path: str | Path, model: Model, layers: Sequence[int] | None = None) 
         ArtifactError: nothing is there, it is damaged, would run code, or is of another model.
         SiteError: it does not read one of the layers.
     """
-    place = Path(path)
-    found = _tuned(place, model) if (place / CONFIG).is_file() else _jacobian(_only(place), model)
+    fetched = local(path, "lens")
+    place = fetched.folder
+    if (place / translator.LENS).is_file():
+        found: Lens = translator.read(place, model)
+    else:
+        found = _tuned(place, model) if (place / CONFIG).is_file() else _jacobian(_only(place), model)
+    if fetched.source and isinstance(found, JacobianLens | TranslatorLens):
+        found = replace(found, fitted_on={**found.fitted_on, "hub": fetched.source})
     if layers is None:
         return found
     for layer in layers:
@@ -110,21 +120,84 @@ def opened(path: str | Path, model: Model, layers: Sequence[int] | None = None) 
     kept = tuple(layers)
     if isinstance(found, TunedLens):
         return TunedLens(found.readout, kept, found.weights, found.biases, found.facts)
-    assert isinstance(found, JacobianLens)
-    return JacobianLens(found.readout, kept, found.matrices, found.fitted_on, found.errors)
+    assert isinstance(found, JacobianLens | TranslatorLens)
+    return replace(found, layers=kept)
 
 
-def saved(lens: JacobianLens, path: str | Path, model: Model) -> Path:
-    """Write a Jacobian lens as safetensors, which :func:`opened` reads.
+def push_to_hub(
+    lens: JacobianLens | TranslatorLens,
+    repo: str,
+    model: Model,
+    *,
+    revision: str = "main",
+    visibility: Literal["public", "private"] | None = None,
+    license: str = "",
+) -> str:
+    """Push a lens to the Hugging Face Hub; ``lenses.opened("hf://user/name", model)`` reads it.
 
     Args:
         lens: of the model.
-        path: the file.
+        repo: ``user/name``; made where it does not exist.
+        model: whose name and fingerprint go with it.
+        revision: the branch; made where it does not exist.
+        visibility: of a new repository; None for what the account does by itself.
+        license: for the card, such as ``"mit"``.
+
+    Returns:
+        ``user/name@commit``, which always names these bytes.
+
+    Raises:
+        ConfigError: no name of a repository.
+        ModelError: the Hub refuses it or cannot be reached.
+    """
+    facts = {"kind": lens.kind, "layers": ", ".join(map(str, lens.layers)), "weights": model.fingerprint}
+    facts |= {f"fitted on: {name}": one for name, one in lens.fitted_on.items() if isinstance(one, str | int)}
+    own, controls = _agreements(lens)
+    card = HubCard(
+        "lens",
+        f"{lens.kind.capitalize()} lens of {model.described['name']}",
+        str(model.described["name"]),
+        facts=facts,
+        scores=own,
+        controls=controls,
+        failures=("What it reads usually follows such states; that later blocks use it is not shown.",),
+        load='from interp import lenses\n\nlens = lenses.opened("hf://REPO", model)',
+    )
+    name = "lens.safetensors" if isinstance(lens, JacobianLens) else ""
+    return push(
+        lambda folder: saved(lens, folder / name, model),
+        card,
+        repo,
+        revision=revision,
+        visibility=visibility,
+        license=license,
+    )
+
+
+def _agreements(lens: Lens) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How often a translator names the model's own next token in held-out texts, and what it must beat."""
+    own: dict[str, Any] = {}
+    controls: dict[str, Any] = {}
+    for layer, one in lens.translators.items() if isinstance(lens, TranslatorLens) else ():
+        for arm, score in one.card.get("agreement", {}).items():
+            to = own if arm == "translator" else controls
+            to[f"names the model's own next token at layer {layer}: {arm}"] = score
+    return own, controls
+
+
+def saved(lens: JacobianLens | TranslatorLens, path: str | Path, model: Model) -> Path:
+    """Write a lens as safetensors and JSON, which :func:`opened` reads.
+
+    Args:
+        lens: of the model.
+        path: the file of a Jacobian lens, the folder of a translator.
         model: whose name and fingerprint the file keeps.
 
     Raises:
         ConfigError: the place cannot be written.
     """
+    if isinstance(lens, TranslatorLens):
+        return translator.write(lens, Path(path), model)
     from safetensors.torch import save
 
     tensors = {f"J.{layer}": one.float().contiguous() for layer, one in lens.matrices.items()}

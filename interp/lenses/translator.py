@@ -34,7 +34,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interp.errors import DataError
+from interp.errors import ArtifactError, DataError
 from interp.lenses.base import Lens
 from interp.lenses.gathering import FIRST, gathered
 from interp.lenses.texts import LENGTH, TOKENS, Texts, prepared
@@ -46,7 +46,7 @@ from probes.cards import ProbeFileError
 from probes.statistics import bootstrap
 from probes.translation import Translator, fit_translator
 
-__all__ = ["Kept", "TranslatorLens", "fitted", "missing"]
+__all__ = ["LENS", "Kept", "TranslatorLens", "fitted", "missing", "read", "write"]
 
 VERSION = 2
 """Of what is kept in the cache."""
@@ -54,6 +54,7 @@ MEMORY = 1 << 32
 """Of the moments that are held at once; more layers take more passes."""
 KEPT = 1024
 """Held-out states of each layer that are kept, to measure agreement."""
+LENS, SCHEMA = "lens.json", "interp.translator-lens/1"
 HELD_OUT, STATES = "held_out.safetensors", ("states", "said", "texts")
 _log = logging.getLogger(__name__)
 
@@ -241,6 +242,46 @@ def _agreement(translator: Translator, readout: Readout, kept: Kept) -> dict[str
     arms = {"translator": torch.cat(read), "logit lens": torch.cat(raw), "commonest token": commonest}
     right = {name: (one == kept.said).double().numpy() for name, one in arms.items()}
     return {name: bootstrap(one, groups=kept.texts.tolist()).to_dict() for name, one in right.items()}
+
+
+def write(lens: TranslatorLens, folder: Path, model: Model) -> Path:
+    """Write a lens: a folder for each translator, and ``lens.json`` with what it was fitted on.
+
+    Args:
+        lens: of the model.
+        folder: where to.
+        model: whose name and fingerprint are kept.
+
+    Raises:
+        ConfigError: the place cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep(lens, folder)
+    facts = {"schema": SCHEMA, "model": model.described, "layers": list(lens.layers)}
+    write_json({**facts, "fitted_on": dict(lens.fitted_on)}, folder / LENS)
+    return folder
+
+
+def read(folder: Path, model: Model) -> TranslatorLens:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        ArtifactError: it is damaged, or of another model.
+        DataError: a translator is damaged.
+    """
+    facts = read_json(folder / LENS)
+    known = facts.get("model") or {}
+    if facts.get("schema") != SCHEMA or known.get("fingerprint") != model.fingerprint:
+        raise ArtifactError(
+            f"'{folder}' holds a lens of {known.get('name')!r} with other weights than those of "
+            f"{model.name!r}, or of another version. Load that model, or fit one here: "
+            'lenses.make("translator", model).'
+        )
+    layers = tuple(map(int, facts["layers"]))
+    places = {layer: _place(folder, layer) for layer in layers if layer < model.n_layers - 1}
+    found = {layer: _read(place) for layer, place in places.items()}
+    kept = {layer: _kept(place) for layer, place in places.items()}
+    return TranslatorLens(Readout.precise(model.architecture), layers, found, facts["fitted_on"], kept)
 
 
 def _folder(model: Model, texts: Sequence[str], seed: int) -> Path:

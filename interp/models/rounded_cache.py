@@ -20,8 +20,8 @@ from interp.errors import ModelError
 __all__ = ["GRADIENTS", "attach", "cache_bits", "rounded"]
 
 GRADIENTS = "keys and values are rounded, and the slope of rounding is zero nearly everywhere"
-NAMES = ("past_key_values", "layer_past")
-"""What attention modules call the cache that they are given."""
+NAMES = ("past_key_values", "cache", "layer_past")
+"""What attention modules call the cache that they are given: the second name is that of transformers 5.24."""
 SMALLEST, ALIKE, IDS = 1e-8, 1e-3, ((1, 2, 3, 4),)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from interp.errors import ArtifactError, ConfigError
 from interp.hub import HubCard, Shared, local
 from interp.results import codec
-from interp.results.files import jsonable, table_html
+from interp.results.files import jsonable, table_html, write_atomically
 from interp.results.findings import Finding, named
 from interp.results.shapes import About, Figure, Number, Table
 
@@ -194,6 +194,28 @@ class Result(Shared):
             failures=(*self.cautions(), *self.warnings),
             load='from interp import results\n\nresults.Result.from_pretrained("REPO").table()',
         )
+
+    def export(self, folder: str | Path, *, to: str = "csv") -> tuple[Path, ...]:
+        """Write every table, with all rows and columns, into a folder: ``NAME.csv`` or ``NAME.parquet``.
+
+        Args:
+            folder: made if missing; files of these names are replaced.
+            to: ``csv`` or ``parquet``; in CSV what is missing is an empty cell.
+
+        Returns:
+            The files, the main table first.
+
+        Raises:
+            ConfigError: another kind, or the place cannot be written.
+        """
+        if to not in ("csv", "parquet"):
+            raise ConfigError(f"to={to!r} asked; tables are written to csv or parquet.")
+        made = []
+        for table in self.tables():
+            frame, place = table.frame(), Path(folder) / f"{table.name}.{to}"
+            content = frame.to_csv(index=False).encode() if to == "csv" else frame.to_parquet(index=False)
+            made.append(write_atomically(place, content))
+        return tuple(made)
 
     def __repr__(self) -> str:
         """The verdict in one line."""

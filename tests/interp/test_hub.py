@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
+import interp
+from interp import features, lenses
 from interp.analyses.monitoring import Monitor, MonitorResult
+from interp.cli import main
 from interp.errors import ArtifactError, ConfigError, ModelError
+from interp.features import FeatureCertificate
+from interp.lenses import JacobianLens
+from interp.lenses.texts import prepared
+from interp.lenses.translator import fitted
+from interp.models.readout import Readout
 from interp.results import Result
 from interp.steering import Vector
 from interp.steering.vector import Origin
@@ -24,8 +35,10 @@ from probes import LogisticProbe, Probe, ProbeFileError
 from probes import load as load_probe
 from probes.cards import ProbeCard
 from probes.hub import address
+from tests.dictionaries import random_dictionary
 from tests.hub_server import Hub, Repo, running
 from tests.interp.every_result import result_of
+from tests.tiny import build, tiny, tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # how the client uploads
 REPO = "user/thing"
@@ -64,7 +77,7 @@ def vector() -> Vector:
     return Vector.of("sea", {"resid_post.1": drawn[0], "resid_post.2": drawn[1]}, origin)
 
 
-def fitted(seed: int = 0) -> LogisticProbe:
+def fitted_probe(seed: int = 0) -> LogisticProbe:
     X = np.random.default_rng(seed).normal(size=(40, 4))
     probe = LogisticProbe(regularisation=0.1).fit(X, np.where(X[:, 0] > 0, "yes", "no"))
     probe.card_ = CARD
@@ -72,7 +85,7 @@ def fitted(seed: int = 0) -> LogisticProbe:
 
 
 def test_a_probe_comes_back_with_its_commit(hub: Hub) -> None:
-    probe, X = fitted(), np.random.default_rng(1).normal(size=(9, 4))
+    probe, X = fitted_probe(), np.random.default_rng(1).normal(size=(9, 4))
     source = probe.push_to_hub(REPO, license="mit")
     found = LogisticProbe.from_pretrained(REPO)
     commit = hub.repos[REPO].branches["main"]
@@ -87,7 +100,7 @@ def test_a_probe_comes_back_with_its_commit(hub: Hub) -> None:
 
 
 def test_the_card_is_one_the_hub_takes_and_says_what_must_be_beaten(hub: Hub) -> None:
-    fitted().push_to_hub(REPO, license="mit", visibility="private")
+    fitted_probe().push_to_hub(REPO, license="mit", visibility="private")
     _, front, text = card(hub).split("---", 2)
     assert hub.repos[REPO].private and "POST /api/validate-yaml" in hub.calls
     assert yaml.safe_load(front) == {
@@ -140,15 +153,15 @@ def card(hub: Hub) -> str:
 
 
 def test_a_branch_that_moves_leaves_the_recorded_commit_as_it_was(hub: Hub) -> None:
-    first = fitted(0)
+    first = fitted_probe(0)
     old = first.push_to_hub(REPO)
-    new = fitted(7).push_to_hub(REPO)
+    new = fitted_probe(7).push_to_hub(REPO)
     assert old != new and Probe.from_pretrained(REPO).card_.hub == new
     repo, _, commit = old.partition("@")
     again = Probe.from_pretrained(repo, revision=commit)
     assert again.card_.hub == old and np.array_equal(again.arrays()["coef"], first.arrays()["coef"])
     assert not np.array_equal(Probe.from_pretrained(REPO).arrays()["coef"], first.arrays()["coef"])
-    draft = fitted(9).push_to_hub(REPO, revision="draft")
+    draft = fitted_probe(9).push_to_hub(REPO, revision="draft")
     assert Probe.from_pretrained(REPO, revision="draft").card_.hub == draft
     assert Probe.from_pretrained(REPO).card_.hub == new
 
@@ -156,7 +169,7 @@ def test_a_branch_that_moves_leaves_the_recorded_commit_as_it_was(hub: Hub) -> N
 def test_what_is_cached_needs_no_network_nor_a_second_download(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = fitted().push_to_hub(REPO)
+    source = fitted_probe().push_to_hub(REPO)
     Probe.from_pretrained(REPO)
     before = len([call for call in hub.calls if "/resolve/" in call])
     Probe.from_pretrained(REPO)
@@ -207,7 +220,7 @@ def test_a_path_out_of_the_repository_is_refused(hub: Hub, vector: Vector, name:
 
 
 def test_another_kind_is_refused_before_it_is_fetched(hub: Hub, vector: Vector) -> None:
-    fitted().push_to_hub(REPO)
+    fitted_probe().push_to_hub(REPO)
     with pytest.raises(ArtifactError, match="holds a probe, asked for a result"):
         Result.from_pretrained(REPO)
     with pytest.raises(ArtifactError, match="holds a probe, asked for a steering vector"):
@@ -268,3 +281,79 @@ def test_folders_of_this_machine_do_not_leave_it(hub: Hub, vector: Vector, place
     with pytest.raises(ArtifactError, match="a folder of this machine, which would be public"):
         private.push_to_hub(REPO)
     assert hub.repos == {}
+
+
+def test_a_dictionary_with_its_certificate_and_its_controls(hub: Hub) -> None:
+    made, judged = random_dictionary(activation="topk"), result_of("interp.feature-certificate/1")
+    assert isinstance(judged, FeatureCertificate)
+    source = features.push_to_hub(made, REPO, certificate=judged)
+    found = features.load(f"hf://{REPO}")
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
+    assert found.card["hub"] == source and torch.equal(found.encode(x), made.encode(x))
+    assert {"cfg.json", "sae_weights.safetensors"} < set(hub.files(REPO))
+    assert judged.number("variance-explained").title in card(hub) and judged.cautions()[0][:20] in card(hub)
+    features.push_to_hub(made, REPO)
+    assert "No certificate was given" in card(hub) and "None are recorded" in card(hub)
+    with pytest.raises(ArtifactError, match="holds a dictionary, asked for a steering vector"):
+        Vector.from_pretrained(REPO)
+    with pytest.raises(ConfigError, match="does not fit the layout of SAELens"):
+        features.push_to_hub(random_dictionary(activation="gated"), REPO)
+
+
+def test_lenses(hub: Hub) -> None:
+    model = interp.load(tiny("llama")[0], tokenizer=tokenizer())
+    other = interp.load(build("llama", seed=7), tokenizer=tokenizer())
+    own = prepared(model, ["w01 w02 w03 w04", "w02 w05 w07", "w03 w09 w01"], n_tokens=0)
+    states = torch.randn(4, model.d_model, generator=torch.Generator().manual_seed(0))
+    matrices = {0: torch.randn(model.d_model, model.d_model, generator=torch.Generator().manual_seed(1))}
+    jacobian = JacobianLens(Readout.precise(model.architecture), (0, 2), matrices, {"texts": "own"}, {0: 0.1})
+    for lens in (fitted(model, [0, 1], own), jacobian):
+        source = lenses.push_to_hub(lens, REPO, model)
+        found = lenses.opened(f"hf://{REPO}", model)
+        assert found.layers == lens.layers and found.card()["fitted_on"]["hub"] == source
+        assert torch.equal(found.logits(states, 0), lens.logits(states, 0))
+        with pytest.raises(ArtifactError, match=r"other weights|fingerprint"):
+            lenses.opened(f"hf://{REPO}", other)
+        hub.repos.clear()
+        shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE)
+    lenses.push_to_hub(fitted(model, [0], own), REPO, model)
+    assert "at layer 0: logit lens" in card(hub).partition("## Controls")[2]
+
+
+def test_from_the_shell(hub: Hub, vector: Vector, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vector.save(tmp_path / "v")
+    assert main(["push", str(tmp_path / "v"), REPO, "--visibility", "private", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["data"]
+    assert Vector.load(f"hf://{REPO}@{told['commit']}").origin.hub == told["source"]
+    assert hub.repos[REPO].private
+    fitted_probe().save(tmp_path / "p")
+    assert main(["push", str(tmp_path / "p"), "user/p"]) == 0
+    assert "load it: hf://user/p@" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    for line, code, words in (
+        (["push", str(tmp_path / "v")], 2, "give a folder and a repository"),
+        (["push", str(tmp_path / "v"), "name"], 2, "'name' is no repository of the Hub"),
+        (["push", str(tmp_path / "empty"), REPO], 3, "holds nothing to push"),
+        (["push", str(tmp_path / "none"), REPO], 3, "there is no folder"),
+    ):
+        assert main(line) == code
+        assert words in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_of_a_run_for_other_programs(tmp_path: Path, kind: str) -> None:
+    made = result_of("interp.evaluation/2")
+    made.save(tmp_path / "run" / "result")
+    assert main(["export", str(tmp_path / "run"), "--to", kind, "--out", str(tmp_path / "t")]) == 0
+    names = sorted(path.stem for path in (tmp_path / "t").iterdir())
+    assert names == sorted(one.name for one in made.tables())
+    for table in made.tables():
+        read = pd.read_csv if kind == "csv" else pd.read_parquet
+        frame = read(tmp_path / "t" / f"{table.name}.{kind}")
+        assert list(frame.columns) == list(table.columns) and len(frame) == len(table.rows)
+        for name in frame.select_dtypes("number"):
+            wanted = pd.to_numeric(table.frame()[name], errors="coerce")
+            assert np.allclose(frame[name].astype(float), wanted.astype(float), equal_nan=True)
+    assert main(["export", str(tmp_path / "run"), "--to", "xls"]) == 2
+    with pytest.raises(ConfigError, match="to='xls' asked; tables are written to csv or parquet"):
+        made.export(tmp_path, to="xls")
