@@ -505,7 +505,7 @@ def _verdict(effects: Effects) -> str:
             )
         notice = f" {notice.capitalize()}." if notice else ""
         told = f"No mediator of {n:,} is told from the noise floor and from chance"
-        return f"{told} over {_over(effects)}.{notice}"
+        return f"{told} over {_over(effects)}.{notice}{untrained_words(_untrained(effects))}"
     notice = f"; {notice}" if notice else ""
     of = counted(n, "mediator")
     many = f"{len(effects.told):,} of {of} are above the noise floor with q at most 0.05{notice}."
