@@ -184,6 +184,10 @@ class Experiment(ABC):
         """
 
     @abstractmethod
+    def first_order_passes(self) -> float | int:
+        """How often every pair passes through the model for :meth:`first_order`."""
+
+    @abstractmethod
     def forecast(self, sets: Sets | None = None) -> Forecast:
         """What replacing sets of mediators would cost; runs nothing.
 

@@ -152,6 +152,10 @@ class SiteExperiment(Experiment):
         logits = min(rows, unembedded(model)) * model.vocab_size
         return model.dtype.itemsize * held + 4 * logits
 
+    def first_order_passes(self) -> int:
+        """One gradient per direction; noising alone also needs the metric of the corrupt prompts."""
+        return 1 + 2 * len(self.directions) + ("denoising" not in self.directions)
+
     def first_order(self) -> Estimates:
         """Estimate each effect from one gradient per run, each side run as seldom as that allows."""
         need_gradient(self)

@@ -36,7 +36,7 @@ class Blocks:
     Attributes:
         model: whose blocks.
         arguments: per block the positional and keyword arguments besides the stream.
-        steps: block passes of one row made so far, for the bill.
+        steps: block passes of one row so far, for the bill; a part of a block counts as one, a norm as none.
     """
 
     model: Model
@@ -57,6 +57,10 @@ class Blocks:
             stream: its input.
             writers: what is written on the way.
         """
+        self.steps += len(stream)
+        return self._run(layer, stream, writers)
+
+    def _run(self, layer: int, stream: Stream, writers: Sequence[Writer] = ()) -> Stream:
         args, kwargs = self.arguments[layer]
         kwargs = {k: v.repeat(len(stream), 1, 1) if k == "alibi" else v for k, v in kwargs.items()}
         with writing(writers, Frame(len(stream), stream.shape[1])):
@@ -117,7 +121,7 @@ class Blocks:
         place = Location(self.model.architecture.locate(site).module, "in", Whole())
         frame = Frame(len(stream), stream.shape[1], stop=True)
         with reading({site: place}, frame), suppress(Stop):
-            self.call(layer, stream)
+            self._run(layer, stream)
         return frame.found[site]
 
     def weight(self, site: Site) -> tuple[Tensor, Tensor | None] | None:

@@ -168,8 +168,10 @@ class EdgeEngine:
 
     def _made(self, length: int, examples: Sequence[int], other: Mapping[Site, Tensor]) -> Runner:
         ids = [self.tokens.token_ids[at] for at in examples]
+        self.bill.setup += len(ids)
         if length not in self._blocks:
             self._blocks[length] = Blocks.of(self.model, ids[0])
+            self.bill.setup += 1
             if len(self._blocks) == 1:
                 self._check(self._blocks[length], ids[0])
         index = torch.tensor(examples)
@@ -198,6 +200,7 @@ class EdgeEngine:
         cut = torch.stack([responding, torch.zeros_like(every)]).to(self.model.device)
         found = runner(Chunk(torch.zeros(2, dtype=torch.long), torch.tensor([0, 0]), cut))
         wanted = self.model.logits([there, list(ids)]).to(found.device)
+        self.bill.setup += 4 + blocks.steps / self.model.n_layers
         off = float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
         self.bill.checked = max(self.bill.checked, off)
         allowed = TOLERANCE if self.model.dtype == torch.float32 else 0.05

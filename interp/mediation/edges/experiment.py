@@ -153,20 +153,34 @@ class EdgeExperiment(Experiment):
         need_gradient(self)
         scores = Scores(self, path, steps, compat)
         values = {direction: scores.estimates(direction) for direction in self.directions}
-        cost = {"forwards": round(2 + scores.passes / len(self.pairs), 2), "off": scores.off}
-        return Estimates(values, self.clean, self.corrupt, cost)
+        return Estimates(values, self.clean, self.corrupt, scores.bill)
+
+    def first_order_passes(self, path: str = "point", steps: int = 1, compat: str = "") -> float | int:
+        """How often every pair passes through the model for :meth:`first_order`, which has these arguments.
+
+        Both sides are read; a gradient is a pass and its way back, and each MLP beside attention once more.
+        """
+        lines = Scores(self, path, steps, compat).lines()
+        again = 0.0
+        if self.model.architecture.parallel:
+            for carrier, writers in lines:
+                blocks = range(writers[0].layer or 0, self.model.n_layers)
+                held = path == "activations" and carrier.kind == "mlp_out" and carrier.layer in blocks
+                again += 2 * (len(blocks) - held) / self.model.n_layers
+        return 2 + len(self.directions) * steps * (2 * len(lines) + again)
 
 
 def billed(engine: EdgeEngine) -> dict[str, Any]:
-    """The bill of an engine as plain data; it does not count what it sets up."""
-    return {name: value for name, value in engine.bill.facts().items() if name != "setup"}
+    """The bill of an engine as plain data."""
+    return engine.bill.facts()
 
 
 @dataclass(eq=False)
 class Scores:
     """Run the passes of one estimate and add up the scores.
 
-    ``passes`` counts forward passes and gradients of one prompt; ``off`` is the worst sum of gradients.
+    ``passes`` counts forward passes and gradients of one prompt through the whole model; ``off`` is the worst
+    sum of gradients.
     """
 
     experiment: EdgeExperiment
@@ -176,12 +190,32 @@ class Scores:
     passes: float = 0.0
     off: float = 0.0
     _blocks: dict[int, Blocks] = field(default_factory=dict)
+    _read: dict[str, dict[Site, Tensor]] = field(default_factory=dict)
+
+    @property
+    def bill(self) -> dict[str, Any]:
+        """Passes of every pair, and single ones to set up; a part of a block counts as the block."""
+        again = 2 * sum(blocks.steps for blocks in self._blocks.values()) / self.experiment.model.n_layers
+        forwards = (self.passes + again) / len(self.experiment.pairs)
+        return {"forwards": round(forwards, 2), "setup": len(self._blocks), "off": self.off}
+
+    def sides(self, direction: str) -> tuple[Mapping[Site, Tensor], Mapping[Site, Tensor]]:
+        """The carriers' values in the prompts that are patched, and what is put in; each side is run once."""
+        asked = self.experiment
+        if not self._read:
+            for side, tokens in (("clean", asked.pairs.clean), ("corrupt", asked.pairs.corrupt)):
+                run = asked.model.run(tokens, capture=[str(site) for site in asked.carriers], positions="all")
+                assert run.logits is not None and run.activations is not None
+                asked.ran(side, run.logits)
+                self._read[side] = by_site(run.activations, asked.carriers)
+                self.passes += len(asked.pairs)
+        base, source = ("corrupt", "clean") if direction == "denoising" else ("clean", "corrupt")
+        return self._read[base], asked.sources(direction, read=self._read[source])
 
     def estimates(self, direction: str) -> np.ndarray:
         """``[edge pair]`` first-order effects in one direction."""
         asked = self.experiment
-        read = asked.model.capture(asked.base(direction)[0], [str(site) for site in asked.carriers], "all")
-        own, other = by_site(read, asked.carriers), asked.sources(direction)
+        own, other = self.sides(direction)
         places = asked.graph.indices(asked.mediators)
         found = np.zeros((len(asked.mediators), len(asked.pairs)))
         for rows in self.chunks():
@@ -209,12 +243,12 @@ class Scores:
     ) -> Tensor:
         """``[row reader writer]`` scores."""
         graph = self.experiment.graph
-        asked = sorted({edge.writer for edge in self.experiment.mediators})
         total = torch.zeros(len(rows), len(graph.readers), len(graph.writers), dtype=torch.float64)
         if self.path == "point":
+            [(_, asked)] = self.lines()
             self._add(total, self.run(direction, rows, []), own, other, asked, 1.0)
             return total
-        for carrier, writers in self._lines(asked):
+        for carrier, writers in self.lines():
             for alpha in _points(self.steps, self.compat, self.path, direction):
                 value = own[carrier] + alpha * (other[carrier] - own[carrier])
                 run = self.run(direction, rows, [Intervention(carrier, value)])
@@ -226,9 +260,10 @@ class Scores:
         """Whether the gradients along every writer's line are averaged for each edge, as in EAP-IG."""
         return self.path == "activations" and self.compat == "mib"
 
-    def _lines(self, asked: list[Site]) -> list[tuple[Site, list[Site]]]:
+    def lines(self) -> list[tuple[Site, list[Site]]]:
         """What is moved in turn, and the writers whose edges are scored by the gradients on its way."""
-        if self.path == "inputs":
+        asked = sorted({edge.writer for edge in self.experiment.mediators})
+        if self.path != "activations":
             return [(Site("embed"), asked)]
         if self._shared:
             return [(carrier, asked) for carrier in self.experiment.carriers]

@@ -20,7 +20,7 @@ from interp.errors import ConfigError, DataError, ModelError, counted
 from interp.mediation.edges.blocks import contribution
 from interp.mediation.edges.edge import Edge
 from interp.mediation.edges.experiment import ALLOWED, EdgeExperiment, ReaderSlopes, Scores
-from interp.mediation.experiment import SIGNS, Estimates, by_site
+from interp.mediation.experiment import SIGNS, Estimates
 from interp.models.forward import gradients
 from interp.models.hooks import Writer
 from interp.models.positions import choose, located
@@ -111,8 +111,7 @@ def position_scores(
     parts = _parts(experiment, spans)
     scores = Scores(experiment, "point", 1, "")
     values = {way: _direction(experiment, scores, spans, parts, way) for way in experiment.directions}
-    cost = {"forwards": round(2 + scores.passes / len(experiment.pairs), 2), "off": scores.off}
-    found = Estimates(values, experiment.clean, experiment.corrupt, cost)
+    found = Estimates(values, experiment.clean, experiment.corrupt, scores.bill)
     return replace(experiment, mediators=parts), found
 
 
@@ -161,9 +160,7 @@ def _direction(
     experiment: EdgeExperiment, scores: Scores, spans: Spans, parts: Sequence[Edge], direction: str
 ) -> np.ndarray:
     """``[part pair]`` estimates in one direction."""
-    tokens = experiment.base(direction)[0]
-    read = experiment.model.capture(tokens, [str(site) for site in experiment.carriers], "all")
-    own, other = by_site(read, experiment.carriers), experiment.sources(direction)
+    own, other = scores.sides(direction)
     found = np.zeros((len(parts), len(experiment.pairs)))
     wanted: dict[tuple[str, int | None], list[int]] = {}
     for at, part in enumerate(parts):
@@ -174,7 +171,6 @@ def _direction(
         width = experiment.pairs.lengths[pair]
         here, there = ({s: one[[pair], :width] for s, one in side.items()} for side in (own, other))
         run = scores.run(direction, [pair], [], z)
-        scores.passes += attention_again(experiment, width)
         label = torch.nn.functional.one_hot(torch.tensor(spans.place[pair]), len(number)).double()
         changes: dict[Site, Tensor] = {}
         for numbers, slope in _slopes(experiment, run, wanted):

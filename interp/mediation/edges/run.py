@@ -138,7 +138,6 @@ class Runner:
         shifted = bool(state.cut[:n, number].any())
         mine = [writer.kind for writer in state.writers if writer.layer == layer]
         writers = self._attention_writers(state, layer)
-        self.blocks.steps += n * (1 + (shifted and self.model.architecture.parallel))
         if not shifted and not mine:
             return self.blocks.call(layer, state.hidden, writers=writers)
 

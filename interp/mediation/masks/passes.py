@@ -42,7 +42,7 @@ class MaskedPass(ABC):
         direction: whose prompts are run.
         noisy: whether noise of each site's own mean and spread is put in, and a gate of 1 always means the
             run's own value.
-        rows: copies run so far.
+        rows: copies run so far; one of edges counts double where attention and MLP are run apart.
     """
 
     experiment: Any
@@ -215,8 +215,8 @@ class EdgePass(MaskedPass):
         self, rows: Sequence[int], gates: Float[Tensor, "row mediator"], generator: torch.Generator
     ) -> Float[Tensor, "row vocab"]:
         """Run block by block, every reader on its own mix."""
-        self.rows += len(rows)
         model, graph = self.experiment.model, self.experiment.graph
+        self.rows += len(rows) * (1 + model.architecture.parallel)
         base = self.experiment.base(self.direction)[0]
         length = base.lengths[rows[0]]
         if length not in self._blocks:

@@ -56,8 +56,8 @@ class Attribution(GradientSearch):
         return f"as attribution, by changed gradients: {rule_of(self.rule).description}"
 
     def passes(self, experiment: Experiment) -> float | int:
-        """One gradient per direction; noising alone also needs the metric of the corrupt prompts."""
-        return 1 + 2 * len(experiment.directions) + ("denoising" not in experiment.directions)
+        """One gradient per direction, and what is read of each side."""
+        return experiment.first_order_passes()
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
         """Take one gradient per run.
@@ -119,8 +119,7 @@ class EdgeIntegratedGradients(GradientSearch):
 
     def passes(self, experiment: Experiment) -> float | int:
         """A gradient per direction and step; along activations, per writing site too."""
-        lines = 1 if self.path == "inputs" else len(experiment.carriers)
-        return 2 + 2 * len(experiment.directions) * self.steps * lines
+        return cast("EdgeExperiment", experiment).first_order_passes(self.path, self.steps, self.compat)
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
         """Average the gradients along the path."""

@@ -69,7 +69,8 @@ class LearnedMask(GradientSearch):
 
     def passes(self, experiment: Experiment) -> float | int:
         """Both sides plain, what is put in, and a pass with its gradient per copy of every step."""
-        rows = sum(map(len, schedule(experiment, self.training))) * self.runs
+        apart = experiment.over == "edges" and experiment.model.architecture.parallel
+        rows = sum(map(len, schedule(experiment, self.training))) * self.runs * (1 + apart)
         each = 1 + 2 * rows / len(experiment.pairs)
         return 2 + len(experiment.directions) * each
 

@@ -220,8 +220,14 @@ class _Noted:
             moved[:, :, sender.index] = self._source[carrier][:, :, sender.index].to(moved)
         found[carrier] = moved
         if "mlp" in through:
+            before = self._steps
             self._respond(sender, found)
+            self.forwards += (self._steps - before) / self._model.n_layers
         return found
+
+    @property
+    def _steps(self) -> float:
+        return sum(blocks.steps for blocks in self._blocks.values())
 
     def _respond(self, sender: Site, found: dict[Site, Tensor]) -> None:
         """Run the MLPs after a sender, one after the other, and put what they add into ``found``."""
@@ -240,7 +246,6 @@ class _Noted:
                 out = self._mlp(length, site.layer, self._streams[site.layer][index, :length], shift)
                 found[site][index, :length] = out.to(found[site])
                 shift = shift + out - here[site]
-            self.forwards += len(rows) * len(later) / self._model.n_layers
 
         batches = [
             rows[at : at + max(1, most // length)]

@@ -47,8 +47,9 @@ class PositionAttribution(Search):
 
     def passes(self, experiment: Experiment) -> float | int:
         """One gradient per direction, and attention with its gradient once per query that is told apart."""
-        again = attention_again(cast("EdgeExperiment", experiment), float(np.mean(experiment.pairs.lengths)))
-        return 2 + len(experiment.directions) * (2 + again)
+        edges = cast("EdgeExperiment", experiment)
+        again = attention_again(edges, float(np.mean(experiment.pairs.lengths)))
+        return edges.first_order_passes() + len(experiment.directions) * again
 
     def estimates(self, experiment: Experiment, *, progress: bool = False) -> Estimates:
         """Take one gradient per run."""
