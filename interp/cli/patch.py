@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.baselines import check_baselines, choose_baseline, job_of_baselines
 from interp.cli.budget import Job
+from interp.cli.feature_circuit import check_features, find_circuit, job_of_features
 from interp.cli.frame import Made, Work, command
 from interp.cli.frontier import check_goal, compare_types, job_of_types, wants_types
 from interp.cli.options import COUNT, PromptSettings, choose, features_flag, flag, position
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas
 
     from interp.analyses.patching import PairsFor
+    from interp.mediation import Search
     from interp.models import Model
     from interp.results import Result
 
@@ -30,13 +32,15 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
     "interp patch --task capitals --mediators 'resid_post.*' --positions '[-3:]'",
     "interp patch --task capitals --mediators 'edge.*' --search attribution",
+    "interp patch --mediators 'edge.*->logits' --search peap --spans 'subject=[3:-1],end=last'",
     "interp patch --task ioi --mediators all --goal explain",
     "interp patch --task capitals --baselines 40",
+    "interp patch --features layer8,layer16 --circuit features",
     "interp patch --model gpt2 --data pairs.jsonl --mediators 'attn_out.*,mlp_out.*'",
 )
 DEFAULT_TASK, DEFAULT_PAIRS = "capitals", 32
 LEAST, SURE = 8, 0.05
-EXACT, QUICK = "exhaustive", "attribution"
+EXACT, QUICK, PARTS = "exhaustive", "attribution", "peap"
 CHECKS = 20
 """Passes of each pair for unpatched prompts, checks and the noise floor."""
 CIRCUIT, HELD = 18, 115
@@ -91,12 +95,24 @@ class PatchSettings(PromptSettings):
         **COUNT,
     )
     features: tuple[str, ...] = features_flag()
+    circuit: Literal["features"] | None = flag(
+        None,
+        "features: nodes and edges of --features by gradients, run on unseen pairs with and without errors.",
+        metavar="WHICH",
+        shown="that of the ranking",
+    )
     search: str | None = flag(
         None,
         "How effects are found (`interp ls searches`).",
         metavar="NAME",
         allowed=_table("SEARCHES"),
         shown=f"{EXACT}, or {QUICK} where that fits --budget and the first does not",
+    )
+    spans: tuple[str, ...] = flag(
+        (),
+        "With --search peap: spans of the clean prompts, such as end=last, that positions are summed to.",
+        metavar="NAME=WHICH",
+        shown="every position alone",
     )
     task: str | None = flag(
         None, "A bundled task of pairs (`interp ls pairs`).", metavar="NAME", shown=DEFAULT_TASK
@@ -143,7 +159,15 @@ class PatchSettings(PromptSettings):
         choose("--replacement", self.replacement.partition(":")[0], REPLACEMENTS)
         replacement_of(self.replacement)
         self.positions()
-        if self.baselines is not None:
+        if self.spans and self.search != PARTS:
+            raise ConfigError(
+                f"--spans {','.join(self.spans)!r} asked; they are of --search {PARTS}, whose parts of "
+                "edges they sum. Give that search, or leave --spans out."
+            )
+        self.searched()
+        if self.circuit is not None:
+            check_features(self)
+        elif self.baselines is not None:
             check_baselines(self)
         elif wants_types(self):
             check_goal(self)
@@ -165,7 +189,25 @@ class PatchSettings(PromptSettings):
         """The arguments of a search that are settings of this command."""
         names = ("metric", "replacement", "directions", "seed")
         plain = {name: getattr(self, name) for name in names}
-        return {**plain, "search": self.search or EXACT, "positions": self.positions()}
+        return {**plain, "search": self.searched(), "positions": self.positions()}
+
+    def searched(self) -> str | Search:
+        """How effects are found: a key of ``SEARCHES``, or that search with the spans asked for.
+
+        Raises:
+            ConfigError: a span whose selector cannot be read.
+        """
+        if not self.spans:
+            return self.search or EXACT
+        from interp.mediation import PositionAttribution
+
+        named = [one.partition("=") for one in self.spans]
+        both = [(name, which) if equals else (name, name) for name, equals, which in named]
+        return PositionAttribution(
+            spans=tuple(
+                (name.strip(), str(position("--spans", which.strip(), ("last",)))) for name, which in both
+            )
+        )
 
 
 def plan(work: Work, settings: PatchSettings) -> Outcome:
@@ -174,15 +216,10 @@ def plan(work: Work, settings: PatchSettings) -> Outcome:
 
     settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
-    if settings.baselines is not None:
-        passes = job_of_baselines(settings, work.model, pairs).passes(len(pairs.ranking))
-        said = f"baselines by a bandit: about {passes:,.0f} forward passes of one prompt"
-        return Outcome(
-            {"forwards": passes}, lambda: work.session.say(f"{said}; nothing was run"), status="planned"
-        )
-    if wants_types(settings):
-        passes = job_of_types(settings, work.model, pairs).passes(len(pairs.ranking))
-        said = f"types side by side: about {passes:,.0f} forward passes of one prompt"
+    if other := _handed_over(settings):
+        words, job_of, _ = other
+        passes = job_of(settings, work.model, pairs).passes(len(pairs.ranking))
+        said = f"{words}: about {passes:,.0f} forward passes of one prompt"
         return Outcome(
             {"forwards": passes}, lambda: work.session.say(f"{said}; nothing was run"), status="planned"
         )
@@ -198,11 +235,9 @@ def patch(work: Work, settings: PatchSettings) -> Made:
 
     settings = _sized(work, settings)
     pairs = _pairs(settings, work.model)
-    if settings.baselines is not None:
-        return _made(choose_baseline(work, settings, pairs), pairs, settings)
-    if wants_types(settings):
+    if other := _handed_over(settings):
         work.session.note(f"pairs: {pairs.ranking!r}, {len(pairs.held_out or ())} others held out")
-        return _made(compare_types(work, settings, pairs), pairs, settings)
+        return _made(other[-1](work, settings, pairs), pairs, settings)
     found = members_of(work.model, pairs.ranking, list(settings.mediators), positions=settings.positions())
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
     work.session.note(f"pairs: {pairs.ranking!r}{held}, {counted(len(found), 'mediator')}")
@@ -213,6 +248,15 @@ def patch(work: Work, settings: PatchSettings) -> Made:
     if result.note:
         work.session.note(f"no circuit: {result.note}")
     return _made(result, pairs, settings)
+
+
+def _handed_over(settings: PatchSettings) -> tuple[str, Any, Any] | None:
+    """What is done instead of a ranking: in words, what it takes, and what does it; None for a ranking."""
+    if settings.circuit is not None:
+        return "a circuit of features", job_of_features, find_circuit
+    if settings.baselines is not None:
+        return "baselines by a bandit", job_of_baselines, choose_baseline
+    return ("types side by side", job_of_types, compare_types) if wants_types(settings) else None
 
 
 def _made(result: Result, pairs: PairsFor, settings: PatchSettings) -> Made:
@@ -240,10 +284,8 @@ def _job(work: Work, settings: PatchSettings) -> Job:
     from interp.mediation import plan as planned
     from interp.mediation.parsing import members_of
 
-    if settings.baselines is not None:
-        return job_of_baselines(settings, work.model, _pairs(settings, work.model))
-    if wants_types(settings):
-        return job_of_types(settings, work.model, _pairs(settings, work.model))
+    if other := _handed_over(settings):
+        return other[1](settings, work.model, _pairs(settings, work.model))
     rule, by_gradient = replacement_of(settings.replacement), METRICS[settings.metric].differentiable
     free = settings.search is None and by_gradient and not (rule.noised or rule.fitted)
     pairs = _pairs(settings, work.model)

@@ -7,7 +7,7 @@ are products of Jacobians between them (Marks et al. 2025, 2403.19647, sections 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import ConfigError, counted
+from interp.errors import ConfigError, DataError, counted
+from interp.mediation.circuits.evaluation import Evaluation, evaluate
 from interp.mediation.effects import Effects
 from interp.mediation.experiment import SIGNS, by_site
 from interp.mediation.gradients import chunks, gradients_at
@@ -29,6 +30,7 @@ from interp.mediation.site_experiment import SiteExperiment
 from interp.models.forward import gradients
 from interp.models.interventions import Intervention
 from interp.models.loading import ModelLike, as_model
+from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.results import About, Finding, Number, Result, Table
 from interp.sites import Site
@@ -41,6 +43,8 @@ METRIC = "metric"
 MOST = 200
 """Nodes that are kept, at most: each takes a backward pass for every dictionary before it."""
 DIRECTION = "noising"
+WHOLE, FEATURES = "circuit", "its features alone"
+"""What is run on other pairs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -64,6 +68,8 @@ class FeatureCircuit(Result):
         groups: of the pairs.
         tried: how many edges between kept nodes were weighed.
         cut: how many nodes above the threshold were left out for being too many.
+        held: what is kept, run on other pairs: ``circuit``, and ``its features alone`` where it has errors
+            too; empty where no other pairs were given, or nothing is kept.
     """
 
     schema: ClassVar[str] = "interp.feature-circuit/1"
@@ -77,6 +83,7 @@ class FeatureCircuit(Result):
     groups: tuple[str, ...]
     tried: int
     cut: int = 0
+    held: Mapping[str, Evaluation] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> tuple[tuple[str, str, float, float, float], ...]:
@@ -111,8 +118,22 @@ class FeatureCircuit(Result):
         return (
             f"{counted(len(self.members), 'node')} of {len(self.nodes.mediators):,} (errors: {errors}) and "
             f"{counted(len(self.edges), 'edge')} of {self.tried:,} between them are at or above the "
-            "thresholds. These are estimates: whether the circuit does the task is for "
-            "interp.mediation.evaluate on other pairs."
+            f"thresholds, by estimates. {self._kept()}"
+        )
+
+    def _kept(self) -> str:
+        """What the circuit keeps on other pairs, beside its features alone and random ones."""
+        if not self.held:
+            return "Whether the circuit does the task is for other pairs (held_out), on which it was not run."
+        found, alone = self.held[WHOLE], self.held.get(FEATURES)
+        if found.no_share:
+            return f"On other pairs: {found.no_share}."
+        kept, ends = found.faithfulness.value, found.faithfulness.interval
+        without = "" if alone is None else f", {FEATURES} {alone.faithfulness.value:z.0%}"
+        return (
+            f"On {counted(len(found.groups), 'other pair')} it keeps {kept:z.0%} "
+            f"[{ends.low:z.2f}, {ends.high:z.2f}] of the behaviour{without}, random circuits "
+            f"of its size {found.random.value:z.0%}."
         )
 
     def lead(self) -> tuple[str, ...]:
@@ -128,16 +149,35 @@ class FeatureCircuit(Result):
     def numbers(self) -> tuple[Number, ...]:
         """The total effect, and how much of all scores is kept."""
         total = self.nodes.numbers()[0]
-        return (
-            total,
-            Number("covered", self.covered, meaning="of all nodes' absolute scores, by those kept"),
-        )
+        covered = Number("covered", self.covered, meaning="of all nodes' absolute scores, by those kept")
+        names = {WHOLE: "faithfulness", FEATURES: "faithfulness-features"}
+        shares = [
+            Number(names[name], value, low, high, "", f"of the behaviour on other pairs, by {words}")
+            for name, words, value, low, high, _ in self._shares()
+        ]
+        return (total, covered, *shares)
+
+    def _shares(self) -> list[tuple[str, str, float, float, float, float]]:
+        """What was run, in words, its faithfulness, the interval, and that of random circuits."""
+        found = []
+        for name, one in self.held.items():
+            if not one.no_share:
+                kept, words = one.faithfulness, f"{name} ({counted(len(one.circuit), 'node')})"
+                found.append(
+                    (name, words, kept.value, kept.interval.low, kept.interval.high, one.random.value)
+                )
+        return found
 
     def tables(self) -> tuple[Table, ...]:
-        """``edges``: source, target, weight, low, high; and those of the nodes."""
+        """``edges``: source, target, weight, low, high; ``held-out``: what is kept; those of the nodes."""
         note = f"Weights in {self.nodes.unit}. Intervals: 95%, over groups of pairs, each of one edge alone."
         columns = ("source", "target", "weight", "low", "high")
-        return (Table("edges", "Edges", columns, self.rows, note, main=0, shown=30), *self.nodes.tables())
+        edges = Table("edges", "Edges", columns, self.rows, note, main=0, shown=30)
+        rows = [row[1:] for row in self._shares()]
+        names = ("run", "faithfulness", "low", "high", "random")
+        said = "All nodes outside are as in the corrupt prompt. Random: circuits of as many nodes."
+        held = (Table("held-out", "On other pairs", names, rows, said),) if rows else ()
+        return (edges, *held, *self.nodes.tables())
 
     def cautions(self) -> tuple[str, ...]:
         """What scores do not show."""
@@ -172,6 +212,7 @@ def feature_circuit(
     node_share: float = 0.02,
     edge_share: float = 0.005,
     steps: int = 10,
+    held_out: PairSet | None = None,
     seed: int = 0,
 ) -> FeatureCircuit:
     """Find the features that carry an answer and the edges between them.
@@ -183,7 +224,9 @@ def feature_circuit(
         node_share: a node is kept whose mean score is at least this share of the mean total effect.
         edge_share: likewise an edge between kept nodes.
         steps: of the path of each node; 0 takes the gradient at the clean run alone (attribution).
-        seed: of intervals.
+        held_out: other pairs, on which what is kept is run: whole, and without its errors; each beside random
+            circuits of its size.
+        seed: of intervals and of random circuits.
 
     Raises:
         ConfigError: no dictionaries, shares below 0, a metric without a gradient or of whole answers.
@@ -214,7 +257,7 @@ def feature_circuit(
     members = tuple(sorted(nodes.mediators[at] for at in order[:MOST]))
     weighed = _weighed(asked, members, steps) if members else {}
     kept = {ends: row for ends, row in weighed.items() if abs(row.mean()) >= edge_share * total}
-    return FeatureCircuit(
+    found = FeatureCircuit(
         nodes=nodes,
         members=members,
         edges=tuple(kept),
@@ -228,6 +271,22 @@ def feature_circuit(
         seed=seed,
         warnings=nodes.warnings,
     )
+    return found if held_out is None or not members else _on_others(found, model, held_out)
+
+
+def _on_others(found: FeatureCircuit, model: Model, pairs: PairSet) -> FeatureCircuit:
+    """Run what is kept on other pairs; what cannot be run there is said."""
+    alone = [one for one in found.members if one.site.kind != "error"]
+    parts: dict[str, list[Mediator]] = {WHOLE: list(found.members)}
+    parts |= {FEATURES: alone} if 0 < len(alone) < len(found.members) else {}
+    given: Any = {"universe": ["feature.*", "error.*", *found.members], "metric": found.nodes.metric}
+    given |= {"knockouts": 0, "removals": 0, "controls": (), "seed": found.seed}
+    try:
+        held = {name: evaluate(model, pairs, part, **given) for name, part in parts.items()}
+    except DataError as error:
+        return replace(found, warnings=(*found.warnings, f"the circuit was not run on other pairs: {error}"))
+    notes = [text for one in held.values() for text in one.warnings]
+    return replace(found, held=held, warnings=tuple(dict.fromkeys([*found.warnings, *notes])))
 
 
 Weights = dict[tuple[str, str], np.ndarray]

@@ -217,7 +217,7 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 
 NEW = {
     "adapter", "at", "baselines", "budget", "concepts", "effects", "engine", "facts", "features", "full",
-    "goal", "held_out", "items", "layers",
+    "goal", "circuit", "held_out", "items", "layers", "spans",
     "passes", "pooling", "positions", "reader", "replace", "select", "statements", "twin", "workers",
 }  # fmt: skip
 """Flags that later versions brought."""

@@ -9,9 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interp.analyses.patching import Patching
-from interp.mediation import Frontier
+import interp
+from interp import mediation
+from interp.analyses.patching import Patching, pairs_for
+from interp.features.layouts.saelens import write
+from interp.mediation import FeatureCircuit, Frontier, PositionAttribution
 from interp.results import load
+from tests.dictionaries import random_dictionary
 from tests.interp.cli.conftest import Call
 
 PAIR = {"clean": "w01 w02 w03", "corrupt": "w01 w05 w03", "answer": "w10", "foil": "w11"}
@@ -158,3 +162,53 @@ def test_what_does_not_go_with_a_goal_is_refused(call: Call, flags: tuple[str, .
 def test_a_plan_of_types_runs_nothing(call: Call) -> None:
     answer = call("patch", "--mediators", "all", "--limit", "8", "--dry-run")
     assert answer.code == 0 and "types side by side: about" in answer.out
+
+
+def test_spans_of_the_shell_are_those_of_the_search(call: Call) -> None:
+    line = ("patch", "--limit", "4", "--mediators", "edge.head.20.*->logits,edge.embed->v.3.0", "-q", "--out")
+    line = (*line, "run", "--search", "peap")
+    answer = call(*line, "--spans", "subject=[3:-1],end=last")
+    assert answer.code == 0, answer.err
+    found = load("run/result")
+    assert isinstance(found, Patching) and "form no circuit" in found.note
+    names = {str(one).partition("@")[2] for one in found.effects.mediators}
+    spans = ("subject", "end", "rest")
+    assert names == {"end"} | {f"{a}>{b}" for a in spans for b in spans if (a, b) != ("end", "subject")}
+    model = interp.load("demo")
+    pairs = pairs_for(model, "capitals", 4).ranking
+    search = PositionAttribution(spans=(("subject", "[3:-1]"), ("end", "last")))
+    wanted = mediation.effects(model, pairs, ["edge.head.20.*->logits", "edge.embed->v.3.0"], search=search)
+    assert {str(m): v for m, v in zip(found.effects.mediators, found.effects.mean(), strict=True)} == {
+        str(m): v for m, v in zip(wanted.mediators, wanted.mean(), strict=True)
+    }
+    for more, said in (
+        (("--spans", "subject=["), "is wrong"),
+        (("--spans", "end=last", "--search", "attribution"), "they are of --search peap"),
+        (("--spans", "one=last,two=-1"), "choose spans that share no token"),
+    ):
+        refused = call(*line, *more, "--overwrite", "--yes")
+        assert refused.code == 2 and said in refused.err, refused.err
+
+
+def test_a_circuit_of_features_is_found_and_run_on_other_pairs(call: Call) -> None:
+    for layer in (8, 16):
+        write(random_dictionary(64, 24, site=f"resid_post.{layer}", seed=layer), f"layer{layer}")
+    line = ("patch", "--features", "layer8,layer16", "--circuit", "features", "--limit", "6")
+    plan = call(*line, "--dry-run", "--json")
+    assert plan.code == 0 and plan.envelope["data"]["forwards"] > 6 * 200, plan.err
+    answer = call(*line, "--out", "run", "--json")
+    assert answer.code == 0, answer.err
+    found = load("run/result")
+    assert isinstance(found, FeatureCircuit) and found.verdict() == answer.envelope["data"]["verdict"]
+    assert found.held and found.number("faithfulness").value == pytest.approx(
+        answer.envelope["data"]["numbers"]["faithfulness"]["value"]
+    )
+    assert "On other pairs" in Path("run/report.html").read_text()
+    for more, said in (
+        (("--search", "attribution"), "is not taken with --circuit features"),
+        (("--mediators", "mlp_out.*"), "is not taken with --circuit features"),
+    ):
+        refused = call(*line, *more)
+        assert refused.code == 2 and said in refused.err
+    bare = call("patch", "--circuit", "features")
+    assert bare.code == 2 and "asked without dictionaries" in bare.err

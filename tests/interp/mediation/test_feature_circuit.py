@@ -12,7 +12,7 @@ import torch
 from interp import mediation
 from interp.errors import ConfigError
 from interp.features.activations import JumpReLU
-from interp.mediation.feature_circuits import METRIC, FeatureCircuit, feature_circuit
+from interp.mediation.feature_circuits import FEATURES, METRIC, WHOLE, FeatureCircuit, feature_circuit
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -115,3 +115,37 @@ def test_it_says_what_it_is_is_saved_and_refuses() -> None:
         feature_circuit(model, pairs, edge_share=-1.0)
     with pytest.raises(ConfigError, match="has no gradient"):
         feature_circuit(model, pairs, metric="accuracy")
+
+
+def test_what_is_kept_is_run_on_other_pairs_with_its_errors_and_without() -> None:
+    """Of a dictionary that cannot write the first three words these are left to its error."""
+    model, (pairs, held) = planted()[0], halves()
+    found = feature_circuit(model, pairs, edge_share=0.01, held_out=held)
+    whole = found.held[WHOLE]
+    again = mediation.evaluate(
+        model,
+        held,
+        found.members,
+        universe=["feature.*", "error.*", *found.members],
+        knockouts=0,
+        removals=0,
+        controls=(),
+    )
+    assert whole.faithfulness == again.faithfulness and whole.random == again.random
+    assert set(found.held) == {WHOLE} and "its features alone" not in found.verdict()  # no error is kept
+    assert f"On {len(held)} other pairs it keeps {whole.faithfulness.value:.0%}" in found.verdict()
+    assert found.number("faithfulness").value == whole.faithfulness.value
+    assert "it was not run" in found_circuit().verdict() and not found_circuit().held
+    plain = planted_dictionary()
+    decoder = plain.dictionary.decoder.clone()
+    decoder[:3] = 0
+    poor = plain.model.with_dictionaries(replace(plain.dictionary, decoder=decoder))
+    left = feature_circuit(poor, pairs, held_out=held, steps=4)
+    assert {str(one) for one in left.members} == {"error.0", *(f"feature.0.{at}" for at in range(3, 9))}
+    shares = {name: one.faithfulness.value for name, one in left.held.items()}
+    assert shares[WHOLE] > 0.95 and shares[FEATURES] < shares[WHOLE] - 0.2
+    assert left.number("faithfulness-features").value == shares[FEATURES]
+    assert f"its features alone {shares[FEATURES]:.0%}" in left.verdict()
+    assert [row[0] for row in left.tables()[1].rows] == ["circuit (7 nodes)", "its features alone (6 nodes)"]
+    silent = feature_circuit(poor, pairs, node_share=2.0, steps=0, held_out=held)
+    assert not silent.held and not silent.members
