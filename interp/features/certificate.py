@@ -46,6 +46,10 @@ VERSION = 1
 """Of what is kept in the cache."""
 TEXTS, LAYER_TEXTS = 48, 16
 """Texts that a dictionary is judged on, and of them those that other layers are compared on."""
+CROSSING = (
+    "these are layers of a cross-layer transcoder: each certificate is of a layer alone, without what "
+    "features of earlier layers write there; error.L is what all of them together leave out"
+)
 OWN, EXCHANGED, ROTATED, UNTRAINED = "own", "rows exchanged", "rotated", "untrained model"
 CALLED = {"gpt2-small": "gpt2"}
 """What TransformerLens calls a model -> its name on the Hub."""
@@ -411,7 +415,10 @@ def notes_of(model: Model, layers: Iterable[int]) -> tuple[str, ...]:
         layers: whose features or errors were used.
     """
     used = [model.dictionaries[layer] for layer in sorted(set(layers))]
-    return tuple(certified(model.with_dictionaries(), one).line() for one in used)
+    lines = tuple(certified(model.with_dictionaries(), one).line() for one in used)
+    crossing = [one.site_out.kind for one in model.dictionaries.values() if one.later]
+    alone = any(one.site_out.kind in crossing for one in used)
+    return (*lines, CROSSING) if alone else lines
 
 
 def _rows(arm: Arm) -> Float[np.ndarray, "2 text"]:

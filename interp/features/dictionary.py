@@ -132,6 +132,12 @@ class Dictionary:
         return self.site_in.layer or 0
 
     @property
+    def reached(self) -> range:
+        """The layers after its own that its features write to, of a cross-layer transcoder."""
+        first = (self.site_out.layer or 0) + 1
+        return range(first, first + len(self.later))
+
+    @property
     def n_features(self) -> int:
         """How many features."""
         return len(self.encoder)

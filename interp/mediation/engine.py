@@ -229,6 +229,10 @@ class Engine:
             reason = f"{self.model.backend.name} runs the whole model only"
             self._fall_back(length, "by whole forward passes", reason)
             self._walkers[length] = None
+        if length not in self._walkers and any(one.later for one in self.model.dictionaries.values()):
+            reason = "features of a cross-layer transcoder write to several blocks"
+            self._fall_back(length, "by whole forward passes", reason)
+            self._walkers[length] = None
         if length not in self._walkers:
             wanted = self.model.logits([list(ids[0]), list(ids[-1])])
             self.bill.setup += 2

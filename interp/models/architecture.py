@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interp.errors import ModelError, SiteError
@@ -45,6 +45,8 @@ class Location:
         slot: which element, where the output is a tuple.
         base: a module whose input the view needs as ``given``; None gives it the hooked module's own input.
         base_side: "out" where it needs that module's output instead.
+        before: of a cross-layer transcoder's site, its features of earlier layers, which write here too.
+        onward: where a change of its features is added besides, layer by layer.
     """
 
     module: nn.Module
@@ -53,6 +55,8 @@ class Location:
     slot: int = 0
     base: nn.Module | None = None
     base_side: Literal["in", "out"] = "in"
+    before: tuple[Location, ...] = ()
+    onward: tuple[Location, ...] = ()
 
 
 _FIELDS = {
@@ -438,8 +442,25 @@ def _located_feature(architecture: Architecture, site: Site, write: bool) -> Loc
     if not dictionary.autoencodes:
         source, base, side = _source(architecture, dictionary)
     flat = dictionary.site_out.kind == "z"
-    view = FeatureView(dictionary, out.view, source, site.kind, site.index, flat)
-    return Location(out.module, out.side, view, out.slot, base, side)
+    view = FeatureView(
+        dictionary, out.view, source, site.kind, site.index, flat, _earlier(architecture, dictionary)
+    )
+    before = tuple(architecture.locate(Site("feature", layer)) for layer, _ in view.earlier)
+    onward: tuple[Location, ...] = ()
+    if write and site.kind == "feature":
+        places = (Site(dictionary.site_out.kind, layer) for layer in dictionary.reached)
+        onward = tuple(architecture.locate(place, write=True) for place in places)
+    return Location(out.module, out.side, view, out.slot, base, side, before, onward)
+
+
+def _earlier(architecture: Architecture, dictionary: Dictionary) -> tuple[tuple[int, Tensor], ...]:
+    """The layers whose features write to a dictionary's site too, and by what decoder."""
+    kind, layer = dictionary.site_out.kind, dictionary.site_out.layer or 0
+    return tuple(
+        (one.layer, one.later[one.reached.index(layer)])
+        for one in architecture.dictionaries.values()
+        if layer in one.reached and one.site_out.kind == kind
+    )
 
 
 def _source(

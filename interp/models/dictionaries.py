@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from interp.errors import ConfigError, ModelError, SiteError
+from interp.errors import ConfigError, ModelError, SiteError, counted
 from interp.features.dictionary import Dictionary
 from interp.models.architecture import Architecture
 from interp.sites import Site
@@ -79,10 +79,7 @@ def _check(architecture: Architecture, one: Dictionary) -> None:
     if one.autoencodes:
         return
     if one.later:
-        raise ConfigError(
-            f"dictionary {one.name!r} writes to later layers too (a cross-layer transcoder): it encodes and "
-            "decodes, but its features are no sites yet. Use transcoders per layer."
-        )
+        _check_later(architecture, one)
     if architecture.locate(one.site_out, write=True).base or architecture.locate(one.site_in).base:
         raise ModelError(
             f"dictionary {one.name!r} reads '{one.site_in}' and writes '{one.site_out}', which "
@@ -93,6 +90,31 @@ def _check(architecture: Architecture, one: Dictionary) -> None:
             f"dictionary {one.name!r} divides its input by the root mean square, as norms of its model do; "
             f"{architecture.name!r} has no such norm: it is of another model."
         )
+
+
+def _check_later(architecture: Architecture, one: Dictionary) -> None:
+    """Refuse a cross-layer transcoder that does not fit the layers after its own."""
+    if one.norm not in ("none", "rms"):
+        raise ConfigError(
+            f"dictionary {one.name!r} undoes its norm {one.norm!r} on what it writes, which "
+            "later layers do not have."
+        )
+    last = architecture.n_layers - 1
+    if one.site_out.layer is None or one.reached.stop - 1 > last:
+        raise ConfigError(
+            f"dictionary {one.name!r} writes to {counted(len(one.later), 'layer')} after '{one.site_out}', "
+            f"and {architecture.name!r} ends with layer {last}: it is of another model."
+        )
+    for layer in one.reached:
+        site = Site(one.site_out.kind, layer)
+        place = architecture.locate(site, write=True)
+        if place.base is not None or place.view.computed:
+            raise ModelError(
+                f"dictionary {one.name!r} writes '{site}' too, which {architecture.name!r} computes from "
+                "several modules: not supported."
+            )
+        if one.of_module:
+            _check_module(architecture, replace(one, site_out=site))
 
 
 def _check_module(architecture: Architecture, one: Dictionary) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -42,6 +43,7 @@ class FeatureView(View):
         part: ``feature`` or ``error``.
         index: of one feature; None for all.
         flat: whether the site has an axis of heads, which the dictionary reads as one.
+        earlier: of a cross-layer transcoder the layers whose features write here too, and their decoders.
     """
 
     dictionary: Dictionary
@@ -50,6 +52,7 @@ class FeatureView(View):
     part: str
     index: int | None = None
     flat: bool = False
+    earlier: tuple[tuple[int, Tensor], ...] = ()
 
     computed: ClassVar[bool] = True
 
@@ -58,8 +61,14 @@ class FeatureView(View):
         """What names the code of a pass: the layer, of which there is one dictionary."""
         return self.dictionary.layer
 
-    def code(self, tensor: Tensor, given: Given) -> Code:
-        """Encode and decode."""
+    def code(self, tensor: Tensor, given: Given, codes: Mapping[int, Code]) -> Code:
+        """Encode and decode.
+
+        Args:
+            tensor: the hooked one.
+            given: what else the view needs.
+            codes: layer -> what was made of the pass so far; those of ``earlier`` must be there.
+        """
         out = self._whole(tensor, given)
         x = out
         if self.source is not None:
@@ -67,6 +76,8 @@ class FeatureView(View):
             x = self.source.read(given, None)
         features = self.dictionary.encode(x)
         error = out.to(features.dtype) - self.dictionary.decode(features, x)
+        for layer, decoder in self.earlier:
+            error = error - (codes[layer].features @ decoder).to(error.device)
         return Code(features, error, x)
 
     def cut(self, code: Code) -> Tensor:
@@ -86,13 +97,24 @@ class FeatureView(View):
         return code._replace(features=torch.cat(parts, dim=-1))
 
     def read(self, tensor: Tensor, given: Given) -> Tensor:
-        """This part, from the tensors."""
-        return self.cut(self.code(tensor, given))
+        """This part, from the tensors of one layer."""
+        return self.cut(self.code(tensor, given, {}))
 
     def write(self, tensor: Tensor, given: Given, new: Tensor) -> Tensor:
         """What must stand in place of ``tensor`` so that this part is ``new`` and the others stay."""
-        code = self.code(tensor, given)
+        code = self.code(tensor, given, {})
         return self.changed(tensor, given, new - self.cut(code), code)
+
+    def onward(self, change: Tensor, at: int) -> Tensor:
+        """What a change of features adds in a later layer.
+
+        Args:
+            change: of this part.
+            at: which of the layers it reaches after its own.
+        """
+        decoder = self.dictionary.later[at]
+        rows = decoder if self.index is None else decoder[self.index : self.index + 1]
+        return change.to(rows.dtype) @ rows
 
     def changed(self, tensor: Tensor, given: Given, change: Tensor, code: Code) -> Tensor:
         """The same for a change of this part.

@@ -91,7 +91,7 @@ class Frame:
     def coded(self, view: FeatureView, tensor: Tensor, given: Given) -> Code:
         """The code of a pass, computed by the first view of a dictionary that is met in it."""
         if view.shared not in self.codes:
-            self.codes[view.shared] = view.code(tensor, given)
+            self.codes[view.shared] = view.code(tensor, given, self.codes)
         return self.codes[view.shared]
 
     def keep(self, site: Site, value: Tensor) -> None:
@@ -194,6 +194,7 @@ def _installed(hooks: Iterable[Hook]) -> Iterator[None]:
 def reader_hooks(places: Mapping[Site, Location], frame: Frame) -> Iterator[Hook]:
     """The hooks that read sites into ``frame.found``, in the order in which they must be installed."""
     for site, location in places.items():
+        yield from _coding(location, frame)
         bases: list[Tensor] = []
         if location.base is not None:
             yield _hook(Location(location.base, location.base_side, Whole()), frame, partial(_stash, bases))
@@ -203,11 +204,39 @@ def reader_hooks(places: Mapping[Site, Location], frame: Frame) -> Iterator[Hook
 def writer_hooks(writers: Sequence[Writer], frame: Frame) -> Iterator[Hook]:
     """The hooks that replace sites, in the order in which they must be installed."""
     for writer in sorted(writers, key=lambda writer: writer.site):
+        yield from _coding(writer.location, frame)
         bases: list[Tensor] = []
+        sent: list[Tensor] = []
         if writer.location.base is not None:
             where = Location(writer.location.base, writer.location.base_side, Whole())
             yield _hook(where, frame, partial(_stash, bases))
-        yield _hook(writer.location, frame, partial(_edit, writer, bases, frame))
+        yield _hook(writer.location, frame, partial(_edit, writer, bases, frame, sent))
+        for at, place in enumerate(writer.location.onward):
+            yield _hook(place, frame, partial(_add, writer.location, place, at, sent))
+
+
+def _coding(location: Location, frame: Frame) -> Iterator[Hook]:
+    """Hooks by which the features of earlier layers are known where a site needs them."""
+    for place in location.before:
+        bases: list[Tensor] = []
+        if place.base is not None:
+            yield _hook(Location(place.base, place.base_side, Whole()), frame, partial(_stash, bases))
+        yield _hook(place, frame, partial(_code, place, bases, frame))
+
+
+def _code(location: Location, bases: list[Tensor], frame: Frame, tensor: Tensor, given: Given) -> None:
+    assert isinstance(location.view, FeatureView)
+    frame.coded(location.view, tensor, bases.pop() if bases else given)
+
+
+def _add(source: Location, place: Location, at: int, sent: list[Tensor], tensor: Tensor, given: Given) -> Any:
+    """Add what changed features of an earlier layer write here."""
+    if not sent:
+        return None
+    assert isinstance(source.view, FeatureView)
+    current = place.view.read(tensor, given)
+    new = current + source.view.onward(sent[0], at).to(current)
+    return place.view.write(tensor, given, new).contiguous()
 
 
 Action = Callable[[Tensor, Given], Tensor | None]
@@ -270,7 +299,10 @@ def _stash(bases: list[Tensor], tensor: Tensor, given: Given) -> None:
     bases[:] = [tensor]
 
 
-def _edit(writer: Writer, bases: list[Tensor], frame: Frame, tensor: Tensor, given: Given) -> Tensor | None:
+def _edit(
+    writer: Writer, bases: list[Tensor], frame: Frame, sent: list[Tensor], tensor: Tensor, given: Given
+) -> Tensor | None:
+    sent.clear()
     site, location = writer.site, writer.location
     given = bases.pop() if bases else given
     current = _seen(site, location.view, frame, tensor, given)
@@ -280,6 +312,7 @@ def _edit(writer: Writer, bases: list[Tensor], frame: Frame, tensor: Tensor, giv
     if isinstance(location.view, FeatureView):
         view, code = location.view, frame.coded(location.view, tensor, given)
         frame.codes[view.shared] = view.rewritten(code, new)
+        sent[:] = [new - current] if location.onward else []
         return view.changed(tensor, given, new - current, code).contiguous()
     if location.view.computed:
         change = new - current

@@ -193,6 +193,12 @@ def check(model: Model) -> None:
                 "the search 'attribution' on the sites it has."
             )
     for one in model.dictionaries.values():
+        if one.later:
+            raise ConfigError(
+                f"dictionary {one.name!r} writes to later layers too (a cross-layer transcoder); a graph "
+                "follows what each source writes in its own block alone, and would leave these edges out. "
+                "Its features are sites: use the search 'attribution', or transcoders per layer here."
+            )
         if one.norm != "none":
             raise ConfigError(
                 f"dictionary {one.name!r} norms its input ({one.norm}), and that norm cannot be held in a "
