@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import interp
-from interp import mediation
 from interp.analyses.patching import Patching, pairs_for
 from interp.features.layouts.saelens import write
 from interp.mediation import FeatureCircuit, Frontier, PositionAttribution
+from interp.mediation.searches import effects
 from interp.results import load
 from tests.dictionaries import random_dictionary
 from tests.interp.cli.conftest import Call
@@ -177,7 +177,7 @@ def test_spans_of_the_shell_are_those_of_the_search(call: Call) -> None:
     model = interp.load("demo")
     pairs = pairs_for(model, "capitals", 4).ranking
     search = PositionAttribution(spans=(("subject", "[3:-1]"), ("end", "last")))
-    wanted = mediation.effects(model, pairs, ["edge.head.20.*->logits", "edge.embed->v.3.0"], search=search)
+    wanted = effects(model, pairs, ["edge.head.20.*->logits", "edge.embed->v.3.0"], search=search)
     assert {str(m): v for m, v in zip(found.effects.mediators, found.effects.mean(), strict=True)} == {
         str(m): v for m, v in zip(wanted.mediators, wanted.mean(), strict=True)
     }
