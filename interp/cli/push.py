@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from interp.cli.frame import Work, command
 from interp.cli.options import ModelSettings, Settings, flag
 from interp.cli.session import Outcome
-from interp.errors import ArtifactError, ConfigError, DataError
+from interp.errors import ArtifactError, DataError
 
 __all__ = ["export", "push"]
 
@@ -29,19 +30,13 @@ class PushSettings(ModelSettings):
     --model is asked for by lenses alone. You are logged in by `hf auth login`.
     """
 
-    folder: str = flag("", "The folder of a saved thing, or a run.", given="position")
-    repo: str = flag("", "The repository: user/name.", given="position")
+    folder: str = flag(dataclasses.MISSING, "The folder of a saved thing, or a run.", given="position")
+    repo: str = flag(dataclasses.MISSING, "The repository: user/name.", given="position")
     branch: str = flag("main", "The branch; made where it is not there.", metavar="NAME", part="call")
     visibility: Literal["public", "private"] | None = flag(
         None, "Of a new repository: public or private.", metavar="WHICH", shown="the account's", part="call"
     )
     license: str = flag("", "For the card, such as mit.", metavar="NAME", part="call")
-
-    def check(self) -> None:
-        """Refuse a call without a folder or a repository."""
-        super().check()
-        if not self.folder or not self.repo:
-            raise ConfigError("give a folder and a repository: interp push runs/v user/name.")
 
 
 @command(PushSettings, examples=("interp push runs/v user/name", "interp push probe/ user/p --branch draft"))
@@ -141,7 +136,7 @@ class ExportSettings(Settings):
     FILE`; `mediation.MIBCircuit.save` writes MIB's circuit JSON.
     """
 
-    run: str = flag("", "The run folder, or the folder of a result.", given="position")
+    run: str = flag(dataclasses.MISSING, "The run folder, or the folder of a result.", given="position")
     to: Literal["csv", "parquet"] = flag("csv", "csv or parquet.", metavar="KIND")
     out: str | None = flag(
         None, "The folder to write.", group="Run", metavar="PATH", part="call", shown="NAME-tables"

@@ -331,7 +331,7 @@ def test_from_the_shell(hub: Hub, vector: Vector, tmp_path: Path, capsys: pytest
     assert "load it: hf://user/p@" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     for line, code, words in (
-        (["push", str(tmp_path / "v")], 2, "give a folder and a repository"),
+        (["push", str(tmp_path / "v")], 2, "Missing argument 'REPO'"),
         (["push", str(tmp_path / "v"), "name"], 2, "'name' is no repository of the Hub"),
         (["push", str(tmp_path / "empty"), REPO], 3, "holds nothing to push"),
         (["push", str(tmp_path / "none"), REPO], 3, "there is no folder"),

@@ -246,7 +246,7 @@ def test_flags_and_defaults_are_those_of_the_first_version(name: str) -> None:
 
 def test_every_default_is_allowed() -> None:
     for name, kind in KINDS.items():
-        given = {"run": "x", "what": "tasks", "prompt": "x"} | (
+        given = {"run": "x", "what": "tasks", "prompt": "x", "folder": "x", "repo": "a/b"} | (
             {"with": "x"} if name in ("steer", "monitor") else {"dictionary": "x"}
         )
         flags = {key: value for key, value in given.items() if key in keys(kind)}
@@ -256,7 +256,7 @@ def test_every_default_is_allowed() -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_flag_typed_with_its_default_does_what_leaving_it_out_does(name: str) -> None:
     """No command looks at where a setting came from, so equal settings are equal calls."""
-    given = {key: "x" for key in ("run", "what", "prompt") if key in keys(KINDS[name])}
+    given = {key: "x" for key in ("run", "what", "prompt", "folder", "repo") if key in keys(KINDS[name])}
     plain = resolve(name, KINDS, flags=given, environment={}, folder="/nowhere").settings
     for key, one in keys(KINDS[name]).items():
         if one.metadata["given"] == "anywhere" and one.default not in (None, ()):
