@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interp.analyses.latent import latent_structure as latent_structure
     from interp.analyses.multi_hop import two_hop as two_hop
     from interp.analyses.outputs import behaviour as behaviour
+    from interp.analyses.own_explanations import counterfactuals as counterfactuals
+    from interp.analyses.own_explanations import explanations as explanations
     from interp.analyses.patching import Patching as Patching
     from interp.analyses.patching import patch as patch
     from interp.analyses.patching import patch_agreement as patch_agreement

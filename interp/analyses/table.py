@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Analysis:
         twins: it takes ``twin=``, reads each, and the reference in bfloat16 too.
         translated: ``module:function`` of a model, which gives the layers whose translators it needs: they
             are fitted once. "" where it needs none.
+        reads: which file of the user's its items can be read from (``data=``), in words; "" for none.
+        chat: it needs a model that chats, and is left out where all analyses are asked.
     """
 
     name: str
@@ -86,6 +89,8 @@ class Analysis:
     beside: bool = False
     twins: bool = False
     translated: str = ""
+    reads: str = ""
+    chat: bool = False
 
     @property
     def function(self) -> Callable[..., Result]:
@@ -97,7 +102,13 @@ class Analysis:
         return tuple(_named(self.translated)(model)) if self.translated else ()
 
     def bound(
-        self, *, n: int | None = None, seed: int = 0, less: bool = False, twins: Sequence[Any] = ()
+        self,
+        *,
+        n: int | None = None,
+        seed: int = 0,
+        less: bool = False,
+        twins: Sequence[Any] = (),
+        data: str | Path | None = None,
     ) -> Callable[..., Result]:
         """The analysis as ``(model, *, reference=None) -> Result``.
 
@@ -107,8 +118,10 @@ class Analysis:
             less: measure less of each, where there is a way.
             twins: further models made of the reference, for what lays models beside each other; others have
                 no use for them.
+            data: a file to read the items from, where it ``reads`` one.
         """
         more = {**(self.less if less else {}), **({"twin": tuple(twins)} if self.twins and twins else {})}
+        more |= {} if data is None else {"data": data}
         return partial(self.function, n=self.n if n is None else n, seed=seed, **more)
 
 
@@ -127,6 +140,7 @@ _ROWS = (
         400,
         least=100,
         cost=Cost(each=2.5),
+        reads="facts: a table of subject, relation, answer, template, or LRE relations",
     ),
     Analysis(
         "two-hop",
@@ -136,6 +150,7 @@ _ROWS = (
         100,
         least=40,
         cost=Cost(each=6.0),
+        reads="chains: a table of both, mention, first, second, bridge, answer, or TwoHopFact's",
     ),
     Analysis(
         "probe",
@@ -202,6 +217,28 @@ _ROWS = (
         800,
         least=200,
         cost=Cost(each=1.5, first=1.5, fits=2e-5),
+    ),
+    Analysis(
+        "counterfactuals",
+        "can a chat model edit a sentence so that its own answer changes? validity, minimality, fluency",
+        "interp.analyses.own_explanations:counterfactuals",
+        "forty bundled sentences with an opinion",
+        40,
+        least=20,
+        cost=Cost(each=60.0),
+        reads="sentences: a table of text, label, cue",
+        chat=True,
+    ),
+    Analysis(
+        "explanations",
+        "does what a chat model names as its reason carry its answer, more than as many other words?",
+        "interp.analyses.own_explanations:explanations",
+        "forty bundled sentences with an opinion",
+        40,
+        least=20,
+        cost=Cost(each=40.0),
+        reads="sentences: a table of text, label, cue",
+        chat=True,
     ),
     Analysis(
         "compression",

@@ -65,7 +65,7 @@ class CompareSettings(RunSettings, ModelSettings):
     )
     analyses: tuple[str, ...] = flag(
         ("probe", "patch", "recall", "two-hop"),
-        "What is run again (`interp ls analyses`), or all; of a training only --with.",
+        "What is run again (`interp ls analyses`), or all: of chats only by name, of a training only --with.",
         metavar="NAMES",
         many=True,
     )
@@ -92,6 +92,13 @@ class CompareSettings(RunSettings, ModelSettings):
         metavar="NAME=N",
         many=True,
         shown="as many as fit --budget",
+    )
+    data: tuple[str, ...] = flag(
+        (),
+        "Files of your own items, such as recall=lre/,two-hop=TwoHopFact.csv (`interp ls analyses`).",
+        metavar="NAME=FILE",
+        many=True,
+        shown="bundled items",
     )
     limit: int | None = flag(None, "Use so many items in every analysis.", **COUNT)
     effects: str | None = flag(
@@ -122,6 +129,7 @@ class CompareSettings(RunSettings, ModelSettings):
                 "give --with, and one of them."
             )
         self.sizes()
+        self.files()
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -147,8 +155,33 @@ class CompareSettings(RunSettings, ModelSettings):
             found[choose("--items", name, [one for one in names if ANALYSES[one].n])] = int(number)
         return found
 
+    def files(self) -> dict[str, str]:
+        """The file that each analysis of ``--data`` reads its items from.
+
+        Raises:
+            ConfigError: --data that names no analysis of this call, or one that reads no file.
+            DataError: there is no such file.
+        """
+        from interp.analyses.table import ANALYSES
+
+        found: dict[str, str] = {}
+        for text in self.data:
+            name, _, place = text.partition("=")
+            reading = {one: ANALYSES[one].reads for one in self.names() if ANALYSES[one].reads}
+            if not place or not reading:
+                known = ", ".join(name for name, row in ANALYSES.items() if row.reads)
+                raise ConfigError(
+                    f"--data {text!r} is not NAME=FILE of an analysis that is run and reads files; these "
+                    f"read some: {known}."
+                )
+            name = choose("--data", name, list(reading))
+            if not Path(place).exists():
+                raise DataError(f"--data {text!r}: there is no {place!r}. Give {reading[name]}.")
+            found[name] = place
+        return found
+
     def names(self) -> tuple[str, ...]:
-        """The analyses, each once; ``all`` asks what a training did only where there is another model."""
+        """The analyses, each once; ``all`` are those of any model, of a training only beside another one."""
         from interp.analyses.table import ANALYSES
 
         if not self.analyses:
@@ -156,7 +189,11 @@ class CompareSettings(RunSettings, ModelSettings):
         asked = [choose("--analyses", name, ("all", *ANALYSES)) for name in dict.fromkeys(self.analyses)]
         if "all" not in asked:
             return tuple(asked)
-        return tuple(name for name, row in ANALYSES.items() if self.with_ or not row.beside or name in asked)
+        return tuple(
+            name
+            for name, row in ANALYSES.items()
+            if name in asked or not (row.chat or (row.beside and not self.with_))
+        )
 
     def tokenizers(self) -> Literal["same", "any"]:
         """Whether both models must read the same tokens."""
@@ -208,7 +245,7 @@ def compare(work: Work, settings: CompareSettings) -> Made:
     _twins_alike(work, settings)
     settings = _sized(work, settings)
     twins = [_other(work, settings, place, "trained") for place in settings.twin]
-    of = _identity(work.model, other, texts, twins)
+    of = _identity(work.model, other, texts, twins) | _contents(settings.files())
     done, faults = read_cells(run, of)
     model, schemes = work.certified(), settings.precisions()
     for text in faults:
@@ -248,9 +285,11 @@ def _analyses(settings: CompareSettings, twins: Sequence[Model]) -> dict[str, Ca
     from interp.analyses.table import ANALYSES
 
     sizes = settings.sizes()
-    less = settings.effects == "largest"
+    less, files = settings.effects == "largest", settings.files()
     return {
-        name: ANALYSES[name].bound(n=n or None, seed=settings.seed, less=less, twins=twins)
+        name: ANALYSES[name].bound(
+            n=n or None, seed=settings.seed, less=less, twins=twins, data=files.get(name)
+        )
         for name, n in sizes.items()
     }
 
@@ -401,6 +440,16 @@ def _identity(
         "calibration": hashlib.sha256("\n".join(texts).encode()).hexdigest() if texts else None,
         "version": __version__,
     }
+
+
+def _contents(files: Mapping[str, str]) -> dict[str, str]:
+    """The sha256 of what is in the files of ``--data``: a cell of other items is not used again."""
+    found: dict[str, str] = {}
+    for name, place in files.items():
+        path = Path(place)
+        every = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        found[f"data of {name}"] = hashlib.sha256(b"\0".join(one.read_bytes() for one in every)).hexdigest()
+    return found
 
 
 class _Progress:

@@ -156,7 +156,12 @@ def analyses() -> list[dict[str, Any]]:
     from interp.analyses.table import ANALYSES
 
     return [
-        {"analysis": row.name, "items": row.n or None, "data": row.data, "description": row.description}
+        {
+            "analysis": row.name,
+            "items": row.n or None,
+            "data": row.data + (f" (--data: {row.reads})" if row.reads else ""),
+            "description": row.description,
+        }
         for row in ANALYSES.values()
     ]
 

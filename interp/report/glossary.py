@@ -33,6 +33,7 @@ GLOSSARY: dict[str, str] = {
         "length that the vector's card gives."
     ),
     "divergence": "How far the distribution of the next token is from another (Kullback-Leibler), in nats.",
+    "counterfactual example": "A text that a model edits so that its own answer becomes another one.",
     "effective rank": "How many dimensions states fill: exp of the entropy of their singular values' shares. "
     "ERV and ERA are its velocity and acceleration over the tokens of a text.",
     "excess": "The value less its own model's control. A verdict is on its change, item by item.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
+    from interp.tasks.chains import read_chains as read_chains
     from interp.tasks.files import read_labelled as read_labelled
     from interp.tasks.own_facts import read_facts as read_facts
     from interp.tasks.pairs import draw as draw

@@ -8,21 +8,23 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from interp.analyses.prompts import answer_ids, known_ids
 from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
 from interp.tasks import one_hop
+from interp.tasks.own_facts import read_facts
 from interp.tasks.prompts import Labelled
-from interp.tasks.relations import RELATIONS
-from interp.tasks.world import load_world
+from interp.tasks.world import World, load_world
 
 __all__ = ["RELATIONS_ASKED", "OwnFacts", "Question", "Questions", "ask"]
 
 RELATIONS_ASKED = ("capital", "currency", "plural", "antonym")
 """Few, so that each has enough questions to be judged alone."""
-OwnFacts = Labelled | Sequence[tuple[str, ...]]
-"""Prompts labelled with their answers, or tuples of prompt, answer and, if wanted, relation."""
+OwnFacts = Labelled | Sequence[tuple[str, ...]] | str | Path
+"""Prompts labelled with their answers, tuples of prompt, answer and, if wanted, relation, or a file or folder
+of facts as ``interp.tasks.read_facts`` reads it."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def ask(
 
     Args:
         model: whose tokenizer decides which facts can be asked.
-        data: the user's own; the bundled facts where left out.
-        relations: which of the bundled relations.
+        data: the user's own, all of which must be fit to ask; of a file of facts, and of the bundled ones
+            where left out, what the tokenizer knows is asked.
+        relations: which of the relations of bundled facts, or of a file.
         n: how many at most.
         seed: of the draw.
 
@@ -105,19 +108,29 @@ def ask(
     """
     if n < 1:
         raise ConfigError(f"n={n} questions asked; ask for at least 1.")
-    if data is not None and relations is not None:
-        raise ConfigError("relations choose among the bundled facts; leave them out with data of your own.")
-    if data is not None:
+    world = read_facts(data) if isinstance(data, str | Path) else load_world()
+    if data is not None and not isinstance(data, str | Path):
+        if relations is not None:
+            raise ConfigError(
+                "relations choose among the bundled facts; leave them out with questions of your own."
+            )
         return _own(model, data, n, seed)
-    names = RELATIONS_ASKED if relations is None else tuple(relations)
-    if unknown := [name for name in names if name not in RELATIONS]:
-        raise ConfigError(f"relation {unknown[0]!r} asked, but there are: {', '.join(RELATIONS)}.")
-    return _bundled(model, names, n, seed)
+    every = RELATIONS_ASKED if data is None else tuple(world.relations)
+    names = every if relations is None else tuple(relations)
+    if unknown := [name for name in names if name not in world.relations]:
+        raise ConfigError(f"relation {unknown[0]!r} asked, but there are: {', '.join(world.relations)}.")
+    if bare := [name for name in names if not world.relations[name].templates]:
+        raise DataError(
+            f"relation {bare[0]!r} of '{data}' has no template, and recall asks in sentences. Give each "
+            "relation one, such as 'the capital of {} is' (column template; in LRE prompt_templates), or "
+            "choose relations."
+        )
+    return _of_world(model, world, names, n, seed)
 
 
-def _bundled(model: Model, names: Sequence[str], n: int, seed: int) -> Questions:
+def _of_world(model: Model, world: World, names: Sequence[str], n: int, seed: int) -> Questions:
     """Take facts of the relations in turn, each fact in one of its templates."""
-    sources = [_facts(model, name, seed) for name in names]
+    sources = [_facts(model, world, name, seed) for name in names]
     asked: list[Question] = []
     while sources and len(asked) < n:
         taken = [next(source, None) for source in sources]
@@ -126,24 +139,24 @@ def _bundled(model: Model, names: Sequence[str], n: int, seed: int) -> Questions
     asked = asked[:n]
     if not asked:
         raise DataError(
-            f"the tokenizer of {model.name!r} knows no word of the bundled facts, so none can be asked. "
+            f"the tokenizer of {model.name!r} knows no word of the facts, so none can be asked. "
             "Give data=[(prompt, answer), ...] in words that it knows."
         )
-    facts = load_world().facts
-    usual = {name: _usual(model, [f.object for f in facts[name]], asked, name) for name in names}
+    usual = {name: _usual(model, [f.object for f in world.facts[name]], asked, name) for name in names}
     short = f"{len(asked)} of {counted(n, 'fact')} can be asked of this tokenizer"
     return Questions(tuple(asked), usual, (*((short,) if len(asked) < n else ()), *_several(asked)))
 
 
-def _facts(model: Model, relation: str, seed: int) -> Iterator[Question]:
+def _facts(model: Model, world: World, relation: str, seed: int) -> Iterator[Question]:
     rng = random.Random(f"recall:{relation}:{seed}")
-    facts = list(load_world().facts[relation])
+    facts = list(world.facts[relation])
     rng.shuffle(facts)
     for fact in facts:
-        example = one_hop.example(fact, rng.randrange(len(RELATIONS[relation].templates)))
+        template = rng.randrange(len(world.relations[relation].templates))
+        example = one_hop.example(fact, template, world.relations)
         ids = answer_ids(model, example.prompt, example.answer)
         if ids is not None:
-            yield Question(example.prompt, example.answer, relation, fact.key, ids)
+            yield Question(example.prompt, example.answer, relation, fact.unit, ids)
 
 
 def _usual(model: Model, objects: Sequence[str], asked: Sequence[Question], relation: str) -> tuple[int, ...]:
@@ -165,7 +178,7 @@ def _several(asked: Sequence[Question]) -> tuple[str, ...]:
     )
 
 
-def _own(model: Model, data: OwnFacts, n: int, seed: int) -> Questions:
+def _own(model: Model, data: Labelled | Sequence[tuple[str, ...]], n: int, seed: int) -> Questions:
     rows = _rows(data)
     if not rows:
         raise DataError("data holds no questions; give at least one prompt with its answer.")
@@ -190,7 +203,7 @@ def _own(model: Model, data: OwnFacts, n: int, seed: int) -> Questions:
     return Questions(tuple(asked), usual, (note, *_several(asked)))
 
 
-def _rows(data: OwnFacts) -> list[tuple[str, str, str, str]]:
+def _rows(data: Labelled | Sequence[tuple[str, ...]]) -> list[tuple[str, str, str, str]]:
     if isinstance(data, Labelled):
         rows = zip(data.texts, data.labels, data.groups, strict=True)
         return [(text, label, data.name, group) for text, label, group in rows]

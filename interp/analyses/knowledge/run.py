@@ -186,8 +186,9 @@ def recall(
             left out.
         n: how many questions, relations in equal parts.
         seed: of the draw, and of the wrong answers that are asked about too.
-        data: your own questions: prompts labelled with their answers, or (prompt, answer[, relation]).
-        relations: which of the bundled relations; four of them where left out.
+        data: your own questions: prompts labelled with their answers, (prompt, answer[, relation]), or a file
+            or folder of facts (``interp.tasks.read_facts``: a table, LRE, and others).
+        relations: which of the relations of the bundled facts, four of them where left out; or of a file.
         threshold: the k-th best neuron of each prompt, or ``pooled`` over prompts.
         top: k, at most a tenth of all neurons.
         prompts: for how many of the questions neurons are measured.

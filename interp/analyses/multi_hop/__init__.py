@@ -5,7 +5,7 @@ the stream at the end of 'the country whose capital is Paris' says 'France'; Cns
 answers to the two-hop and the one-hop question are.
 """
 
-from interp.analyses.multi_hop.chains import Chain
 from interp.analyses.multi_hop.run import two_hop
+from interp.tasks.chains import Chain
 
 __all__ = ["Chain", "two_hop"]

@@ -8,40 +8,17 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 from interp.analyses.prompts import answer_ids, known_ids
 from interp.errors import ConfigError, DataError, counted
 from interp.models.model import Model
 from interp.tasks import two_hop
+from interp.tasks.chains import Chain, read_chains
 from interp.tasks.relations import RELATIONS
 from interp.tasks.world import load_world
 
-__all__ = ["Chain", "Chains", "draw"]
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Two facts that share an entity which the question for both only describes.
-
-    Attributes:
-        both: the two-hop question: ``the currency of the country whose capital is Paris is``.
-        mention: its part that describes the bridge: ``the country whose capital is Paris``.
-        first: the question for the bridge: ``the country whose capital is Paris is``.
-        second: the question that names the bridge: ``the currency of France is the``.
-        bridge: the entity in the middle: ``France``.
-        answer: to ``both`` and ``second``: ``euro``.
-        kind: relations and template; chains of one kind stand in for each other.
-        group: over which intervals are; the bridge where "".
-    """
-
-    both: str
-    mention: str
-    first: str
-    second: str
-    bridge: str
-    answer: str
-    kind: str = ""
-    group: str = ""
+__all__ = ["Chains", "draw"]
 
 
 @dataclass(frozen=True)
@@ -91,12 +68,13 @@ class Chains:
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 
-def draw(model: Model, data: Sequence[Chain] | None, *, n: int, seed: int) -> Chains:
+def draw(model: Model, given: Sequence[Chain] | str | Path | None, *, n: int, seed: int) -> Chains:
     """Draw chains and what stands in for them, by the seed and the tokenizer alone.
 
     Args:
         model: whose tokenizer.
-        data: the user's own chains; the bundled facts where left out.
+        given: the user's own chains, all of which must be fit to ask; a file of chains, or the bundled facts
+            where left out: of these, what the tokenizer knows is asked.
         n: how many at most.
         seed: of the draw.
 
@@ -107,8 +85,10 @@ def draw(model: Model, data: Sequence[Chain] | None, *, n: int, seed: int) -> Ch
     if n < 1:
         raise ConfigError(f"n={n} chains asked; ask for at least 1.")
     rng = random.Random(f"two-hop:{seed}")
+    data = None if isinstance(given, str | Path) else given
+    source = read_chains(given) if isinstance(given, str | Path) else _bundled() if given is None else given
     kinds: dict[str, list[Chain]] = defaultdict(list)
-    for chain in _bundled() if data is None else data:
+    for chain in source:
         kinds[chain.kind].append(chain)
     usual = {
         kind: (_most_frequent(c.bridge for c in chains), _most_frequent(c.answer for c in chains))
@@ -131,8 +111,9 @@ def draw(model: Model, data: Sequence[Chain] | None, *, n: int, seed: int) -> Ch
             raise DataError(_why(number, chain, one))
     if not asked:
         raise DataError(
-            f"no two-hop question can be asked of {model.name!r}: its tokenizer knows no word of the bundled "
-            "facts. Give data=[Chain(...), ...] in words that it knows."
+            f"no two-hop question can be asked of {model.name!r}: of no chain of "
+            f"{'the bundled facts' if given is None else repr(str(given))} its tokenizer knows the words and "
+            "finds another of the kind that begins otherwise. Give data=[Chain(...), ...] in words it knows."
         )
     notes: list[str] = []
     if len(asked) < n and data is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analyses.layer_profiles import curve
-from interp.analyses.multi_hop.chains import Chain, Chains, Placed, draw
+from interp.analyses.multi_hop.chains import Chains, Placed, draw
+from interp.analyses.multi_hop.losses import loss_table
 from interp.analyses.provenance import about, earlier
 from interp.errors import ConfigError, ModelError, counted
 from interp.models.answers import score
@@ -23,6 +25,7 @@ from interp.models.readout import Readout
 from interp.results.findings import Finding
 from interp.results.measured import FindingsResult
 from interp.results.shapes import Cell, Table
+from interp.tasks.chains import Chain
 
 __all__ = ["consistency", "recalled", "second_hop_slopes", "two_hop"]
 
@@ -38,6 +41,8 @@ class Answers:
         consistency: CnstScore of two-hop and one-hop question, in nats.
         consistency_other: with the one-hop question about another bridge.
         one_hop: log-probabilities after the question that names the bridge.
+        said: log-probability of the answer's first token after the two-hop question, in nats.
+        bridged: of the bridge's first token after the question for it.
     """
 
     first: Float[np.ndarray, " item"]
@@ -46,6 +51,8 @@ class Answers:
     consistency: Float[np.ndarray, " item"]
     consistency_other: Float[np.ndarray, " item"]
     one_hop: Float[Tensor, "item vocab"]
+    said: Float[np.ndarray, " item"]
+    bridged: Float[np.ndarray, " item"]
 
 
 def answers(model: Model, chains: Chains) -> Answers:
@@ -68,7 +75,14 @@ def answers(model: Model, chains: Chains) -> Answers:
         consistency(logs[0], logs[1]).cpu().numpy(),
         consistency(logs[0], logs[2]).cpu().numpy(),
         logs[1],
+        _of_first(logs[0], [one.answer for one in asked]),
+        _of_first(first.double().log_softmax(dim=1), [one.bridge for one in asked]),
     )
+
+
+def _of_first(logs: Tensor, ids: Sequence[tuple[int, ...]]) -> Float[np.ndarray, " item"]:
+    """The log-probability of each answer's first token."""
+    return logs.cpu().gather(1, torch.tensor([[one[0]] for one in ids]))[:, 0].numpy()
 
 
 def _right(
@@ -206,7 +220,7 @@ def two_hop(
     reference: FindingsResult | None = None,
     n: int = 100,
     seed: int = 0,
-    data: Sequence[Chain] | None = None,
+    data: Sequence[Chain] | str | Path | None = None,
 ) -> FindingsResult:
     """Ask questions of two hops, and test whether the bridge is recalled and used (Yang et al. 2024).
 
@@ -219,14 +233,16 @@ def two_hop(
         reference: the same analysis of another model, from which losses are counted.
         n: how many chains, pairs of relations in equal parts.
         seed: of the draw, and of the chains that stand in.
-        data: your own chains; those of the bundled facts where left out.
+        data: your own chains, or a file of them (``interp.tasks.read_chains``), of which those are asked that
+            the tokenizer can be; those of the bundled facts where left out.
 
     Returns:
         Accuracies (against always saying the most frequent answer), the tests over all layers, CnstScore in
         nats (against the one-hop question about another bridge), joint outcomes, and by layer EntRec in nats
         (against the prompt that describes another bridge) and both tests. Further tables: ``layers`` with all
-        layers, ``hops`` with losses from the reference. Without sound gradients the second
-        test and the joint outcomes are left out, and a warning says so.
+        layers, ``hops`` with losses from the reference, and ``losses``: whether the loss of two hops goes
+        with the first hop (Spearman). Without sound gradients the second test and the joint outcomes are left
+        out, and a warning says so.
 
     Raises:
         ConfigError: n below 1, or a reference that asked other questions.
@@ -254,7 +270,7 @@ def two_hop(
             "how alike the answers of two hops and of the second hop alone are.",
         ),
         found=found,
-        more=_tables(hops, known),
+        more=(*_tables(hops, known), *([] if known is hops else [_losses(hops, known, seed)])),
         state={"fingerprint": chains.fingerprint, "hops": hops},
         seed=seed,
         warnings=(*model.warnings, *chains.notes, *missing),
@@ -354,6 +370,17 @@ def _curves(hops: _Hops) -> list[Finding]:
     for name, values, about in rows:
         found += curve(name, values, 0.5, groups=groups, unit="share", about=about, direction=1)
     return found
+
+
+def _losses(hops: _Hops, known: _Hops, seed: int) -> Table:
+    own, theirs = hops.answers, known.answers
+    return loss_table(
+        theirs.said - own.said,
+        theirs.bridged,
+        theirs.bridged - own.bridged,
+        hops.chains.groups,
+        seed=seed,
+    )
 
 
 def _tables(hops: _Hops, reference: _Hops) -> tuple[Table, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -275,3 +277,28 @@ def test_fewer_facts_than_asked_is_said(demo: Model) -> None:
     few = recall(demo, n=60, prompts=1, relations=["sound"])
     assert len(few.finding("accuracy").values) == 33 and "33 of 60 facts can be asked" in few.warnings[0]
     assert not recall(demo, n=33, prompts=1, relations=["sound"]).warnings
+
+
+def test_facts_of_a_file_are_asked_like_bundled_ones(demo: Model, tmp_path: Path) -> None:
+    """An LRE relation and a table; control: what the tokenizer does not know is left out, and said."""
+    pairs = [("France", "Paris"), ("Japan", "Tokyo"), ("Italy", "Rome"), ("Nowhereland", "Xyzzy")]
+    samples = [{"subject": one, "object": two} for one, two in pairs]
+    relation = {"name": "capital", "prompt_templates": ["the capital of {} is"], "samples": samples}
+    file = tmp_path / "capital.json"
+    file.write_text(json.dumps(relation), encoding="utf-8")
+    found = recall(demo, data=file, n=8, prompts=1)
+    assert found.about.data["n"] == 3 and found.finding("accuracy").value == 1
+    assert any("3 of 8 facts can be asked" in text for text in found.warnings)
+    rows = [f"{one},capital,{two},the capital of {{}} is" for one, two in pairs]
+    (tmp_path / "own.csv").write_text(
+        "\n".join(["subject,relation,answer,template", *rows]), encoding="utf-8"
+    )
+    again = recall(demo, data=str(tmp_path / "own.csv"), n=8, prompts=1)
+    np.testing.assert_array_equal(again.finding("accuracy").values, found.finding("accuracy").values)
+    file.write_text(json.dumps(relation | {"prompt_templates": []}), encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"relation 'capital' .* has no template, and recall asks in sentences"
+    ):
+        recall(demo, data=file)
+    with pytest.raises(ConfigError, match="relation 'currency' asked, but there are: capital"):
+        recall(demo, data=str(tmp_path / "own.csv"), relations=["currency"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -210,3 +212,35 @@ def test_answers_of_several_tokens_are_right_as_a_whole_and_stand_ins_begin_othe
     same = [replace(plain[0], bridge="w20 w22", answer="w13"), replace(alike, answer="w14")]
     with pytest.raises(DataError, match="a bridge that begins with another token; give at least two"):
         draw(model, same, n=9, seed=0)
+
+
+def test_chains_of_a_file_are_asked_where_the_tokenizer_knows_them(demo: Model, tmp_path: Path) -> None:
+    """As the same bundled chains; control: one in unknown words is left out, and counted."""
+    bundled_ones = [one.chain for one in draw(demo, None, n=400, seed=0).asked]
+    mine = [one for one in bundled_ones if one.kind == "capital_of/currency/0"][:6]
+    assert len(mine) == 6
+    odd = replace(mine[0], bridge="Xyzzy", answer="qqq")
+    names = ("both", "mention", "first", "second", "bridge", "answer", "kind")
+    with (tmp_path / "own.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([names, *([getattr(one, name) for name in names] for one in (*mine, odd))])
+    found = draw(demo, tmp_path / "own.csv", n=10, seed=0)
+    assert {one.chain.both for one in found.asked} == {one.both for one in mine}
+    assert any("6 of 10 chains can be asked" in text for text in found.notes)
+    run = two_hop(demo, data=str(tmp_path / "own.csv"), n=10)
+    assert run.finding("accuracy: two hops").value >= 0.8
+
+
+def test_losses_against_a_reference_are_ranked_by_groups(demo: Model, small: FindingsResult) -> None:
+    """No table without a reference; beside two bits every loss is positive on average."""
+    assert "losses" not in {one.name for one in small.tables()}
+    lost = two_hop(quantize(demo, "rtn2"), reference=small, n=40)
+    table = lost.table("losses")
+    assert list(table["two_hop_loss_with"]) == ["first-hop ability of the reference", "loss of the first hop"]
+    given, known = lost.state["hops"].answers, small.state["hops"].answers
+    assert float((known.said - given.said).mean()) > 1
+    logits = demo.logits([small.state["hops"].chains.asked[0].chain.both])[0].double().log_softmax(0)
+    assert known.said[0] == pytest.approx(
+        float(logits[small.state["hops"].chains.asked[0].answer[0]]), abs=1e-4
+    )
+    assert set(table["shown"]) <= {"yes", "not shown"} and table["groups"].min() >= 8

@@ -35,7 +35,9 @@ def test_public_names_of_the_room_load() -> None:
 def test_all_analyses_ask_what_a_training_did_only_of_another_model() -> None:
     trained = {name for name, row in ANALYSES.items() if row.beside}
     alone = CompareSettings(analyses=("all",), schemes=("int8",)).names()
-    assert trained and set(alone) == set(ANALYSES) - trained
-    assert set(CompareSettings(analyses=("all",), with_="demo").names()) == set(ANALYSES)
+    chats = {name for name, row in ANALYSES.items() if row.chat}
+    assert trained and chats and set(alone) == set(ANALYSES) - trained - chats
+    assert set(CompareSettings(analyses=("all",), with_="demo").names()) == set(ANALYSES) - chats
+    assert chats < set(CompareSettings(analyses=("all", *chats), schemes=("int8",)).names())
     asked = CompareSettings(analyses=("all", "wrapper"), schemes=("int8",)).names()
     assert set(asked) == {*alone, "wrapper"}

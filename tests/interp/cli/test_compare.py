@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from interp.analyses.table import ANALYSES, Analysis
-from interp.cli.compare import cell_name, keep_cell, read_cells
+from interp.cli.compare import CompareSettings, _contents, cell_name, keep_cell, read_cells
 from interp.errors import ConfigError
 from interp.quantization.comparison import Cell
 from interp.runs import RunFolder
@@ -231,6 +231,28 @@ def test_the_plan_names_cells_and_modules_and_writes_nothing(call: Call) -> None
 def test_the_limit_is_the_number_of_items(call: Call) -> None:
     data = call(*MODEL, "--schemes", "rtn8", "--analyses", "flat", "--limit", "12", "--json").envelope["data"]
     assert data["tables"]["findings"]["rows"][0]["n"] == 12
+
+
+def test_items_are_read_from_a_file_of_ones_own(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The analysis is given the path; a run of other content is not resumed; what reads none is refused."""
+    row = Analysis("flat", "a toy", "tests.interp.cli.toys:flat", "nothing", 20, reads="a table of numbers")
+    monkeypatch.setitem(ANALYSES, "flat", row)
+    Path("own.csv").write_text("a,b\n1,2\n")
+    asked = (*MODEL, "--schemes", "rtn8", "--analyses", "flat,margins", "--data", "flat=own.csv")
+    assert row.bound(data="own.csv").keywords["data"] == "own.csv"  # type: ignore[attr-defined]
+    assert "data" not in row.bound().keywords  # type: ignore[attr-defined]
+    settings = CompareSettings(schemes=("rtn8",), analyses=("flat",), data=("flat=own.csv",))
+    assert settings.files() == {"flat": "own.csv"}
+    before = _contents(settings.files())
+    Path("own.csv").write_text("a,b\n1,3\n")
+    assert _contents(settings.files()) != before and list(before) == ["data of flat"]
+    for given, code, words in (
+        ("margins=own.csv", 2, "--data 'margins'"),
+        ("own.csv", 2, "is not NAME=FILE"),
+        ("flat=absent.csv", 3, "Give a table of numbers"),
+    ):
+        answer = call(*asked[:-1], given)
+        assert answer.code == code and words in answer.err, answer.err
 
 
 @pytest.mark.parametrize(

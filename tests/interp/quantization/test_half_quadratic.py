@@ -77,7 +77,7 @@ def test_a_model_is_held_and_its_bytes_are_counted() -> None:
     report = small.quantization
     assert report is not None and len(report.modules) == report.expected == 21
     first = report.modules[0]
-    rows, width = model.hf.get_submodule(first.name).weight.shape
+    rows, width = model.hf.get_parameter(f"{first.name}.weight").shape
     assert first.bytes == rows * width // 2 + 4 * rows * (width // 32)
     packed = quantize(model, "hqq4-g32", mode="packed").logits([[5, 9, 33]])
     torch.testing.assert_close(small.logits([[5, 9, 33]]), packed, atol=1e-5, rtol=1e-4)
