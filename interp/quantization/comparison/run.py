@@ -21,6 +21,7 @@ from interp.quantization.comparison.reference import (
 from interp.quantization.comparison.value import Comparison, checkpoint_label
 from interp.quantization.comparison.verdicts import Cell, judge
 from interp.quantization.integrity import Integrity, verify_quantization
+from interp.quantization.provenance import provenance
 from interp.quantization.quantizing import quantize, refuse
 from interp.quantization.schemes import Scheme
 from interp.results import About
@@ -81,6 +82,9 @@ def compare(
     labels = [str(one) for one in found] + (
         [checkpoint_label(second.described)] if second is not None else []
     )
+    origin = _origin(model, second)
+    if origin:
+        say(origin)
     cells = {(one.analysis, one.scheme): one for one in done}
     _check_done(model, cells.values())
     open_ = {name: run for name, run in analyses.items() if any((name, at) not in cells for at in labels)}
@@ -111,7 +115,7 @@ def compare(
         seed=seed,
         seconds=time.perf_counter() - started,
         warnings=_warnings(
-            model, second, noise, [cells[name, ""] for name in analyses if (name, "") in cells]
+            model, second, noise, [cells[name, ""] for name in analyses if (name, "") in cells], origin
         ),
         results={key: result for key, result in results.items() if result is not None},
     )
@@ -244,10 +248,22 @@ def _described(model: Model) -> About:
     return About({**model.described, **kind, "layers": model.n_layers, "d_model": model.d_model})
 
 
+def _origin(model: Model, other: Model | None) -> str:
+    """Whether one of two models that arrived quantized is the quantization of the other, or ""."""
+    for quantized, base in ((other, model), (model, other)):
+        if quantized is None or base is None:
+            continue
+        found = provenance(quantized, base)
+        if found is not None:
+            own, theirs = (checkpoint_label(one.described) for one in (quantized, base))
+            return f"{own} beside {theirs}: {found}"
+    return ""
+
+
 def _warnings(
-    model: Model, other: Model | None, noise: Sequence[str], references: Sequence[Cell]
+    model: Model, other: Model | None, noise: Sequence[str], references: Sequence[Cell], origin: str
 ) -> tuple[str, ...]:
-    said = list(model.warnings)
+    said = [*([origin] if origin else []), *model.warnings]
     if other is not None:
         own, others = (checkpoint_label(one.described) for one in (model, other))
         same = model.fingerprint == other.fingerprint
