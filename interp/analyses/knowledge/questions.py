@@ -125,10 +125,10 @@ def ask(
             "relation one, such as 'the capital of {} is' (column template; in LRE prompt_templates), or "
             "choose relations."
         )
-    return _of_world(model, world, names, n, seed)
+    return _of_world(model, world, names, n, seed, "the bundled facts" if data is None else f"'{data}'")
 
 
-def _of_world(model: Model, world: World, names: Sequence[str], n: int, seed: int) -> Questions:
+def _of_world(model: Model, world: World, names: Sequence[str], n: int, seed: int, source: str) -> Questions:
     """Take facts of the relations in turn, each fact in one of its templates."""
     sources = [_facts(model, world, name, seed) for name in names]
     asked: list[Question] = []
@@ -139,7 +139,7 @@ def _of_world(model: Model, world: World, names: Sequence[str], n: int, seed: in
     asked = asked[:n]
     if not asked:
         raise DataError(
-            f"the tokenizer of {model.name!r} knows no word of the facts, so none can be asked. "
+            f"the tokenizer of {model.name!r} knows no word of {source}, so none can be asked. "
             "Give data=[(prompt, answer), ...] in words that it knows."
         )
     usual = {name: _usual(model, [f.object for f in world.facts[name]], asked, name) for name in names}

@@ -111,9 +111,9 @@ def draw(model: Model, given: Sequence[Chain] | str | Path | None, *, n: int, se
             raise DataError(_why(number, chain, one))
     if not asked:
         raise DataError(
-            f"no two-hop question can be asked of {model.name!r}: of no chain of "
-            f"{'the bundled facts' if given is None else repr(str(given))} its tokenizer knows the words and "
-            "finds another of the kind that begins otherwise. Give data=[Chain(...), ...] in words it knows."
+            f"no two-hop question can be asked of {model.name!r}: its tokenizer knows no word of "
+            f"{'the bundled facts' if given is None else repr(str(given))}, or no two chains of a kind whose "
+            "bridges begin otherwise. Give data=[Chain(...), ...] in words that it knows."
         )
     notes: list[str] = []
     if len(asked) < n and data is None:
