@@ -82,9 +82,7 @@ def compare(
     labels = [str(one) for one in found] + (
         [checkpoint_label(second.described)] if second is not None else []
     )
-    origin = _origin(model, second)
-    if origin:
-        say(origin)
+    origin = _origin(model, second, say)
     cells = {(one.analysis, one.scheme): one for one in done}
     _check_done(model, cells.values())
     open_ = {name: run for name, run in analyses.items() if any((name, at) not in cells for at in labels)}
@@ -248,15 +246,17 @@ def _described(model: Model) -> About:
     return About({**model.described, **kind, "layers": model.n_layers, "d_model": model.d_model})
 
 
-def _origin(model: Model, other: Model | None) -> str:
-    """Whether one of two models that arrived quantized is the quantization of the other, or ""."""
+def _origin(model: Model, other: Model | None, say: Callable[[str], object]) -> str:
+    """Say whether one of two models that arrived quantized is the quantization of the other; else ""."""
     for quantized, base in ((other, model), (model, other)):
         if quantized is None or base is None:
             continue
         found = provenance(quantized, base)
         if found is not None:
             own, theirs = (checkpoint_label(one.described) for one in (quantized, base))
-            return f"{own} beside {theirs}: {found}"
+            text = f"{own} beside {theirs}: {found}"
+            say(text)
+            return text
     return ""
 
 
