@@ -11,9 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
 from interp.errors import ConfigError, DataError, InterpError
 from interp.models.forward import layout
+from interp.models.linear import is_linear
 from interp.models.model import Model
 from interp.quantization.comparison.verdicts import Cell, Excess
 from interp.quantization.quantizing import quantize
@@ -224,4 +228,25 @@ def _noisy(kind: str, model: Model) -> Iterator[Model]:
     with ExitStack() as stack:
         if kind == "layout":
             stack.enter_context(layout(LAYOUT))
-        yield model if kind == "layout" else quantize(model, "bf16")
+        yield model if kind == "layout" else _summed_in_float(quantize(model, "bf16"))
+
+
+def _summed_in_float(rounded: Model) -> Model:
+    """Let its plain linear layers multiply in float32 on a CPU, and round what they give as before.
+
+    Products of bfloat16 numbers are summed in float32 either way. Without instructions for them a CPU takes
+    four times as long for it (measured: 15.1 ms against 3.7 ms for 128 states by 576 x 1536; one result of
+    11,000 differs, in its last bit), which was a third of a comparison.
+
+    Args:
+        rounded: a copy that belongs to the caller; its layers are changed.
+    """
+    for module in rounded.hf.modules():
+        if type(module) is nn.Linear and module.weight.device.type == "cpu" and is_linear(module):
+            module.forward = partial(_in_float, module)  # type: ignore[method-assign]
+    return rounded
+
+
+def _in_float(layer: nn.Linear, states: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch out"]:
+    bias = None if layer.bias is None else layer.bias.float()
+    return functional.linear(states.float(), layer.weight.float(), bias).to(layer.weight.dtype)

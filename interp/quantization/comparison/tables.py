@@ -60,9 +60,9 @@ EVERY = (
 JUDGED = (
     "Under each scheme: the verdict, and the difference, value less reference, with its 95% interval. The "
     "verdict is on the change of the excess, which is the difference wherever both controls are the same "
-    "(else it is given too), against delta: 10% of the reference's excess, taken item by item, or three "
-    "noise floors. Excess: value less the control of the same model. Intervals are paired, over groups of "
-    "items."
+    "(else it is given too), against delta: 10% of the reference's excess (of bits per byte: 5% of the "
+    "bits), taken item by item, or three noise floors. Excess: value less the control of the same model. "
+    "Intervals are paired, over groups of items."
 )
 MOST, MOST_NOTES, MOST_OPEN = 150, 4, 12
 
