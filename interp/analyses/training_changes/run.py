@@ -31,7 +31,7 @@ from interp.lenses import TranslatorLens
 from interp.lenses.words import words_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.quantization.quantizing import quantize
+from interp.quantization.comparison.reference import in_bfloat16
 from interp.results.findings import Finding
 from interp.results.measured import FindingsResult
 from interp.results.shapes import Cell, Table
@@ -93,7 +93,7 @@ def difference(
         read,
         own=read.against(model),
         twins=[read.against(one, weights=at == 0) for at, one in enumerate(twins)],
-        noise=None if base.dtype == torch.bfloat16 else read.against(quantize(base, "bf16"), weights=False),
+        noise=None if base.dtype == torch.bfloat16 else read.against(in_bfloat16(base), weights=False),
         seed=seed,
     )
     beside = f", and by {counted(len(twins), 'twin')}" if twins else ""

@@ -19,7 +19,7 @@ from interp.models import Model
 from interp.models.certificate import Check
 from interp.models.forward import most_prompts
 from interp.quantization.comparison import Cell, Comparison, compare
-from interp.quantization.comparison.reference import _summed_in_float
+from interp.quantization.comparison.reference import in_bfloat16
 from interp.quantization.integrity import Integrity
 from interp.results import Finding, FindingsResult, Result, Table
 from interp.results.codec import from_json, to_json
@@ -98,7 +98,7 @@ def test_the_noise_floor_is_what_another_layout_and_bf16_change(model: Model) ->
     found = compare(analysis, model, ["rtn4", "bf16"])
     assert seen[:3] == [(None, "torch.float32"), (7, "torch.float32"), (None, "torch.bfloat16")]
     own = margins(model)
-    half = margins(_summed_in_float(quantization.quantize(model, "bf16")), reference=own)
+    half = margins(in_bfloat16(model), reference=own)
     expected = abs(half.finding("lead").value - own.finding("lead").value)
     assert found.judgement("rtn4", "lead").noise == pytest.approx(expected)
     assert found.judgement("bf16", "lead").noise < expected / 10, "bf16 is not its own noise"
@@ -109,8 +109,7 @@ def test_the_noise_floor_is_what_another_layout_and_bf16_change(model: Model) ->
 
 def test_the_rounded_copy_computes_as_in_bfloat16_and_the_model_is_left_alone(model: Model) -> None:
     before = model.fingerprint
-    plain, quick = (quantization.quantize(model, "bf16") for _ in range(2))
-    assert _summed_in_float(quick) is quick
+    plain, quick = quantization.quantize(model, "bf16"), in_bfloat16(model)
     ids = [[1, 5, 9, 3, 7], [2, 4, 6]]
     full, one, two = (made.run(ids, logits="all").logits for made in (model, plain, quick))
     assert full is not None and one is not None and two is not None and two.dtype == torch.bfloat16
@@ -119,7 +118,7 @@ def test_the_rounded_copy_computes_as_in_bfloat16_and_the_model_is_left_alone(mo
         sum(float((made[at].float() - other[at].float()).square().sum()) for at in rows)
         for made, other in ((one, full), (two, one))
     )
-    assert 0 < away and apart < away  # its noise is bfloat16's, and the order of sums is less than that
+    assert away > 0 and apart < away  # its noise is bfloat16's, and the order of sums is less than that
     assert model.fingerprint == before and not any("forward" in vars(part) for part in model.hf.modules())
 
 
