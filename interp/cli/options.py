@@ -367,7 +367,9 @@ def options(kind: type[Settings]) -> list[click.Parameter]:
         facts = one.metadata
         if facts["given"] == "position":
             needed = one.default is dataclasses.MISSING
-            made.append(click.Argument([key], metavar=key.upper() if needed else None, required=needed))
+            several = isinstance(one.default, tuple)
+            name = f"[{key.upper()}]..." if several else key.upper() if needed else None
+            made.append(click.Argument([key], metavar=name, required=needed, nargs=-1 if several else 1))
             continue
         default = facts["shown"] or as_text(one.default)
         if facts["names"] == ("--text/--no-text",):

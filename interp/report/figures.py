@@ -392,7 +392,8 @@ def _grid(figure: Drawing, axes: Any, tips: Tips) -> None:
     rows = list(figure.data[list(COLUMNS["grid"])].itertuples(index=False))
     xs, ys = sorted(set(figure.data["x"])), list(dict.fromkeys(figure.data["y"]))  # rows from below, as given
     places = [(xs.index(x), ys.index(y)) for x, y, *_ in rows]
-    tips.mark(_boxes(axes, places, rows), [_grid_tip(figure, row) for row in rows])
+    told = figure.data["tip"] if "tip" in figure.data else [_grid_tip(figure, row) for row in rows]
+    tips.mark(_boxes(axes, places, rows), list(told))
     tips.through = True
     for (x, y), row in zip(places, rows, strict=True):
         axes.text(x, y, _cell_word(row[3]), ha="center", va="center", fontsize=7.5, color=INK)

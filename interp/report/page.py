@@ -20,7 +20,7 @@ from interp.report.escape import printable
 from interp.report.figures import FAINT, INK, PALETTE, Drawing
 from interp.results import write_atomically
 
-__all__ = ["environment", "figure_page", "policy", "render", "text_of", "write"]
+__all__ = ["environment", "figure_page", "fragment", "policy", "render", "text_of", "write"]
 
 HERE = Path(__file__).resolve().parent / "templates"
 
@@ -39,6 +39,31 @@ def render(document: Document) -> str:
             figures=[_figure(figure, number) for number, figure in enumerate(document.figures, 1)],
         )
     )
+
+
+def fragment(document: Document) -> str:
+    """What was found as a part of another page: no script, and no style that a strict policy would refuse.
+
+    Args:
+        document: of a result.
+    """
+    figures = [_figure(figure, number) for number, figure in enumerate(document.figures, 1)]
+    figures = [{**one, "svg": type(one["svg"])(_unstyled(one["svg"]))} for one in figures]
+    return environment().get_template("fragment.html").render(document=document, figures=figures)
+
+
+def _unstyled(svg: str) -> str:
+    """An SVG of ours whose styles have become attributes, which mean the same."""
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)
+    return re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), svg)
+
+
+def _attributes(style: str) -> str:
+    pairs = [part.partition(":") for part in style.split(";") if part.strip()]
+    known = {name.strip(): value.strip() for name, _, value in pairs}
+    if size := re.match(r"[\d.]+px", known.pop("font", "")):
+        known["font-size"] = size[0]
+    return "".join(f' {name}="{value}"' for name, value in known.items())
 
 
 def write(run: Path, document: Document, out: Path | None = None) -> Path:

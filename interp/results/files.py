@@ -177,7 +177,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise ArtifactError(
             f"cannot read {path}: {error.strerror}. Is it a result saved by this toolkit?"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is not valid JSON ({error}). Run the command that made it again."
         ) from error

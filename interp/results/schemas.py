@@ -6,11 +6,13 @@ __all__ = ["SCHEMAS"]
 
 SCHEMAS: dict[str, str] = {
     "interp.alignment/2": "interp.mediation.distributed_alignment.result:Alignment",
+    "interp.attention/1": "interp.analyses.looking.attention:Attention",
     "interp.audit/1": "interp.analyses.audit.result:AuditResult",
     "interp.awareness/1": "interp.analyses.awareness.result:AwarenessResult",
     "interp.baselines/1": "interp.mediation.bandits.result:Baselines",
     "interp.capture/2": "interp.store:Stored",
     "interp.causal/2": "interp.analyses.causal.result:CausalUse",
+    "interp.cell-edit/1": "interp.analyses.looking.edited:CellEdit",
     "interp.certificate/2": "interp.models.certificate:Certificate",
     "interp.circuit-transfer/1": "interp.mediation.circuits.transfer:CircuitTransfer",
     "interp.claims/1": "interp.analyses.claims.result:ClaimsResult",
@@ -45,6 +47,7 @@ SCHEMAS: dict[str, str] = {
     "interp.steered/1": "interp.analyses.steering.one_prompt:Steered",
     "interp.steering/1": "interp.analyses.steering.result:SteeringResult",
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
+    "interp.surprise/1": "interp.analyses.looking.surprise:Surprise",
     "interp.text/1": "interp.models.generated:Generation",
     "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
     "interp.watch/1": "interp.analyses.monitoring.watching:Watched",

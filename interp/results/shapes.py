@@ -172,7 +172,7 @@ class Figure:
             ``counts`` (actual against predicted), ``map`` (value over x and y), ``graph`` (a node where
             ``to_x`` is missing, else an arrow), ``scatter`` (one mark per row, with the line x = y) or
             ``grid`` (a word over x and y, coloured by a share, framed where ``rank`` is 1; ``column`` names
-            x).
+            x; a column ``tip`` says what a cell tells the pointer).
         data: column -> its values; the columns of ``FORMS[form]`` and more.
         title: what is drawn.
         caption: what n and the interval are.

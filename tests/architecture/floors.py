@@ -12,6 +12,7 @@ FRONT_DOOR = 9  # `interp` itself: a library module that imports it imports ever
 FLOORS: dict[str, int] = {
     "interp.__main__": 6,
     "interp.cli": 6,
+    "interp.serve": 6,
     "interp.report": 5,
     "interp.analyses": 4,
     "interp.demo": 4,
@@ -75,6 +76,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "jinja2": ("interp.report",),
     "markupsafe": ("interp.report",),
     "click": ("interp.cli",),
+    "starlette": ("interp.serve",),
+    "uvicorn": ("interp.cli.serve",),
     "yaml": ("interp.cli", "interp.features.layouts"),
     "sklearn": ("probes",),
     "scipy": ("probes", "interp.mediation", "interp.analyses", "interp.quantization.comparison"),

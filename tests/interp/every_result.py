@@ -9,7 +9,7 @@ from functools import cache
 
 import interp
 from interp import features, lenses, mediation, steering, tasks
-from interp.analyses import ProbeResult, causal_use
+from interp.analyses import ProbeResult, causal_use, looking
 from interp.features.trained import DictionaryTraining
 from interp.results import Result
 from interp.store import ActivationStore
@@ -287,11 +287,13 @@ def feature_training() -> Result:
 
 MAKERS: dict[str, Callable[[], Result]] = {
     "interp.alignment/2": alignment,
+    "interp.attention/1": lambda: looking.attention(demo(), "the capital of France is", draws=3),
     "interp.audit/1": audited,
     "interp.awareness/1": aware,
     "interp.baselines/1": of_baselines,
     "interp.capture/2": stored,
     "interp.causal/2": lambda: labels().causal,
+    "interp.cell-edit/1": lambda: looking.edit(demo(), "the capital of France is", "resid_post.20", draws=3),
     "interp.certificate/2": compared_results.certificate,
     "interp.circuit-transfer/1": circuit_transfer,
     "interp.comparison/3": compared_results.compared,
@@ -329,6 +331,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.steered/1": steered,
     "interp.steering/1": steering_evaluated,
     "interp.surgery/1": operated,
+    "interp.surprise/1": lambda: looking.surprise(demo(), "the capital of France is", draws=3),
     "interp.text/1": written,
     "interp.watch/1": watched,
 }

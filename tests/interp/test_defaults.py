@@ -20,6 +20,7 @@ import pytest
 import interp
 import probes
 from interp import features, mediation, quantization, steering, tasks
+from interp.analyses import looking
 from interp.errors import InterpError
 from interp.store import ActivationStore
 from probes import controls, evaluation, hyperdimensional, statistics, sweeps
@@ -36,6 +37,7 @@ PACKAGES = (
     "interp.steering",
     "interp.features",
     "interp.analyses",
+    "interp.analyses.looking",
     "probes",
     "probes.controls",
     "probes.evaluation",
@@ -253,6 +255,11 @@ STEERING: Calls = {
     "without": lambda g: steering.without(g.model, direction()),
     "write_control_vector": lambda g: steering.write_control_vector(direction("embed"), "v.gguf"),
 }
+LOOKING: Calls = {
+    "attention": lambda g: looking.attention(g.model, g.data.texts[0]),
+    "edit": lambda g: looking.edit(g.model, g.data.texts[0], "resid_post.1"),
+    "surprise": lambda g: looking.surprise(g.model, g.data.texts[0]),
+}
 FEATURES: Calls = {
     "check": lambda g: features.check(g.model, random_dictionary(g.model.d_model)),
     "gather": lambda g: stored_states(),
@@ -263,6 +270,7 @@ FEATURES: Calls = {
 }
 CALLS: Calls = {
     **INTERP,
+    **{f"interp.analyses.looking.{name}": call for name, call in LOOKING.items()},
     **{f"interp.features.{name}": call for name, call in FEATURES.items()},
     **{f"interp.steering.{name}": call for name, call in STEERING.items()},
     **{f"interp.mediation.{name}": call for name, call in MEDIATION.items()},
