@@ -6,7 +6,7 @@ __all__ = ["SCHEMAS"]
 
 SCHEMAS: dict[str, str] = {
     "interp.alignment/2": "interp.mediation.distributed_alignment.result:Alignment",
-    "interp.attention/1": "interp.analyses.looking.attention:Attention",
+    "interp.attention/1": "interp.analyses.looking.patterns:Attention",
     "interp.audit/1": "interp.analyses.audit.result:AuditResult",
     "interp.awareness/1": "interp.analyses.awareness.result:AwarenessResult",
     "interp.baselines/1": "interp.mediation.bandits.result:Baselines",
@@ -47,7 +47,7 @@ SCHEMAS: dict[str, str] = {
     "interp.steered/1": "interp.analyses.steering.one_prompt:Steered",
     "interp.steering/1": "interp.analyses.steering.result:SteeringResult",
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
-    "interp.surprise/1": "interp.analyses.looking.surprise:Surprise",
+    "interp.surprise/1": "interp.analyses.looking.surprising:Surprise",
     "interp.text/1": "interp.models.generated:Generation",
     "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
     "interp.watch/1": "interp.analyses.monitoring.watching:Watched",

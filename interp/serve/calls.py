@@ -106,9 +106,9 @@ class Loaded:
 
     def load(self) -> Any:
         """Load it."""
-        import interp
+        from interp.models import load
 
-        model = interp.load(self.model, **self.options)
+        model = load(self.model, **self.options)
         if self.features:
             from interp.features import load_all
 

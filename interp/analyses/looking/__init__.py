@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.analyses.looking.attention import Attention as Attention
-    from interp.analyses.looking.attention import attention as attention
     from interp.analyses.looking.cell_edits import EDITS as EDITS
     from interp.analyses.looking.cell_edits import edit as edit
     from interp.analyses.looking.edited import CellEdit as CellEdit
-    from interp.analyses.looking.surprise import Surprise as Surprise
-    from interp.analyses.looking.surprise import surprise as surprise
+    from interp.analyses.looking.patterns import Attention as Attention
+    from interp.analyses.looking.patterns import attention as attention
+    from interp.analyses.looking.surprising import Surprise as Surprise
+    from interp.analyses.looking.surprising import surprise as surprise
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -157,7 +157,7 @@ class CellEdit(Result):
     def figures(self) -> tuple[Figure, ...]:
         """Probabilities of the tokens, without and with and after random changes."""
         rows: list[tuple[str, float, float, float, int]] = []
-        for one in self.said[:8]:
+        for one in self.said[:5]:
             found = mean_intervals(np.array(one.random), limits=(0.0, 1.0))
             low, high = float(found.low[0]), float(found.high[0])
             rows += [
