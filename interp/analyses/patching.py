@@ -80,7 +80,7 @@ class Trace:
         held_out: whether evaluation and curves are over pairs that the ranking has not seen.
         heads_per_group: how many heads share keys and values, for the drawing of edges.
         select: how its members were chosen, a key of ``SELECTIONS``.
-        kept: the share that this choice keeps on the ranking pairs; None where it is ``top``, which decided.
+        kept: the share that it keeps on the ranking pairs, where curves are of the largest effects instead.
     """
 
     target: float
@@ -418,19 +418,19 @@ def _trace(
     With ``only`` the circuit alone is run, beside few random ones: no cuts, removals and random orders.
     """
     order = effects.top(len(effects.mediators))
-    universe = list(effects.mediators)
-    given: Any = {"universe": universe, "metric": metric, "seed": seed}
+    given: Any = {"universe": list(effects.mediators), "metric": metric, "seed": seed}
     sizes: Any = {"compat": "mib"} if _edges(effects) else {}
     controls: Any = ALONE if only else FEWER if _edges(effects) else {}
-    ranked = curve(model, parts.ranking, order, **given, **sizes)
-    if ranked.no_share:
+    slow = select in SELECTIONS and SELECTIONS[select].connected  # too slow to be done at every size
+    sizes |= {} if slow or select == "top" else {"chosen": lambda size: choose(model, effects, size, select)}
+    if (ranked := curve(model, parts.ranking, order, **given, **sizes)).no_share:
         return ranked.no_share
     size = ranked.smallest(TARGET) or ranked.sizes[-1]
     circuit: Any = list(choose(model, effects, size, select))
     if not circuit:
         return f"selection {select!r} leaves none of {counted(size, 'mediator')}"
     held = parts.held_out if parts.held_out is not None else parts.ranking
-    own = None if select == "top" else evaluate(model, parts.ranking, circuit, **given, **ALONE)
+    own = evaluate(model, parts.ranking, circuit, **given, **ALONE) if slow else None
     return Trace(
         TARGET,
         evaluate(model, held, circuit, **given, **controls),

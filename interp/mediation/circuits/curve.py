@@ -329,12 +329,13 @@ def curve(
     *,
     universe: Circuit = NODES,
     sizes: Sequence[int] | None = None,
+    chosen: Callable[[int], Sequence[Any]] | None = None,
     compat: str = "",
     metric: str = "logit-diff",
     control: bool | int = False,
     seed: int = 0,
 ) -> Curve:
-    """Faithfulness by size, nodes or edges added from the front of a ranking.
+    """Faithfulness by size, nodes or edges added from the front of a ranking, or chosen at each size.
 
     Args:
         model: what is run.
@@ -343,6 +344,8 @@ def curve(
             last. MIB ranks by signed effects for CPR (``ranking="signed"``) and by their size for CMD.
         universe: what is inside or outside: nodes, or edges (``"edge.*"``).
         sizes: numbers of nodes or edges; as ``compat`` says where left out.
+        chosen: from a size to a circuit of at most that size, such as ``choose`` gives; the front of the
+            ranking where left out. All is all, and none is none.
         compat: a key of ``COMPAT``: which sizes, and over which axis the areas are.
         metric: a key of ``METRICS``.
         control: run the same in a random order too, or in so many.
@@ -359,7 +362,10 @@ def curve(
     ranked = ranked_of(model, pairs, order, every)
     steps, fractions = _steps(len(every), sizes, compat, what_are(every))
     measured = sorted({0, len(every), *steps})
-    runs = run_all(model, pairs, every, [set(ranked[:size]) for size in measured], metric, seed)
+    fronts = {size: list(ranked[:size]) for size in measured}
+    if chosen is not None:
+        fronts |= {size: list(chosen(size)) for size in measured if 0 < size < len(every)}
+    runs = run_all(model, pairs, every, [set(fronts[size]) for size in measured], metric, seed)
     none, whole = runs[0].mean(), runs[-1].mean()
     refuse_no_effect(whole, none, what_are(every))
     by_size = dict(zip(measured, runs, strict=True))
@@ -372,7 +378,7 @@ def curve(
         total=len(every),
         order=ranked,
         fractions=fractions,
-        kept=_kept(model, ranked, steps),
+        kept=_kept(model, [fronts[size] for size in steps]),
         metric=metric,
         runs=np.stack([by_size[size] for size in steps]),
         ends=np.stack([runs[0], runs[-1]]),
@@ -409,7 +415,7 @@ def _beside_random(made: Curve, model: Model, pairs: PairSet, every: Members, co
     lucky = replace(
         made,
         order=orders[0],
-        kept=_kept(model, orders[0], made.sizes),
+        kept=_kept(model, [orders[0][:size] for size in made.sizes]),
         faithfulness=shares.mean(axis=0),
         runs=table.mean(axis=0),
     )
@@ -436,10 +442,9 @@ def _doubling(n: int) -> list[int]:
     return [2**at for at in range(n.bit_length()) if 2**at < n]
 
 
-def _kept(model: Model, ranked: Members, steps: Sequence[int]) -> tuple[int, ...]:
-    """How many edges of each size lie on a path; nothing of nodes."""
-    edges = [one for one in ranked if isinstance(one, Edge)]
-    if not edges:
+def _kept(model: Model, fronts: Sequence[Sequence[Any]]) -> tuple[int, ...]:
+    """How many edges of each set lie on a path; nothing of nodes."""
+    if not any(isinstance(one, Edge) for front in fronts for one in front[:1]):
         return ()
     graph = Graph.of(model)
-    return tuple(len(on_a_path(graph, edges[:size])) for size in steps)
+    return tuple(len(on_a_path(graph, list(front))) for front in fronts)

@@ -139,7 +139,7 @@ class Selection:
         name: what users type (``--select``).
         description: one line.
         numbers: from candidates to the numbers of those chosen.
-        connected: whether it needs edges, and a graph that they lie in.
+        connected: whether it needs edges, and a graph that they lie in: too slow to be done for every size.
     """
 
     name: str

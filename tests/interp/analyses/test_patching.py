@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 import interp
 from interp import mediation
-from interp.analyses.patching import EDGES, SAME, pairs_for
+from interp.analyses.patching import ALONE, EDGES, SAME, pairs_for
 from interp.errors import ConfigError, DataError
 from interp.mediation.searches import effects
 from interp.models.model import Model
@@ -154,16 +156,33 @@ def test_pairs_whose_answers_the_model_does_not_give_are_said(door: str) -> None
     assert len(exchanged) == int(both)
 
 
-def test_a_choice_other_than_the_largest_says_what_it_keeps_on_the_ranking_pairs() -> None:
+def test_the_curve_of_a_choice_is_of_what_it_chooses_at_each_size() -> None:
     truth = planted("induction")
     parts = pairs_for(truth.model, truth.pairs)
+    assert parts.held_out is not None
     found = interp.patch(truth.model, parts, NODES, select="signed")
+    assert found.trace is not None and found.trace.kept is None
+    assert "the smallest that keeps" in found.trace.lead() and "at most what" not in found.trace.lead()
+    alone: Any = ALONE
+    shares = dict(zip(found.trace.curve.sizes, found.trace.curve.faithfulness, strict=True))
+    ranked = mediation.curve(truth.model, parts.held_out, found.effects.top(99), universe=NODES)
+    assert not np.allclose(ranked.faithfulness, list(shares.values()), atol=1e-3)  # these are not the largest
+    for size in (1, 2, 4):
+        circuit = list(mediation.choose(truth.model, found.effects, size, "signed"))
+        again = mediation.evaluate(truth.model, parts.held_out, circuit, universe=NODES, **alone)
+        assert shares[size] == pytest.approx(again.faithfulness.value, abs=1e-5)
+    size = len(found.trace.evaluation.circuit)
+    assert size in shares and found.trace.evaluation.faithfulness.value == pytest.approx(
+        shares[size], abs=1e-5
+    )
+
+
+def test_a_choice_that_is_slow_says_what_it_keeps_and_that_the_curve_is_of_the_largest() -> None:
+    truth = planted("induction")
+    parts = pairs_for(truth.model, truth.pairs)
+    found = interp.patch(truth.model, parts, "edge.*", select="greedy")
     assert found.trace is not None and found.trace.kept is not None
-    circuit = list(found.trace.evaluation.circuit)
-    again = mediation.evaluate(truth.model, parts.ranking, circuit, universe=NODES)
-    assert found.trace.kept == pytest.approx(again.faithfulness.value, abs=1e-6)
     assert f"On ranking pairs this choice keeps {found.trace.kept:z.0%}" in found.trace.lead()
-    assert "the smallest that keeps" not in found.trace.lead() and "at most what" in found.trace.lead()
     areas = [one.meaning for one in found.trace.numbers() if one.name in ("cpr", "cmd")]
     assert len(areas) == 2 and all("of the largest effects, not of this choice" in one for one in areas)
     top = interp.patch(truth.model, parts, NODES)
