@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 import interp
@@ -165,8 +164,14 @@ def test_the_curve_of_a_choice_is_of_what_it_chooses_at_each_size() -> None:
     assert "the smallest that keeps" in found.trace.lead() and "at most what" not in found.trace.lead()
     alone: Any = ALONE
     shares = dict(zip(found.trace.curve.sizes, found.trace.curve.faithfulness, strict=True))
-    ranked = mediation.curve(truth.model, parts.held_out, found.effects.top(99), universe=NODES)
-    assert not np.allclose(ranked.faithfulness, list(shares.values()), atol=1e-3)  # these are not the largest
+    order = found.effects.top(len(found.effects.mediators))
+    other = mediation.curve(
+        truth.model, parts.held_out, order, universe=NODES, chosen=lambda size: order[::-1][:size]
+    )
+    last = mediation.evaluate(truth.model, parts.held_out, order[::-1][:2], universe=NODES, **alone)
+    kept = dict(zip(other.sizes, other.faithfulness, strict=True))
+    assert kept[2] == pytest.approx(last.faithfulness.value, abs=1e-5) != shares[2]
+    assert abs(kept[2] - shares[2]) > 0.1, "two of the smallest effects are not the two largest"
     for size in (1, 2, 4):
         circuit = list(mediation.choose(truth.model, found.effects, size, "signed"))
         again = mediation.evaluate(truth.model, parts.held_out, circuit, universe=NODES, **alone)
