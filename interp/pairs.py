@@ -21,7 +21,7 @@ from interp.errors import AlignmentError, ConfigError, DataError, counted
 from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.models.tokens import JOINTS, Joint, Tokens, continuation
+from interp.models.tokens import JOINTS, Joint, Tokens, continuation, followed
 from interp.paths import objects, text_of
 
 __all__ = ["Pair", "PairSet"]
@@ -116,6 +116,7 @@ class PairSet:
         kept: list[int] = []
         answers: list[tuple[int, ...]] = []
         foils: list[tuple[int, ...]] = []
+        first.read(pairs, clean)
         for number, pair in enumerate(pairs):
             if misaligned == "drop" and first.unknown(clean.token_ids[number] + corrupt.token_ids[number]):
                 continue
@@ -377,6 +378,30 @@ class _Continuations:
     def __init__(self, model: Model, whole: bool) -> None:
         self.model, self.whole = model, whole
         self.known: dict[tuple[str, str, str], tuple[int, ...]] = {}
+        self.refused: dict[tuple[str, str, str], DataError] = {}
+
+    def read(self, pairs: Sequence[Pair], clean: Tokens) -> None:
+        """Ask for all words of all pairs together, which the tokenizer answers far sooner than one by one."""
+        tokenizer = self.model.tokenizer
+        assert tokenizer is not None  # the prompts are texts, which were tokenized before
+        for joint in JOINTS:
+            asked = {
+                (clean.texts[number], word, joint): clean.token_ids[number]
+                for number, pair in enumerate(pairs)
+                if pair.joint == joint
+                for word in (*pair.answers, *pair.foils)
+                if word.strip()
+            }
+            rows = [(text, ids, word) for (text, word, _), ids in asked.items()]
+            try:
+                found = followed(rows, tokenizer, vocab_size=self.model.vocab_size, joint=joint)
+            except DataError:  # of one of them, which is named where it is asked for by itself
+                continue
+            for key, one in zip(asked, found, strict=True):
+                if isinstance(one, DataError):
+                    self.refused[key] = one
+                else:
+                    self.known[key] = one
 
     def unknown(self, ids: Sequence[int]) -> bool:
         """Whether a prompt holds a word that the tokenizer does not know."""
@@ -429,6 +454,8 @@ class _Continuations:
         """The tokens that follow the clean prompt when the word does."""
         text = clean.texts[number]
         key = (text, word, pair.joint)
+        if key in self.refused:
+            raise self.refused[key]
         if key not in self.known:
             tokenizer = self.model.tokenizer
             assert tokenizer is not None  # the prompts are texts, which were tokenized before

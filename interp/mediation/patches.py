@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Row:
     example: int
     mediators: tuple[Mediator, ...] = ()
 
-    @property
+    @cached_property
     def layer(self) -> int:
         """The first block that differs from the cached stream."""
         return min((entry_layer(m) for m in self.mediators), default=10**9)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.errors import DataError, counted
 from interp.models.model import Model
-from interp.models.tokens import Joint, Prompts, continuation, tokenize
+from interp.models.tokens import Joint, Prompts, Tokens, continuation, followed, tokenize
 
 __all__ = ["Scored", "answer_ids", "likeliest", "score"]
 
@@ -67,8 +67,7 @@ def score(
         raise DataError(
             f"{found} for {counted(len(tokens), 'prompt')}; give a list with one answer for each prompt."
         )
-    given = zip(tokens.texts, tokens.token_ids, answers, strict=True)
-    ids = tuple(answer_ids(model, *one, joint) for one in given)
+    ids = _all_ids(model, tokens, answers, joint)
     whole = torch.zeros(len(ids), dtype=torch.float64)
     first, right, said = whole.clone(), whole.bool(), whole.long()
     for rows in _parts(ids, model.vocab_size):
@@ -138,6 +137,22 @@ def answer_ids(
             f"the answer {answer!r} is a text, but {model.name!r} has no tokenizer; give token ids."
         )
     return continuation(text, prompt, answer, model.tokenizer, vocab_size=model.vocab_size, joint=joint)
+
+
+def _all_ids(
+    model: Model, tokens: Tokens, answers: Sequence[str | Sequence[int]], joint: Joint
+) -> tuple[tuple[int, ...], ...]:
+    """The tokens of one answer to each prompt; texts are asked of the tokenizer together."""
+    given = list(zip(tokens.texts, tokens.token_ids, answers, strict=True))
+    asked = [(text, ids, answer) for text, ids, answer in given if isinstance(answer, str) and answer.strip()]
+    if model.tokenizer is None or len(asked) < len(given):
+        return tuple(answer_ids(model, *one, joint) for one in given)
+    told: list[tuple[int, ...]] = []
+    for one in followed(asked, model.tokenizer, vocab_size=model.vocab_size, joint=joint):
+        if isinstance(one, DataError):
+            raise one
+        told.append(one)
+    return tuple(told)
 
 
 def _logits(

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -28,6 +27,7 @@ __all__ = [
     "Tokens",
     "continuation",
     "continuations",
+    "followed",
     "listed",
     "pad",
     "position_ids",
@@ -232,43 +232,76 @@ def continuations(
     Raises:
         DataError: a word is empty, unknown to the tokenizer, or changes the tokens before it.
     """
-    words = [word.rstrip() for word in words]
-    if not all(words):
+    if not all(word.rstrip() for word in words):
         raise DataError(f"an empty word was given to follow {prompt[-40:]!r}; give at least one letter.")
-    if not words:
+    found: list[tuple[int, ...]] = []
+    for one in followed(
+        [(prompt, ids, word) for word in words], tokenizer, vocab_size=vocab_size, joint=joint
+    ):
+        if isinstance(one, DataError):
+            raise one
+        found.append(one)
+    return found
+
+
+def followed(
+    asked: Sequence[tuple[str, Sequence[int], str]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    vocab_size: int | None = None,
+    joint: Joint = "auto",
+) -> list[tuple[int, ...] | DataError]:
+    """:func:`continuations` of many prompts, each with its tokens and a word, in one call of the tokenizer.
+
+    Returns:
+        For each the tokens of its word, or the error that says why it has none.
+    """
+    if not asked:
         return []
+    words = [word.rstrip() for _, _, word in asked]
     auto = joint == "auto"
-    blanks = [joint == "blank" or (auto and _wants_blank(prompt, ids, word, tokenizer)) for word in words]
+    special = frozenset(tokenizer.all_special_ids) if auto else frozenset()
+    blanks = [
+        joint == "blank" or (auto and _wants_blank(prompt, ids, word, special))
+        for (prompt, ids, _), word in zip(asked, words, strict=True)
+    ]
     texts = [
         f" {word}" if blank and not word[:1].isspace() else word
         for word, blank in zip(words, blanks, strict=True)
     ]
     # Only read, never run: a prompt may fill the context, and its answer then stands outside of it.
-    read = partial(tokenize, [prompt + text for text in texts], tokenizer, vocab_size=vocab_size)
-    longer = read().token_ids
-    if longer[0][: len(ids)] != tuple(ids):  # a template may begin otherwise than the tokenizer does
-        longer = read(add_bos=False).token_ids
+    whole = [prompt + text for (prompt, _, _), text in zip(asked, texts, strict=True)]
+    longer = list(tokenize(whole, tokenizer, vocab_size=vocab_size).token_ids)
+    # a template may begin otherwise than the tokenizer does
+    other = [at for at, (_, ids, _) in enumerate(asked) if longer[at][: len(ids)] != tuple(ids)]
+    if other:
+        read = tokenize([whole[at] for at in other], tokenizer, vocab_size=vocab_size, add_bos=False)
+        for at, row in zip(other, read.token_ids, strict=True):
+            longer[at] = row
     unknown: Any = tokenizer.unk_token_id
     unknown = None if unknown == tokenizer.bos_token_id else unknown
-    found = []
-    for row, word, text, blank in zip(longer, words, texts, blanks, strict=True):
+    found: list[tuple[int, ...] | DataError] = []
+    for (prompt, ids, _), row, word, text, blank in zip(asked, longer, words, texts, blanks, strict=True):
         rest = row[len(ids) :] if row[: len(ids)] == tuple(ids) else ()
         if not rest and not blank and prompt[-1:].isspace():
             rest = _alone(text, tokenizer)  # the tokenizer would join the prompt's own blank to the word
         if not rest:
-            raise DataError(
-                f"the word {word!r} changes the tokens before it when it follows {prompt[-40:]!r}; end the "
-                "prompt at a word's end."
+            found.append(
+                DataError(
+                    f"the word {word!r} changes the tokens before it when it follows {prompt[-40:]!r}; end "
+                    "the prompt at a word's end."
+                )
             )
-        if unknown is not None and unknown in rest:
-            raise DataError(f"the tokenizer does not know the word {word.strip()!r}; give another.")
-        found.append(rest)
+        elif unknown is not None and unknown in rest:
+            found.append(DataError(f"the tokenizer does not know the word {word.strip()!r}; give another."))
+        else:
+            found.append(rest)
     return found
 
 
-def _wants_blank(prompt: str, ids: Sequence[int], word: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+def _wants_blank(prompt: str, ids: Sequence[int], word: str, special: frozenset[int]) -> bool:
     end = prompt[-1:]
-    if not end or end.isspace() or end in _OPENING or (ids and ids[-1] in tokenizer.all_special_ids):
+    if not end or end.isspace() or end in _OPENING or (ids and ids[-1] in special):
         return False
     if end == '"':
         return prompt.count('"') % 2 == 0  # an even one closes

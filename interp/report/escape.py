@@ -23,7 +23,10 @@ def printable(text: object) -> str:
         >>> printable("a\x1b[31mb")
         'a\\x1b[31mb'
     """
-    return "".join(_shown(character) for character in str(text))
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import counted
-from interp.mediation.circuits.curve import away
 from interp.results import Cell, Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate, bootstrap
 
@@ -71,10 +70,22 @@ class Baselines(Result):
         """CMD of a ranking on the unseen pairs; of ``UNIFORM`` the mean over its twins."""
         if name == UNIFORM:
             return float(np.mean([self.area(one, weights) for one in self.twins]))
-        means = np.average(self.runs[name], axis=1, weights=weights)
-        total = means[-1] - means[0]
-        shares = (means - means[0]) / total if abs(total) > 1e-12 else np.zeros(len(means))
-        return away(np.array(self.sizes) / self.sizes[-1])(shares)
+        return float(self._areas(weights)[self._row(name)])
+
+    def _row(self, name: str) -> int:
+        return list(self.runs).index(name)
+
+    @cached_property
+    def _stacked(self) -> Float[np.ndarray, "ranking size pair"]:
+        return np.stack(list(self.runs.values()))
+
+    def _areas(self, weights: Float[np.ndarray, " pair"] | None) -> Float[np.ndarray, " ranking"]:
+        """CMD of every ranking at once."""
+        means = np.average(self._stacked, axis=2, weights=weights)
+        total = means[:, -1:] - means[:, :1]
+        there = np.abs(total) > 1e-12
+        shares = np.where(there, (means - means[:, :1]) / np.where(there, total, 1.0), 0.0)
+        return np.trapezoid(np.abs(1 - shares), np.array(self.sizes) / self.sizes[-1], axis=1)
 
     @cached_property
     def over(self) -> Mapping[str, Estimate]:
@@ -86,12 +97,23 @@ class Baselines(Result):
         """How much larger the CMD of each other baseline is than that of the one best in training."""
         return {name: self._difference(name, self.best) for name in self.arms if name != self.best}
 
+    @cached_property
+    def _drawn(self) -> dict[bytes, Float[np.ndarray, " ranking"]]:
+        """The areas in each draw of pairs: every difference is over the same draws."""
+        return {}
+
     def _difference(self, name: str, other: str) -> Estimate:
-        rows = np.arange(len(self.groups))[:, None]
+        rows, drawn = np.arange(len(self.groups))[:, None], self._drawn
+        first = [self._row(one) for one in (self.twins if name == UNIFORM else (name,))]
+        second = self._row(other)
 
         def statistic(chosen: np.ndarray) -> float:
-            weights = np.bincount(chosen[:, 0].astype(int), minlength=len(rows)).astype(float)
-            return self.area(name, weights) - self.area(other, weights)
+            key = chosen.tobytes()
+            if key not in drawn:
+                drawn[key] = self._areas(
+                    np.bincount(chosen[:, 0].astype(int), minlength=len(rows)).astype(float)
+                )
+            return float(np.mean(drawn[key][first]) - drawn[key][second])
 
         return bootstrap(rows.astype(float), groups=self.groups, statistic=statistic, seed=self.seed)
 

@@ -16,6 +16,7 @@ from interp.mediation.bandits.result import BANDIT, UNIFORM, Baselines
 from interp.models.loading import load
 from interp.models.model import Model
 from interp.pairs import PairSet
+from probes.statistics import bootstrap
 from tests.board import ANSWER, LOUD, START, TOKEN, WIDE, blank, head, letters, pair, reads, to_place, writes
 from tests.planted_heads import PLANTED
 from tests.tiny import tokenizer
@@ -121,6 +122,21 @@ def test_equal_baselines_have_no_winner() -> None:
     assert equal.verdict().startswith("No baseline is told")
     assert "not told from as many uniform draws" in equal.verdict()
     assert "over pairs, of these draws" in equal.verdict()
+
+
+def test_differences_are_bootstraps_of_areas_one_by_one() -> None:
+    result = found()
+    rows = np.arange(len(result.groups), dtype=float)[:, None]
+    estimates = {UNIFORM: result.over[UNIFORM], "zero": result.over["zero"]}
+    for name, estimate in estimates.items():
+
+        def statistic(chosen: np.ndarray, name: str = name) -> float:
+            weights = np.bincount(chosen[:, 0].astype(int), minlength=len(rows)).astype(float)
+            return result.area(name, weights) - result.area(BANDIT, weights)
+
+        alone = bootstrap(rows, groups=result.groups, statistic=statistic, seed=result.seed)
+        ends = (estimate.value, estimate.interval.low, estimate.interval.high)
+        assert ends == pytest.approx((alone.value, alone.interval.low, alone.interval.high), abs=1e-12)
 
 
 def test_a_winner_among_equals_is_named_in_at_most_five_percent() -> None:

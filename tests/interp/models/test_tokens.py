@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from interp.errors import ConfigError, DataError
 from interp.models import Model, load
-from interp.models.tokens import Tokens, position_ids, tokenize
+from interp.models.tokens import Tokens, continuations, followed, position_ids, tokenize
 from tests.tiny import build, tokenizer
 
 PLAIN, BOS, BOTH = tokenizer(), tokenizer(bos=True), tokenizer(bos=True, eos=True)
@@ -167,3 +167,32 @@ def test_a_pad_token_inside_a_prompt_is_a_token() -> None:
     alone = model.capture([[5, 9, 9]], "resid_post.*", "all")
     other = model.capture([[5, 9, 9], [7, 8, 9, 10]], "resid_post.*", "all")
     assert torch.allclose(alone["resid_post.2"][0], other["resid_post.2"][0, :3], atol=1e-5)
+
+
+@given(st.data())
+def test_many_words_together_are_those_asked_one_by_one(data: st.DataObject) -> None:
+    """Prompts that begin as the tokenizer does or otherwise; words that are unknown or join the prompt."""
+    words = data.draw(st.sampled_from([PLAIN, BOS, BOTH]))
+    asked = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        text = " ".join(data.draw(st.lists(st.sampled_from(["w01", "w02", "w03"]), min_size=1, max_size=3)))
+        text += data.draw(st.sampled_from(["", " ", " (", "w"]))
+        begin = data.draw(st.sampled_from([[], [1]]))
+        ids = tuple([*begin, *words(text, add_special_tokens=False)["input_ids"]])
+        asked.append((text, ids, data.draw(st.sampled_from(["w07", " w08", "strange", "w09 w10", "01"]))))
+    joint = data.draw(st.sampled_from(["auto", "blank", "direct"]))
+    alone: list[Any] = []
+    for text, ids, word in asked:
+        try:
+            alone += continuations(text, ids, [word], words, joint=joint)
+        except DataError as error:
+            alone.append(str(error))
+    together = followed(asked, words, joint=joint)
+    assert [str(one) if isinstance(one, DataError) else one for one in together] == alone
+
+
+def test_a_word_that_is_wrong_does_not_change_what_is_read_of_another() -> None:
+    bad, good = ("w01 strange w02", (1, 5, 3, 6), "strange"), ("w01 w02", (1, 5, 6), "w07")
+    found = followed([bad, good, ("w01 w02", (5, 6), "w07"), ("w01 w02", (9, 9), "w07")], BOS)
+    assert found[1] == found[2] == (11,)
+    assert "does not know the word 'strange'" in str(found[0]) and "changes the tokens" in str(found[3])
