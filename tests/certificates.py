@@ -1,6 +1,7 @@
-"""One examination per model, where many runs of a command would each examine the same one again.
+"""One examination and one load per model, where many runs of a command would each do the same again.
 
-``tests/interp/models/test_doctor.py`` tests the examination itself; ``interp doctor`` never reads from here.
+``tests/interp/models/test_doctor.py`` tests the examination itself, ``tests/interp/models/test_loading.py``
+loading; ``interp doctor`` never reads an examination from here.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-__all__ = ["examined_once"]
+__all__ = ["examined_once", "loaded_once"]
 
 _KNOWN: dict[str, Any] = {}
+_LOADED: dict[str, Any] = {}
 
 
 @contextmanager
@@ -36,4 +38,28 @@ def examined_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor, "examine", remembered)
+        yield
+
+
+@contextmanager
+def loaded_once() -> Iterator[None]:
+    """Remember the bundled model as commands load it; that one of them changed it is seen at the next."""
+    import interp.models
+
+    load = interp.models.load
+
+    @wraps(load)
+    def remembered(source: Any, **given: Any) -> Any:
+        if source != "demo" or given.get("weights", "trained") != "trained":
+            return load(source, **given)
+        key = str(sorted(given.items()))
+        if key not in _LOADED:
+            model = load(source, **given)
+            _LOADED[key] = model, model.fingerprint
+        model, before = _LOADED[key]
+        assert model.fingerprint == before, "a command changed the bundled model"
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interp.models, "load", remembered)
         yield

@@ -5,8 +5,10 @@ Every annotation of interp and probes is checked at each call, so nothing of the
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +32,9 @@ os.environ |= {
 for _name in [name for name in os.environ if name.startswith("INTERP_")]:
     del os.environ[_name]
 os.environ["INTERP_BUDGET"] = "off"  # sizes would depend on how busy the machine is
+# what was compiled once is kept: rewritten assertions, and modules that the kernels of notebooks import
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 FIRST = ("tests/architecture/test_notebooks.py", "tests/golden/", "tests/real/")
 """The longest files: a worker that took one of them last would leave the other idle."""
@@ -54,3 +59,15 @@ def no_network() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; the order is kept otherwise."""
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without looking for garbage among what stays to the end; it is not looked at later either."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.certificates import examined_once
+from tests.certificates import examined_once, loaded_once
 
 __all__ = ["REAL", "Block", "blocks", "run"]
 
@@ -63,6 +63,6 @@ def command(line: str) -> None:
     if not words:
         return
     assert words[0] == "interp", f"not an interp command, so not tested: {line}"
-    with examined_once():
+    with examined_once(), loaded_once():
         code = main(words[1:])
     assert code == 0, f"exit code {code}: {line}"

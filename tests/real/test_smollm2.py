@@ -81,14 +81,16 @@ def test_what_is_captured_is_what_plain_hooks_see(smollm2: Model) -> None:
     assert all(torch.equal(run.activations[name], tensor) for name, tensor in seen.items())
 
 
+FEW = ["One two three four five six", "Water boils at a temperature"]
+
+
 def test_it_passes_the_doctor(smollm2: Model) -> None:
-    few = ["One two three four five six", "Water boils at a temperature"]
-    assert interp.examine(smollm2, prompts=few).passed
+    assert interp.examine(smollm2, prompts=FEW).passed
 
 
 def test_it_passes_the_doctor_in_half_precision(smollm2: Model) -> None:
     """It cancels values of 800 in one layer and writes 24,000 in the next: few digits are left there."""
-    found = interp.examine(interp.load("smollm2", dtype="bfloat16"))
+    found = interp.examine(interp.load("smollm2", dtype="bfloat16"), prompts=FEW)
     assert found.passed, found.failures
 
 

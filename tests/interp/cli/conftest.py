@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.certificates import examined_once
+from tests.certificates import examined_once, loaded_once
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def certificates() -> Iterator[None]:
-    with examined_once():
+    with examined_once(), loaded_once():
         yield
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from interp.mediation import Baselines
@@ -12,7 +15,14 @@ LINE = ("patch", "--task", "capitals", "--mediators", "mlp_out.*", "--limit", "8
 
 
 def test_a_run_chooses_a_baseline_or_says_that_it_cannot(call: Call) -> None:
-    answer = call(*LINE, "--baselines", "10", "--out", "run", "--json")
+    same = {"answer": "w11", "foil": "w49"}  # told apart by the last word in every pair
+    rows = [
+        same | {"clean": f"w{at} w02 w44", "corrupt": f"w{at} w02 w03", "group": f"{at}"}
+        for at in range(10, 26)
+    ]
+    Path("pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    line = ("patch", "--model", "TINY", "--data", "pairs.jsonl", "--mediators", "mlp_out.*")
+    answer = call(*line, "--baselines", "10", "--out", "run", "--json")
     assert answer.code == 0, answer.err
     found = load("run/result")
     assert isinstance(found, Baselines)

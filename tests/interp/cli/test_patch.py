@@ -47,7 +47,10 @@ def test_the_heads_of_the_bundled_model_are_ranked(call: Call) -> None:
 
 
 def test_an_estimate_is_shown_beside_the_exact_effect(call: Call) -> None:
-    answer = call("patch", "--task", "ioi", "--search", "attribution", "--limit", "6", "-q", "--out", "run")
+    same = {"answer": "w11", "foil": "w49"}  # told apart by the last word in every pair
+    rows = [same | {"clean": f"w{at} w02 w44", "corrupt": f"w{at} w02 w03"} for at in range(20, 28)]
+    asked = ("patch", "--model", "TINY", "--data", written(*rows), "--mediators", "head.*")
+    answer = call(*asked, "--search", "attribution", "-q", "--out", "run")
     assert answer.code == 0, answer.err
     assert (
         "Estimate and exact effect" in answer.out
