@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import secrets
 import socket
 import sys
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from interp.serve.calls import Loaded
     from interp.serve.jobs import Queue
 
-__all__ = ["loaded_of", "serve"]
+__all__ = ["ServeSettings", "command_of", "loaded_of", "serve"]
 
 RUNS = "runs"
 SECONDS = {"allowed": "a number above 0", "check": lambda x: 0 < x < float("inf"), "metavar": "SECONDS"}
@@ -114,9 +115,8 @@ def _queue(work: Work, settings: ServeSettings) -> Queue:
     from interp.errors import ModelError
     from interp.serve.jobs import Queue, Stopped, Worker
 
-    what = json.dumps(dataclasses.asdict(loaded_of(settings)))
-    line = [sys.executable, "-P", "-m", "interp.serve.worker", what]
-    worker = Worker(line, quiet=not settings.verbose, environment=_environment(settings))
+    line, environment = command_of(settings)
+    worker = Worker(line, quiet=not settings.verbose, environment=environment)
     work.session.note(f"loading {settings.model} ...")
     try:
         facts = worker.start()
@@ -130,20 +130,19 @@ def _queue(work: Work, settings: ServeSettings) -> Queue:
     return queue
 
 
-def _environment(settings: ServeSettings) -> dict[str, str]:
-    """What the worker finds in its environment: the same packages as here, and no network where asked."""
-    import os
+def command_of(settings: ServeSettings) -> tuple[list[str], dict[str, str]]:
+    """The command of the process that holds the model, and its environment: packages as here, less noise.
 
+    Args:
+        settings: of the command.
+    """
     from interp.cli.session import OFFLINE, QUIET
 
     path = os.pathsep.join(str(Path(one).resolve()) for one in sys.path if one)
     home = str(Path(__file__).resolve().parents[2])
-    return {
-        **os.environ,
-        **QUIET,
-        **(OFFLINE if settings.offline else {}),
-        "PYTHONPATH": f"{home}{os.pathsep}{path}",
-    }
+    what = json.dumps(dataclasses.asdict(loaded_of(settings)))
+    more = {**QUIET, **(OFFLINE if settings.offline else {}), "PYTHONPATH": f"{home}{os.pathsep}{path}"}
+    return [sys.executable, "-P", "-m", "interp.serve.worker", what], {**os.environ, **more}
 
 
 def _listening(port: int) -> contextlib.closing[socket.socket]:

@@ -20,6 +20,8 @@ __all__ = ["Index", "compared"]
 
 MOST = 2000
 """Runs that are listed."""
+CALL = ("out", "overwrite", "resume", "yes", "json", "quiet", "verbose")
+"""Settings that say how a call talks and where it writes."""
 FACTS = ("command_line", "started", "finished")
 
 
@@ -169,7 +171,14 @@ def _texts(value: Any) -> list[str]:
 
 
 def _settings(facts: Mapping[str, Any]) -> dict[str, str]:
-    return {printable(key): printable(one) for key, one in _mapping(facts.get("configuration")).items()}
+    """The settings that somebody gave."""
+    origins = _mapping(facts.get("origins"))
+    given = _mapping(facts.get("configuration")).items()
+    return {
+        printable(key): printable(one)
+        for key, one in given
+        if origins.get(key) != "default" and key not in CALL
+    }
 
 
 def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

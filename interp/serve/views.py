@@ -279,6 +279,14 @@ PROMPT = Field("prompt", "Prompt", "long", "the capital of France is", needed=Tr
 CHATTING = Field("chat", "as a conversation", "flag", False, "lines that begin with user: or assistant:")
 SEED = Field("seed", "Seed", "whole", 0, high=2**32 - 1)
 DRAWS = Field("draws", "Draws of the control", "whole", 16, low=2, high=200)
+OTHER = Field(
+    "other",
+    "Second prompts, one a line",
+    "long",
+    "the capital of Italy is",
+    "one pair shows where; intervals need several pairs, of different facts",
+    needed=True,
+)
 LAYERS_HELP = "20   8,12   8-24:4   -1   50%   all"
 
 VIEWS: dict[str, View] = {
@@ -344,7 +352,7 @@ VIEWS: dict[str, View] = {
             "Which heads, layers and tokens carry the difference between two prompts?",
             (
                 Field("prompt", "Prompts, one a line", "long", "the capital of France is", needed=True),
-                Field("other", "Second prompts, one a line", "long", "the capital of Italy is", needed=True),
+                OTHER,
                 Field("what", "What is exchanged", "choice", "heads", choices=tuple(MEDIATORS)),
                 Field("answer", "Answers", "long", "", "empty: what the model says"),
                 Field("foil", "Answers to the second prompts", "long", "", "empty: what the model says"),

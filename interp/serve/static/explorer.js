@@ -270,6 +270,7 @@
     main.cancel();
     main.button.hidden = true;
     $("place").hidden = true;
+    $("result").replaceChildren();
     const chosen = new Set();
     const box = el("input", { type: "search", id: "runs-search", autocomplete: "off", spellcheck: "false" });
     const both = el("button", { type: "button", disabled: true, onclick: () => guarded(() => compareRuns([...chosen])) }, "Compare the two chosen runs");
@@ -301,6 +302,14 @@
     return el("dl", { class: "facts" }, ...Object.entries(pairs).filter(([, value]) => value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   }
 
+  // The ends of an interval stand in one cell, as in a report.
+  function joined(columns, rows) {
+    const ends = (name) => name.endsWith("low") && columns.includes(`${name.slice(0, -3)}high`);
+    const kept = columns.filter((name) => !(name.endsWith("high") && columns.includes(`${name.slice(0, -4)}low`)));
+    const cell = (row, name) => (ends(name) ? interval({ low: row[name], high: row[`${name.slice(0, -3)}high`] }) : row[name]);
+    return [kept.map((name) => (ends(name) ? `${name.slice(0, -3)} interval`.trim() : name)), rows.map((row) => kept.map((name) => cell(row, name)))];
+  }
+
   async function openRun(id) {
     const run = await api(`/api/runs/${id}`);
     const found = run.found;
@@ -313,14 +322,13 @@
     parts.push(...pictures);
     for (const one of Object.values(found.tables || {})) {
       if (!one.rows.length) continue;
-      const columns = Object.keys(one.rows[0]);
-      const most = one.rows.slice(0, 30).map((row) => columns.map((name) => row[name]));
+      const [columns, most] = joined(Object.keys(one.rows[0]), one.rows.slice(0, 30));
       const left = one.n_rows > most.length ? `${one.n_rows - most.length} more rows are in the run's folder. ` : "";
       parts.push(table(one.title, columns.map((name) => name.replaceAll("_", " ")), most), el("p", { class: "note" }, left + (one.note || "")));
     }
     const warned = [...(found.cautions || []), ...run.warnings];
     if (warned.length) parts.push(el("h2", {}, "How far this goes"), el("ul", {}, ...warned.map((one) => el("li", {}, one))));
-    parts.push(el("h2", {}, "Make it again"), el("div", { class: "copy" }, ...code("command", run.facts.command_line)), facts({ ...run.model_facts, ...run.settings }));
+    parts.push(el("h2", {}, "Make it again"), el("div", { class: "copy" }, ...code("command", run.facts.command_line)), el("h3", {}, "Settings given"), facts(run.settings), el("h3", {}, "The model"), facts(run.model_facts));
     $("result").replaceChildren(el("p", {}, el("button", { type: "button", onclick: runsView }, "Back to all runs")), ...parts);
     $("result").focus({ preventScroll: true });
     main.say(run.name);
