@@ -22,8 +22,9 @@ BACK, NOT_BACK, BEYOND, HARM = 0.5, 0.2, 0.25, 0.8
 """R(k): brought back, and not; how far beyond random units; and how much else must still be answered."""
 QUICK, SLOW, APART = 0.2, 0.5, 0.1
 """Steps to 90% over those from the re-drawn copy; and mean accuracies over the steps that are alike."""
-LEARNED = 0.25
-"""Of the facts that were trained on: a start that answers fewer at the end learned nothing."""
+LEARNED, WHOLE = 0.25, 0.9
+"""Of the facts that were trained on: a start that answers fewer at the end learned nothing; and where no
+unseen fact came back, so many must be learned before that says anything."""
 PARTS = {
     "hidden": "is it still there?",
     "back": "do few units bring it back?",
@@ -37,8 +38,8 @@ RULE = (
     f"{NOT_BACK:g} or less). "
     f"Quicker: {QUICK:g} or less of the steps to 90% that the re-drawn copy takes (not quicker: {SLOW:g} or "
     f"more, and a mean accuracy over the steps at most {APART:g} above that copy's; not told where no start "
-    f"answers {LEARNED:.0%} of what it was trained on). Wrapped: all three in every seed. Deleted: none of "
-    "the three in every seed."
+    f"answers {LEARNED:.0%} of what it was trained on, or neither gets there before {WHOLE:.0%} of that is "
+    "learned). Wrapped: all three in every seed. Deleted: none of the three in every seed."
 )
 
 
@@ -115,9 +116,9 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
     """Whether the answers return quicker than from the re-drawn copy, seed by seed.
 
     A start that does not get there within the steps took more than them: the ratio is then at most that over
-    the steps. Where both do not, it did not return quicker within these steps, and the words say that more
-    of them may tell. Where in some seed no start answers even the facts that it was trained on, the training
-    was too short, or cannot learn such facts: nothing is told.
+    the steps. Where both do not, it did not return quicker within these steps, which says something only
+    once what was trained on is learned. Where in some seed no start answers even the facts that it was
+    trained on, the training was too short, or cannot learn such facts: nothing is told.
     """
     ratios, alike, words = [], [], []
     for own, other in zip(curves["tuned"], curves["re-drawn"], strict=True):
@@ -141,7 +142,13 @@ def quick(curves: Mapping[str, Sequence[Curve]]) -> Part:
             "quick", tuple(ratios), "unclear", f"nothing was learned within {n} steps, from any start"
         )
     if all(one.t90 is None for name in ("tuned", "re-drawn") for one in curves[name]):
-        said += "; neither got there, so more steps may tell"
+        known = min(one.learned for one in curves["tuned"])
+        if known < WHOLE:
+            why = (
+                f"neither got there, and of what was trained on {known:.0%} was learned: more steps may tell"
+            )
+            return Part("quick", tuple(ratios), "unclear", f"{said}; {why}")
+        said += "; neither got there, though what was trained on was learned"
     return _says("quick", ratios, yes, no, said)
 
 
