@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,19 +49,15 @@ def test_a_cache_of_another_name_is_used() -> None:
     """What transformers calls its cache has changed before, so the model itself is asked for the name."""
     hf, plain, widths = build("llama"), load(build("llama"), tokenizer=tokenizer()), []
     original = type(hf).forward
+    name = "cache" if "cache" in inspect.signature(original).parameters else "past_key_values"
 
     def renamed(
         self: Any, input_ids: Any = None, attention_mask: Any = None, cache: Any = None, use_cache: Any = None
     ) -> Any:
         widths.append(input_ids.shape[1])
-        out = original(
-            self,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            use_cache=use_cache,
-        )
-        return SimpleNamespace(logits=out.logits, cache=out.past_key_values)
+        given = {"attention_mask": attention_mask, name: cache, "use_cache": use_cache}
+        out = original(self, input_ids=input_ids, **given)
+        return SimpleNamespace(logits=out.logits, cache=getattr(out, name))
 
     hf.__class__ = type("Renamed", (type(hf),), {"forward": renamed})
     model = load(hf, tokenizer=tokenizer(), check=False)
