@@ -99,14 +99,15 @@ def test_four_bit_weights_are_the_nearest_codes_of_their_block(
     assert np.isclose(found, other, rtol=1e-4).mean() < 0.7, "the other table is told apart"
 
 
-def test_the_library_by_itself_misreads_widths_that_64_does_not_divide() -> None:
-    for width, wrong in ((64, False), (96, True), (160, True), (192, False)):
+def test_widths_that_64_does_not_divide_are_right_whatever_the_processor_makes_of_them() -> None:
+    """On some processors (AVX-512) the library's own kernel misreads such widths; on others it does not."""
+    for width in (64, 96, 160, 192):
         values = layer(16, width).weight
         codes, state = bnb.functional.quantize_4bit(values, blocksize=64, quant_type="nf4")
         theirs = bnb.functional.dequantize_4bit(codes, state).numpy()
         ours = weight("nf4", packed("nf4", layer(16, width)))
         assert np.allclose(ours, in_blocks(values.numpy(), nf4_table()), atol=1e-5)
-        assert np.allclose(ours, theirs) != wrong, "fixed upstream? then _dequantized can go"
+        assert width % 64 or np.allclose(ours, theirs)
 
 
 def test_blocks_do_not_stop_at_the_end_of_a_row() -> None:
