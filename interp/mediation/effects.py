@@ -371,7 +371,7 @@ class Effects(Result):
         ]
         if (other := self.beside) is not None:
             value, ends = float(other.mean()), self._interval(other).interval
-            meaning = "control: the same noise on as many random other tokens"
+            meaning = "control: the same noise on as many random other tokens, or as prompts have"
             found.append(Number("other-noise", value, ends.low, ends.high, self.unit, meaning))
         found += _untrained(self)
         for way, hard in self.masks.items():

@@ -260,11 +260,18 @@ class NoisedExperiment(SiteExperiment):
         beside = {**control.cost, "values": control.plain.tolist()}
         taken = (result.total.mean(), (result.clean - control.plain).mean())
         said = (
-            f"the same noise on as many random other tokens takes {taken[1]:.3g} {result.unit}, on the "
+            f"the same noise on {self._which(others)} takes {taken[1]:.3g} {result.unit}, on the "
             f"subject {taken[0]:.3g}; --replacement {others.replacement.name} gives every effect under it"
         )
         cost = {**result.cost, "noise on other tokens": beside}
         return replace(result, cost=cost, warnings=(*result.warnings, said))
+
+    def _which(self, others: NoisedExperiment) -> str:
+        """The control's tokens in words; fewer than the subject's where prompts have no more."""
+        own, beside = (sum(map(len, one.noise.tokens)) for one in (self, others))
+        if own == beside:
+            return "as many random other tokens"
+        return f"fewer other tokens ({beside} for the subjects' {own} over all pairs: there are no more)"
 
     def _on_others(self) -> NoisedExperiment | str:
         """The same with the noise on as many other tokens, or why there are none."""

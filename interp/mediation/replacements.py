@@ -317,7 +317,7 @@ _ROWS = (
     ),
     Replacement(
         "other-noise",
-        "the control of subject-noise: the same noise on as many random other tokens",
+        "the control of subject-noise: the same noise on as many random other tokens, or as prompts have",
         _same,
         amount=3.0,
         noised="other",

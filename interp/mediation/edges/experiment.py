@@ -125,13 +125,17 @@ class EdgeExperiment(Experiment):
         return found
 
     def forecast(self, sets: Sets | None = None) -> Forecast:
-        """What replacing sets of edges costs, roughly: a copy is run from its first reader's layer on."""
+        """What replacing sets of edges costs, roughly: a copy is run from its first reader's layer on.
+
+        A parallel block is run once for its attention and once for its MLP, which read different streams.
+        """
         depth, n = self.model.n_layers, len(self.pairs)
+        each = n * (2 if self.model.architecture.parallel else 1)
         asked = sets or (lambda direction: [(edge,) for edge in self.mediators])
         every = [one for direction in self.directions for one in asked(direction)]
         first = (min((self._layer(edge) for edge in one), default=depth) for one in every)
-        run = sum(depth - layer for layer in first) / depth * n
-        return Forecast("exhaustive", n, len(self.mediators), run, n * len(every), exact=False)
+        run = sum(depth - layer for layer in first) / depth * each
+        return Forecast("exhaustive", n, len(self.mediators), run, each * len(every), exact=False)
 
     def _layer(self, edge: Edge) -> int:
         """The block of the reader; the number of blocks for the logits."""

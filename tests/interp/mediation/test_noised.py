@@ -16,7 +16,7 @@ from interp.mediation.noised_experiment import NoisedExperiment
 from interp.mediation.searches import SEARCHES, effects
 from interp.models.loading import untrained_model
 from interp.models.model import Model
-from interp.pairs import PairSet
+from interp.pairs import Pair, PairSet
 from interp.sites import Site
 from tests.interp.mediation.edges.models import made, pairs_of
 from tests.interp.mediation.quick import quick
@@ -139,6 +139,22 @@ def test_restoring_the_embeddings_brings_everything_back_and_tokens_before_nothi
         assert all(places[-1] < n - 1 for places, n in zip(beside.tokens, lengths, strict=True))
     assert np.abs(each.beside - each.total).max() > 1e-2
     assert any("noise of" in text and "10 draws" in text for text in each.warnings)
+
+
+def test_a_control_on_fewer_tokens_than_the_subject_says_so() -> None:
+    model = made("llama")
+    long = Pair("w01 w02 w03 w04 w05 w06", "w01 w12 w13 w14 w15 w06", ("w55",), ("w56",), "word", "a")
+    short = Pair("w01 w02 w03 w04 w05 w07", "w01 w02 w13 w04 w05 w07", ("w55",), ("w56",), "word", "b")
+    for given, wanted in (
+        ([long], "fewer other tokens (1 for the subjects' 4 over all pairs"),
+        ([long, short], "fewer other tokens (2 for the subjects' 5 over all pairs"),
+        ([short], "on as many random other tokens takes"),
+    ):
+        pairs = PairSet.build(model, given)
+        told = effects(model, pairs, ["mlp_out.1"], replacement="subject-noise", directions="denoising")
+        [said] = [text for text in told.warnings if "the same noise on" in text]
+        assert wanted in said
+        assert ("as many" in said) == (given == [short])
 
 
 def test_planted_head_brings_the_subject_back() -> None:

@@ -88,6 +88,17 @@ def test_estimates_bill_every_pass_and_are_planned_so(family: str, search: str, 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_plan_of_exact_effects_is_their_bill(family: str) -> None:
+    model = made(family)
+    pairs = pairs_of(model)
+    for edges in ("edge.head.1.*->*", "edge.embed->mlp.*"):
+        planned = mediation.plan(model, pairs, edges, directions="noising")
+        found = effects(model, pairs, edges, directions="noising")
+        assert planned.forwards == pytest.approx(found.cost["noising"]["forwards"], abs=0.011)
+        assert planned.forwards <= planned.naive
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_circuits_and_masks_bill_both_parts_of_a_block_that_is_run_in_two(family: str) -> None:
     model = made(family)
     asked: Any = experiment_of(model, pairs_of(model), "edge.*", directions="noising")
