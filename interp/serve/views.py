@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from interp.errors import ConfigError, counted
@@ -296,7 +296,7 @@ VIEWS: dict[str, View] = {
             "tokens",
             "Tokens",
             "How surprising is each token, and does the order of the words before it matter?",
-            (PROMPT, CHATTING, DRAWS, SEED),
+            (PROMPT, CHATTING, replace(DRAWS, default=8), SEED),
             _tokens,
             _tokens_places,
         ),

@@ -24,7 +24,7 @@ WIDTH = 10
 """Tokens of a line of the picture."""
 MOST = 512
 """Tokens of a prompt, at most."""
-COMPARED = 64
+COMPARED = 24
 """Tokens that are compared with other orders: the last ones of a longer prompt."""
 
 
