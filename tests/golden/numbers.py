@@ -100,9 +100,10 @@ def differences(golden: Mapping[str, Any], found: Mapping[str, Any], *, same_mac
 
 
 def _of_rounding(name: str, *sides: Mapping[str, Any]) -> bool:
-    """Whether a margin is the noise floor of its machine, or a finding is held against such a margin."""
+    """Whether a margin is the noise floor of its machine, or what is judged by such a margin."""
     finding, _, kind = name.rpartition(" / ")
-    return kind in ("delta", "clear") and any(f"{finding} / delta / order ~" in side for side in sides)
+    judged = kind in ("delta", "clear", "verdict")
+    return judged and any(f"{finding} / delta / order ~" in side for side in sides)
 
 
 def moved(golden: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
