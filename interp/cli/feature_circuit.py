@@ -27,8 +27,8 @@ NOT_TAKEN = (
     "spans",
 )
 STEPS = 10
-HELD = 16
-"""Passes of a held-out pair: the ends, the circuit and random ones, with the errors and without."""
+HELD = 24
+"""Passes of a held-out pair: the ends, the circuit and random ones; whole, without errors, errors alone."""
 TARGETS = 40
 """Kept nodes of a dictionary, each of which takes a way back to every earlier one, roughly."""
 

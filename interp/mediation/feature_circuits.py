@@ -43,7 +43,7 @@ METRIC = "metric"
 MOST = 200
 """Nodes that are kept, at most: each takes a backward pass for every dictionary before it."""
 DIRECTION = "noising"
-WHOLE, FEATURES = "circuit", "its features alone"
+WHOLE, FEATURES, ERRORS = "circuit", "its features alone", "its errors alone"
 """What is run on other pairs."""
 
 
@@ -68,8 +68,8 @@ class FeatureCircuit(Result):
         groups: of the pairs.
         tried: how many edges between kept nodes were weighed.
         cut: how many nodes above the threshold were left out for being too many.
-        held: what is kept, run on other pairs: ``circuit``, and ``its features alone`` where it has errors
-            too; empty where no other pairs were given, or nothing is kept.
+        held: what is kept, run on other pairs: ``circuit``, and ``its features alone`` and ``its errors
+            alone`` where it has both; empty where no other pairs were given, or nothing is kept.
     """
 
     schema: ClassVar[str] = "interp.feature-circuit/1"
@@ -125,14 +125,14 @@ class FeatureCircuit(Result):
         """What the circuit keeps on other pairs, beside its features alone and random ones."""
         if not self.held:
             return "Whether the circuit does the task is for other pairs (held_out), on which it was not run."
-        found, alone = self.held[WHOLE], self.held.get(FEATURES)
+        found, parts = self.held[WHOLE], [name for name in (FEATURES, ERRORS) if name in self.held]
         if found.no_share:
             return f"On other pairs: {found.no_share}."
         kept, ends = found.faithfulness.value, found.faithfulness.interval
-        without = "" if alone is None else f", {FEATURES} {alone.faithfulness.value:z.0%}"
+        alone = "".join(f", {name} {self.held[name].faithfulness.value:z.0%}" for name in parts)
         return (
             f"On {counted(len(found.groups), 'other pair')} it keeps {kept:z.0%} "
-            f"[{ends.low:z.2f}, {ends.high:z.2f}] of the behaviour{without}, random circuits "
+            f"[{ends.low:z.0%}, {ends.high:z.0%}] of the behaviour{alone}, random circuits "
             f"of its size {found.random.value:z.0%}."
         )
 
@@ -150,7 +150,7 @@ class FeatureCircuit(Result):
         """The total effect, and how much of all scores is kept."""
         total = self.nodes.numbers()[0]
         covered = Number("covered", self.covered, meaning="of all nodes' absolute scores, by those kept")
-        names = {WHOLE: "faithfulness", FEATURES: "faithfulness-features"}
+        names = {WHOLE: "faithfulness", FEATURES: "faithfulness-features", ERRORS: "faithfulness-errors"}
         shares = [
             Number(names[name], value, low, high, "", f"of the behaviour on other pairs, by {words}")
             for name, words, value, low, high, _ in self._shares()
@@ -175,7 +175,10 @@ class FeatureCircuit(Result):
         edges = Table("edges", "Edges", columns, self.rows, note, main=0, shown=30)
         rows = [row[1:] for row in self._shares()]
         names = ("run", "faithfulness", "low", "high", "random")
-        said = "All nodes outside are as in the corrupt prompt. Random: circuits of as many nodes."
+        said = (
+            "All nodes outside are as in the corrupt prompt. Random: circuits of as many nodes, few of which "
+            "hold an error; what features add is the circuit less its errors alone."
+        )
         held = (Table("held-out", "On other pairs", names, rows, said),) if rows else ()
         return (edges, *held, *self.nodes.tables())
 
@@ -224,8 +227,8 @@ def feature_circuit(
         node_share: a node is kept whose mean score is at least this share of the mean total effect.
         edge_share: likewise an edge between kept nodes.
         steps: of the path of each node; 0 takes the gradient at the clean run alone (attribution).
-        held_out: other pairs, on which what is kept is run: whole, and without its errors; each beside random
-            circuits of its size.
+        held_out: other pairs, on which what is kept is run: whole, without its errors, and its errors alone;
+            each beside random circuits of its size.
         seed: of intervals and of random circuits.
 
     Raises:
@@ -277,8 +280,9 @@ def feature_circuit(
 def _on_others(found: FeatureCircuit, model: Model, pairs: PairSet) -> FeatureCircuit:
     """Run what is kept on other pairs; what cannot be run there is said."""
     alone = [one for one in found.members if one.site.kind != "error"]
+    errors = [one for one in found.members if one.site.kind == "error"]
     parts: dict[str, list[Mediator]] = {WHOLE: list(found.members)}
-    parts |= {FEATURES: alone} if 0 < len(alone) < len(found.members) else {}
+    parts |= {FEATURES: alone, ERRORS: errors} if alone and errors else {}
     given: Any = {"universe": ["feature.*", "error.*", *found.members], "metric": found.nodes.metric}
     given |= {"knockouts": 0, "removals": 0, "controls": (), "seed": found.seed}
     try:

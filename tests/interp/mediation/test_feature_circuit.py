@@ -12,7 +12,7 @@ import torch
 from interp import mediation
 from interp.errors import ConfigError
 from interp.features.activations import JumpReLU
-from interp.mediation.feature_circuits import FEATURES, METRIC, WHOLE, FeatureCircuit, feature_circuit
+from interp.mediation.feature_circuits import ERRORS, FEATURES, METRIC, WHOLE, FeatureCircuit, feature_circuit
 from interp.models.model import Model
 from interp.pairs import PairSet
 from interp.sites import Site
@@ -146,6 +146,17 @@ def test_what_is_kept_is_run_on_other_pairs_with_its_errors_and_without() -> Non
     assert shares[WHOLE] > 0.95 and shares[FEATURES] < shares[WHOLE] - 0.2
     assert left.number("faithfulness-features").value == shares[FEATURES]
     assert f"its features alone {shares[FEATURES]:.0%}" in left.verdict()
-    assert [row[0] for row in left.tables()[1].rows] == ["circuit (7 nodes)", "its features alone (6 nodes)"]
+    runs = ["circuit (7 nodes)", "its features alone (6 nodes)", "its errors alone (1 node)"]
+    assert [row[0] for row in left.tables()[1].rows] == runs
+    some = {
+        "universe": ["feature.*", "error.*", *left.members],
+        "knockouts": 0,
+        "removals": 0,
+        "controls": (),
+    }
+    errors = mediation.evaluate(poor, held, ["error.0"], **some)  # type: ignore[arg-type]
+    assert shares[ERRORS] == errors.faithfulness.value == left.number("faithfulness-errors").value
+    assert 0.1 < shares[ERRORS] < shares[WHOLE] - 0.2  # the third of the words that it holds
+    assert f"its errors alone {shares[ERRORS]:.0%}, random" in left.verdict()
     silent = feature_circuit(poor, pairs, node_share=2.0, steps=0, held_out=held)
     assert not silent.held and not silent.members
