@@ -61,9 +61,7 @@ class Surprise(Result):
     @property
     def compared(self) -> np.ndarray:
         """Which tokens have a control."""
-        return (
-            np.isfinite(self.shuffled).all(axis=0) if len(self.shuffled) else np.zeros(len(self.nats), bool)
-        )
+        return np.asarray(np.isfinite(self.shuffled).all(axis=0))
 
     def question(self) -> str:
         """What is asked."""

@@ -35,6 +35,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 }
 SHOWN = ("tokens", "lens", "attention", "effects", "edit", "write")
 """Views whose parts need nothing that is fitted first."""
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "effects" else name for name in SHOWN]
 
 
 @cache
@@ -55,14 +56,14 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", EACH)
 def test_the_copied_python_gives_the_same_numbers(name: str, loaded: None) -> None:
     space: dict[str, Any] = {}
     exec(made(name)["python"], space)
     assert {one.name: one.value for one in space["result"].numbers()} == made(name)["numbers"]
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", EACH)
 def test_the_copied_command_gives_the_same_numbers(name: str, loaded: None) -> None:
     *files, line = made(name)["command"].splitlines()
     for text in files:  # printf '%s\n' CONTENT > FILE
@@ -75,7 +76,7 @@ def test_the_copied_command_gives_the_same_numbers(name: str, loaded: None) -> N
     assert numbers == pytest.approx(made(name)["numbers"], rel=1e-9, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", EACH)
 def test_a_view_brings_no_script_and_no_style(name: str) -> None:
     html = made(name)["html"]
     assert (
