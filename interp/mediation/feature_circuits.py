@@ -232,7 +232,8 @@ def feature_circuit(
         seed: of intervals and of random circuits.
 
     Raises:
-        ConfigError: no dictionaries, shares below 0, a metric without a gradient or of whole answers.
+        ConfigError: no dictionaries, cross-layer ones, shares below 0, a metric without a gradient or of
+            whole answers.
         SiteError: no feature is active in these prompts.
     """
     model = as_model(model)
@@ -240,6 +241,12 @@ def feature_circuit(
         raise ConfigError(
             f"a circuit of features of {model.name!r} asked, and it has no dictionaries. Give it some: "
             "model.with_dictionaries(interp.features.load(FOLDER))."
+        )
+    if across := [one.name for one in model.dictionaries.values() if one.later]:
+        raise ConfigError(
+            f"a circuit of features over the cross-layer transcoder {across[0]!r} asked; what its features "
+            "write past a later dictionary that is held is not told apart, so that edges would not add up to "
+            "their nodes. Use dictionaries of single layers, or rank features (mediation.attribution)."
         )
     if node_share < 0 or edge_share < 0 or steps < 0:
         raise ConfigError(

@@ -161,3 +161,12 @@ def test_what_does_not_fit_is_refused() -> None:
         )
     with pytest.raises(ConfigError, match="would leave these edges out"):
         mediation.attribution_graph(given(), "w01 w02 w03")
+
+
+def test_a_circuit_of_features_is_refused_as_edges_would_not_add_up() -> None:
+    model = given()
+    pairs = pairs_of(model)[:2]
+    with pytest.raises(ConfigError, match="cross-layer transcoder 'across-0' asked"):
+        mediation.feature_circuit(model, pairs, steps=0)
+    short = model.with_dictionaries(*(replace(one, later=()) for one in crossing()))
+    assert mediation.feature_circuit(short, pairs, steps=0).members
