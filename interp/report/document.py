@@ -111,7 +111,8 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Document
     facts = dict(facts or {})
     cautions = [*result.cautions(), *result.warnings, *facts.get("warnings", [])]
     tables = result.tables()
-    main, *others = [shown_table(table, max(LONG, table.shown)) for table in tables] or [None]
+    saved = bool(facts)
+    main, *others = [shown_table(table, max(LONG, table.shown), saved=saved) for table in tables] or [None]
     narrow = [replace(one, hidden=(*one.hidden, *one.page_only)) for one in tables if not one.folded]
     found = Document(
         kicker=_kicker(facts),
@@ -121,7 +122,7 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Document
         numbers=[_number(one) for one in result.numbers() if not one.hidden],
         first=main,
         tables=[one for one in others if one is not None],
-        terminal=[shown_table(table) for table in narrow],
+        terminal=[shown_table(table, saved=saved) for table in narrow],
         figures=[drawing(one) for one in result.figures()],
         cautions=list(dict.fromkeys(cautions)),
         certificate=certificate_table(facts.get("certificate")),
@@ -177,8 +178,14 @@ def interval_text(low: Any, high: Any, decimals: int = 3, *, form: str | None = 
     return f"[{', '.join(ends)}]"
 
 
-def shown_table(table: results.Table, most: int | None = LONG) -> ShownTable:
-    """A table as it is shown: interval ends in one cell, columns in their format, at most so many rows."""
+def shown_table(table: results.Table, most: int | None = LONG, *, saved: bool = True) -> ShownTable:
+    """A table as it is shown: interval ends in one cell, columns in their format, at most so many rows.
+
+    Args:
+        table: of a result.
+        most: rows that are shown; None for all.
+        saved: whether a run's folder holds the others.
+    """
     pairs = _interval_columns(table.columns)
     left_out = {*pairs.values(), *(table.columns.index(name) for name in table.hidden)}
     columns = [(at, name) for at, name in enumerate(table.columns) if at not in left_out]
@@ -194,7 +201,8 @@ def shown_table(table: results.Table, most: int | None = LONG) -> ShownTable:
     )
     titles = tuple(_interval_title(name) if at in pairs else name.replace("_", " ") for at, name in columns)
     left = len(table.rows) - len(rows)
-    more = f"{left:,} more rows are in tables/{table.name}.parquet of the run's folder." if left else ""
+    where = f"are in tables/{table.name}.parquet of the run's folder" if saved else "are not shown here"
+    more = f"{left:,} more rows {where}." if left else ""
     note = " ".join(part for part in (table.note, more) if part)
     numeric = tuple(at for at, (column, _) in enumerate(columns) if _numeric(table, column))
     place = {name: at for at, (_, name) in enumerate(columns)}

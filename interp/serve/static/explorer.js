@@ -137,6 +137,11 @@
       this.status.classList.toggle("wrong", wrong);
     }
 
+    // A tab that is closed can show no answer: what it asked for would only keep the others waiting.
+    leave() {
+      if (this.job) fetch(`/api/jobs/${this.job}`, { method: "DELETE", headers: { "X-Interp-Token": token }, keepalive: true });
+    }
+
     async cancel() {
       if (!this.job) return;
       try { await api(`/api/jobs/${this.job}`, "DELETE"); } catch (error) { this.say(error.message, true); }
@@ -144,6 +149,7 @@
 
     async run(view, request) {
       const turn = ++this.turn;
+      this.result.replaceChildren(); // numbers of the last question must not stand under a new one
       await this.cancel();
       this.say("Sent.");
       try {
@@ -385,5 +391,6 @@
 
   main = new Panel("main", $("result"), $("status"), $("cancel"));
   second = new Panel("place", $("place-result"), $("place-status"), $("place-cancel"));
+  addEventListener("pagehide", () => { main.leave(); second.leave(); });
   guarded(begin);
 })();

@@ -72,6 +72,11 @@ def test_everything_that_a_result_says_is_on_the_page_and_nothing_runs() -> None
     assert text.count("<svg") == 2
 
 
+def test_what_is_not_saved_points_at_no_folder() -> None:
+    text = page.fragment(document(Found()))
+    assert "10 more rows are not shown here" in text and "folder" not in text
+
+
 def test_a_report_explains_the_terms_that_it_uses_and_no_others() -> None:
     terms = dict(document(Found()).words)
     assert {"faithfulness", "mediator", "nats", "group"} <= set(terms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -148,6 +149,36 @@ def test_a_second_tab_shares_the_queue_and_a_slow_job_is_cancelled(page: Page, a
     page.until("!document.getElementById('cancel').hidden")
     page.js("document.getElementById('cancel').click()")
     page.until("/^(Stopped|Done)/.test(document.getElementById('status').textContent)")
+
+
+def test_a_refused_question_leaves_no_numbers_of_the_last_one(page: Page) -> None:
+    ask(page, "edit", prompt="w01 w02 w03", site="resid_post.1")
+    assert "Noise floor" in page.js("document.getElementById('result').innerText")
+    page.js("document.getElementById('main-site').value = 'nowhere'")
+    page.js("document.querySelector('#form form').requestSubmit()")
+    page.until("document.getElementById('status').classList.contains('wrong')")
+    assert page.js("document.getElementById('result').innerText") == ""
+
+
+def test_a_closed_tab_keeps_nobody_waiting(page: Page, address: str) -> None:
+    slow = {"view": "tokens", "request": {"prompt": "w01 w02 " * 20, "draws": 200}}
+    heads = {"Content-Type": "application/json", "X-Interp-Token": TOKEN}
+    sent = {"method": "POST", "headers": heads, "body": json.dumps(slow)}
+    for _ in range(12):  # so that the page's own job waits
+        assert page.js(f"fetch('/api/jobs', {json.dumps(sent)}).then((one) => one.status)") == 202
+    page.js("document.querySelector('#views button[data-name=tokens]').click()")
+    page.said.clear()
+    page.js("document.querySelector('#form form').requestSubmit()")
+    page.until("!document.getElementById('cancel').hidden")
+    page.until("document.getElementById('status').textContent.startsWith('Waiting')")
+    urls = [one["params"]["request"]["url"] for one in page.said if one["method"].endswith("WillBeSent")]
+    job = next(one for one in urls if "/api/jobs/" in one)
+    page.go("about:blank")
+    page.go(address)
+    page.until("document.querySelectorAll('#views button').length > 5")
+    heads.pop("Content-Type")
+    told = page.js(f"fetch({job!r}, {json.dumps({'headers': heads})}).then((one) => one.json())")
+    assert (told["state"], told["error"]) == ("stopped", "cancelled")
 
 
 def test_without_the_secret_the_page_says_what_to_do(page: Page, address: str) -> None:
