@@ -32,7 +32,7 @@ EXAMPLES = (
     "interp patch --task capitals --mediators 'resid_post.*' --where -1",
     "interp patch --task capitals --mediators 'resid_post.*' --positions '[-3:]'",
     "interp patch --task capitals --mediators 'edge.*' --search attribution",
-    "interp patch --mediators 'edge.*->logits' --search peap --spans 'subject=[3:-1],end=last'",
+    "interp patch --mediators 'edge.*->v.22.*' --search peap --spans 'subject=[3:-1],end=last'",
     "interp patch --task ioi --mediators all --goal explain",
     "interp patch --task capitals --baselines 40",
     "interp patch --features layer8,layer16 --circuit features",

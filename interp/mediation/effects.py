@@ -411,9 +411,11 @@ class Effects(Result):
 
     def cautions(self) -> tuple[str, ...]:
         """What an effect does not say."""
+        says = f"what replacing the value at this place ({self.replacement}) takes or brings back"
+        if self.replacement == "interchange":
+            says = "that the value at this place carries the difference between the two prompts of a pair"
         return (
-            "An effect says that the value at this place carries the difference between the two prompts of a "
-            "pair, not what it means, and not that other prompts use the same place.",
+            f"An effect says {says}, not what it means, and not that other prompts use the same place.",
             "Effects of single mediators need not add up to the total: others may respond, or take over.",
         )
 

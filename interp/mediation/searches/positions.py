@@ -22,6 +22,9 @@ NOTE = (
 )
 
 
+UNREAD = "logits read the last token alone; ask for edges into q, k, v or mlp too"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PositionAttribution(Search):
     """Estimate edges as attribution does, each part by position (PEAP; Haklay et al. 2025, 2502.04577).
@@ -64,4 +67,7 @@ class PositionAttribution(Search):
         need_gradient(experiment)
         parts, found = position_scores(cast("EdgeExperiment", experiment), self.spans)
         effects = parts.effects(found, search=self.name, exact=False)
-        return replace(effects, warnings=(*effects.warnings, NOTE))
+        read = {name for edge in parts.mediators for name in edge.at.split(">")}
+        unread = [f"'{name}'" for name, _ in self.spans if name not in read]
+        empty = (f"peap: no part of these edges is at {', '.join(unread)}: {UNREAD}",) if unread else ()
+        return replace(effects, warnings=(*effects.warnings, NOTE, *empty))

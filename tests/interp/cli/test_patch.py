@@ -174,6 +174,7 @@ def test_spans_of_the_shell_are_those_of_the_search(call: Call) -> None:
     assert answer.code == 0, answer.err
     found = load("run/result")
     assert isinstance(found, Patching) and "form no circuit" in found.note
+    assert not [text for text in found.effects.warnings if "no part of these edges" in text]
     names = {str(one).partition("@")[2] for one in found.effects.mediators}
     keys = {"rest": ("rest", "subject", "end"), "subject": ("subject", "end"), "end": ("end",)}
     assert names == {"end"} | {f"{key}>{query}" for key, queries in keys.items() for query in queries}

@@ -115,6 +115,12 @@ def of_values(values: np.ndarray) -> Effects:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("replacement", ["interchange", "zero", "mean", "optimal:4"])
+def test_only_what_was_put_in_from_the_other_prompt_is_said_to_carry_the_difference(replacement: str) -> None:
+    told = replace(of_values(np.ones((2, 4))), replacement=replacement).cautions()[0]
+    assert ("carries the difference" in told) == (replacement == "interchange") != (replacement in told)
+
+
 def test_effects_of_exactly_zero_logits_are_no_shares() -> None:
     """Zeros and ones in logits got the interval of a share, such as 0.0 [0.0, 0.52]."""
     found = of_values(np.stack([np.zeros(5), np.array([1.0, 0.0, 1.0, 1.0, 0.0]), np.ones(5)]))

@@ -132,6 +132,16 @@ def test_spans_average_over_pairs_of_different_lengths_and_add_up_too() -> None:
         np.testing.assert_allclose(summed(told, "denoising")[str(edge)], row, atol=1e-5)
 
 
+def test_a_span_at_which_nothing_is_read_is_named() -> None:
+    model = made("llama")
+    search = mediation.PositionAttribution(spans=(("start", "[1:3]"), ("end", "last")))
+    told = effects(model, pairs_of(model), "edge.*->logits", search=search)
+    said = [text for text in told.warnings if "no part of these edges is at" in text]
+    assert len(said) == 1 and "'start'" in said[0] and "'end'" not in said[0]
+    read = effects(model, pairs_of(model), ["edge.embed->mlp.1"], search=search)
+    assert not [text for text in read.warnings if "no part of these edges" in text]
+
+
 def test_a_part_of_an_edge_is_written_read_and_ordered_like_an_edge() -> None:
     edge = Edge.parse("edge.head.0.1->v.1.0@subject>end")
     assert (edge.at, str(edge)) == ("subject>end", "head.0.1->v.1.0@subject>end")
