@@ -173,8 +173,8 @@ def test_an_unfinished_run_goes_on_with_the_size_that_was_chosen(
 ) -> None:
     from interp.store import ActivationStore
 
-    append, missing, count = ActivationStore.append, ActivationStore.missing, iter(range(9))
-    monkeypatch.setattr(ActivationStore, "missing", lambda self, total: missing(self, total, size=40))
+    append, to_do, count = ActivationStore.append, ActivationStore.to_do, iter(range(9))
+    monkeypatch.setattr(ActivationStore, "to_do", lambda self, total, size: to_do(self, total, size=40))
 
     def stops(self: Any, part: Any) -> int:
         if next(count) == 1:

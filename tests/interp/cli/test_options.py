@@ -216,8 +216,8 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 """Command -> setting -> spellings, group, form and default, as version 0.1 had them."""
 
 NEW = {
-    "adapter", "at", "baselines", "budget", "concepts", "effects", "engine", "facts", "features", "full",
-    "goal", "circuit", "held_out", "items", "layers", "spans",
+    "adapter", "at", "baselines", "budget", "concepts", "data", "effects", "engine", "facts", "features",
+    "full", "goal", "circuit", "held_out", "items", "layers", "spans",
     "passes", "pooling", "positions", "reader", "replace", "select", "statements", "twin", "workers",
 }  # fmt: skip
 """Flags that later versions brought."""
@@ -249,6 +249,7 @@ def test_every_default_is_allowed() -> None:
         given = {"run": "x", "what": "tasks", "prompt": "x", "folder": "x", "repo": "a/b"} | (
             {"with": "x"} if name in ("steer", "monitor") else {"dictionary": "x"}
         )
+        given |= {"site": "resid_post.2"} if name == "edit" else {}
         flags = {key: value for key, value in given.items() if key in keys(kind)}
         resolve(name, KINDS, flags=flags, environment={}, folder="/nowhere").settings.check()
 
