@@ -40,7 +40,7 @@ _ADDS_BOS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, bool]] = WeakKe
 
 Joint = Literal["auto", "blank", "direct"]
 """How a word follows a prompt: after a blank, without one, or as the end of the prompt demands."""
-JOINTS: tuple[str, ...] = ("auto", "blank", "direct")
+JOINTS: tuple[Joint, ...] = ("auto", "blank", "direct")
 _OPENING = "([{/_$#@\\\u201c\u2018\u00ab\u300c\u300e\uff08\u00bf\u00a1"
 _SCRIPTS_WITHOUT_BLANKS = (
     "CJK",

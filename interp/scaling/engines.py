@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -141,8 +142,8 @@ def ray(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterator[Par
         ConfigError: Ray is not installed.
     """
     try:
-        import ray as cluster
-        from ray import data
+        cluster: Any = import_module("ray")  # an extra, whose types are not here
+        data: Any = import_module("ray.data")
     except ImportError as error:
         raise ConfigError(
             "--engine ray needs Ray, which is not installed: pip install 'interp-toolkit[ray]'."
