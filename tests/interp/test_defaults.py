@@ -293,6 +293,7 @@ REFUSED = {
 """What ends with an error, and a word of what it says."""
 SLOW = ("interp.probe_concepts",)
 LEFT_OUT = {
+    "interp.features.push_to_hub": "it needs a server: test_hub.py",
     "interp.mediation.edge_logits": "its values come from a caller that has captured the carriers",
     "interp.tasks.draw": "the old name of sample, deprecated",
 }

@@ -79,7 +79,7 @@ def test_wrong_calls_say_what_to_do(call: Call, line: tuple[str, ...], code: int
     assert "Traceback" not in answer.err
 
 
-@pytest.mark.parametrize("score", ["texts", "lexicon"])
+@pytest.mark.parametrize("score", ["texts", pytest.param("lexicon", marks=pytest.mark.slow)])
 def test_what_a_fit_takes_is_the_tokens_that_the_model_reads(
     call: Call, monkeypatch: pytest.MonkeyPatch, score: str
 ) -> None:

@@ -20,7 +20,10 @@ from tests.interp.serve.chromium import Page, chromium, program
 from tests.interp.serve.test_runs import made
 from tests.tiny import build, tokenizer
 
-pytestmark = pytest.mark.skipif(program() is None, reason="Chromium is not installed")
+pytestmark = [
+    pytest.mark.slow,  # a minute, where Chromium is installed
+    pytest.mark.skipif(program() is None, reason="Chromium is not installed"),
+]
 TOKEN = "a-secret"
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\"> w01"
 
