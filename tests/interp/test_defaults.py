@@ -291,7 +291,7 @@ REFUSED = {
     "probes.load": "no such folder",
 }
 """What ends with an error, and a word of what it says."""
-SLOW = ("interp.probe_concepts",)
+SLOW = ("interp.probe_concepts", "interp.analyses.patch_agreement")
 LEFT_OUT = {
     "interp.features.push_to_hub": "it needs a server: test_hub.py",
     "interp.mediation.edge_logits": "its values come from a caller that has captured the carriers",

@@ -38,6 +38,7 @@ def prompts() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     return found[0], found[1]
 
 
+@pytest.mark.slow
 def test_answers_that_were_never_trained_are_read_where_the_logit_lens_reads_nothing(
     smollm2: Model,
 ) -> None:

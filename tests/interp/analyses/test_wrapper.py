@@ -82,6 +82,7 @@ def test_a_score_is_the_slope_of_the_loss_when_the_unit_shrinks() -> None:
         assert units.slopes[0, at] == pytest.approx((loss[0] - loss[1]) / 0.02, rel=0.05, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_one_neuron_is_a_wrapper_and_layers_that_were_re_drawn_are_deleted() -> None:
     found = wrapper(planted(), reference=base(), n=50, seeds=1, steps=32)
     assert found.verdict().startswith("Wrapped"), found.verdict()

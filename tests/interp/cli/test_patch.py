@@ -136,6 +136,7 @@ def test_pairs_that_do_not_line_up_are_refused(
     assert all(word in answer.err for word in words)
 
 
+@pytest.mark.slow
 def test_types_of_mediators_are_compared_for_a_goal(call: Call) -> None:
     flags = ("--goal", "edit", "--mediators", "layers,heads", "--limit", "8", "--passes", "40")
     answer = call("patch", "--task", "ioi", *flags, "--out", "run", "--json")

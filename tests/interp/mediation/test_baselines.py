@@ -139,6 +139,7 @@ def test_differences_are_bootstraps_of_areas_one_by_one() -> None:
         assert ends == pytest.approx((alone.value, alone.interval.low, alone.interval.high), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_winner_among_equals_is_named_in_at_most_five_percent() -> None:
     """Pairs whose numbers under each baseline are draws of one distribution: 100 replications."""
     result, rng, named = found(), np.random.default_rng(0), 0
