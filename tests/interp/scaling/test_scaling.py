@@ -175,6 +175,7 @@ def test_wrong_calls_say_what_there_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 def test_ray_makes_the_same_bytes(tmp_path: Path, alone: dict[str, bytes]) -> None:
     sites = ["resid_post.0", "resid_post.2"]
