@@ -437,13 +437,19 @@ def write_shard(
     write_facts(_waiting_file(root, part.number), facts)
 
 
-def discard(folder: str | Path, part: Part) -> None:
-    """Remove a shard that waits, because another process has made it meanwhile."""
+def discard(folder: str | Path, part: Part) -> bool:
+    """Remove a shard that waits, because another process has made it meanwhile.
+
+    Returns:
+        Whether it waited; otherwise the store has adopted it.
+    """
     path = _waiting_file(Path(folder) / "activations", part.number)
+    waited = path.is_file()
     path.unlink(missing_ok=True)
     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
     with suppress(OSError):  # others wait there, or it is gone
         path.parent.rmdir()
+    return waited
 
 
 def _record_of(number: int, acts: Activations, files: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,5 @@ def help_out(
     while todo := ActivationStore(job.folder, cache_keys=job.keys).to_do(len(tokens), size=size)[1:]:
         part = draw.choice(todo)
         job.write(model, (part, tokens.select(part.rows)))
-        if len(ActivationStore(job.folder)) > part.start:
-            discard(job.folder, part)
-        else:
+        if not (len(ActivationStore(job.folder)) > part.start and discard(job.folder, part)):
             yield part

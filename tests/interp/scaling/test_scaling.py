@@ -111,8 +111,26 @@ def test_helpers_make_what_is_left_and_leave_nothing_that_was_made_meanwhile(
         assert list(scaling.alone(store, one, here, tokens, size=SIZE)) == []
         assert len(store) == ROWS
         one.write(here, (late, tokens.select(late.rows)))
-        discard(tmp_path, late)
+        assert discard(tmp_path, late) and not discard(tmp_path, late)
     assert tree(tmp_path) == alone
+
+
+def test_a_helper_counts_shards_as_its_own_that_the_holder_adopts_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = model()
+    one, tokens = job(tmp_path, times=0), here.tokenize(PROMPTS)
+    write = Deadly.write
+    with ActivationStore(tmp_path, cache_keys=one.keys) as store:
+
+        def then_the_rest(self: Deadly, model: Model, handed: Handed) -> Part:
+            done = write(self, model, handed)
+            assert list(scaling.alone(store, one, here, tokens, size=SIZE))[-1] == ROWS
+            return done
+
+        monkeypatch.setattr(Deadly, "write", then_the_rest)
+        helped = list(help_out(one, here, tokens, seed=0, size=SIZE))
+    assert len(helped) == 1 and helped[0].number in (1, 2, 3)
 
 
 def test_waiting_shards_count_in_order_and_only_whole(tmp_path: Path) -> None:
