@@ -146,12 +146,14 @@ def test_a_second_tab_shares_the_queue_and_a_slow_job_is_cancelled(page: Page, a
     send = (
         "fetch('/api/jobs', {method: 'POST', headers: {'Content-Type': 'application/json', 'X-Interp-Token': "
     )
-    page.js(f"{send}{TOKEN!r}}}, body: JSON.stringify({other})}}).then((one) => one.status)")
+    for _ in range(12):  # so that the page's own job waits
+        page.js(f"{send}{TOKEN!r}}}, body: JSON.stringify({other})}}).then((one) => one.status)")
     page.js("document.querySelector('#views button[data-name=tokens]').click()")
     page.js("document.querySelector('#form form').requestSubmit()")
     page.until("!document.getElementById('cancel').hidden")
     page.js("document.getElementById('cancel').click()")
     page.until("/^(Stopped|Done)/.test(document.getElementById('status').textContent)")
+    assert page.js("document.getElementById('status').textContent").startswith("Stopped")
 
 
 def test_a_refused_question_leaves_no_numbers_of_the_last_one(page: Page) -> None:
