@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ENOUGH", "GOALS", "Goal"]
+__all__ = ["ENOUGH", "GOALS", "WITHIN", "Goal"]
 
 ENOUGH = 0.8
 """The share that a set of units has to reach."""
+WITHIN = f"within {100 * (1 - ENOUGH):.0f} points of 100%"
+"""The same in words: what overshoots by as much is as far off."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from interp.errors import counted
 from interp.mediation.circuits.runs import no_total, share_kept
 from interp.mediation.frontiers.chance import LEVEL, chosen_of, folded, luck_of, shown_of
 from interp.mediation.frontiers.drawing import figure_of
-from interp.mediation.frontiers.goals import ENOUGH, GOALS, Goal
+from interp.mediation.frontiers.goals import ENOUGH, GOALS, WITHIN, Goal
 from interp.mediation.frontiers.types import FRONTIER_TYPES
 from interp.results import Cell, Figure, Finding, Number, Result, Table
 from probes.statistics import Estimate, bootstrap, holm
@@ -29,7 +29,7 @@ WORDS = {
     "side": "least side effect",
 }
 FORMATS: dict[str, str] = {
-    **dict.fromkeys(("share", "random", "untrained", "low", "high"), "z.2f"),
+    **dict.fromkeys(("share", "random", "untrained", "low", "high", "ranking"), "z.2f"),
     **dict.fromkeys(("scalars", "bits", "forwards"), ",.0f"),
     **dict.fromkeys(("side", "random_side", "p"), ".3g"),
 }
@@ -264,7 +264,7 @@ class Frontier(Result):
         if not self.winners:
             than = " and from an untrained model" if self.twin else ""
             return (
-                f"Not shown: of {counted(len(self.lines), 'type')} none reaches {ENOUGH:.0%} and is told "
+                f"Not shown: of {counted(len(self.lines), 'type')} none comes {WITHIN} and is told "
                 f"from random units of the same number{than}. {self._rest()}"
             ).strip()
         by: dict[str, list[str]] = {}
@@ -325,7 +325,9 @@ class Frontier(Result):
             f"Units of each type were ranked by their single effects on other pairs, with at most "
             f"{self.budget:,.0f} forward passes of every pair ({searched}). Sets of the largest were then "
             f"measured on {counted(len(self.groups), 'pair')} of groups that no ranking has seen. Share: "
-            f"{self._goal.share}. The size shown is the first to reach {ENOUGH:.0%} on the ranking pairs.",
+            f"{self._goal.share}. The size shown is the first that comes {WITHIN} on the ranking pairs: "
+            "what goes beyond by as much is as far off. Where no size does, the first that comes nearly as "
+            "near as the best. What each size reached there stands in the table of every set.",
             "Real numbers are counted a token. Bits: log2(n + 1) for how many units, log2 C(n, k) for which, "
             "16 for each number moved, log2(N)/2 for each number that was fitted to N pairs (Rissanen 1978).",
         )
@@ -349,16 +351,18 @@ class Frontier(Result):
     def tables(self) -> tuple[Table, ...]:
         """One row for each type, of its shown set; then every set of every type; then the first units."""
         types = [self._row(line, line.shown) | self._test(line) for line in self.lines]
-        every = [self._row(line, at) for line in self.lines for at in range(len(line.sizes))]
+        every = [
+            self._row(line, at) | {"ranking": float(line.ranking[at])}
+            for line in self.lines
+            for at in range(len(line.sizes))
+        ]
         note = (
             f"Intervals: 95%, over {counted(len(set(self.groups)), 'group')} of unseen pairs. p: how often "
         )
         note += "random units of that number do as well."
         if self.left_out:
             note += " Left out: " + "; ".join(f"{name} ({why})" for name, why in self.left_out.items())
-        main = Table.of(
-            "types", f"The smallest set that reaches {ENOUGH:.0%}, or nearly the best", types, note
-        )
+        main = Table.of("types", f"The smallest set that comes {WITHIN}, or nearly the best", types, note)
         sizes = Table.of("sizes", "Every set", every)
         first: list[Mapping[str, Cell]] = [{"type": o.type, "first": ", ".join(o.first)} for o in self.lines]
         names = Table.of("first", "The units with the largest effects", first)

@@ -105,9 +105,13 @@ def test_an_untrained_model_shows_nothing() -> None:
 def test_units_without_any_effect_are_not_told_from_chance() -> None:
     found, model = one_head(), PLANTED["copy"]()
     blind = mediation.frontier(model.model, model.pairs, types=["neurons"], budget=20)
-    assert blind.verdict().startswith("Not shown: of 1 type none reaches 80%")
+    assert blind.verdict().startswith("Not shown: of 1 type none comes within 20 points of 100%")
     assert "Not told from chance or from an untrained model: neurons." in blind.verdict()
     assert found.beats(line(found, "edges"))
+    rows = found.table("sizes")
+    assert list(rows["ranking"]) == [share for one in found.lines for share in one.ranking]
+    for one in found.lines:
+        assert one.chosen is None or abs(1 - one.ranking[one.chosen]) <= 0.2 + 1e-12
 
 
 @pytest.mark.parametrize("goal", ["explain", "edit"])
