@@ -39,7 +39,7 @@ class GenerateSettings(PromptSettings):
     as `interp capture` saves them. A draw depends on the seed, the prompt's place and the step alone.
     """
 
-    prompt: str = flag("", "The prompt to continue.", given="position")
+    prompt: str = flag("", "The prompt to continue.", given="position", private=True)
     chat: bool = flag(False, "Give PROMPT as a user's message, through the model's chat template.")
     max_new_tokens: int = flag(40, "Tokens to add at most.", **COUNT)
     temperature: float = flag(0.0, "0: the likeliest token; 1: the model's own distribution.", **NUMBER)
@@ -47,7 +47,10 @@ class GenerateSettings(PromptSettings):
     top_k: int = flag(0, "Draw among so many likeliest tokens; 0 for all.", **NUMBER)
     min_p: float = flag(0.0, "Draw among tokens of this share of the likeliest one's probability.", **NUMBER)
     stop: str | None = flag(
-        None, "A text that ends the text and is left out; \\n is a line break.", shown="end tokens alone"
+        None,
+        "A text that ends the text and is left out; \\n is a line break.",
+        shown="end tokens alone",
+        private=True,
     )
     capture: str | None = flag(
         None, "Sites whose states are saved, globs allowed.", metavar="SITES", many=True, shown="none"
@@ -137,7 +140,7 @@ def _parts(
     from interp.store import SHARD
 
     place = work.run.path / PARTS
-    kept = sorted(place.glob("*")) if place.is_dir() else []
+    kept = sorted(one.parent for one in place.glob("*/result.json"))  # a run replaced leaves empty folders
     kept = kept if store is None else kept[: store.n_shards]
     done = [part for part in map(results.load, kept) if isinstance(part, Generation)]
     if done:

@@ -37,17 +37,26 @@ class GraphSettings(RunSettings, SchemeSettings):
     --limit says how many parts are followed back. The run folder holds graph.html, whose nodes open.
     """
 
-    prompt: str = flag("", "The prompt.", given="position")
+    prompt: str = flag("", "The prompt.", given="position", private=True)
     answer: str | None = flag(
-        None, "The word that is explained.", metavar="WORD", shown="the likeliest tokens, at most 3"
+        None,
+        "The word that is explained.",
+        metavar="WORD",
+        shown="the likeliest tokens, at most 3",
+        private=True,
     )
     foil: str | None = flag(
-        None, "The word whose logit is taken off.", metavar="WORD", shown="the mean of all logits"
+        None,
+        "The word whose logit is taken off.",
+        metavar="WORD",
+        shown="the mean of all logits",
+        private=True,
     )
     instead: str | None = flag(
         None,
         "A prompt of as many tokens: sources get what they write there.",
         metavar="TEXT",
+        private=True,
         shown="sources are taken out",
     )
     features: tuple[str, ...] = features_flag()

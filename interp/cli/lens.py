@@ -34,7 +34,7 @@ class LensSettings(PromptSettings):
     beside the same model untrained.
     """
 
-    prompt: str = flag("", "The prompt to read.", given="position")
+    prompt: str = flag("", "The prompt to read.", given="position", private=True)
     kind: tuple[str, ...] | None = flag(
         None,
         "Which lens, or several (`interp ls lenses`); or the file of a published lens.",
@@ -43,7 +43,7 @@ class LensSettings(PromptSettings):
     )
     layers: str = layers_flag()
     target: str | None = flag(
-        None, "Of a patchscope: the prompt in which the state stands for '?'.", metavar="TEXT"
+        None, "Of a patchscope: the prompt in which the state stands for '?'.", metavar="TEXT", private=True
     )
 
     @property

@@ -17,7 +17,7 @@ __all__ = ["edit", "look"]
 class OnePromptSettings(RunSettings, SchemeSettings):
     """One prompt, read by a model."""
 
-    prompt: str = flag("", "The prompt.", given="position")
+    prompt: str = flag("", "The prompt.", given="position", private=True)
     chat: bool = flag(False, "PROMPT is a user's message, written by the chat template.")
     draws: int = flag(
         16,
@@ -83,9 +83,14 @@ class EditSettings(OnePromptSettings):
     token: int = flag(-1, "At which token, counted from 0; -1 is the last.", metavar="N")
     how: str = flag("zero", "zero, mean, patch or steer.", metavar="HOW", allowed=_edits)
     source: str | None = flag(
-        None, "Of patch: the other prompt; of steer: the one that is steered towards.", metavar="TEXT"
+        None,
+        "Of patch: the other prompt; of steer: the one that is steered towards.",
+        metavar="TEXT",
+        private=True,
     )
-    against: str | None = flag(None, "Of steer: the one that is steered away from.", metavar="TEXT")
+    against: str | None = flag(
+        None, "Of steer: the one that is steered away from.", metavar="TEXT", private=True
+    )
     dose: float = flag(1.0, "Of patch and steer: how much of the difference.", metavar="X")
     new_tokens: int = flag(8, "By how many tokens the text goes on.", **COUNT)
 

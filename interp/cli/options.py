@@ -64,6 +64,7 @@ def flag(
     shown: str = "",
     part: Literal["result", "speed", "call"] = "result",
     given: Literal["anywhere", "flag", "position"] = "anywhere",
+    private: bool = False,
 ) -> Any:
     """Declare one setting.
 
@@ -81,9 +82,11 @@ def flag(
         part: ``result`` changes what is computed; ``speed`` may differ between a run and its continuation;
             ``call`` says how this call talks and where it writes, and is not repeated by another.
         given: ``flag``: never by a file or the environment; ``position``: an argument without a flag.
+        private: a text that a model reads: ``--no-text`` keeps it out of the run.
     """
     facts = {"help": help, "names": names, "metavar": metavar, "group": group, "allowed": allowed}
     facts |= {"check": check, "many": many, "shown": shown, "part": part, "given": given}
+    facts |= {"private": private}
     return dataclasses.field(default=default, metadata=facts)
 
 

@@ -158,13 +158,9 @@ def _listening(port: int) -> contextlib.closing[socket.socket]:
 
 
 def _serve(index: Any, queue: Any, token: str, heard: socket.socket) -> None:
-    import uvicorn
-
     from interp.serve.app import Explorer, application
+    from interp.serve.connections import server
 
     app = application(Explorer(index, queue), token, heard.getsockname()[1])
-    options: dict[str, Any] = {"log_level": "warning", "access_log": False, "ws": "none", "lifespan": "off"}
-    options |= {"interface": "asgi3"}
-    options |= {"server_header": False, "limit_concurrency": 64, "timeout_graceful_shutdown": 2}
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[heard])
+        server(app).run(sockets=[heard])

@@ -110,8 +110,8 @@ class Session:
 
     @property
     def line(self) -> str:
-        """The shell command that does the same again."""
-        return self.resolved.command_line() if self.resolved is not None else ""
+        """The shell command that does the same again, as the run keeps it."""
+        return self.resolved.command_line(kept=True) if self.resolved is not None else ""
 
     @property
     def elapsed(self) -> float:

@@ -7,6 +7,7 @@ default. An unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shlex
 import typing
@@ -17,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from interp.cli.options import Settings, as_text, keys, read_value, spelling, suggestion
+from interp.cli.options import PromptSettings, Settings, as_text, keys, read_value, spelling, suggestion
 from interp.errors import ConfigError
 
 __all__ = ["Resolved", "resolve"]
@@ -28,6 +29,8 @@ LIBRARY = ("INTERP_CACHE",)
 FILE = "interp.yaml"
 LISTED = 50
 """Settings that a message lists; those of all commands together are more."""
+HASH = "sha256:"
+"""Before the hash of a text that ``--no-text`` kept out of a run."""
 Given = dict[str, tuple[Any, str]]
 """Public name -> value and origin."""
 
@@ -48,9 +51,23 @@ class Resolved:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The settings by public name, as JSON holds them."""
+        """The settings by public name, as JSON holds them: with ``--no-text`` without what a model reads."""
         found = {key: getattr(self.settings, one.name) for key, one in keys(type(self.settings)).items()}
+        for key in self._private:
+            text = found.pop(key)
+            if isinstance(self.settings, PromptSettings):
+                found[key] = HASH + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+    @property
+    def _private(self) -> tuple[str, ...]:
+        """The settings that hold a text which ``--no-text`` keeps out of the run."""
+        if getattr(self.settings, "text", True):
+            return ()
+        known = keys(type(self.settings)).items()
+        return tuple(
+            key for key, one in known if one.metadata["private"] and getattr(self.settings, one.name)
+        )
 
     @property
     def identity(self) -> frozenset[str]:
@@ -59,19 +76,23 @@ class Resolved:
             k for k, one in keys(type(self.settings)).items() if one.metadata["part"] == "result"
         )
 
-    def command_line(self, *, resume: str | None = None) -> str:
+    def command_line(self, *, resume: str | None = None, kept: bool = False) -> str:
         """The shell command that does the same again, wherever the values came from.
 
         Args:
             resume: the folder of an unfinished run: the command that continues it.
+            kept: it is written into the run: with ``--no-text`` without what a model reads.
         """
         words = ["interp", self.command]
         for one in dataclasses.fields(self.settings):
             value = getattr(self.settings, one.name)
-            if one.metadata["part"] == "call" or value == one.default:
+            hidden = kept and one.name.rstrip("_") in self._private
+            if one.metadata["part"] == "call" or value == one.default or hidden:
                 continue
             words += [str(value)] if one.metadata["given"] == "position" else _as_flag(one, value)
-        return shlex.join([*words, *(["--out", resume, "--resume"] if resume else [])])
+        line = shlex.join([*words, *(["--out", resume, "--resume"] if resume else [])])
+        without = ", ".join(self._private) if kept else ""
+        return f"{line}  # and {without}, which --no-text kept out" if without else line
 
 
 def _as_flag(one: dataclasses.Field[Any], value: Any) -> list[str]:
@@ -177,6 +198,11 @@ def _from_file(path: str | Path | None, command: str, known: Mapping[str, Any]) 
             )
         ours = {
             k for k, one in known.items() if one.metadata["part"] == "call" or one.metadata["given"] == "flag"
+        }
+        ours |= {  # --no-text kept their hash alone
+            k
+            for k, one in known.items()
+            if one.metadata["private"] and str(content["configuration"].get(k)).startswith(HASH)
         }
         given = {k: v for k, v in content["configuration"].items() if k not in ours}
     else:

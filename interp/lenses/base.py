@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.errors import SiteError
 from interp.models.readout import NUMBERS
 
-__all__ = ["Lens"]
+__all__ = ["Lens", "without_text"]
 
 
 class Lens(ABC):
@@ -80,3 +80,12 @@ class Lens(ABC):
         """
         for part in self.parts(len(states)):
             yield part, self.logits(states[part], layer).log_softmax(dim=-1)
+
+
+def without_text(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a lens without the texts that a model read.
+
+    Args:
+        card: as :meth:`Lens.card` gives it.
+    """
+    return {key: one for key, one in card.items() if key != "target"}

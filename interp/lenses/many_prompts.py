@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, DataError
-from interp.lenses.base import Lens
+from interp.lenses.base import Lens, without_text
 from interp.lenses.patchscope import PatchscopeLens
 from interp.lenses.reading import read_states
 from interp.lenses.table import LENSES, is_file, make
@@ -74,6 +74,10 @@ class LensCurves(Result):
     untrained: Mapping[str, Measured]
     commonest: Float[np.ndarray, " prompt"]
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def redacted(self) -> LensCurves:
+        """The same without the prompt that a patchscope reads a state in."""
+        return replace(self, cards={name: without_text(one) for name, one in self.cards.items()})
 
     @property
     def before(self) -> int:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import DataError
-from interp.lenses.base import Lens
+from interp.lenses.base import Lens, without_text
 from interp.lenses.reading import read_states
 from interp.lenses.table import LENSES, make
 from interp.lenses.words import words_of
@@ -75,7 +75,8 @@ class LensView(Result):
     def redacted(self) -> LensView:
         """The same without the prompt and without the words that a lens reads in it."""
         none = ("",) * len(self.tokens)
-        return replace(self, prompt="", tokens=none, answers=none, words=(none,) * len(self.layers))
+        bare = replace(self, prompt="", tokens=none, answers=none, card=without_text(self.card))
+        return replace(bare, words=(none,) * len(self.layers))
 
     def question(self) -> str:
         """What is asked of the prompt."""

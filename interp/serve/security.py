@@ -13,10 +13,12 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["BODY", "POLICY", "READ", "Guard", "reply"]
+__all__ = ["AT_ONCE", "BODY", "POLICY", "READ", "Guard", "reply"]
 
 BODY = 256 * 1024
 """Bytes of a request, at most."""
+AT_ONCE = 64
+"""Requests that are answered at once, at most."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -58,7 +60,7 @@ class Guard:
     """
 
     def __init__(self, app: Any, token: str, port: int) -> None:
-        self.app, self.token = app, token.encode()
+        self.app, self.token, self.answering = app, token.encode(), 0
         self.hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -70,6 +72,15 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
+
+        self.answering += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.answering -= 1
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request, or refuse it."""
 
         async def bound(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -90,6 +101,8 @@ class Guard:
 
     def _refusal(self, scope: Mapping[str, Any]) -> tuple[int, str] | None:
         """Why a request is refused, by its head alone; None where it is not."""
+        if self.answering > AT_ONCE:
+            return 503, f"{AT_ONCE} requests are being answered already. Try again in a moment."
         heads: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             heads.setdefault(name.lower(), []).append(value)

@@ -77,7 +77,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "markupsafe": ("interp.report",),
     "click": ("interp.cli",),
     "starlette": ("interp.serve",),
-    "uvicorn": ("interp.cli.serve",),
+    "uvicorn": ("interp.serve.connections",),
     "yaml": ("interp.cli", "interp.features.layouts"),
     "sklearn": ("probes",),
     "scipy": ("probes", "interp.mediation", "interp.analyses", "interp.quantization.comparison"),

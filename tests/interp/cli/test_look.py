@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import pandas
 import pytest
 
 from interp.analyses.looking import CellEdit, Surprise
+from interp.cli.main import settings_of_commands
 from interp.results import load
 from tests.interp.cli.conftest import Call
 
@@ -17,9 +20,52 @@ def test_a_prompt_is_looked_at_and_nothing_of_it_is_kept_without_text(call: Call
     assert answer.code == 0, answer.err
     found = load("run/result")
     assert isinstance(found, Surprise) and found.prompt == "" and set(found.tokens) == {""}
-    said = ("run.json", "report.html")  # which hold the command, as it was typed
-    for path in (one for one in Path("run").rglob("*") if one.is_file() and one.name not in said):
-        assert b"w03" not in path.read_bytes(), path
+    assert nothing_of("w03")
+    again = call("look", "--config", "run/run.json", "--out", "again")
+    assert again.code == 2 and "no prompt" in again.err and not Path("again").exists()
+
+
+def nothing_of(word: str) -> bool:
+    files = [one for one in Path("run").rglob("*") if one.is_file()]
+    said = [one.read_bytes() for one in files if one.suffix != ".parquet"]
+    said += [pandas.read_parquet(one).to_csv().encode() for one in files if one.suffix == ".parquet"]
+    return len(files) > 5 and not any(word.encode() in one for one in said)
+
+
+SECRET = {
+    "edit": ("--site", "resid_post.1", "--how", "steer", "--source", "w01 w09", "--against", "w09 w01"),
+    "generate": ("--max-new-tokens", "3", "--stop", "w09"),
+    "lens": ("--kind", "patchscope", "--layers", "1", "--target", "w09 w01 ?"),
+    "graph": ("--limit", "10", "--foil", "w09", "--answer", "w05", "--instead", "w01 w09 w03"),
+}
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_no_text_that_a_model_reads_is_kept(call: Call, name: str) -> None:
+    common = ("w01 w02 w03", "--model", "TINY", "--out", "run", "-q")
+    for flags in ((), ("--no-text", "--overwrite")):
+        answer = call(name, *common, *SECRET[name], *flags)
+        assert answer.code == 0, answer.err
+        assert nothing_of("w09") == nothing_of("w02") == bool(flags), flags
+
+
+def test_what_a_model_reads_is_marked_as_private_in_every_command_that_can_leave_it_out() -> None:
+    marked = {"--prompt"}
+    for name, kind in settings_of_commands().items():
+        fields = {one.name: one for one in dataclasses.fields(kind)}
+        if "text" not in fields:
+            continue
+        for one in fields.values():
+            free = one.metadata["metavar"] in ("TEXT", "WORD") and str(one.type).startswith("str")
+            words = one.name in ("prompt", "stop") or (free and not one.metadata["allowed"])
+            if words and one.name not in NO_TEXT:
+                assert one.metadata["private"], (name, one.name)
+                marked.add(one.name)
+    assert {"prompt", "source", "against", "target", "answer", "foil", "instead", "stop"} <= marked
+
+
+NO_TEXT = ("feature", "dictionary", "model", "revision", "weights", "spans", "metric")
+"""Settings with free words that no model reads."""
 
 
 def test_a_place_is_edited(call: Call) -> None:

@@ -7,13 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import uvicorn
 
 from interp.cli.serve import ServeSettings, command_of
 from interp.serve.app import Explorer, application
+from interp.serve.connections import server
 from interp.serve.jobs import Queue, Worker
 from interp.serve.runs import Index
 from tests.interp.serve.chromium import Page, chromium, program
@@ -44,15 +43,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = heard.getsockname()[1]
     guarded = application(Explorer(Index([folder / "runs"]), queue), TOKEN, port)
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await guarded(scope, receive, send)
-
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [heard]}, daemon=True)
+    serving = server(guarded)
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [heard]}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
+    serving.should_exit = True
     thread.join(10)
     queue.close()
     heard.close()
