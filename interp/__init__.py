@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model as Model
     from interp.models.sampling import Sampling as Sampling
     from interp.report import plot as plot
+    from interp.report import show_tokens as show_tokens
     from interp.sites import Site as Site
 
 quiet_imports()

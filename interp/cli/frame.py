@@ -108,7 +108,10 @@ class Work:
         """What the checks of the model found; a failed one becomes a warning that the run carries."""
         from interp.models import doctor
 
-        certificate = doctor.examine(self.model)
+        model = self.model
+        self.session.pulse.phase(f"checking {model.name}")
+        certificate = doctor.examine(model)
+        self.session.pulse.phase(f"interp {self.session.command}: working")
         for check in certificate.failures:
             self.session.warn(
                 f"the model fails the check '{check.name}' ({check.detail or check.value}): do not trust "
@@ -158,6 +161,7 @@ class Work:
 
     def load(self, settings: ModelSettings, scheme: str = "none") -> Model:
         """Load the model that settings name, quantize it if asked, and say what it is."""
+        self.session.pulse.phase(f"loading {settings.model}", now=True)
         model = load_model(settings, scheme)
         if model.dictionaries:
             self.session.note(f"features: {', '.join(map(repr, model.dictionaries.values()))}")
@@ -166,6 +170,7 @@ class Work:
         self.session.note(f"model: {model!r}")
         for warning in model.warnings:
             self.session.warn(warning)
+        self.session.pulse.phase(f"interp {self.session.command}: working")
         return model
 
 
@@ -270,8 +275,11 @@ def _execute(
     )
     settings = session.resolved.settings
     session.as_json, session.quiet, session.verbose = settings.json, settings.quiet, settings.verbose
+    if session.quiet:
+        session.pulse.stop()
     with quiet(session, offline=isinstance(settings, ModelSettings) and settings.offline):
         settings.check()
+        session.pulse.phase(f"interp {name}: starting", now=isinstance(settings, ModelSettings))
         work = Work(session, settings)
         if not isinstance(settings, RunSettings):
             outcome = run(work, settings)
@@ -367,6 +375,7 @@ def _keep(work: Work, made: Made) -> Result:
     from interp.report.page import figure_page
 
     session, run, result = work.session, work.run, made.result
+    session.pulse.phase("writing the run and its report")
     for text in result.warnings:
         session.warn(text, aloud=session.as_json)  # else the printed document ends with them
     text = getattr(work.settings, "text", True)

@@ -50,7 +50,21 @@ class LookSettings(OnePromptSettings):
     The control is the same words in other orders.
     """
 
-    view: Literal["surprise", "attention"] = flag("surprise", "surprise or attention.", metavar="WHICH")
+    view: Literal["surprise", "attention", "effect", "probe"] = flag(
+        "surprise",
+        "surprise, attention, effect (what each token does to the next word) or probe (what --probe reads).",
+        metavar="WHICH",
+    )
+    answer: str = flag(
+        "",
+        "Of effect: the word.",
+        metavar="WORD",
+        shown="the likeliest next one",
+        private=True,
+    )
+    probe: str | None = flag(None, "Of probe: the folder of a saved probe.", metavar="FOLDER")
+    label: str = flag("", "Of probe: its label.", metavar="LABEL", shown="what it says at the last token")
+    compared: int = flag(24, "Of surprise: tokens with the control, counted from the end.", **COUNT)
     layers: str = flag(
         "50%",
         "Of attention: layers, counted from 0.",
@@ -60,6 +74,12 @@ class LookSettings(OnePromptSettings):
         allowed="20, 8,12, 8-24:4, -1, 50% or all",
         many=True,
     )
+
+    def check(self) -> None:
+        """Refuse the view of a probe without one, and a probe that would not be read."""
+        super().check()
+        if (self.view == "probe") != (self.probe is not None):
+            raise ConfigError("--view probe and --probe FOLDER go together; give both or none.")
 
     def about(self) -> str:
         """What is looked at."""
@@ -118,8 +138,14 @@ def look(work: Work, settings: LookSettings) -> Made:
     from interp.analyses import looking
 
     model, prompt, seed = work.certified(), settings.asked(settings.prompt), settings.seed
+    asked: dict[str, Any] = {"draws": settings.draws, "seed": seed}
+    if settings.view == "effect":
+        return Made(looking.token_effects(model, prompt, answer=settings.answer, **asked))
+    if settings.probe is not None:
+        asked |= {"label": settings.label, "compared": settings.compared}
+        return Made(looking.token_scores(model, prompt, settings.probe, **asked))
     if settings.view == "surprise":
-        return Made(looking.surprise(model, prompt, draws=settings.draws, seed=seed))
+        return Made(looking.surprise(model, prompt, compared=settings.compared, **asked))
     return Made(looking.attention(model, prompt, layers=settings.layers, draws=settings.draws, seed=seed))
 
 

@@ -18,6 +18,8 @@ from interp.errors import InterpError
 __all__ = ["COMMANDS", "main", "settings_of_commands"]
 
 INTERRUPTED = 130
+COMPLETE = "_INTERP_COMPLETE"
+"""The variable by which a shell asks for words: ``eval "$(_INTERP_COMPLETE=bash_source interp)"``."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("probe", "Read concepts or a label from a layer, and measure it against controls."),
@@ -143,9 +145,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and (asked := os.environ.get(COMPLETE)):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(program, {}, "interp", COMPLETE, asked)
     session = Session(arguments, settings_of_commands)
     try:
-        return _run(session)
+        if session.quiet:
+            return _run(session)
+        with session.pulse.beating():
+            return _run(session)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - stays open until the process ends
         return 0

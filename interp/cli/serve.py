@@ -57,6 +57,9 @@ class ServeSettings(SchemeSettings):
         part="call",
     )
     features: tuple[str, ...] = features_flag()
+    probes: tuple[str, ...] = flag(
+        (), "Folders of saved probes that tokens can be coloured by.", metavar="FOLDERS", part="call"
+    )
 
     def check(self) -> None:
         """Refuse places that are no folders, and a backend that the process of the model would not share."""
@@ -65,6 +68,11 @@ class ServeSettings(SchemeSettings):
             if not Path(place).is_dir():
                 raise ConfigError(
                     f"RUNS: {place!r} is no folder. Give run folders, or folders that hold runs."
+                )
+        for place in self.probes:
+            if not (Path(place) / "probe.json").is_file():
+                raise ConfigError(
+                    f"--probes {place!r} holds no probe; give a folder such as RUN/probes/resid_post.20."
                 )
 
 
@@ -79,7 +87,7 @@ def loaded_of(settings: ServeSettings) -> Loaded:
     names = ("weights", "device", "dtype", "revision", "trust_remote_code", "adapter", "backend")
     defaults = {one.name: one.default for one in dataclasses.fields(settings)}
     given = {name: getattr(settings, name) for name in names if getattr(settings, name) != defaults[name]}
-    return Loaded(settings.model, given, settings.scheme, settings.features)
+    return Loaded(settings.model, given, settings.scheme, settings.features, settings.probes)
 
 
 @command(
@@ -103,6 +111,7 @@ def serve(work: Work, settings: ServeSettings) -> Outcome:
             work.session.note("open this address in a browser on this machine (Ctrl-C ends the explorer):")
             work.session.say(address)
             sys.stdout.flush()
+            work.session.pulse.stop()
             _serve(index, queue, token, heard)
     finally:
         if queue is not None:
@@ -118,6 +127,7 @@ def _queue(work: Work, settings: ServeSettings) -> Queue:
     line, environment = command_of(settings)
     worker = Worker(line, quiet=not settings.verbose, environment=environment)
     work.session.note(f"loading {settings.model} ...")
+    work.session.pulse.phase(f"loading {settings.model} in a process of its own")
     try:
         facts = worker.start()
     except (ConfigError, Stopped) as error:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from interp.cli.options import Settings
+from interp.cli.pulse import Pulse
 from interp.errors import InterpError
 from interp.report.escape import one_line
 
@@ -104,6 +105,7 @@ class Session:
             if "--" in self.arguments
             else list(self.arguments)
         )
+        self.pulse = Pulse("interp")
         self.as_json = "--json" in before
         self.quiet = bool({"-q", "--quiet"} & set(before))
         self.verbose = bool({"-v", "--verbose"} & set(before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "cell",
     "cost_words",
     "curves",
+    "groups_needed",
     "interval_words",
     "mask_words",
     "remark",
@@ -33,6 +35,19 @@ def remark(row: Mapping[str, Any]) -> str:
     if row["q"] > 0.05:
         return "not told from chance"
     return "opposite directions" if row.get("opposite") else ""
+
+
+def groups_needed(mediators: int, level: float = 0.05) -> int:
+    """How many groups of pairs can tell one of so many mediators from chance.
+
+    The exact test flips the sign of each group: the least p is 2 / 2^groups, and Benjamini-Hochberg
+    multiplies the least of n by n.
+
+    Args:
+        mediators: how many are tested.
+        level: of q.
+    """
+    return 1 + math.ceil(math.log2(mediators / level))
 
 
 def interval_words(low: float, high: float) -> str:

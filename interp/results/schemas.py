@@ -49,6 +49,7 @@ SCHEMAS: dict[str, str] = {
     "interp.surgery/1": "interp.analyses.surgery.result:Surgery",
     "interp.surprise/1": "interp.analyses.looking.surprising:Surprise",
     "interp.text/1": "interp.models.generated:Generation",
+    "interp.token-scores/1": "interp.analyses.looking.scored:TokenScores",
     "interp.translated/1": "interp.analyses.concepts.translated:TranslatedResult",
     "interp.watch/1": "interp.analyses.monitoring.watching:Watched",
 }

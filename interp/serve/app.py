@@ -93,6 +93,7 @@ class Explorer:
     def _told(self, job: Job) -> dict[str, Any]:
         assert self.queue is not None
         found: dict[str, Any] = {"id": job.id, "view": job.view, "state": job.state, "error": job.error}
+        found |= {"note": job.note}
         found |= {
             "seconds": round(job.seconds, 2),
             "before": self.queue.place(job),

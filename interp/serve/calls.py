@@ -9,7 +9,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from interp.errors import ConfigError
 
 __all__ = ["MODEL", "Call", "Loaded", "Recipe"]
 
@@ -97,12 +100,32 @@ class Loaded:
         options: arguments of ``interp.load`` other than the defaults.
         scheme: precision of the weights.
         features: folders of dictionaries.
+        probes: folders of saved probes that a view may read; no other is.
     """
 
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
     scheme: str = "none"
     features: Sequence[str] = ()
+    probes: Sequence[str] = ()
+
+    def chosen(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A request with the folder of the probe that it names; no other place is ever read.
+
+        Args:
+            request: of a view.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        if request.get("colour") != "probe":
+            return request
+        asked = request["probe"].strip()
+        found = [one for one in self.probes if asked in ("", one, Path(one).name)]
+        if not found:
+            known = ", ".join(self.probes) or "none: start `interp serve --probes FOLDER`"
+            raise ConfigError(f"probe {asked!r:.80} asked; there are: {known}.")
+        return {**request, "probe": found[0]}
 
     def load(self) -> Any:
         """Load it."""
@@ -152,12 +175,14 @@ class Recipe:
         command: words of the command behind ``interp``, the flags of the model left out; () for none.
         file: a file that the command reads: its name, and its one line.
         without: why there is no command.
+        notes: what was chosen, and what it can show: sentences.
     """
 
     call: Call
     command: tuple[str, ...] = ()
     file: tuple[str, str] | None = None
     without: str = ""
+    notes: Sequence[str] = ()
 
     def python(self, loaded: Loaded) -> str:
         """Python that computes it from nothing."""

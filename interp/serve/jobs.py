@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from interp.errors import ConfigError, InterpError
@@ -88,12 +89,18 @@ class Worker:
         self.facts = said["ready"]
         return self.facts
 
-    def ask(self, request: Mapping[str, Any], stop: Callable[[], str]) -> dict[str, Any]:
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        stop: Callable[[], str],
+        told: Callable[[str], object] = lambda _: None,
+    ) -> dict[str, Any]:
         """Give it a request, and wait for the answer.
 
         Args:
             request: what is asked.
             stop: says why to give up; "" to go on.
+            told: is given what it says of the work before its answer, such as how long it will take.
 
         Raises:
             Stopped: why; the process is ended.
@@ -105,7 +112,9 @@ class Worker:
         except OSError:
             self.kill()
             raise Stopped("the process of the model has ended") from None
-        return self._line(stop)
+        while set(said := self._line(stop)) == {"note"}:
+            told(str(said["note"]))
+        return said
 
     def _line(self, stop: Callable[[], str]) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None
@@ -162,6 +171,7 @@ class Job:
         made: the clock when it came; likewise ``started`` and ``ended``.
         answer: of the worker, once it is done.
         error: why it failed or was stopped.
+        note: what the worker said of the work, such as how long it will take.
     """
 
     view: str
@@ -173,6 +183,7 @@ class Job:
     ended: float | None = None
     answer: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
+    note: str = ""
     stopped: bool = False
 
     @property
@@ -277,9 +288,9 @@ class Queue:
                 if not self.worker.alive:
                     self.worker.start(lambda job=job: self._why(job))
                 job.started = time.monotonic()
-                answer = self.worker.ask(
-                    {"view": job.view, "request": dict(job.request)}, lambda job=job: self._why(job)
-                )
+                asked = {"view": job.view, "request": dict(job.request)}
+                told = partial(setattr, job, "note")
+                answer = self.worker.ask(asked, lambda job=job: self._why(job), told)
             except Stopped as why:
                 with self._changed:
                     state = "stopped" if self._why(job) else "failed"

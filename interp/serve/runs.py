@@ -205,7 +205,8 @@ def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, A
         "do not know. `interp compare` measures both on the same items, and gives one."
     )
     heads = [
-        {key: one[key] for key in ("id", "name", "command", "model", "verdict")} for one in (first, second)
+        {key: one[key] for key in ("id", "name", "command", "model", "verdict", "figures")}
+        for one in (first, second)
     ]
     return {"runs": heads, "settings": settings, "numbers": rows, "only": only, "alike": same, "note": note}
 

@@ -17,7 +17,7 @@ from interp.serve.requests import Field, conversation
 __all__ = ["VIEWS", "Place", "View", "view_of"]
 
 Request = Mapping[str, Any]
-PAIRS = 16
+PAIRS = 32
 """Pairs of prompts, at most."""
 CHAT = "a conversation cannot be given to this command; copy the Python."
 
@@ -102,15 +102,22 @@ def _given(request: Request, **flags: str) -> list[str]:
 
 
 def _tokens(model: Any, request: Request) -> Recipe:
-    options = {"draws": request["draws"], "seed": request["seed"]}
-    words, why = _chatty(request, "look", *_given(request, draws="draws", seed="seed"))
-    call = Call("interp.analyses.looking.surprise", (MODEL, prompt_of(request)), options)
+    colour, keys = request["colour"], {"surprise": ("compared",), "effect": ("answer",)}
+    names = keys.get(colour, ("probe", "label", "compared"))
+    options = {key: request[key] for key in (*names, "draws", "seed")}
+    flags = ["--view", colour] if colour != "surprise" else []
+    flags += _given(request, **{name: name for name in (*names, "draws", "seed") if request[name] != ""})
+    words, why = _chatty(request, "look", *flags)
+    arguments = (MODEL, prompt_of(request), *((options.pop("probe"),) if "probe" in options else ()))
+    functions = {"surprise": "surprise", "effect": "token_effects", "probe": "token_scores"}
+    call = Call(f"interp.analyses.looking.{functions[colour]}", arguments, options)
     return Recipe(call, words, without=why)
 
 
 def _tokens_places(result: Any) -> Mapping[str, Sequence[Place]]:
-    data = result.figure("surprise").data
-    return {"surprise": [Place(int(x + y)) for x, y in zip(data["x"], data["y"], strict=True)]}
+    (figure,) = result.figures()
+    data = figure.data
+    return {figure.name: [Place(int(x + y)) for x, y in zip(data["x"], data["y"], strict=True)]}
 
 
 def _lens(model: Any, request: Request) -> Recipe:
@@ -175,7 +182,29 @@ def _effects(model: Any, request: Request) -> Recipe:
     content = "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows)
     words = ("patch", "--data", "pairs.jsonl", "--mediators", mediators, "--positions", positions)
     words = (*words, "--search", "exhaustive", "--full", "--seed", str(request["seed"]))
-    return Recipe(call, words, ("pairs.jsonl", content))
+    notes = _effects_notes(model, request, rows, mediators, positions)
+    return Recipe(call, words, ("pairs.jsonl", content), notes=notes)
+
+
+def _effects_notes(
+    model: Any, request: Request, rows: Sequence[tuple[str, ...]], mediators: str, positions: str
+) -> tuple[str, ...]:
+    """Which words are compared, and how many pairs a verdict takes."""
+    from interp.mediation.effect_words import groups_needed
+
+    chosen = [name for name in ("answer", "foil") if not request[name].strip()]
+    said = ", ".join(f"{answer!r} against {foil!r}" for *_, answer, foil in rows)
+    by = "what the model itself says next" if len(chosen) == 2 else "as given, or what the model says next"
+    found = [f"The words whose logits are compared: {said} ({by if chosen else 'as given'})."]
+    n = len(model.expand(mediators.split(",")))
+    n *= model.tokenize([rows[0][0]]).lengths[0] if positions == "each" else 1
+    if len(rows) < (needed := groups_needed(n)):
+        found.append(
+            f"{counted(len(rows), 'pair')} of prompts: the picture shows where, but no verdict can be had. "
+            f"To tell one of {n:,} places from chance takes at least {needed} pairs of different facts, one "
+            f"line of each (up to {PAIRS}); or exchange fewer places, such as attention and MLP blocks."
+        )
+    return tuple(found)
 
 
 def _lines(text: str) -> list[str]:
@@ -295,8 +324,36 @@ VIEWS: dict[str, View] = {
         View(
             "tokens",
             "Tokens",
-            "How surprising is each token, and does the order of the words before it matter?",
-            (PROMPT, CHATTING, replace(DRAWS, default=8), SEED),
+            "How surprising is each token, what does it do to the next word, what does a probe read there?",
+            (
+                PROMPT,
+                CHATTING,
+                Field("colour", "Coloured by", "choice", "surprise", choices=("surprise", "effect", "probe")),
+                Field(
+                    "answer", "Word", "text", "", "empty: the likeliest next one", when=("colour", "effect")
+                ),
+                Field(
+                    "probe",
+                    "Probe",
+                    "text",
+                    "",
+                    "a folder given to interp serve --probes; empty: the first",
+                    when=("colour", "probe"),
+                ),
+                Field("label", "Label", "text", "", "empty: what it says last", when=("colour", "probe")),
+                Field(
+                    "compared",
+                    "Tokens with the control, from the end",
+                    "whole",
+                    12,
+                    "each is read again after its words in other orders",
+                    low=1,
+                    high=512,
+                    when=("colour", "surprise probe"),
+                ),
+                replace(DRAWS, default=8),
+                SEED,
+            ),
             _tokens,
             _tokens_places,
         ),

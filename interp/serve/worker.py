@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from interp.errors import InterpError
 from interp.serve.calls import Loaded
+from interp.serve.forecast import forecast
 from interp.serve.views import view_of
 
 __all__ = ["answer", "facts_of", "main"]
@@ -33,6 +34,8 @@ def main() -> None:
         _say(said, {"error": str(error)})
         return
     for request in iter(_requests().get, None):
+        if note := forecast(model, request["view"], request["request"]):
+            _say(said, {"note": note})
         _say(said, _answered(model, loaded, request))
 
 
@@ -102,7 +105,7 @@ def answer(model: Any, loaded: Loaded, name: str, request: Mapping[str, Any]) ->
     from interp.results.files import jsonable
 
     view = view_of(name)
-    recipe = view.recipe(model, request)
+    recipe = view.recipe(model, loaded.chosen(request))
     result = recipe.call.run(model)
     places = {key: [asdict(one) for one in found] for key, found in view.places(result).items()}
     names = [one.name for one in result.figures()]
@@ -113,6 +116,7 @@ def answer(model: Any, loaded: Loaded, name: str, request: Mapping[str, Any]) ->
         "python": recipe.python(loaded),
         "command": recipe.shell(loaded),
         "without": recipe.without,
+        "notes": list(recipe.notes),
         "numbers": {one.name: one.value for one in result.numbers()},
     }
     return jsonable(content)[0]

@@ -28,6 +28,7 @@ NAMES = {
         "probe",
         "probe_concepts",
         "quantization",
+        "show_tokens",
         "tasks",
     ],
     "probes": [

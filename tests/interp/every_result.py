@@ -333,6 +333,7 @@ MAKERS: dict[str, Callable[[], Result]] = {
     "interp.surgery/1": operated,
     "interp.surprise/1": lambda: looking.surprise(demo(), "the capital of France is", draws=3),
     "interp.text/1": written,
+    "interp.token-scores/1": lambda: looking.token_effects(demo(), "the capital of France is", draws=4),
     "interp.watch/1": watched,
 }
 """Schema -> makes a small result of that class."""

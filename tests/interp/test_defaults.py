@@ -105,6 +105,7 @@ INTERP: Calls = {
     "interp.patch": lambda g: interp.patch(g.model),
     "interp.patch, own pairs": lambda g: interp.patch(g.model, g.pairs),
     "interp.plot": lambda g: interp.plot(effects()),
+    "interp.show_tokens": lambda g: interp.show_tokens(["a", "b"], [0.5, -1.0]),
     "interp.probe": lambda g: interp.probe(g.model, g.data),
     "interp.probe_concepts": lambda g: interp.probe_concepts(g.model),
     "interp.probe_concepts, few prompts": lambda g: interp.probe_concepts(g.model, sizes=(300, 60, 60)),

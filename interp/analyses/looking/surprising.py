@@ -165,21 +165,27 @@ class Surprise(Result):
         return ("This is one prompt: intervals are over orders of its words, not over prompts.",)
 
 
-def surprise(model: ModelLike, prompt: Prompt, *, draws: int = 16, seed: int = 0) -> Surprise:
+def surprise(
+    model: ModelLike, prompt: Prompt, *, draws: int = 16, compared: int = COMPARED, seed: int = 0
+) -> Surprise:
     """Measure how surprising each token of a prompt is, beside the same words before it in other orders.
 
     Args:
         model: what reads.
         prompt: a text, a conversation, or token ids; at least two tokens.
         draws: random orders.
+        compared: how many tokens have the control, counted from the end; each costs ``draws`` passes.
         seed: of the orders.
 
     Raises:
         DataError: the prompt is too short or too long.
-        ConfigError: ``draws`` is below 2.
+        ConfigError: ``draws`` is below 2, or ``compared`` below 1.
     """
-    if draws < 2:
-        raise ConfigError(f"draws={draws} random orders asked; an interval needs at least 2.")
+    if draws < 2 or compared < 1:
+        raise ConfigError(
+            f"draws={draws} random orders for {counted(compared, 'token')} asked; an interval needs at "
+            "least 2 orders, of at least 1 token."
+        )
     model = as_model(model)
     tokens = read(model, prompt, least=2, most=MOST)
     ids = tokens.token_ids[0]
@@ -195,7 +201,7 @@ def surprise(model: ModelLike, prompt: Prompt, *, draws: int = 16, seed: int = 0
         entropy=-(logs.exp() * logs).nansum(dim=-1).numpy(),
         rank=1 + (logs > own[:, None]).sum(dim=-1).numpy(),
         expected=words_of(model, logs.argmax(dim=-1).tolist()),
-        shuffled=_shuffled(model, ids, draws, seed),
+        shuffled=_shuffled(model, ids, draws, compared, seed),
         about=About(model=model.described),
         seed=seed,
         warnings=(*model.warnings, *tokens.warnings),
@@ -206,11 +212,11 @@ def _of(logs: Float[Tensor, "pos vocab"], ids: Int[Tensor, " pos"]) -> Float[Ten
     return logs.gather(1, ids[:, None])[:, 0]
 
 
-def _shuffled(model: Model, ids: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
+def _shuffled(model: Model, ids: tuple[int, ...], draws: int, compared: int, seed: int) -> np.ndarray:
     """``[draw, token]``: the surprise of each token after those before it in other orders."""
     rng, start = np.random.default_rng(seed), fixed_start(model, ids)
     found = np.full((draws, len(ids) - 1), np.nan)
-    places = [at for at in range(1, len(ids)) if len(set(ids[start:at])) > 1 and at >= len(ids) - COMPARED]
+    places = [at for at in range(1, len(ids)) if len(set(ids[start:at])) > 1 and at >= len(ids) - compared]
     for at in places:
         prefixes = [shuffled(ids[:at], start, rng) for _ in range(draws)]
         found[:, at - 1] = -model.logits(prefixes).double().log_softmax(dim=-1)[:, ids[at]].cpu().numpy()

@@ -160,7 +160,7 @@
           await wait(pause);
           if (turn !== this.turn) return;
           job = await api(`/api/jobs/${job.id}`);
-          this.say(job.state === "waiting" || !job.seconds ? (job.before ? `Waiting: ${job.before} before it.` : "The model is loaded.") : `Running for ${job.seconds.toFixed(0)} s.`);
+          this.say(job.state === "waiting" || !job.seconds ? (job.before ? `Waiting: ${job.before} before it.` : "The model is loaded.") : `Running for ${job.seconds.toFixed(0)} s${job.note ? `: ${job.note}` : ""}.`);
         }
         if (turn !== this.turn) return;
         if (job.state === "done") await this.show(view, job, request);
@@ -174,14 +174,25 @@
 
     async show(view, job, request) {
       const page = new DOMParser().parseFromString(job.answer.html, "text/html");
-      this.result.replaceChildren(...page.body.childNodes, recipe(job.answer));
+      const notes = (job.answer.notes || []).map((one) => el("p", { class: "note" }, one));
+      this.result.replaceChildren(...notes, ...page.body.childNodes, recipe(job.answer));
       if (job.opens) {
         const { address } = await api(`/api/jobs/${job.id}/page`);
         this.result.prepend(el("p", {}, el("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, "Open the graph, whose nodes open")));
       }
+      sideways(this.result);
       job.answer.places.forEach((places, at) => choosable(this.result, at, places, request));
       this.say(`Done in ${job.seconds.toFixed(1)} s.`);
       if (this.prefix === "place") this.result.focus({ preventScroll: true });
+    }
+  }
+
+  // What is wider than the screen says so.
+  function sideways(result) {
+    for (const one of result.querySelectorAll(".drawing, .scroll")) {
+      if (one.scrollWidth <= one.clientWidth + 4) continue;
+      one.before(el("p", { class: "note hint" }, "Wider than the screen: move it sideways."));
+      one.setAttribute("tabindex", "0");
     }
   }
 
@@ -279,7 +290,7 @@
     $("result").replaceChildren();
     const chosen = new Set();
     const box = el("input", { type: "search", id: "runs-search", autocomplete: "off", spellcheck: "false" });
-    const both = el("button", { type: "button", disabled: true, onclick: () => guarded(() => compareRuns([...chosen])) }, "Compare the two chosen runs");
+    const both = el("button", { type: "button", disabled: true, onclick: () => guarded(() => compareRuns([...chosen])) }, "Compare two runs: tick them below");
     let turn = 0;
     const list = async () => {
       const mine = ++turn;
@@ -287,7 +298,7 @@
       if (mine !== turn) return;
       const rows = runs.map((run) => {
         const tick = el("input", { type: "checkbox", "aria-label": `Choose ${run.name}`, checked: chosen.has(run.id), disabled: run.status !== "finished" });
-        tick.addEventListener("change", () => { chosen[tick.checked ? "add" : "delete"](run.id); both.disabled = chosen.size !== 2; });
+        tick.addEventListener("change", () => { chosen[tick.checked ? "add" : "delete"](run.id); both.disabled = chosen.size !== 2; both.textContent = ["Compare two runs: tick them below", "Compare two runs: tick one more", "Compare the two ticked runs"][chosen.size] || "Compare two runs: untick some"; });
         const open = el("button", { type: "button", class: "link", onclick: () => guarded(() => openRun(run.id)) }, run.name);
         return [tick, run.status === "finished" ? open : `${run.name} (${run.status})`, run.command, run.about, run.model, run.started.slice(0, 16).replace("T", " "), run.verdict];
       });
@@ -339,22 +350,32 @@
     $("result").focus({ preventScroll: true });
     main.say(run.name);
     for (const [at, picture] of pictures.entries()) {
-      const svg = await api(`/api/runs/${id}/figures/${at}`);
-      picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg.replaceAll("currentColor", "#1d232b"))}`;
+      await draw(picture, id, at);
     }
+  }
+
+  async function draw(picture, id, at) {
+    const svg = await api(`/api/runs/${id}/figures/${at}`);
+    picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg.replaceAll("currentColor", "#1d232b"))}`;
   }
 
   async function compareRuns([first, second]) {
     const both = await api(`/api/compare/${first}/${second}`);
-    const head = (run) => el("div", {}, el("h3", {}, run.name), el("p", {}, run.verdict));
+    const pictures = [];
+    const head = (run, at) => {
+      const found = run.figures.slice(0, 2).map((name, number) => { const one = el("img", { class: "picture", alt: `Figure ${name} of ${run.name}` }); pictures.push([one, run.id, number]); return one; });
+      return el("div", {}, el("h3", {}, `${at ? "Second" : "First"}: ${run.name}`), el("p", {}, run.verdict), ...found);
+    };
     const rows = both.numbers.map((one) => [one.name, one.first.value, interval(one.first), one.second.value, interval(one.second), one.difference, one.intervals]);
     const parts = [el("h2", {}, "Two runs side by side"), both.alike ? null : el("p", { class: "alert" }, "These runs asked different questions: numbers of one name may mean different things."), el("div", { class: "beside" }, ...both.runs.map(head))];
+    parts.push(both.settings.length ? table("What was asked differently", ["setting", "first", "second"], both.settings.map((one) => [one.name, one.first, one.second])) : el("p", {}, "Their settings are the same."));
     parts.push(rows.length ? table("Numbers", ["number", "first", "interval", "second", "interval", "second less first", "intervals"], rows) : el("p", {}, "They have no number in common."));
     parts.push(el("p", { class: "note" }, both.note));
     if (both.only.length) parts.push(el("p", { class: "note" }, `Only in one of them: ${both.only.join(", ")}.`));
-    parts.push(both.settings.length ? table("Settings that differ", ["setting", "first", "second"], both.settings.map((one) => [one.name, one.first, one.second])) : el("p", {}, "Their settings are the same."));
     $("result").replaceChildren(el("p", {}, el("button", { type: "button", onclick: runsView }, "Back to all runs")), ...parts.filter(Boolean));
     $("result").focus({ preventScroll: true });
+    sideways($("result"));
+    for (const [picture, id, at] of pictures) await draw(picture, id, at);
   }
 
   async function guarded(what) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import interp
 from interp.analyses import looking
 from interp.errors import ConfigError, DataError, SiteError
 from interp.models import Model
+from probes import LogisticProbe, ProbeFileError
+from probes.cards import ProbeCard
 from tests.tiny import build, tokenizer
 
 PROMPT = "w01 w02 w03 w04 w05"
@@ -51,6 +55,52 @@ def test_the_control_keeps_the_words_and_changes_their_order() -> None:
     assert two.shuffled[:, 1] == pytest.approx(-float(logs(swapped)[1, swapped[0, 2]]), abs=1e-5)
     same = looking.surprise(model(), "w01 w01 w01 w01", draws=3)
     assert not same.compared.any() and "too short" in same.verdict()
+
+
+def test_an_effect_is_how_much_less_likely_the_answer_is_with_other_tokens() -> None:
+    found = looking.token_effects(model(), PROMPT, answer="w09", draws=40, seed=1)
+    tokens, word = ids()[0], int(ids("w09")[0, -1])
+    base = float(logs(ids())[-1, word])
+    at, chances = 3, logs(ids())[2].exp()
+    chances[tokens[at]] = 0.0
+    changed = [logs(ids().index_fill(1, torch.tensor(at), one))[-1, word] for one in range(len(chances))]
+    every = base - torch.stack(changed)
+    mean = float((every * chances).sum() / chances.sum())
+    value, low, high = found.control(at)  # type: ignore[misc]
+    assert value == found.values[at] and low < mean < high and np.isnan(found.values[0])
+    rare = min(abs(float(one) - found.drawn[0, at]) for one in every)
+    assert rare < 1e-4 and found.name == "w09"  # each draw is one of those
+
+
+def test_what_no_token_does_is_blank() -> None:
+    found = looking.token_effects(model(), PROMPT, draws=6)
+    still = replace(found, values=found.values * 0, drawn=found.drawn * 0)
+    assert not any(map(still.told, range(len(still.tokens)))) and "No token" in still.verdict()
+    assert set(still.figure("tokens").data["value"]) == {0.0}
+    sure = replace(found, drawn=np.ones_like(found.drawn), values=np.ones_like(found.values))
+    assert sure.told(3) and sure.numbers()[1].value == len(sure.there)
+
+
+def test_a_probe_is_read_at_every_token(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, model().d_model)), np.repeat(["no", "yes"], 20)
+    X[20:, 0] += 3
+    probe = LogisticProbe(seed=0).fit(X, y)
+    card = ProbeCard(site="resid_post.1", fingerprint=model().fingerprint)
+    probe.save(tmp_path / "probe", card=card)
+    found = looking.token_scores(model(), PROMPT, tmp_path / "probe", label="yes", draws=3)
+    with torch.no_grad():
+        states = model().hf(ids(), output_hidden_states=True).hidden_states[2][0].double().numpy()
+    line = states @ np.ravel(probe.coef_) + float(np.ravel(probe.intercept_)[0])
+    assert found.values == pytest.approx(1 / (1 + np.exp(-line)), abs=1e-4)
+    two = looking.token_scores(model(), "w01 w02 w03", probe, label="yes", draws=3)  # one other order of two
+    swapped = looking.token_scores(model(), "w02 w01 w03", probe, label="yes", draws=3)
+    assert two.drawn[:, 2] == pytest.approx(swapped.values[2], abs=1e-5)
+    with pytest.raises(ConfigError, match="the probe has: no, yes"):
+        looking.token_scores(model(), PROMPT, probe, label="maybe")
+    with pytest.raises(ProbeFileError):
+        other = interp.load(build("llama", seed=5, vocab_size=len(tokenizer())), tokenizer=tokenizer())
+        looking.token_scores(other, PROMPT, tmp_path / "probe")
 
 
 def test_attention_is_what_the_model_itself_gives() -> None:

@@ -35,7 +35,7 @@ def nothing_of(word: str) -> bool:
 SECRET = {
     "edit": ("--site", "resid_post.1", "--how", "steer", "--source", "w01 w09", "--against", "w09 w01"),
     "generate": ("--max-new-tokens", "3", "--stop", "w09"),
-    "lens": ("--kind", "patchscope", "--layers", "1", "--target", "w09 w01 ?"),
+    "lens": ("--layers", "1"),
     "graph": ("--limit", "10", "--foil", "w09", "--answer", "w05", "--instead", "w01 w09 w03"),
 }
 
@@ -46,7 +46,8 @@ def test_no_text_that_a_model_reads_is_kept(call: Call, name: str) -> None:
     for flags in ((), ("--no-text", "--overwrite")):
         answer = call(name, *common, *SECRET[name], *flags)
         assert answer.code == 0, answer.err
-        assert nothing_of("w09") == nothing_of("w02") == bool(flags), flags
+        assert nothing_of("w02") == bool(flags), flags
+        assert nothing_of("w09") or not flags
 
 
 def test_what_a_model_reads_is_marked_as_private_in_every_command_that_can_leave_it_out() -> None:
@@ -86,6 +87,8 @@ def test_a_place_is_edited(call: Call) -> None:
     [
         (("look",), "no prompt"),
         (("look", "w01 w02", "--limit", "2"), "--limit counts prompts"),
+        (("look", "w01 w02", "--view", "probe"), "go together"),
+        (("serve", "--probes", "nowhere"), "holds no probe"),
         (("look", "w01 w02", "--view", "heads"), "--view 'heads' is not allowed"),
         (("edit", "w01 w02"), "no --site"),
         (("edit", "w01 w02", "--site", "embed", "--how", "zerro"), "Did you mean 'zero'?"),

@@ -156,6 +156,7 @@ def test_ten_pairs_tell_four_of_fifty_six_whatever_the_seed() -> None:
     few = of_values(values[:, :6])
     told = few.verdict()
     assert "6 groups of pairs are too few to tell any of 56 mediators from chance" in told
+    assert "pairs of at least 12 groups" in told and 2 / 2**12 * 56 <= 0.05 < 2 / 2**11 * 56
 
 
 def test_opposite_directions_do_not_cancel() -> None:

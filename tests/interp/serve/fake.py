@@ -17,6 +17,9 @@ say({"ready": {"about": "a fake", "warnings": [], "name": "fake"}})
 for line in sys.stdin:
     prompt = json.loads(line)["request"]["prompt"]
     word, _, number = prompt.partition(" ")
+    if word == "note":
+        say({"note": "about an hour"})
+        time.sleep(float(number))
     if word == "sleep":
         time.sleep(float(number))
     if word == "die":

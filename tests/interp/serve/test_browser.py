@@ -133,6 +133,13 @@ def test_a_narrow_page_does_not_scroll_sideways(page: Page) -> None:
         page.size(width)
         time.sleep(0.1)
         assert page.js("document.documentElement.scrollWidth") <= width
+    page.size(420)
+    ask(page, "attention", prompt="w01 w02 w03 w04 w05 w06 w07 w08", layers="all")
+    drawn = "[...document.querySelectorAll('#result .drawing')]"
+    wide = f"{drawn}.filter((one) => one.scrollWidth > one.clientWidth)"
+    assert page.js(f"{wide}.length") > 0
+    assert page.js(f"{wide}.every((one) => one.previousElementSibling?.className === 'note hint')")
+    page.size(1280)
 
 
 def test_a_second_tab_shares_the_queue_and_a_slow_job_is_cancelled(page: Page, address: str) -> None:

@@ -73,6 +73,15 @@ def test_the_page_itself_and_a_job(page: TestClient) -> None:
     assert answered(page, job(page, prompt="hello"))["answer"]["html"] == "<p>hello</p>"
 
 
+def test_what_the_worker_says_before_its_answer_is_passed_on(page: TestClient) -> None:
+    made = job(page, prompt="note 0.5")
+    found: dict[str, Any] = {"note": "", "state": ""}
+    while not found["note"] and found["state"] != "done":
+        found = page.get(f"/api/jobs/{made.json()['id']}").json()
+    assert (found["state"], found["note"]) == ("running", "about an hour")
+    assert answered(page, made)["answer"]["html"] == "<p>note 0.5</p>"
+
+
 WRONG_HEADS: list[tuple[Mapping[str, str], int]] = [
     ({"host": "evil.example"}, 421),
     ({"host": f"127.0.0.1.evil.example:{PORT}"}, 421),

@@ -16,6 +16,7 @@ from interp import cli
 from interp.errors import ConfigError
 from interp.results import load
 from interp.serve.calls import Loaded
+from interp.serve.forecast import forecast, passes
 from interp.serve.requests import conversation, read_request
 from interp.serve.views import MEDIATORS, VIEWS
 from interp.serve.worker import answer
@@ -23,7 +24,7 @@ from tests.certificates import examined_once
 from tests.noisy import demo
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
-    "tokens": {"draws": 3},
+    "tokens": {"draws": 3, "compared": 2},
     "lens": {"layers": "18-23:5"},
     "attention": {"layers": "14", "draws": 3},
     "concepts": {"layers": "20", "top": 2},
@@ -121,6 +122,34 @@ def test_pairs_are_lines_of_both_prompts() -> None:
     request = read_request(VIEWS["effects"].fields, {"prompt": "a\nb", "other": "c"})
     with pytest.raises(ConfigError, match="2 lines of prompts and 1 line of second"):
         VIEWS["effects"].recipe(demo(), request)
+
+
+def test_effects_say_what_is_compared_and_how_many_pairs_a_verdict_takes() -> None:
+    request = read_request(VIEWS["effects"].fields, {"foil": "Rome"})
+    words, few = VIEWS["effects"].recipe(demo(), request).notes
+    assert "'Paris' against 'Rome'" in words and "what the model says next" in words
+    n = len(demo().expand(["head.*"]))
+    needed = int(few.partition("at least ")[2].split()[0])
+    assert f"one of {n:,} places" in few and 2 / 2**needed * n <= 0.05 < 4 / 2**needed * n
+    many = {name: "\n".join([f"the capital of {a} is"] * needed) for name, a in PAIR.items()}
+    enough = read_request(VIEWS["effects"].fields, many)
+    assert len(VIEWS["effects"].recipe(demo(), enough).notes) == 1
+
+
+PAIR = {"prompt": "France", "other": "Italy"}
+
+
+def test_what_takes_long_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = read_request(VIEWS["tokens"].fields, {"draws": 10, "compared": 3})
+    n = demo().tokenize([request["prompt"]]).lengths[0]
+    assert passes(demo(), "tokens", request, n) == 1 + 10 * (3 * n - 6) / n  # prefixes of n - 1, n - 2, n - 3
+    monkeypatch.setattr("interp.serve.forecast.pass_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("interp.serve.forecast.fit_passes", lambda *_: 90.0)
+    assert forecast(demo(), "tokens", request).startswith("about 2")
+    assert forecast(demo(), "lens", read_request(VIEWS["lens"].fields, {})) == ""
+    said = forecast(demo(), "concepts", read_request(VIEWS["concepts"].fields, {}))
+    assert "4 layers are fitted first, once for this model (about 1.5 min)" in said
+    assert forecast(demo(), "concepts", read_request(VIEWS["concepts"].fields, {"layers": "99"})) == ""
 
 
 def test_how_a_model_was_loaded_is_copied() -> None:
