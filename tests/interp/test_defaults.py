@@ -260,6 +260,8 @@ LOOKING: Calls = {
     "attention": lambda g: looking.attention(g.model, g.data.texts[0]),
     "edit": lambda g: looking.edit(g.model, g.data.texts[0], "resid_post.1"),
     "surprise": lambda g: looking.surprise(g.model, g.data.texts[0]),
+    "token_effects": lambda g: looking.token_effects(g.model, g.data.texts[0]),
+    "token_scores": lambda g: looking.token_scores(g.model, g.data.texts[0], "no such folder"),
 }
 FEATURES: Calls = {
     "check": lambda g: features.check(g.model, random_dictionary(g.model.d_model)),
@@ -279,6 +281,7 @@ CALLS: Calls = {
     **PROBES,
 }
 REFUSED = {
+    "interp.analyses.looking.token_scores": "no such folder",
     "interp.features.load": "there is no folder",
     "interp.features.load_all": "there is no folder",
     "interp.steering.read_control_vector": "no such file.gguf",

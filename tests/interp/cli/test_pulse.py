@@ -22,8 +22,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal in place of stderr; made in the test itself, since pytest sets stderr before each part."""
     found = Terminal()
     monkeypatch.setattr(sys, "stderr", found)
     monkeypatch.setattr(pulse, "FIRST", 0.05)
@@ -39,7 +39,8 @@ def waited(screen: Terminal, word: str) -> bool:
     return word in screen.getvalue()
 
 
-def test_it_comes_in_silence_and_goes_before_what_is_said(screen: Terminal) -> None:
+def test_it_comes_in_silence_and_goes_before_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
     with Pulse("loading a model").beating():
         assert waited(screen, "loading a model, 0 s")
         print("done", file=sys.stderr)
@@ -49,7 +50,8 @@ def test_it_comes_in_silence_and_goes_before_what_is_said(screen: Terminal) -> N
     assert sys.stderr is screen
 
 
-def test_it_leaves_a_bar_and_half_a_line_alone(screen: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_leaves_a_bar_and_half_a_line_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
     monkeypatch.setattr(pulse, "NEXT", 0.05)
     with Pulse("working").beating() as found:
         sys.stderr.write("\rprobes:  10%|#")
@@ -71,7 +73,10 @@ def test_it_is_silent_where_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatc
     assert quiet.getvalue() == "" and sys.stderr is quiet
 
 
-def test_its_line_fits_a_narrow_terminal_and_holds_no_control_character(screen: Terminal) -> None:
+def test_its_line_fits_a_narrow_terminal_and_holds_no_control_character(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = terminal(monkeypatch)
     with Pulse("x" * 200 + "\x1b[31m").beating():
         assert waited(screen, "xxx")
     lines = re.split(r"[\r\n]", screen.getvalue())
@@ -96,7 +101,7 @@ def test_a_command_at_a_terminal_says_what_it_does_before_it_loads_anything() ->
     assert done.wait(60) == 4
     text = said.decode()
     assert text.index("interp look: starting") < text.index("loading /nowhere") < text.index("ModelError")
-    assert text.rstrip().splitlines()[-1].replace(ERASE, "").startswith("ModelError")
+    assert text.rstrip().split("\n")[-1].rpartition(ERASE)[2].startswith("ModelError")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
