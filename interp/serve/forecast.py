@@ -75,7 +75,7 @@ def _forecast(model: Any, view: str, request: Request) -> str:
     from interp.sites import parse_layers
 
     text = request["prompt"]
-    prompt = conversation(text) if request.get("chat") else text.splitlines()[0]
+    prompt: Any = conversation(text) if request.get("chat") else text.splitlines()[0]
     fitted = view in FITTED and request.get("lens", "translator") == "translator"
     layers = parse_layers(request[FITTED[view]], model.n_layers, name=model.name) if fitted else []
     fit = fit_passes(model, layers, [prompt]) if fitted else 0.0

@@ -73,8 +73,8 @@ class TokenScores(Result):
         drawn = self.drawn[:, at]
         if not np.isfinite(drawn).all():
             return None
-        limits = {"limits": (0.0, 1.0)} if self.what == "probe" else {}
-        found = mean_intervals(drawn, **limits)
+        limits = (0.0, 1.0) if self.what == "probe" else (-np.inf, np.inf)
+        found = mean_intervals(drawn, limits=limits)
         return float(found.value[0]), float(found.low[0]), float(found.high[0])
 
     def told(self, at: int) -> bool:
@@ -274,11 +274,12 @@ def token_scores(
         raise ConfigError(
             "the probe gives no probabilities or names no site. Give one such as `--kind logistic`."
         )
+    reader: Any = probe
     tokens = read(model, prompt, least=2, most=MOST)
     ids, rng = tokens.token_ids[0], np.random.default_rng(seed)
     start = fixed_start(model, ids)
     states = model.capture([list(ids)], [card.site], "all", device="cpu", dtype=torch.float32)[card.site]
-    own, classes = _probabilities(probe, states.reshape(len(ids), -1)), [str(one) for one in probe.classes_]
+    own, classes = _probabilities(probe, states.reshape(len(ids), -1)), [str(one) for one in reader.classes_]
     if label and label not in classes:
         raise ConfigError(f"label {label!r} asked; the probe has: {', '.join(classes)}.")
     row = classes.index(label) if label else int(own[-1].argmax())
