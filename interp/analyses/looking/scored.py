@@ -20,6 +20,7 @@ from interp.lenses.words import words_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.results import About, Figure, Number, Result, Table
+from probes.cards import ProbeCard
 from probes.statistics import mean_intervals
 
 __all__ = ["TokenScores", "token_effects", "token_scores"]
@@ -73,8 +74,7 @@ class TokenScores(Result):
         drawn = self.drawn[:, at]
         if not np.isfinite(drawn).all():
             return None
-        limits = (0.0, 1.0) if self.what == "probe" else (-np.inf, np.inf)
-        found = mean_intervals(drawn, limits=limits)
+        found = mean_intervals(drawn, limits=(0.0, 1.0) if self.what == "probe" else None)
         return float(found.value[0]), float(found.low[0]), float(found.high[0])
 
     def told(self, at: int) -> bool:
@@ -267,19 +267,12 @@ def token_scores(
     """
     _at_least_two(draws)
     model = as_model(model)
-    if isinstance(probe, str | Path):
-        probe = probes.load(probe, fingerprint=model.fingerprint, scheme=model.scheme, width=model.d_model)
-    card = getattr(probe, "card_", None)
-    if card is None or not card.site or not callable(getattr(probe, "predict_proba", None)):
-        raise ConfigError(
-            "the probe gives no probabilities or names no site. Give one such as `--kind logistic`."
-        )
-    reader: Any = probe
+    reader, card = _reader(model, probe)
     tokens = read(model, prompt, least=2, most=MOST)
     ids, rng = tokens.token_ids[0], np.random.default_rng(seed)
     start = fixed_start(model, ids)
     states = model.capture([list(ids)], [card.site], "all", device="cpu", dtype=torch.float32)[card.site]
-    own, classes = _probabilities(probe, states.reshape(len(ids), -1)), [str(one) for one in reader.classes_]
+    own, classes = _probabilities(reader, states.reshape(len(ids), -1)), [str(one) for one in reader.classes_]
     if label and label not in classes:
         raise ConfigError(f"label {label!r} asked; the probe has: {', '.join(classes)}.")
     row = classes.index(label) if label else int(own[-1].argmax())
@@ -288,13 +281,13 @@ def token_scores(
         if len(set(ids[start:at])) > 1:
             orders = [[*shuffled(ids[:at], start, rng), ids[at]] for _ in range(draws)]
             acts = model.capture(orders, [card.site], "last", device="cpu", dtype=torch.float32)
-            drawn[:, at] = _probabilities(probe, acts[card.site])[:, row]
+            drawn[:, at] = _probabilities(reader, acts[card.site])[:, row]
     return TokenScores(
         prompt=tokens.texts[0],
         tokens=words_of(model, ids),
         what="probe",
         name=classes[row],
-        source=f"{card.site} ({type(probe).__name__})",
+        source=f"{card.site} ({type(reader).__name__})",
         values=own[:, row],
         drawn=drawn,
         floor=0.0,
@@ -302,6 +295,18 @@ def token_scores(
         seed=seed,
         warnings=(*model.warnings, *tokens.warnings),
     )
+
+
+def _reader(model: Model, probe: str | Path | probes.Probe) -> tuple[Any, ProbeCard]:
+    """A probe that gives probabilities, and its card."""
+    if isinstance(probe, str | Path):
+        probe = probes.load(probe, fingerprint=model.fingerprint, scheme=model.scheme, width=model.d_model)
+    card = getattr(probe, "card_", None)
+    if card is None or not card.site or not callable(getattr(probe, "predict_proba", None)):
+        raise ConfigError(
+            "the probe gives no probabilities or names no site. Give one such as `--kind logistic`."
+        )
+    return probe, card
 
 
 def _at_least_two(draws: int) -> None:
