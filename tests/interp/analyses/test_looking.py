@@ -67,7 +67,7 @@ def test_an_effect_is_how_much_less_likely_the_answer_is_with_other_tokens() -> 
     every = base - torch.stack(changed)
     mean = float((every * chances).sum() / chances.sum())
     value, low, high = found.control(at)  # type: ignore[misc]
-    assert value == found.values[at] and low < mean < high and np.isnan(found.values[0])
+    assert value == pytest.approx(found.values[at]) and low < mean < high and np.isnan(found.values[0])
     rare = min(abs(float(one) - found.drawn[0, at]) for one in every)
     assert rare < 1e-4 and found.name == "w09"  # each draw is one of those
 
@@ -91,8 +91,9 @@ def test_a_probe_is_read_at_every_token(tmp_path: Path) -> None:
     found = looking.token_scores(model(), PROMPT, tmp_path / "probe", label="yes", draws=3)
     with torch.no_grad():
         states = model().hf(ids(), output_hidden_states=True).hidden_states[2][0].double().numpy()
-    line = states @ np.ravel(probe.coef_) + float(np.ravel(probe.intercept_)[0])
-    assert found.values == pytest.approx(1 / (1 + np.exp(-line)), abs=1e-4)
+    odds = np.exp(states @ probe.coef_.T + probe.intercept_)  # a row for each label
+    assert found.values == pytest.approx(odds[:, 1] / odds.sum(axis=1), abs=1e-4)
+    assert np.ptp(found.values) > 0.01
     two = looking.token_scores(model(), "w01 w02 w03", probe, label="yes", draws=3)  # one other order of two
     swapped = looking.token_scores(model(), "w02 w01 w03", probe, label="yes", draws=3)
     assert two.drawn[:, 2] == pytest.approx(swapped.values[2], abs=1e-5)

@@ -79,19 +79,6 @@ FIGURES = {"curve": curve, "intervals": intervals, "counts": counts, "scatter": 
 
 
 @pytest.mark.parametrize("form", FIGURES)
-def test_tokens_are_coloured_by_numbers_and_nothing_in_them_is_markup() -> None:
-    words = [" the", "<script>", "\n", "\u202e"]
-    found = interp.show_tokens(words, [0.5, -2.0, float("nan"), 1.0], unit="nats", width=3)
-    shown = found.data.set_index("text")
-    assert shown.loc["<script>", "value"] == 1.0 and shown.loc["<script>", "rank"] == 1
-    assert shown.loc[" the", "value"] == 0.25 and shown.loc["\n", "value"] == 0.0
-    assert list(found.data["y"]) == [3, 0, 0, 0]  # the last line is the lowest
-    svg = found.svg()
-    assert "<script" not in svg and "\u202e" not in svg and "\u00b7the" in svg and "-2 nats" in svg
-    with pytest.raises(DataError, match="2 tokens and 1 numbers"):
-        interp.show_tokens(["a", "b"], [1.0])
-
-
 def test_the_svg_is_sound_xml_without_script_and_follows_the_page(form: str) -> None:
     text = FIGURES[form]().svg()
     root = ElementTree.fromstring(text)
@@ -222,3 +209,16 @@ def test_a_frame_of_a_grid_says_that_the_rank_is_1() -> None:
     framed = grid().svg().count(f"stroke: {PALETTE[1]}")
     nowhere = replace(grid(), data=grid().data.assign(rank=2)).svg().count(f"stroke: {PALETTE[1]}")
     assert framed == 2 and nowhere == 0
+
+
+def test_tokens_are_coloured_by_numbers_and_nothing_in_them_is_markup() -> None:
+    words = [" the", "<script>", "\n", "\u202e"]
+    found = interp.show_tokens(words, [0.5, -2.0, float("nan"), 1.0], unit="nats", width=3)
+    shown = found.data.set_index("text")
+    assert shown.loc["<script>", "value"] == 1.0 and shown.loc["<script>", "rank"] == 1
+    assert shown.loc[" the", "value"] == 0.25 and shown.loc["\n", "value"] == 0.0
+    assert list(found.data["y"]) == [3, 0, 0, 0]  # the last line is the lowest
+    svg = found.svg()
+    assert "<script" not in svg and "\u202e" not in svg and "\u00b7the" in svg and "-2 nats" in svg
+    with pytest.raises(DataError, match="2 tokens and 1 numbers"):
+        interp.show_tokens(["a", "b"], [1.0])
