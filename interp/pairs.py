@@ -22,7 +22,7 @@ from interp.models.answers import score
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
 from interp.models.tokens import JOINTS, Joint, Tokens, continuation, followed
-from interp.paths import objects, text_of
+from interp.paths import objects, records_of, text_of
 
 __all__ = ["Pair", "PairSet"]
 
@@ -464,6 +464,32 @@ class _Continuations:
                 text, clean.token_ids[number], word, tokenizer, vocab_size=size, joint=pair.joint
             )
         return self.known[key]
+
+
+def own_pairs(model: ModelLike, given: Any) -> PairSet:
+    """Pairs of whatever a user has them in.
+
+    Args:
+        model: whose tokens.
+        given: :class:`PairSet`; a file that :meth:`PairSet.from_jsonl` reads; a pandas DataFrame or a list of
+            mappings with clean, corrupt, answer and foil; or a list of :class:`Pair`.
+
+    Raises:
+        DataError: what these refuse, or something else; rows are counted from 1.
+    """
+    if isinstance(given, PairSet):
+        return given
+    if isinstance(given, str | Path):
+        return PairSet.from_jsonl(model, given)
+    if isinstance(given, list | tuple) and given and all(isinstance(one, Pair) for one in given):
+        return PairSet.build(model, given)
+    rows = records_of(given)
+    if not rows:
+        raise DataError(
+            f"a {type(given).__name__} given; give a PairSet, a .jsonl file, a DataFrame or a list of "
+            "mappings with clean, corrupt, answer and foil."
+        )
+    return PairSet.build(model, [_pair(Path("rows"), at, row) for at, row in enumerate(rows, start=1)])
 
 
 def _read(path: Path) -> list[Pair]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from interp.errors import DataError
 
-__all__ = ["assets", "objects", "text_of"]
+__all__ = ["assets", "objects", "records_of", "text_of"]
 
 
 def assets(*parts: str) -> Path:
@@ -88,3 +88,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} is there twice")
     return found
+
+
+def records_of(data: Any) -> list[dict[str, Any]]:
+    """The rows of a pandas DataFrame or of a list of mappings, without empty cells; none of anything else.
+
+    Args:
+        data: whatever was given.
+    """
+    import pandas
+
+    if isinstance(data, pandas.DataFrame):
+        data = data.to_dict("records")
+    if not isinstance(data, list | tuple) or not all(isinstance(row, Mapping) for row in data):
+        return []
+    rows = [{str(key): one for key, one in row.items()} for row in data]
+    return [{key: one for key, one in row.items() if one is not None and one == one} for row in rows]

@@ -21,7 +21,7 @@ from interp.mediation.searches import effects as effects_of
 from interp.mediation.steps import steps_of
 from interp.models.loading import ModelLike, as_model
 from interp.models.model import Model
-from interp.pairs import PairSet
+from interp.pairs import PairSet, own_pairs
 from interp.results import Figure, Finding, Number, Result, Table
 from interp.results.findings import prefixed
 from interp.tasks.pairs import PAIR_TASKS, lined_up, sample
@@ -231,7 +231,7 @@ class Patching(Result):
 
 def pairs_for(
     model: Model,
-    pairs: PairSet | str,
+    pairs: Any,
     n: int = 32,
     *,
     counterfactual: str | None = None,
@@ -241,13 +241,13 @@ def pairs_for(
 
     Args:
         model: whose tokenizer decides what lines up.
-        pairs: a task of ``interp.tasks.PAIR_TASKS``, of which twice ``n`` are drawn, or your own pairs, which
-            are divided in halves.
+        pairs: a task, of which twice ``n`` are drawn, or halves of your own (``interp.pairs.own_pairs``).
         n: how many pairs the ranking has, at most (a task only).
         counterfactual: of the task.
         seed: of the draw and of the division.
     """
-    own = isinstance(pairs, PairSet)
+    own = not isinstance(pairs, str) or pairs.endswith(".jsonl")
+    pairs = own_pairs(model, pairs) if own else pairs
     found = pairs if own else sample(model, pairs, 2 * n, seed=seed, counterfactual=counterfactual)
     groups = list(dict.fromkeys(found.groups))
     if own:
@@ -267,7 +267,7 @@ def pairs_for(
 
 def patch(
     model: Model,
-    pairs: PairSet | PairsFor | str = "capitals",
+    pairs: Any = "capitals",
     mediators: Any = "head.*",
     *,
     n: int = 32,
@@ -290,7 +290,7 @@ def patch(
 
     Args:
         model: what is patched.
-        pairs: a task of ``interp.tasks.PAIR_TASKS``, your own pairs, or both halves from :func:`pairs_for`.
+        pairs: a task of ``interp.tasks.PAIR_TASKS``, your own (``interp.pairs.own_pairs``), or both halves.
         mediators: names and globs such as ``head.*``; see ``interp.mediation.MEDIATORS``.
         n: pairs of a task to rank on; as many others are drawn for the evaluation.
         counterfactual: of the task.

@@ -161,6 +161,7 @@ def _listening(port: int) -> contextlib.closing[socket.socket]:
     heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         heard.bind(("127.0.0.1", port))
+        heard.listen()  # before the address is printed: who opens it at once waits, and is not refused
     except OSError as error:
         heard.close()
         raise ConfigError(f"--port {port}: {error.strerror}. Leave it out for a free one.") from None

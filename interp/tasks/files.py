@@ -17,10 +17,10 @@ from typing import Any
 
 from interp.conversations.messages import check, transcript, with_tools
 from interp.errors import DataError
-from interp.paths import objects, text_of
+from interp.paths import objects, records_of, text_of
 from interp.tasks.prompts import Labelled
 
-__all__ = ["cell", "read_labelled", "read_names", "read_questions", "rows_of"]
+__all__ = ["as_labelled", "cell", "read_labelled", "read_names", "read_questions", "rows_of"]
 
 _SPLITS = ("", "train", "validation", "test")
 
@@ -43,7 +43,33 @@ def read_labelled(path: str | Path) -> Labelled:
             name; the message names the line.
     """
     path = Path(path)
-    rows = rows_of(path, ())
+    return _labelled(path, rows_of(path, ()))
+
+
+def as_labelled(data: Any) -> Labelled:
+    """Prompts with labels of whatever a user has them in.
+
+    Args:
+        data: :class:`Labelled`; a file that :func:`read_labelled` reads; a DataFrame or a list of mappings
+            with the columns ``text`` and ``label``, and ``group`` and ``split`` where there are some.
+
+    Raises:
+        DataError: what :func:`read_labelled` refuses, or something else; rows are counted from 1.
+    """
+    if isinstance(data, Labelled):
+        return data
+    if isinstance(data, str | Path):
+        return read_labelled(data)
+    rows = records_of(data)
+    if not rows:
+        raise DataError(
+            f"a {type(data).__name__} given; give Labelled prompts, a file, a DataFrame or a list of "
+            "mappings with text and label."
+        )
+    return _labelled(Path("rows"), list(enumerate(rows, start=1)))
+
+
+def _labelled(path: Path, rows: Sequence[tuple[int, Mapping[str, object]]]) -> Labelled:
     chats = any("messages" in row for _, row in rows)
     if not chats:
         _check_columns(path, rows[0][1], ("text", "label"))

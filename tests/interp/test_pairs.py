@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from interp.errors import AlignmentError, ConfigError, DataError
 from interp.models.loading import load
 from interp.models.model import Model
-from interp.pairs import Pair, PairSet
+from interp.pairs import Pair, PairSet, own_pairs
 from interp.tasks.pairs import PAIR_TASKS, sample
 from tests.noisy import demo as bundled
 from tests.tiny import build, tiny
@@ -300,3 +301,17 @@ def test_a_line_of_another_kind_is_named(model: Model, tmp_path: Path, content: 
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match="line 1"):
         PairSet.from_jsonl(model, tmp_path / "p.jsonl")
+
+
+def test_own_pairs_are_taken_as_a_user_has_them(model: Model, tmp_path: Path) -> None:
+    row = {"clean": "w01 w02", "corrupt": "w03 w02", "answer": "w05", "foil": "w06"}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    table = pandas.DataFrame([{**row, "group": float("nan")}])
+    whole = PairSet.build(model, [Pair("w01 w02", "w03 w02", ("w05",), ("w06",))])
+    for given in (whole, tmp_path / "p.jsonl", str(tmp_path / "p.jsonl"), [row], table, list(whole.pairs)):
+        found = own_pairs(model, given)
+        assert found.pairs == whole.pairs and found.clean.token_ids == whole.clean.token_ids
+    with pytest.raises(DataError, match="line 2 has no 'foil'"):
+        own_pairs(model, [row, {**row, "foil": None}])
+    with pytest.raises(DataError, match="a dict given"):
+        own_pairs(model, row)

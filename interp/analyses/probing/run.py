@@ -32,6 +32,7 @@ from interp.models.tokens import Tokens
 from interp.results import About
 from interp.sites import parse_layers
 from interp.tasks import Labelled
+from interp.tasks.files import as_labelled
 from probes.base import Probe
 from probes.controls import bag_of_tokens, length_only, shuffled_labels
 from probes.evaluation import Audit, Split, accuracy, majority_label, right
@@ -52,7 +53,7 @@ DEFAULT_CONTROLS = ("shuffled", "random-weights", "bag-of-tokens", "majority")
 
 def probe(
     model: ModelLike,
-    data: Labelled,
+    data: Any,
     *,
     layers: str | int | Sequence[int] = "all",
     kind: str = "logistic",
@@ -70,7 +71,8 @@ def probe(
 
     Args:
         model: what is read.
-        data: prompts with labels and groups; its own splits are kept where it has them.
+        data: prompts with labels and groups: Labelled, a file, a DataFrame or a list of mappings with text
+            and label (``interp.tasks.files.as_labelled``); its own splits are kept where it has them.
         layers: which blocks' ``resid_post``, in the layer grammar (``20``, ``8-24:4``, ``50%``, ``all``). Of
             several, one is chosen on the validation split.
         kind: a key of :data:`probes.PROBES`.
@@ -101,6 +103,7 @@ def probe(
             finite, or a reference of other data, tokens, layers or width.
     """
     model = as_model(model)
+    data = as_labelled(data)
     _check_choices(kind, controls, data)
     check_labels(data)
     check_pooling(pooling, kind, reference=reference is not None)

@@ -191,7 +191,7 @@
   function sideways(result) {
     for (const one of result.querySelectorAll(".drawing, .scroll")) {
       if (one.scrollWidth <= one.clientWidth + 4) continue;
-      one.before(el("p", { class: "note hint" }, "Wider than the screen: move it sideways."));
+      one.before(el("p", { class: "note hint" }, "Wider than there is room: move it sideways."));
       one.setAttribute("tabindex", "0");
     }
   }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pandas
 import pytest
 
 from interp import tasks
 from interp.errors import ConfigError, DataError
+from interp.tasks.files import as_labelled
 
 
 @pytest.mark.parametrize("name", tasks.LABELLED)
@@ -127,3 +129,17 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
     (tmp_path / "prompts.csv").write_text("text,label\na,b\n")
     with pytest.raises(DataError, match=r"Did you mean 'prompts\.csv'"):
         tasks.read_labelled(tmp_path / "promts.csv")
+
+
+def test_rows_are_read_as_a_user_has_them(tmp_path):
+    rows = [{"text": "a one", "label": "x", "group": "1"}, {"text": "a two", "label": 2, "group": "2"}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = tasks.read_labelled(tmp_path / "d.jsonl")
+    for given in (read, tmp_path / "d.jsonl", rows, pandas.DataFrame(rows)):
+        found = as_labelled(given)
+        assert (found.texts, found.labels, found.groups) == (read.texts, ("x", "2"), ("1", "2"))
+    missing = pandas.DataFrame([*rows, {"text": "a three", "label": float("nan"), "group": "3"}])
+    with pytest.raises(DataError, match="line 3: column 'label' is empty"):
+        as_labelled(missing)
+    with pytest.raises(DataError, match="a int given"):
+        as_labelled(3)
