@@ -169,7 +169,7 @@ class TokenScores(Result):
             "column": ["" for _ in order],
             "text": [self.tokens[at] for at in order],
             "value": [shown[at] / most for at in order],
-            "rank": [1 if self.told(at) and self.values[at] > 0 else 0 for at in order],
+            "rank": [int(self._above(at)) for at in order],
             "tip": [self._tip(at) for at in order],
         }
         unit = f"the effect (full: {most:.2f} nats)" if self.what == "effect" else "the probability"
@@ -180,6 +180,12 @@ class TokenScores(Result):
         title = f"What each token does to {self.name!r}"
         title = title if self.what == "effect" else f"Where the probe reads {self.name!r}"
         return (Figure("tokens", "grid", data, title, caption, "token", "position"),)
+
+    def _above(self, at: int) -> bool:
+        """Whether a number speaks for the answer or label: told, and above zero or above its control."""
+        found = self.control(at)
+        least = 0.0 if self.what == "effect" or found is None else found[0]
+        return self.told(at) and bool(self.values[at] > least)
 
     def _tip(self, at: int) -> str:
         found = self.control(at)
