@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,8 @@ def records_of(data: Any) -> list[dict[str, Any]]:
     Args:
         data: whatever was given.
     """
-    import pandas
-
-    if isinstance(data, pandas.DataFrame):
+    pandas = sys.modules.get("pandas")  # who gives a DataFrame has imported it
+    if pandas is not None and isinstance(data, pandas.DataFrame):
         data = data.to_dict("records")
     if not isinstance(data, list | tuple) or not all(isinstance(row, Mapping) for row in data):
         return []

@@ -503,8 +503,7 @@ def _verdict(effects: Effects) -> str:
         if n and effects.tests.smallest * n > 0.05:
             return (
                 f"{counted(groups, 'group of pairs is', 'groups of pairs are')} too few to tell any of "
-                f"{counted(n, 'mediator')} from chance, whatever their effects: give pairs of at least "
-                f"{groups_needed(n)} groups, or fewer mediators."
+                f"{counted(n, 'mediator')} from chance: give pairs of at least {groups_needed(n)} groups."
             )
         notice = f" {notice.capitalize()}." if notice else ""
         told = f"No mediator of {n:,} is told from the noise floor and from chance"
