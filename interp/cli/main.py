@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import os
 import shlex
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -159,24 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - stays open until the process ends
         code = 0
-    return code if argv is not None else _left(code)
-
-
-def _left(code: int) -> int:
-    """End the process at once where torch is loaded: to take its modules down takes seconds and does nothing.
-
-    What was registered to run at the end runs; where another thread is at work, Python ends as always.
-    """
-    busy = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
-    if "torch" not in sys.modules or busy:
-        return code
-    try:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # the reader has gone
-        return code
-    os._exit(code)
+    return code
 
 
 def _run(session: Session) -> int:

@@ -118,19 +118,3 @@ def test_shells_complete_commands(shell: str) -> None:
         COMP_CWORD="pro" if shell == "fish" else "1",
     )
     assert "probe" in words and "patch" not in words
-
-
-@pytest.mark.parametrize(("words", "code"), [(["ls", "tasks"], 0), (["ls", "nowhere"], 2)])
-@pytest.mark.parametrize("heavy", [True, False])
-def test_a_program_ends_at_once_and_runs_what_was_registered(
-    words: list[str], code: int, heavy: bool
-) -> None:
-    load = "sys.modules['torch'] = types.ModuleType('torch')" if heavy else "pass"
-    lines = ["import atexit, sys, types", load, "atexit.register(print, 'at the end')"]
-    lines += [f"sys.argv = ['interp', *{words}]", "from interp.cli import main", "code = main()"]
-    lines += ["print('taken down')", "sys.exit(code)"]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code and "at the end" in done.stdout
-    assert ("taken down" in done.stdout) is not heavy and ("indirect-object" in done.stdout) is (code == 0)
