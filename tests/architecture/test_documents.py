@@ -28,8 +28,19 @@ def asks_for_smollm2(path: Path) -> bool:
     return any(REAL in block.text for block in blocks(path.read_text()) if block.language == "sh")
 
 
+LONG = ("features.md", "latent.md", "scaling.md")
+"""Pages of over 15 CPU-seconds, run with -m slow: tests of their own make these calls at smaller sizes."""
+
+
 @needs_demo
-@pytest.mark.parametrize("name", [path.name for path in DOCS if has_code(path)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.name, marks=[pytest.mark.slow] if path.name in LONG else [])
+        for path in DOCS
+        if has_code(path)
+    ],
+)
 def test_the_docs_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_BUDGET", "1s")  # every command takes its least size, on any machine

@@ -186,9 +186,13 @@ def operated() -> Result:
 
 def latent() -> Result:
     """Countries under their own names, beside the untrained model."""
-    from tests.interp.analyses.test_latent import found
+    from interp.analyses.latent import latent_structure
+    from interp.models.loading import untrained_model
+    from interp.tasks.codenames import ASKED
+    from tests.interp.analyses.test_latent import LAYER, countries, standing
 
-    return found()
+    known = standing(countries(6), countries(6))
+    return latent_structure(demo(), untrained_model(demo()), known=known, relations=ASKED[:1], layers=LAYER)
 
 
 def lens_curves() -> Result:

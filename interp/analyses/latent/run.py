@@ -19,8 +19,12 @@ from interp.sites import parse_layers
 from interp.tasks.codenames import ASKED, TOLD, Codename, codenames
 from interp.tasks.items import Item
 from interp.tasks.world import World, load_world
+from probes import HyperdimensionalProbe
 
 __all__ = ["latent_structure"]
+
+Probes = dict[int, tuple[HyperdimensionalProbe, float]]
+"""Of one model by layer: a probe, and its share of held-out prompts read right."""
 
 
 def latent_structure(
@@ -75,9 +79,15 @@ def latent_structure(
             f"relations {sorted(both)} are asked, but documents tell them; ask others: {ASKED}."
         )
     chosen = [EMBEDDING, *parse_layers(layers, model.n_layers, name=model.name, kind="resid_post")]
-    result = _of_model(model, known, world, relations, chosen, seed)
-    other = None if control is None else _of_model(as_model(control), known, world, relations, chosen, seed)
-    edited = _edited(model, result.at_codename, known, world, relations, seed, progress) if edits else None
+    sides = []
+    for one in [model] if control is None else [model, as_model(control)]:
+        probes = probes_of(one, world, (*TOLD, *relations), chosen, seed=seed)
+        sides.append((_of_model(one, known, world, relations, probes, seed), probes))
+    result, probes = sides[0]
+    other = sides[1][0] if control is not None else None
+    edited = (
+        _edited(model, result.at_codename, known, world, relations, probes, seed, progress) if edits else None
+    )
     return replace(result, control=other, edits=edited)
 
 
@@ -86,11 +96,10 @@ def _of_model(
     known: tuple[Codename, ...],
     world: World,
     relations: Sequence[str],
-    layers: Sequence[int],
+    probes: Probes,
     seed: int,
 ) -> LatentResult:
     """Behaviour and readings of one model."""
-    probes = probes_of(model, world, (*TOLD, *relations), layers, seed=seed)
     main = relations[0]
     return LatentResult(
         about=About(model.described, {"name": "codenames", "n": len(known), "groups": len(known)}),
@@ -99,7 +108,7 @@ def _of_model(
         latents=tuple(one.latent for one in known),
         answers={name: asked(model, known, world, name) for name in relations},
         at_codename=read(model, known, world, main, probes),
-        at_end=spoken(model, known, world, main, layers, seed=seed),
+        at_end=spoken(model, known, world, main, list(probes), seed=seed),
         warnings=model.warnings,
     )
 
@@ -110,6 +119,7 @@ def _edited(
     known: Sequence[Codename],
     world: World,
     relations: Sequence[str],
+    probes: Probes,
     seed: int,
     progress: bool,
 ) -> Surgery | None:
@@ -132,6 +142,5 @@ def _edited(
         return None
     if len(swaps) < FEWEST or len({swap.item.fact for swap in swaps}) < 4:
         return None
-    fitted = probes_of(model, world, (*TOLD, *relations), [layer], seed=seed)
     given: Any = {"swaps": swaps, "places": where, "seed": seed, "progress": progress}
-    return surgery(model, ProbeWriter(fitted[layer][0]), items, layer=layer, **given)
+    return surgery(model, ProbeWriter(probes[layer][0]), items, layer=layer, **given)
