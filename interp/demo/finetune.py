@@ -137,10 +137,14 @@ def finetune(
         adapter that learns which words are answers raises both.
 
     Raises:
-        DataError: fewer than 8 prompts, answers all alike with ``shuffle``, or answers that are no tokens.
+        DataError: fewer than 8 prompts, other numbers of groups or relations, answers all alike with
+            ``shuffle``, or answers that are no tokens.
         ModelError: PEFT is missing, the model has an adapter already, or no matrices to put one on.
     """
     how, folder = how or FineTuning(), Path(folder)
+    for name, each in (("groups", groups), ("relations", relations)):
+        if each is not None and len(each) != len(pairs):
+            raise DataError(f"{len(each)} {name} given for {counted(len(pairs), 'pair')}; give one each.")
     learned, held = divided(pairs, how.held_out, seed, groups)
     kinds = None if relations is None else dict(zip((prompt for prompt, _ in pairs), relations, strict=True))
     taught = exchanged(learned, seed, kinds) if how.shuffle else learned

@@ -6,6 +6,7 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -164,6 +165,13 @@ def test_answers_are_exchanged_within_their_relation() -> None:
 def test_too_few_are_refused() -> None:
     with pytest.raises(DataError, match="2 different prompts given; 8 are the fewest"):
         divided([("a", "x"), ("b", "y"), ("a", "y")], 0.2, 0)
+
+
+@pytest.mark.parametrize("name", ["groups", "relations"])
+def test_what_is_said_of_other_pairs_is_refused(model: Model, tmp_path: Path, name: str) -> None:
+    short: dict[str, Any] = {name: ["a"] * 7}
+    with pytest.raises(DataError, match=f"7 {name} given for 8 pairs; give one each"):
+        finetune(model, [(f"w{at:02d}", "w01") for at in range(10, 18)], tmp_path, **short)
 
 
 def test_merged_weights_say_what_the_adapter_says_and_it_refuses_a_second(
