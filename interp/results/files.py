@@ -174,9 +174,13 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ArtifactError(
-            f"cannot read {path}: {error.strerror}. Is it a result saved by this toolkit?"
-        ) from error
+        hint = "Is it a result saved by this toolkit?"
+        if path.name != "run.json" and (path.parent / "run.json").is_file():
+            hint = (
+                "It is the folder of a run: its result is in the folder 'result', and the states of a "
+                "capture are read by interp.store.ActivationStore."
+            )
+        raise ArtifactError(f"cannot read {path}: {error.strerror}. {hint}") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is not valid JSON ({error}). Run the command that made it again."

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp import results
+from interp.activations import Activations
 from interp.errors import ArtifactError, ConfigError, DataError
 
 PLAIN = st.recursive(
@@ -114,3 +115,11 @@ def test_html_tables_escape_text_from_data() -> None:
     )
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "<b>" not in page and "0.500" in page
+
+
+def test_the_folder_of_a_run_is_told_from_a_result(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="saved by this toolkit"):
+        Activations.load(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="ActivationStore"):
+        Activations.load(tmp_path)

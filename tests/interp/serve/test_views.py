@@ -152,6 +152,17 @@ def test_what_takes_long_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None
     assert forecast(demo(), "concepts", read_request(VIEWS["concepts"].fields, {"layers": "99"})) == ""
 
 
+def test_no_probe_is_read_that_was_not_given_at_the_start() -> None:
+    loaded = Loaded("demo", probes=("runs/a/probes/resid_post.20", "other"))
+    for asked, found in (("", loaded.probes[0]), ("resid_post.20", loaded.probes[0]), ("other", "other")):
+        assert loaded.chosen({"colour": "probe", "probe": asked})["probe"] == found
+    for asked in ("/etc", "../x", "resid_post.2"):
+        with pytest.raises(ConfigError, match=r"there are: runs/a/probes/resid_post\.20, other"):
+            loaded.chosen({"colour": "probe", "probe": asked})
+    with pytest.raises(ConfigError, match="--probes FOLDER"):
+        Loaded("demo").chosen({"colour": "probe", "probe": ""})
+
+
 def test_how_a_model_was_loaded_is_copied() -> None:
     loaded = Loaded("gpt2", {"dtype": "float16", "adapter": ["a", "b"]}, "int8", ("f",))
     assert loaded.flags() == shlex.split(
