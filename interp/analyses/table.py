@@ -68,6 +68,7 @@ class Analysis:
         tokenizers: "same" where two models must read the same tokens, "any" where it compares texts.
         beside: it lays the model beside the reference's itself and gives its own verdict: the reference is
             not analysed, and has no noise floor.
+        floors: it has findings, whose noise floors are measured.
         twins: it takes ``twin=``, reads each, and the reference in bfloat16 too.
         translated: ``module:function`` of a model, which gives the layers whose translators it needs: they
             are fitted once. "" where it needs none.
@@ -87,6 +88,7 @@ class Analysis:
     words: str = ""
     tokenizers: str = "same"
     beside: bool = False
+    floors: bool = True
     twins: bool = False
     translated: str = ""
     reads: str = ""
@@ -139,7 +141,7 @@ _ROWS = (
         "the bundled facts",
         400,
         least=100,
-        cost=Cost(each=2.5),
+        cost=Cost(each=3.2, fixed=280.0),
         reads="facts: a table of subject, relation, answer, template, or LRE relations",
     ),
     Analysis(
@@ -149,7 +151,7 @@ _ROWS = (
         "chains of the bundled facts",
         100,
         least=40,
-        cost=Cost(each=6.0),
+        cost=Cost(each=10.0),
         reads="chains: a table of both, mention, first, second, bridge, answer, or TwoHopFact's",
     ),
     Analysis(
@@ -159,7 +161,7 @@ _ROWS = (
         "prompts of the task analogy-relation",
         1200,
         least=300,
-        cost=Cost(each=1.0, fits=1e-4),
+        cost=Cost(each=0.6, first=2.6, fits=1.2e-5),
     ),
     Analysis(
         "patch",
@@ -180,7 +182,7 @@ _ROWS = (
         "prompts of every bundled task",
         200,
         least=60,
-        cost=Cost(each=3.0),
+        cost=Cost(each=2.2),
     ),
     Analysis(
         "behaviour",
@@ -198,7 +200,7 @@ _ROWS = (
         "prompts of four bundled tasks, each with edits of both kinds",
         120,
         least=40,
-        cost=Cost(each=9.0),
+        cost=Cost(each=6.2),
     ),
     Analysis(
         "trajectory",
@@ -207,7 +209,7 @@ _ROWS = (
         "sentences of every bundled task, 48 tokens of each text",
         32,
         least=12,
-        cost=Cost(each=6.0, first=6.0, fits=4e-4),
+        cost=Cost(each=4.0, first=8.0, start=60.0, fits=5e-5),
     ),
     Analysis(
         "interpretability",
@@ -216,7 +218,7 @@ _ROWS = (
         "prompts of the task analogy-relation",
         800,
         least=200,
-        cost=Cost(each=1.5, first=1.5, fits=2e-5),
+        cost=Cost(each=0.8, first=0.8, start=80.0, fits=2e-5),
     ),
     Analysis(
         "counterfactuals",
@@ -282,6 +284,11 @@ _ROWS = (
         "interp.analyses.costs:cost",
         "random tokens",
         0,
+        cost=Cost(fixed=1400.0),
+        quicker=Cost(fixed=350.0),
+        less={"prompts": 4, "width": 32},
+        words="times are those of 4 prompts of 32 tokens",
+        floors=False,
         tokenizers="any",
     ),
 )

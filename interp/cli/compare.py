@@ -309,7 +309,10 @@ def _job(model: Model, settings: CompareSettings) -> Job:
     others = len(settings.precisions())
     asked, made = others + (settings.with_ is not None), others + 1
     twins = len(settings.twin)
-    models = {row.name: asked + (1.0 if row.beside else FLOORS) + row.twins * (1 + twins) for row in rows}
+    models = {
+        row.name: asked + (FLOORS if row.floors and not row.beside else 1.0) + row.twins * (1 + twins)
+        for row in rows
+    }
     cells = model.n_layers * (model.n_heads + 1)
 
     def items(share: int) -> dict[str, int]:

@@ -205,14 +205,19 @@ def sublayer_gains(
     layers = sum(site.kind == "resid_pre" for site in read.sites)
     attention: list[Tensor] = []
     ffn: list[Tensor] = []
+    states: Tensor | None = None
+    after: Tensor | None = None
     for layer in range(layers):
         pre, attn, mlp = (
             read[f"{kind}.{layer}"].to(readout.dtype) for kind in ("resid_pre", "attn_out", "mlp_out")
         )
         base = pre if parallel else pre + attn
-        before, middle, after = (
-            readout.log_probabilities(states, tokens) for states in (pre, pre + attn, base + mlp)
-        )
+        # most often the very numbers that the layer before ended with: they are read already
+        known = after is not None and states is not None and torch.equal(pre, states)
+        before = after if known else readout.log_probabilities(pre, tokens)
+        middle = readout.log_probabilities(pre + attn, tokens)
+        states = base + mlp
+        after = readout.log_probabilities(states, tokens)
         attention.append(middle - before)
         ffn.append(after - (before if parallel else middle))
     return Sublayers(torch.stack(attention), torch.stack(ffn))
