@@ -104,7 +104,7 @@ class CompareSettings(RunSettings, ModelSettings):
     effects: str | None = flag(
         None,
         "What patch replaces: all heads and MLPs, or the largest of the reference and a random sample; then "
-        "wrapper takes fewer divisions and steps too.",
+        "wrapper takes fewer divisions and steps, and cost fewer rounds and tokens.",
         metavar="WHICH",
         allowed=lambda: EFFECTS,
         shown="all, or largest where that fits --budget and the first does not",
@@ -340,7 +340,7 @@ def _job(model: Model, settings: CompareSettings) -> Job:
     fits = fit_passes(model, layers, texts) if layers else 0.0
     free = settings.effects is None and any(row.quicker for row in rows)
     return Job(
-        whole=WHOLE,
+        whole=WHOLE if items(WHOLE) else 1,
         least=1,
         texts=texts,
         passes=passes,

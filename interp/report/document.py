@@ -110,7 +110,7 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Document
     """
     facts = dict(facts or {})
     cautions = [*result.cautions(), *result.warnings, *facts.get("warnings", [])]
-    tables = result.tables()
+    tables = sorted(result.tables(), key=lambda one: not one.leads)
     saved = bool(facts)
     main, *others = [shown_table(table, max(LONG, table.shown), saved=saved) for table in tables] or [None]
     narrow = [replace(one, hidden=(*one.hidden, *one.page_only)) for one in tables if not one.folded]
@@ -122,7 +122,7 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Document
         numbers=[_number(one) for one in result.numbers() if not one.hidden],
         first=main,
         tables=[one for one in others if one is not None],
-        terminal=[shown_table(table, saved=saved) for table in narrow],
+        terminal=[shown_table(table, table.on_terminal, saved=saved) for table in narrow],
         figures=[drawing(one) for one in result.figures()],
         cautions=list(dict.fromkeys(cautions)),
         certificate=certificate_table(facts.get("certificate")),

@@ -104,7 +104,9 @@ class Table:
         note: below the table.
         main: the row that stands out.
         folded: whether a page shows it only when it is opened.
-        shown: how many rows a notebook shows; a terminal shows 30, a page 30 or this many.
+        shown: how many rows a notebook shows; a page shows 30 or this many.
+        on_terminal: how many a terminal shows.
+        leads: whether a page and a terminal show it before the main table.
         formats: column -> format of its numbers, such as ``".0%"``; three decimals where left out.
         hidden: columns for work with the data, which a page and a terminal leave out.
         private: columns that hold prompts.
@@ -120,6 +122,8 @@ class Table:
     main: int | None = None
     folded: bool = False
     shown: int = 10
+    on_terminal: int = 30
+    leads: bool = False
     formats: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     private: tuple[str, ...] = ()

@@ -97,6 +97,7 @@ class Reference:
             refused=self.refused,
             warnings=self.warnings,
             noise=self.noise,
+            asked="" if self.result is None else self.result.question(),
         )
 
 

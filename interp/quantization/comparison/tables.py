@@ -20,6 +20,7 @@ __all__ = [
     "grouped",
     "heads",
     "number",
+    "overview",
     "refused",
     "side_by_side",
     "stacked",
@@ -64,7 +65,14 @@ JUDGED = (
     "bits), taken item by item, or three noise floors. Excess: value less the control of the same model. "
     "Intervals are paired, over groups of items."
 )
-MOST, MOST_NOTES, MOST_OPEN = 150, 4, 12
+BECOMES = (
+    "Counted are findings that the reference shows beyond its control and its own noise. Survives: shown to "
+    "change by less than what would matter (most often a tenth of it, or three times the noise). Weakened, "
+    "strengthened: smaller or larger by more than that. Lost: nothing above the control is left. "
+    "Inconclusive: these items are too few, or the change is too near the border, to say which; more items "
+    "decide more of them."
+)
+MOST, MOST_NOTES, MOST_OPEN, BRIEF = 150, 4, 12, 10
 
 
 def grouped(rows: Iterable[Judged]) -> list[list[Judged]]:
@@ -137,6 +145,7 @@ def side_by_side(
         note=note + _notes(ordered),
         folded=folded and len(body) > MOST_OPEN,
         shown=MOST,
+        on_terminal=BRIEF,
         formats=dict.fromkeys(numbers, ".3g"),
         page_only=(*wide, "noise", "items in groups"),
         narrow=("unit", "delta"),
@@ -191,6 +200,35 @@ def every(rows: Sequence[Judged]) -> Table:
     )
 
 
+def overview(references: Sequence[Cell], cells: Sequence[Cell]) -> Table:
+    """What each analysis asks, and what becomes of its findings at each scheme, in words."""
+    asked = {cell.analysis: cell.asked for cell in references}
+    schemes = tuple(dict.fromkeys(cell.scheme for cell in cells))
+    rows: list[tuple[Value, ...]] = []
+    for name in dict.fromkeys(cell.analysis for cell in cells if cell.judgements):
+        own = {cell.scheme: cell for cell in cells if cell.analysis == name}
+        rows.append((name, asked.get(name, ""), *(_becomes(own.get(scheme)) for scheme in schemes)))
+    return Table(
+        "overview",
+        "What becomes of the findings, analysis by analysis",
+        ("analysis", "asks", *schemes),
+        rows,
+        note=BECOMES,
+        leads=True,
+    )
+
+
+def _becomes(cell: Cell | None) -> str:
+    """``13 of 16 survive, 1 weakened, 2 inconclusive``."""
+    if cell is None or not cell.judgements:
+        return "not run"
+    shown = [one.verdict for one in cell.judgements if one.shown]
+    if not shown:
+        return "the reference shows none"
+    rest = [f"{n} {name}" for name in VERDICTS if name != "survives" and (n := shown.count(name))]
+    return ", ".join([f"{shown.count('survives')} of {len(shown)} survive", *rest])
+
+
 def counts(cells: Sequence[Cell]) -> Table:
     """Verdicts per analysis and scheme, over the findings that the reference shows."""
     rows: list[dict[str, Value]] = []
@@ -203,7 +241,7 @@ def counts(cells: Sequence[Cell]) -> Table:
             | {"run": "not run" if cell.refused else "yes"}
         )
     note = "Findings that the reference shows, by verdict; those that it does not show are not judged."
-    return Table.of("counts", "How many findings", rows, note)
+    return replace(Table.of("counts", "How many findings", rows, note), folded=True)
 
 
 def refused(cells: Sequence[Cell]) -> Table:
@@ -232,13 +270,14 @@ def apart(cells: Sequence[Cell]) -> list[Table]:
 
 
 def concluded(references: Sequence[Cell], cells: Sequence[Cell]) -> Table:
-    """What the findings of each analysis come to by its own rule, in every model."""
-    rows = [
-        (cell.analysis, cell.scheme or "reference", table.rows[0][0])
-        for cell in (*references, *cells)
-        for table in cell.tables
-        if table.name == "conclusion"
-    ]
+    """What the findings of each analysis come to by its own rule, said once of several models."""
+    places: dict[tuple[str, Value], list[str]] = {}
+    for name in dict.fromkeys(cell.analysis for cell in (*references, *cells)):
+        for cell in (*references, *cells):
+            for table in cell.tables:
+                if cell.analysis == name and table.name == "conclusion":
+                    places.setdefault((name, table.rows[0][0]), []).append(cell.scheme or "reference")
+    rows = [(name, ", ".join(found), text) for (name, text), found in places.items()]
     columns = ("analysis", "scheme", "conclusion")
     return Table("conclusions", "What each analysis comes to, by its own rule", columns, rows)
 

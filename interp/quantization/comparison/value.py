@@ -199,6 +199,7 @@ class Comparison(Result):
         first = tables.side_by_side("verdicts", "Verdicts", tables.heads(findings), at)
         others = (
             tables.concluded(self.references, self.cells),
+            tables.overview(self.references, self.cells),
             tables.counts([cell for cell in self.cells if cell.judgements or cell.refused]),
             tables.weights(reports),
             *tables.apart(self.cells),
@@ -293,4 +294,7 @@ def _named(rows: Sequence[Judged]) -> str:
     curves = Counter((row.analysis, row.one.curve) for row in rows if row.one.curve)
     names = [f"{row.analysis}: {row.one.finding}" for row in rows if not row.one.curve]
     names += [f"{name}: {curve} at {counted(n, 'layer')}" for (name, curve), n in curves.items()]
+    analyses = Counter(row.analysis for row in rows).most_common()
+    if len(names) > NAMED and len(analyses) > 1:
+        return ", ".join(f"{n} of {name}" for name, n in analyses)
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

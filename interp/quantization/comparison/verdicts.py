@@ -462,6 +462,7 @@ class Cell:
             findings are not judged then.
         numbers: of such an analysis.
         figures: of such an analysis.
+        asked: the question, in the reference's cell.
     """
 
     analysis: str
@@ -479,6 +480,7 @@ class Cell:
     judged: str = ""
     numbers: tuple[Number, ...] = ()
     figures: tuple[Figure, ...] = ()
+    asked: str = ""
 
 
 class Judged(NamedTuple):

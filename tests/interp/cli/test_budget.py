@@ -247,6 +247,22 @@ def test_what_every_command_takes_grows_with_its_size() -> None:
     assert jobs["compare"].settings(1) == {"items": ("behaviour=60", "patch=8")}
 
 
+def test_what_takes_no_items_is_counted_and_has_no_floors() -> None:
+    """One scheme: the reference and its copy, each timed; control: what has findings runs its floors too."""
+    from interp.cli import compare
+
+    model = demo()
+    alone = compare.CompareSettings(analyses=("cost",), schemes=("int8",))
+    job, made = compare._job(model, alone), 2 * compare.MADE
+    assert job.passes(1) == 2 * ANALYSES["cost"].cost.fixed + made > made
+    assert choose_size(job, 1.0, 1.0).n == job.whole, "there is no smaller size to choose"
+    both = compare._job(model, replace(alone, analyses=("geometry", "cost")))
+    each = ANALYSES["geometry"].cost.each * ANALYSES["geometry"].n
+    assert both.passes(both.whole) - job.passes(1) == pytest.approx(each * (1 + compare.FLOORS))
+    quick = compare._analyses(replace(alone, effects="largest"), [])["cost"]
+    assert quick.keywords == {"seed": 0, **ANALYSES["cost"].less}  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("missing", [True, False])
 def test_translators_that_are_fitted_first_are_counted(
     monkeypatch: pytest.MonkeyPatch, missing: bool

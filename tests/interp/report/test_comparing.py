@@ -94,6 +94,34 @@ def test_curves_are_named_and_not_their_layers() -> None:
     assert "6 are lost (hops: one, hops: r at 5 layers)" in said
 
 
+def test_many_findings_of_several_analyses_are_counted_by_analysis() -> None:
+    cells = [
+        cell(name, "int4", *(judgement(f"f{at}", "weakened") for at in range(n)))
+        for name, n in (("a", 1), ("b", 3))
+    ]
+    assert "4 are weakened (3 of b, 1 of a)" in comparison(*cells).verdict()
+    assert "3 are weakened (b: f0, b: f1, b: f2)" in comparison(cells[1]).verdict()
+
+
+def test_what_becomes_of_each_analysis_is_said_first_and_once() -> None:
+    text = Table("conclusion", "", ("conclusion",), [("all is well",)])
+    asked = Cell("recall", "", asked="Which facts?", tables=(text,))
+    apart = cell("a", "int8", judgement("f", "survives", shown=False))
+    found = replace(BOTH, cells=(*BOTH.cells, apart), references=(asked,))
+    found = replace(found, cells=(replace(found.cells[0], tables=(text,)), *found.cells[1:]))
+    assert found.table("overview").to_numpy().tolist() == [
+        ["recall", "Which facts?", "2 of 2 survive", "0 of 2 survive, 1 weakened, 1 lost"],
+        ["patch", "", "1 of 1 survive", "0 of 1 survive, 1 inconclusive"],
+        ["a", "", "the reference shows none", "not run"],
+    ]
+    assert [one.title for one in document(found).terminal][:2] == [
+        "What becomes of the findings, analysis by analysis",
+        "Verdicts",
+    ]
+    assert found.tables()[0].name == "verdicts", "the main table in Python stays the verdicts"
+    assert found.table("conclusions").to_numpy().tolist() == [["recall", "reference, int8", "all is well"]]
+
+
 def test_nothing_clear_is_no_survival() -> None:
     unclear = comparison(cell("a", "int8", judgement("f", "survives", shown=False)))
     assert unclear.verdict() == "At int8 the reference shows no finding to judge."
