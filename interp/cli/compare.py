@@ -324,7 +324,8 @@ def _job(model: Model, settings: CompareSettings) -> Job:
         )
 
     def passes(share: int) -> float:
-        found = sum(costs[name].passes(n, cells, models[name]) for name, n in items(share).items())
+        n = items(share)
+        found = sum(one.passes(n.get(name, 0), cells, models[name]) for name, one in costs.items())
         return found + MADE * made + fits
 
     def besides(share: int) -> float:

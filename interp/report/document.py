@@ -110,10 +110,11 @@ def document(result: Result, facts: Mapping[str, Any] | None = None) -> Document
     """
     facts = dict(facts or {})
     cautions = [*result.cautions(), *result.warnings, *facts.get("warnings", [])]
-    tables = sorted(result.tables(), key=lambda one: not one.leads)
+    tables = result.tables()
     saved = bool(facts)
     main, *others = [shown_table(table, max(LONG, table.shown), saved=saved) for table in tables] or [None]
-    narrow = [replace(one, hidden=(*one.hidden, *one.page_only)) for one in tables if not one.folded]
+    ordered = sorted(tables, key=lambda one: not one.leads)
+    narrow = [replace(one, hidden=(*one.hidden, *one.page_only)) for one in ordered if not one.folded]
     found = Document(
         kicker=_kicker(facts),
         title=result.question(),
@@ -199,7 +200,7 @@ def shown_table(table: results.Table, most: int | None = LONG, *, saved: bool = 
         )
         for row in (table.rows if most is None else table.rows[:most])
     )
-    titles = tuple(_interval_title(name) if at in pairs else name.replace("_", " ") for at, name in columns)
+    titles = tuple(_interval_title(name) if at in pairs else _title(name) for at, name in columns)
     left = len(table.rows) - len(rows)
     where = f"are in tables/{table.name}.parquet of the run's folder" if saved else "are not shown here"
     more = f"{left:,} more rows {where}." if left else ""
@@ -220,6 +221,11 @@ def _interval_columns(columns: tuple[str, ...]) -> dict[int, int]:
     places = {name: at for at, name in enumerate(columns)}
     lows = {name: name[: -len("low")] + "high" for name in columns if name == "low" or name.endswith("_low")}
     return {places[low]: places[high] for low, high in lows.items() if high in places}
+
+
+def _title(name: str) -> str:
+    """A column's name in words; what is no name of Python's, such as ``gguf:q4_0``, stays as it is."""
+    return name.replace("_", " ") if name.isidentifier() else name
 
 
 def _interval_title(low: str) -> str:

@@ -106,7 +106,7 @@ class Table:
         folded: whether a page shows it only when it is opened.
         shown: how many rows a notebook shows; a page shows 30 or this many.
         on_terminal: how many a terminal shows.
-        leads: whether a page and a terminal show it before the main table.
+        leads: whether a terminal shows it before the main table.
         formats: column -> format of its numbers, such as ``".0%"``; three decimals where left out.
         hidden: columns for work with the data, which a page and a terminal leave out.
         private: columns that hold prompts.

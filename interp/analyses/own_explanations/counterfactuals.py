@@ -231,12 +231,12 @@ def _conclusion(own: _Edits, drawn: _Edits, same: _Edits, groups: tuple[str, ...
     parts = []
     for name, control in (("random edits of as many words", drawn), ("a paraphrase", same)):
         found = paired_difference(own.flips, control.flips, groups=groups)
-        more = found.interval.low > 0
-        parts.append(f"{'more than' if more else 'more than is not shown for'} {name} ({found})")
+        more = "is" if found.interval.low > 0 else "is not shown to be"
+        parts.append(f"that {more} more than with {name} ({found} more)")
     first, second = parts
     return (
         f"{own.flips.mean():.0%} of the edits flip the own answer, changing {own.distance.mean():.0%} of the "
-        f"words: {first}; {second}."
+        f"words; {first}, and {second}."
     )
 
 

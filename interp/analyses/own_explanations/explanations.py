@@ -215,6 +215,9 @@ def _named(given: Asked, places: Sequence[tuple[int, ...]], said: Sequence[str])
 
 
 def _conclusion(own: _Removed, control: _Removed, told: int, groups: tuple[str, ...]) -> str:
+    if not told:
+        none = f"None of {counted(len(groups), 'explanation')} names words of its sentence, no more than half"
+        return f"{none} of them: nothing could be removed, and nothing is told."
     found = paired_difference(own.lost, control.lost, groups=groups)
     share = paired_difference(own.flips, control.flips, groups=groups)
     more = found.interval.low > 0

@@ -72,6 +72,7 @@ BECOMES = (
     "Inconclusive: these items are too few, or the change is too near the border, to say which; more items "
     "decide more of them."
 )
+ROUNDING = 1e-12
 MOST, MOST_NOTES, MOST_OPEN, BRIEF = 150, 4, 12, 10
 
 
@@ -165,7 +166,8 @@ def _signed(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A number with three figures."""
+    """A number with three figures; what is rounding alone is 0."""
+    value = 0.0 if abs(value) < ROUNDING else value
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

@@ -272,7 +272,9 @@ class Comparison(Result):
         n = len(shown)
         if len(counts["survives"]) == n:
             return f"{place} {'the one finding survives' if n == 1 else f'all {n} findings survive'}"
-        parts = [f"{place} {len(counts['survives'])} of {counted(n, 'finding')} survive"]
+        parts = [
+            f"{place} {len(counts['survives'])} of {counted(n, 'finding')} survive{'s' if n == 1 else ''}"
+        ]
         for verdict, rows in list(counts.items())[1:]:
             named = f" ({_named(rows)})" if verdict in NAMING else ""
             if rows:

@@ -109,7 +109,7 @@ def test_an_editor_that_knows_the_word_is_shown_and_one_that_does_not_is_not(wri
         lambda asked, text: "good bad" if "good" in text else ""
     )  # rewritten by lot: random edits do as well
     lot = counterfactuals(model(), data=planted(), n=24)
-    assert "more than is not shown for random edits" in lot.verdict()
+    assert "that is not shown to be more than with random edits" in lot.verdict()
 
 
 def test_a_reason_that_names_the_word_is_shown_and_one_that_names_another_is_not(write: Any) -> None:

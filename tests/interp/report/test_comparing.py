@@ -118,6 +118,8 @@ def test_what_becomes_of_each_analysis_is_said_first_and_once() -> None:
         "What becomes of the findings, analysis by analysis",
         "Verdicts",
     ]
+    named = comparison(cell("a", "gguf:q4_0", judgement("f", "survives")))
+    assert "gguf:q4_0" in document(named).terminal[0].columns, "a scheme keeps its name in a heading"
     assert found.tables()[0].name == "verdicts", "the main table in Python stays the verdicts"
     assert found.table("conclusions").to_numpy().tolist() == [["recall", "reference, int8", "all is well"]]
 
