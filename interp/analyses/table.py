@@ -27,6 +27,8 @@ class Cost:
         first: for each item, in the reference alone.
         start: in the reference alone, however few items.
         fits: seconds of all else for each item and unit of the model's width, in every model.
+        own: the same whatever the width.
+        own_first: likewise, in the reference alone.
         words: seconds of all else for each word of the vocabulary, in every model.
         cubes: seconds of all else for each block and cubed thousand of the width, in the other model and in
             the first twin.
@@ -38,6 +40,8 @@ class Cost:
     first: float = 0.0
     start: float = 0.0
     fits: float = 0.0
+    own: float = 0.0
+    own_first: float = 0.0
     words: float = 0.0
     cubes: float = 0.0
 
@@ -47,7 +51,7 @@ class Cost:
 
     def besides(self, n: int, width: int, vocabulary: int, models: float) -> float:
         """Seconds of all else."""
-        return (n * self.fits * width + self.words * vocabulary) * models
+        return (n * (self.fits * width + self.own) + self.words * vocabulary) * models + n * self.own_first
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ _ROWS = (
         "the bundled facts",
         400,
         least=100,
-        cost=Cost(each=3.5, fixed=320.0),
+        cost=Cost(each=3.5, fixed=320.0, own=0.005),
         reads="facts: a table of subject, relation, answer, template, or LRE relations",
     ),
     Analysis(
@@ -152,7 +156,7 @@ _ROWS = (
         "chains of the bundled facts",
         100,
         least=40,
-        cost=Cost(each=11.0),
+        cost=Cost(each=11.0, own=0.01),
         reads="chains: a table of both, mention, first, second, bridge, answer, or TwoHopFact's",
     ),
     Analysis(
@@ -162,7 +166,7 @@ _ROWS = (
         "prompts of the task analogy-relation",
         1200,
         least=300,
-        cost=Cost(each=0.6, first=2.6, fits=1.2e-5),
+        cost=Cost(each=0.6, first=0.9, fits=1.2e-5, own=1.8e-3, own_first=0.017),
     ),
     Analysis(
         "patch",
@@ -201,7 +205,7 @@ _ROWS = (
         "prompts of four bundled tasks, each with edits of both kinds",
         120,
         least=40,
-        cost=Cost(each=6.2),
+        cost=Cost(each=6.2, own=0.011),
     ),
     Analysis(
         "trajectory",
@@ -210,7 +214,7 @@ _ROWS = (
         "sentences of every bundled task, 48 tokens of each text",
         32,
         least=12,
-        cost=Cost(each=4.0, first=8.0, start=60.0, fits=5e-5),
+        cost=Cost(each=4.0, first=4.0, start=60.0, fits=5e-5, own=0.03, own_first=0.05),
     ),
     Analysis(
         "interpretability",
@@ -219,7 +223,7 @@ _ROWS = (
         "prompts of the task analogy-relation",
         800,
         least=200,
-        cost=Cost(each=0.8, first=0.8, start=80.0, fits=2e-5),
+        cost=Cost(each=0.8, first=0.8, start=40.0, fits=1.5e-5, own=2.5e-3, own_first=8e-3),
     ),
     Analysis(
         "counterfactuals",
@@ -250,7 +254,7 @@ _ROWS = (
         "sentences of every bundled task",
         48,
         least=12,
-        cost=Cost(each=6.0),
+        cost=Cost(each=6.0, own=0.008),
         tokenizers="any",
     ),
     Analysis(

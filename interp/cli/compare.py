@@ -329,11 +329,13 @@ def _job(model: Model, settings: CompareSettings) -> Job:
         return found + MADE * made + fits
 
     def besides(share: int) -> float:
-        sizes = (model.d_model, model.vocab_size)
+        sizes, n = (model.d_model, model.vocab_size), items(share)
         cubed = model.n_layers * (model.d_model / 1000) ** 3 * (1 + bool(twins))
-        return sum(
-            costs[name].besides(n, *sizes, models[name]) + costs[name].cubes * cubed
-            for name, n in items(share).items()
+        return float(
+            sum(
+                one.besides(n.get(name, 0), *sizes, models[name]) + one.cubes * cubed
+                for name, one in costs.items()
+            )
         )
 
     texts = tasks.labelled("analogy-relation", n=64, seed=settings.seed).texts
