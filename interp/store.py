@@ -30,6 +30,7 @@ from torch import Tensor
 from interp.activations.choosing import Examples, Sites, indices, matching, resolve
 from interp.activations.files import check_file, read_facts, read_tensors, write_facts, write_tensors
 from interp.activations.value import Activations, facts_of, from_facts, tail
+from interp.addresses import Address, AddressLock, Place, place
 from interp.errors import ArtifactError, ConfigError, DataError, SiteError, counted
 from interp.results import About, Number, Result, Table
 from interp.runs.lock import Lock
@@ -74,7 +75,8 @@ class ActivationStore:
     it in a ``with`` block, which locks the folder and removes what a crash left unfinished.
 
     Args:
-        folder: where the store is, or will be; its files go below ``folder/activations``.
+        folder: where the store is, or will be; its files go below ``folder/activations``. An address such as
+            ``s3://bucket/states`` is one of fsspec's (:mod:`interp.addresses` says what holds there).
         cache_keys: site name to the key of the request (``interp.runs.cache_key``), recorded with the first
             shard. A store that was begun under other keys is refused.
 
@@ -88,11 +90,11 @@ class ActivationStore:
                 store.append(model.capture([prompts[row] for row in rows], "resid_post.*"))
     """
 
-    def __init__(self, folder: str | Path, *, cache_keys: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: str | Place, *, cache_keys: Mapping[str, str] | None = None) -> None:
         """Look at what is there; nothing is written."""
-        self.folder = Path(folder)
+        self.folder = place(folder)
         self._root = self.folder / "activations"
-        self._lock: Lock | None = None
+        self._lock: Lock | AddressLock | None = None
         self._asked_keys = None if cache_keys is None else dict(cache_keys)
         self._reopen()
 
@@ -151,6 +153,13 @@ class ActivationStore:
         waiting = _waiting(self._root)
         return [Part(n, rows.start, rows.stop) for n, rows in ahead if n not in waiting]
 
+    def prompts(self, number: int) -> list[list[int]] | None:
+        """The token ids of a shard that is finished or waits to be adopted; None where it is neither."""
+        if number < self.n_shards:
+            return self._record(number)["token_ids"]
+        path = _waiting_file(self._root, number)
+        return read_facts(path, WAITING_SCHEMA)["record"]["token_ids"] if path.is_file() else None
+
     def append(self, acts: Activations) -> int:
         """Write one shard and return its number; when this returns, a crash cannot lose it.
 
@@ -190,7 +199,7 @@ class ActivationStore:
     def tidy(self) -> None:
         """Remove what other processes left, once all that was asked is there."""
         self._writable()
-        shutil.rmtree(self._root / WAITING, ignore_errors=True)
+        _remove(self._root / WAITING)
 
     def _writable(self) -> None:
         if self._lock is None:
@@ -216,7 +225,8 @@ class ActivationStore:
         Raises:
             ConfigError: another process is writing there, or the place cannot be written.
         """
-        self._lock = Lock.acquire(self._root)
+        root = self._root
+        self._lock = AddressLock.acquire(root) if isinstance(root, Address) else Lock.acquire(root)
         try:
             self._reopen()
             self.adopt()
@@ -271,11 +281,11 @@ class ActivationStore:
         """Read each shard that is needed once, and put its rows where they were asked."""
         starts = [0, *accumulate(self._lengths)]
         places: dict[int, list[int]] = {}
-        for place, row in enumerate(wanted):
-            places.setdefault(bisect_right(starts, row) - 1, []).append(place)
+        for at, row in enumerate(wanted):
+            places.setdefault(bisect_right(starts, row) - 1, []).append(at)
         parts, order = [], []
         for number, asked in sorted(places.items()):
-            rows = [wanted[place] - starts[number] for place in asked]
+            rows = [wanted[at] - starts[number] for at in asked]
             parts.append(self._shard(number, names).select(examples=rows))
             order += asked
         whole = Activations.concatenate(parts)
@@ -302,14 +312,17 @@ class ActivationStore:
         """
         names = self._names(None)
         first = self._shard(0, names)
-        lengths = [len(ids) for number in range(self.n_shards) for ids in self._record(number)["token_ids"]]
+        records = [self._record(number) for number in range(self.n_shards)]
+        lengths = [len(ids) for record in records for ids in record["token_ids"]]
         shapes = (("x".join(map(str, (len(self), *t.shape[1:]))), str(t.dtype)) for _, t in first.items())
         return Stored(
             n=len(self),
             tokens=sum(lengths),
             longest=max(lengths),
             shards=self.n_shards,
-            size=sum(path.stat().st_size for path in self._root.rglob("*.safetensors")),
+            size=sum(
+                entry["bytes"] for n in range(self.n_shards) for entry in self._record(n)["files"].values()
+            ),
             sites=tuple((name, *shape) for name, shape in zip(names, shapes, strict=True)),
             about=About(model={"name": self._header["model_name"], "weights": self._header["weights"]}),
         )
@@ -405,7 +418,7 @@ class Stored(Result):
 
 
 def write_shard(
-    folder: str | Path, part: Part, acts: Activations, *, cache_keys: Mapping[str, str] | None = None
+    folder: str | Place, part: Part, acts: Activations, *, cache_keys: Mapping[str, str] | None = None
 ) -> None:
     """Write one shard into a store that another process holds; it counts once that one has adopted it.
 
@@ -419,7 +432,7 @@ def write_shard(
         DataError: not the part's number of rows.
         ConfigError: the place cannot be written.
     """
-    root = Path(folder) / "activations"
+    root = place(folder) / "activations"
     if len(acts) != len(part.rows):
         raise DataError(
             f"shard {part.number} has {counted(len(part.rows), 'row')}, but {len(acts)} were given. Give the "
@@ -437,52 +450,64 @@ def write_shard(
     write_facts(_waiting_file(root, part.number), facts)
 
 
-def discard(folder: str | Path, part: Part) -> bool:
+def discard(folder: str | Place, part: Part) -> bool:
     """Remove a shard that waits, because another process has made it meanwhile.
 
     Returns:
         Whether it waited; otherwise the store has adopted it.
     """
-    path = _waiting_file(Path(folder) / "activations", part.number)
+    path = _waiting_file(place(folder) / "activations", part.number)
     waited = path.is_file()
-    path.unlink(missing_ok=True)
-    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-    with suppress(OSError):  # others wait there, or it is gone
-        path.parent.rmdir()
+    with suppress(FileNotFoundError):  # adopted in this moment
+        path.unlink()
+    _remove(path.with_suffix(""))
+    if isinstance(path, Path):
+        with suppress(OSError):  # others wait there, or it is gone
+            path.parent.rmdir()
     return waited
+
+
+def _remove(folder: Place) -> None:
+    """Remove a folder, where it is there."""
+    if isinstance(folder, Address):
+        folder.remove()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record_of(number: int, acts: Activations, files: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": SHARD_SCHEMA, "number": number, "files": dict(files), **facts_of(acts)}
 
 
-def _tensors(folder: Path, site: str) -> Path:
+def _tensors(folder: Place, site: str) -> Place:
     return folder / f"{Site.parse(site)}.safetensors"
 
 
-def _move_tensors(root: Path, number: int, sites: Collection[str]) -> None:
+def _move_tensors(root: Place, number: int, sites: Collection[str]) -> None:
     """Move a waiting shard's files to their place; those that a crash found there already stay."""
     beside = _waiting_file(root, number).with_suffix("")
     for site in sites:
-        place = _file(root, site, number)
-        if (waits := _tensors(beside, site)).is_file():
-            place.parent.mkdir(exist_ok=True)
-            waits.replace(place)
-        elif not place.is_file():
+        own, waits = _file(root, site, number), _tensors(beside, site)
+        if isinstance(own, Address) and isinstance(waits, Address) and waits.is_file():
+            waits.replace(own)
+        elif isinstance(own, Path) and isinstance(waits, Path) and waits.is_file():
+            own.parent.mkdir(exist_ok=True)
+            waits.replace(own)
+        elif not own.is_file():
             raise ArtifactError(f"{waits} is missing. Remove {beside.parent} and capture again.")
-    shutil.rmtree(beside, ignore_errors=True)
+    _remove(beside)
 
 
-def _waiting_file(root: Path, number: int) -> Path:
+def _waiting_file(root: Place, number: int) -> Place:
     return root / WAITING / f"{number:05d}.json"
 
 
-def _waiting(root: Path) -> set[int]:
+def _waiting(root: Place) -> set[int]:
     """The numbers of the shards that wait to be adopted."""
     return {int(path.stem) for path in (root / WAITING).glob("*.json") if path.stem.isdecimal()}
 
 
-def _refuse_other_rows(path: Path, start: int, expected: int) -> None:
+def _refuse_other_rows(path: Place, start: int, expected: int) -> None:
     if start != expected:
         raise DataError(
             f"{path} begins with row {start}, but {expected:,} rows are before it: it was made with another "
@@ -490,11 +515,11 @@ def _refuse_other_rows(path: Path, start: int, expected: int) -> None:
         )
 
 
-def _file(root: Path, site: str, number: int) -> Path:
+def _file(root: Place, site: str, number: int) -> Place:
     return root / str(Site.parse(site)) / f"{number:05d}.safetensors"
 
 
-def _index(root: Path, number: int) -> Path:
+def _index(root: Place, number: int) -> Place:
     return root / "index" / f"{number:05d}.json"
 
 
@@ -508,14 +533,14 @@ def _header(acts: Activations) -> dict[str, Any]:
     return {"schema": STORE_SCHEMA, **model, "sites": list(acts.keys()), "axes": axes}
 
 
-def _refuse_mixture(root: Path, begun: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+def _refuse_mixture(root: Place, begun: Mapping[str, Any], header: Mapping[str, Any]) -> None:
     for name in BINDING:
         if begun[name] != header[name]:
             found = f"{root} has {name} {_short(begun[name])}, the part to append {_short(header[name])}"
             raise DataError(f"{found}. One store holds one model's activations at the same sites.")
 
 
-def _refuse_other_request(root: Path, begun: Mapping[str, str], asked: Mapping[str, str]) -> None:
+def _refuse_other_request(root: Place, begun: Mapping[str, str], asked: Mapping[str, str]) -> None:
     changed = sorted(name for name in {*begun, *asked} if begun.get(name) != asked.get(name))
     if changed:
         raise ConfigError(
@@ -524,7 +549,7 @@ def _refuse_other_request(root: Path, begun: Mapping[str, str], asked: Mapping[s
         )
 
 
-def _read_header(root: Path) -> dict[str, Any]:
+def _read_header(root: Place) -> dict[str, Any]:
     if not (root / "store.json").is_file():
         raise ArtifactError(f"{root / 'store.json'} is missing, but there are shards. Capture again.")
     return read_facts(root / "store.json", STORE_SCHEMA)
@@ -535,7 +560,7 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f}" if size >= 1e5 else f"{size / 1e6:.2g}"
 
 
-def _count(root: Path) -> int:
+def _count(root: Place) -> int:
     """Count the finished shards.
 
     Raises:
@@ -550,7 +575,7 @@ def _count(root: Path) -> int:
     return len(numbers)
 
 
-def _remove_unfinished(root: Path, count: int) -> None:
+def _remove_unfinished(root: Place, count: int) -> None:
     """Remove temporary files, and tensor files of shards that never came to count."""
     for path in [*root.glob(".*tmp*"), *root.glob("*/.*tmp*")]:  # ours, and those of safetensors
         if path.parent.name != WAITING:  # another process may be writing there

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from interp import results
+from interp.addresses import Address, Place
 from interp.errors import ArtifactError, ConfigError, counted
 
 __all__ = ["check_file", "digest_of", "read_facts", "read_tensors", "write_facts", "write_tensors"]
@@ -22,8 +23,10 @@ __all__ = ["check_file", "digest_of", "read_facts", "read_tensors", "write_facts
 AGAIN = "Capture again, or restore the file from a copy."
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def write_tensors(path: Place, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Write a safetensors file: temporary name in the same folder, flushed to the disk, then renamed.
+
+    At an address it is written in place: what lists it has to be written after it.
 
     Returns:
         ``{"sha256": ..., "bytes": ...}`` of the file.
@@ -31,6 +34,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         ConfigError: the place cannot be written.
     """
+    if isinstance(path, Address):
+        content = save(_plain(tensors))
+        path.write(content, whole=False)
+        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -80,7 +87,7 @@ def digest_of(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
-def check_file(path: Path, digest: Mapping[str, Any]) -> None:
+def check_file(path: Place, digest: Mapping[str, Any]) -> None:
     """Compare a file with its recorded size and sha256.
 
     Raises:
@@ -88,20 +95,24 @@ def check_file(path: Path, digest: Mapping[str, Any]) -> None:
     """
     if not path.is_file():
         raise ArtifactError(f"{path} is missing. {AGAIN}")
-    if path.stat().st_size != digest["bytes"]:
-        raise ArtifactError(
-            f"{path} has {counted(path.stat().st_size, 'byte')}, {digest['bytes']:,} were written. {AGAIN}"
-        )
-    if digest_of(path)["sha256"] != digest["sha256"]:
+    size = path.size() if isinstance(path, Address) else path.stat().st_size
+    if size != digest["bytes"]:
+        raise ArtifactError(f"{path} has {counted(size, 'byte')}, {digest['bytes']:,} were written. {AGAIN}")
+    found = (
+        hashlib.sha256(path.read()).hexdigest() if isinstance(path, Address) else digest_of(path)["sha256"]
+    )
+    if found != digest["sha256"]:
         raise ArtifactError(f"{path} is corrupt: its sha256 is not the recorded one. {AGAIN}")
 
 
-def read_tensors(path: Path, digest: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
+def read_tensors(path: Place, digest: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
     """Read some tensors of a file onto the CPU, after checking every byte of the file.
 
     Raises:
         ArtifactError: the file is missing, differs from its digest or lacks a tensor.
     """
+    if isinstance(path, Address):
+        return _fetched(path, digest, names)
     check_file(path, digest)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -110,13 +121,31 @@ def read_tensors(path: Path, digest: Mapping[str, Any], names: Sequence[str]) ->
         raise ArtifactError(f"{path} cannot be read ({error}). {AGAIN}") from error
 
 
-def write_facts(path: Path, facts: Mapping[str, Any]) -> Path:
+def _fetched(path: Address, digest: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
+    """The same from an address, whose bytes are fetched once."""
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing. {AGAIN}")
+    content = path.read()
+    if hashlib.sha256(content).hexdigest() != digest["sha256"]:
+        raise ArtifactError(f"{path} is corrupt: its sha256 is not the recorded one. {AGAIN}")
+    try:
+        found = load(content)
+        return {name: found[name] for name in names}
+    except (SafetensorError, KeyError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}). {AGAIN}") from error
+
+
+def write_facts(path: Place, facts: Mapping[str, Any]) -> None:
     """Write JSON with a checksum of its own content, atomically."""
     plain, _ = results.jsonable(facts)
-    return results.write_atomically(path, results.encode({**plain, "checksum": _checksum(plain)}))
+    content = results.encode({**plain, "checksum": _checksum(plain)})
+    if isinstance(path, Address):
+        path.write(content)
+    else:
+        results.write_atomically(path, content)
 
 
-def read_facts(path: Path, schema: str) -> dict[str, Any]:
+def read_facts(path: Place, schema: str) -> dict[str, Any]:
     """Read what :func:`write_facts` wrote.
 
     Raises:

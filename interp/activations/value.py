@@ -204,7 +204,8 @@ class Activations:
         """
         digest = write_tensors(Path(folder) / TENSORS, self.tensors)
         facts = {"schema": SCHEMA, "sites": self.keys(), "tensors": digest, **facts_of(self)}
-        return write_facts(Path(folder) / FACTS, facts).parent
+        write_facts(Path(folder) / FACTS, facts)
+        return Path(folder)
 
     @classmethod
     def load(cls, folder: str | Path, *, sites: Sites | None = None) -> Activations:

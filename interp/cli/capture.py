@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from interp.addresses import place
 from interp.cli.dry_run import of_capture, show_plan
 from interp.cli.frame import (
     Made,
@@ -20,7 +21,7 @@ from interp.cli.frame import (
 )
 from interp.cli.options import PromptSettings, features_flag, flag, position
 from interp.cli.session import Outcome
-from interp.errors import counted
+from interp.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,11 +78,24 @@ class CaptureSettings(PromptSettings):
         allowed=_engines,
         part="speed",
     )
+    store: str | None = flag(
+        None,
+        "An address of fsspec for the states, such as s3://bucket/x.",
+        metavar="ADDRESS",
+        group="Run",
+        shown="the run folder",
+    )
 
     def check(self) -> None:
         """Refuse what is no position too."""
         super().check()
         self.where()
+        if self.store is not None:
+            if "://" not in self.store:
+                raise ConfigError(
+                    f"--store {self.store!r} is no address; write one such as s3://bucket/x, or --out FOLDER."
+                )
+            place(self.store)
 
     def where(self) -> str | int:
         """The position of each prompt's token, or all of them."""
@@ -108,7 +122,7 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
         work.session.warn(warning)
     job = job_of(work.certified(), tokens, settings, work.run.path)
     work.run.begin()
-    with ActivationStore(work.run.path, cache_keys=job.keys) as store:
+    with ActivationStore(job.folder, cache_keys=job.keys) as store:
         _fill(work, settings, job, tokens, store)
         found = store.summary()
     return Made(
@@ -117,8 +131,8 @@ def capture(work: Work, settings: CaptureSettings) -> Made:
             "data.parquet": prompt_table(data, tokens.token_ids, keep_text=settings.text),
             **selected_table(work.model, tokens, settings.where(), keep_text=settings.text),
         },
-        folders=("activations",),
-        facts={"data": about_data(data)},
+        folders=() if settings.store else ("activations",),
+        facts={"data": about_data(data), **({"store": settings.store} if settings.store else {})},
     )
 
 
@@ -130,7 +144,7 @@ def job_of(model: Model, tokens: Tokens, settings: CaptureSettings, folder: Path
     return scaling.CaptureJob(
         make=partial(load_model, settings, settings.scheme),
         fingerprint=model.fingerprint,
-        folder=folder,
+        folder=settings.store or folder,
         sites=sites,
         positions=settings.where(),
         keys=scaling.cache_keys(model, tokens, sites, settings.where()),

@@ -331,7 +331,9 @@ class PromptSettings(RunSettings, SchemeSettings):
         None, "A bundled task (`interp ls tasks`).", metavar="NAME", allowed=_tasks, shown=DEFAULT_TASK
     )
     data: str | None = flag(
-        None, "Your own prompts: a CSV, TSV or JSONL file of text,label[,group].", metavar="FILE"
+        None,
+        "Your own prompts: CSV, TSV, JSONL or parquet of text,label[,group]; a file or a folder.",
+        metavar="FILE",
     )
     text: bool = flag(
         True, "Keep the prompts' text in the run, or only its hash.", "--text/--no-text", group="Run"
@@ -347,7 +349,10 @@ class PromptSettings(RunSettings, SchemeSettings):
 
     def about(self) -> str:
         """The name of the prompts."""
-        return Path(self.data).stem if self.data is not None else self.task or DEFAULT_TASK
+        if self.data is None:
+            return self.task or DEFAULT_TASK
+        path = Path(self.data)
+        return path.parent.name if "*" in path.name else path.stem
 
 
 def keys(kind: type[Settings]) -> dict[str, dataclasses.Field[Any]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.cli.baselines import check_baselines, choose_baseline, job_of_baselines
 from interp.cli.budget import Job
 from interp.cli.feature_circuit import check_features, find_circuit, job_of_features
-from interp.cli.frame import Made, Work, command
+from interp.cli.frame import Made, Work, command, load_model
 from interp.cli.frontier import check_goal, compare_types, job_of_types, wants_types
 from interp.cli.options import COUNT, PromptSettings, choose, features_flag, flag, position
 from interp.cli.session import Outcome
@@ -19,7 +21,7 @@ from interp.errors import ConfigError, counted
 if TYPE_CHECKING:
     import pandas
 
-    from interp.analyses.patching import PairsFor
+    from interp.analyses.patching import PairsFor, Patching
     from interp.mediation import Search
     from interp.models import Model
     from interp.results import Result
@@ -143,6 +145,15 @@ class PatchSettings(PromptSettings):
         shown=f"as many as there are; of edges {EDGE_PAIRS} where all do not fit --budget",
         **COUNT,
     )
+    workers: int = flag(
+        1,
+        "Processes that share exact patching, each with a model of its own.",
+        metavar="N",
+        group="Run",
+        check=lambda n: n >= 1,
+        allowed="at least 1",
+        part="speed",
+    )
     where: str = flag(
         "auto",
         "At which tokens: auto, all, each, an index, or a selector of each one after the other.",
@@ -171,6 +182,15 @@ class PatchSettings(PromptSettings):
             check_baselines(self)
         elif wants_types(self):
             check_goal(self)
+        if self.workers > 1 and (
+            _handed_over(self)
+            or self.search not in (None, EXACT)
+            or ",".join(self.mediators).startswith("edge.")
+        ):
+            raise ConfigError(
+                f"--workers {self.workers} share the exact patching of sites (--search {EXACT}), one by one; "
+                "this call does something else. Leave --workers out."
+            )
         if self.data is not None and self.counterfactual is not None:
             raise ConfigError(
                 f"--counterfactual {self.counterfactual!r} chooses among those of a task, and --data brings "
@@ -242,12 +262,37 @@ def patch(work: Work, settings: PatchSettings) -> Made:
     held = f", {len(pairs.held_out)} others held out" if pairs.held_out is not None else ""
     work.session.note(f"pairs: {pairs.ranking!r}{held}, {counted(len(found), 'mediator')}")
     model, progress = work.certified(), work.session.progress
-    result = ranked(
-        model, pairs, list(found), **settings.measured(), select=settings.select, progress=progress
+    call = partial(
+        ranked, model, pairs, list(found), **settings.measured(), select=settings.select, progress=progress
     )
+    result = call() if settings.workers == 1 or settings.search == QUICK else _shared(work, settings, call)
     if result.note:
         work.session.note(f"no circuit: {result.note}")
     return _made(result, pairs, settings)
+
+
+def _shared(work: Work, settings: PatchSettings, call: Callable[[], Patching]) -> Patching:
+    """The result of a call whose walks other processes make too; kept beside the run until it is finished."""
+    from interp import scaling
+
+    folder = work.run.begin() / ".walks"
+    if not work.run.resumed:
+        shutil.rmtree(folder, ignore_errors=True)
+    if there := len([*folder.glob("*.json")]):
+        work.session.note(f"resuming: {counted(there, 'walk')} of the patching are there already")
+    work.run.keep_partial()
+    return scaling.together(call, partial(_ranked, settings), folder, workers=settings.workers)
+
+
+def _ranked(settings: PatchSettings) -> Patching:
+    """The same call in a process that starts with nothing."""
+    from interp.analyses.patching import patch as ranked
+    from interp.mediation.parsing import members_of
+
+    model = load_model(settings, settings.scheme)
+    pairs = _pairs(settings, model)
+    found = members_of(model, pairs.ranking, list(settings.mediators), positions=settings.positions())
+    return ranked(model, pairs, list(found), **settings.measured(), select=settings.select)
 
 
 def _handed_over(settings: PatchSettings) -> tuple[str, Any, Any] | None:

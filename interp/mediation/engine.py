@@ -15,6 +15,7 @@ from interp.mediation.batching import Costs, Need, Plan, planned
 from interp.mediation.mediators import Mediator, Place
 from interp.mediation.partial_forward import PartialForward
 from interp.mediation.patches import Patch, Row, Rule, interchange, within
+from interp.mediation.sharing import shared
 from interp.models.forward import in_batches, progress_bar
 from interp.models.interventions import Intervention
 from interp.models.model import Model
@@ -202,6 +203,14 @@ class Engine:
         starts = {at: walk.start for walk in plan.walks for at in walk.rows}
         states: dict[int, Tensor] = {}
         before = walker.steps
+        own = Patch(short, patch.rule)
+
+        def walked(batch: Sequence[int]) -> tuple[Tensor, float]:
+            begun = walker.steps
+            found = walker.last([local[at] for at in batch], own, start=starts[batch[0]])
+            return found, walker.steps - begun
+
+        take = self._shared(length, walker, plan, rows, own, walked)
 
         def unembed(batch: Sequence[int]) -> None:
             keep(batch, self.model.unembed(torch.stack([states[at] for at in batch])))
@@ -212,9 +221,7 @@ class Engine:
                 del states[at]
 
         def run(batch: Sequence[int]) -> None:
-            own = Patch(short, patch.rule)
-            got = walker.last([local[at] for at in batch], own, start=starts[batch[0]])
-            states.update(zip(batch, got, strict=True))
+            states.update(zip(batch, take(batch), strict=True))
             while len(states) >= most:
                 hand_over(list(states)[:most])
 
@@ -222,6 +229,41 @@ class Engine:
         if states:
             hand_over(list(states))
         self.bill.forwards += (walker.steps - before) / self.model.n_layers
+
+    def _shared(
+        self,
+        length: int,
+        walker: PartialForward,
+        plan: Plan,
+        rows: Sequence[Row],
+        patch: Patch,
+        walked: Callable[[Sequence[int]], tuple[Tensor, float]],
+    ) -> Callable[[Sequence[int]], Tensor]:
+        """What gives the last states of a walk: made here, or by another process where walks are shared."""
+        place = shared()
+        if place is None:
+            return lambda batch: walked(batch)[0]
+        ids = [self.tokens.token_ids[at] for at, n in enumerate(self.tokens.lengths) if n == length]
+        rule = f"{patch.rule.__module__}.{getattr(patch.rule, '__qualname__', type(patch.rule).__qualname__)}"
+        starts = [walk.start for walk in plan.walks]
+        about = [self.model.fingerprint, rule, [list(map(int, one)) for one in ids], starts]
+        names = place.names(place.call(about, patch), [walk.rows for walk in plan.walks], rows)
+        billed = walker.steps
+        place.ahead(names, walked)
+        walker.steps = billed  # they count when they are taken
+
+        def taken(batch: Sequence[int]) -> Tensor:
+            name = names.get(tuple(batch))
+            there = None if name is None else place.take(name)
+            if there is not None:
+                walker.steps += there[1]
+                return there[0].to(self.model.device)
+            made = walked(batch)
+            if name is not None:
+                place.give(name, made)
+            return made[0]
+
+        return taken
 
     def _walker(self, length: int, ids: Sequence[Sequence[int]]) -> PartialForward | None:
         """The walker of a length; None where a walk does not give the model's own logits."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.addresses import Address, Place
 from interp.errors import ArtifactError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -164,15 +165,16 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
     return warnings
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
+def read_json(path: str | Place) -> dict[str, Any]:
     """Read what :func:`write_json` wrote.
 
     Raises:
         ArtifactError: when the file is missing, is not JSON, or does not hold an object.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read().decode() if isinstance(path, Address) else path.read_text(encoding="utf-8")
+        value = json.loads(text)
     except OSError as error:
         hint = "Is it a result saved by this toolkit?"
         if path.name != "run.json" and (path.parent / "run.json").is_file():

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
@@ -18,15 +18,16 @@ from interp.errors import ConfigError, ModelError
 from interp.scaling.jobs import CaptureJob, Handed
 from interp.store import Part
 
-__all__ = ["ENGINES", "Engine", "gpu_of"]
+__all__ = ["ENGINES", "Engine", "begin", "gpu_of"]
 
-Engine = Callable[[CaptureJob, Sequence[Handed], int], Iterator[Part]]
-"""From a job, its shards and a number of workers to the shards that are written, in any order."""
+Engine = Callable[[CaptureJob, Iterable[Handed], int], Iterator[Part]]
+"""From a job, its shards and a number of workers to the shards that are written, in any order. Shards are
+asked for when they are handed out."""
 ENDED = 3
 """Processes that one shard may end before it is given up."""
 
 
-def processes(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterator[Part]:
+def processes(job: CaptureJob, handed: Iterable[Handed], workers: int) -> Iterator[Part]:
     """Make shards in processes of this machine, each with a model and a share of the cores of its own.
 
     A process that dies is replaced, and its shard is handed out again.
@@ -34,15 +35,17 @@ def processes(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterat
     Raises:
         ModelError: a shard that ended several processes.
     """
-    queue, ended = deque(handed), Counter[int]()
+    rest, again, ended = iter(handed), deque[Handed](), Counter[int]()
     pools = [_process(job, number, workers) for number in range(workers)]
     running: dict[Future[Part], tuple[int, Handed]] = {}
     try:
-        while queue or running:
+        while True:
             for number in sorted(set(range(workers)) - {place for place, _ in running.values()}):
-                if queue:
-                    one = queue.popleft()
+                one = again.popleft() if again else next(rest, None)
+                if one is not None:
                     running[pools[number].submit(_write, one)] = (number, one)
+            if not running:
+                return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number, one = running.pop(future)
                 try:
@@ -51,7 +54,7 @@ def processes(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterat
                     _refuse_deadly(one[0], ended)
                     pools[number].shutdown(wait=False)
                     pools[number] = _process(job, number, workers)
-                    queue.appendleft(one)
+                    again.appendleft(one)
     finally:
         for pool in pools:
             _stop(pool)
@@ -82,7 +85,12 @@ _HERE: dict[str, Any] = {}
 
 
 def _begin(job: CaptureJob, number: int, workers: int) -> None:
-    """Set up a worker: it leaves interrupts to its parent and ends with it."""
+    begin(number, workers)
+    _HERE["job"] = job
+
+
+def begin(number: int, workers: int) -> None:
+    """Set up a worker: it leaves interrupts to its parent, ends with it, and takes a share of the cores."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     visible = gpu_of(number, os.environ)
@@ -92,7 +100,6 @@ def _begin(job: CaptureJob, number: int, workers: int) -> None:
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    _HERE["job"] = job
 
 
 def _end_with_parent() -> None:
@@ -133,7 +140,7 @@ class _Actor:
         return {"number": [part.number for part in parts]}
 
 
-def ray(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterator[Part]:
+def ray(job: CaptureJob, handed: Iterable[Handed], workers: int) -> Iterator[Part]:
     """Make shards by Ray Data (``map_batches``), in actors that each hold a model.
 
     The store's folder has to be on a disk that all machines see. Ray starts dead actors again.
@@ -150,8 +157,9 @@ def ray(job: CaptureJob, handed: Sequence[Handed], workers: int) -> Iterator[Par
         ) from error
     if not cluster.is_initialized():
         cluster.init(log_to_driver=False, include_dashboard=False)
-    places = {one[0].number: one[0] for one in handed}
-    rows = data.from_items([{"handed": one} for one in handed], override_num_blocks=len(handed))
+    whole = list(handed)
+    places = {one[0].number: one[0] for one in whole}
+    rows = data.from_items([{"handed": one} for one in whole], override_num_blocks=max(1, len(whole)))
     made = rows.map_batches(_Actor, fn_constructor_args=(job,), batch_size=1, concurrency=workers)
     for row in made.iter_rows():
         yield places[int(row["number"])]

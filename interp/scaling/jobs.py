@@ -6,9 +6,9 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from interp.activations import Activations
+from interp.addresses import Place
 from interp.errors import ModelError
 from interp.models.model import Model
 from interp.models.tokens import Tokens
@@ -29,7 +29,7 @@ class CaptureJob:
     Attributes:
         make: gives the model; a function of a module, or a ``functools.partial`` of one.
         fingerprint: of the model that it must give.
-        folder: of the store, on a disk that all processes see.
+        folder: of the store, on a disk (or at an address) that all processes see.
         sites: names, globs written out.
         positions: as for ``model.capture``.
         keys: site name to cache key.
@@ -39,7 +39,7 @@ class CaptureJob:
 
     make: Callable[[], Model]
     fingerprint: str
-    folder: Path
+    folder: str | Place
     sites: tuple[str, ...]
     positions: str | int
     keys: dict[str, str]

@@ -152,6 +152,19 @@ CALLS: dict[str, tuple[Callable[[], None] | None, tuple[str, ...], int, tuple[st
         ("counterfactual 'country'", "subject, relation, null"),
     ),
     "a task without pairs": (NOTHING, ("patch", "--task", "categroy"), 2, ("'categroy'", "capitals")),
+    "workers for a search that they do not share": (
+        NOTHING,
+        ("patch", "--workers", "2", "--search", "attribution"),
+        2,
+        ("--workers 2", "Leave --workers out"),
+    ),
+    "states to no address": (NOTHING, ("capture", "--store", "s3"), 2, ("--store 's3'", "s3://bucket/x")),
+    "states to no known system": (
+        NOTHING,
+        ("capture", "--store", "s4://x/y"),
+        2,
+        ("s4://x/y", "cannot be used"),
+    ),
     "patching nowhere": (NOTHING, ("patch", "--where", "start"), 2, ("--where", "auto, all, each")),
     "prompt and questions": (
         NOTHING,

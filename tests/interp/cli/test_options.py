@@ -218,7 +218,8 @@ FLAGS_OF_01 = json.loads(Path(__file__).with_name("flags.json").read_text())
 NEW = {
     "adapter", "at", "baselines", "budget", "concepts", "data", "effects", "engine", "facts", "features",
     "full", "goal", "circuit", "held_out", "items", "layers", "spans",
-    "passes", "pooling", "positions", "reader", "replace", "select", "statements", "twin", "workers",
+    "passes", "pooling", "positions", "reader", "replace", "select", "statements", "store", "twin",
+    "workers",
 }  # fmt: skip
 """Flags that later versions brought."""
 CHANGED = {("probe", "kind"), ("probe", "controls"), ("patch", "search")}

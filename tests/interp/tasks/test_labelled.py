@@ -58,8 +58,8 @@ def test_limit_keeps_order_and_is_seeded():
     assert some == data.limit(50, seed=1) != data.limit(50, seed=2)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
-def test_the_three_formats_read_the_same(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_the_formats_read_the_same(tmp_path, suffix):
     rows = [
         ("a, b", "x", "g1", "train"),
         ("tab\there", "[/red]", "g2", "test"),
@@ -71,6 +71,10 @@ def test_the_three_formats_read_the_same(tmp_path, suffix):
         path.write_text(
             "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows), encoding="utf-8"
         )
+    elif suffix == "parquet":
+        import pandas
+
+        pandas.DataFrame(rows, columns=["text", "label", "group", "split"]).to_parquet(path)
     else:
         import csv
 
@@ -98,7 +102,40 @@ def test_without_groups_every_row_is_its_own(tmp_path):
     assert not data.grouped
 
 
+def test_a_folder_and_a_pattern_are_read_in_the_order_of_names(tmp_path):
+    (tmp_path / "b.jsonl").write_text('{"text": "c", "label": "x"}\n')
+    (tmp_path / "a.csv").write_text("text,label\na,x\nb,y\n")
+    (tmp_path / "notes.txt").write_text("nothing of the kind")
+    whole = tasks.read_labelled(tmp_path)
+    assert (whole.texts, whole.labels, whole.name) == (("a", "b", "c"), ("x", "y", "x"), tmp_path.stem)
+    assert len(set(whole.groups)) == 3 and not whole.grouped, "line 2 of one file is not line 2 of another"
+    assert tasks.read_labelled(tmp_path / "*.jsonl").texts == ("c",)
+    (tmp_path / "c.csv").write_text("txt,label\na,x\n")
+    with pytest.raises(DataError, match=r"c\.csv' has no column 'text'"):
+        tasks.read_labelled(tmp_path)
+    with pytest.raises(
+        DataError, match=r"\*\.tsv', a pattern, holds no file of prompts; their names end in \.csv"
+    ):
+        tasks.read_labelled(tmp_path / "*.tsv")
+
+
+def test_conversations_of_parquet_are_those_of_json_lines(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    chats = [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
+        {"messages": [{"role": "user", "content": "a", "name": "Ann"}]},
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(chats), tmp_path / "d.parquet")
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    found, wanted = (tasks.read_labelled(tmp_path / f"d.{suffix}") for suffix in ("parquet", "jsonl"))
+    assert found.texts == wanted.texts
+    assert [*map(json.loads, found.messages)] == [*map(json.loads, wanted.messages)]
+
+
 BAD = {
+    "broken.parquet": (b"PAR1 but no more", "cannot be read as parquet"),
     "empty.csv": (b"", "has no rows"),
     "header.csv": (b"text,label\n", "has no rows"),
     "column.csv": (b"txt,label\na,b\n", "no column 'text'.*Is 'txt' meant"),
