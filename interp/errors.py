@@ -16,6 +16,7 @@ __all__ = [
     "OutOfMemoryError",
     "SiteError",
     "counted",
+    "out_of_memory",
 ]
 
 
@@ -67,6 +68,20 @@ class GateError(InterpError):
     """Report a finished run that failed a requested gate such as ``--fail-under`` (exit code 7)."""
 
     exit_code = 7
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, torch's of a GPU, or torch's of the CPU.
+
+    The last is a RuntimeError like any other, which only its text tells apart.
+
+    Args:
+        error: that was raised.
+    """
+    kinds = {one.__name__ for one in type(error).__mro__}
+    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
 
 def counted(n: int, one: str, many: str = "") -> str:

@@ -14,7 +14,7 @@ import click
 from interp.cli.frame import Command, ExamplesFirst
 from interp.cli.options import Settings, suggestion
 from interp.cli.session import Session
-from interp.errors import InterpError
+from interp.errors import InterpError, out_of_memory
 
 __all__ = ["COMMANDS", "main", "settings_of_commands"]
 
@@ -185,10 +185,9 @@ def _run(session: Session) -> int:
 
 
 def _unexpected(session: Session, error: Exception) -> int:
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-        return session.fail(
-            f"{error} Use a smaller --batch-size, --limit or model.", 5, kind="OutOfMemoryError", error=error
-        )
+    if out_of_memory(error):
+        said = f"{error or 'memory ran out.'} Use a smaller --batch-size, --limit or model."
+        return session.fail(said, 5, kind="OutOfMemoryError", error=error)
     hint = (
         ""
         if session.verbose

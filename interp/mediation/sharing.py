@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from interp.activations.files import read_facts, read_tensors, write_facts, write_tensors
-from interp.errors import ArtifactError
+from interp.errors import ArtifactError, out_of_memory
 from interp.mediation.patches import Patch, Row
 
 __all__ = ["Shared", "shared", "sharing"]
@@ -89,8 +89,10 @@ class Shared:
             if not (self.folder / f"{names[walk]}.json").is_file():
                 try:
                     self.give(names[walk], make(walk))
-                except torch.OutOfMemoryError:  # the call itself halves what does not fit
-                    return
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    return  # the call itself halves what does not fit
 
 
 _HERE: ContextVar[Shared | None] = ContextVar("shared", default=None)

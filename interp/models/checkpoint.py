@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, ModelError, out_of_memory
 
 __all__ = ["checkpoint", "first_line", "placement", "reason", "silent", "unreachable"]
 
@@ -53,9 +53,9 @@ def checkpoint(
         with silent():
             found: Any = maker.from_pretrained(origin, dtype=dtype, output_loading_info=True, **given)
             hf, info = found
-    except MemoryError:
-        raise
     except Exception as error:  # a broken file fails in many ways, each with an error class of its own
+        if out_of_memory(error):
+            raise
         raise ModelError(f"{name!r} could not be loaded: {reason(error)}") from error
     missing, unexpected = (sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys"))
     if missing:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import DataError, InterpError, OutOfMemoryError
+from interp.errors import DataError, InterpError, out_of_memory
 from interp.models.certificate import Certificate, Check
 from interp.models.checks import CHECKS, CheckRow
 from interp.models.checks.context import Context, skipped
@@ -74,9 +74,9 @@ def _tried(row: CheckRow, case: Context) -> Check:
     """Run a check; an error in the middle of it is a failure of the model, not of the examination."""
     try:
         return row.run(case)
-    except OutOfMemoryError:
-        raise
     except (InterpError, RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        if out_of_memory(error):
+            raise
         return Check(row.name, "fail", unit="", detail=f"{type(error).__name__}: {error}".splitlines()[0])
 
 

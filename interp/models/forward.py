@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import ConfigError, ModelError, OutOfMemoryError
+from interp.errors import ConfigError, ModelError, OutOfMemoryError, out_of_memory
 from interp.models.architecture import Architecture
 from interp.models.backends.base import Backend, Forward
 from interp.models.hooks import ONE_AT_A_TIME, Frame, Stop, by_reference
@@ -292,7 +292,9 @@ def in_batches(
 def _fits(run: Callable[[Sequence[int]], None], rows: Sequence[int]) -> bool:
     try:
         run(rows)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
         fits = False
     else:
         fits = True

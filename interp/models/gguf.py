@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ConfigError, ModelError, counted
+from interp.errors import ConfigError, ModelError, counted, out_of_memory
 from interp.models.quantized import ARRIVED, Quantization
 from interp.results import read_json, write_json
 from interp.runs.lock import Lock
@@ -115,9 +115,9 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
             )
             hf, info = found
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **given)
-    except MemoryError:
-        raise
     except Exception as error:  # of the reader, of transformers, of the file: each has classes of its own
+        if out_of_memory(error):
+            raise
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{str(file)!r} cannot be read as a GGUF model ({line}).") from error
     if missing := sorted(info["missing_keys"]):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import DataError, SiteError
+from interp.errors import DataError, SiteError, out_of_memory
 from interp.models.hooks import Edit
 from interp.models.positions import Batch, Chosen, Positions, choose, located
 from interp.models.tokens import Tokens
@@ -196,7 +196,9 @@ def _value(item: _Compiled, touched: _Touched, chosen: Tensor) -> Tensor:
             raise DataError(f"the function for '{item.site}' returned {type(new).__name__}, not a tensor.")
     try:
         return new.to(device=chosen.device, dtype=chosen.dtype).broadcast_to(chosen.shape)
-    except RuntimeError:
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         raise DataError(
             f"the value for '{item.site}' has shape {tuple(new.shape)}, which does not fit the chosen "
             f"vectors {tuple(chosen.shape)}, tokens first. Give {tuple(chosen.shape[1:])}, [prompt, ...] or "

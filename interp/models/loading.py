@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from interp.errors import ConfigError, InterpError, ModelError
+from interp.errors import ConfigError, InterpError, ModelError, out_of_memory
 from interp.models import gguf, peft_adapters
 from interp.models.architecture import Architecture
 from interp.models.backend_parity import disagreements
@@ -434,9 +434,11 @@ def _examined(
             return architecture, {}
         architecture, report = validated(architecture)
         return architecture, report.as_dict()
-    except (InterpError, torch.OutOfMemoryError):
+    except InterpError:
         raise
     except Exception as error:  # a model of unknown make fails in many ways
+        if out_of_memory(error):
+            raise
         raise ModelError(
             f"the sites of {name!r} ({hf.config.model_type}) could not be found or checked: "
             f"{type(error).__name__}: {first_line(error)}. If it runs in transformers alone, pass "

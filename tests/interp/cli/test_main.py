@@ -162,9 +162,11 @@ def test_an_unexpected_error_points_to_v_which_shows_the_traceback(call: Call, b
 def test_torchs_out_of_memory_is_code_5(call: Call, broken: Any) -> None:
     import torch
 
-    broken(torch.OutOfMemoryError("CUDA out of memory."))
-    answer = call("ls", "tasks")
-    assert answer.code == 5 and "--batch-size" in answer.err
+    said = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    for error in (torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(said), MemoryError()):
+        broken(error)
+        answer = call("ls", "tasks")
+        assert answer.code == 5 and "--batch-size" in answer.err
 
 
 ENVELOPE = {"schema", "command", "version", "run", "status", "data", "warnings", "artifacts", "timing"}

@@ -229,20 +229,35 @@ def test_dtype_and_device_of_results(llama: Model) -> None:
 class _Hungry:
     """Run out of memory whenever a pass has more rows than fit."""
 
-    def __init__(self, fits: int) -> None:
-        self.fits, self.sizes = fits, []
+    def __init__(self, fits: int, error: BaseException | None = None) -> None:
+        self.fits, self.sizes, self.error = fits, [], error or torch.OutOfMemoryError("not enough memory")
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.sizes.append(len(args[0]))
         if len(args[0]) > self.fits:
-            raise torch.OutOfMemoryError("not enough memory")
+            raise self.error
 
 
-@pytest.mark.parametrize("fits", [1, 2, 3])
-def test_out_of_memory_halves_and_retries_the_same_rows(llama: Model, fits: int) -> None:
+def _of_the_cpu() -> BaseException:
+    """What torch raises where the CPU's memory runs out: asked for a petabyte."""
+    try:
+        torch.empty(10**15)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("there is a petabyte")
+
+
+@pytest.mark.parametrize(
+    ("fits", "error"),
+    [(1, None), (2, None), (3, None), (2, _of_the_cpu()), (2, MemoryError())],
+    ids=["1", "2", "3", "cpu", "python"],
+)
+def test_out_of_memory_halves_and_retries_the_same_rows(
+    llama: Model, fits: int, error: BaseException | None
+) -> None:
     prompts = PROMPTS * 2
     expected = llama.run(prompts, capture="resid_post.*", positions="all")
-    hungry = _Hungry(fits)
+    hungry = _Hungry(fits, error)
     handle = llama.architecture.blocks[1].register_forward_pre_hook(hungry, with_kwargs=True)
     try:
         got = llama.run(prompts, capture="resid_post.*", positions="all")
