@@ -17,6 +17,7 @@ from torch import Tensor
 from interp import results
 from interp.addresses import Address, Place
 from interp.errors import ArtifactError, ConfigError, counted
+from interp.results.files import flush_folder
 
 __all__ = ["check_file", "digest_of", "read_facts", "read_tensors", "write_facts", "write_tensors"]
 
@@ -78,6 +79,7 @@ def _settle(temporary: Path, path: Path) -> dict[str, Any]:
     digest = digest_of(temporary)
     temporary.chmod(0o644)
     temporary.replace(path)
+    flush_folder(path.parent)
     return digest
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "encode",
+    "flush_folder",
     "jsonable",
     "read_json",
     "table_html",
@@ -122,7 +123,7 @@ def write_atomically(path: Path, content: bytes) -> Path:
                 f"cannot write {path}: {error.strerror}. Free some space or choose another folder."
             ) from error
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
     return path
 
 
@@ -132,7 +133,8 @@ def _umask() -> int:
     return mask
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Flush a folder itself to the disk, so that a name in it survives a crash."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import threading
 import time
@@ -16,7 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.kills import COMMANDS, Row, forked, numbers
+from tests.benchmarks.kills import COMMANDS, Row, forked, numbers, warmed
 
 __all__ = ["CHECKS"]
 
@@ -32,6 +33,7 @@ def full_disk(root: Path, scale: float) -> Iterator[Row]:
 
     for name, (arguments, _) in COMMANDS.items():
         plain = root / f"plain-{name}"
+        warmed(arguments, root / f"here-{name}")
         plain.mkdir()
         code, operations = forked((*arguments, "--out", "run"), plain)
         wanted, failures, draw = numbers(plain / "run"), [], random.Random(f"full {name}")
@@ -82,7 +84,9 @@ def tampering(root: Path, scale: float) -> Iterator[Row]:
 
     for kind, (folder, read) in _artefacts(root).items():
         files = sorted(
-            one for one in folder.rglob("*") if one.is_file() and one.suffix not in (".md", ".html")
+            one
+            for one in folder.rglob("*")
+            if one.is_file() and one.stat().st_size and one.suffix not in (".md", ".html")
         )
         draw, failures, times = random.Random(kind), [], max(1, round(25 * scale))
         for _ in range(times):
@@ -174,12 +178,10 @@ def wrong_calls(root: Path, scale: float) -> Iterator[Row]:
             found = main([names.get(one, one) for one in call])
         seconds = time.monotonic() - began
         longest = max(longest, seconds)
-        said = [
-            line for line in err.getvalue().splitlines() if line.startswith(("error", "internal", "usage"))
-        ]
+        said = re.findall(r"^(?:\w*Error|internal error): .*$", err.getvalue(), re.MULTILINE)
         wrong = [
             f"exit {found} for {code}" if (found != code if code else found not in (2, 3, 4, 6)) else "",
-            "" if len(said) == 1 and said[0].startswith("error") else f"said {said or err.getvalue()[-120:]}",
+            "" if len(said) == 1 and "internal" not in said[0] else f"said {said or err.getvalue()[-120:]}",
             "a traceback" if "Traceback" in err.getvalue() else "",
             "" if sorted(one.as_posix() for one in Path().rglob("*")) == there else "left files",
             "" if seconds < SECONDS else f"{seconds:.0f} s",

@@ -8,15 +8,19 @@ loaded and examined the bundled model.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +29,21 @@ __all__ = ["Row", "forked", "kills", "numbers", "program"]
 OPERATIONS = ("replace", "fsync", "unlink", "mkdir", "rmdir")
 NEVER = 10**9
 COMMANDS: dict[str, tuple[tuple[str, ...], int]] = {
-    "capture": (("capture", "--task", "category", "--limit", "1200", "--sites", "resid_post.8,embed"), 30),
-    "probe": (("probe", "--task", "category", "--layer", "20", "--limit", "300"), 22),
-    "patch": (("patch", "--task", "capitals", "--limit", "8", "--mediators", "resid_post.2*"), 22),
+    "capture": (("capture", "--data", "PROMPTS", "--full", "--sites", "resid_post.8,embed"), 38),
+    "probe": (("probe", "--task", "category", "--layer", "20", "--limit", "200"), 16),
+    "patch": (
+        ("patch", "--task", "capitals", "--limit", "8", "--mediators", "attn_out.*", "--where", "-1"),
+        16,
+    ),
     "compare": (
-        ("compare", "--schemes", "rtn8", "--analyses", "probe", "--layer", "20", "--limit", "160"),
+        ("compare", "--schemes", "rtn8", "--analyses", "recall", "--limit", "16"),
         8,
     ),
 }
 """Command -> its arguments, and how often it is killed."""
 WORKERS: dict[str, tuple[tuple[str, ...], int]] = {
-    "capture --workers 2": ((*COMMANDS["capture"][0], "--workers", "2"), 6),
-    "patch --workers 2": ((*COMMANDS["patch"][0], "--workers", "2"), 6),
+    "capture --workers 2": ((*COMMANDS["capture"][0], "--workers", "2"), 8),
+    "patch --workers 2": ((*COMMANDS["patch"][0][:-1], "each", "--workers", "2"), 8),
 }
 SERVE = 6
 
@@ -65,12 +72,24 @@ class Row:
         return self.tried - len(self.failures)
 
 
+@cache
+def prompts() -> str:
+    """A file of 1,400 prompts: six shards."""
+    from interp import tasks
+
+    texts = tasks.labelled("category", n=400, seed=0).texts
+    path = Path(tempfile.mkdtemp()) / "prompts.jsonl"
+    rows = [{"text": f"{n // len(texts)} {texts[n % len(texts)]}", "label": "x"} for n in range(1400)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
 def program(arguments: Sequence[str], folder: Path) -> int:
-    """Run a command in a folder, in this process, and give its exit code; what it says is dropped."""
+    """Run a command in a folder, in this process, and give its exit code; PROMPTS stands for a file."""
     from interp.cli import main
 
     os.chdir(folder)
-    return main(list(arguments))
+    return main([prompts() if one == "PROMPTS" else one for one in arguments])
 
 
 def forked(
@@ -96,6 +115,7 @@ def forked(
         The exit code (-9 where killed), and the number of file operations; 0 where it did not end by itself.
     """
     said = folder.parent / f"{folder.name}.said"
+    prompts()
     child = os.fork()
     if child == 0:
         code = 70
@@ -228,9 +248,19 @@ def kills(root: Path, scale: float) -> Iterator[Row]:
     yield _killed_server(max(1, round(SERVE * scale)))
 
 
+def warmed(arguments: Sequence[str], folder: Path) -> None:
+    """Run a command here, so that forks need not import what it imports."""
+    folder.mkdir(parents=True)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
+        code = program((*arguments, "--out", "run"), folder)
+        program(("show", "run", "--verify"), folder)
+    assert code == 0, f"{arguments}: {said.getvalue()[-300:]}"
+
+
 def _never_killed(arguments: Sequence[str], folder: Path) -> tuple[str, float, int]:
     """The numbers of a run, its seconds and its file operations; a second run has the same numbers."""
     found = []
+    warmed(arguments, folder / "here")
     for number in range(2):
         own = folder / str(number)
         own.mkdir(parents=True)
