@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import shlex
@@ -21,6 +22,8 @@ __all__ = ["COMMANDS", "main", "settings_of_commands"]
 INTERRUPTED = 130
 COMPLETE = "_INTERP_COMPLETE"
 """The variable by which a shell asks for words: ``eval "$(_INTERP_COMPLETE=bash_source interp)"``."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a system says where nothing more can be written."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("probe", "Read concepts or a label from a layer, and measure it against controls."),
@@ -188,6 +191,9 @@ def _unexpected(session: Session, error: Exception) -> int:
     if out_of_memory(error):
         said = f"{error or 'memory ran out.'} Use a smaller --batch-size, --limit or model."
         return session.fail(said, 5, kind="OutOfMemoryError", error=error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        said = f"cannot write: {error.strerror}. Free some space or choose another folder."
+        return session.fail(said, 2, kind="ConfigError", error=error)
     hint = (
         ""
         if session.verbose

@@ -11,6 +11,7 @@ module: nothing in it is imported or run.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import types
@@ -31,7 +32,7 @@ __all__ = ["UNSAVED", "from_json", "read", "to_json", "write"]
 UNSAVED = types.MappingProxyType({"saved": False})
 """``field(default=..., metadata=UNSAVED)``: what a result needs while it lives and never writes."""
 
-FACTS, ARRAYS, OBJECTS = "result.json", "result.safetensors", "objects"
+FACTS, ARRAYS, OBJECTS, CHECKSUM = "result.json", "result.safetensors", "objects", "checksum"
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -50,12 +51,22 @@ def write(result: Any, folder: Path, *, text: bool = True, kept: Mapping[str, ob
     """
     writer = _Writer(folder, text=text, kept=kept)
     content = writer.plain(result, type(result).__name__)
+    arrays = b""
     if writer.arrays:
         from safetensors.torch import save
 
-        write_atomically(folder / ARRAYS, save(writer.arrays))
-    write_atomically(folder / FACTS, encode(content))
+        arrays = save(writer.arrays)
+        write_atomically(folder / ARRAYS, arrays)
+    plain = json.loads(encode(content))
+    write_atomically(folder / FACTS, encode({**plain, CHECKSUM: _checksum(plain, arrays)}))
     return folder
+
+
+def _checksum(content: Mapping[str, Any], arrays: bytes) -> str:
+    """The sha256 of both files of a result, in hexadecimal."""
+    found = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    found.update(arrays)
+    return found.hexdigest()
 
 
 def read(folder: Path) -> Any:
@@ -70,12 +81,15 @@ def read(folder: Path) -> Any:
         raise ArtifactError(f"'{folder}' holds no result ({FACTS} is missing). Give {place}.")
     try:
         content = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        arrays: dict[str, Any] = {}
+        kind, arrays = _class_of(content), b""
         if (folder / ARRAYS).is_file():
-            from safetensors.torch import load_file
+            arrays = (folder / ARRAYS).read_bytes()
+        wanted = content.pop(CHECKSUM, None)  # results of older versions have none
+        if wanted is not None and wanted != _checksum(content, arrays):
+            raise ArtifactError("its checksum does not match its content: a file was changed. Save it again.")
+        from safetensors.torch import load
 
-            arrays = load_file(folder / ARRAYS)
-        return _Reader(folder, arrays).value(content, _class_of(content), type(content).__name__)
+        return _Reader(folder, load(arrays) if arrays else {}).value(content, kind, type(content).__name__)
     except InterpError as error:
         raise ArtifactError(f"'{folder}': {error}") from error
     except Exception as error:  # a damaged file can fail in any way: whichever it is, it is the file's fault

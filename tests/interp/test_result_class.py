@@ -176,11 +176,43 @@ def test_what_cannot_be_restored_is_refused_with_its_place(tmp_path: Path) -> No
 )
 def test_a_damaged_file_is_refused(change: object, message: str, tmp_path: Path) -> None:
     Found(opened=Opened(1.0)).save(tmp_path)
+    forget_checksum(tmp_path)
     content = json.loads((tmp_path / "result.json").read_text())
     change(content)  # type: ignore[operator]
     (tmp_path / "result.json").write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match=message):
         load(tmp_path)
+
+
+def forget_checksum(folder: Path) -> None:
+    """Make a result one of those that were written before there were checksums."""
+    content = json.loads((folder / "result.json").read_text())
+    assert content.pop("checksum")
+    (folder / "result.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["result.json", "result.safetensors"])
+def test_any_flipped_bit_is_noticed(tmp_path: Path, name: str) -> None:
+    Found(numbers_=(0.25,), by_name={"x": np.arange(6.0)}).save(tmp_path)
+    file = tmp_path / name
+    content = file.read_bytes()
+    for at in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[at] ^= 1 << at % 8
+        file.write_bytes(bytes(changed))
+        same = False
+        if name == "result.json":
+            try:
+                same = json.loads(changed) == json.loads(content)  # a blank became another blank
+            except ValueError:
+                same = False
+        if not same:
+            with pytest.raises(ArtifactError):
+                load(tmp_path)
+    file.write_bytes(content)
+    assert load(tmp_path).numbers_ == (0.25,)  # type: ignore[attr-defined]
+    forget_checksum(tmp_path)
+    assert load(tmp_path).numbers_ == (0.25,), "older ones have none"  # type: ignore[attr-defined]
 
 
 def test_a_missing_folder_and_broken_json_are_refused(tmp_path: Path) -> None:

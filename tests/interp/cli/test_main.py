@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -167,6 +168,12 @@ def test_torchs_out_of_memory_is_code_5(call: Call, broken: Any) -> None:
         broken(error)
         answer = call("ls", "tasks")
         assert answer.code == 5 and "--batch-size" in answer.err
+
+
+def test_a_full_disk_is_no_defect(call: Call, broken: Any) -> None:
+    broken(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/result"))
+    answer = call("ls", "tasks")
+    assert answer.code == 2 and "cannot write: No space left on device. Free some space" in answer.err
 
 
 ENVELOPE = {"schema", "command", "version", "run", "status", "data", "warnings", "artifacts", "timing"}
