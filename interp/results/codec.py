@@ -87,9 +87,12 @@ def read(folder: Path) -> Any:
         wanted = content.pop(CHECKSUM, None)  # results of older versions have none
         if wanted is not None and wanted != _checksum(content, arrays):
             raise ArtifactError("its checksum does not match its content: a file was changed. Save it again.")
-        from safetensors.torch import load
+        tensors: dict[str, Any] = {}
+        if arrays:
+            from safetensors.torch import load
 
-        return _Reader(folder, load(arrays) if arrays else {}).value(content, kind, type(content).__name__)
+            tensors = load(arrays)
+        return _Reader(folder, tensors).value(content, kind, type(content).__name__)
     except InterpError as error:
         raise ArtifactError(f"'{folder}': {error}") from error
     except Exception as error:  # a damaged file can fail in any way: whichever it is, it is the file's fault

@@ -167,7 +167,9 @@ def _unmade(
             )
         number, start = number + 1, start + len(some)
     if number < store.n_shards:
-        raise DataError(f"{store.folder} holds {len(store):,} prompts, the rows given are {start:,}.")
+        raise DataError(
+            f"{store.folder} holds {counted(len(store), 'prompt')}, the rows given are {start:,}."
+        )
 
 
 def _refuse_lost(store: ActivationStore, expected: int) -> None:

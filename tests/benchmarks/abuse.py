@@ -17,7 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.kills import COMMANDS, Row, forked, numbers, warmed
+from tests.benchmarks.kills import COMMANDS, Row, forked, numbers, resumed, warmed
 
 __all__ = ["CHECKS"]
 
@@ -49,10 +49,8 @@ def full_disk(root: Path, scale: float) -> Iterator[Row]:
                 failures.append(f"operation {at}: exit {code}: {said.strip().splitlines()[-1:]}")
             elif left:
                 failures.append(f"operation {at}: left {left}")
-            elif code:
-                code, _ = forked((*arguments, "--out", "run", "--resume"), folder)
-                if code or numbers(folder / "run") != wanted:
-                    failures.append(f"operation {at}: then --resume gave {code}")
+            elif code and (why := resumed(arguments, folder, wanted)):
+                failures.append(f"operation {at}: {why}")
         yield Row("disk full", name, times, tuple(failures))
 
 

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "forked", "kills", "numbers", "program"]
+__all__ = ["Row", "forked", "kills", "numbers", "program", "resumed", "warmed"]
 
 OPERATIONS = ("replace", "fsync", "unlink", "mkdir", "rmdir")
 NEVER = 10**9
@@ -187,7 +187,7 @@ def _shards(folder: Path) -> dict[str, int]:
     return {one.name: one.stat().st_ino for one in (folder / "activations" / "index").glob("*.json")}
 
 
-def _resumed(arguments: Sequence[str], folder: Path, wanted: str) -> str:
+def resumed(arguments: Sequence[str], folder: Path, wanted: str) -> str:
     """Go on in a folder; what did not hold, or ""."""
     from interp.runs.integrity import state
 
@@ -236,7 +236,7 @@ def kills(root: Path, scale: float) -> Iterator[Row]:
             code, _ = forked((*arguments, "--out", "run"), folder, **when)  # type: ignore[arg-type]
             seen["finished"] += code == 0
             seen["begun"] += (folder / "run" / "run.json").exists()
-            if why := _resumed(arguments, folder, wanted):
+            if why := resumed(arguments, folder, wanted):
                 failures.append(f"{when}: {why}")
             shutil.rmtree(folder)
         note = (
@@ -308,7 +308,7 @@ def _killed_workers(name: str, arguments: Sequence[str], root: Path, times: int)
         code, _ = forked((*arguments, "--out", "run"), folder, meanwhile=strike)
         if not holder and code:
             failures.append(f"a worker was killed: the run ended with {code}: {_last_line(folder)}")
-        elif why := _resumed(arguments, folder, wanted):
+        elif why := resumed(arguments, folder, wanted):
             failures.append(why)
         shutil.rmtree(folder)
     return Row(
