@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import results
 from interp.errors import ArtifactError, ConfigError
-from interp.runs.integrity import RUN, digest, member, remove_run, state, write_manifest
+from interp.runs.integrity import RUN, digest, member, remove_run, state, temporary, write_manifest
 from interp.runs.lock import Lock, now
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class RunFolder:
             self._begun = True
             if not self.resumed:
                 remove_run(self.path)
-            for left_by_a_crash in self.path.glob(".*.tmp"):
+            for left_by_a_crash in temporary(self.path):
                 left_by_a_crash.unlink()
             results.write_atomically(self.path / RUN, results.encode(self.facts))
         return self.path

@@ -293,6 +293,12 @@ def remove_run(path: Path) -> None:
     (path / RUN).unlink(missing_ok=True)
 
 
+def temporary(path: Path) -> list[Path]:
+    """The half-written files that a crash left in a run; a store looks after its own."""
+    own = [path / name for name in FOLDERS if name != "activations" and not (path / name).is_symlink()]
+    return [*path.glob(".*.tmp"), *(file for folder in own for file in folder.rglob(".*.tmp"))]
+
+
 def _remove_layout(path: Path) -> None:
     for name in FILES:
         if name != RUN:

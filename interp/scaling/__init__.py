@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
+    from interp.scaling.calls import together as together
     from interp.scaling.capturing import capture as capture
     from interp.scaling.capturing import fill as fill
     from interp.scaling.capturing import stream as stream
@@ -20,6 +21,5 @@ if TYPE_CHECKING:
     from interp.scaling.jobs import alone as alone
     from interp.scaling.jobs import cache_keys as cache_keys
     from interp.scaling.jobs import help_out as help_out
-    from interp.scaling.together import together as together
 
 __getattr__, __dir__, __all__ = exports(__name__)

@@ -246,6 +246,21 @@ def test_a_partial_run_is_kept_and_resumed_with_the_same_settings_only(tmp_path:
         RunFolder.create(path, "capture", {"seed": 0}, resume=True)
 
 
+def test_what_a_crash_left_half_written_in_any_folder_goes_when_it_is_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with make(path) as run:
+        run.write_text("tables/a.csv", "1")
+        run.keep_partial()
+    left = [path / ".run.json.x.tmp", path / "tables" / ".a.csv.x.tmp", path / "result/objects/0/.x.tmp"]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+    with make(path, resume=True) as run:
+        run.write_text("tables/a.csv", "2")
+        assert not any(file.exists() for file in left)
+        run.finish()
+
+
 def test_resume_of_nothing_starts_anew_and_excludes_overwrite(tmp_path: Path) -> None:
     with make(tmp_path / "x", resume=True) as run:
         assert not run.resumed
