@@ -227,7 +227,8 @@ class Comparison(Result):
             missing = [f"the finding {name!r} of the reference is missing" for name in cell.missing]
             for text in [*cell.warnings, *missing]:
                 places.setdefault((cell.analysis, text), []).append(cell.scheme)
-        dense = self.mode == "dense" and any(cell.quantization for cell in self.cells)
+        made = [cell.quantization for cell in self.cells if cell.quantization]
+        dense = any(one.mode == "dense" for one in made)
         said = [
             f"{analysis}, {', '.join(found)}: {text}"
             for (analysis, text), found in places.items()

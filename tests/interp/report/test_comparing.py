@@ -280,3 +280,9 @@ def test_nothing_that_comes_from_data_runs() -> None:
 
 def test_numbers_are_short() -> None:
     assert [number(one) for one in (0.12345, 1234567.0)] == ["0.123", "1,234,567"]
+
+
+@pytest.mark.parametrize(("mode", "said"), [("dense", True), ("cache", False)])
+def test_what_a_dense_copy_is_said_to_be_is_not_said_of_a_rounded_cache(mode: str, said: bool) -> None:
+    one = replace(cell("a", "int4", judgement("f", "survives")), quantization=replace(QUANTIZED, mode=mode))
+    assert any(text.startswith("In mode dense") for text in comparison(one).cautions()) is said
