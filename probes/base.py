@@ -272,6 +272,7 @@ def _save(probe: Probe, folder: Path, card: ProbeCard) -> Path:
         "sha256": hashlib.sha256(tensors).hexdigest(),
         "card": card.to_dict(),
     }
+    record["checksum"] = _checksum(record)
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     words = readme(probe.kind, PROBES[probe.kind].description, facts.get("classes", []), probe.width, card)
     folder.mkdir(parents=True, exist_ok=True)
@@ -280,6 +281,12 @@ def _save(probe: Probe, folder: Path, card: ProbeCard) -> Path:
         _write(folder / name, content)
     probe.card_ = card
     return folder
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """The sha256 of a record without its checksum, as JSON holds it, in hexadecimal."""
+    rest = json.loads(json.dumps({key: value for key, value in record.items() if key != "checksum"}))
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -384,6 +391,8 @@ def _read(folder: Path) -> dict[str, Any]:
     if record["kind"] not in PROBES:
         known = ", ".join(PROBES)
         raise ProbeFileError(f"{path} holds a {record['kind']!r} probe; this version knows: {known}.")
+    if record.get("checksum", _checksum(record)) != _checksum(record):  # older ones have none
+        raise ProbeFileError(f"{path} was changed: its checksum is not that of its content. Save it again.")
     return record
 
 

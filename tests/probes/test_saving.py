@@ -89,6 +89,17 @@ def test_one_flipped_bit_is_found(folder: Path) -> None:
         load(folder)
 
 
+def test_one_changed_number_of_the_record_is_found(folder: Path) -> None:
+    record = json.loads((folder / "probe.json").read_text())
+    record["card"] = {**record["card"], "site": "resid_post.7"}
+    (folder / "probe.json").write_text(json.dumps(record))
+    with pytest.raises(ProbeFileError, match="was changed: its checksum"):
+        load(folder)
+    del record["checksum"]
+    (folder / "probe.json").write_text(json.dumps(record))
+    assert load(folder).kind == record["kind"], "older ones have none"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -114,6 +125,7 @@ def test_a_broken_record_is_named(folder: Path, text: str, message: str) -> None
 )
 def test_a_record_of_something_else_is_named(folder: Path, key: str, value: object, message: str) -> None:
     record = json.loads((folder / "probe.json").read_text())
+    del record["checksum"]
     (folder / "probe.json").write_text(json.dumps({**record, key: value}))
     with pytest.raises(ProbeFileError, match=message):
         load(folder)
