@@ -143,7 +143,10 @@ def load(
     file = gguf.of_folder(Path(origin)) if trained else None
     found = file or arrived(hf)
     if file is not None:
-        warnings.append(f"the weights are what the codes of a GGUF file stand for ({file.scheme}).")
+        warnings.append(
+            f"the weights are what the codes of a GGUF file stand for ({file.scheme}), not those that were "
+            "trained."
+        )
     elif found is not None:
         wrong = f"; its gradients are refused: {found.gradients}" if found.gradients else ""
         warnings.append(f"the weights arrived quantized ({found.scheme}){wrong}.")

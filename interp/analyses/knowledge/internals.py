@@ -213,8 +213,10 @@ def sublayer_gains(
         )
         base = pre if parallel else pre + attn
         # most often the very numbers that the layer before ended with: they are read already
-        known = after is not None and states is not None and torch.equal(pre, states)
-        before = after if known else readout.log_probabilities(pre, tokens)
+        if after is not None and states is not None and torch.equal(pre, states):
+            before = after
+        else:
+            before = readout.log_probabilities(pre, tokens)
         middle = readout.log_probabilities(pre + attn, tokens)
         states = base + mlp
         after = readout.log_probabilities(states, tokens)

@@ -63,14 +63,16 @@ JUDGED = (
     "verdict is on the change of the excess, which is the difference wherever both controls are the same "
     "(else it is given too), against delta: 10% of the reference's excess (of bits per byte: 5% of the "
     "bits), taken item by item, or three noise floors. Excess: value less the control of the same model. "
-    "Intervals are paired, over groups of items."
+    "Intervals are paired, over groups of items. First stands of each analysis the finding that moved most. "
+    "What compares a model with the reference (shared, correlation, agreement) is 1 of the reference itself."
 )
 BECOMES = (
     "Counted are findings that the reference shows beyond its control and its own noise. Survives: shown to "
     "change by less than what would matter (most often a tenth of it, or three times the noise). Weakened, "
-    "strengthened: smaller or larger by more than that. Lost: nothing above the control is left. "
-    "Inconclusive: these items are too few, or the change is too near the border, to say which; more items "
-    "decide more of them."
+    "strengthened: smaller or larger by more than that; either is another model. Lost: nothing above the "
+    "control is left, or it lies on the other side. Inconclusive: these items are too few, or the change is "
+    "too near the border, to say which; more items decide more of them. A finding is one number; what an "
+    "analysis concludes by its own rule asks more of them, so that some survive where nothing is concluded."
 )
 ROUNDING = 1e-12
 MOST, MOST_NOTES, MOST_OPEN, BRIEF = 150, 4, 12, 10
@@ -100,6 +102,17 @@ def _moved(found: Sequence[Judged]) -> float:
     return max(abs(row.one.moved) for row in found)
 
 
+def _ordered(findings: Sequence[Sequence[Judged]]) -> list[Sequence[Judged]]:
+    """Of each analysis the finding with the gravest verdict that moved most; then the others by verdict."""
+
+    def grave(found: Sequence[Judged]) -> int:
+        return min(FIRST.index(row.one.verdict) for row in found)
+
+    worst = sorted(findings, key=lambda found: (grave(found), -_moved(found)))
+    first = {found[0].analysis: id(found) for found in reversed(worst)}
+    return sorted(findings, key=lambda found: (first[found[0].analysis] != id(found), grave(found)))
+
+
 def side_by_side(
     name: str,
     title: str,
@@ -109,11 +122,11 @@ def side_by_side(
     note: str = JUDGED,
     folded: bool = False,
 ) -> Table:
-    """One row per finding, one column per scheme, what is lost or weakened first.
+    """One row per finding, one column per scheme: the worst of each analysis, then what is lost or weakened.
 
     Controls and excesses have columns of their own, the reference's first.
     """
-    ordered = sorted(findings, key=lambda found: min(FIRST.index(row.one.verdict) for row in found))
+    ordered = _ordered(findings)
     parts = ("control", "excess")
     wide = [f"{part}, {scheme}" for part in parts for scheme in ("reference", *schemes)]
     columns = (

@@ -19,6 +19,7 @@ from interp import runs
 from interp.analyses import ProbeResult
 from interp.errors import ArtifactError, ConfigError
 from interp.results import load
+from interp.results.codec import CHECKSUM
 from tests.interp.cli.conftest import Answer, Call
 
 ARGUMENTS = ("probe", "--model", "TINY", "--data", "DATA")
@@ -82,6 +83,11 @@ def test_the_probes_of_a_run_load_by_every_way(made: tuple[Path, dict], tmp_path
     (tmp_path / "moved" / "result" / "result.json").write_text(
         facts.replace("../probes", "../../alone/objects")
     )
+    with pytest.raises(ArtifactError, match="its checksum does not match its content"):
+        load(tmp_path / "moved" / "result")
+    content = json.loads(facts.replace("../probes", "../../alone/objects"))
+    del content[CHECKSUM]  # as an older version, or somebody who forges, would have it
+    (tmp_path / "moved" / "result" / "result.json").write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match="outside of the run's folder"):
         load(tmp_path / "moved" / "result")
 

@@ -138,9 +138,9 @@ def test_nothing_clear_is_no_survival() -> None:
         report.plot(empty)
 
 
-def test_schemes_of_a_finding_stand_side_by_side_and_what_is_lost_comes_first() -> None:
+def test_schemes_of_a_finding_stand_side_by_side_and_the_worst_of_each_analysis_comes_first() -> None:
     table = BOTH.table()
-    assert list(table["finding"]) == ["accuracy", "overlap", "top"]
+    assert list(table["finding"]) == ["accuracy", "top", "overlap"]  # recall, patch; then the rest of recall
     assert table.loc[0, "int8"] == "\u2713 survives +0.01 [-0.02, 0.04]"
     assert table.loc[0, "int4"] == "\u2717 lost -0.6 [-0.63, -0.57]"
     parts = ["control, reference", "control, int8", "control, int4"]
