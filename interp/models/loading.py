@@ -144,8 +144,7 @@ def load(
     found = file or arrived(hf)
     if file is not None:
         warnings.append(
-            f"the weights are what the codes of a GGUF file stand for ({file.scheme}), not those that were "
-            "trained."
+            f"the weights are what codes of a GGUF file stand for ({file.scheme}), not those trained."
         )
     elif found is not None:
         wrong = f"; its gradients are refused: {found.gradients}" if found.gradients else ""
