@@ -143,9 +143,7 @@ def load(
     file = gguf.of_folder(Path(origin)) if trained else None
     found = file or arrived(hf)
     if file is not None:
-        warnings.append(
-            f"the weights are what codes of a GGUF file stand for ({file.scheme}), not those trained."
-        )
+        warnings.append(f"weights are what a GGUF file's codes stand for ({file.scheme}): not as trained.")
     elif found is not None:
         wrong = f"; its gradients are refused: {found.gradients}" if found.gradients else ""
         warnings.append(f"the weights arrived quantized ({found.scheme}){wrong}.")
